@@ -1,0 +1,41 @@
+# Every target does its own set-up: a clean clone and `make <target>` is all it takes.
+# The targets are few and each is one line; what they do is in scripts/.
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo up down test lint fmt openapi bench clean
+
+help:            ## this list
+	@sed -n 's/^\([a-z]*\): *[a-z ]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup:           ## what is missing on this machine
+	@scripts/setup
+
+build: setup     ## the programs and the tests
+	@. scripts/lib/cargo && build_all
+
+demo: build      ## the main job from end to end, with a kill -9 in the middle
+	@scripts/demo
+
+up: build        ## a server that stays; prints its URL
+	@"$$(. scripts/lib/cargo && target_dir)/debug/ambient" up --detach
+
+down: build      ## the end of it; data is kept
+	@"$$(. scripts/lib/cargo && target_dir)/debug/ambient" down
+
+test: build      ## all tests, on a throw-away PostgreSQL
+	@scripts/with-postgres cargo test --workspace
+
+lint: setup      ## form, clippy, licences, crate graph, OpenAPI drift
+	@scripts/lint
+
+fmt: setup       ## put the code into form
+	@cargo fmt --all
+
+openapi: setup   ## write openapi/openapi.yaml anew
+	@scripts/check-openapi --write
+
+bench: setup     ## figures, each beside its ceiling
+	@scripts/with-postgres cargo bench --package ambient-benches
+
+clean:           ## what the build and the tests left
+	@scripts/test-postgres stop
+	@cargo clean

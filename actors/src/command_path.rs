@@ -1,0 +1,350 @@
+//! From a command to its answer: look up the idempotency key, decide, append, and again if the row has moved on.
+
+use std::{future::Future, time::Duration};
+
+use ambient_domain::{Context, Decision, Guard, Nothing, Refusal, RefusalCode};
+use ambient_persistence::{
+    AppendError, AppendItem, AppendPart, Appended, Exclusive, Hint, IdempotencyRecord, Metadata, Outcome, StoreError,
+    StoredEntity, to_micros,
+};
+
+use crate::{
+    entity_actor::Services,
+    request::{CallError, Done, Reply, Request},
+};
+
+/// Decisions on one command at most.
+const MAX_ROUNDS: u32 = 5;
+/// Decisions on what is in memory or was just read; further ones are made under the row's lock, so that a server that was
+/// overtaken twice is not overtaken for ever.
+const OPTIMISTIC_ROUNDS: u32 = 2;
+/// Wait after a round without outcome; grows with each.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// A read at most; beyond the database's own limits, for a network that is silently gone.
+const READ_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// An entity in memory: a cache of its row.
+pub(crate) struct Resident<E> {
+    id: String,
+    state: Option<E>,
+    loaded: bool,
+}
+
+impl<E: StoredEntity> Resident<E> {
+    pub(crate) fn new(id: String) -> Self {
+        Self { id, state: None, loaded: false }
+    }
+
+    fn version(&self) -> i64 {
+        self.state.as_ref().map_or(0, E::version)
+    }
+
+    fn remember(&mut self, state: Option<E>) {
+        self.state = state;
+        self.loaded = true;
+    }
+
+    fn forget(&mut self) {
+        self.state = None;
+        self.loaded = false;
+    }
+}
+
+/// A call being carried out.
+pub(crate) struct Call<'a, E: StoredEntity> {
+    pub(crate) services: &'a Services,
+    pub(crate) request: &'a Request<E>,
+    pub(crate) operation_id: &'a str,
+}
+
+/// What a decision comes to.
+enum Verdict<E> {
+    /// To be appended; the state it leads to.
+    Append(Box<AppendItem>, E),
+    /// Nothing to write.
+    Nothing(Nothing),
+    /// Not possible.
+    No(CallError),
+}
+
+type Answer<E> = Result<Reply<E>, CallError>;
+
+pub(crate) async fn carry_out<E: StoredEntity>(call: &Call<'_, E>, resident: &mut Resident<E>) -> Answer<E> {
+    let mut reason = String::from("the entity is changed too often at present");
+    for round in 1..=MAX_ROUNDS {
+        let fresh = !resident.loaded;
+        let mut lock = None;
+        if round > OPTIMISTIC_ROUNDS {
+            let exclusive = read(call.services.db.lock::<E>(&resident.id)).await?;
+            resident.remember(exclusive.state().cloned());
+            lock = Some(exclusive);
+        } else if fresh {
+            resident.remember(read(call.services.db.load(&resident.id)).await?);
+        }
+        if let (true, Some(answer)) = (round == 1, call.earlier_answer().await?) {
+            return answer;
+        }
+        let verdict = call.decide(resident.state.as_ref());
+        let Verdict::Append(item, after) = verdict else {
+            // Another server may know better than this one's memory.
+            if !fresh && lock.is_none() && call.is_behind(resident).await? {
+                resident.forget();
+                continue;
+            }
+            drop(lock);
+            return call.answer_without_operation(verdict, resident).await;
+        };
+        match call.append(*item, lock, resident).await {
+            Ok(appended) => return Ok(call.applied(after, &appended, resident)),
+            Err(Failed::Final(error)) => return call.earlier_answer().await?.unwrap_or(Err(error)),
+            Err(Failed::Again(why)) => reason = why,
+        }
+        if round < MAX_ROUNDS {
+            tokio::time::sleep(PAUSE * (round - 1)).await;
+        }
+    }
+    Err(CallError::Unavailable { reason })
+}
+
+async fn read<T>(reading: impl Future<Output = Result<T, StoreError>>) -> Result<T, CallError> {
+    match tokio::time::timeout(READ_TIMEOUT, reading).await {
+        Ok(result) => result.map_err(|error| store_error(&error)),
+        Err(_) => Err(CallError::Unavailable { reason: "the database does not answer".to_owned() }),
+    }
+}
+
+/// What an append that did not succeed means for the call.
+enum Failed {
+    /// Answer this, unless the request was answered before.
+    Final(CallError),
+    /// Decide again.
+    Again(String),
+}
+
+impl<E: StoredEntity> Call<'_, E> {
+    /// What was answered to the same request before; an error when the key was used for another one.
+    async fn earlier_answer(&self) -> Result<Option<Answer<E>>, CallError> {
+        let Some((key, request_hash)) = self.key() else { return Ok(None) };
+        let stored = read(self.services.db.stored_outcome::<E>(&key)).await?;
+        Ok(stored.map(|stored| match stored.state {
+            Some(state) if stored.request_hash == request_hash => Ok(Reply {
+                state,
+                done: if stored.outcome == Outcome::Applied { Done::Applied } else { Done::Already },
+                operation_id: stored.operation_id,
+                replayed: true,
+            }),
+            _ => Err(CallError::KeyReused),
+        }))
+    }
+
+    fn key(&self) -> Option<(ambient_persistence::IdempotencyKey, Vec<u8>)> {
+        let key = self.request.idempotency.as_ref()?;
+        let stored = ambient_persistence::IdempotencyKey {
+            principal: self.request.caller.principal.clone(),
+            method: key.method.clone(),
+            path: key.path.clone(),
+            key: key.key.clone(),
+        };
+        Some((stored, key.request_hash.clone()))
+    }
+
+    fn decide(&self, state: Option<&E>) -> Verdict<E> {
+        let context = Context {
+            now: to_micros(self.services.clock.now()),
+            operation_id: self.operation_id.to_owned(),
+            principal: self.request.caller.principal.clone(),
+            defaults: self.request.defaults.clone(),
+        };
+        if let Some(stale) = self.stale(state) {
+            return Verdict::No(stale);
+        }
+        match E::decide(state, &self.request.command, &context) {
+            Err(refusal) => Verdict::No(CallError::Refused(refusal)),
+            Ok(Decision::Nothing(nothing)) => Verdict::Nothing(nothing),
+            Ok(Decision::Events(events)) => self.prepare(state, &events, &context).unwrap_or_else(Verdict::No),
+        }
+    }
+
+    /// `if_match` against an entity that exists.
+    fn stale(&self, state: Option<&E>) -> Option<CallError> {
+        let (expected, state) = (self.request.if_match?, state.filter(|state| !state.is_deleted())?);
+        (state.version() != expected).then(|| CallError::Stale { current: state.version() })
+    }
+
+    fn prepare(&self, state: Option<&E>, events: &[E::Event], context: &Context) -> Result<Verdict<E>, CallError> {
+        let mut after = events.iter().fold(state.cloned(), |state, event| Some(E::apply(state, event, context.now)));
+        if let Some(after) = &mut after {
+            after.set_version(state.map_or(0, E::version) + 1, context.now);
+        }
+        let Some(after) = after else {
+            return Ok(Verdict::Nothing(Nothing::Already));
+        };
+        let metadata = self.metadata();
+        let part = AppendPart::new(state, &after, &self.request.command, events, context, &metadata)
+            .map_err(|error| store_error(&error))?;
+        let idempotency = self.record(Some(self.operation_id.to_owned()), Outcome::Applied, &after)?;
+        let item = AppendItem {
+            parts: vec![part],
+            idempotency,
+            guards: E::guards(state, &self.request.command),
+            bodies: self.request.bodies.clone(),
+        };
+        Ok(Verdict::Append(Box::new(item), after))
+    }
+
+    fn metadata(&self) -> Metadata {
+        let caller = &self.request.caller;
+        let correlation_id =
+            if caller.correlation_id.is_empty() { self.operation_id.to_owned() } else { caller.correlation_id.clone() };
+        Metadata {
+            correlation_id,
+            causation_id: caller.causation_id.clone(),
+            trace_parent: caller.trace_parent.clone(),
+        }
+    }
+
+    fn record(
+        &self,
+        operation_id: Option<String>,
+        outcome: Outcome,
+        state: &E,
+    ) -> Result<Option<IdempotencyRecord>, CallError> {
+        let Some((key, hash)) = self.key() else { return Ok(None) };
+        let record = IdempotencyRecord::new(key, hash, operation_id, outcome, state);
+        record.map(Some).map_err(|error| store_error(&error))
+    }
+
+    async fn is_behind(&self, resident: &Resident<E>) -> Result<bool, CallError> {
+        let current = read(self.services.db.current_version::<E>(&resident.id)).await?;
+        Ok(current.unwrap_or(0) != resident.version())
+    }
+
+    /// A refusal, a stale version, or nothing to do, on a state that is known to be current.
+    async fn answer_without_operation(&self, verdict: Verdict<E>, resident: &Resident<E>) -> Answer<E> {
+        // The same request may have been answered by another server meanwhile; then this one is its repetition.
+        if let Some(answer) = self.earlier_answer().await? {
+            return answer;
+        }
+        let nothing = match verdict {
+            Verdict::No(error) => return Err(error),
+            Verdict::Nothing(nothing) => nothing,
+            Verdict::Append(..) => return Err(CallError::Unavailable { reason: "internal: not decided".to_owned() }),
+        };
+        let Some(state) = resident.state.clone() else {
+            return Err(CallError::Refused(Refusal::new(RefusalCode::NotFound, format!("{} not found", E::KIND))));
+        };
+        if nothing == Nothing::Superseded {
+            return Ok(Reply { state, done: Done::Superseded, operation_id: None, replayed: false });
+        }
+        if let Some(record) = self.record(None, Outcome::Already, &state)? {
+            let written = read(self.services.db.remember_outcome(&record)).await?;
+            if !written && let Some(answer) = self.earlier_answer().await? {
+                return answer;
+            }
+        }
+        Ok(Reply { state, done: Done::Already, operation_id: None, replayed: false })
+    }
+
+    async fn append(
+        &self,
+        item: AppendItem,
+        lock: Option<Exclusive<E>>,
+        resident: &mut Resident<E>,
+    ) -> Result<Appended, Failed> {
+        let (live, effects) = (item.parts[0].has_live_events(), item.parts[0].has_effects());
+        let mut result = match lock {
+            Some(lock) => lock.append(&item).await,
+            None => self.append_once(&item).await,
+        };
+        // While the outcome is in doubt the very same item is tried; to decide anew could do the same thing twice.
+        for round in 1..MAX_ROUNDS {
+            if !matches!(result, Err(AppendError::OutcomeUnknown(_))) {
+                break;
+            }
+            tokio::time::sleep(PAUSE * 10 * round).await;
+            result = self.append_once(&item).await;
+        }
+        match result {
+            Ok(appended) => {
+                self.publish(&resident.id, live, effects);
+                Ok(appended)
+            }
+            Err(error) => {
+                resident.forget();
+                Err(self.failed(error))
+            }
+        }
+    }
+
+    async fn append_once(&self, item: &AppendItem) -> Result<Appended, AppendError> {
+        let mut results = self.services.db.append(vec![item.clone()]).await;
+        results.pop().unwrap_or_else(|| Err(AppendError::Unavailable("no result".to_owned())))
+    }
+
+    fn failed(&self, error: AppendError) -> Failed {
+        match error {
+            AppendError::Conflict { .. } => {
+                metrics::counter!("ambient_append_conflicts_total", "kind" => E::KIND).increment(1);
+                Failed::Again("the entity is changed too often at present".to_owned())
+            }
+            AppendError::Unavailable(reason) => Failed::Again(reason),
+            AppendError::KeyUsed => Failed::Final(CallError::KeyReused),
+            AppendError::NameTaken { scope, name } => Failed::Final(CallError::NameTaken { scope, name }),
+            AppendError::Guard(guard) => Failed::Final(CallError::Refused(refusal_of(&guard))),
+            AppendError::OutcomeUnknown(_) => {
+                Failed::Final(CallError::Timeout { operation_id: self.operation_id.to_owned() })
+            }
+            AppendError::Database(error) => {
+                tracing::error!(%error, kind = E::KIND, "an append was refused by the database");
+                Failed::Final(store_error(&error))
+            }
+        }
+    }
+
+    /// After the commit only.
+    fn publish(&self, id: &str, live: bool, effects: bool) {
+        if live {
+            self.services.hints.publish(Hint::Live(id.to_owned()));
+        }
+        if effects {
+            self.services.hints.publish(Hint::Outbox);
+        }
+        self.services.hints.publish(Hint::Entity { kind: E::KIND.to_owned(), id: id.to_owned() });
+    }
+
+    fn applied(&self, after: E, appended: &Appended, resident: &mut Resident<E>) -> Reply<E> {
+        if appended.repeated {
+            // It was in for a while; others may have followed.
+            resident.forget();
+        } else {
+            resident.remember(Some(after.clone()));
+        }
+        let operation_id = Some(self.operation_id.to_owned());
+        Reply { state: after, done: Done::Applied, operation_id, replayed: false }
+    }
+}
+
+fn refusal_of(guard: &Guard) -> Refusal {
+    match guard {
+        Guard::ProjectActive { project_id } => Refusal {
+            code: RefusalCode::Conflict,
+            field: Some("project_id".to_owned()),
+            reason: format!(
+                "the Project {project_id} does not exist or is Terminating: it takes no new sessions and starts"
+            ),
+        },
+        Guard::LogNotNewer { .. } => Refusal::new(RefusalCode::Phase, "there was activity since"),
+    }
+}
+
+fn store_error(error: &StoreError) -> CallError {
+    match error {
+        StoreError::Nul { field } => {
+            let field = field.strip_prefix("input.").unwrap_or(field);
+            CallError::Refused(Refusal::invalid(field, "must not contain NUL"))
+        }
+        StoreError::Unfaithful { field } => CallError::Refused(Refusal::invalid(*field, "cannot be stored faithfully")),
+        error => CallError::Unavailable { reason: error.to_string() },
+    }
+}

@@ -1,0 +1,80 @@
+//! The one actor. Its mailbox makes an entity's commands of this process follow one another.
+
+use std::{
+    marker::PhantomData,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use ambient_persistence::{Database, Hints, StoredEntity};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::{
+    command_path::{self, Call, Resident},
+    options::Clock,
+    request::{CallError, Reply, Request},
+};
+
+/// A call in the mailbox.
+pub(crate) struct Envelope<E: StoredEntity> {
+    pub(crate) request: Arc<Request<E>>,
+    pub(crate) operation_id: String,
+    pub(crate) reply: oneshot::Sender<Result<Reply<E>, CallError>>,
+    /// Set when the work begins: a call that an actor took to its grave before that is put to the next one.
+    pub(crate) begun: Arc<AtomicBool>,
+    /// Given back when the call is done, not when its caller stops waiting.
+    pub(crate) _permits: [OwnedSemaphorePermit; 2],
+}
+
+/// What every actor needs.
+#[derive(Clone)]
+pub(crate) struct Services {
+    pub(crate) db: Database,
+    pub(crate) hints: Hints,
+    pub(crate) clock: Clock,
+}
+
+/// Hosts an entity.
+pub(crate) struct EntityActor<E> {
+    services: Services,
+    entity: PhantomData<fn() -> E>,
+}
+
+impl<E> EntityActor<E> {
+    pub(crate) fn new(services: Services) -> Self {
+        Self { services, entity: PhantomData }
+    }
+}
+
+impl<E: StoredEntity> Actor for EntityActor<E> {
+    type Msg = Envelope<E>;
+    type State = Resident<E>;
+    /// The entity's id.
+    type Arguments = String;
+
+    /// Does no I/O: the row is read by the first call, which can then answer why it cannot.
+    async fn pre_start(&self, _: ActorRef<Envelope<E>>, id: String) -> Result<Resident<E>, ActorProcessingErr> {
+        Ok(Resident::new(id))
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Envelope<E>>,
+        envelope: Envelope<E>,
+        resident: &mut Resident<E>,
+    ) -> Result<(), ActorProcessingErr> {
+        if envelope.reply.is_closed() {
+            // Its caller has gone before the work began; nothing was done.
+            return Ok(());
+        }
+        envelope.begun.store(true, Ordering::Release);
+        let call = Call { services: &self.services, request: &envelope.request, operation_id: &envelope.operation_id };
+        let result = Box::pin(command_path::carry_out(&call, resident)).await;
+        // The caller may have stopped waiting; what was done is done.
+        let _ = envelope.reply.send(result);
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! Random commands and facts, most of them near what the state allows.
+
+use ambient_domain::session::{
+    Command, ConditionStatus, ConditionType, Fact, Message, ReconciledRepo, Repo, Session, SessionPatch, StopReason,
+    TurnOutcome,
+};
+use ambient_persistence::to_micros;
+use chrono::Utc;
+use rand::{Rng, seq::IndexedRandom};
+use serde_json::json;
+
+pub(crate) fn command(rng: &mut impl Rng, known: Option<&Session>) -> Command {
+    match rng.random_range(0..10) {
+        0 => patch(rng),
+        1 => Command::Start { prompt: rng.random_bool(0.5).then(|| Message::of("again")) },
+        2 => stop(rng),
+        3 => Command::SendMessage { message: Message::of("hello"), start: rng.random_bool(0.3) },
+        4 => repo(rng),
+        _ => fact(rng, known),
+    }
+}
+
+fn patch(rng: &mut impl Rng) -> Command {
+    Command::Patch(SessionPatch {
+        display_name: Some(format!("name {}", rng.random_range(0..1000))),
+        llm_temperature: rng.random_bool(0.2).then(|| f64::from(rng.random_range(0..200_u32)) / 100.0),
+        timeout: rng.random_bool(0.2).then(|| rng.random_bool(0.5).then(|| rng.random_range(1..1000))),
+        labels: Some([("k".to_owned(), rng.random_bool(0.5).then(|| "v".to_owned()))].into()),
+        ..SessionPatch::default()
+    })
+}
+
+fn stop(rng: &mut impl Rng) -> Command {
+    let reason = *[StopReason::UserStopped, StopReason::Timeout].choose(rng).unwrap();
+    Command::Stop { reason, seen_seq: None, run: None, force: rng.random_bool(0.1) }
+}
+
+fn repo(rng: &mut impl Rng) -> Command {
+    let name = format!("repo-{}", rng.random_range(0..3));
+    if rng.random_bool(0.5) {
+        let repo: Repo = serde_json::from_value(json!({ "url": format!("file:///srv/{name}"), "name": name })).unwrap();
+        Command::AddRepo(repo)
+    } else {
+        Command::RemoveRepo { name }
+    }
+}
+
+fn fact(rng: &mut impl Rng, known: Option<&Session>) -> Command {
+    let run = known.and_then(Session::run);
+    let (number, attempt) = run.map_or((1, 1), |run| (run.number, run.attempt));
+    let words = "in words \u{fffd} é".to_owned();
+    let facts = [
+        Fact::Provisioning,
+        Fact::RunnerReady { missing_confinement: vec![] },
+        Fact::MarkRunning,
+        Fact::TornDown { evidence: vec!["no process".to_owned()] },
+        Fact::TornDown { evidence: vec![] },
+        Fact::TurnStarted,
+        Fact::TurnEnded {
+            last_message_id: run.and_then(|run| run.last_message_id.clone()),
+            outcome: *[TurnOutcome::Finished, TurnOutcome::Error].choose(rng).unwrap(),
+        },
+        Fact::RunnerLost { reason: words.clone() },
+        Fact::Exited { code: rng.random_range(0..3), reason: words.clone() },
+        Fact::Fatal { reason: "Unschedulable".to_owned(), message: words.clone() },
+        Fact::Reconciled {
+            generation: known.map_or(1, |s| s.generation),
+            repos: vec![ReconciledRepo {
+                name: "r".to_owned(),
+                url: "file:///r".to_owned(),
+                branch: None,
+                head: Some("abc".to_owned()),
+                cloned_at: to_micros(Utc::now()),
+            }],
+        },
+        Fact::Observed {
+            condition_type: ConditionType::RunnerScheduled,
+            status: ConditionStatus::False,
+            reason: format!("R{}", rng.random_range(0..5)),
+            message: words.clone(),
+        },
+        Fact::Blocked {
+            reason: format!("B{}", rng.random_range(0..5)),
+            blocked_on: words,
+            next_retry_at: Some(to_micros(Utc::now())),
+            workflow_execution: "w".to_owned(),
+        },
+    ];
+    let fact = facts.choose(rng).unwrap().clone();
+    // One in ten is about another run or attempt.
+    let run = if rng.random_bool(0.1) { number + 1 } else { number };
+    Command::Fact { run, attempt: if rng.random_bool(0.1) { attempt + 1 } else { attempt }, fact }
+}

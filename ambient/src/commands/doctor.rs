@@ -1,0 +1,200 @@
+//! `ambient doctor`: what a server needs on this machine, checked one by one. Changes nothing.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+    process::{Command, ExitCode},
+    time::Duration,
+};
+
+use serde::Serialize;
+use sqlx::{Connection, PgConnection};
+use tokio::time::timeout;
+
+use super::{CommandError, Output};
+use crate::{
+    config::{DatabaseUrl, ServerConfig},
+    instance,
+    port_holder::port_holder,
+    postgres::EmbeddedPostgres,
+};
+
+const DATABASE_PATIENCE: Duration = Duration::from_secs(5);
+/// Below this many bytes a checkout and a database soon do not fit.
+const LITTLE_SPACE: u64 = 2 << 30;
+const TOO_LITTLE_SPACE: u64 = 256 << 20;
+/// Sessions of one server take at most this many uids.
+const SESSION_UIDS: u32 = 4_096;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    Ok,
+    Warning,
+    Failed,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    verdict: Verdict,
+    detail: String,
+}
+
+fn check(name: &'static str, verdict: Verdict, detail: impl Into<String>) -> Check {
+    Check { name, verdict, detail: detail.into() }
+}
+
+pub(super) async fn run(config: &ServerConfig, output: Output) -> Result<ExitCode, CommandError> {
+    let mut checks = vec![git(), runner(&config.runner_binary), landlock(), database(config).await];
+    checks.extend([data_dir(&config.data_dir), space(&config.data_dir), port(config)]);
+    if rustix::process::geteuid().is_root() {
+        checks.push(session_uids(config.session_uid_base));
+    }
+    checks.extend(config.warnings.iter().map(|warning| check("settings", Verdict::Warning, warning)));
+    match output {
+        Output::Json => println!("{}", serde_json::json!({ "checks": checks })),
+        Output::Table => checks.iter().for_each(print_row),
+    }
+    let failed = checks.iter().any(|check| check.verdict == Verdict::Failed);
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn print_row(check: &Check) {
+    let mark = match check.verdict {
+        Verdict::Ok => "ok",
+        Verdict::Warning => "warning",
+        Verdict::Failed => "FAILED",
+    };
+    println!("{mark:<8} {:<10} {}", check.name, check.detail);
+}
+
+fn git() -> Check {
+    match Command::new("git").arg("--version").output() {
+        Ok(output) if output.status.success() => {
+            check("git", Verdict::Ok, String::from_utf8_lossy(&output.stdout).trim())
+        }
+        _ => check("git", Verdict::Failed, "not found on PATH; sessions work in git repositories: install it"),
+    }
+}
+
+fn runner(binary: &Path) -> Check {
+    let executable = fs::metadata(binary).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
+    let shown = binary.display();
+    if executable {
+        return check("runner", Verdict::Ok, shown.to_string());
+    }
+    check("runner", Verdict::Failed, format!("{shown} is not a program; build it or set runner_binary"))
+}
+
+/// The newest version of Landlock that the kernel grants. Making a ruleset restricts nothing.
+fn landlock() -> Check {
+    use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
+    let granted = |abi: ABI| {
+        let ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+        ruleset.handle_access(AccessFs::from_all(abi)).and_then(Ruleset::create).is_ok()
+    };
+    // Versions 4 and 6 add nothing to the file system.
+    let versions = [(5, ABI::V5), (3, ABI::V3), (2, ABI::V2), (1, ABI::V1)];
+    match versions.into_iter().find(|(_, abi)| granted(*abi)) {
+        Some((number, _)) => check("landlock", Verdict::Ok, format!("version {number} or newer")),
+        None => check("landlock", Verdict::Warning, "this kernel has none: sessions are confined by uid only"),
+    }
+}
+
+async fn database(config: &ServerConfig) -> Check {
+    match &config.database_url {
+        Some(url) => named_database(url).await,
+        None => embedded_database(&config.data_dir),
+    }
+}
+
+async fn named_database(url: &DatabaseUrl) -> Check {
+    let version = async {
+        let mut connection = PgConnection::connect(url.expose()).await?;
+        sqlx::query_scalar::<_, String>("select current_setting('server_version')").fetch_one(&mut connection).await
+    };
+    match timeout(DATABASE_PATIENCE, version).await {
+        Ok(Ok(version)) => check("database", Verdict::Ok, format!("PostgreSQL {version} at {url}")),
+        Ok(Err(error)) => check("database", Verdict::Failed, format!("{url}: {error}")),
+        Err(_) => check("database", Verdict::Failed, format!("{url}: no answer")),
+    }
+}
+
+fn embedded_database(data_dir: &Path) -> Check {
+    let found = EmbeddedPostgres::new(data_dir).and_then(|postgres| Ok((postgres.binaries()?, postgres.postmaster())));
+    match found {
+        Ok((binaries, postmaster)) => {
+            let state = postmaster.map_or("not running".to_owned(), |server| format!("running, pid {}", server.pid()));
+            let folder = binaries.folder.display();
+            check("database", Verdict::Ok, format!("embedded PostgreSQL {} in {folder}, {state}", binaries.major))
+        }
+        Err(error) => check("database", Verdict::Failed, error.to_string()),
+    }
+}
+
+fn data_dir(dir: &Path) -> Check {
+    let shown = dir.display();
+    let Ok(meta) = fs::metadata(dir) else {
+        return check("data", Verdict::Ok, format!("{shown} does not exist yet"));
+    };
+    if !meta.is_dir() {
+        return check("data", Verdict::Failed, format!("{shown} is not a folder"));
+    }
+    if meta.uid() != rustix::process::geteuid().as_raw() {
+        return check("data", Verdict::Failed, format!("{shown} belongs to uid {}", meta.uid()));
+    }
+    if meta.mode() & 0o022 != 0 {
+        return check("data", Verdict::Warning, format!("others may write to {shown}; chmod go-w it"));
+    }
+    check("data", Verdict::Ok, shown.to_string())
+}
+
+fn space(dir: &Path) -> Check {
+    let existing = dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+    match rustix::fs::statvfs(existing) {
+        Ok(volume) => {
+            let free = volume.f_bavail.saturating_mul(volume.f_frsize);
+            let verdict = match free {
+                0..TOO_LITTLE_SPACE => Verdict::Failed,
+                TOO_LITTLE_SPACE..LITTLE_SPACE => Verdict::Warning,
+                _ => Verdict::Ok,
+            };
+            check("space", verdict, format!("{} MiB free in {}", free >> 20, existing.display()))
+        }
+        Err(error) => check("space", Verdict::Failed, format!("{}: {error}", existing.display())),
+    }
+}
+
+fn port(config: &ServerConfig) -> Check {
+    let listen = config.listen;
+    let ours = instance::running(&config.data_dir).unwrap_or_default();
+    if let Some(own) = ours.iter().find(|instance| instance.url == format!("http://{listen}")) {
+        return check("port", Verdict::Ok, format!("{listen} is ours (pid {})", own.pid));
+    }
+    match TcpListener::bind(listen) {
+        Ok(_) => check("port", Verdict::Ok, format!("{listen} is free")),
+        Err(error) => {
+            let holder =
+                port_holder(listen.port()).map_or_else(|| error.to_string(), |holder| format!("taken by {holder}"));
+            check("port", Verdict::Failed, format!("{listen}: {holder}"))
+        }
+    }
+}
+
+/// In a container the user namespace may not have the uids that sessions are to run under.
+fn session_uids(base: u32) -> Check {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let last = u64::from(base) + u64::from(SESSION_UIDS) - 1;
+    let covers = |line: &str| {
+        let fields: Vec<u64> = line.split_whitespace().filter_map(|field| field.parse().ok()).collect();
+        matches!(fields[..], [first, _, count] if first <= u64::from(base) && last < first.saturating_add(count))
+    };
+    if map.is_empty() || map.lines().any(covers) {
+        return check("uids", Verdict::Ok, format!("sessions run under uid {base} and up"));
+    }
+    let text = format!("this container has no uids {base} to {last}: set session_uid_base");
+    check("uids", Verdict::Failed, text)
+}

@@ -1,0 +1,86 @@
+//! The commands that run and look after a server. Those that speak to one over HTTP are in `ambient-cli`.
+
+mod config;
+mod detach;
+mod doctor;
+mod down;
+mod error;
+mod migrate;
+mod openapi;
+mod server;
+mod status;
+mod up;
+
+use std::process::ExitCode;
+
+use ambient_cli::OutputFormat;
+use clap::{Args, Subcommand};
+
+pub use self::error::{CommandError, USAGE};
+use crate::config::{ConfigFlags, ServerConfig};
+
+/// Commands of a server.
+#[derive(Debug, Subcommand)]
+pub enum ServerCommand {
+    /// Start everything on this machine: PostgreSQL (unless one is named) and the server
+    Up(UpFlags),
+    /// Start the server on a PostgreSQL named by AMBIENT_DATABASE_URL
+    Server(ConfigFlags),
+    /// Bring the database's schema to this version
+    Migrate(ConfigFlags),
+    /// Stop what `up` started; everything is kept
+    Down(ConfigFlags),
+    /// Show what runs
+    Status(ConfigFlags),
+    /// Check what a server needs on this machine
+    Doctor(ConfigFlags),
+    /// Print the server's configuration and where each setting comes from, without passwords
+    Config(ConfigFlags),
+    /// Print the OpenAPI document of the HTTP API
+    Openapi,
+}
+
+/// Flags of `up`.
+#[derive(Debug, Args)]
+pub struct UpFlags {
+    #[command(flatten)]
+    config: ConfigFlags,
+    /// Return when it is ready; it goes on in the background, its log is up.log in the data folder
+    #[arg(long)]
+    detach: bool,
+}
+
+/// Form of what commands report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+impl From<OutputFormat> for Output {
+    fn from(format: OutputFormat) -> Self {
+        if format == OutputFormat::Json { Self::Json } else { Self::Table }
+    }
+}
+
+impl ServerCommand {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// [`CommandError`], for [`CommandError::exit_code`].
+    pub async fn run(self, output: Output) -> Result<ExitCode, CommandError> {
+        match self {
+            Self::Up(flags) if flags.detach => detach::run(&ServerConfig::load(&flags.config)?).await,
+            Self::Up(flags) => up::run(ServerConfig::load(&flags.config)?).await,
+            Self::Server(flags) => server::run(ServerConfig::load(&flags)?).await,
+            Self::Migrate(flags) => migrate::run(&ServerConfig::load(&flags)?).await,
+            Self::Down(flags) => down::run(&ServerConfig::load(&flags)?).await,
+            Self::Status(flags) => status::run(&ServerConfig::load(&flags)?, output),
+            Self::Doctor(flags) => doctor::run(&ServerConfig::load(&flags)?, output).await,
+            Self::Config(flags) => Ok(config::run(&ServerConfig::load(&flags)?)),
+            Self::Openapi => Ok(openapi::run()),
+        }
+    }
+}

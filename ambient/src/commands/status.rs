@@ -1,0 +1,52 @@
+//! `ambient status`: what runs on this data directory.
+
+use std::{path::Path, process::ExitCode};
+
+use serde::Serialize;
+
+use super::{CommandError, Output};
+use crate::{
+    config::ServerConfig,
+    instance::{self, Instance},
+    postgres::EmbeddedPostgres,
+};
+
+/// Exit code when no server runs, as `systemctl status` has it.
+const NOT_RUNNING: u8 = 3;
+
+#[derive(Serialize)]
+struct Status<'a> {
+    running: bool,
+    instances: Vec<Instance>,
+    /// Process of the embedded PostgreSQL.
+    postgres_pid: Option<i32>,
+    data_dir: &'a Path,
+}
+
+pub(super) fn run(config: &ServerConfig, output: Output) -> Result<ExitCode, CommandError> {
+    let dir = &config.data_dir;
+    let instances = instance::running(dir).map_err(CommandError::file(dir))?;
+    let postmaster = EmbeddedPostgres::new(dir).ok().and_then(|postgres| postgres.postmaster());
+    let postgres_pid = postmaster.map(crate::postgres::Postmaster::pid);
+    let status = Status { running: !instances.is_empty(), instances, postgres_pid, data_dir: dir };
+    match output {
+        Output::Json => println!("{}", serde_json::json!(status)),
+        Output::Table => print_table(&status),
+    }
+    Ok(if status.running { ExitCode::SUCCESS } else { ExitCode::from(NOT_RUNNING) })
+}
+
+fn print_table(status: &Status<'_>) {
+    if status.instances.is_empty() {
+        println!("{:<12} not running", "server");
+    }
+    for instance in &status.instances {
+        let since = instance.started_at.format("%Y-%m-%dT%H:%M:%SZ");
+        println!("{:<12} running at {} since {since} (pid {})", "server", instance.url, instance.pid);
+    }
+    match status.postgres_pid {
+        Some(pid) => println!("{:<12} running (pid {pid})", "postgres"),
+        None => println!("{:<12} not running", "postgres"),
+    }
+    println!("{:<12} {}", "data", status.data_dir.display());
+}

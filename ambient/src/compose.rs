@@ -1,0 +1,282 @@
+//! The composition root: every part is made here, once, and handed what it needs.
+//!
+//! Order of start: schema, vault, actors, live channels, compute, engine, worker, edge; shutdown is the reverse, so that nothing is
+//! accepted that cannot be finished.
+
+use std::{net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
+
+use ambient_actors::{ActorOptions, Actors, CallError, Caller, Request};
+use ambient_api::{ApiConfig, AppParts, AppState, Principal, StaticToken};
+use ambient_compute::{
+    Compute, SessionRef,
+    local::{self, LocalCompute, LocalOptions},
+};
+use ambient_domain::{
+    project::{self, Project},
+    session::{Command, Fact, Session},
+};
+use ambient_engine::{Engine, EngineOptions};
+use ambient_live::{FactError, FactSink, HubOptions, LiveHub, ReaderOptions, RunnerEndpoints, RunnerReaders, Tokens};
+use ambient_persistence::{Database, DatabaseOptions, Hints, Vault};
+use ambient_workflows::{Executions, NoHook, Services, TemporalExecutions, WorkerHost};
+use async_trait::async_trait;
+use temporalio_client::{Client, ClientOptions};
+
+use crate::{
+    config::{Confinement, ServerConfig},
+    keys,
+};
+
+/// Name of the local administrator.
+pub const ADMIN: &str = "admin";
+
+/// How long running work may take to end at shutdown.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Why the server could not be put together. Every message says which part failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{part}: {reason}")]
+pub struct ComposeError {
+    part: &'static str,
+    reason: String,
+}
+
+fn part<E: std::fmt::Display>(part: &'static str) -> impl FnOnce(E) -> ComposeError {
+    move |error| ComposeError { part, reason: error.to_string() }
+}
+
+/// Brings both schemas up to this release.
+///
+/// # Errors
+/// When the database cannot be reached or is of a newer release.
+pub async fn migrate(database_url: &str) -> Result<(), ComposeError> {
+    let db = Database::connect(database_url, DatabaseOptions::default()).await.map_err(part("database"))?;
+    db.migrate().await.map_err(part("database schema"))?;
+    Engine::migrate(db.pool()).await.map_err(part("engine schema"))
+}
+
+/// A server, put together and working.
+pub struct Server {
+    db: Database,
+    hints: Hints,
+    actors: Actors,
+    readers: RunnerReaders,
+    engine: Engine,
+    worker: WorkerHost,
+    state: AppState,
+}
+
+impl Server {
+    /// Makes and starts every part.
+    ///
+    /// # Errors
+    /// When one cannot be started; nothing of the server is left running then but tasks that end with the process.
+    pub async fn start(config: &ServerConfig, database_url: &str) -> Result<Self, ComposeError> {
+        let db = Database::connect(database_url, DatabaseOptions::default()).await.map_err(part("database"))?;
+        db.migrate().await.map_err(part("database schema"))?;
+        let key = keys::vault_key(&config.data_dir).map_err(part("vault key"))?;
+        let vault = Vault::open(&db, &key).await.map_err(part("vault"))?;
+        let tokens = Tokens::new(vault.token_key());
+        let hints = Hints::start(&db);
+        let actors = Actors::start(db.clone(), hints.clone(), actor_options(config));
+        let hub = LiveHub::start(db.clone(), hints.clone(), HubOptions::default());
+        let compute: Arc<dyn Compute> = Arc::new(LocalCompute::new(local_options(config)).map_err(part("compute"))?);
+        let ends = Arc::new(RunnerEnds { compute: compute.clone(), actors: actors.clone(), db: db.clone() });
+        let readers = RunnerReaders::start(
+            db.clone(),
+            hints.clone(),
+            tokens.clone(),
+            ends.clone(),
+            ends,
+            ReaderOptions::default(),
+        );
+        let engine = start_engine(&db, config).await?;
+        let connection = engine.connection().await.map_err(part("engine"))?;
+        let client = Client::new(connection, ClientOptions::new("default").build()).map_err(part("engine client"))?;
+        let probe = engine.clone();
+        let executions: Executions =
+            Arc::new(TemporalExecutions::new(client.clone(), db.clone(), Box::new(move || probe.readiness())));
+        let services = Services {
+            db: db.clone(),
+            actors: actors.clone(),
+            compute: compute.clone(),
+            readers: readers.clone(),
+            tokens: tokens.clone(),
+            executions: executions.clone(),
+            clock: Arc::new(chrono::Utc::now),
+            hook: Arc::new(NoHook),
+        };
+        let worker = WorkerHost::start(client, services, hints.clone()).await.map_err(part("workflow worker"))?;
+        let parts = EdgeParts {
+            db: db.clone(),
+            actors: actors.clone(),
+            hub,
+            tokens,
+            compute,
+            executions,
+            ticket_key: ticket_key(&vault),
+        };
+        let state = app_state(config, parts)?;
+        Ok(Self { db, hints, actors, readers, engine, worker, state })
+    }
+
+    /// Answers requests until `shutdown`, then ends every part in order.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), ComposeError> {
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(part("listener"))?;
+        let router = ambient_api::router(self.state.clone());
+        let (ending, ended) = tokio::sync::oneshot::channel::<()>();
+        let signalled = async move {
+            shutdown.await;
+            let _ = ending.send(());
+        };
+        let serving = axum::serve(listener, router).with_graceful_shutdown(signalled).into_future();
+        // Live channels never end by themselves: they get the grace and are cut then; their clients resume elsewhere.
+        let patience = async {
+            let _ = ended.await;
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        };
+        tokio::select! {
+            served = serving => served.map_err(part("listener"))?,
+            () = patience => {}
+        }
+        self.worker.shutdown(GRACE).await;
+        self.readers.shutdown().await;
+        self.actors.shutdown(GRACE).await;
+        self.engine.shutdown().await;
+        self.hints.stop();
+        self.db.pool().close().await;
+        Ok(())
+    }
+
+    /// Makes project `name` unless it is there; for `up`, so that the first session needs no set-up.
+    ///
+    /// # Errors
+    /// When the database or the actor fail.
+    pub async fn ensure_project(&self, name: &str) -> Result<(), ComposeError> {
+        let there = self.db.project_by_id_or_name(name).await.map_err(part("first project"))?;
+        if there.is_some() {
+            return Ok(());
+        }
+        let id = ambient_persistence::new_id();
+        let command = project::Command::Create {
+            project_id: id.clone(),
+            name: name.to_owned(),
+            spec: Box::default(),
+            owner: ADMIN.to_owned(),
+        };
+        let caller = Caller { principal: ADMIN.to_owned(), ..Caller::default() };
+        match self.actors.call::<Project>(&id, Request::new(command, caller)).await {
+            // Another server was faster.
+            Ok(_) | Err(CallError::NameTaken { .. }) => Ok(()),
+            Err(error) => Err(part("first project")(error)),
+        }
+    }
+}
+
+/// What the readers of runners' logs need of compute and actors.
+struct RunnerEnds {
+    compute: Arc<dyn Compute>,
+    actors: Actors,
+    db: Database,
+}
+
+#[async_trait]
+impl RunnerEndpoints for RunnerEnds {
+    async fn endpoint(&self, project_id: &str, session_id: &str, run: i64) -> Option<PathBuf> {
+        let host = self.db.host_of_session(session_id).await.ok().flatten()?;
+        if host != self.compute.host() {
+            return None;
+        }
+        let session = SessionRef { project_id: project_id.to_owned(), session_id: session_id.to_owned() };
+        self.compute.endpoint(&session, run).await.ok().map(|endpoint| endpoint.socket)
+    }
+}
+
+#[async_trait]
+impl FactSink for RunnerEnds {
+    async fn report(&self, session_id: &str, run: i64, attempt: i32, fact: Fact) -> Result<(), FactError> {
+        let caller = Caller {
+            principal: "system:reader".to_owned(),
+            correlation_id: format!("{session_id}/{run}"),
+            causation_id: None,
+            trace_parent: None,
+        };
+        let request = Request::new(Command::Fact { run, attempt, fact }, caller);
+        match self.actors.call::<Session>(session_id, request).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(FactError::new(error.to_string())),
+        }
+    }
+}
+
+async fn start_engine(db: &Database, config: &ServerConfig) -> Result<Engine, ComposeError> {
+    let identity = format!("{}@{}", std::process::id(), config.host);
+    let options = EngineOptions { identity, ..EngineOptions::default() };
+    Engine::start(db.pool().clone(), options).await.map_err(part("engine"))
+}
+
+fn actor_options(config: &ServerConfig) -> ActorOptions {
+    ActorOptions { permits: config.permits, ..ActorOptions::default() }
+}
+
+fn local_options(config: &ServerConfig) -> LocalOptions {
+    let confinement = match config.confinement {
+        Confinement::Require => local::Confinement::Require,
+        Confinement::BestEffort => local::Confinement::BestEffort,
+        Confinement::Off => local::Confinement::Off,
+    };
+    let defaults = LocalOptions::new(config.data_dir.clone(), config.runner_binary.clone(), config.host.clone());
+    LocalOptions {
+        readable_paths: config.readable_paths.clone(),
+        session_uid_base: Some(config.session_uid_base),
+        confinement,
+        ..defaults
+    }
+}
+
+/// Everything the edge is made of.
+struct EdgeParts {
+    db: Database,
+    actors: Actors,
+    hub: LiveHub,
+    tokens: Tokens,
+    compute: Arc<dyn Compute>,
+    executions: Executions,
+    ticket_key: [u8; 32],
+}
+
+fn app_state(config: &ServerConfig, parts: EdgeParts) -> Result<AppState, ComposeError> {
+    let admin = keys::admin_token(&config.admin_token_file).map_err(part("administrator's token"))?;
+    let api = ApiConfig {
+        default_model: config.default_model.clone(),
+        static_tokens: vec![StaticToken::new(&admin, Principal::platform_admin(ADMIN))],
+        ticket_key: parts.ticket_key,
+        ..ApiConfig::default()
+    };
+    Ok(AppState::new(AppParts {
+        database: parts.db,
+        actors: parts.actors,
+        hub: parts.hub,
+        tokens: parts.tokens,
+        compute: parts.compute,
+        executions: parts.executions,
+        prometheus: crate::telemetry::metrics(),
+        config: api,
+    }))
+}
+
+/// Tickets of live channels are made and checked by any server of the database, so their key comes from its vault.
+fn ticket_key(vault: &Vault) -> [u8; 32] {
+    use hmac::{Hmac, KeyInit as _, Mac as _};
+    let mut mac =
+        Hmac::<sha2::Sha256>::new_from_slice(vault.token_key()).unwrap_or_else(|_| Hmac::new(&Default::default()));
+    mac.update(b"live tickets");
+    mac.finalize().into_bytes().into()
+}

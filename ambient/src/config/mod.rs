@@ -1,0 +1,294 @@
+//! Configuration of the server: one typed struct, validated once at start.
+//!
+//! Every setting has one name. It is read, highest first, from the flag `--name`, the environment variable
+//! `AMBIENT_NAME`, the TOML file and the default below. A file key nobody knows is an error naming it. A secret has no
+//! flag, because every user of the machine can read the arguments of a process.
+
+mod database_url;
+mod flags;
+mod layers;
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use self::layers::Layers;
+pub use self::{database_url::DatabaseUrl, flags::ConfigFlags, layers::Origin};
+
+/// Environment variable that names the configuration file.
+pub const FILE_VARIABLE: &str = "AMBIENT_SERVER_CONFIG";
+
+/// Settings of `ambient up` and `ambient server`. The fields are in the order `ambient config` prints them.
+#[derive(Debug, Clone, Serialize)]
+pub struct ServerConfig {
+    /// PostgreSQL to use. `up` starts its own when there is none; `server` and `migrate` need one.
+    pub database_url: Option<DatabaseUrl>,
+    /// Address the HTTP API listens on.
+    pub listen: SocketAddr,
+    /// Whether a proxy in front does TLS and authentication; without it only loopback addresses may be listened on.
+    pub behind_proxy: bool,
+    /// Folder of everything kept outside the database: workspaces, embedded PostgreSQL, tokens. Absolute.
+    pub data_dir: PathBuf,
+    /// Name of this machine as a compute host; recorded with every launch, so it must not change.
+    pub host: String,
+    /// Format of the log on standard error.
+    pub log_format: LogFormat,
+    /// Filter of the log, such as `info` or `info,sqlx=debug`.
+    pub log_level: String,
+    /// First uid for sessions when the server is root: a session gets this number plus its slot.
+    pub session_uid_base: u32,
+    /// Folders sessions may read besides the system's own programs and libraries. Absolute.
+    pub readable_paths: Vec<PathBuf>,
+    /// What to do when the kernel cannot confine a session.
+    pub confinement: Confinement,
+    /// The program that runs inside a session. Absolute.
+    pub runner_binary: PathBuf,
+    /// File that holds the administrator's token. Absolute.
+    pub admin_token_file: PathBuf,
+    /// What runs the workflows.
+    pub engine: Engine,
+    /// Commands in flight at once, over all actors; one more is answered 503.
+    pub permits: u32,
+    /// Model of sessions for which neither session, agent nor project names one.
+    pub default_model: Option<String>,
+    /// Where each setting came from, by key.
+    #[serde(skip)]
+    pub origins: BTreeMap<&'static str, Origin>,
+    /// What looks like a mistake but does not prevent a start.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
+}
+
+/// Keys of the configuration file, in the order of [`ServerConfig`].
+pub const KEYS: &[&str] = &[
+    "database_url",
+    "listen",
+    "behind_proxy",
+    "data_dir",
+    "host",
+    "log_format",
+    "log_level",
+    "session_uid_base",
+    "readable_paths",
+    "confinement",
+    "runner_binary",
+    "admin_token_file",
+    "engine",
+    "permits",
+    "default_model",
+];
+
+/// Format of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// How sessions are confined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Confinement {
+    /// A session the kernel cannot confine is not started.
+    Require,
+    /// What the kernel lacks is shown as a condition of the session.
+    BestEffort,
+    /// Sessions may read what the server may read.
+    Off,
+}
+
+/// What runs the workflows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Engine {
+    /// The engine in this process, on the same PostgreSQL.
+    Embedded,
+}
+
+/// Why there is no usable configuration. Every message names the setting and where its value came from.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("configuration file {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file is not TOML.
+    #[error("configuration file {}: {message}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and reason.
+        message: String,
+    },
+    /// The file has a key that no setting has.
+    #[error("configuration file {}: unknown key `{key}`; known keys are {}", path.display(), KEYS.join(", "))]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+    },
+    /// A value is not allowed.
+    #[error("{key}: {message} (from {origin})")]
+    Invalid {
+        /// The setting.
+        key: &'static str,
+        /// What is wrong with it; never repeats a secret.
+        message: String,
+        /// Where the value came from.
+        origin: Origin,
+    },
+    /// A setting that has no default on this machine is not set.
+    #[error("{key} is not set: {hint}")]
+    Missing {
+        /// The setting.
+        key: &'static str,
+        /// How to set it.
+        hint: &'static str,
+    },
+}
+
+impl ServerConfig {
+    /// Reads and validates the configuration of this process.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the setting.
+    pub fn load(flags: &ConfigFlags) -> Result<Self, ConfigError> {
+        Self::resolve(flags, std::env::vars_os())
+    }
+
+    /// Like [`ServerConfig::load`], with the environment given.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the setting.
+    pub fn resolve(
+        flags: &ConfigFlags,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
+        let mut layers = Layers::new(flags, environment)?;
+        let data_dir = match layers.take::<PathBuf>("data_dir")? {
+            Some(dir) => dir,
+            None => default_data_dir(&layers)?,
+        };
+        let config = Self {
+            database_url: layers.take("database_url")?,
+            listen: layers.take("listen")?.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7080))),
+            behind_proxy: layers.take("behind_proxy")?.unwrap_or(false),
+            host: layers.take("host")?.unwrap_or_else(host_name),
+            log_format: layers.take("log_format")?.unwrap_or(LogFormat::Auto),
+            log_level: layers.take("log_level")?.unwrap_or_else(|| "info".to_owned()),
+            // Above what adduser hands out, below 65,536: a container's user namespace often ends there.
+            session_uid_base: layers.take("session_uid_base")?.unwrap_or(40_000),
+            readable_paths: layers.take("readable_paths")?.unwrap_or_default(),
+            confinement: layers.take("confinement")?.unwrap_or(Confinement::BestEffort),
+            runner_binary: layers.take("runner_binary")?.unwrap_or_else(default_runner),
+            admin_token_file: layers.take("admin_token_file")?.unwrap_or_else(|| data_dir.join("admin-token")),
+            engine: layers.take("engine")?.unwrap_or(Engine::Embedded),
+            permits: layers.take("permits")?.unwrap_or(1024),
+            default_model: layers.take("default_model")?,
+            data_dir,
+            warnings: layers.warnings,
+            origins: layers.origins,
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The database's URL.
+    ///
+    /// # Errors
+    /// [`ConfigError::Missing`] when none is set.
+    pub fn require_database_url(&self) -> Result<&DatabaseUrl, ConfigError> {
+        self.database_url.as_ref().ok_or(ConfigError::Missing {
+            key: "database_url",
+            hint: "set AMBIENT_DATABASE_URL or database_url in the configuration file; only `ambient up` starts a PostgreSQL of its own",
+        })
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        if !self.listen.ip().is_loopback() && !self.behind_proxy {
+            let text = "is not a loopback address; with a proxy in front that does TLS and authentication, set behind_proxy = true";
+            return Err(self.invalid("listen", format!("{} {text}", self.listen)));
+        }
+        let paths = [
+            ("data_dir", &self.data_dir),
+            ("runner_binary", &self.runner_binary),
+            ("admin_token_file", &self.admin_token_file),
+        ];
+        let readable = self.readable_paths.iter().map(|path| ("readable_paths", path));
+        if let Some((key, path)) = paths.into_iter().chain(readable).find(|(_, path)| !path.is_absolute()) {
+            return Err(self.invalid(key, format!("`{}` is not an absolute path", path.display())));
+        }
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if self.host.is_empty() || self.host.len() > 253 || !self.host.chars().all(legal) {
+            return Err(self.invalid("host", "must be 1 to 253 letters, digits, '-', '.' or '_'".to_owned()));
+        }
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log_level) {
+            return Err(self.invalid("log_level", error.to_string()));
+        }
+        // 2^31 is where some tools stop to understand a uid; 4,096 slots need room above the base.
+        if !(1_000..=0x7fff_0000).contains(&self.session_uid_base) {
+            return Err(self.invalid("session_uid_base", "must be from 1000 to 2147418112".to_owned()));
+        }
+        if !(1..=65_536).contains(&self.permits) {
+            return Err(self.invalid("permits", "must be from 1 to 65536".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn invalid(&self, key: &'static str, message: String) -> ConfigError {
+        ConfigError::Invalid { key, message, origin: self.origins.get(key).cloned().unwrap_or(Origin::Default) }
+    }
+
+    /// The configuration as TOML with the origin of each setting; passwords are replaced.
+    #[must_use]
+    pub fn to_redacted_toml(&self) -> String {
+        let table = toml::Table::try_from(self).unwrap_or_default();
+        let line = |key: &&'static str| {
+            let origin = self.origins.get(*key).unwrap_or(&Origin::Default);
+            table
+                .get(*key)
+                .map_or_else(|| format!("# {key} is not set"), |value| format!("{key} = {value}  # {origin}"))
+        };
+        KEYS.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn default_data_dir(layers: &Layers) -> Result<PathBuf, ConfigError> {
+    if rustix::process::geteuid().is_root() {
+        return Ok("/var/lib/ambient".into());
+    }
+    let share = layers.path_variable("XDG_DATA_HOME");
+    share
+        .or_else(|| layers.path_variable("HOME").map(|home| home.join(".local/share")))
+        .map(|dir| dir.join("ambient"))
+        .ok_or(ConfigError::Missing { key: "data_dir", hint: "there is no HOME; set AMBIENT_DATA_DIR" })
+}
+
+fn default_runner() -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    own.parent().unwrap_or(Path::new("/usr/bin")).join("ambient-runner")
+}
+
+fn host_name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "localhost".to_owned() } else { name.trim().to_owned() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,12 @@
+//! The binary's parts: configuration, logs, embedded PostgreSQL, and the commands that put the server together.
+
+pub mod commands;
+pub mod compose;
+pub mod config;
+pub mod data_dir;
+pub mod instance;
+pub mod keys;
+pub mod log_tail;
+pub mod port_holder;
+pub mod postgres;
+pub mod telemetry;

@@ -1,0 +1,223 @@
+//! The commands of a server, as processes.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where its machine fails it")]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+use ambient::postgres::EmbeddedPostgres;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A data directory; what runs on it is ended with it, also after a failure.
+struct DataDir(tempfile::TempDir);
+
+impl DataDir {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        Self(dir)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ambient"));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AMBIENT_")) {
+            command.env_remove(name);
+        }
+        command.args(arguments).env("AMBIENT_DATA_DIR", self.0.path()).env("AMBIENT_SERVER_CONFIG", "/dev/null");
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Starts `up` and waits for its URL.
+    fn up(&self, listen: &str) -> (Child, String) {
+        let log = fs::File::create(self.0.path().join("up.log")).unwrap();
+        let mut child = self.command(&["up", "--listen", listen]).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut url = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut url).unwrap();
+        assert!(url.starts_with("http://"), "{}", self.log());
+        (child, url.trim().to_owned())
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.0.path().join("up.log")).unwrap()
+    }
+
+    fn postgres_pid(&self) -> Option<i32> {
+        EmbeddedPostgres::new(self.0.path()).unwrap().postmaster().map(ambient::postgres::Postmaster::pid)
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        self.run(&["down"]);
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn kill_9(child: &mut Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn up_is_one_per_data_directory_and_down_ends_it() {
+    let dir = DataDir::new();
+    assert_eq!(dir.run(&["status"]).status.code(), Some(3));
+    let (mut up, url) = dir.up("127.0.0.1:0");
+
+    let again = dir.run(&["up"]);
+    assert!(again.status.success());
+    assert_eq!(text(&again.stdout).trim(), url);
+
+    let status = dir.run(&["status", "-o", "json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["instances"][0]["url"], url.as_str());
+    assert_eq!(status["instances"][0]["pid"], up.id());
+    assert_eq!(status["postgres_pid"], dir.postgres_pid().unwrap());
+
+    // Off a terminal every line of the log is JSON, and none holds the database's password.
+    let password = fs::read_to_string(dir.0.path().join("postgres/password")).unwrap();
+    for line in dir.log().lines() {
+        serde_json::from_str::<serde_json::Value>(line).unwrap();
+        assert!(!line.contains(&password), "{line}");
+    }
+
+    let down = dir.run(&["down"]);
+    assert!(down.status.success(), "{}", text(&down.stderr));
+    assert!(up.wait().unwrap().success());
+    assert_eq!(dir.postgres_pid(), None);
+    assert_eq!(dir.run(&["status"]).status.code(), Some(3));
+    assert!(dir.run(&["down"]).status.success());
+}
+
+#[test]
+fn postgres_outlives_kill_9_of_up_and_is_adopted() {
+    let dir = DataDir::new();
+    let (mut up, _) = dir.up("127.0.0.1:0");
+    let postgres = dir.postgres_pid();
+    kill_9(&mut up);
+    assert_eq!(dir.postgres_pid(), postgres);
+    assert_eq!(dir.run(&["status"]).status.code(), Some(3));
+
+    let (mut up, _) = dir.up("127.0.0.1:0");
+    assert_eq!(dir.postgres_pid(), postgres);
+    assert!(dir.log().contains("\"adopted\":true"), "{}", dir.log());
+    kill_9(&mut up);
+    // `down` also ends a PostgreSQL that has no server any more.
+    assert!(dir.run(&["down"]).status.success());
+    assert_eq!(dir.postgres_pid(), None);
+}
+
+#[test]
+fn up_recovers_when_it_and_postgres_are_killed_at_once() {
+    let dir = DataDir::new();
+    let (mut up, _) = dir.up("127.0.0.1:0");
+    let postgres = dir.postgres_pid().unwrap();
+    kill_process(Pid::from_raw(postgres).unwrap(), Signal::KILL).unwrap();
+    // The dead server may still be there as a zombie: its parent goes before it can collect it.
+    kill_9(&mut up);
+    let (mut up, _) = dir.up("127.0.0.1:0");
+    assert_ne!(dir.postgres_pid(), Some(postgres));
+    assert!(dir.run(&["down"]).status.success());
+    assert!(up.wait().unwrap().success());
+}
+
+#[test]
+fn up_detached_returns_when_it_is_ready_and_says_why_when_it_is_not() {
+    let dir = DataDir::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let failed = dir.run(&["up", "--detach", "--listen", &address]);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(text(&failed.stderr).contains("is taken by"), "{}", text(&failed.stderr));
+
+    drop(taken);
+    let up = dir.run(&["up", "--detach", "--listen", &address]);
+    assert_eq!(text(&up.stdout).trim(), format!("http://{address}"), "{}", text(&up.stderr));
+    let again = dir.run(&["up", "--detach"]);
+    assert_eq!(again.stdout, up.stdout);
+    assert!(dir.run(&["status"]).status.success());
+    assert!(dir.run(&["down"]).status.success());
+    assert_eq!(dir.run(&["status"]).status.code(), Some(3));
+}
+
+#[test]
+fn ctrl_c_ends_the_server_and_leaves_postgres() {
+    let dir = DataDir::new();
+    let (mut up, _) = dir.up("127.0.0.1:0");
+    kill_process(Pid::from_raw(i32::try_from(up.id()).unwrap()).unwrap(), Signal::INT).unwrap();
+    assert!(up.wait().unwrap().success());
+    assert!(dir.postgres_pid().is_some());
+}
+
+#[test]
+fn a_taken_port_names_its_holder_and_starts_nothing() {
+    let dir = DataDir::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let up = dir.run(&["up", "--listen", &address]);
+    let message = text(&up.stderr);
+    assert_eq!(up.status.code(), Some(1));
+    assert!(message.contains(&address) && message.contains(&format!("pid {}", std::process::id())), "{message}");
+    assert_eq!(dir.postgres_pid(), None);
+
+    let doctor = dir.run(&["doctor", "--listen", &address]);
+    assert_eq!(doctor.status.code(), Some(1));
+    assert!(text(&doctor.stdout).lines().any(|line| line.starts_with("FAILED") && line.contains(&address)));
+}
+
+#[test]
+fn wrong_flags_and_settings_are_usage_errors() {
+    let dir = DataDir::new();
+    let cases: [(&[&str], &str); 4] = [
+        (&["server"], "AMBIENT_DATABASE_URL"),
+        (&["up", "--listen", "0.0.0.0:7080"], "behind_proxy"),
+        (&["up", "--config", "/nonexistent/server.toml"], "/nonexistent/server.toml"),
+        (&["up", "--no-such-flag"], "--no-such-flag"),
+    ];
+    for (arguments, named) in cases {
+        let output = dir.run(arguments);
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}");
+        assert!(text(&output.stderr).contains(named), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn config_prints_origins_and_no_password() {
+    let dir = DataDir::new();
+    let mut command = dir.command(&["config", "--permits", "5"]);
+    let output = command.env("AMBIENT_DATABASE_URL", "postgresql://u:hunter2@h/d").output().unwrap();
+    let shown = text(&output.stdout);
+    assert!(output.status.success());
+    assert!(shown.contains("permits = 5  # --permits") && shown.contains("# AMBIENT_DATABASE_URL"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn doctor_tells_an_unreachable_database_from_a_reachable_one() {
+    let dir = DataDir::new();
+    let runner = Path::new(env!("CARGO_BIN_EXE_ambient"));
+    let mut command = dir.command(&["doctor", "-o", "json", "--listen", "127.0.0.1:0"]);
+    command.env("AMBIENT_RUNNER_BINARY", runner);
+    let verdict = |output: Output| {
+        let checks: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let checks = checks["checks"].as_array().unwrap().clone();
+        checks.into_iter().find(|check| check["name"] == "database").unwrap()["verdict"].clone()
+    };
+    assert_eq!(verdict(command.output().unwrap()), "ok");
+    command.env("AMBIENT_DATABASE_URL", "postgresql://u:p@localhost/d?host=%2Fnonexistent");
+    assert_eq!(verdict(command.output().unwrap()), "failed");
+}

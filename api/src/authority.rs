@@ -1,0 +1,36 @@
+//! Who may do what with what: authorisation by lookup.
+//!
+//! [`AppState`] keeps its parts to this module. A handler gets at an entity only by [`Access::authorize`] (or an
+//! [`Authorized`] extractor, which is the same), which loads it and compares the caller's role with the right that the
+//! handler's signature names. What can be done is then a method of the `Authorized` value, and methods that change something
+//! exist only for the rights that allow it: a handler cannot forget the check, nor name a lesser right than it uses.
+//!
+//! Deny by default: no role is no access. What the caller may not see looks absent (404); what it may not change is refused (403).
+
+mod access;
+mod authenticate;
+mod execution;
+mod operation;
+mod platform;
+mod principal;
+mod project;
+mod right;
+mod runner;
+mod session;
+mod state;
+mod ticket;
+
+pub(crate) use self::{
+    access::{Access, Authorized},
+    authenticate::LivePrincipal,
+    execution::Execution,
+    platform::{Platform, Registered},
+    project::{Creation, With},
+    right::{Admin, Edit, View},
+    session::Accepted,
+};
+pub use self::{
+    authenticate::StaticToken,
+    principal::{PlatformRole, Principal, PrincipalKind},
+    state::{ApiConfig, AppParts, AppState},
+};

@@ -1,0 +1,119 @@
+//! The lookup that carries the permission.
+
+use std::marker::PhantomData;
+
+use ambient_domain::project::Role;
+use axum::{extract::FromRequestParts, http::request::Parts};
+
+use super::{
+    authenticate,
+    principal::{Principal, SharedPrincipal},
+    right::Right,
+    state::AppState,
+};
+use crate::{
+    error::{ApiError, ApiResult},
+    extract::path_param,
+    observe::RequestIds,
+};
+
+/// An authenticated request: who asks, and the ids that follow it.
+#[derive(Clone)]
+pub(crate) struct Access {
+    pub(super) state: AppState,
+    pub(super) principal: SharedPrincipal,
+    pub(super) ids: RequestIds,
+}
+
+/// Something that permissions are about.
+pub(crate) trait Target: Sized + Send + Sync + 'static {
+    /// For people.
+    const KIND: &'static str;
+    /// Name of the path parameter with its id.
+    const PARAM: &'static str;
+
+    /// Loads it, with the caller's role on it. None when it does not exist.
+    fn find(access: &Access, id: &str) -> impl Future<Output = ApiResult<Option<Found<Self>>>> + Send;
+}
+
+/// A target, not yet authorised.
+pub(crate) struct Found<T> {
+    pub(super) target: T,
+    pub(super) role: Option<Role>,
+}
+
+/// A loaded target, and the proof that the caller has right `R` on it.
+pub(crate) struct Authorized<T, R> {
+    pub(super) access: Access,
+    pub(super) target: T,
+    right: PhantomData<fn() -> R>,
+}
+
+impl Access {
+    /// Loads a target and checks the right.
+    pub(crate) async fn authorize<T: Target, R: Right>(&self, id: &str) -> ApiResult<Authorized<T, R>> {
+        let absent = || ApiError::not_found(T::KIND, id);
+        let Found { target, role } = T::find(self, id).await?.ok_or_else(absent)?;
+        match role {
+            Some(role) if role >= R::ROLE => {}
+            _ if R::CHANGES => return Err(refused(T::KIND, id, R::ROLE)),
+            _ => return Err(absent()),
+        }
+        Ok(Authorized { access: self.clone(), target, right: PhantomData })
+    }
+
+    /// Whether the credentials are still good: for connections that outlive a request.
+    pub(crate) async fn recheck(&self) -> ApiResult<()> {
+        authenticate::still_valid(&self.principal, &self.state).await
+    }
+
+    /// The router's state: settings only, its parts are this module's.
+    pub(crate) fn state(&self) -> &AppState {
+        &self.state
+    }
+}
+
+fn refused(kind: &str, id: &str, role: Role) -> ApiError {
+    let role = crate::representation::role(role);
+    ApiError::forbidden(format!("this needs role '{role}' on {kind} '{}'", id.escape_debug()))
+}
+
+impl<T, R> Authorized<T, R> {
+    /// The target.
+    pub(crate) fn get(&self) -> &T {
+        &self.target
+    }
+
+    /// The request it was authorised for.
+    pub(crate) fn access(&self) -> &Access {
+        &self.access
+    }
+}
+
+impl FromRequestParts<AppState> for Access {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let principal = authenticate::bearer(&parts.headers, state).await?;
+        Ok(Self::new(parts, state, principal))
+    }
+}
+
+impl Access {
+    pub(super) fn new(parts: &Parts, state: &AppState, principal: Principal) -> Self {
+        let ids = parts.extensions.get::<RequestIds>().cloned().unwrap_or_else(RequestIds::generate);
+        tracing::Span::current().record("principal", principal.name.as_str());
+        Self { state: state.clone(), principal: SharedPrincipal::new(principal), ids }
+    }
+}
+
+/// The target that the path names. Runs before the body is read: who may not learns nothing about what would be wrong with it.
+impl<T: Target, R: Right> FromRequestParts<AppState> for Authorized<T, R> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let access = Access::from_request_parts(parts, state).await?;
+        let id = path_param(parts, T::PARAM).await?;
+        access.authorize(&id).await
+    }
+}

@@ -1,0 +1,95 @@
+//! From credentials to a principal. OIDC joins in [`bearer`].
+
+use ambient_domain::session::Session;
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, header, request::Parts},
+};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::{
+    access::Access,
+    principal::{Principal, PrincipalKind},
+    state::AppState,
+    ticket,
+};
+use crate::error::{ApiError, ApiResult, Number};
+
+/// A token that stands for a principal. Only its hash is kept.
+#[derive(Debug, Clone)]
+pub struct StaticToken {
+    sha256: [u8; 32],
+    principal: Principal,
+}
+
+impl StaticToken {
+    /// From the token itself.
+    #[must_use]
+    pub fn new(token: &str, principal: Principal) -> Self {
+        Self { sha256: Sha256::digest(token.as_bytes()).into(), principal }
+    }
+
+    fn is(&self, sha256: &[u8]) -> bool {
+        self.sha256.ct_eq(sha256).into()
+    }
+}
+
+/// The principal of `Authorization: Bearer`.
+pub(super) async fn bearer(headers: &HeaderMap, state: &AppState) -> ApiResult<Principal> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return Err(unauthenticated()) };
+    let (scheme, token) = value.to_str().unwrap_or_default().split_once(' ').ok_or_else(unauthenticated)?;
+    let token = token.trim();
+    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
+        return Err(unauthenticated());
+    }
+    let sha256 = Sha256::digest(token.as_bytes());
+    // Every token is compared, so that time tells nothing about which one was close.
+    let found =
+        state.config().static_tokens.iter().filter(|known| known.is(&sha256)).fold(None, |_, known| Some(known));
+    match found {
+        Some(known) => Ok(known.principal.clone()),
+        None => session_token(token, state).await,
+    }
+}
+
+/// A session's token: valid only while its row has that run, underway.
+async fn session_token(token: &str, state: &AppState) -> ApiResult<Principal> {
+    let claims = state.parts().tokens.verify(token, chrono::Utc::now().timestamp()).map_err(|_| unauthenticated())?;
+    let principal = Principal::session(&claims.session_id, claims.run);
+    still_valid(&principal, state).await?;
+    Ok(principal)
+}
+
+/// Whether the run of a session's principal is underway and its tokens are not revoked; others are valid as they are.
+pub(super) async fn still_valid(principal: &Principal, state: &AppState) -> ApiResult<()> {
+    let PrincipalKind::Session { id, run } = &principal.kind else { return Ok(()) };
+    let database = &state.parts().database;
+    let session = database.load::<Session>(id).await?;
+    let underway = session.is_some_and(|session| principal.role_on_itself(&session).is_some());
+    if underway && database.revoked_run(id).await? < *run { Ok(()) } else { Err(unauthenticated()) }
+}
+
+/// For live channels, where a browser cannot send headers: `?token=` with a ticket will do as well.
+pub(crate) struct LivePrincipal(pub(crate) Access);
+
+impl FromRequestParts<AppState> for LivePrincipal {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        if parts.headers.contains_key(header::AUTHORIZATION) {
+            return Access::from_request_parts(parts, state).await.map(Self);
+        }
+        let query = parts.uri.query().unwrap_or_default();
+        let ticket = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "token").map(|(_, value)| value);
+        let ticket = ticket.ok_or_else(unauthenticated)?;
+        let principal =
+            ticket::open(&state.config().ticket_key, &ticket, chrono::Utc::now()).ok_or_else(unauthenticated)?;
+        still_valid(&principal, state).await?;
+        Ok(Self(Access::new(parts, state, principal)))
+    }
+}
+
+fn unauthenticated() -> ApiError {
+    ApiError::new(Number::Unauthenticated, Number::Unauthenticated.meaning())
+}

@@ -1,0 +1,139 @@
+//! What is about no single entity: lists, and work on the whole platform.
+
+use ambient_domain::{
+    project::{Project, Role},
+    session::Session,
+};
+use ambient_persistence::{
+    ListQuery, OperationFilter, OperationPage, Order, Page, Scope, VerifyReport, VerifyScope, is_ksuid,
+};
+use ambient_wire::live::LiveTicket;
+use axum::{extract::FromRequestParts, http::request::Parts};
+
+use super::{access::Access, principal::PrincipalKind, right::View, state::AppState, ticket};
+use crate::error::{ApiError, ApiResult};
+
+/// Most projects that a person's lists go over.
+const MAX_PROJECTS: i64 = 10_000;
+
+/// A principal that may own things: anybody but a session.
+pub(crate) struct Registered(Access);
+
+impl Registered {
+    pub(super) fn access(&self) -> &Access {
+        &self.0
+    }
+}
+
+impl FromRequestParts<AppState> for Registered {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let access = Access::from_request_parts(parts, state).await?;
+        if access.principal.session_id().is_some() {
+            return Err(ApiError::forbidden("a session's token is good for that session only"));
+        }
+        Ok(Self(access))
+    }
+}
+
+/// A platform administrator.
+pub(crate) struct Platform(Access);
+
+impl FromRequestParts<AppState> for Platform {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let access = Access::from_request_parts(parts, state).await?;
+        if access.principal.platform_role() != Some(Role::Admin) {
+            return Err(ApiError::forbidden("this needs a platform administrator"));
+        }
+        Ok(Self(access))
+    }
+}
+
+impl Platform {
+    /// Compares rows with their replayed operations.
+    pub(crate) async fn verify(&self, scope: &VerifyScope) -> ApiResult<VerifyReport> {
+        Ok(self.0.state.parts().database.verify(scope).await?)
+    }
+}
+
+impl Access {
+    /// What the caller's lists go over; none = nothing at all.
+    fn scope(&self) -> Option<Scope> {
+        match &self.principal.kind {
+            PrincipalKind::Platform(_) => Some(Scope::All),
+            PrincipalKind::Person => {
+                Some(Scope::Member { user: self.principal.name.clone(), groups: self.principal.groups.clone() })
+            }
+            PrincipalKind::Session { .. } => None,
+        }
+    }
+
+    /// Projects that the caller sees.
+    pub(crate) async fn projects(&self, query: &ListQuery) -> ApiResult<Page<Project>> {
+        let Some(scope) = self.scope() else { return Ok(nothing(query)) };
+        Ok(self.state.parts().database.list_projects(&scope, query).await?)
+    }
+
+    /// Sessions that the caller sees.
+    pub(crate) async fn sessions(&self, query: &ListQuery) -> ApiResult<Page<Session>> {
+        let Some(scope) = self.scope() else { return Ok(nothing(query)) };
+        Ok(self.state.parts().database.list_sessions(&scope, query).await?)
+    }
+
+    /// Operations that the caller sees.
+    pub(crate) async fn operations(
+        &self,
+        mut filter: OperationFilter,
+        order: Order,
+        after: Option<&str>,
+        size: i64,
+    ) -> ApiResult<OperationPage> {
+        if let Some(visible) = self.visible_projects().await? {
+            let asked = filter.project_ids.take();
+            let both = |id: &String| asked.as_ref().is_none_or(|asked| asked.contains(id));
+            filter.project_ids = Some(visible.into_iter().filter(both).collect());
+        }
+        Ok(self.state.parts().database.list_operations(&filter, order, after, size).await?)
+    }
+
+    /// Ids of the projects the caller sees; none = all.
+    pub(super) async fn visible_projects(&self) -> ApiResult<Option<Vec<String>>> {
+        if matches!(self.principal.kind, PrincipalKind::Platform(_)) {
+            return Ok(None);
+        }
+        let query = ListQuery { size: MAX_PROJECTS, ..ListQuery::default() };
+        let page = self.projects(&query).await?;
+        Ok(Some(page.items.into_iter().map(|project| project.id).collect()))
+    }
+
+    /// Id of a project that a filter names by id or name.
+    pub(crate) async fn project_id(&self, given: Option<&str>) -> ApiResult<Option<String>> {
+        let Some(given) = given else { return Ok(None) };
+        let project = self.authorize::<Project, View>(given).await?;
+        Ok(Some(project.get().id.clone()))
+    }
+
+    /// Id of a session that a filter names; a deleted one has a history too.
+    pub(crate) async fn session_id(&self, given: Option<&str>) -> ApiResult<Option<String>> {
+        let Some(given) = given else { return Ok(None) };
+        let absent = || ApiError::not_found("Session", given);
+        if !is_ksuid(given) {
+            return Err(absent());
+        }
+        let session = self.state.parts().database.load::<Session>(given).await?.ok_or_else(absent)?;
+        self.role_by_ids(&session.project_id, "session", given).await?.ok_or_else(absent)?;
+        Ok(Some(given.to_owned()))
+    }
+
+    /// A ticket for live channels as the caller.
+    pub(crate) fn live_ticket(&self) -> ApiResult<LiveTicket> {
+        ticket::issue(&self.state.config().ticket_key, &self.principal, chrono::Utc::now())
+    }
+}
+
+fn nothing<T>(query: &ListQuery) -> Page<T> {
+    Page { items: Vec::new(), page: query.page, total: 0 }
+}

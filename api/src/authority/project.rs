@@ -1,0 +1,159 @@
+//! What can be done with projects, and in them.
+
+use ambient_actors::{Caller, IdempotencyKey, Reply, Request};
+use ambient_domain::{
+    Defaults, Entity,
+    project::{self, Project, ProjectSpec, SubjectType},
+    session::{self, Session, Spec},
+};
+use ambient_persistence::{StoredEntity, new_id};
+
+use super::{
+    access::{Access, Authorized, Found, Target},
+    platform::Registered,
+    right::{Admin, Edit, Right, View},
+};
+use crate::{
+    error::{ApiError, ApiResult},
+    extract::{Conditions, Fingerprint},
+    session_spec,
+};
+
+impl Target for Project {
+    const KIND: &'static str = "Project";
+    const PARAM: &'static str = "project_id";
+
+    async fn find(access: &Access, id: &str) -> ApiResult<Option<Found<Self>>> {
+        let project = access.state.parts().database.project_by_id_or_name(id).await?;
+        Ok(project.filter(|project| !project.is_deleted()).map(|project| {
+            let role = access.principal.role_in(&project);
+            Found { target: project, role }
+        }))
+    }
+}
+
+impl Access {
+    /// Has an entity's actor decide. Only for the methods of `Authorized` values and [`Registered`].
+    pub(super) async fn call<E: StoredEntity>(
+        &self,
+        id: &str,
+        mut request: Request<E>,
+        with: With<'_>,
+    ) -> ApiResult<Reply<E>> {
+        request.if_match = with.conditions.if_match;
+        request.idempotency = with.conditions.idempotency_key.as_ref().map(|key| IdempotencyKey {
+            method: with.fingerprint.method.clone(),
+            path: with.fingerprint.path.clone(),
+            key: key.clone(),
+            request_hash: with.fingerprint.hash.clone(),
+        });
+        Ok(self.state.parts().actors.call(id, request).await?)
+    }
+
+    /// Who asks, as operations record it.
+    pub(super) fn caller(&self) -> Caller {
+        Caller {
+            principal: self.principal.name.clone(),
+            correlation_id: self.ids.correlation_id.clone(),
+            causation_id: None,
+            trace_parent: Some(self.ids.trace_parent.clone()),
+        }
+    }
+}
+
+/// What makes a request conditional and repeatable.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct With<'a> {
+    pub(crate) conditions: &'a Conditions,
+    pub(crate) fingerprint: &'a Fingerprint,
+}
+
+/// A session to be made.
+#[derive(Debug)]
+pub(crate) struct Creation {
+    /// Desired state.
+    pub(crate) spec: Spec,
+    /// Start at once.
+    pub(crate) start: bool,
+}
+
+impl Registered {
+    /// Makes a project; the caller owns it.
+    pub(crate) async fn create_project(
+        &self,
+        name: String,
+        spec: ProjectSpec,
+        with: With<'_>,
+    ) -> ApiResult<Reply<Project>> {
+        let project_id = new_id();
+        let owner = self.access().principal.name.clone();
+        let command = project::Command::Create { project_id: project_id.clone(), name, spec: Box::new(spec), owner };
+        self.access().call(&project_id, Request::new(command, self.access().caller()), with).await
+    }
+}
+
+impl Authorized<Project, Admin> {
+    /// Changes its specification.
+    pub(crate) async fn patch(&self, patch: project::ProjectPatch, with: With<'_>) -> ApiResult<Reply<Project>> {
+        self.command(project::Command::Patch(patch), with).await
+    }
+
+    /// Deletes it with all its sessions.
+    pub(crate) async fn delete(&self, with: With<'_>) -> ApiResult<Reply<Project>> {
+        self.command(project::Command::Delete, with).await
+    }
+
+    /// Grants a role.
+    pub(crate) async fn grant(&self, permission: project::Permission, with: With<'_>) -> ApiResult<Reply<Project>> {
+        self.command(project::Command::Grant(permission), with).await
+    }
+
+    /// Takes a subject's role away.
+    pub(crate) async fn revoke(
+        &self,
+        subject_type: SubjectType,
+        name: String,
+        with: With<'_>,
+    ) -> ApiResult<Reply<Project>> {
+        self.command(project::Command::Revoke { subject_type, subject_name: name }, with).await
+    }
+
+    async fn command(&self, command: project::Command, with: With<'_>) -> ApiResult<Reply<Project>> {
+        self.access.call(&self.target.id, Request::new(command, self.access.caller()), with).await
+    }
+}
+
+impl Authorized<Project, Edit> {
+    /// Makes a session in it.
+    pub(crate) async fn create_session(&self, creation: Creation, with: With<'_>) -> ApiResult<Reply<Session>> {
+        self.check_parent(creation.spec.parent_session_id.as_deref()).await?;
+        let (session_id, project_id) = (new_id(), self.target.id.clone());
+        let Creation { spec, start } = creation;
+        let command =
+            session::Command::Create { session_id: session_id.clone(), project_id, spec: Box::new(spec), start };
+        let mut request = Request::new(command, self.access.caller());
+        request.defaults = self.session_defaults();
+        let reply = self.access.call(&session_id, request, with).await;
+        reply.map_err(super::session::with_api_names)
+    }
+
+    /// A parent must be there for the caller to see.
+    async fn check_parent(&self, id: Option<&str>) -> ApiResult<()> {
+        let Some(id) = id else { return Ok(()) };
+        let parent = self.access.authorize::<Session, View>(id).await;
+        parent.map(drop).map_err(|_| ApiError::invalid("parent_session_id", "no such Session"))
+    }
+}
+
+impl<R: Right> Authorized<Project, R> {
+    /// What its sessions fall back to.
+    pub(super) fn session_defaults(&self) -> Defaults {
+        session_spec::defaults(&self.target.spec.settings, self.access.state.server_defaults())
+    }
+
+    /// The project as it was at a version.
+    pub(crate) async fn at_version(&self, version: i64) -> ApiResult<Project> {
+        let found = self.access.state.parts().database.load_at(&self.target.id, version).await?;
+        found.ok_or_else(|| ApiError::not_found("Project version", &version.to_string()))
+    }
+}

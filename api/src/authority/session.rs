@@ -1,0 +1,185 @@
+//! What can be done with sessions.
+
+use ambient_actors::{Reply, Request};
+use ambient_compute::{Resource, SessionRef};
+use ambient_domain::{
+    Defaults, Entity,
+    project::{Project, Role},
+    session::{Command, Message, Repo, Session, SessionPatch, StopReason},
+};
+use ambient_live::{SubscribeError, Subscription};
+use ambient_persistence::{StoredEvent, is_ksuid};
+
+use super::{
+    access::{Access, Authorized, Found, Target},
+    project::With,
+    right::{Edit, Right},
+};
+use crate::{
+    error::{ApiError, ApiResult},
+    session_spec,
+};
+
+/// About how much of a live log is answered at once, bytes of payload.
+const MAX_PAGE_BYTES: i64 = 4 << 20;
+
+impl Target for Session {
+    const KIND: &'static str = "Session";
+    const PARAM: &'static str = "session_id";
+
+    async fn find(access: &Access, id: &str) -> ApiResult<Option<Found<Self>>> {
+        if !is_ksuid(id) {
+            return Ok(None);
+        }
+        let session: Option<Self> = access.state.parts().database.load(id).await?;
+        let Some(session) = session.filter(|session| !session.is_deleted()) else { return Ok(None) };
+        let role = access.role_on(&session).await?;
+        Ok(Some(Found { target: session, role }))
+    }
+}
+
+impl Access {
+    /// Whether there is such a session, whoever may see it. Says so only to who was authorised for it before.
+    pub(crate) async fn is_there(&self, id: &str) -> bool {
+        let session = self.state.parts().database.load::<Session>(id).await;
+        session.is_ok_and(|session| session.is_some_and(|session| !session.is_deleted()))
+    }
+
+    async fn role_on(&self, session: &Session) -> ApiResult<Option<Role>> {
+        let known = self.principal.platform_role().or_else(|| self.principal.role_on_itself(session));
+        if known.is_some() || self.principal.session_id().is_some() {
+            return Ok(known);
+        }
+        let project = self.state.parts().database.load::<Project>(&session.project_id).await?;
+        Ok(project.and_then(|project| self.principal.role_in(&project)))
+    }
+}
+
+/// An answer to a message: the session's, and where the message stands.
+pub(crate) struct Accepted {
+    /// The session afterwards.
+    pub(crate) reply: Reply<Session>,
+    /// The message's id.
+    pub(crate) message_id: String,
+    /// Its place in the live log.
+    pub(crate) seq: Option<i64>,
+}
+
+impl Authorized<Session, Edit> {
+    /// Changes its specification.
+    pub(crate) async fn patch(&self, patch: SessionPatch, with: With<'_>) -> ApiResult<Reply<Session>> {
+        self.command(Command::Patch(patch), with).await
+    }
+
+    /// Adds a repository.
+    pub(crate) async fn add_repo(&self, repo: Repo, with: With<'_>) -> ApiResult<Reply<Session>> {
+        self.command(Command::AddRepo(repo), with).await
+    }
+
+    /// Removes a repository.
+    pub(crate) async fn remove_repo(&self, name: String, with: With<'_>) -> ApiResult<Reply<Session>> {
+        self.command(Command::RemoveRepo { name }, with).await
+    }
+
+    /// Starts a run.
+    pub(crate) async fn start(&self, prompt: Option<String>, with: With<'_>) -> ApiResult<Reply<Session>> {
+        let command = Command::Start { prompt: prompt.as_deref().map(Message::of) };
+        self.command_with_text(command, prompt, with).await
+    }
+
+    /// Stops the run. By force only who owns the project.
+    pub(crate) async fn stop(&self, force: bool, with: With<'_>) -> ApiResult<Reply<Session>> {
+        if force {
+            self.access.authorize::<Session, super::right::Admin>(&self.target.id).await?;
+        }
+        let command = Command::Stop { reason: StopReason::UserStopped, seen_seq: None, run: None, force };
+        self.command(command, with).await
+    }
+
+    /// Deletes it. Not by its own token: an agent must not remove what people look at.
+    pub(crate) async fn delete(&self, with: With<'_>) -> ApiResult<Reply<Session>> {
+        if self.access.principal.session_id().is_some() {
+            return Err(ApiError::forbidden("a session's token cannot delete the session"));
+        }
+        self.command(Command::Delete, with).await
+    }
+
+    /// Sends a user's message.
+    pub(crate) async fn send(&self, text: String, start: bool, with: With<'_>) -> ApiResult<Accepted> {
+        let command = Command::SendMessage { message: Message::of(&text), start };
+        let reply = self.command_with_text(command, Some(text), with).await?;
+        // A message's id is the operation's that accepted it.
+        let message_id = reply.operation_id.clone().unwrap_or_default();
+        let stored = self.access.state.parts().database.message(&self.target.id, &message_id).await?;
+        Ok(Accepted { reply, message_id, seq: stored.map(|event| event.seq) })
+    }
+
+    async fn command(&self, command: Command, with: With<'_>) -> ApiResult<Reply<Session>> {
+        self.command_with_text(command, None, with).await
+    }
+
+    async fn command_with_text(
+        &self,
+        command: Command,
+        text: Option<String>,
+        with: With<'_>,
+    ) -> ApiResult<Reply<Session>> {
+        if let Some(text) = &text {
+            let field = if matches!(command, Command::Start { .. }) { "prompt" } else { "text" };
+            ambient_domain::name::text(field, text)?;
+        }
+        let mut request = Request::new(command, self.access.caller());
+        request.bodies = text.into_iter().collect();
+        request.defaults = self.defaults().await?;
+        self.access.call(&self.target.id, request, with).await.map_err(with_api_names)
+    }
+
+    /// What the session falls back to now; stored with the operation.
+    async fn defaults(&self) -> ApiResult<Defaults> {
+        let project = self.access.state.parts().database.load::<Project>(&self.target.project_id).await?;
+        let settings = project.map(|project| project.spec.settings).unwrap_or_default();
+        Ok(session_spec::defaults(&settings, self.access.state.server_defaults()))
+    }
+}
+
+impl<R: Right> Authorized<Session, R> {
+    /// The session as it was at a version.
+    pub(crate) async fn at_version(&self, version: i64) -> ApiResult<Session> {
+        let found = self.access.state.parts().database.load_at(&self.target.id, version).await?;
+        found.ok_or_else(|| ApiError::not_found("Session version", &version.to_string()))
+    }
+
+    /// Events of its live log after `after_seq`, as many as fit into a piece.
+    pub(crate) async fn events(&self, after_seq: i64, limit: i64) -> ApiResult<Vec<StoredEvent>> {
+        let database = &self.access.state.parts().database;
+        Ok(database.read_event_page(&self.target.id, after_seq, limit, MAX_PAGE_BYTES).await?.events)
+    }
+
+    /// Follows its live log: after `after_seq`, or from the oldest event that is kept.
+    pub(crate) async fn follow(&self, after_seq: Option<i64>) -> Result<Subscription, SubscribeError> {
+        let hub = &self.access.state.parts().hub;
+        match (hub.subscribe(&self.target.id, after_seq.unwrap_or(0)).await, after_seq) {
+            (Err(SubscribeError::TooOld { oldest }), None) => hub.subscribe(&self.target.id, oldest - 1).await,
+            (result, _) => result,
+        }
+    }
+
+    /// Seq of the last event.
+    pub(crate) async fn last_seq(&self) -> ApiResult<i64> {
+        Ok(self.access.state.parts().database.last_seq(&self.target.id).await?)
+    }
+
+    /// Its compute objects.
+    pub(crate) async fn resources(&self) -> ApiResult<Vec<Resource>> {
+        Ok(self.access.state.parts().compute.resources(&self.reference()).await?)
+    }
+
+    pub(super) fn reference(&self) -> SessionRef {
+        SessionRef { project_id: self.target.project_id.clone(), session_id: self.target.id.clone() }
+    }
+}
+
+/// The domain's names of fields, as the API spells them.
+pub(super) fn with_api_names(error: ApiError) -> ApiError {
+    error.rename("display_name", "name")
+}

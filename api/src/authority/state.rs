@@ -1,0 +1,145 @@
+//! What the edge works with. Only this module's siblings reach the parts.
+
+use std::sync::Arc;
+
+use ambient_actors::Actors;
+use ambient_compute::Compute;
+use ambient_live::{LiveHub, Tokens};
+use ambient_persistence::Database;
+use ambient_wire::api::{Health, HealthCheck};
+use ambient_workflows::executions::Executions;
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use super::authenticate::StaticToken;
+use crate::session_spec::ServerDefaults;
+
+/// Settings of the edge.
+#[derive(Debug, Clone)]
+pub struct ApiConfig {
+    /// Largest request body, bytes.
+    pub max_body_bytes: usize,
+    /// Model of sessions for which neither session nor project names one.
+    pub default_model: Option<String>,
+    /// Tokens that stand for a principal, such as the local administrator's.
+    pub static_tokens: Vec<StaticToken>,
+    /// Key of live tickets; the same on every server of a database.
+    pub ticket_key: [u8; 32],
+    /// Subscriptions of one live connection.
+    pub max_subscriptions: usize,
+    /// Live connections (WebSocket and SSE) at once; one more is answered 503.
+    pub max_live_connections: usize,
+}
+
+impl Default for ApiConfig {
+    /// Nobody can come in: there are no tokens, and the ticket key is random.
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 1 << 20,
+            default_model: None,
+            static_tokens: Vec::new(),
+            ticket_key: rand::random(),
+            max_subscriptions: 32,
+            max_live_connections: 10_000,
+        }
+    }
+}
+
+/// Parts of an [`AppState`].
+pub struct AppParts {
+    /// Rows, operations and logs.
+    pub database: Database,
+    /// Entities.
+    pub actors: Actors,
+    /// Live logs.
+    pub hub: LiveHub,
+    /// Session tokens.
+    pub tokens: Tokens,
+    /// Where sessions run.
+    pub compute: Arc<dyn Compute>,
+    /// Workflow executions.
+    pub executions: Executions,
+    /// Renders `/metrics`; none = 404 there.
+    pub prometheus: Option<PrometheusHandle>,
+    /// Settings.
+    pub config: ApiConfig,
+}
+
+/// State of the router. Clones share.
+#[derive(Clone)]
+pub struct AppState {
+    shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) database: Database,
+    pub(super) actors: Actors,
+    pub(super) hub: LiveHub,
+    pub(super) tokens: Tokens,
+    pub(super) compute: Arc<dyn Compute>,
+    pub(super) executions: Executions,
+    prometheus: Option<PrometheusHandle>,
+    config: ApiConfig,
+    agents: Vec<String>,
+    live_connections: Arc<tokio::sync::Semaphore>,
+}
+
+impl AppState {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(parts: AppParts) -> Self {
+        let AppParts { database, actors, hub, tokens, compute, executions, prometheus, config } = parts;
+        let agents = compute.agents().iter().map(|&agent| agent.to_owned()).collect();
+        let live_connections = Arc::new(tokio::sync::Semaphore::new(config.max_live_connections));
+        let shared =
+            Shared { database, actors, hub, tokens, compute, executions, prometheus, config, agents, live_connections };
+        Self { shared: Arc::new(shared) }
+    }
+
+    pub(super) fn parts(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Settings.
+    pub(crate) fn config(&self) -> &ApiConfig {
+        &self.shared.config
+    }
+
+    /// Agents of this build.
+    pub(crate) fn agents(&self) -> &[String] {
+        &self.shared.agents
+    }
+
+    /// What sessions fall back to.
+    pub(crate) fn server_defaults(&self) -> ServerDefaults<'_> {
+        ServerDefaults { llm_model: self.shared.config.default_model.as_deref(), agents: &self.shared.agents }
+    }
+
+    /// Metrics in Prometheus' text format.
+    pub(crate) fn metrics(&self) -> Option<String> {
+        self.shared.prometheus.as_ref().map(PrometheusHandle::render)
+    }
+
+    /// A place for one more live connection.
+    pub(crate) fn live_permit(&self) -> Option<tokio::sync::OwnedSemaphorePermit> {
+        Arc::clone(&self.shared.live_connections).try_acquire_owned().ok()
+    }
+
+    /// Whether every part is fit for work.
+    pub(crate) async fn readiness(&self) -> Health {
+        let database = tokio::time::timeout(std::time::Duration::from_secs(2), self.shared.database.ping()).await;
+        let database = match database {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("no answer within 2 s".to_owned()),
+        };
+        let compute = if self.shared.agents.is_empty() { Err("this build has no agent".to_owned()) } else { Ok(()) };
+        let checks = [("database", database), ("engine", self.shared.executions.readiness()), ("compute", compute)];
+        let checks: Vec<HealthCheck> = checks.into_iter().map(|(name, result)| check(name, result)).collect();
+        let status = if checks.iter().all(|check| check.ok) { "ok" } else { "unavailable" };
+        Health { status: status.to_owned(), checks }
+    }
+}
+
+fn check(name: &str, result: Result<(), String>) -> HealthCheck {
+    HealthCheck { name: name.to_owned(), ok: result.is_ok(), reason: result.err().unwrap_or_default() }
+}

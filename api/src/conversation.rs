@@ -1,0 +1,73 @@
+//! Messages, put together from the events of a live log.
+
+use ambient_domain::session::Session;
+use ambient_persistence::StoredEvent;
+use ambient_wire::session::Message;
+
+use crate::{
+    authority::{Authorized, View},
+    error::ApiResult,
+};
+
+/// Events of one read, and reads of one request at most: a page may be shorter than asked for, never late.
+const READ: i64 = 1_000;
+const MAX_READS: usize = 20;
+
+/// Messages that began after `after_seq`, and where to read on: before the first one that is not in, or not whole.
+pub(crate) async fn read(
+    session: &Authorized<Session, View>,
+    after_seq: i64,
+    size: i64,
+) -> ApiResult<(Vec<Message>, Option<i64>)> {
+    let mut page =
+        Page { session_id: session.get().id.clone(), size: usize::try_from(size).unwrap_or(0), ..Page::default() };
+    let mut cursor = after_seq;
+    for _ in 0..MAX_READS {
+        let events = session.events(cursor, READ).await?;
+        let Some(last) = events.last() else { return Ok((page.messages, None)) };
+        cursor = last.seq;
+        if let Some(next) = events.iter().find_map(|event| page.take(event)) {
+            return Ok((page.messages, Some(next)));
+        }
+    }
+    Ok((page.messages, Some(cursor)))
+}
+
+#[derive(Default)]
+struct Page {
+    session_id: String,
+    size: usize,
+    messages: Vec<Message>,
+}
+
+impl Page {
+    /// Takes an event in; a seq when the page is full: the next one begins after it.
+    fn take(&mut self, event: &StoredEvent) -> Option<i64> {
+        let text = |field: &str| event.data.get(field).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
+        match event.event_type.as_str() {
+            "user.message" | "TEXT_MESSAGE_START" if self.messages.len() == self.size => return Some(event.seq - 1),
+            "user.message" => self.begin(event, text("message_id"), "user", text("text")),
+            "TEXT_MESSAGE_START" => self.begin(event, text("messageId"), "assistant", String::new()),
+            "TEXT_MESSAGE_CONTENT" => {
+                let id = text("messageId");
+                if let Some(message) = self.messages.iter_mut().rev().find(|message| message.id == id) {
+                    message.text.push_str(&text("delta"));
+                }
+            }
+            _ => {}
+        }
+        None
+    }
+
+    fn begin(&mut self, event: &StoredEvent, id: String, role: &str, text: String) {
+        self.messages.push(Message {
+            kind: "Message".to_owned(),
+            id,
+            session_id: self.session_id.clone(),
+            role: role.to_owned(),
+            text,
+            seq: event.seq,
+            at: event.at,
+        });
+    }
+}

@@ -1,0 +1,178 @@
+//! Failures of the API, and the one place where they become responses.
+//!
+//! A handler, an extractor or axum itself answers a failure with a status; [`render`], which runs around every route, gives it
+//! the error envelope. So every failure has the same body, and the operation id in it is the one in the header.
+
+mod catalogue;
+mod sources;
+
+use ambient_wire::{
+    BASE,
+    error::{Error, ErrorDetail},
+};
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+
+pub use self::catalogue::{CATALOGUE, Number};
+
+/// Result of everything a handler does.
+pub type ApiResult<T> = Result<T, ApiError>;
+
+/// A failure that is told to the caller.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct ApiError {
+    number: Number,
+    reason: String,
+    details: Vec<ErrorDetail>,
+    /// Seconds.
+    retry_after: Option<u32>,
+    /// Operation that may have been carried out, where the outcome is not known.
+    operation_id: Option<String>,
+}
+
+impl ApiError {
+    /// A failure with a reason for people.
+    #[must_use]
+    pub fn new(number: Number, reason: impl Into<String>) -> Self {
+        Self { number, reason: reason.into(), details: Vec::new(), retry_after: None, operation_id: None }
+    }
+
+    /// 400: a field is wrong.
+    #[must_use]
+    pub fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        let (field, problem) = (field.into(), problem.into());
+        Self::new(Number::Validation, format!("{field}: {problem}")).at(field, problem)
+    }
+
+    /// 404: nothing there that the caller may see.
+    #[must_use]
+    pub fn not_found(kind: &str, id: &str) -> Self {
+        Self::new(Number::NotFound, format!("{kind} with id='{}' not found", id.escape_debug()))
+    }
+
+    /// 403: seen perhaps, but not to be changed.
+    #[must_use]
+    pub fn forbidden(reason: impl Into<String>) -> Self {
+        Self::new(Number::Forbidden, reason)
+    }
+
+    /// 503: the same request may succeed after `retry_after` seconds.
+    #[must_use]
+    pub fn unavailable(reason: impl Into<String>, retry_after: u32) -> Self {
+        Self::new(Number::Unavailable, reason).retry(retry_after)
+    }
+
+    /// 500: what happened goes to the log, with the request's span, and not to the caller.
+    #[must_use]
+    pub fn internal(error: &dyn std::fmt::Display) -> Self {
+        tracing::error!(%error, "internal error");
+        Self::new(Number::General, "internal error; the server's log has the reason under this operation id")
+    }
+
+    /// Names a field at fault.
+    #[must_use]
+    pub fn at(mut self, field: impl Into<String>, problem: impl Into<String>) -> Self {
+        self.details.push(ErrorDetail { field: field.into(), problem: problem.into() });
+        self
+    }
+
+    /// Calls a field at fault by another name.
+    #[must_use]
+    pub(crate) fn rename(mut self, from: &str, to: &str) -> Self {
+        for detail in self.details.iter_mut().filter(|detail| detail.field == from) {
+            to.clone_into(&mut detail.field);
+            if let Some(rest) = self.reason.strip_prefix(from) {
+                self.reason = format!("{to}{rest}");
+            }
+        }
+        self
+    }
+
+    /// Tells when a repetition makes sense, in seconds.
+    #[must_use]
+    pub fn retry(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// Names the operation whose outcome is not known.
+    #[must_use]
+    pub fn of_operation(mut self, id: impl Into<String>) -> Self {
+        self.operation_id = Some(id.into());
+        self
+    }
+
+    /// Number and status.
+    #[must_use]
+    pub fn number(&self) -> Number {
+        self.number
+    }
+
+    fn envelope(self, operation_id: String) -> Error {
+        let id = self.number.id();
+        Error {
+            kind: "Error".to_owned(),
+            href: format!("{BASE}/errors/{id}"),
+            code: format!("ambient-{id}"),
+            id,
+            reason: self.reason,
+            operation_id,
+            details: self.details,
+        }
+    }
+}
+
+/// Bare status with the failure attached: the body is made by [`render`].
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.number.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Gives every failure its envelope and every response its `X-Operation-ID`.
+pub(crate) fn render(mut response: Response, request_id: &str) -> Response {
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return with_operation_id(response, request_id);
+    }
+    let error = response.extensions_mut().remove::<ApiError>().or_else(|| bare(&response));
+    let Some(error) = error else { return with_operation_id(response, request_id) };
+    let operation_id = error.operation_id.clone().unwrap_or_else(|| request_id.to_owned());
+    let retry_after = error.retry_after;
+    let mut rendered = (status, Json(error.envelope(operation_id.clone()))).into_response();
+    for name in [header::ALLOW, header::CONTENT_RANGE, header::WWW_AUTHENTICATE] {
+        if let Some(value) = response.headers_mut().remove(&name) {
+            rendered.headers_mut().insert(name, value);
+        }
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        rendered.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    if let Some(seconds) = retry_after {
+        rendered.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    with_operation_id(rendered, &operation_id)
+}
+
+/// A failure that axum answered by itself: it has a status but no [`ApiError`]. One that has our JSON already stays.
+fn bare(response: &Response) -> Option<ApiError> {
+    let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if content_type.is_some_and(|value| value.starts_with("application/json")) {
+        return None;
+    }
+    let number = Number::of_status(response.status());
+    Some(ApiError::new(number, number.meaning()))
+}
+
+fn with_operation_id(mut response: Response, id: &str) -> Response {
+    if let Ok(value) = HeaderValue::from_str(id) {
+        response.headers_mut().entry(crate::OPERATION_ID).or_insert(value);
+    }
+    response
+}

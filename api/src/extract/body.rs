@@ -1,0 +1,150 @@
+//! Bodies, bounded in size and time.
+
+use std::time::Duration;
+
+use axum::{
+    extract::{FromRequest, OriginalUri, Request},
+    http::{HeaderValue, Method, header},
+};
+use bytes::Bytes;
+use futures::StreamExt;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+use super::{conditions::Conditions, json};
+use crate::{
+    authority::{AppState, With},
+    error::{ApiError, ApiResult, Number},
+};
+
+/// A body that does not arrive within this time is given up.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How a body is read.
+pub(crate) trait ReadBody: Sized {
+    /// From all its bytes.
+    fn read(bytes: &[u8], content_type: Option<&[u8]>) -> ApiResult<Self>;
+}
+
+/// JSON, needed.
+#[derive(Debug)]
+pub(crate) struct Json<T>(pub(crate) T);
+
+/// JSON, or nothing for the default.
+#[derive(Debug)]
+pub(crate) struct OrDefault<T>(pub(crate) T);
+
+/// Nothing, or `{}`.
+#[derive(Debug)]
+pub(crate) struct NoBody;
+
+impl<T: DeserializeOwned> ReadBody for Json<T> {
+    fn read(bytes: &[u8], content_type: Option<&[u8]>) -> ApiResult<Self> {
+        json::check_content_type(content_type)?;
+        json::from_bytes(bytes).map(Self)
+    }
+}
+
+impl<T: DeserializeOwned + Default> ReadBody for OrDefault<T> {
+    fn read(bytes: &[u8], content_type: Option<&[u8]>) -> ApiResult<Self> {
+        if bytes.trim_ascii().is_empty() {
+            return Ok(Self(T::default()));
+        }
+        Json::read(bytes, content_type).map(|Json(value)| Self(value))
+    }
+}
+
+/// A body without fields.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Empty {}
+
+impl ReadBody for NoBody {
+    fn read(bytes: &[u8], content_type: Option<&[u8]>) -> ApiResult<Self> {
+        OrDefault::<Empty>::read(bytes, content_type).map(|_| Self)
+    }
+}
+
+/// A request that changes something: its body, its conditions, and what it is recognised by when it is repeated.
+#[derive(Debug)]
+pub(crate) struct Write<B> {
+    /// Body.
+    pub(crate) body: B,
+    /// Headers.
+    pub(crate) conditions: Conditions,
+    /// Recognises a repetition.
+    pub(crate) fingerprint: Fingerprint,
+}
+
+impl<B> Write<B> {
+    /// Conditions and fingerprint, for the command.
+    pub(crate) fn with(&self) -> With<'_> {
+        With { conditions: &self.conditions, fingerprint: &self.fingerprint }
+    }
+}
+
+/// Method, path and hash of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fingerprint {
+    /// HTTP method.
+    pub(crate) method: String,
+    /// Concrete path.
+    pub(crate) path: String,
+    /// SHA-256 over method, path, query and body.
+    pub(crate) hash: Vec<u8>,
+}
+
+impl Fingerprint {
+    /// Of a request.
+    pub(crate) fn of(method: &Method, path: &str, query: Option<&str>, body: &[u8]) -> Self {
+        let mut hasher = Sha256::new();
+        for part in [method.as_str(), path, query.unwrap_or_default()] {
+            hasher.update((part.len() as u64).to_be_bytes());
+            hasher.update(part.as_bytes());
+        }
+        hasher.update(body);
+        Self { method: method.to_string(), path: path.to_owned(), hash: hasher.finalize().to_vec() }
+    }
+}
+
+impl<B: ReadBody> FromRequest<AppState> for Write<B> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let conditions = Conditions::read(&parts.headers)?;
+        let limit = state.config().max_body_bytes;
+        let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let bytes = read_bounded(body, length, limit).await?;
+        let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);
+        let fingerprint = Fingerprint::of(&parts.method, uri.path(), uri.query(), &bytes);
+        let content_type = parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+        Ok(Self { body: B::read(&bytes, content_type)?, conditions, fingerprint })
+    }
+}
+
+async fn read_bounded(body: axum::body::Body, length: Option<u64>, limit: usize) -> ApiResult<Bytes> {
+    if length.is_some_and(|length| length > limit as u64) {
+        return Err(too_large(limit));
+    }
+    let mut stream = body.into_data_stream();
+    let read = async {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = stream.next().await {
+            let chunk =
+                chunk.map_err(|error| ApiError::new(Number::Malformed, format!("the body broke off: {error}")))?;
+            if bytes.len() + chunk.len() > limit {
+                return Err(too_large(limit));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Bytes::from(bytes))
+    };
+    let late = |_| ApiError::new(Number::Malformed, format!("the body did not arrive in {} s", BODY_TIMEOUT.as_secs()));
+    tokio::time::timeout(BODY_TIMEOUT, read).await.map_err(late)?
+}
+
+fn too_large(limit: usize) -> ApiError {
+    ApiError::new(Number::TooLarge, format!("the body is larger than {limit} bytes"))
+        .at("body", format!("must have at most {limit} bytes"))
+}

@@ -1,0 +1,65 @@
+//! Headers that make a request conditional or repeatable.
+
+use axum::http::{HeaderMap, HeaderName, header};
+
+use crate::error::{ApiError, ApiResult};
+
+/// `Idempotency-Key`.
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// `If-Match` and `Idempotency-Key`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Conditions {
+    /// Version the caller has seen.
+    pub(crate) if_match: Option<i64>,
+    /// Key of the request.
+    pub(crate) idempotency_key: Option<String>,
+}
+
+impl Conditions {
+    /// Reads both headers.
+    pub(crate) fn read(headers: &HeaderMap) -> ApiResult<Self> {
+        Ok(Self { if_match: if_match(headers)?, idempotency_key: idempotency_key(headers)? })
+    }
+}
+
+/// `"7"`, `7` or `*` (any version: no condition). Weak tags and lists are refused.
+fn if_match(headers: &HeaderMap) -> ApiResult<Option<i64>> {
+    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default().trim();
+    if text == "*" {
+        return Ok(None);
+    }
+    let bare = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
+    match bare.parse() {
+        Ok(version) if version >= 0 && headers.get_all(header::IF_MATCH).iter().count() == 1 => Ok(Some(version)),
+        _ => Err(ApiError::invalid("If-Match", "must be one version such as \"7\", or *")),
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> ApiResult<Option<String>> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let well_formed = (1..=255).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic);
+    match value.to_str() {
+        Ok(text) if well_formed && headers.get_all(IDEMPOTENCY_KEY).iter().count() == 1 => Ok(Some(text.to_owned())),
+        _ => Err(ApiError::invalid("Idempotency-Key", "must be one key of 1 to 255 visible ASCII characters")),
+    }
+}
+
+/// Whether the caller wants Server-Sent Events.
+pub(crate) fn accepts_event_stream(headers: &HeaderMap) -> bool {
+    let types = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    types
+        .flat_map(|value| value.split(','))
+        .any(|range| range.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/event-stream"))
+}
+
+/// `Last-Event-ID` of a reconnecting reader.
+pub(crate) fn last_event_id(headers: &HeaderMap) -> ApiResult<Option<i64>> {
+    let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
+    match value.to_str().unwrap_or_default().trim().parse() {
+        Ok(seq) if seq >= 0 => Ok(Some(seq)),
+        _ => Err(ApiError::invalid("Last-Event-ID", "must be a seq: an integer from 0")),
+    }
+}

@@ -1,0 +1,73 @@
+//! Query strings into types. Every parameter is known to its list or refused by name.
+
+use axum::{extract::FromRequestParts, http::request::Parts};
+use percent_encoding::percent_decode_str;
+use serde::de::DeserializeOwned;
+
+use super::json::field_error;
+use crate::error::{ApiError, ApiResult, Number};
+
+/// The query string as `T` (which denies unknown fields).
+#[derive(Debug)]
+pub(crate) struct Query<T>(pub(crate) T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        parse(parts.uri.query().unwrap_or_default()).map(Self)
+    }
+}
+
+fn parse<T: DeserializeOwned>(query: &str) -> ApiResult<T> {
+    query.split('&').try_for_each(check_text)?;
+    let pairs = form_urlencoded::parse(query.as_bytes());
+    serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(pairs)).map_err(|error| {
+        let path = error.path().to_string();
+        let problem = error.into_inner().to_string();
+        field_error(if path == "." { "body" } else { &path }, &problem)
+    })
+}
+
+/// The decoder replaces what is not UTF-8; Postgres cannot store NUL.
+fn check_text(pair: &str) -> ApiResult<()> {
+    let (name, _) = pair.split_once('=').unwrap_or((pair, ""));
+    let shown = percent_decode_str(name).decode_utf8_lossy().escape_debug().to_string();
+    match percent_decode_str(pair).decode_utf8() {
+        Err(_) => Err(ApiError::new(Number::Malformed, format!("query parameter '{shown}' is not valid UTF-8"))
+            .at(shown, "must be percent-encoded UTF-8")),
+        Ok(text) if text.contains('\0') => Err(ApiError::invalid(shown, "must not contain NUL")),
+        Ok(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Params {
+        #[allow(dead_code, reason = "only parsed")]
+        page: Option<i64>,
+        #[serde(alias = "orderBy")]
+        order_by: Option<String>,
+    }
+
+    #[test]
+    fn every_wrong_parameter_is_named() {
+        assert_eq!(parse::<Params>("page=2&orderBy=name+desc").unwrap().order_by.unwrap(), "name desc");
+        for (query, said) in [
+            ("page=x", "page: invalid digit found in string"),
+            ("bogus=1", "bogus: unknown field; expected"),
+            ("page=1&page=2", "page: is given twice"),
+            ("order_by=%00", "order_by: must not contain NUL"),
+            ("order_by=%ff", "query parameter 'order_by' is not valid UTF-8"),
+        ] {
+            let reason = parse::<Params>(query).unwrap_err().to_string();
+            assert!(reason.starts_with(said), "{query}: {reason}");
+        }
+    }
+}

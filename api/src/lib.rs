@@ -1,0 +1,30 @@
+//! The HTTP edge: authenticate, authorise by lookup, ask an actor, map the answer. Nothing is decided here.
+//!
+//! Invariants
+//! * Every failure is a [`ambient_wire::error::Error`], made in one place ([`error`]).
+//! * Every handler that touches an entity holds an [`authority`] value that proves the caller's right to it.
+//! * Every read comes from rows; every change goes through an actor.
+//! * Every wait has a limit, every body a size, every live connection a bound.
+
+mod authority;
+mod conversation;
+mod error;
+mod extract;
+mod list;
+mod live;
+mod observe;
+mod openapi;
+mod representation;
+mod respond;
+mod routes;
+mod session_spec;
+
+pub use authority::{ApiConfig, AppParts, AppState, PlatformRole, Principal, PrincipalKind, StaticToken};
+pub use error::{ApiError, ApiResult, CATALOGUE, Number};
+pub use openapi::{openapi, openapi_yaml};
+pub use routes::router;
+
+use axum::http::HeaderName;
+
+/// Names the request, or the operation that it made.
+pub(crate) const OPERATION_ID: HeaderName = HeaderName::from_static("x-operation-id");

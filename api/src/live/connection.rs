@@ -1,0 +1,299 @@
+//! One WebSocket connection: one task, no queue.
+//!
+//! It waits for the first of: a frame of the client, a batch of a subscription, the outcome of a send, the keep-alive. What it
+//! writes it writes at once, within a time limit; while it writes, nothing is read or pulled.
+
+use std::time::Duration;
+
+use ambient_domain::session::Session;
+use ambient_live::{Batch, End, Subscription};
+use ambient_wire::{
+    BASE,
+    live::{ClientFrame, ServerFrame},
+};
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use futures::{FutureExt, SinkExt, StreamExt, future::BoxFuture, stream, stream::BoxStream, stream::FuturesUnordered};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
+use tokio_stream::StreamMap;
+
+use super::frames;
+use crate::{
+    authority::{Access, Edit, View, With},
+    error::ApiResult,
+    extract::{Conditions, Fingerprint},
+};
+
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Keep-alives without a sign of life after which the peer counts as gone.
+const PATIENCE: u32 = 4;
+/// Keep-alives between two checks that the caller may still look.
+const RECHECK: u32 = 4;
+/// A peer that does not take a piece within this time is given up.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Sends of a connection that are under way at once.
+const MAX_SENDS: usize = 8;
+/// Longest id of a subscription or send, bytes.
+const MAX_ID: usize = 255;
+
+const GOING_AWAY: u16 = 1001;
+const POLICY: u16 = 1008;
+
+/// What a subscription brings.
+enum Arrival {
+    Events(Batch),
+    End(Option<End>),
+}
+
+/// Why a connection ends.
+struct Closed {
+    code: Option<u16>,
+    reason: &'static str,
+}
+
+const GONE: Closed = Closed { code: None, reason: "" };
+
+type Flow<T = ()> = Result<T, Closed>;
+
+/// A connection.
+pub(crate) struct Connection {
+    access: Access,
+    /// The only session that may be followed; none = any.
+    only: Option<String>,
+    socket: WebSocket,
+    subscriptions: StreamMap<String, BoxStream<'static, Arrival>>,
+    /// Session of each subscription, for the rechecks.
+    sessions: Vec<(String, String)>,
+    sends: FuturesUnordered<BoxFuture<'static, ServerFrame>>,
+    keep_alive: Interval,
+    /// Keep-alives since the peer was last heard.
+    silent: u32,
+    /// Keep-alives so far.
+    ticks: u32,
+}
+
+impl Connection {
+    /// A connection, authenticated; for one session only, or for any.
+    pub(crate) fn new(socket: WebSocket, access: Access, only: Option<String>) -> Self {
+        let mut keep_alive = interval_at(Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
+        keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            access,
+            only,
+            socket,
+            subscriptions: StreamMap::new(),
+            sessions: Vec::new(),
+            sends: FuturesUnordered::new(),
+            keep_alive,
+            silent: 0,
+            ticks: 0,
+        }
+    }
+
+    /// Serves until either side ends it.
+    pub(crate) async fn serve(mut self) {
+        loop {
+            if let Err(Closed { code, reason }) = self.step().await {
+                if let Some(code) = code {
+                    let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+                    // It may be gone already.
+                    let _ = timeout(WRITE_TIMEOUT, self.socket.send(close)).await;
+                }
+                return;
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Flow {
+        tokio::select! {
+            message = self.socket.recv() => match message {
+                Some(Ok(message)) => self.received(message).await,
+                Some(Err(_)) | None => Err(GONE),
+            },
+            Some((id, arrival)) = self.subscriptions.next(), if !self.subscriptions.is_empty() => {
+                self.arrived(id, arrival).await
+            }
+            Some(frame) = self.sends.next(), if !self.sends.is_empty() => self.say(&frame).await,
+            _ = self.keep_alive.tick() => self.stay_alive().await,
+        }
+    }
+
+    async fn received(&mut self, message: Message) -> Flow {
+        self.silent = 0;
+        let text = match message {
+            Message::Text(text) => text,
+            Message::Binary(_) => return self.say(&frames::error(None, "bad_frame", "frames are JSON text")).await,
+            Message::Close(_) => return Err(GONE),
+            Message::Ping(_) | Message::Pong(_) => return Ok(()),
+        };
+        match serde_json::from_str(text.as_str()) {
+            Ok(frame) => self.asked(frame).await,
+            Err(error) => self.say(&frames::error(None, "bad_frame", error.to_string())).await,
+        }
+    }
+
+    async fn asked(&mut self, frame: ClientFrame) -> Flow {
+        match frame {
+            ClientFrame::Ping {} => self.say(&ServerFrame::Pong {}).await,
+            ClientFrame::Unsubscribe { id } => {
+                self.forget(&id);
+                Ok(())
+            }
+            ClientFrame::Subscribe { id, channel, after_seq } => match self.subscribe(&id, &channel, after_seq).await {
+                Ok(subscribed) | Err(subscribed) => self.say(&subscribed).await,
+            },
+            ClientFrame::Send { id, session, text } => match self.send_message(id, session, text) {
+                Ok(()) => Ok(()),
+                Err(refused) => self.say(&refused).await,
+            },
+        }
+    }
+
+    /// Begins a subscription; the frame to answer with, either way.
+    async fn subscribe(&mut self, id: &str, channel: &str, after_seq: Option<i64>) -> Result<ServerFrame, ServerFrame> {
+        let refuse = |code: &str, reason: &str| Err(frames::error(Some(id.to_owned()), code, reason));
+        let Some(session_id) = channel.strip_prefix("session:") else {
+            return refuse("not_found", "there is no such channel; there is session:<id>");
+        };
+        if id.len() > MAX_ID || after_seq.is_some_and(|seq| seq < 0) {
+            return refuse("bad_frame", "id must have at most 255 bytes, after_seq be 0 or more");
+        }
+        if self.subscriptions.contains_key(id) {
+            return refuse("bad_frame", "this id is in use");
+        }
+        if self.subscriptions.len() >= self.access.state().config().max_subscriptions {
+            return refuse("busy", "too many subscriptions on this connection");
+        }
+        self.may_use(session_id).map_err(|reason| frames::error(Some(id.to_owned()), "refused", reason))?;
+        let session = self.access.authorize::<Session, View>(session_id).await;
+        let session = session.map_err(|error| frames::failure(id.to_owned(), &error))?;
+        let subscription =
+            session.follow(after_seq).await.map_err(|error| frames::not_subscribed(id.to_owned(), error))?;
+        let seq = subscription.cursor();
+        self.subscriptions.insert(id.to_owned(), arrivals(subscription));
+        self.sessions.push((id.to_owned(), session_id.to_owned()));
+        Ok(ServerFrame::Subscribed { id: id.to_owned(), seq })
+    }
+
+    fn may_use(&self, session_id: &str) -> Result<(), &'static str> {
+        match &self.only {
+            Some(only) if only != session_id => Err("this connection is for one session only; use /live for several"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends a message; its outcome is told when it is known.
+    fn send_message(&mut self, id: String, session_id: String, text: String) -> Result<(), ServerFrame> {
+        let refuse = |code: &str, reason: &str| Err(frames::error(Some(id.clone()), code, reason));
+        if !(1..=MAX_ID).contains(&id.len()) || !id.bytes().all(|b| b.is_ascii_graphic()) {
+            return refuse("bad_frame", "id must be 1 to 255 visible ASCII characters");
+        }
+        if self.sends.len() >= MAX_SENDS {
+            return refuse("busy", "too many sends are under way");
+        }
+        if let Err(reason) = self.may_use(&session_id) {
+            return refuse("refused", reason);
+        }
+        let access = self.access.clone();
+        let sent = async move {
+            match accept(&access, &session_id, &id, text).await {
+                Ok(message_id) => ServerFrame::Ack { id, message_id },
+                Err(error) => frames::failure(id, &error),
+            }
+        };
+        self.sends.push(sent.boxed());
+        Ok(())
+    }
+
+    async fn arrived(&mut self, id: String, arrival: Arrival) -> Flow {
+        let end = match arrival {
+            Arrival::Events(batch) => return self.deliver(&id, &batch).await,
+            Arrival::End(end) => end,
+        };
+        self.forget(&id);
+        match end {
+            Some(End::Deleted) => self.say(&ServerFrame::Ended { id, reason: "deleted".to_owned() }).await,
+            Some(End::TooOld { oldest }) => {
+                let reason = format!("events up to {} are no longer kept", oldest - 1);
+                self.say(&frames::error(Some(id), "too_old", reason)).await
+            }
+            Some(End::Closed) | None => Err(Closed { code: Some(GOING_AWAY), reason: "the server is shutting down" }),
+        }
+    }
+
+    /// A batch, in as few writes as possible.
+    async fn deliver(&mut self, id: &str, batch: &Batch) -> Flow {
+        for event in &batch.events {
+            let message = Message::text(frames::event(id, event));
+            write(self.socket.feed(message)).await?;
+        }
+        write(self.socket.flush()).await
+    }
+
+    async fn say(&mut self, frame: &ServerFrame) -> Flow {
+        write(self.socket.send(Message::text(frames::text(frame)))).await
+    }
+
+    async fn stay_alive(&mut self) -> Flow {
+        self.silent += 1;
+        self.ticks += 1;
+        if self.silent > PATIENCE {
+            return Err(Closed { code: Some(POLICY), reason: "nothing was heard for a minute" });
+        }
+        if self.ticks.is_multiple_of(RECHECK) {
+            self.recheck().await?;
+        }
+        write(self.socket.feed(Message::Ping(axum::body::Bytes::new()))).await?;
+        self.say(&ServerFrame::Pong {}).await
+    }
+
+    /// Roles may be taken away, and a run's token ends with the run. A session that is gone ends its subscription by itself.
+    async fn recheck(&mut self) -> Flow {
+        if self.access.recheck().await.is_err_and(|error| error.number() == crate::error::Number::Unauthenticated) {
+            return Err(Closed { code: Some(POLICY), reason: "the credentials are no longer valid" });
+        }
+        for (id, session_id) in self.sessions.clone() {
+            let looked = self.access.authorize::<Session, View>(&session_id).await;
+            if let Err(error) = looked.map(drop)
+                && error.number() == crate::error::Number::NotFound
+                && self.access.is_there(&session_id).await
+            {
+                self.forget(&id);
+                self.say(&frames::failure(id, &error)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, id: &str) {
+        self.subscriptions.remove(id);
+        self.sessions.retain(|(subscription, _)| subscription != id);
+    }
+}
+
+fn arrivals(subscription: Subscription) -> BoxStream<'static, Arrival> {
+    let next = |state: Option<Subscription>| async move {
+        let mut subscription = state?;
+        match subscription.next().await {
+            Some(batch) => Some((Arrival::Events(batch), Some(subscription))),
+            None => Some((Arrival::End(subscription.end()), None)),
+        }
+    };
+    stream::unfold(Some(subscription), next).boxed()
+}
+
+async fn accept(access: &Access, session_id: &str, key: &str, text: String) -> ApiResult<String> {
+    let session = access.authorize::<Session, Edit>(session_id).await?;
+    let path = format!("{BASE}/sessions/{session_id}/ws");
+    let fingerprint = Fingerprint::of(&axum::http::Method::POST, &path, None, text.as_bytes());
+    let conditions = Conditions { if_match: None, idempotency_key: Some(key.to_owned()) };
+    let with = With { conditions: &conditions, fingerprint: &fingerprint };
+    Ok(session.send(text, false, with).await?.message_id)
+}
+
+/// Writes within the time limit; a peer that cannot be written to is gone.
+async fn write(writing: impl Future<Output = Result<(), axum::Error>>) -> Flow {
+    match timeout(WRITE_TIMEOUT, writing).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(GONE),
+    }
+}

@@ -1,0 +1,65 @@
+//! Server-Sent Events.
+
+use std::{convert::Infallible, time::Duration};
+
+use ambient_domain::session::Session;
+use ambient_live::{End, Subscription};
+use axum::{
+    http::{HeaderName, HeaderValue},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use futures::{Stream, StreamExt, stream};
+use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::{
+    authority::{Authorized, View},
+    error::{ApiError, ApiResult},
+};
+
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Tells a proxy to pass events on as they come.
+const NO_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// The session's log after `after_seq`, or from the oldest event that is kept, as it grows.
+pub(crate) async fn stream(session: &Authorized<Session, View>, after_seq: Option<i64>) -> ApiResult<Response> {
+    let permit = session.access().state().live_permit();
+    let permit = permit.ok_or_else(|| ApiError::unavailable("too many live connections", 5))?;
+    let subscription = session.follow(after_seq).await?;
+    let sse = Sse::new(events(subscription, permit)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    let mut response = sse.into_response();
+    response.headers_mut().insert(NO_BUFFERING, HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+fn events(
+    subscription: Subscription,
+    permit: OwnedSemaphorePermit,
+) -> impl Stream<Item = Result<Event, Infallible>> + Send + 'static {
+    let batches = stream::unfold(Some((subscription, permit)), |state| async move {
+        let (mut subscription, permit) = state?;
+        match subscription.next().await {
+            Some(batch) => {
+                let events =
+                    batch.events.iter().map(|event| Event::default().id(event.seq().to_string()).data(event.json()));
+                Some((events.collect::<Vec<_>>(), Some((subscription, permit))))
+            }
+            None => Some((last(subscription.end()), None)),
+        }
+    });
+    batches.flat_map(|events| stream::iter(events.into_iter().map(Ok)))
+}
+
+/// What a reader is told that gets nothing more. When the server ends, nothing: it connects again and goes on.
+fn last(end: Option<End>) -> Vec<Event> {
+    match end {
+        Some(End::Deleted) => vec![Event::default().event("ended").data(json!({"reason": "deleted"}).to_string())],
+        Some(End::TooOld { oldest }) => {
+            vec![Event::default().event("error").data(json!({"code": "too_old", "oldest": oldest}).to_string())]
+        }
+        Some(End::Closed) | None => Vec::new(),
+    }
+}

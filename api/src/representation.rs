@@ -1,0 +1,207 @@
+//! What an entity looks like on the wire. The only place that knows both the domain's types and the API's.
+
+use ambient_compute::Resource;
+use ambient_domain::{
+    project::{Permission, Project, Role, Settings, SubjectType},
+    session::{self, Session},
+};
+use ambient_persistence::{Operation, StoredEvent};
+use ambient_wire::{BASE, live, operation, project as wire_project, session as wire};
+
+/// A project.
+pub(crate) fn project(project: &Project) -> wire_project::Project {
+    wire_project::Project {
+        kind: "Project".to_owned(),
+        id: project.id.clone(),
+        href: format!("{BASE}/projects/{}", project.id),
+        created_at: project.created_at,
+        updated_at: project.updated_at,
+        version: project.version,
+        name: project.name.clone(),
+        display_name: project.spec.display_name.clone(),
+        description: project.spec.description.clone(),
+        prompt: project.spec.prompt.clone(),
+        status: format!("{:?}", project.phase),
+        provisioned: project.provisioned,
+        labels: project.spec.labels.clone(),
+        annotations: project.spec.annotations.clone(),
+        settings: settings(&project.spec.settings),
+    }
+}
+
+fn settings(settings: &Settings) -> wire_project::ProjectSettings {
+    let Settings { llm_model, inactivity_timeout } = settings.clone();
+    wire_project::ProjectSettings { llm_model, inactivity_timeout }
+}
+
+/// A role in a project.
+pub(crate) fn permission(permission: &Permission) -> wire_project::ProjectPermission {
+    wire_project::ProjectPermission {
+        subject_type: subject_type(permission.subject_type).to_owned(),
+        subject_name: permission.subject_name.clone(),
+        role: role(permission.role).to_owned(),
+    }
+}
+
+/// Name of a role.
+pub(crate) fn role(role: Role) -> &'static str {
+    match role {
+        Role::View => "view",
+        Role::Edit => "edit",
+        Role::Admin => "admin",
+    }
+}
+
+fn subject_type(subject_type: SubjectType) -> &'static str {
+    match subject_type {
+        SubjectType::User => "user",
+        SubjectType::Group => "group",
+    }
+}
+
+/// A session. `last_seq` is known only where it was asked for.
+pub(crate) fn session(session: &Session, last_seq: Option<i64>) -> wire::Session {
+    let spec = &session.spec;
+    wire::Session {
+        kind: "Session".to_owned(),
+        id: session.id.clone(),
+        href: format!("{BASE}/sessions/{}", session.id),
+        created_at: session.created_at,
+        updated_at: session.updated_at,
+        version: session.version,
+        project_id: session.project_id.clone(),
+        name: spec.display_name.clone(),
+        prompt: spec.prompt.clone(),
+        repos: spec.repos.iter().map(repo).collect(),
+        agent: spec.agent.clone(),
+        interactive: spec.interactive,
+        stop_on_run_finished: spec.stop_on_run_finished,
+        timeout: spec.timeout,
+        inactivity_timeout: spec.inactivity_timeout,
+        llm_model: spec.llm_model.clone(),
+        llm_temperature: spec.llm_temperature,
+        llm_max_tokens: spec.llm_max_tokens,
+        parent_session_id: spec.parent_session_id.clone(),
+        labels: spec.labels.clone(),
+        annotations: spec.annotations.clone(),
+        created_by_user_id: session.created_by.clone(),
+        phase: session.phase().map(|phase| phase.to_string()),
+        run: session.run_number(),
+        attempt: session.run().map_or(0, |run| run.attempt),
+        sdk_restart_count: session.restart_count,
+        generation: session.generation,
+        observed_generation: session.observed_generation,
+        start_time: session.start_time,
+        completion_time: session.completion_time,
+        outcome: outcome(&session.lifecycle),
+        conditions: session.conditions.iter().map(condition).collect(),
+        status_detail: session.status_detail.as_ref().map(status_detail),
+        reconciled_repos: session.reconciled_repos.iter().map(reconciled_repo).collect(),
+        last_seq,
+    }
+}
+
+fn repo(repo: &session::Repo) -> wire::Repo {
+    wire::Repo {
+        name: Some(repo.name.clone()),
+        url: repo.url.clone(),
+        branch: repo.branch.clone(),
+        push_to: repo.push_to.clone(),
+    }
+}
+
+fn outcome(lifecycle: &session::Lifecycle) -> Option<wire::SessionOutcome> {
+    use session::{Lifecycle, Outcome};
+    let (Lifecycle::Stopping { outcome, .. } | Lifecycle::Ended { outcome, .. }) = lifecycle else { return None };
+    Some(wire::SessionOutcome {
+        phase: outcome.phase().to_string(),
+        reason: outcome.reason().to_owned(),
+        message: outcome.message().to_owned(),
+        exit_code: match outcome {
+            Outcome::Failed { exit_code, .. } => *exit_code,
+            Outcome::Completed | Outcome::Stopped { .. } => None,
+        },
+    })
+}
+
+fn condition(condition: &session::Condition) -> wire::Condition {
+    wire::Condition {
+        condition_type: format!("{:?}", condition.condition_type),
+        status: format!("{:?}", condition.status),
+        reason: condition.reason.clone(),
+        message: condition.message.clone(),
+        last_transition_time: condition.last_transition_time,
+        observed_generation: condition.observed_generation,
+    }
+}
+
+fn status_detail(detail: &session::StatusDetail) -> wire::StatusDetail {
+    let session::StatusDetail { reason, since, blocked_on, next_retry_at, workflow_execution } = detail.clone();
+    wire::StatusDetail { reason, since, blocked_on, next_retry_at, workflow_execution }
+}
+
+fn reconciled_repo(repo: &session::ReconciledRepo) -> wire::ReconciledRepo {
+    let session::ReconciledRepo { name, url, branch, head, cloned_at } = repo.clone();
+    wire::ReconciledRepo { name, url, branch, head, cloned_at }
+}
+
+/// Repositories of a session: what is wanted, and how it stands.
+pub(crate) fn session_repos(session: &Session) -> Vec<wire::SessionRepo> {
+    let standing = |name: &str| session.reconciled_repos.iter().find(|repo| repo.name == name);
+    let wanted = session.spec.repos.iter().map(|repo| {
+        let there = standing(&repo.name).filter(|there| there.url == repo.url);
+        wire::SessionRepo {
+            name: repo.name.clone(),
+            url: repo.url.clone(),
+            branch: there.and_then(|there| there.branch.clone()).or_else(|| repo.branch.clone()),
+            status: if there.is_some() { "Reconciled" } else { "Wanted" }.to_owned(),
+            head: there.and_then(|there| there.head.clone()),
+            cloned_at: there.map(|there| there.cloned_at),
+        }
+    });
+    let unwanted =
+        session.reconciled_repos.iter().filter(|there| !session.spec.repos.iter().any(|r| r.name == there.name));
+    let removing = unwanted.map(|there| wire::SessionRepo {
+        name: there.name.clone(),
+        url: there.url.clone(),
+        branch: there.branch.clone(),
+        status: "Removing".to_owned(),
+        head: there.head.clone(),
+        cloned_at: Some(there.cloned_at),
+    });
+    wanted.chain(removing).collect()
+}
+
+/// An event of a live log.
+pub(crate) fn event(event: StoredEvent) -> live::Event {
+    live::Event { seq: event.seq, event_type: event.event_type, data: event.data, at: event.at }
+}
+
+/// A compute object.
+pub(crate) fn resource(resource: Resource) -> wire::SessionResource {
+    let Resource { kind, name, status, detail } = resource;
+    wire::SessionResource { kind, name, status, detail }
+}
+
+/// An operation.
+pub(crate) fn operation(operation: Operation) -> operation::Operation {
+    operation::Operation {
+        kind: "Operation".to_owned(),
+        href: format!("{BASE}/operations/{}", operation.id),
+        id: operation.id,
+        entity_kind: operation.entity_kind,
+        entity_id: operation.entity_id,
+        version: operation.version,
+        project_id: operation.project_id,
+        command: operation.command,
+        schema_version: operation.schema_version,
+        input: operation.input,
+        events: operation.events,
+        context: operation.context,
+        principal: operation.principal,
+        correlation_id: operation.correlation_id,
+        causation_id: operation.causation_id,
+        occurred_at: operation.occurred_at,
+        hash: operation.hash,
+    }
+}

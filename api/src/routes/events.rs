@@ -1,0 +1,73 @@
+//! `/sessions/{s}/events`: the live log, as a page or as Server-Sent Events.
+
+use ambient_domain::session::Session;
+use ambient_wire::{api::List, live::Event};
+use axum::{
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::responses::Reading;
+use crate::{
+    authority::{Authorized, View},
+    error::{ApiError, ApiResult},
+    extract::{Query, accepts_event_stream, last_event_id},
+    list, live, representation,
+};
+
+const MAX_SIZE: i64 = 1_000;
+
+/// Which events.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListParams {
+    /// After this seq. A stream's header `Last-Event-ID` wins over it.
+    #[param(minimum = 0)]
+    pub(super) after_seq: Option<i64>,
+    /// Items of a page. 100 when absent; a stream has no pages.
+    #[param(minimum = 1, maximum = 1000)]
+    pub(super) size: Option<i64>,
+}
+
+impl ListParams {
+    /// Both, within their limits.
+    pub(super) fn checked(&self) -> ApiResult<(i64, i64)> {
+        let (after_seq, size) = (self.after_seq.unwrap_or(0), self.size.unwrap_or(list::DEFAULT_SIZE));
+        if after_seq < 0 {
+            return Err(ApiError::invalid("after_seq", "must be 0 or more"));
+        }
+        if !(1..=MAX_SIZE).contains(&size) {
+            return Err(ApiError::invalid("size", format!("must be 1 to {MAX_SIZE}")));
+        }
+        Ok((after_seq, size))
+    }
+}
+
+/// Events after `after_seq`, in order and without gaps. With `Accept: text/event-stream` they are followed as they come: `id` is the
+/// seq, `data` the event; `event: ended` is the last when the session is deleted. `next` is the `after_seq` of the next page.
+#[utoipa::path(get, path = "/sessions/{session_id}/events", operation_id = "listSessionEvents", tag = "live",
+    params(("session_id" = String, Path, description = "Session"), ListParams,
+        ("Last-Event-ID" = Option<i64>, Header, description = "Where a stream goes on")),
+    responses(
+        (status = 200, description = "A page of events, or the stream",
+            content((List<Event> = "application/json"), (String = "text/event-stream"))),
+        (status = 410, description = "Events after that seq are no longer kept", body = ambient_wire::error::Error),
+        Reading))]
+pub(super) async fn list(
+    session: Authorized<Session, View>,
+    Query(params): Query<ListParams>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let (after_seq, size) = params.checked()?;
+    if accepts_event_stream(&headers) {
+        let after_seq = last_event_id(&headers)?.or(params.after_seq);
+        return live::sse::stream(&session, after_seq).await.map(IntoResponse::into_response);
+    }
+    let items: Vec<Event> = session.events(after_seq, size).await?.into_iter().map(representation::event).collect();
+    let total = session.last_seq().await?;
+    let next = items.last().filter(|last| last.seq < total).map(|last| last.seq.to_string());
+    Ok(axum::Json(list::cursored("EventList", total, items, next)).into_response())
+}

@@ -1,0 +1,81 @@
+//! `/sessions/{s}/git`: git in the workspace of a running session, by its runner.
+
+use ambient_domain::session::Session;
+use ambient_wire::runner::{GitCommit, GitCommitted, GitPush, GitPushed, GitStatus};
+use axum::{
+    Json as Answer,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::responses::{Changing, Proxied};
+use crate::{
+    authority::{Authorized, Edit, View},
+    error::ApiResult,
+    extract::{Json, Query, Write},
+};
+
+/// Which repository.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct StatusParams {
+    /// Repository; may be absent when there is only one.
+    repo: Option<String>,
+}
+
+/// Branch, commit and changed files of a repository.
+#[utoipa::path(get, path = "/sessions/{session_id}/git/status", operation_id = "getGitStatus", tag = "workspace",
+    params(("session_id" = String, Path, description = "Session"), StatusParams),
+    responses((status = 200, description = "How it stands", body = GitStatus), Proxied))]
+pub(super) async fn status(
+    session: Authorized<Session, View>,
+    Query(params): Query<StatusParams>,
+) -> ApiResult<Answer<GitStatus>> {
+    session.git_status(params.repo).await.map(Answer)
+}
+
+/// Which difference.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct DiffParams {
+    /// Repository; may be absent when there is only one.
+    repo: Option<String>,
+    /// Commit to compare with; the one it was cloned at when absent.
+    base: Option<String>,
+}
+
+/// Unified diff of a repository.
+#[utoipa::path(get, path = "/sessions/{session_id}/git/diff", operation_id = "getGitDiff", tag = "workspace",
+    params(("session_id" = String, Path, description = "Session"), DiffParams),
+    responses((status = 200, description = "Unified diff", body = String, content_type = "text/x-diff"), Proxied))]
+pub(super) async fn diff(session: Authorized<Session, View>, Query(params): Query<DiffParams>) -> ApiResult<Response> {
+    let diff = session.git_diff(params.repo, params.base.as_deref()).await?;
+    let headers = [(header::CONTENT_TYPE, "text/x-diff"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    Ok((headers, diff).into_response())
+}
+
+/// Commits all changes of a repository.
+#[utoipa::path(post, path = "/sessions/{session_id}/git/commit", operation_id = "commitGit", tag = "workspace", request_body = GitCommit,
+    params(("session_id" = String, Path, description = "Session")),
+    responses((status = 200, description = "The commit; null when there was nothing to commit", body = GitCommitted), Proxied, Changing))]
+pub(super) async fn commit(
+    session: Authorized<Session, Edit>,
+    write: Write<Json<GitCommit>>,
+) -> ApiResult<Answer<GitCommitted>> {
+    session.git_commit(&write.body.0).await.map(Answer)
+}
+
+/// Pushes to a branch of the origin; never forced.
+#[utoipa::path(post, path = "/sessions/{session_id}/git/push", operation_id = "pushGit", tag = "workspace", request_body = GitPush,
+    params(("session_id" = String, Path, description = "Session")),
+    responses((status = 200, description = "Where the branch stands", body = GitPushed), Proxied, Changing))]
+pub(super) async fn push(
+    session: Authorized<Session, Edit>,
+    write: Write<Json<GitPush>>,
+) -> ApiResult<Answer<GitPushed>> {
+    session.git_push(&write.body.0).await.map(Answer)
+}

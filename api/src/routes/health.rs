@@ -1,0 +1,72 @@
+//! Probes, metrics, version and the document itself. Open to everybody: the listener is on loopback or behind a proxy.
+
+use ambient_wire::api::{Health, Version};
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    authority::AppState,
+    error::{ApiError, ApiResult, Number},
+};
+
+/// Routes outside the API's base.
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(live))
+        .routes(routes!(ready))
+        .routes(routes!(metrics))
+        .routes(routes!(version))
+        .routes(routes!(openapi_json))
+        .routes(routes!(openapi_yaml))
+}
+
+/// Whether the process answers.
+#[utoipa::path(get, path = "/livez", operation_id = "getLiveness", tag = "health", security(()),
+    responses((status = 200, description = "It does", body = Health)))]
+async fn live() -> Json<Health> {
+    Json(Health { status: "ok".to_owned(), checks: Vec::new() })
+}
+
+/// Whether every part is fit for work, with reasons.
+#[utoipa::path(get, path = "/readyz", operation_id = "getReadiness", tag = "health", security(()),
+    responses((status = 200, description = "All are", body = Health), (status = 503, description = "One is not", body = Health)))]
+async fn ready(State(state): State<AppState>) -> (StatusCode, Json<Health>) {
+    let health = state.readiness().await;
+    let status = if health.status == "ok" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(health))
+}
+
+/// Metrics in Prometheus' text format.
+#[utoipa::path(get, path = "/metrics", operation_id = "getMetrics", tag = "health", security(()),
+    responses((status = 200, description = "Metrics", body = String, content_type = "text/plain; version=0.0.4"),
+        (status = 404, description = "This server collects none", body = ambient_wire::error::Error)))]
+async fn metrics(State(state): State<AppState>) -> ApiResult<impl IntoResponse> {
+    let text = state.metrics().ok_or_else(|| ApiError::new(Number::NotFound, "this server collects no metrics"))?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text))
+}
+
+/// Release and agents of this build.
+#[utoipa::path(get, path = "/version", operation_id = "getVersion", tag = "health", security(()),
+    responses((status = 200, description = "Release", body = Version)))]
+async fn version(State(state): State<AppState>) -> Json<Version> {
+    Json(Version { version: env!("CARGO_PKG_VERSION").to_owned(), agents: state.agents().to_vec() })
+}
+
+/// This document.
+#[utoipa::path(get, path = "/openapi.json", operation_id = "getOpenapiJson", tag = "health", security(()),
+    responses((status = 200, description = "OpenAPI 3.1", body = Object)))]
+async fn openapi_json() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], crate::openapi::json_text())
+}
+
+/// This document.
+#[utoipa::path(get, path = "/openapi.yaml", operation_id = "getOpenapiYaml", tag = "health", security(()),
+    responses((status = 200, description = "OpenAPI 3.1", body = String, content_type = "application/yaml")))]
+async fn openapi_yaml() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/yaml")], crate::openapi::yaml_text())
+}

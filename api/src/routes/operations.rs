@@ -1,0 +1,95 @@
+//! `/operations`: accepted commands and facts, newest first.
+
+use ambient_persistence::{Operation, OperationFilter, Order};
+use ambient_wire::{api::List, operation::Operation as Wire};
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::responses::Reading;
+use crate::{
+    authority::{Access, Authorized, View},
+    error::{ApiError, ApiResult},
+    extract::Query,
+    list, representation,
+};
+
+const MAX_SIZE: i64 = 1_000;
+
+/// Which operations.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListParams {
+    /// Opaque cursor: `next` of the page before.
+    after: Option<String>,
+    /// Items of a page. 100 when absent.
+    #[param(minimum = 1, maximum = 1000)]
+    size: Option<i64>,
+    /// `desc` (newest first, when absent) or `asc`.
+    order: Option<String>,
+    /// `session` or `project`.
+    entity_kind: Option<String>,
+    /// Entity's id.
+    entity_id: Option<String>,
+    /// Project, by id or name.
+    project_id: Option<String>,
+    /// Who.
+    principal: Option<String>,
+    /// Command.
+    command: Option<String>,
+    /// Request.
+    correlation_id: Option<String>,
+    /// At or after.
+    since: Option<DateTime<Utc>>,
+    /// Before.
+    until: Option<DateTime<Utc>>,
+}
+
+/// Operations of the projects the caller has a role in. This list goes by cursor: `total` counts the items of this page.
+#[utoipa::path(get, path = "/operations", operation_id = "listOperations", tag = "operations", params(ListParams),
+    responses((status = 200, description = "A page of operations", body = List<Wire>), Reading))]
+pub(super) async fn list(access: Access, Query(params): Query<ListParams>) -> ApiResult<axum::Json<List<Wire>>> {
+    let (_, size) = list::paging(None, params.size, MAX_SIZE)?;
+    if size == 0 {
+        return Err(ApiError::invalid("size", format!("must be 1 to {MAX_SIZE}")));
+    }
+    let order = order(params.order.as_deref())?;
+    let after = params.after.clone();
+    let project_id = access.project_id(params.project_id.as_deref()).await?;
+    let page = access.operations(params.filter(project_id), order, after.as_deref(), size).await?;
+    let items: Vec<_> = page.items.into_iter().map(representation::operation).collect();
+    let total = i64::try_from(items.len()).unwrap_or(i64::MAX);
+    Ok(axum::Json(list::cursored("OperationList", total, items, page.next)))
+}
+
+/// An operation.
+#[utoipa::path(get, path = "/operations/{operation_id}", operation_id = "getOperation", tag = "operations",
+    params(("operation_id" = String, Path, description = "Operation")),
+    responses((status = 200, description = "The operation", body = Wire), Reading))]
+pub(super) async fn get(operation: Authorized<Operation, View>) -> axum::Json<Wire> {
+    axum::Json(representation::operation(operation.get().clone()))
+}
+
+impl ListParams {
+    fn filter(self, project_id: Option<String>) -> OperationFilter {
+        OperationFilter {
+            entity_kind: self.entity_kind,
+            entity_id: self.entity_id,
+            project_ids: project_id.map(|id| vec![id]),
+            principal: self.principal,
+            command: self.command,
+            correlation_id: self.correlation_id,
+            since: self.since,
+            until: self.until,
+        }
+    }
+}
+
+fn order(text: Option<&str>) -> ApiResult<Order> {
+    match text {
+        None | Some("desc") => Ok(Order::Descending),
+        Some("asc") => Ok(Order::Ascending),
+        Some(_) => Err(ApiError::invalid("order", "must be asc or desc")),
+    }
+}

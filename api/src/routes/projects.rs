@@ -1,0 +1,139 @@
+//! `/projects`.
+
+use ambient_domain::project::{Project, ProjectPatch, ProjectSpec, Settings};
+use ambient_wire::{
+    api::List,
+    project::{Project as Wire, ProjectCreate, ProjectPatch as WirePatch, ProjectSettings},
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::responses::{Changing, Listing, Reading};
+use crate::{
+    authority::{Access, Admin, Authorized, Registered, View},
+    error::ApiResult,
+    extract::{Json, NoBody, Query, Write},
+    list::{self, Column},
+    representation,
+    respond::Shown,
+};
+
+const ORDER: &[Column] = &[
+    ("id", "id"),
+    ("name", "name"),
+    ("display_name", "display_name"),
+    ("status", "phase"),
+    ("version", "version"),
+    ("created_at", "created_at"),
+    ("updated_at", "updated_at"),
+];
+
+/// Which projects.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListParams {
+    /// From 1.
+    #[param(minimum = 1)]
+    page: Option<i64>,
+    /// Items of a page; 0 = only the total. 100 when absent.
+    #[param(minimum = 0, maximum = 65500)]
+    size: Option<i64>,
+    /// `column[ asc|desc]`, comma-separated; newest first when absent.
+    #[serde(alias = "orderBy")]
+    order_by: Option<String>,
+    /// Exact name.
+    name: Option<String>,
+    /// `Active` or `Terminating`.
+    status: Option<String>,
+    /// `key=value` that its labels hold.
+    label: Option<String>,
+}
+
+/// Projects the caller has a role in.
+#[utoipa::path(get, path = "/projects", operation_id = "listProjects", tag = "projects", params(ListParams),
+    responses((status = 200, description = "A page of projects", body = List<Wire>), Listing))]
+pub(super) async fn list(access: Access, Query(params): Query<ListParams>) -> ApiResult<axum::Json<List<Wire>>> {
+    let paging = list::paging(params.page, params.size, list::MAX_SIZE)?;
+    let order = list::order(params.order_by.as_deref(), ORDER)?;
+    let mut filters = list::filters([("name", params.name), ("phase", params.status)]);
+    filters.extend(list::label(params.label.as_deref())?);
+    let page = access.projects(&list::query(paging, order, filters)).await?;
+    let items = page.items.iter().map(representation::project).collect();
+    Ok(axum::Json(list::envelope("ProjectList", page.page, page.total, items)))
+}
+
+/// Creates a project; the caller owns it.
+#[utoipa::path(post, path = "/projects", operation_id = "createProject", tag = "projects", request_body = ProjectCreate,
+    responses((status = 201, description = "Created; project-provision makes its space", body = Wire), Changing))]
+pub(super) async fn create(caller: Registered, write: Write<Json<ProjectCreate>>) -> ApiResult<Shown<Wire>> {
+    let Json(body) = &write.body;
+    let reply = caller.create_project(body.name.clone(), spec(body), write.with()).await?;
+    let body = representation::project(&reply.state);
+    let href = body.href.clone();
+    Ok(Shown::created(body, reply.state.version, href).by(reply.operation_id))
+}
+
+/// Which version.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct VersionParams {
+    /// As it was at this version, replayed from its operations.
+    #[param(minimum = 1)]
+    pub(super) version: Option<i64>,
+}
+
+/// A project, by id or name.
+#[utoipa::path(get, path = "/projects/{project_id}", operation_id = "getProject", tag = "projects",
+    params(("project_id" = String, Path, description = "Id or name"), VersionParams),
+    responses((status = 200, description = "The project", body = Wire), Reading))]
+pub(super) async fn get(
+    project: Authorized<Project, View>,
+    Query(params): Query<VersionParams>,
+) -> ApiResult<Shown<Wire>> {
+    let shown = match params.version {
+        Some(version) => project.at_version(version).await?,
+        None => project.get().clone(),
+    };
+    Ok(Shown::ok(representation::project(&shown), shown.version))
+}
+
+/// Changes a project by a JSON merge patch.
+#[utoipa::path(patch, path = "/projects/{project_id}", operation_id = "updateProject", tag = "projects", request_body = WirePatch,
+    params(("project_id" = String, Path, description = "Id or name")),
+    responses((status = 200, description = "The project afterwards", body = Wire), Changing))]
+pub(super) async fn patch(
+    project: Authorized<Project, Admin>,
+    write: Write<Json<WirePatch>>,
+) -> ApiResult<Shown<Wire>> {
+    let reply = project.patch(patch_of(write.body.0.clone()), write.with()).await?;
+    Ok(Shown::ok(representation::project(&reply.state), reply.state.version).by(reply.operation_id))
+}
+
+/// Deletes a project with all its sessions. Its name is free when project-delete has finished.
+#[utoipa::path(delete, path = "/projects/{project_id}", operation_id = "deleteProject", tag = "projects",
+    params(("project_id" = String, Path, description = "Id or name")),
+    responses((status = 202, description = "Terminating; Location is project-delete", body = Wire), Changing))]
+pub(super) async fn delete(project: Authorized<Project, Admin>, write: Write<NoBody>) -> ApiResult<Shown<Wire>> {
+    let reply = project.delete(write.with()).await?;
+    let workflow =
+        reply.operation_id.as_ref().map(|operation| format!("project-delete/{}/{operation}", reply.state.id));
+    let shown = Shown::accepted(representation::project(&reply.state), reply.state.version, workflow.as_deref());
+    Ok(shown.by(reply.operation_id))
+}
+
+fn spec(body: &ProjectCreate) -> ProjectSpec {
+    let ProjectCreate { name: _, display_name, description, prompt, labels, annotations, settings } = body.clone();
+    ProjectSpec { display_name, description, prompt, labels, annotations, settings: settings_of(settings) }
+}
+
+fn patch_of(body: WirePatch) -> ProjectPatch {
+    let WirePatch { display_name, description, prompt, labels, annotations, settings } = body;
+    ProjectPatch { display_name, description, prompt, labels, annotations, settings: settings.map(settings_of) }
+}
+
+fn settings_of(settings: ProjectSettings) -> Settings {
+    let ProjectSettings { llm_model, inactivity_timeout } = settings;
+    Settings { llm_model, inactivity_timeout }
+}

@@ -1,0 +1,37 @@
+//! `/replay`.
+
+use ambient_persistence::VerifyScope;
+use ambient_wire::operation::{VerifyDivergence, VerifyReport, VerifyRequest};
+
+use super::responses::Changing;
+use crate::{
+    authority::Platform,
+    error::{ApiError, ApiResult},
+    extract::{OrDefault, Write},
+};
+
+/// Replays operations and compares every row and hash with them. Changes nothing; needs a platform administrator.
+#[utoipa::path(post, path = "/replay/verify", operation_id = "verifyReplay", tag = "operations", request_body = Option<VerifyRequest>,
+    responses((status = 200, description = "What was found", body = VerifyReport), Changing))]
+pub(super) async fn verify(
+    platform: Platform,
+    write: Write<OrDefault<VerifyRequest>>,
+) -> ApiResult<axum::Json<VerifyReport>> {
+    let VerifyRequest { entity_kind, entity_id } = write.body.0;
+    if entity_kind.as_deref().is_some_and(|kind| !["session", "project"].contains(&kind)) {
+        return Err(ApiError::invalid("entity_kind", "must be session or project"));
+    }
+    let found = platform.verify(&VerifyScope { kind: entity_kind, entity_id }).await?;
+    let divergence = |found: ambient_persistence::Divergence| VerifyDivergence {
+        kind: found.kind.to_owned(),
+        id: found.id,
+        version: found.version,
+        what: found.what.to_string(),
+    };
+    Ok(axum::Json(VerifyReport {
+        kind: "VerifyReport".to_owned(),
+        entities: found.entities.values().sum(),
+        operations: found.operations,
+        divergences: found.divergences.into_iter().map(divergence).collect(),
+    }))
+}

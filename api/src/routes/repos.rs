@@ -1,0 +1,60 @@
+//! `/sessions/{s}/repos`: wanted repositories; session-reconcile brings them about.
+
+use ambient_domain::session::{Phase, Session, workflow_id};
+use ambient_wire::{
+    api::List,
+    session::{Repo, Session as Wire, SessionRepo},
+};
+
+use super::responses::{Changing, Reading};
+use crate::{
+    authority::{Authorized, Edit, View},
+    error::ApiResult,
+    extract::{Json, NoBody, Write, path_parameter},
+    list, representation,
+    respond::Shown,
+    session_spec,
+};
+
+path_parameter!(
+    /// Name of a repository.
+    RepoName, "name"
+);
+
+/// Adds a repository.
+#[utoipa::path(post, path = "/sessions/{session_id}/repos", operation_id = "addSessionRepo", tag = "sessions", request_body = Repo,
+    params(("session_id" = String, Path, description = "Session")),
+    responses((status = 202, description = "Wanted; Location is what brings it about, while a run is active", body = Wire), Changing))]
+pub(super) async fn add(session: Authorized<Session, Edit>, write: Write<Json<Repo>>) -> ApiResult<Shown<Wire>> {
+    let reply = session.add_repo(session_spec::repo(write.body.0.clone())?, write.with()).await?;
+    Ok(wanted(&reply.state).by(reply.operation_id))
+}
+
+/// Removes a repository, with its directory.
+#[utoipa::path(delete, path = "/sessions/{session_id}/repos/{name}", operation_id = "removeSessionRepo", tag = "sessions",
+    params(("session_id" = String, Path, description = "Session"), ("name" = String, Path, description = "Its name")),
+    responses((status = 202, description = "No longer wanted", body = Wire), Changing))]
+pub(super) async fn remove(
+    session: Authorized<Session, Edit>,
+    RepoName(name): RepoName,
+    write: Write<NoBody>,
+) -> ApiResult<Shown<Wire>> {
+    let reply = session.remove_repo(name, write.with()).await?;
+    Ok(wanted(&reply.state).by(reply.operation_id))
+}
+
+/// Repositories as they are wanted and as they stand.
+#[utoipa::path(get, path = "/sessions/{session_id}/repos/status", operation_id = "getSessionRepoStatus", tag = "sessions",
+    params(("session_id" = String, Path, description = "Session")),
+    responses((status = 200, description = "All of them", body = List<SessionRepo>), Reading))]
+pub(super) async fn status(session: Authorized<Session, View>) -> ApiResult<axum::Json<List<SessionRepo>>> {
+    let items = representation::session_repos(session.get());
+    let total = i64::try_from(items.len()).unwrap_or(i64::MAX);
+    Ok(axum::Json(list::envelope("SessionRepoList", 1, total, items)))
+}
+
+fn wanted(session: &Session) -> Shown<Wire> {
+    let active = matches!(session.phase(), Some(Phase::Pending | Phase::Creating | Phase::Running));
+    let workflow = active.then(|| workflow_id::supervise(&session.id, session.run_number()));
+    Shown::accepted(representation::session(session, None), session.version, workflow.as_deref())
+}

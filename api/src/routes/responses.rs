@@ -1,0 +1,73 @@
+//! Failures of routes, for the document.
+
+use std::collections::BTreeMap;
+
+use utoipa::{
+    IntoResponses,
+    openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder},
+};
+
+use crate::error::Number;
+
+type Documented = BTreeMap<String, RefOr<Response>>;
+
+fn document(numbers: &[Number]) -> Documented {
+    let content = || ContentBuilder::new().schema(Some(Ref::from_schema_name("Error"))).build();
+    let response = |number: &Number| {
+        let built = ResponseBuilder::new().description(number.meaning()).content("application/json", content()).build();
+        (number.status().as_u16().to_string(), RefOr::T(built))
+    };
+    numbers.iter().map(response).collect()
+}
+
+/// Failures of every route that needs a principal.
+const COMMON: [Number; 4] = [Number::Malformed, Number::Unauthenticated, Number::General, Number::Unavailable];
+
+/// Failures of a list.
+pub(crate) struct Listing;
+
+impl IntoResponses for Listing {
+    fn responses() -> Documented {
+        document(&COMMON)
+    }
+}
+
+/// Failures of a read of one object.
+pub(crate) struct Reading;
+
+impl IntoResponses for Reading {
+    fn responses() -> Documented {
+        let mut all = document(&COMMON);
+        all.extend(document(&[Number::NotFound]));
+        all
+    }
+}
+
+/// Failures of a change.
+pub(crate) struct Changing;
+
+impl IntoResponses for Changing {
+    fn responses() -> Documented {
+        let mut all = Reading::responses();
+        all.extend(document(&[
+            Number::Forbidden,
+            Number::Conflict,
+            Number::Stale,
+            Number::TooLarge,
+            Number::MediaType,
+            Number::KeyReused,
+        ]));
+        all
+    }
+}
+
+/// Failures of what is asked of the session's runner.
+pub(crate) struct Proxied;
+
+impl IntoResponses for Proxied {
+    fn responses() -> Documented {
+        let mut all = Reading::responses();
+        all.extend(document(&[Number::Conflict, Number::TooLarge, Number::Range, Number::BadGateway]));
+        all
+    }
+}

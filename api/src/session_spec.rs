@@ -1,0 +1,162 @@
+//! From what a caller writes of a session to its complete specification: defaults come from the project, then the server.
+
+use ambient_domain::{
+    Defaults, name,
+    project::{Project, Settings},
+    session::{self, DEFAULT_BATCH_TIMEOUT, DEFAULT_INACTIVITY_TIMEOUT, Spec},
+};
+use ambient_wire::session::{Repo, SessionCreate, SessionPatch};
+
+use crate::error::{ApiError, ApiResult};
+
+const DEFAULT_AGENT: &str = "script";
+const DEFAULT_NAME: &str = "session";
+const DEFAULT_TEMPERATURE: f64 = 0.7;
+const DEFAULT_MAX_TOKENS: i64 = 4000;
+const MAX_NAME_CHARS: usize = 100;
+
+/// What the server brings: its default model and the agents it has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ServerDefaults<'a> {
+    /// Model when neither session nor project names one.
+    pub(crate) llm_model: Option<&'a str>,
+    /// Agents of this build.
+    pub(crate) agents: &'a [String],
+}
+
+/// Defaults of a project's sessions.
+pub(crate) fn defaults(project: &Settings, server: ServerDefaults<'_>) -> Defaults {
+    Defaults {
+        llm_model: project.llm_model.clone().or_else(|| server.llm_model.map(str::to_owned)),
+        inactivity_timeout: Some(project.inactivity_timeout.unwrap_or(DEFAULT_INACTIVITY_TIMEOUT)),
+    }
+}
+
+/// The specification of a new session.
+pub(crate) fn resolve(body: SessionCreate, project: &Project, server: ServerDefaults<'_>) -> ApiResult<Spec> {
+    let defaults = defaults(&project.spec.settings, server);
+    let interactive = body.interactive.unwrap_or(true);
+    Ok(Spec {
+        display_name: body.name.unwrap_or_else(|| name_of_prompt(body.prompt.as_deref())),
+        prompt: body.prompt,
+        repos: named_repos(body.repos)?,
+        agent: known_agent(body.agent, server.agents)?,
+        interactive,
+        stop_on_run_finished: body.stop_on_run_finished,
+        timeout: body.timeout.or_else(|| (!interactive).then_some(DEFAULT_BATCH_TIMEOUT)),
+        inactivity_timeout: body
+            .inactivity_timeout
+            .or(defaults.inactivity_timeout)
+            .unwrap_or(DEFAULT_INACTIVITY_TIMEOUT),
+        llm_model: body.llm_model.or(defaults.llm_model),
+        llm_temperature: body.llm_temperature.unwrap_or(DEFAULT_TEMPERATURE),
+        llm_max_tokens: body.llm_max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
+        parent_session_id: body.parent_session_id,
+        labels: body.labels,
+        annotations: body.annotations,
+    })
+}
+
+/// A change as the domain takes it.
+pub(crate) fn patch(body: SessionPatch) -> ApiResult<session::SessionPatch> {
+    let SessionPatch {
+        name,
+        prompt,
+        repos,
+        timeout,
+        inactivity_timeout,
+        llm_model,
+        llm_temperature,
+        llm_max_tokens,
+        labels,
+        annotations,
+    } = body;
+    Ok(session::SessionPatch {
+        display_name: name,
+        labels,
+        annotations,
+        repos: repos.map(named_repos).transpose()?,
+        prompt,
+        timeout,
+        inactivity_timeout,
+        llm_model,
+        llm_temperature,
+        llm_max_tokens,
+    })
+}
+
+/// A repository to add; its name is the URL's when it has none.
+pub(crate) fn repo(repo: Repo) -> ApiResult<session::Repo> {
+    let Repo { name, url, branch, push_to } = repo;
+    let name = name.unwrap_or_else(|| name::repo_name_of_url(&url));
+    not_a_route("name", &name)?;
+    Ok(session::Repo { name, url, branch, push_to })
+}
+
+/// `DELETE …/repos/{name}` could not reach a repository of that name.
+fn not_a_route(field: &str, name: &str) -> ApiResult<()> {
+    if name == "status" { Err(ApiError::invalid(field, "'status' is reserved; give another name")) } else { Ok(()) }
+}
+
+/// First line of the prompt.
+fn name_of_prompt(prompt: Option<&str>) -> String {
+    let line = prompt.unwrap_or_default().lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or(DEFAULT_NAME);
+    let printable = line.chars().map(|c| if c.is_control() { ' ' } else { c });
+    printable.take(MAX_NAME_CHARS).collect()
+}
+
+fn known_agent(agent: Option<String>, agents: &[String]) -> ApiResult<String> {
+    let agent = agent.unwrap_or_else(|| DEFAULT_AGENT.to_owned());
+    if agents.contains(&agent) {
+        return Ok(agent);
+    }
+    let problem = format!("'{}' is not in this build; it has: {}", agent.escape_debug(), agents.join(", "));
+    Err(ApiError::invalid("agent", problem))
+}
+
+/// Names from URLs where there are none, made unique; given names stay (the domain refuses one that is used twice).
+fn named_repos(repos: Vec<Repo>) -> ApiResult<Vec<session::Repo>> {
+    let mut taken: Vec<String> = repos.iter().filter_map(|repo| repo.name.clone()).collect();
+    let name = |given: Option<String>, url: &str, taken: &mut Vec<String>| {
+        given.unwrap_or_else(|| {
+            let unique = unique(&name::repo_name_of_url(url), taken);
+            taken.push(unique.clone());
+            unique
+        })
+    };
+    let named = |(i, repo): (usize, Repo)| {
+        let name = name(repo.name, &repo.url, &mut taken);
+        not_a_route(&format!("repos[{i}].name"), &name)?;
+        Ok(session::Repo { name, url: repo.url, branch: repo.branch, push_to: repo.push_to })
+    };
+    repos.into_iter().enumerate().map(named).collect()
+}
+
+fn unique(name: &str, taken: &[String]) -> String {
+    let numbered = (2..).map(|n| format!("{}-{n}", name.chars().take(95).collect::<String>()));
+    std::iter::once(name.to_owned()).chain(numbered).find(|name| !taken.contains(name)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_from_the_prompt_and_the_urls() {
+        assert_eq!(name_of_prompt(None), "session");
+        assert_eq!(name_of_prompt(Some("\n  fix\tit \nmore")), "fix it");
+        assert_eq!(name_of_prompt(Some(&"ä".repeat(200))).chars().count(), 100);
+        let url = |url: &str| Repo { name: None, url: url.to_owned(), branch: None, push_to: None };
+        let given = Repo { name: Some("b".to_owned()), url: "file:///x".to_owned(), branch: None, push_to: None };
+        let repos = named_repos(vec![url("https://h/a/b.git"), url("https://h/c/b"), given]).unwrap();
+        let names: Vec<_> = repos.iter().map(|repo| repo.name.as_str()).collect();
+        assert_eq!(names, ["b-2", "b-3", "b"]);
+    }
+
+    #[test]
+    fn an_unknown_agent_is_told_with_those_there_are() {
+        let error = known_agent(Some("claude".to_owned()), &["script".to_owned()]).unwrap_err();
+        assert_eq!(error.to_string(), "agent: 'claude' is not in this build; it has: script");
+        assert_eq!(known_agent(None, &["script".to_owned()]).unwrap(), "script");
+    }
+}

@@ -1,0 +1,206 @@
+//! Who may do what, for every route there is: the routes come from the document, so that none can be forgotten.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::{ALICE, Answer, NOBODY, Server, VERA};
+
+/// Routes that are open to everybody.
+const OPEN: [&str; 12] = [
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/version",
+    "/openapi.json",
+    "/openapi.yaml",
+    "/api/ambient/v1/errors",
+    "/api/ambient/v1/errors/{error_id}",
+    "/api/ambient/v1/sessions/{session_id}/status",
+    "/api/ambient/v1/sessions/{session_id}/spawn-content-pod",
+    "/api/ambient/v1/sessions/{session_id}/content-pod-status",
+    "/api/ambient/v1/sessions/{session_id}/content-pod",
+];
+
+/// Routes that are about no entity that exists, and what anybody who is known gets there.
+const ANYBODY: [(&str, &str, u16); 3] = [
+    ("post", "/api/ambient/v1/projects", 201),
+    ("post", "/api/ambient/v1/live/tickets", 201),
+    ("get", "/api/ambient/v1/live", 400),
+];
+
+struct Route {
+    method: Method,
+    template: String,
+    path: String,
+    open: bool,
+}
+
+impl Route {
+    fn is_read(&self) -> bool {
+        self.method == Method::GET
+    }
+    fn is_list(&self) -> bool {
+        self.is_read() && !self.template.contains('{')
+    }
+    fn name(&self) -> String {
+        format!("{} {}", self.method, self.template)
+    }
+    fn anybody(&self) -> Option<u16> {
+        let method = self.method.as_str().to_lowercase();
+        ANYBODY.iter().find(|(m, path, _)| *m == method && *path == self.template).map(|(_, _, status)| *status)
+    }
+}
+
+struct World {
+    server: Server,
+    project: String,
+    routes: Vec<Route>,
+}
+
+async fn world() -> World {
+    let server = Server::start().await;
+    let project = server.project("demo").await;
+    let session = server.running_session("demo").await;
+    let operations = server.operations("size=1", 1).await;
+    let operation = operations["items"][0]["id"].as_str().unwrap().to_owned();
+    let fill = |template: &str| {
+        template
+            .replace("{project_id}", &project)
+            .replace("{session_id}", &session)
+            .replace("{operation_id}", &operation)
+            .replace("{execution_id}", &format!("session-supervise%2F{session}%2F1"))
+            .replace("{name}", "demo")
+            .replace("{path}", "a.txt")
+    };
+    let document = ambient_api::openapi();
+    let mut routes = Vec::new();
+    for (template, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let method: Method = method.to_uppercase().parse().unwrap();
+            // `security: [{}]` says that no credentials are needed
+            let open = operation["security"].as_array().is_some_and(|all| all.iter().all(|one| one == &json!({})));
+            routes.push(Route { method, template: template.clone(), path: fill(template), open });
+        }
+    }
+    assert!(routes.len() > 40);
+    World { server, project, routes }
+}
+
+fn body(world: &World, route: &Route) -> Value {
+    match route.template.as_str() {
+        "/api/ambient/v1/sessions" => json!({"project_id": world.project}),
+        "/api/ambient/v1/projects" => json!({"name": "of-my-own"}),
+        _ => json!({}),
+    }
+}
+
+async fn ask(world: &World, token: Option<&str>, route: &Route) -> Answer {
+    let url = format!("http://{}{}", world.server.address, route.path);
+    let mut request = world.server.http.request(route.method.clone(), url);
+    if let Some(token) = token {
+        request = request.bearer_auth(token);
+    }
+    if !route.is_read() {
+        request = request.json(&body(world, route));
+    }
+    Answer::of(request.send().await.unwrap()).await
+}
+
+#[tokio::test]
+async fn every_route_but_the_open_ones_needs_credentials() {
+    let world = world().await;
+    for route in &world.routes {
+        let answer = ask(&world, None, route).await;
+        assert_eq!(route.open, OPEN.contains(&route.template.as_str()), "{}", route.name());
+        assert_eq!(answer.status == StatusCode::UNAUTHORIZED, !route.open, "{}: {}", route.name(), answer.text);
+    }
+}
+
+#[tokio::test]
+async fn without_a_role_everything_is_absent_on_read_and_forbidden_on_write() {
+    let world = world().await;
+    let known = |route: &&Route| !route.open;
+    for route in world.routes.iter().filter(known).filter(|route| route.anybody().is_none()) {
+        let answer = ask(&world, Some(NOBODY), route).await;
+        let expected = match (route.is_list(), route.is_read()) {
+            (true, _) => 200,
+            (false, true) => 404,
+            (false, false) => 403,
+        };
+        assert_eq!(answer.status.as_u16(), expected, "{}: {}", route.name(), answer.text);
+        match expected {
+            200 => assert_eq!(answer.json()["total"], 0, "{}: {}", route.name(), answer.text),
+            refused => drop(answer.error(refused)),
+        }
+    }
+    for (route, status) in world.routes.iter().filter(known).filter_map(|route| Some((route, route.anybody()?))) {
+        let answer = ask(&world, Some(NOBODY), route).await;
+        assert_eq!(answer.status.as_u16(), status, "{}: {}", route.name(), answer.text);
+    }
+}
+
+#[tokio::test]
+async fn who_may_look_cannot_change_anything() {
+    let world = world().await;
+    for route in world.routes.iter().filter(|route| !route.open && route.anybody().is_none()) {
+        let answer = ask(&world, Some(VERA), route).await;
+        if route.is_read() {
+            // 400: a WebSocket without an upgrade; 409: no runner behind the session
+            let seen = matches!(answer.status.as_u16(), 200 | 400 | 409);
+            assert!(seen, "{}: {}", route.name(), answer.text);
+        } else {
+            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{}: {}", route.name(), answer.text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_may_edit_works_with_sessions_but_does_not_own_the_project() {
+    let world = world().await;
+    let ask_as_alice = |method: Method, path: &str, body: Value| {
+        let request = world.server.request_as(ALICE, method, path).json(&body);
+        async { Answer::of(request.send().await.unwrap()).await }
+    };
+    let created =
+        ask_as_alice(Method::POST, "/sessions", json!({"project_id": "demo"})).await.expect(StatusCode::CREATED);
+    assert_eq!(created["created_by_user_id"], "alice");
+    let path = format!("/sessions/{}", created["id"].as_str().unwrap());
+    ask_as_alice(Method::POST, &format!("{path}/start"), json!({})).await.expect(StatusCode::ACCEPTED);
+    ask_as_alice(Method::POST, &format!("{path}/stop"), json!({"force": true})).await.error(403);
+    ask_as_alice(Method::DELETE, &path, json!({})).await.expect(StatusCode::NO_CONTENT);
+    ask_as_alice(Method::PATCH, "/projects/demo", json!({"description": "mine"})).await.error(403);
+    ask_as_alice(Method::DELETE, "/projects/demo", json!({})).await.error(403);
+    let grant = json!({"subject_type": "user", "subject_name": "alice", "role": "admin"});
+    ask_as_alice(Method::POST, "/projects/demo/permissions", grant).await.error(403);
+    ask_as_alice(Method::POST, "/replay/verify", json!({})).await.error(403);
+}
+
+#[tokio::test]
+async fn a_sessions_token_is_good_for_that_session_while_its_run_is_underway() {
+    let world = world().await;
+    let server = &world.server;
+    let (own, other) = (server.running_session("demo").await, server.running_session("demo").await);
+    let token = server.tokens.runner_to_server(&own, 1, 1, 0);
+    let ask = |method: Method, path: String| {
+        let request = server.request_as(&token, method, &path).json(&json!({}));
+        async { Answer::of(request.send().await.unwrap()).await }
+    };
+    assert_eq!(ask(Method::GET, format!("/sessions/{own}")).await.expect(StatusCode::OK)["id"], json!(own));
+    ask(Method::GET, format!("/sessions/{other}")).await.error(404);
+    ask(Method::POST, format!("/sessions/{other}/stop")).await.error(403);
+    ask(Method::GET, "/projects/demo".to_owned()).await.error(404);
+    ask(Method::POST, "/projects".to_owned()).await.error(403);
+    ask(Method::DELETE, format!("/sessions/{own}")).await.error(403);
+    ask(Method::POST, format!("/workflow_executions/session-supervise%2F{own}%2F1/terminate")).await.error(403);
+    assert_eq!(ask(Method::GET, "/sessions".to_owned()).await.expect(StatusCode::OK)["total"], 0);
+
+    let to_runner = server.tokens.server_to_runner(&own, 1);
+    let next_run = server.tokens.runner_to_server(&own, 2, 1, 0);
+    let expired = server.tokens.runner_to_server(&own, 1, 1, 1);
+    for bad in [&to_runner, &next_run, &expired] {
+        let request = server.request_as(bad, Method::GET, &format!("/sessions/{own}"));
+        Answer::of(request.send().await.unwrap()).await.error(401);
+    }
+    server.database.revoke_tokens(&own, 1).await.unwrap();
+    ask(Method::GET, format!("/sessions/{own}")).await.error(401);
+}

@@ -1,0 +1,179 @@
+//! Bad input gets a clear answer that names the field, and changes nothing.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::{ADMIN, Answer, Server};
+
+async fn send(
+    server: &Server,
+    method: Method,
+    path: &str,
+    content_type: &str,
+    body: impl Into<reqwest::Body>,
+) -> Answer {
+    let request = server.request(method, path).header("content-type", content_type).body(body);
+    Answer::of(request.send().await.unwrap()).await
+}
+
+#[tokio::test]
+async fn every_wrong_field_of_a_body_is_named() {
+    let server = Server::start().await;
+    server.project("demo").await;
+    let with = |field: &str, value: Value| {
+        let mut body = json!({"project_id": "demo"});
+        body[field] = value;
+        body
+    };
+    let url = |url: &str| with("repos", json!([{"url": url}]));
+    let cases = [
+        (with("bogus", json!(1)), "bogus"),
+        (with("timeout", json!("long")), "timeout"),
+        (with("timeout", json!(0)), "timeout"),
+        (with("name", json!("")), "name"),
+        (with("name", json!("a\u{7}b")), "name"),
+        (with("prompt", json!("a\0b")), "prompt"),
+        (with("labels", json!({"a\0": "b"})), "labels.a\\0"),
+        (with("interactive", json!(false)), "prompt"),
+        (with("agent", json!("nope")), "agent"),
+        (with("llm_temperature", json!(3)), "llm_temperature"),
+        (with("parent_session_id", json!("nope")), "parent_session_id"),
+        (with("repos", json!([{"url": "https://h/a", "bogus": 1}])), "repos[0].bogus"),
+        (with("repos", json!([{"name": "x"}])), "repos[0].url"),
+        (with("repos", json!([{"url": "https://h/a", "name": "status"}])), "repos[0].name"),
+        (with("repos", json!([{"url": "https://h/a", "name": "../x"}])), "repos[0].name"),
+        (with("repos", json!([{"url": "https://h/a", "branch": "--upload-pack=x"}])), "repos[0].branch"),
+        (url("https://user:secret@h/a"), "repos[0].url"),
+        (url("--upload-pack=touch"), "repos[0].url"),
+        (url("ext::sh -c touch"), "repos[0].url"),
+        (url("file:///a/../b"), "repos[0].url"),
+        (json!({}), "project_id"),
+        (json!([]), "body"),
+    ];
+    for (body, field) in cases {
+        assert_eq!(server.post("/sessions", body.clone()).await.fault(400), field, "{body}");
+    }
+    for name in ["A", "a", "-a", "a_b", "kube-x", "default", "a\0b", &"a".repeat(64)] {
+        assert_eq!(server.post("/projects", json!({"name": name})).await.fault(400), "name", "{name:?}");
+    }
+    let session = server.session("demo").await;
+    assert_eq!(server.patch(&format!("/sessions/{session}"), json!({"phase": "Running"})).await.fault(400), "phase");
+    assert_eq!(server.post(&format!("/sessions/{session}/start"), json!({"bogus": 1})).await.fault(400), "bogus");
+    assert_eq!(server.get("/sessions?size=0").await.json()["total"], 1);
+}
+
+#[tokio::test]
+async fn a_body_that_cannot_be_read_is_refused_as_what_it_is() {
+    let server = Server::start().await;
+    let post = |content_type: &'static str, body: Vec<u8>| send(&server, Method::POST, "/projects", content_type, body);
+    assert_eq!(post("application/json", b"{\"name\": ".to_vec()).await.fault(400), "body");
+    assert_eq!(post("application/json", Vec::new()).await.fault(400), "body");
+    assert_eq!(post("application/json", b"{\"name\": \"\xff\"}".to_vec()).await.fault(400), "body");
+    assert_eq!(post("application/json", [b"[".repeat(10_000), b"]".repeat(10_000)].concat()).await.fault(400), "body");
+    assert_eq!(post("text/plain", b"{}".to_vec()).await.fault(415), "Content-Type");
+    assert_eq!(post("application/json", vec![b' '; (1 << 20) + 1]).await.fault(413), "body");
+    let endless = futures::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b' '; 4096]));
+    let endless = reqwest::Body::wrap_stream(endless);
+    assert_eq!(send(&server, Method::POST, "/projects", "application/json", endless).await.fault(413), "body");
+    assert_eq!(server.get("/projects").await.expect(StatusCode::OK)["total"], 0);
+}
+
+#[tokio::test]
+async fn every_wrong_query_parameter_is_named() {
+    let server = Server::start().await;
+    server.project("demo").await;
+    let id = server.session("demo").await;
+    let events = format!("/sessions/{id}/events");
+    let cases = [
+        ("/sessions?bogus=1".to_owned(), "bogus"),
+        ("/sessions?page=0".to_owned(), "page"),
+        ("/sessions?page=x".to_owned(), "page"),
+        ("/sessions?size=-1".to_owned(), "size"),
+        ("/sessions?size=65501".to_owned(), "size"),
+        ("/sessions?size=99999999999999999999".to_owned(), "size"),
+        ("/sessions?order_by=prompt".to_owned(), "order_by"),
+        ("/sessions?order_by=name;drop".to_owned(), "order_by"),
+        ("/sessions?phase=%00".to_owned(), "phase"),
+        ("/sessions?phase=%ff".to_owned(), "phase"),
+        ("/sessions?interactive=maybe".to_owned(), "interactive"),
+        ("/sessions?label=x".to_owned(), "label"),
+        ("/sessions?page=1&page=2".to_owned(), "page"),
+        ("/operations?after=%21".to_owned(), "after"),
+        ("/operations?since=yesterday".to_owned(), "since"),
+        ("/operations?size=0".to_owned(), "size"),
+        ("/workflow_executions?status=Nope".to_owned(), "status"),
+        (format!("{events}?after_seq=-1"), "after_seq"),
+        (format!("{events}?after_seq=x"), "after_seq"),
+        (format!("{events}?size=1001"), "size"),
+        (format!("/sessions/{id}?version=x"), "version"),
+    ];
+    for (path, field) in cases {
+        assert_eq!(server.get(&path).await.fault(400), field, "{path}");
+    }
+    for path in
+        ["/sessions?project_id=nope", &format!("/sessions/{id}?version=99"), "/workflow_executions?session_id=nope"]
+    {
+        server.get(path).await.error(404);
+    }
+}
+
+#[tokio::test]
+async fn ids_and_paths_that_cannot_be_are_refused() {
+    let server = Server::start().await;
+    for id in ["nope", "..", "%2e%2e", "a%20b", &"0".repeat(27), &"z".repeat(27), &"x".repeat(5_000)] {
+        let answer = server.get(&format!("/sessions/{id}")).await;
+        assert!(matches!(answer.status.as_u16(), 404), "{id}: {}", answer.text);
+        answer.error(404);
+    }
+    assert_eq!(server.get("/sessions/a%00b").await.fault(400), "session_id");
+    assert_eq!(server.get("/sessions/a%ffb").await.fault(400), "path");
+}
+
+#[tokio::test]
+async fn every_failure_has_the_envelope() {
+    let server = Server::start().await;
+    let text = |answer: &Answer| {
+        let mut error = answer.json();
+        error["operation_id"] = json!("[operation_id]");
+        error
+    };
+    let unknown = server.get("/nope").await;
+    unknown.error(404);
+    insta::assert_json_snapshot!("unknown_route", text(&unknown));
+    let wrong_method = send(&server, Method::PUT, "/projects", "application/json", "{}").await;
+    wrong_method.error(405);
+    assert_eq!(wrong_method.header("allow"), "GET,HEAD,POST");
+    insta::assert_json_snapshot!("wrong_method", text(&wrong_method));
+    let outside = Answer::of(server.http.get(format!("http://{}/nope", server.address)).send().await.unwrap()).await;
+    outside.error(404);
+    let invalid = server.post("/projects", json!({"name": "demo", "bogus": 1})).await;
+    insta::assert_json_snapshot!("unknown_field", text(&invalid));
+    server.get("/live").await.error(400);
+    server.get("/metrics").await.error(404);
+    for (method, path) in [
+        (Method::PUT, "status"),
+        (Method::POST, "spawn-content-pod"),
+        (Method::GET, "content-pod-status"),
+        (Method::DELETE, "content-pod"),
+    ] {
+        let gone = send(&server, method, &format!("/sessions/x/{path}"), "application/json", "{}").await;
+        assert!(gone.error(410)["reason"].as_str().unwrap().contains("/sessions/{id}/"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_not_known_gets_401() {
+    let server = Server::start().await;
+    let url = server.url("/projects");
+    for authorization in [None, Some("Bearer "), Some("Bearer nope"), Some("Basic eDp5"), Some("nope")] {
+        let mut request = server.http.get(&url);
+        if let Some(value) = authorization {
+            request = request.header("authorization", value);
+        }
+        let answer = Answer::of(request.send().await.unwrap()).await;
+        answer.error(401);
+        assert_eq!(answer.header("www-authenticate"), "Bearer");
+    }
+    let in_query = server.http.get(format!("{url}?token={ADMIN}")).send().await.unwrap();
+    Answer::of(in_query).await.error(401);
+}

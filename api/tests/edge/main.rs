@@ -1,0 +1,12 @@
+//! The edge as its callers see it: a real database, real actors, a real socket. Only compute and the workflow engine are
+//! stand-ins, because nothing is launched here.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
+
+mod authorisation;
+mod bad_input;
+mod document;
+mod live;
+mod resources;
+mod support;
+mod workspace;
+mod writes;

@@ -1,0 +1,244 @@
+//! HTTP to the server.
+//!
+//! Whatever may be repeated safely is repeated when the connection fails or the server is busy: reads, deletions, and every
+//! POST, because each carries an `Idempotency-Key` that stays the same over its tries. Redirects are not followed and
+//! proxies of the environment are not used: the token goes to the server that was named, and nowhere else.
+
+pub(crate) mod answer;
+pub(crate) mod retry;
+pub(crate) mod route;
+
+use std::{sync::Arc, time::Duration};
+
+use reqwest::{
+    Method, Request, Response, StatusCode,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
+    redirect,
+};
+use serde::Serialize;
+use tokio::time::sleep;
+use url::Url;
+use uuid::Uuid;
+
+use self::{answer::Answer, retry::Backoff, route::Route};
+use crate::{
+    config::{ConfigError, Target},
+    error::CliError,
+    output::{Console, duration, escape},
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest silence of the server: a push to a slow origin fits in.
+const READ_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest time for an answer to a question that is no work.
+const GET_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a command tries to reach its server: enough for a restart of it, short enough for a person.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a busy server is asked again.
+const BUSY_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A client of one server.
+#[derive(Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    base: Url,
+    authorization: Option<HeaderValue>,
+    patience: Duration,
+    console: Arc<Console>,
+}
+
+impl Client {
+    pub(crate) fn new(target: &Target, console: Arc<Console>) -> Result<Self, CliError> {
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("ambient/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .build()
+            .map_err(|error| CliError::Protocol(innermost(&error)))?;
+        let authorization = target.token.as_deref().map(bearer).transpose()?;
+        Ok(Self { http, base: target.url.clone(), authorization, patience: PATIENCE, console })
+    }
+
+    /// The same client, which waits longer for a server that is away: for commands that live through a restart.
+    pub(crate) fn with_patience(&self, patience: Duration) -> Self {
+        Self { patience: patience.max(self.patience), ..self.clone() }
+    }
+
+    /// Address of a live channel and what to authenticate with.
+    pub(crate) fn channel(&self, route: &Route) -> Result<(Url, Option<HeaderValue>), CliError> {
+        let mut url = route.url(&self.base)?;
+        // "http" is what a target's URL begins with, and "ws" may follow it.
+        let _ = url.set_scheme("ws");
+        Ok((url, self.authorization.clone()))
+    }
+
+    /// The server, for messages.
+    pub(crate) fn server(&self) -> String {
+        self.base.as_str().trim_end_matches('/').to_owned()
+    }
+
+    pub(crate) fn console(&self) -> &Arc<Console> {
+        &self.console
+    }
+
+    pub(crate) async fn get(&self, route: &Route) -> Result<Answer, CliError> {
+        let request = self.question(route)?;
+        self.repeat(&request, route, Answer::read).await
+    }
+
+    /// A body that need not be text.
+    pub(crate) async fn get_bytes(&self, route: &Route) -> Result<Vec<u8>, CliError> {
+        let request = self.question(route)?;
+        self.repeat(&request, route, answer::body).await
+    }
+
+    /// A POST with an idempotency key of its own.
+    pub(crate) async fn post(&self, route: &Route, body: &impl Serialize) -> Result<Answer, CliError> {
+        self.exchange(Method::POST, route, Some(body)).await
+    }
+
+    /// A deletion; when an earlier try may have done it, "not found" is success.
+    pub(crate) async fn delete(&self, route: &Route) -> Result<(), CliError> {
+        self.exchange(Method::DELETE, route, None::<&()>).await.map(drop)
+    }
+
+    /// A body to be read as it comes; repeated only until it begins.
+    pub(crate) async fn stream(&self, route: &Route) -> Result<Response, CliError> {
+        let request = self.request(&Method::GET, route, None::<&()>)?;
+        self.repeat(&request, route, |response| async { Ok(response) }).await
+    }
+
+    fn question(&self, route: &Route) -> Result<Request, CliError> {
+        let mut request = self.request(&Method::GET, route, None::<&()>)?;
+        *request.timeout_mut() = Some(GET_TIMEOUT);
+        Ok(request)
+    }
+
+    async fn exchange(&self, method: Method, route: &Route, body: Option<&impl Serialize>) -> Result<Answer, CliError> {
+        let request = self.request(&method, route, body)?;
+        self.repeat(&request, route, Answer::read).await
+    }
+
+    fn request(&self, method: &Method, route: &Route, body: Option<&impl Serialize>) -> Result<Request, CliError> {
+        let mut builder =
+            self.http.request(method.clone(), route.url(&self.base)?).header(ACCEPT, "application/json, */*");
+        if let Some(authorization) = &self.authorization {
+            builder = builder.header(AUTHORIZATION, authorization.clone());
+        }
+        if *method == Method::POST {
+            builder = builder.header("Idempotency-Key", Uuid::new_v4().to_string());
+        }
+        if let Some(body) = body {
+            let json = serde_json::to_vec(body).map_err(|error| CliError::Protocol(error.to_string()))?;
+            builder = builder.header(CONTENT_TYPE, "application/json").body(json);
+        }
+        builder.build().map_err(|error| CliError::Protocol(innermost(&error)))
+    }
+
+    /// Sends until there is an answer that counts, read to its end by `read`.
+    async fn repeat<T, F>(&self, request: &Request, route: &Route, read: impl Fn(Response) -> F) -> Result<T, CliError>
+    where
+        F: Future<Output = Result<T, CliError>>,
+    {
+        let mut lost = Backoff::new(self.patience);
+        let mut busy = Backoff::new(self.patience.max(BUSY_PATIENCE));
+        let mut sent = false;
+        loop {
+            let again =
+                request.try_clone().ok_or_else(|| CliError::Protocol("a body that cannot be sent twice".to_owned()))?;
+            match self.http.execute(again).await {
+                Ok(response) if is_busy(response.status()) => {
+                    let wish = retry_after(&response);
+                    let refusal = answer::refusal(response).await;
+                    let Some(delay) = busy.failed(wish) else { return Err(refusal) };
+                    self.say_busy(&refusal, delay);
+                    sleep(delay).await;
+                }
+                Ok(response) if response.status().is_success() => match read(response).await {
+                    Err(CliError::Unreachable { cause, .. }) => {
+                        sent = true;
+                        self.wait(&mut lost, request, route, sent, cause).await?;
+                    }
+                    other => return other,
+                },
+                Ok(response)
+                    if sent && request.method() == Method::DELETE && response.status() == StatusCode::NOT_FOUND =>
+                {
+                    // An earlier try has deleted it, its answer got lost.
+                    return read(response).await;
+                }
+                Ok(response) => return Err(answer::refusal(response).await),
+                Err(error) => {
+                    sent |= !error.is_connect();
+                    self.wait(&mut lost, request, route, sent, innermost(&error)).await?;
+                }
+            }
+        }
+    }
+
+    /// Waits before the next try, or gives up.
+    async fn wait(
+        &self,
+        lost: &mut Backoff,
+        request: &Request,
+        route: &Route,
+        sent: bool,
+        cause: String,
+    ) -> Result<(), CliError> {
+        let first = lost.is_first();
+        let Some(delay) = lost.failed(None) else {
+            let sent = sent && request.method() != Method::GET;
+            return Err(CliError::Unreachable { url: self.server(), cause, sent });
+        };
+        if first {
+            let patience = duration::span(chrono::TimeDelta::from_std(lost.patience()).unwrap_or_default());
+            let what = format!("{} {}", request.method(), route.shown());
+            let cause = escape::line(&cause).into_owned();
+            self.console.note(&format!("{}: {cause}; trying again for up to {patience} …", escape::line(&what)));
+        }
+        sleep(delay).await;
+        Ok(())
+    }
+
+    fn say_busy(&self, refusal: &CliError, delay: Duration) {
+        let reason = refusal.to_string();
+        let delay = delay.as_secs_f64();
+        self.console.note(&format!("server is busy ({}); trying again in {delay:.1} s …", escape::line(&reason)));
+    }
+}
+
+fn bearer(token: &str) -> Result<HeaderValue, CliError> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
+        let problem = "holds characters that cannot be sent".to_owned();
+        CliError::Config(ConfigError::Setting { setting: "token".to_owned(), problem })
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn is_busy(status: StatusCode) -> bool {
+    matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
+}
+
+/// Seconds of `Retry-After`; its form as a date is not used by the API.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// The cause beneath the layers, which each only say that the one below failed.
+pub(crate) fn innermost(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "no answer in time".to_owned();
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! Addresses in the API, safe against path tricks.
+
+use ambient_wire::BASE;
+use url::Url;
+
+use crate::error::CliError;
+
+/// A path below the API's base, with its query.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Route {
+    segments: Vec<String>,
+    query: Vec<(&'static str, String)>,
+}
+
+impl Route {
+    pub(crate) fn new<const N: usize>(segments: [&str; N]) -> Self {
+        Self { segments: segments.map(str::to_owned).to_vec(), query: Vec::new() }
+    }
+
+    /// Adds a parameter when there is a value.
+    pub(crate) fn query<T: ToString>(mut self, name: &'static str, value: Option<T>) -> Self {
+        self.query.extend(value.map(|value| (name, value.to_string())));
+        self
+    }
+
+    /// Adds the steps of a path inside a workspace.
+    pub(crate) fn path(mut self, path: &str) -> Self {
+        self.segments.extend(path.split('/').map(str::to_owned));
+        self
+    }
+
+    /// The route as people know it.
+    pub(crate) fn shown(&self) -> String {
+        format!("/{}", self.segments.join("/"))
+    }
+
+    /// The whole address. A segment keeps its slashes (percent-encoded) and can never step out of its place.
+    pub(crate) fn url(&self, base: &Url) -> Result<Url, CliError> {
+        let mut url = base.clone();
+        // "." and ".." would be dropped by URL rules, so that another route would be asked.
+        if let Some(bad) = self.segments.iter().find(|segment| matches!(segment.as_str(), "" | "." | "..")) {
+            return Err(CliError::Usage(format!("'{bad}' cannot be a name, an id or a step of a path")));
+        }
+        {
+            let cannot = |()| CliError::Usage(format!("{base} cannot be a base URL"));
+            let mut path = url.path_segments_mut().map_err(cannot)?;
+            path.pop_if_empty().extend(BASE.trim_start_matches('/').split('/')).extend(&self.segments);
+        }
+        if !self.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&self.query);
+        }
+        Ok(url)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_stays_in_its_place() {
+        let base = Url::parse("http://h:1/behind/proxy/").unwrap();
+        let url = |route: Route| route.url(&base).map(String::from);
+        let id = "session-start/2abc/1.1";
+        assert_eq!(
+            url(Route::new(["workflow_executions", id, "history"])).unwrap(),
+            "http://h:1/behind/proxy/api/ambient/v1/workflow_executions/session-start%2F2abc%2F1.1/history"
+        );
+        let listing =
+            Route::new(["sessions"]).query("name", Some("a b&c")).query("page", None::<u32>).query("size", Some(0));
+        assert_eq!(url(listing).unwrap(), "http://h:1/behind/proxy/api/ambient/v1/sessions?name=a+b%26c&size=0");
+        assert!(url(Route::new(["w"]).path("dir/ü?#%2e")).unwrap().ends_with("/w/dir/%C3%BC%3F%23%252e"));
+        for bad in ["", ".", "..", "a//b", "a/../b", "/etc"] {
+            assert!(matches!(url(Route::new(["sessions"]).path(bad)), Err(CliError::Usage(_))), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! `ambient executions`: the durable workflows behind sessions and projects.
+
+use ambient_wire::execution::{EndRequest, HistoryEvent, SignalRequest, WorkflowExecution};
+use chrono::{DateTime, SecondsFormat, Utc};
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::{Connection, input};
+use crate::{
+    OutputFormat,
+    client::route::Route,
+    error::CliError,
+    exit::Exit,
+    output::{
+        duration, escape,
+        table::{Table, cut},
+    },
+};
+
+/// Commands of workflow executions.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ExecutionsCommand {
+    /// List executions
+    #[command(
+        visible_alias = "ls",
+        after_help = "Example:\n  ambient executions list --session fix-the-build --status Running"
+    )]
+    List(Filter),
+    /// Show an execution with its activities at work
+    #[command(after_help = "Example:\n  ambient executions get session-start/2PzyKuGf4Pp1cYCmLvjkxyDiEBD/1.1")]
+    Get {
+        /// Workflow id
+        id: String,
+    },
+    /// Show the history of an execution
+    #[command(after_help = "Example:\n  ambient executions history session-stop/2PzyKuGf4Pp1cYCmLvjkxyDiEBD/1 -o json")]
+    History {
+        /// Workflow id
+        id: String,
+        /// Only what came after this event
+        #[arg(long, value_name = "EVENT")]
+        after: Option<u32>,
+        /// Most events to list
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        size: Option<u32>,
+    },
+    /// Send a signal
+    #[command(
+        after_help = "Example:\n  ambient executions signal session-supervise/2PzyKuGf4Pp1cYCmLvjkxyDiEBD/1 wake"
+    )]
+    Signal {
+        /// Workflow id
+        id: String,
+        /// Signal name
+        signal: String,
+        /// Input of the signal
+        #[arg(long, value_name = "JSON", value_parser = json, default_value = "null")]
+        input: Value,
+    },
+    /// Ask an execution to cancel itself
+    #[command(
+        after_help = "Example:\n  ambient executions cancel session-start/2PzyKuGf4Pp1cYCmLvjkxyDiEBD/1.1 --reason 'wrong repository'"
+    )]
+    Cancel {
+        /// Workflow id
+        id: String,
+        /// Why, for people
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+    /// End an execution at once, without its clean-up
+    #[command(
+        after_help = "Example:\n  ambient executions terminate session-start/2PzyKuGf4Pp1cYCmLvjkxyDiEBD/1.1 --reason 'stuck'"
+    )]
+    Terminate {
+        /// Workflow id
+        id: String,
+        /// Why, for people
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+}
+
+/// Which executions.
+#[derive(Debug, Clone, Args)]
+pub struct Filter {
+    /// Those of a session, by id or name
+    #[arg(long, value_name = "SESSION")]
+    session: Option<String>,
+    /// Workflow type, such as session-start
+    #[arg(long, value_name = "WORKFLOW")]
+    workflow: Option<String>,
+    /// PendingDispatch, Running, Completed, Failed, Canceled, Terminated, ContinuedAsNew or TimedOut
+    #[arg(long, value_name = "STATUS")]
+    status: Option<String>,
+    /// Of all projects, not only the chosen one
+    #[arg(short = 'A', long)]
+    all_projects: bool,
+    #[command(flatten)]
+    paging: input::Paging,
+}
+
+fn json(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))
+}
+
+pub(super) async fn run(command: ExecutionsCommand, connection: &Connection) -> Result<Exit, CliError> {
+    match command {
+        ExecutionsCommand::List(filter) => {
+            let answer = connection.client.get(&list_route(filter, connection).await?).await?;
+            connection.list(&answer, "executions", |e: &WorkflowExecution| &e.id, table)
+        }
+        ExecutionsCommand::Get { id } => {
+            let answer = connection.client.get(&Route::new(["workflow_executions", &id])).await?;
+            connection.object(&answer, |e: &WorkflowExecution| &e.id, details)
+        }
+        ExecutionsCommand::History { id, after, size } => {
+            let route = Route::new(["workflow_executions", &id, "history"]).query("after", after).query("size", size);
+            history(&route, connection).await
+        }
+        ExecutionsCommand::Signal { id, signal, input } => {
+            act(connection, &id, "signal", &SignalRequest { signal, input }).await
+        }
+        ExecutionsCommand::Cancel { id, reason } => act(connection, &id, "cancel", &EndRequest { reason }).await,
+        ExecutionsCommand::Terminate { id, reason } => act(connection, &id, "terminate", &EndRequest { reason }).await,
+    }
+}
+
+async fn list_route(filter: Filter, connection: &Connection) -> Result<Route, CliError> {
+    let (session, project) = match filter.session {
+        Some(session) => (Some(connection.session_id(&session).await?), None),
+        None if filter.all_projects => (None, None),
+        None => (None, connection.chosen_project()),
+    };
+    let route = Route::new(["workflow_executions"])
+        .query("session_id", session)
+        .query("project_id", project)
+        .query("workflow", filter.workflow)
+        .query("status", filter.status);
+    Ok(filter.paging.of(route))
+}
+
+async fn history(route: &Route, connection: &Connection) -> Result<Exit, CliError> {
+    let answer = connection.client.get(route).await?;
+    if connection.format == OutputFormat::Name {
+        return Err(CliError::Usage("-o name: events of a history have no names; use -o table or json".to_owned()));
+    }
+    connection.list(&answer, "events", |e: &HistoryEvent| &e.event_type, history_table)
+}
+
+async fn act(connection: &Connection, id: &str, verb: &str, body: &impl serde::Serialize) -> Result<Exit, CliError> {
+    let answer = connection.client.post(&Route::new(["workflow_executions", id, verb]), body).await?;
+    if connection.format == OutputFormat::Json && !answer.text().is_empty() {
+        connection.console.json(answer.text())?;
+    }
+    connection.console.note(&format!("{verb} accepted"));
+    Ok(Exit::Success)
+}
+
+fn ran(e: &WorkflowExecution, now: DateTime<Utc>) -> String {
+    e.started_at.map(|start| duration::span(e.closed_at.unwrap_or(now) - start)).unwrap_or_default()
+}
+
+fn table(executions: &[WorkflowExecution]) -> Table {
+    let now = Utc::now();
+    let mut table = Table::new(["ID", "WORKFLOW", "STATUS", "AGE", "RAN", "EVENTS"]);
+    for e in executions {
+        let age = e.started_at.map(|start| duration::age(start, now)).unwrap_or_default();
+        let events = e.history_length.to_string();
+        table.row([e.id.clone(), e.workflow.clone(), e.status.clone(), age, ran(e, now), events]);
+    }
+    table
+}
+
+fn details(e: &WorkflowExecution) -> String {
+    let time =
+        |t: Option<DateTime<Utc>>| t.map_or_else(|| "-".to_owned(), |t| t.to_rfc3339_opts(SecondsFormat::Millis, true));
+    let text = format!(
+        "Execution:  {}\nWorkflow:   {}\nStatus:     {}\nRun id:     {}\nStarted:    {}\nClosed:     {}\nRan:        {}\nEvents:     {}\n",
+        e.id,
+        e.workflow,
+        e.status,
+        if e.run_id.is_empty() { "-" } else { &e.run_id },
+        time(e.started_at),
+        time(e.closed_at),
+        ran(e, Utc::now()),
+        e.history_length,
+    );
+    let mut text = escape::text(&text).into_owned();
+    if !e.pending_activities.is_empty() {
+        let mut table = Table::new(["ACTIVITY", "STATE", "ATTEMPT", "NEXT TRY", "LAST FAILURE"]);
+        for a in &e.pending_activities {
+            let failure = a.last_failure.clone().unwrap_or_default();
+            table.row([a.activity.clone(), a.state.clone(), a.attempt.to_string(), time(a.next_retry_at), failure]);
+        }
+        text += &table.render("");
+    }
+    text
+}
+
+fn history_table(events: &[HistoryEvent]) -> Table {
+    let mut table = Table::new(["EVENT", "TIME", "TYPE", "WHAT"]);
+    for e in events {
+        let time = e.at.map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true)).unwrap_or_default();
+        table.row([e.event_id.to_string(), time, e.event_type.clone(), cut(&subject(&e.attributes), 80)]);
+    }
+    table
+}
+
+/// What an event is about: the name its attributes hold, wherever Temporal's JSON has it, else nothing.
+fn subject(attributes: &Value) -> String {
+    let named = |field: &str| {
+        let value = &attributes[field];
+        value.as_str().or_else(|| value["name"].as_str()).map(str::to_owned)
+    };
+    let names = ["activityType", "workflowType", "signalName", "timerId", "reason", "identity"];
+    let failure = attributes["failure"]["message"].as_str().map(|message| format!("failure: {message}"));
+    failure.or_else(|| names.into_iter().find_map(named)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_history_says_what_each_event_is_about() {
+        let event = |(event_id, (event_type, attributes)): (i64, (&str, Value))| HistoryEvent {
+            event_id,
+            event_type: event_type.to_owned(),
+            at: DateTime::from_timestamp_millis(event_id * 1_500),
+            attributes,
+        };
+        let told = [
+            ("WorkflowExecutionStarted", json!({"workflowType": {"name": "session-stop"}})),
+            ("WorkflowTaskScheduled", json!({"taskQueue": {"name": "ambient"}})),
+            ("ActivityTaskScheduled", json!({"activityType": {"name": "raise_fence"}})),
+            ("ActivityTaskFailed", json!({"failure": {"message": "disk\u{1b} full"}})),
+            ("WorkflowExecutionSignaled", json!({"signalName": "wake"})),
+        ];
+        let events: Vec<_> = (1..).zip(told).map(event).collect();
+        insta::assert_snapshot!(history_table(&events).render(""), @r"
+        EVENT   TIME                       TYPE                        WHAT
+        1       1970-01-01T00:00:01.500Z   WorkflowExecutionStarted    session-stop
+        2       1970-01-01T00:00:03.000Z   WorkflowTaskScheduled       -
+        3       1970-01-01T00:00:04.500Z   ActivityTaskScheduled       raise_fence
+        4       1970-01-01T00:00:06.000Z   ActivityTaskFailed          failure: disk\u{1b} full
+        5       1970-01-01T00:00:07.500Z   WorkflowExecutionSignaled   wake
+        ");
+    }
+
+    #[test]
+    fn an_execution_shows_what_it_waits_for() {
+        let execution = WorkflowExecution {
+            kind: "WorkflowExecution".to_owned(),
+            id: "session-start/2abc/1.1".to_owned(),
+            href: String::new(),
+            run_id: String::new(),
+            workflow: "session-start".to_owned(),
+            status: "Running".to_owned(),
+            started_at: DateTime::from_timestamp(0, 0),
+            closed_at: DateTime::from_timestamp(75, 0),
+            history_length: 12,
+            pending_activities: vec![ambient_wire::execution::PendingActivity {
+                activity: "launch".to_owned(),
+                state: "Scheduled".to_owned(),
+                attempt: 3,
+                last_failure: Some("no space left".to_owned()),
+                next_retry_at: DateTime::from_timestamp(80, 0),
+            }],
+        };
+        insta::assert_snapshot!(details(&execution), @"
+        Execution:  session-start/2abc/1.1
+        Workflow:   session-start
+        Status:     Running
+        Run id:     -
+        Started:    1970-01-01T00:00:00.000Z
+        Closed:     1970-01-01T00:01:15.000Z
+        Ran:        1 min 15 s
+        Events:     12
+        ACTIVITY   STATE       ATTEMPT   NEXT TRY                   LAST FAILURE
+        launch     Scheduled   3         1970-01-01T00:01:20.000Z   no space left
+        ");
+    }
+}

@@ -1,0 +1,113 @@
+//! What users hand over: texts from arguments, files and standard input, labels, pages.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+
+use crate::{client::route::Route, error::CliError};
+
+/// Largest text the API takes, bytes.
+const MAX_TEXT: u64 = 1 << 20;
+
+/// A text, given directly or in a file.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Text {
+    /// The text itself
+    #[arg(long = "prompt", value_name = "TEXT", conflicts_with = "file")]
+    pub(crate) prompt: Option<String>,
+    /// File that holds the text; - is standard input
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+impl Text {
+    /// The text, when one was given.
+    pub(crate) fn read(&self) -> Result<Option<String>, CliError> {
+        text("--prompt", self.prompt.as_deref(), self.file.as_deref())
+    }
+}
+
+/// A text given as `argument`, or in a file.
+pub(crate) fn text(argument: &str, given: Option<&str>, file: Option<&Path>) -> Result<Option<String>, CliError> {
+    let (source, text) = match (given, file) {
+        (Some(text), _) => (argument, text.to_owned()),
+        (None, Some(file)) => ("--file", read(file)?),
+        (None, None) => return Ok(None),
+    };
+    if text.trim().is_empty() {
+        return Err(CliError::Usage(format!("{source}: is empty")));
+    }
+    if text.contains('\0') {
+        return Err(CliError::Usage(format!("{source}: holds a NUL")));
+    }
+    Ok(Some(text))
+}
+
+fn read(path: &Path) -> Result<String, CliError> {
+    let wrong = |problem: String| CliError::Usage(format!("--file: {}: {problem}", path.display()));
+    let source: Box<dyn Read> = if path.as_os_str() == "-" {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(path).map_err(|error| wrong(error.to_string()))?)
+    };
+    let mut bytes = Vec::new();
+    source.take(MAX_TEXT + 1).read_to_end(&mut bytes).map_err(|error| wrong(error.to_string()))?;
+    if bytes.len() as u64 > MAX_TEXT {
+        return Err(wrong("has more than 1 MiB".to_owned()));
+    }
+    String::from_utf8(bytes).map_err(|error| wrong(format!("is not UTF-8 (byte {})", error.utf8_error().valid_up_to())))
+}
+
+/// `key=value` of a label.
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
+    if key.is_empty() {
+        return Err("must be KEY=VALUE".to_owned());
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Which part of a list.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Paging {
+    /// Page, from 1
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) page: Option<u32>,
+    /// Most items of a page
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(0..=65_500))]
+    pub(crate) size: Option<u32>,
+}
+
+impl Paging {
+    pub(crate) fn of(&self, route: Route) -> Route {
+        route.query("page", self.page).query("size", self.size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_cannot_be_sent_is_refused_with_its_flag() {
+        let directory = tempfile::tempdir().unwrap();
+        let wrong = |content: &[u8]| {
+            let file = directory.path().join("task.md");
+            std::fs::write(&file, content).unwrap();
+            let error = Text { prompt: None, file: Some(file) }.read().unwrap_err().to_string();
+            error.replace(directory.path().to_str().unwrap(), "")
+        };
+        insta::assert_snapshot!(wrong(b" \n"), @"--file: is empty");
+        insta::assert_snapshot!(wrong(b"ab\xff"), @"--file: /task.md: is not UTF-8 (byte 2)");
+        insta::assert_snapshot!(wrong(b"a\0b"), @"--file: holds a NUL");
+        insta::assert_snapshot!(wrong(&vec![b'a'; (1 << 20) + 1]), @"--file: /task.md: has more than 1 MiB");
+        let absent = Text { prompt: None, file: Some("no-such-file".into()) }.read().unwrap_err();
+        insta::assert_snapshot!(absent, @"--file: no-such-file: No such file or directory (os error 2)");
+        assert_eq!(absent.exit(), crate::Exit::Usage);
+        assert_eq!(Text::default().read().unwrap(), None);
+    }
+}

@@ -1,0 +1,183 @@
+//! The commands, one file each.
+
+mod context;
+mod executions;
+mod input;
+mod operations;
+mod project;
+mod replay;
+mod run;
+mod session;
+
+use std::sync::Arc;
+
+use ambient_wire::api::List;
+use clap::Subcommand;
+use serde::de::DeserializeOwned;
+
+use crate::{
+    Globals, OutputFormat,
+    client::{Client, answer::Answer},
+    config::{Environment, Target},
+    error::CliError,
+    exit::Exit,
+    output::{Console, table::Table},
+};
+
+/// Commands that speak to a server, and the choice of the server.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Run a task in a new session, follow it and end with its result
+    Run(Box<run::RunArguments>),
+    /// Create, start, stop, follow and look into sessions
+    #[command(subcommand, visible_alias = "sessions")]
+    Session(session::SessionCommand),
+    /// Create, list and delete projects
+    #[command(subcommand, visible_alias = "projects")]
+    Project(project::ProjectCommand),
+    /// Look at accepted commands and facts
+    #[command(subcommand, visible_alias = "operation")]
+    Operations(operations::OperationsCommand),
+    /// Look at and act on workflow executions
+    #[command(subcommand, visible_alias = "execution")]
+    Executions(executions::ExecutionsCommand),
+    /// Prove stored state by its operations
+    #[command(subcommand)]
+    Replay(replay::ReplayCommand),
+    /// Choose which server, token and project to use
+    #[command(subcommand, visible_alias = "contexts")]
+    Context(context::ContextCommand),
+}
+
+/// What every command is given.
+pub(crate) struct Invocation {
+    pub(crate) globals: Globals,
+    pub(crate) environment: Environment,
+    pub(crate) console: Arc<Console>,
+}
+
+/// A server and the project to work in.
+pub(crate) struct Connection {
+    pub(crate) client: Client,
+    project: Option<String>,
+    format: OutputFormat,
+    console: Arc<Console>,
+}
+
+pub(crate) async fn run(command: Command, globals: Globals) -> Exit {
+    let environment = Environment::of_process();
+    let console = Arc::new(Console::of_process(!globals.no_color && !environment.no_color, globals.quiet));
+    let invocation = Invocation { globals, environment, console };
+    end(&invocation.console.clone(), execute(command, invocation).await)
+}
+
+/// Tells an error and gives the code.
+pub(crate) fn end(console: &Console, result: Result<Exit, CliError>) -> Exit {
+    match result {
+        Ok(exit) => exit,
+        Err(CliError::BrokenPipe) => Exit::BrokenPipe,
+        Err(error) => {
+            console.error(&error.report());
+            error.exit()
+        }
+    }
+}
+
+pub(crate) async fn execute(command: Command, invocation: Invocation) -> Result<Exit, CliError> {
+    let Command::Context(command) = command else {
+        let connection = Connection::new(&invocation)?;
+        return match command {
+            Command::Run(arguments) => run::run(*arguments, &connection).await,
+            Command::Session(command) => session::run(command, &connection).await,
+            Command::Project(command) => project::run(command, &connection).await,
+            Command::Operations(command) => operations::run(command, &connection).await,
+            Command::Executions(command) => executions::run(command, &connection).await,
+            Command::Replay(command) => replay::run(command, &connection).await,
+            Command::Context(_) => Ok(Exit::Success),
+        };
+    };
+    context::run(command, &invocation)
+}
+
+impl Connection {
+    fn new(invocation: &Invocation) -> Result<Self, CliError> {
+        let target = Target::resolve(&invocation.globals, &invocation.environment)?;
+        let console = invocation.console.clone();
+        let client = Client::new(&target, console.clone())?;
+        Ok(Self { client, project: target.project, format: invocation.globals.output, console })
+    }
+
+    /// The project to work in.
+    pub(crate) fn project(&self) -> Result<&str, CliError> {
+        let none = "no project: use --project, AMBIENT_PROJECT or a context that has one";
+        self.project.as_deref().ok_or_else(|| CliError::Usage(none.to_owned()))
+    }
+
+    /// The project to work in, if there is one.
+    pub(crate) fn chosen_project(&self) -> Option<&str> {
+        self.project.as_deref()
+    }
+
+    /// Prints one object: as it came, its id, or as `show` renders it.
+    pub(crate) fn object<T: DeserializeOwned>(
+        &self,
+        answer: &Answer,
+        id: impl Fn(&T) -> &str,
+        show: impl Fn(&T) -> String,
+    ) -> Result<Exit, CliError> {
+        match self.format {
+            OutputFormat::Json => self.console.json(answer.text())?,
+            OutputFormat::Name => self.console.data(&names(std::iter::once(id(&answer.decode()?))))?,
+            OutputFormat::Table => self.console.data(&show(&answer.decode()?))?,
+        }
+        Ok(Exit::Success)
+    }
+
+    /// Prints a list: as it came, its ids, or as a table. `none` says what there is none of.
+    pub(crate) fn list<T: DeserializeOwned>(
+        &self,
+        answer: &Answer,
+        none: &str,
+        id: impl Fn(&T) -> &str,
+        table: impl Fn(&[T]) -> Table,
+    ) -> Result<Exit, CliError> {
+        let list: List<T> = answer.decode()?;
+        match self.format {
+            OutputFormat::Json => self.console.json(answer.text())?,
+            OutputFormat::Name => self.console.data(&names(list.items.iter().map(id)))?,
+            OutputFormat::Table => {
+                let table = table(&list.items);
+                if !table.is_empty() {
+                    self.console.data(&table.render(""))?;
+                }
+            }
+        }
+        self.say_how_many(&list, none);
+        Ok(Exit::Success)
+    }
+
+    fn say_how_many<T>(&self, list: &List<T>, none: &str) {
+        let shown = i64::try_from(list.items.len()).unwrap_or(i64::MAX);
+        let seen = (list.page.max(1) - 1).saturating_mul(list.size).saturating_add(shown);
+        match &list.next {
+            _ if list.items.is_empty() => self.console.note(&format!("no {none}")),
+            Some(next) => self.console.note(&format!("there are more: --after {}", crate::output::escape::line(next))),
+            None if list.total > seen => {
+                self.console.note(&format!("{shown} of {}; more with --page {} or --size", list.total, list.page + 1));
+            }
+            None => {}
+        }
+    }
+}
+
+/// Whether it has the form of an id (KSUID).
+pub(crate) fn is_id(text: &str) -> bool {
+    text.len() == 27 && text.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
+fn names<'a>(ids: impl Iterator<Item = &'a str>) -> String {
+    ids.map(|id| crate::output::escape::line(id).into_owned() + "\n").collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! `ambient project`.
+
+use std::path::PathBuf;
+
+use ambient_wire::project::{Project, ProjectCreate};
+use chrono::Utc;
+use clap::Subcommand;
+
+use super::{Connection, input};
+use crate::{
+    client::route::Route,
+    error::CliError,
+    exit::Exit,
+    output::{duration, escape, table::Table},
+};
+
+/// Commands of projects.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ProjectCommand {
+    /// Create a project
+    #[command(after_help = "Example:\n  ambient project create demo --display-name 'The demo'")]
+    Create {
+        /// Unique name: small letters, digits and dashes, 2-63 characters
+        name: String,
+        /// Name for people
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        display_name: String,
+        /// What it is for
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        description: String,
+        /// File with what is said before every session's prompt; - is standard input
+        #[arg(short = 'f', long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// For selection; may be repeated
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = input::label)]
+        labels: Vec<(String, String)>,
+    },
+    /// List projects
+    #[command(visible_alias = "ls", after_help = "Example:\n  ambient project list -o name")]
+    List {
+        #[command(flatten)]
+        paging: input::Paging,
+        /// Column, with ' desc' behind it for descending order
+        #[arg(long, value_name = "ORDER")]
+        order_by: Option<String>,
+    },
+    /// Show a project
+    #[command(after_help = "Example:\n  ambient project get local -o json")]
+    Get {
+        /// Id or name
+        project: String,
+    },
+    /// Delete a project with all its sessions
+    #[command(after_help = "Example:\n  ambient project delete demo")]
+    Delete {
+        /// Id or name
+        project: String,
+    },
+}
+
+pub(super) async fn run(command: ProjectCommand, connection: &Connection) -> Result<Exit, CliError> {
+    match command {
+        ProjectCommand::Create { name, display_name, description, file, labels } => {
+            let prompt = input::text("--file", None, file.as_deref())?.unwrap_or_default();
+            let labels = labels.into_iter().collect();
+            let create = ProjectCreate { name, display_name, description, prompt, labels, ..ProjectCreate::default() };
+            let answer = connection.client.post(&Route::new(["projects"]), &create).await?;
+            connection.object(&answer, |p: &Project| &p.id, |p| table(std::slice::from_ref(p)).render(""))
+        }
+        ProjectCommand::List { paging, order_by } => {
+            let route = paging.of(Route::new(["projects"])).query("order_by", order_by);
+            let answer = connection.client.get(&route).await?;
+            connection.list(&answer, "projects", |p: &Project| &p.id, table)
+        }
+        ProjectCommand::Get { project } => {
+            let answer = connection.client.get(&Route::new(["projects", &project])).await?;
+            connection.object(&answer, |p: &Project| &p.id, details)
+        }
+        ProjectCommand::Delete { project } => {
+            connection.client.delete(&Route::new(["projects", &project])).await?;
+            connection.console.note(&format!("project {project} is being deleted, with its sessions"));
+            Ok(Exit::Success)
+        }
+    }
+}
+
+fn table(projects: &[Project]) -> Table {
+    let now = Utc::now();
+    let mut table = Table::new(["ID", "NAME", "STATUS", "AGE", "DESCRIPTION"]);
+    for p in projects {
+        let about = if p.description.is_empty() { &p.display_name } else { &p.description };
+        let age = duration::age(p.created_at, now);
+        table.row([p.id.clone(), p.name.clone(), p.status.clone(), age, crate::output::table::cut(about, 60)]);
+    }
+    table
+}
+
+fn details(p: &Project) -> String {
+    let mut text = format!(
+        "Project:      {} ({})\nStatus:       {}{}\nCreated:      {}\nVersion:      {}\n",
+        p.name,
+        p.id,
+        p.status,
+        if p.provisioned { "" } else { ", not provisioned yet" },
+        p.created_at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+        p.version,
+    );
+    let described = [("Display name", &p.display_name), ("Description", &p.description), ("Prompt", &p.prompt)];
+    for (name, value) in described.into_iter().filter(|(_, value)| !value.is_empty()) {
+        text += &format!("{:<14}{}\n", format!("{name}:"), value.trim_end().replace('\n', "\n              "));
+    }
+    for (key, value) in &p.labels {
+        text += &format!("Label:        {key}={value}\n");
+    }
+    if let Some(model) = &p.settings.llm_model {
+        text += &format!("Model:        {model}\n");
+    }
+    if let Some(seconds) = p.settings.inactivity_timeout {
+        text += &format!("Inactivity:   {seconds} s\n");
+    }
+    escape::text(&text).into_owned()
+}

@@ -1,0 +1,78 @@
+//! What a run's live events say about its course.
+
+use ambient_wire::{live::Event, runner::custom};
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+use crate::commands::session::is_terminal;
+
+/// A phase that was entered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PhaseEntry {
+    pub(super) phase: String,
+    pub(super) reason: String,
+    pub(super) message: String,
+    pub(super) exit_code: Option<i64>,
+    pub(super) at: DateTime<Utc>,
+}
+
+/// A snapshot of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Snapshot {
+    pub(super) repo: String,
+    pub(super) commit: String,
+}
+
+/// The course of a run.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    pub(super) phases: Vec<PhaseEntry>,
+    /// Newest of each repository.
+    pub(super) snapshots: Vec<Snapshot>,
+    /// Whether the last turn went well.
+    pub(super) turn_went_well: bool,
+    pub(super) deleted: bool,
+}
+
+impl Record {
+    pub(super) fn take(&mut self, event: &Event) {
+        match event.event_type.as_str() {
+            "session.phase" => self.phases.push(PhaseEntry {
+                phase: text(&event.data, "phase"),
+                reason: text(&event.data, "reason"),
+                message: text(&event.data, "message"),
+                exit_code: event.data["exit_code"].as_i64(),
+                at: event.at,
+            }),
+            "session.deleted" => self.deleted = true,
+            "CUSTOM" => self.custom(event.data["name"].as_str().unwrap_or_default(), &event.data["value"]),
+            _ => {}
+        }
+    }
+
+    fn custom(&mut self, name: &str, value: &Value) {
+        match name {
+            custom::TURN_ENDED => self.turn_went_well = value["outcome"] == "finished",
+            custom::SNAPSHOT => {
+                let snapshot = Snapshot { repo: text(value, "repo"), commit: text(value, "commit") };
+                self.snapshots.retain(|known| known.repo != snapshot.repo);
+                self.snapshots.push(snapshot);
+            }
+            _ => {}
+        }
+    }
+
+    /// The present phase.
+    pub(super) fn last(&self) -> Option<&PhaseEntry> {
+        self.phases.last()
+    }
+
+    /// Whether the run is over and nothing of it is left.
+    pub(super) fn is_over(&self) -> bool {
+        self.deleted || self.last().is_some_and(|entry| is_terminal(&entry.phase))
+    }
+}
+
+fn text(value: &Value, field: &str) -> String {
+    value[field].as_str().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,66 @@
+//! The result of a run in a few lines. Each part is a function of its own and is left out when nothing is known.
+
+use ambient_wire::session::Session;
+use chrono::TimeDelta;
+
+use super::record::Record;
+use crate::output::{Style, duration, escape};
+
+/// Lines with their styles; escaped.
+pub(super) fn lines(session: &Session, record: &Record) -> Vec<(Style, String)> {
+    let mut lines = vec![outcome(session, record)];
+    lines.extend(timeline(record).into_iter().map(|line| (Style::Dim, line)));
+    lines.extend(snapshots(record).into_iter().map(|line| (Style::Dim, line)));
+    lines.extend(pushes(session, record).into_iter().map(|line| (Style::Plain, line)));
+    lines.into_iter().map(|(style, line)| (style, escape::line(&line).into_owned())).collect()
+}
+
+fn outcome(session: &Session, record: &Record) -> (Style, String) {
+    let what = format!("Session {} ({})", session.name, session.id);
+    let (Some(first), Some(end)) = (record.phases.first(), record.last()) else {
+        return (Style::Bold, format!("{what}: deleted"));
+    };
+    let mut line = format!("{what}: {} in {}", end.phase, duration::span(end.at - first.at));
+    if end.reason != end.phase {
+        line += &format!(", {}", end.reason);
+    }
+    if !end.message.is_empty() {
+        line += &format!(": {}", end.message);
+    }
+    if let Some(code) = end.exit_code {
+        line += &format!(" (exit code {code})");
+    }
+    if record.deleted {
+        line += ", and deleted";
+    }
+    let style = match end.phase.as_str() {
+        "Completed" => Style::Green,
+        "Failed" => Style::Red,
+        _ => Style::Bold,
+    };
+    (style, line)
+}
+
+/// Each phase and how long it lasted.
+fn timeline(record: &Record) -> Vec<String> {
+    let ends = record.phases.iter().skip(1).map(|next| Some(next.at)).chain([None]);
+    let line = |(entry, end): (&super::record::PhaseEntry, Option<chrono::DateTime<chrono::Utc>>)| {
+        let lasted: Option<TimeDelta> = end.map(|end| end - entry.at);
+        let lasted = lasted.map(duration::span).unwrap_or_default();
+        let reason = if entry.reason == entry.phase { "" } else { entry.reason.as_str() };
+        format!("  {:<10} {lasted:>10}  {reason}", entry.phase).trim_end().to_owned()
+    };
+    record.phases.iter().zip(ends).map(line).collect()
+}
+
+fn snapshots(record: &Record) -> Vec<String> {
+    let short = |commit: &str| commit.chars().take(12).collect::<String>();
+    record.snapshots.iter().map(|s| format!("  snapshot of {}: {}", s.repo, short(&s.commit))).collect()
+}
+
+/// A turn that went well has pushed: a failed push fails it.
+fn pushes(session: &Session, record: &Record) -> Vec<String> {
+    let repos = session.repos.iter().filter(|_| record.turn_went_well);
+    let pushed = repos.filter_map(|repo| Some((repo, repo.push_to.as_ref()?)));
+    pushed.map(|(repo, branch)| format!("  pushed to branch {branch} of {}", repo.url)).collect()
+}

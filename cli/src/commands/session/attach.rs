@@ -1,0 +1,109 @@
+//! `ambient session attach`.
+
+use std::{io::BufRead, time::Duration};
+
+use ambient_wire::session::{MessageCreate, Session};
+use clap::Args;
+use tokio::sync::mpsc;
+
+use super::{is_terminal, send, show};
+use crate::{
+    commands::Connection,
+    error::CliError,
+    exit::Exit,
+    follow::{self, Follower, Step, render::Renderer},
+};
+
+/// How long a lost connection is resumed.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Reconnect {
+    /// Seconds to try to resume a lost connection
+    #[arg(long = "reconnect", value_name = "SECONDS", default_value_t = follow::PATIENCE.as_secs())]
+    seconds: u64,
+}
+
+impl Reconnect {
+    pub(crate) fn patience(self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+}
+
+/// Flags of `session attach`.
+#[derive(Debug, Clone, Args)]
+pub struct Attach {
+    /// Id or name
+    session: String,
+    /// Show also what happened after this seq
+    #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(i64).range(0..))]
+    after_seq: Option<i64>,
+    #[command(flatten)]
+    reconnect: Reconnect,
+}
+
+pub(super) async fn attach(arguments: Attach, connection: &Connection) -> Result<Exit, CliError> {
+    let id = connection.session_id(&arguments.session).await?;
+    let session = connection.session(&id).await?;
+    say_where(connection, &session);
+    let patience = arguments.reconnect.patience();
+    let client = connection.client.with_patience(patience);
+    let after = arguments.after_seq.or(session.last_seq).unwrap_or_default();
+    let mut follower = Follower::new(&client, &id, Some(after), patience);
+    let mut renderer = Renderer::new(connection.console.clone(), connection.format);
+    let mut lines = lines();
+    loop {
+        tokio::select! {
+            step = follower.next() => match step? {
+                Step::Event(event) => {
+                    renderer.event(&event)?;
+                    if event.event_type == "session.phase" && event.data["phase"].as_str().is_some_and(is_terminal) {
+                        return Ok(Exit::Success);
+                    }
+                }
+                Step::Ended(reason) => {
+                    connection.console.note(&format!("the session's channel has ended: {}", crate::output::escape::line(&reason)));
+                    return Ok(Exit::Success);
+                }
+            },
+            line = lines.recv() => match line {
+                Some(line) if line.trim().is_empty() => {}
+                Some(text) => {
+                    let message = MessageCreate { text, start: false };
+                    // A refused message is no reason to stop following.
+                    if let Err(error) = send::post(&client, &id, &message).await {
+                        connection.console.error(&error.report());
+                    }
+                }
+                None => {
+                    connection.console.note("detached; the session goes on");
+                    return Ok(Exit::Success);
+                }
+            },
+        }
+    }
+}
+
+fn say_where(connection: &Connection, session: &Session) {
+    let phase = show::phase(session);
+    let name = crate::output::escape::line(&session.name).into_owned();
+    let advice = match phase {
+        "Pending" | "Creating" | "Running" | "Stopping" => "each line is a message, Ctrl-D detaches".to_owned(),
+        _ => format!("start it with 'ambient session start {}'", session.id),
+    };
+    connection.console.note(&format!("session {name} is {phase}; {advice}"));
+}
+
+/// Lines of standard input. Read by a thread of its own, because a read of a terminal cannot be given up: the thread must
+/// not keep the process from ending.
+fn lines() -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel(16);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            // What is not text cannot be a message, and nobody is there to tell once the receiver has gone.
+            let Ok(line) = line else { return };
+            if sender.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}

@@ -1,0 +1,110 @@
+//! `ambient session files`.
+
+use ambient_wire::runner::{Entry, Listing};
+use chrono::SecondsFormat;
+use clap::Args;
+use futures::StreamExt;
+
+use crate::{
+    OutputFormat, client::innermost, client::route::Route, commands::Connection, error::CliError, exit::Exit,
+    output::escape, output::table::Table,
+};
+
+/// Flags of `session files`.
+#[derive(Debug, Clone, Args)]
+pub struct Files {
+    /// Id or name
+    session: String,
+    /// Folder or file, relative to the workspace
+    #[arg(default_value = "")]
+    path: String,
+    /// Print the file's bytes
+    #[arg(long, requires = "path")]
+    cat: bool,
+}
+
+pub(super) async fn files(arguments: Files, connection: &Connection) -> Result<Exit, CliError> {
+    let path = relative(&arguments.path)?;
+    if arguments.cat && path.is_empty() {
+        return Err(CliError::Usage("--cat: needs the PATH of a file".to_owned()));
+    }
+    let id = connection.session_id(&arguments.session).await?;
+    if arguments.cat { cat(&id, &path, connection).await } else { list(&id, &path, connection).await }
+}
+
+/// The path without what means nothing; one that could leave the workspace is refused here already.
+fn relative(path: &str) -> Result<String, CliError> {
+    if path.starts_with('/') {
+        return Err(CliError::Usage(format!("PATH: '{path}' must be relative to the workspace")));
+    }
+    let steps: Vec<_> = path.split('/').filter(|step| !matches!(*step, "" | ".")).collect();
+    if steps.contains(&"..") {
+        return Err(CliError::Usage(format!("PATH: '{path}' must not hold '..'")));
+    }
+    Ok(steps.join("/"))
+}
+
+async fn list(id: &str, path: &str, connection: &Connection) -> Result<Exit, CliError> {
+    let answer = connection.client.get(&Route::new(["sessions", id, "workspace"]).query("path", Some(path))).await?;
+    let listing: Listing = answer.decode()?;
+    let console = &connection.console;
+    match connection.format {
+        OutputFormat::Json => console.json(answer.text())?,
+        OutputFormat::Name => {
+            let full =
+                |entry: &Entry| if path.is_empty() { entry.name.clone() } else { format!("{path}/{}", entry.name) };
+            let lines: String = listing.entries.iter().map(|e| escape::line(&full(e)).into_owned() + "\n").collect();
+            console.data(&lines)?;
+        }
+        OutputFormat::Table if listing.entries.is_empty() => console.note("no files"),
+        OutputFormat::Table => console.data(&table(&listing).render(""))?,
+    }
+    if listing.truncated {
+        console.warn("there are more entries than are shown");
+    }
+    Ok(Exit::Success)
+}
+
+fn table(listing: &Listing) -> Table {
+    let mut table = Table::new(["MODIFIED", "SIZE", "NAME"]);
+    for entry in &listing.entries {
+        let (size, mark) = match entry.kind.as_str() {
+            "directory" => (String::new(), "/"),
+            "symlink" => (String::new(), "@"),
+            "file" => (entry.size.to_string(), ""),
+            _ => (String::new(), "?"),
+        };
+        let modified = entry.modified.to_rfc3339_opts(SecondsFormat::Secs, true);
+        table.row([modified, size, format!("{}{mark}", entry.name)]);
+    }
+    table
+}
+
+async fn cat(id: &str, path: &str, connection: &Connection) -> Result<Exit, CliError> {
+    let response = connection.client.stream(&Route::new(["sessions", id, "workspace"]).path(path)).await?;
+    let mut bytes = response.bytes_stream();
+    while let Some(chunk) = bytes.next().await {
+        // What was printed cannot be taken back, so nothing is repeated from here on.
+        let chunk = chunk.map_err(|error| CliError::Unreachable {
+            url: connection.client.server(),
+            cause: format!("{}; the file is incomplete", innermost(&error)),
+            sent: false,
+        })?;
+        connection.console.bytes(&chunk)?;
+    }
+    Ok(Exit::Success)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_stays_in_the_workspace() {
+        assert_eq!(relative("./a//b/").unwrap(), "a/b");
+        assert_eq!(relative("").unwrap(), "");
+        for bad in ["/etc/passwd", "..", "a/../../b"] {
+            assert!(relative(bad).unwrap_err().to_string().starts_with("PATH: "), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! `ambient session diff|push`.
+
+use ambient_wire::{
+    runner::{GitPush, GitPushed},
+    session::Session,
+};
+use clap::Args;
+
+use crate::{
+    OutputFormat,
+    client::route::Route,
+    commands::Connection,
+    error::CliError,
+    exit::Exit,
+    output::{Console, Style, escape},
+};
+
+/// Flags of `session diff`.
+#[derive(Debug, Clone, Args)]
+pub struct Diff {
+    /// Id or name
+    session: String,
+    /// Repository; the only one when absent
+    #[arg(long, value_name = "NAME")]
+    repo: Option<String>,
+}
+
+/// Flags of `session push`.
+#[derive(Debug, Clone, Args)]
+pub struct Push {
+    /// Id or name
+    session: String,
+    /// Branch of the origin; it is never forced
+    #[arg(long, value_name = "BRANCH")]
+    branch: String,
+    /// Repository; the only one when absent
+    #[arg(long, value_name = "NAME")]
+    repo: Option<String>,
+}
+
+pub(super) async fn print_diff(arguments: Diff, connection: &Connection) -> Result<Exit, CliError> {
+    if connection.format != OutputFormat::Table {
+        return Err(CliError::Usage("--output: a diff is text; it has no other form".to_owned()));
+    }
+    let id = connection.session_id(&arguments.session).await?;
+    // Files need not be UTF-8, so neither need this.
+    let route = Route::new(["sessions", &id, "git", "diff"]).query("repo", arguments.repo);
+    let diff = connection.client.get_bytes(&route).await?;
+    if diff.is_empty() {
+        connection.console.note("no changes");
+    }
+    write_diff(&connection.console, &diff)?;
+    Ok(Exit::Success)
+}
+
+pub(super) async fn push(arguments: Push, connection: &Connection) -> Result<Exit, CliError> {
+    let id = connection.session_id(&arguments.session).await?;
+    let repo = repository(&connection.session(&id).await?, arguments.repo.as_deref())?;
+    let body = GitPush { repo, branch: arguments.branch };
+    let answer = connection.client.post(&Route::new(["sessions", &id, "git", "push"]), &body).await?;
+    let pushed = |p: &GitPushed| format!("{} is at {}\n", escape::line(&p.branch), escape::line(&p.commit));
+    connection.object(&answer, |p: &GitPushed| &p.commit, pushed)
+}
+
+/// The repository that is meant.
+fn repository(session: &Session, wanted: Option<&str>) -> Result<String, CliError> {
+    let names: Vec<_> = session.reconciled_repos.iter().map(|repo| repo.name.as_str()).collect();
+    match (wanted, names.as_slice()) {
+        (Some(wanted), _) => Ok(wanted.to_owned()),
+        (None, [only]) => Ok((*only).to_owned()),
+        (None, []) => Err(CliError::refused(Exit::NotFound, "the session has no repository (yet)")),
+        (None, several) => Err(CliError::Usage(format!("--repo: is needed, there are {}", several.join(", ")))),
+    }
+}
+
+/// A diff as it is for programs; harmless and coloured for people.
+fn write_diff(console: &Console, diff: &[u8]) -> Result<(), CliError> {
+    if !console.out_is_terminal() {
+        return Ok(console.bytes(diff)?);
+    }
+    for line in String::from_utf8_lossy(diff).split_inclusive('\n') {
+        let style = match line.as_bytes() {
+            [b'+', b'+', b'+', ..] | [b'-', b'-', b'-', ..] | [b'd', b'i', b'f', b'f', ..] => Style::Bold,
+            [b'+', ..] => Style::Green,
+            [b'-', ..] => Style::Red,
+            [b'@', ..] => Style::Cyan,
+            _ => Style::Plain,
+        };
+        console.styled(style, &escape::text(line))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::capture;
+
+    const DIFF: &[u8] = b"diff --git a/x b/x\nindex 1..2 100644\n--- a/x\n+++ b/x\n@@ -1,2 +1,3 @@\n same\n--- was a dash\n+one\n+\x1b[2Jtwo\xff\n";
+
+    #[test]
+    fn a_diff_is_exact_for_programs_and_harmless_for_people() {
+        let (terminal, out, _) = capture::console(true, true);
+        write_diff(&terminal, DIFF).unwrap();
+        assert!(out.text().contains("\u{1b}[32m+\\u{1b}[2Jtwo\u{fffd}\u{1b}[0m\n"));
+    }
+}

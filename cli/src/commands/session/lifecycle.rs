@@ -1,0 +1,142 @@
+//! `ambient session create|start|stop|delete`.
+
+use std::time::Duration;
+
+use ambient_wire::session::{Session, SessionStart, SessionStop};
+use clap::Args;
+use tokio::time::{Instant, sleep};
+
+use super::{is_terminal, show, spec::Spec};
+use crate::{
+    client::{answer::Answer, route::Route},
+    commands::{Connection, input::Text},
+    error::CliError,
+    exit::Exit,
+};
+
+const POLL: Duration = Duration::from_millis(300);
+
+/// Flags of `session create`.
+#[derive(Debug, Clone, Args)]
+pub struct Create {
+    #[command(flatten)]
+    spec: Spec,
+    #[command(flatten)]
+    prompt: Text,
+    /// Batch: ends when the prompt is done, takes no messages
+    #[arg(long)]
+    batch: bool,
+    /// Complete at the end of a turn also when interactive
+    #[arg(long)]
+    stop_on_run_finished: bool,
+    /// Start at once
+    #[arg(long)]
+    start: bool,
+}
+
+/// Flags of waiting.
+#[derive(Debug, Clone, Args)]
+struct Wait {
+    /// Wait until it is so
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait, seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, requires = "wait")]
+    wait_timeout: u64,
+}
+
+/// Flags of `session start`.
+#[derive(Debug, Clone, Args)]
+pub struct Start {
+    /// Id or name
+    session: String,
+    #[command(flatten)]
+    prompt: Text,
+    #[command(flatten)]
+    wait: Wait,
+}
+
+/// Flags of `session stop`.
+#[derive(Debug, Clone, Args)]
+pub struct Stop {
+    /// Id or name
+    session: String,
+    /// Administrators: do not wait for the proof that nothing is left
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    wait: Wait,
+}
+
+pub(super) async fn create(arguments: Create, connection: &Connection) -> Result<Exit, CliError> {
+    let prompt = arguments.prompt.read()?;
+    let mut create = arguments.spec.create(connection.project()?, prompt, &connection.console).await?;
+    create.interactive = arguments.batch.then_some(false);
+    create.stop_on_run_finished = arguments.stop_on_run_finished;
+    create.start = arguments.start;
+    let answer = connection.client.post(&Route::new(["sessions"]), &create).await?;
+    print(connection, &answer)
+}
+
+pub(super) async fn start(arguments: Start, connection: &Connection) -> Result<Exit, CliError> {
+    let start = SessionStart { prompt: arguments.prompt.read()? };
+    let id = connection.session_id(&arguments.session).await?;
+    let answer = connection.client.post(&Route::new(["sessions", &id, "start"]), &start).await?;
+    let answer = wait(connection, &arguments.wait, answer, |phase| phase == "Running" || is_terminal(phase)).await?;
+    let session: Session = answer.decode()?;
+    print(connection, &answer)?;
+    // A batch session may have done its work already.
+    let failed = arguments.wait.wait && session.phase.as_deref() == Some("Failed");
+    Ok(if failed { Exit::Failure } else { Exit::Success })
+}
+
+pub(super) async fn stop(arguments: Stop, connection: &Connection) -> Result<Exit, CliError> {
+    let id = connection.session_id(&arguments.session).await?;
+    let body = SessionStop { force: arguments.force };
+    let answer = connection.client.post(&Route::new(["sessions", &id, "stop"]), &body).await?;
+    let answer = wait(connection, &arguments.wait, answer, is_terminal).await?;
+    print(connection, &answer)
+}
+
+pub(super) async fn delete(session: &str, connection: &Connection) -> Result<Exit, CliError> {
+    let id = connection.session_id(session).await?;
+    connection.client.delete(&Route::new(["sessions", &id])).await?;
+    connection.console.note(&format!("session {id} is deleted"));
+    Ok(Exit::Success)
+}
+
+fn print(connection: &Connection, answer: &Answer) -> Result<Exit, CliError> {
+    connection.object(answer, |s: &Session| &s.id, |s| show::table(std::slice::from_ref(s)).render(""))
+}
+
+/// Asks until the phase is `wanted`, when waiting was asked for.
+async fn wait(
+    connection: &Connection,
+    wait: &Wait,
+    first: Answer,
+    wanted: fn(&str) -> bool,
+) -> Result<Answer, CliError> {
+    let limit = Duration::from_secs(wait.wait_timeout);
+    let client = connection.client.with_patience(limit);
+    let deadline = Instant::now() + limit;
+    let mut answer = first;
+    if !wait.wait {
+        return Ok(answer);
+    }
+    loop {
+        let session: Session = answer.decode()?;
+        let phase = show::phase(&session);
+        if wanted(phase) {
+            return Ok(answer);
+        }
+        if Instant::now() >= deadline {
+            let why = show::reason(&session);
+            return Err(CliError::Timeout(format!(
+                "session {} is {phase} ({why}) after {} s",
+                session.id, wait.wait_timeout
+            )));
+        }
+        sleep(POLL).await;
+        answer = client.get(&Route::new(["sessions", &session.id])).await?;
+    }
+}

@@ -1,0 +1,99 @@
+//! `ambient session logs`.
+
+use ambient_wire::{api::List, live::Event};
+use clap::Args;
+
+use super::{attach::Reconnect, is_terminal};
+use crate::{
+    OutputFormat,
+    client::route::Route,
+    commands::Connection,
+    error::CliError,
+    exit::Exit,
+    follow::{Follower, Step, render::Renderer},
+};
+
+const PAGE: u32 = 1_000;
+
+/// Flags of `session logs`.
+#[derive(Debug, Clone, Args)]
+pub struct Logs {
+    /// Id or name
+    session: String,
+    /// Go on with what happens, until the session's run is over
+    #[arg(long)]
+    follow: bool,
+    /// Only what came after this seq
+    #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(i64).range(0..))]
+    after_seq: Option<i64>,
+    #[command(flatten)]
+    reconnect: Reconnect,
+}
+
+pub(super) async fn logs(arguments: Logs, connection: &Connection) -> Result<Exit, CliError> {
+    if connection.format == OutputFormat::Name {
+        return Err(CliError::Usage("-o name: events have no names; use -o table or json".to_owned()));
+    }
+    let id = connection.session_id(&arguments.session).await?;
+    let session = connection.session(&id).await?;
+    let renderer = Renderer::new(connection.console.clone(), connection.format);
+    let is_over = session.phase.as_deref().is_none_or(is_terminal);
+    if arguments.follow && !is_over {
+        follow(&arguments, connection, &id, session.last_seq.unwrap_or_default(), renderer).await
+    } else {
+        read(arguments.after_seq, connection, &id, session.last_seq, renderer).await
+    }
+}
+
+/// All there is, page by page; a log that grows meanwhile is read to where it ended when the command began.
+async fn read(
+    after_seq: Option<i64>,
+    connection: &Connection,
+    id: &str,
+    last: Option<i64>,
+    mut renderer: Renderer,
+) -> Result<Exit, CliError> {
+    let mut cursor = after_seq;
+    loop {
+        let route = Route::new(["sessions", id, "events"]).query("after_seq", cursor).query("size", Some(PAGE));
+        let page: List<Event> = connection.client.get(&route).await?.decode()?;
+        for event in &page.items {
+            renderer.event(event)?;
+        }
+        let Some(end) = page.items.last().map(|event| event.seq) else {
+            if cursor == after_seq {
+                connection.console.note("no events");
+            }
+            return Ok(Exit::Success);
+        };
+        if page.next.is_none() || last.is_some_and(|last| end >= last) || cursor.is_some_and(|cursor| end <= cursor) {
+            return Ok(Exit::Success);
+        }
+        cursor = Some(end);
+    }
+}
+
+async fn follow(
+    arguments: &Logs,
+    connection: &Connection,
+    id: &str,
+    last: i64,
+    mut renderer: Renderer,
+) -> Result<Exit, CliError> {
+    let patience = arguments.reconnect.patience();
+    let client = connection.client.with_patience(patience);
+    let mut follower = Follower::new(&client, id, arguments.after_seq, patience);
+    loop {
+        match follower.next().await? {
+            Step::Event(event) => {
+                renderer.event(&event)?;
+                // The end of an earlier run is not the end.
+                let ended = event.seq > last && event.event_type == "session.phase";
+                if ended && event.data["phase"].as_str().is_some_and(is_terminal) {
+                    return Ok(Exit::Success);
+                }
+            }
+            Step::Ended(_) => return Ok(Exit::Success),
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! `ambient session repo`.
+
+use ambient_wire::session::{Repo, SessionRepo};
+use clap::Subcommand;
+
+use crate::{
+    OutputFormat, client::route::Route, commands::Connection, error::CliError, exit::Exit, local_repository,
+    output::table::Table,
+};
+
+/// Commands of a session's repositories.
+#[derive(Debug, Clone, Subcommand)]
+pub enum RepoCommand {
+    /// Add a repository; a running session clones it soon
+    #[command(after_help = "Example:\n  ambient session repo add fix https://example.org/team/docs.git --branch main")]
+    Add {
+        /// Id or name
+        session: String,
+        /// https:// or file:// URL, or a folder inside a repository
+        #[arg(value_name = "URL|FOLDER")]
+        url: String,
+        /// Folder in the workspace; the URL's last step when absent
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// Branch; the default branch when absent
+        #[arg(long, value_name = "BRANCH")]
+        branch: Option<String>,
+        /// Push the commits to this branch of the origin at the end of every turn that went well
+        #[arg(long = "push", value_name = "BRANCH")]
+        push_to: Option<String>,
+    },
+    /// Remove a repository from the session and its workspace
+    #[command(visible_alias = "rm", after_help = "Example:\n  ambient session repo remove fix docs")]
+    Remove {
+        /// Id or name
+        session: String,
+        /// Folder in the workspace
+        name: String,
+    },
+    /// List the repositories, wanted and there
+    #[command(visible_alias = "ls", after_help = "Example:\n  ambient session repo list fix")]
+    List {
+        /// Id or name
+        session: String,
+    },
+}
+
+pub(super) async fn run(command: RepoCommand, connection: &Connection) -> Result<Exit, CliError> {
+    let client = &connection.client;
+    match command {
+        RepoCommand::Add { session, url, name, branch, push_to } => {
+            let url = local_repository::resolve("URL", &url)?.url;
+            let id = connection.session_id(&session).await?;
+            let answer =
+                client.post(&Route::new(["sessions", &id, "repos"]), &Repo { name, url, branch, push_to }).await?;
+            if connection.format == OutputFormat::Json {
+                connection.console.json(answer.text())?;
+            }
+            connection.console.note("accepted");
+        }
+        RepoCommand::Remove { session, name } => {
+            let id = connection.session_id(&session).await?;
+            client.delete(&Route::new(["sessions", &id, "repos", &name])).await?;
+            connection.console.note("accepted");
+        }
+        RepoCommand::List { session } => return list(&session, connection).await,
+    }
+    Ok(Exit::Success)
+}
+
+async fn list(session: &str, connection: &Connection) -> Result<Exit, CliError> {
+    let id = connection.session_id(session).await?;
+    let answer = connection.client.get(&Route::new(["sessions", &id, "repos", "status"])).await?;
+    connection.list(&answer, "repositories", |repo: &SessionRepo| &repo.name, table)
+}
+
+fn table(repos: &[SessionRepo]) -> Table {
+    let mut table = Table::new(["NAME", "STATUS", "BRANCH", "HEAD", "URL"]);
+    for repo in repos {
+        let head = repo.head.as_deref().unwrap_or_default().chars().take(12).collect();
+        table.row([
+            repo.name.clone(),
+            repo.status.clone(),
+            repo.branch.clone().unwrap_or_default(),
+            head,
+            repo.url.clone(),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,43 @@
+//! `ambient session send`.
+
+use ambient_wire::session::{MessageAccepted, MessageCreate};
+use clap::Args;
+
+use crate::{
+    client::{Client, answer::Answer, route::Route},
+    commands::{Connection, input},
+    error::CliError,
+    exit::Exit,
+};
+
+/// Flags of `session send`.
+#[derive(Debug, Clone, Args)]
+pub struct Send {
+    /// Id or name
+    session: String,
+    /// The message
+    #[arg(value_name = "TEXT", conflicts_with = "file", required_unless_present = "file")]
+    text: Option<String>,
+    /// File that holds the message; - is standard input
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    file: Option<std::path::PathBuf>,
+    /// Start the session when it is not running
+    #[arg(long)]
+    start: bool,
+}
+
+pub(super) async fn send(arguments: Send, connection: &Connection) -> Result<Exit, CliError> {
+    let text = input::text("TEXT", arguments.text.as_deref(), arguments.file.as_deref())?.unwrap_or_default();
+    let id = connection.session_id(&arguments.session).await?;
+    let answer = post(&connection.client, &id, &MessageCreate { text, start: arguments.start }).await?;
+    let accepted = |m: &MessageAccepted| {
+        let seq = m.seq.map(|seq| format!(" as seq {seq}")).unwrap_or_default();
+        format!("{} accepted{seq}\n", crate::output::escape::line(&m.id))
+    };
+    connection.object(&answer, |m: &MessageAccepted| &m.id, accepted)
+}
+
+/// Sends a message; repeated tries are one message.
+pub(super) async fn post(client: &Client, id: &str, message: &MessageCreate) -> Result<Answer, CliError> {
+    client.post(&Route::new(["sessions", id, "messages"]), message).await
+}

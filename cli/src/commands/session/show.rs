@@ -1,0 +1,188 @@
+//! `ambient session list|get`, and how a session is shown anywhere.
+
+use ambient_wire::session::Session;
+use chrono::{DateTime, SecondsFormat, Utc};
+use clap::Args;
+
+use super::is_terminal;
+use crate::{
+    client::route::Route,
+    commands::{Connection, input::Paging},
+    error::CliError,
+    exit::Exit,
+    output::{
+        duration, escape,
+        table::{Table, cut},
+    },
+};
+
+/// Flags of `session list`.
+#[derive(Debug, Clone, Args)]
+pub struct ListArguments {
+    /// New, Pending, Creating, Running, Stopping, Stopped, Completed or Failed
+    #[arg(long, value_name = "PHASE")]
+    phase: Option<String>,
+    /// Exact name
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Of all projects, not only the chosen one
+    #[arg(short = 'A', long)]
+    all_projects: bool,
+    #[command(flatten)]
+    paging: Paging,
+    /// Column, with ' desc' behind it for descending order
+    #[arg(long, value_name = "ORDER")]
+    order_by: Option<String>,
+}
+
+/// Flags of `session get`.
+#[derive(Debug, Clone, Args)]
+pub struct Get {
+    /// Id or name
+    session: String,
+    /// The session as it was at a version
+    #[arg(long, value_name = "VERSION")]
+    at_version: Option<i64>,
+}
+
+pub(super) async fn list(arguments: ListArguments, connection: &Connection) -> Result<Exit, CliError> {
+    let project = if arguments.all_projects { None } else { connection.chosen_project() };
+    let route = Route::new(["sessions"])
+        .query("project_id", project)
+        .query("phase", arguments.phase)
+        .query("name", arguments.name)
+        .query("order_by", arguments.order_by);
+    let answer = connection.client.get(&arguments.paging.of(route)).await?;
+    connection.list(&answer, "sessions", |s: &Session| &s.id, table)
+}
+
+pub(super) async fn get(arguments: Get, connection: &Connection) -> Result<Exit, CliError> {
+    let id = connection.session_id(&arguments.session).await?;
+    let answer = connection.client.get(&Route::new(["sessions", &id]).query("version", arguments.at_version)).await?;
+    connection.object(&answer, |s: &Session| &s.id, |s| details(s, Utc::now()))
+}
+
+/// The phase; one that was never started is new.
+pub(crate) fn phase(session: &Session) -> &str {
+    session.phase.as_deref().unwrap_or("New")
+}
+
+/// In a word, why it is as it is.
+pub(crate) fn reason(session: &Session) -> &str {
+    let waits = session.status_detail.as_ref().map(|detail| detail.reason.as_str());
+    let over = is_terminal(phase(session)) || phase(session) == "Stopping";
+    let ended = session.outcome.as_ref().filter(|_| over).map(|outcome| outcome.reason.as_str());
+    let ready = session.conditions.iter().find(|condition| condition.condition_type == "Ready");
+    waits.or(ended).or(ready.map(|ready| ready.reason.as_str())).unwrap_or_default()
+}
+
+pub(crate) fn table(sessions: &[Session]) -> Table {
+    table_at(sessions, Utc::now())
+}
+
+fn table_at(sessions: &[Session], now: DateTime<Utc>) -> Table {
+    let mut table = Table::new(["ID", "NAME", "PHASE", "RUN", "AGENT", "AGE", "REASON"]);
+    for s in sessions {
+        let run = if s.run == 0 { String::new() } else { s.run.to_string() };
+        let age = duration::age(s.created_at, now);
+        table.row([
+            s.id.clone(),
+            cut(&s.name, 40),
+            phase(s).to_owned(),
+            run,
+            s.agent.clone(),
+            age,
+            reason(s).to_owned(),
+        ]);
+    }
+    table
+}
+
+fn details(s: &Session, now: DateTime<Utc>) -> String {
+    let mut text = head(s, now);
+    if let Some(outcome) = &s.outcome {
+        let code = outcome.exit_code.map(|code| format!(", exit code {code}")).unwrap_or_default();
+        text += &format!("Outcome:    {} ({}{code}) {}\n", outcome.phase, outcome.reason, outcome.message);
+    }
+    if let Some(detail) = &s.status_detail {
+        text += &format!("Waits:      {} since {}", detail.reason, time(detail.since));
+        let more = [
+            ("for", detail.blocked_on.clone()),
+            ("next try", detail.next_retry_at.map(time)),
+            ("execution", detail.workflow_execution.clone()),
+        ];
+        text.extend(more.into_iter().filter_map(|(name, value)| Some(format!(", {name} {}", value?))));
+        text.push('\n');
+    }
+    let mut text = escape::text(text.replace(" \n", "\n").as_str()).into_owned();
+    if !s.repos.is_empty() {
+        text += &format!("\n{}", repos(s).render(""));
+    }
+    if !s.conditions.is_empty() {
+        text += &format!("\n{}", conditions(s, now).render(""));
+    }
+    text
+}
+
+fn head(s: &Session, now: DateTime<Utc>) -> String {
+    let kind = if s.interactive { "interactive" } else { "batch" };
+    let timeout = s.timeout.map_or_else(|| "no limit".to_owned(), |seconds| format!("{seconds} s"));
+    let ran = s.start_time.map(|start| duration::span(s.completion_time.unwrap_or(now) - start));
+    let mut text = format!(
+        "Session:    {} ({})\nProject:    {}\nPhase:      {}\nKind:       {kind}, agent {}, timeout {timeout}\nCreated:    {} by {}\n",
+        s.name,
+        s.id,
+        s.project_id,
+        phase(s),
+        s.agent,
+        time(s.created_at),
+        s.created_by_user_id,
+    );
+    if s.run > 0 {
+        let (run, attempt) = (s.run, s.attempt);
+        text += &format!("Run:        {run}, attempt {attempt}, for {}\n", ran.unwrap_or_default());
+    }
+    if let Some(prompt) = &s.prompt {
+        let first = prompt.trim().lines().next().unwrap_or_default();
+        text += &format!("Prompt:     {}\n", cut(first, 100));
+    }
+    for (key, value) in &s.labels {
+        text += &format!("Label:      {key}={value}\n");
+    }
+    text + &format!("Version:    {}\n", s.version)
+}
+
+/// Wanted repositories, and how far they are there.
+fn repos(s: &Session) -> Table {
+    let mut table = Table::new(["REPO", "BRANCH", "HEAD", "URL"]);
+    for repo in &s.repos {
+        let there = s
+            .reconciled_repos
+            .iter()
+            .find(|there| there.url == repo.url && repo.name.as_ref().is_none_or(|name| *name == there.name));
+        let name = there.map(|there| there.name.clone()).or_else(|| repo.name.clone()).unwrap_or_default();
+        let branch = there.and_then(|there| there.branch.clone()).or_else(|| repo.branch.clone()).unwrap_or_default();
+        let head = match there {
+            None => "not there yet".to_owned(),
+            Some(there) => there.head.as_deref().unwrap_or("empty").chars().take(12).collect(),
+        };
+        table.row([name, branch, head, repo.url.clone()]);
+    }
+    table
+}
+
+fn conditions(s: &Session, now: DateTime<Utc>) -> Table {
+    let mut table = Table::new(["CONDITION", "STATUS", "REASON", "AGE", "MESSAGE"]);
+    for c in &s.conditions {
+        let age = duration::age(c.last_transition_time, now);
+        table.row([c.condition_type.clone(), c.status.clone(), c.reason.clone(), age, c.message.clone()]);
+    }
+    table
+}
+
+fn time(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+#[cfg(test)]
+mod tests;

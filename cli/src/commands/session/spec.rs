@@ -1,0 +1,95 @@
+//! What a new session is to be, as flags say it.
+
+use std::{path::Path, time::Duration};
+
+use ambient_wire::session::{Repo, SessionCreate};
+use clap::Args;
+use tokio::{process::Command, time::timeout};
+
+use crate::{commands::input, error::CliError, local_repository, output::Console};
+
+/// Flags of a session's spec.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Session")]
+pub(crate) struct Spec {
+    /// Name for people; made from the prompt when absent
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Repository: https:// or file:// URL, or a folder inside a repository; may be repeated
+    #[arg(long = "repo", value_name = "URL|FOLDER")]
+    pub(crate) repos: Vec<String>,
+    /// Branch of the (only) repository; its default branch when absent
+    #[arg(long, value_name = "BRANCH", requires = "repos")]
+    pub(crate) branch: Option<String>,
+    /// Push the commits to this branch of the origin (never forced) at the end of every turn that went well
+    #[arg(long = "push", value_name = "BRANCH", requires = "repos")]
+    pub(crate) push_to: Option<String>,
+    /// Agent; script when absent
+    #[arg(long, value_name = "AGENT")]
+    pub(crate) agent: Option<String>,
+    /// Seconds a run may take [default: 300 for a batch session, else no limit]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(1..))]
+    pub(crate) timeout: Option<i64>,
+    /// Seconds without activity before it is stopped; 0 = never
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(0..))]
+    pub(crate) inactivity_timeout: Option<i64>,
+    /// Model
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// For selection; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = input::label)]
+    pub(crate) labels: Vec<(String, String)>,
+}
+
+impl Spec {
+    /// The session to create; says when a folder holds changes that a clone would not have.
+    pub(crate) async fn create(
+        &self,
+        project: &str,
+        prompt: Option<String>,
+        console: &Console,
+    ) -> Result<SessionCreate, CliError> {
+        if self.branch.is_some() && self.repos.len() != 1 {
+            return Err(CliError::Usage("--branch: needs exactly one --repo".to_owned()));
+        }
+        let mut repos = Vec::with_capacity(self.repos.len());
+        for given in &self.repos {
+            let found = local_repository::resolve("--repo", given)?;
+            if let Some(folder) = &found.working_tree {
+                warn_of_changes(folder, console).await;
+            }
+            repos.push(Repo { name: None, url: found.url, branch: self.branch.clone(), push_to: self.push_to.clone() });
+        }
+        Ok(SessionCreate {
+            project_id: project.to_owned(),
+            name: self.name.clone(),
+            prompt,
+            repos,
+            agent: self.agent.clone(),
+            timeout: self.timeout,
+            inactivity_timeout: self.inactivity_timeout,
+            llm_model: self.model.clone(),
+            labels: self.labels.iter().cloned().collect(),
+            ..SessionCreate::default()
+        })
+    }
+}
+
+/// Best effort: a repository that git will not look into here, or only slowly, is not worth a word.
+async fn warn_of_changes(folder: &Path, console: &Console) {
+    let mut git = Command::new("git");
+    git.arg("-C")
+        .arg(folder)
+        .args(["--no-optional-locks", "status", "--porcelain", "--untracked-files=no"])
+        .kill_on_drop(true);
+    let Ok(Ok(done)) = timeout(Duration::from_secs(2), git.output()).await else {
+        return;
+    };
+    let changes = done.stdout.iter().filter(|&&byte| byte == b'\n').count();
+    if done.status.success() && changes > 0 {
+        let folder = folder.display();
+        console.note(&format!(
+            "{folder}: {changes} changed files are not committed, so the session will not have the changes"
+        ));
+    }
+}

@@ -1,0 +1,182 @@
+use clap::{CommandFactory, Parser};
+use serde_json::json;
+
+use super::*;
+use crate::{
+    Arguments,
+    output::capture::{self, Captured},
+    stub::{self, Received, Reply, SESSION, Stub, ok, refused},
+};
+
+async fn ambient(url: &str, arguments: &[&str]) -> (Exit, Captured, Captured) {
+    let base = ["ambient", "--url", url, "--token", "t", "--project", "local"];
+    let Arguments { globals, command } = Arguments::try_parse_from(base.iter().chain(arguments)).unwrap();
+    let (console, out, err) = capture::console(false, false);
+    let invocation = Invocation { globals, environment: Environment::default(), console };
+    let console = invocation.console.clone();
+    (end(&console, execute(command, invocation).await), out, err)
+}
+
+fn list(items: &[serde_json::Value]) -> Reply {
+    ok(&json!({"kind": "List", "page": 1, "size": items.len(), "total": items.len(), "items": items}))
+}
+
+fn server(request: &Received) -> Reply {
+    let line = request.line.replace(SESSION, "SESSION");
+    match line.as_str() {
+        "GET /sessions?name=demo&project_id=local&size=10" => list(&[stub::session(&json!({}))]),
+        "GET /sessions?name=two&project_id=local&size=10" => {
+            list(&[stub::session(&json!({"id": "a"})), stub::session(&json!({"id": "b"}))])
+        }
+        "GET /sessions?project_id=local&phase=New" | "GET /sessions?name=none&project_id=local&size=10" => list(&[]),
+        "GET /sessions?project_id=local" => list(&[stub::session(&json!({}))]),
+        "GET /sessions/SESSION" => ok(&stub::session(&json!({"last_seq": 3}))),
+        "GET /sessions/SESSION/events?size=1000" => {
+            let event = |seq: i64| json!({"seq": seq, "type": "TEXT_MESSAGE_CONTENT", "data": {"delta": format!("{seq}\n")}, "at": "2026-01-02T03:04:05Z"});
+            list(&[event(1), event(2), event(3)])
+        }
+        "GET /sessions/SESSION/workspace/src/a%20b.bin" => Reply::Http(200, "", "raw\u{1b}[31m".to_owned()),
+        "POST /sessions/SESSION/messages" => refused(409, "the session is New; start it first"),
+        "DELETE /sessions/SESSION" => Reply::Http(204, "", String::new()),
+        "POST /replay/verify" => {
+            let divergence = json!({"kind": "session", "id": "x", "version": 3, "what": "hash"});
+            ok(&json!({"entities": 2, "operations": 9, "kind": "VerifyReport", "divergences": [divergence]}))
+        }
+        _ => refused(404, &format!("no route {}", request.line)),
+    }
+}
+
+#[tokio::test]
+async fn data_goes_to_standard_output_and_all_else_to_standard_error() {
+    let stub = Stub::start(server).await;
+    let (exit, out, err) = ambient(&stub.url, &["session", "list", "-o", "json"]).await;
+    assert_eq!((exit, err.text().as_str()), (Exit::Success, ""));
+    assert!(out.text().starts_with("{\"items\":[") || out.text().starts_with("{\"kind\""), "{}", out.text());
+
+    let (_, out, _) = ambient(&stub.url, &["session", "list", "-o", "name"]).await;
+    assert_eq!(out.text(), format!("{SESSION}\n"));
+
+    let (exit, out, err) = ambient(&stub.url, &["session", "list", "--phase", "New"]).await;
+    assert_eq!((exit, out.text().as_str(), err.text().as_str()), (Exit::Success, "", "no sessions\n"));
+
+    let (_, out, err) = ambient(&stub.url, &["session", "delete", "demo"]).await;
+    assert_eq!((out.text().as_str(), err.text()), ("", format!("session {SESSION} is deleted\n")));
+}
+
+#[tokio::test]
+async fn a_session_is_named_by_its_id_or_by_its_name_in_the_project() {
+    let stub = Stub::start(server).await;
+    assert_eq!(ambient(&stub.url, &["session", "get", SESSION]).await.0, Exit::Success);
+    assert_eq!(stub.lines().len(), 1, "an id is not looked up");
+    assert_eq!(ambient(&stub.url, &["session", "get", "demo"]).await.0, Exit::Success);
+    let (exit, _, err) = ambient(&stub.url, &["session", "get", "none"]).await;
+    assert_eq!((exit, err.text().contains("no session 'none'")), (Exit::NotFound, true));
+    let (exit, _, err) = ambient(&stub.url, &["session", "get", "two"]).await;
+    assert_eq!((exit, err.text().as_str()), (Exit::Conflict, "error: 2 sessions are named 'two': a, b\n"));
+}
+
+#[tokio::test]
+async fn a_finished_log_is_read_to_its_end() {
+    let stub = Stub::start(server).await;
+    let (exit, out, _) = ambient(&stub.url, &["session", "logs", SESSION, "--follow"]).await;
+    assert_eq!((exit, out.text().as_str()), (Exit::Success, "1\n2\n3\n"));
+}
+
+#[tokio::test]
+async fn a_file_comes_byte_by_byte() {
+    let stub = Stub::start(server).await;
+    let (exit, out, _) = ambient(&stub.url, &["session", "files", SESSION, "src/a b.bin", "--cat"]).await;
+    assert_eq!((exit, out.text().as_str()), (Exit::Success, "raw\u{1b}[31m"));
+}
+
+#[tokio::test]
+async fn failures_end_with_their_codes() {
+    let stub = Stub::start(server).await;
+    let (exit, _, err) = ambient(&stub.url, &["session", "send", SESSION, "Hello"]).await;
+    assert_eq!(
+        (exit, err.text().as_str()),
+        (Exit::Conflict, "error: the session is New; start it first\n  operation op1\n")
+    );
+    assert_eq!(ambient(&stub.url, &["operations", "get", "x"]).await.0, Exit::NotFound);
+    assert_eq!(ambient(&stub.url, &["operations", "get", ".."]).await.0, Exit::Usage);
+    assert_eq!(ambient(&stub.url, &["session", "files", SESSION, "../x"]).await.0, Exit::Usage);
+    let (exit, out, err) = ambient(&stub.url, &["replay", "verify"]).await;
+    assert_eq!((exit, err.text().as_str()), (Exit::Failure, "9 operations of 2 entities replayed: 1 differ\n"));
+    assert!(out.text().ends_with("session   x    3         hash\n"), "{}", out.text());
+}
+
+#[tokio::test]
+async fn contexts_are_chosen_and_shown_without_their_tokens() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    let run = async |arguments: &[&str]| {
+        let Arguments { globals, command } = Arguments::try_parse_from(["ambient"].iter().chain(arguments)).unwrap();
+        let (console, out, err) = capture::console(false, false);
+        let environment =
+            Environment { config: Some(path.clone()), token: Some("hush".to_owned()), ..Environment::default() };
+        let invocation = Invocation { globals, environment, console };
+        let exit = end(&invocation.console.clone(), execute(command, invocation).await);
+        assert!(!out.text().contains("hush") && !err.text().contains("hush"));
+        (exit, out.text())
+    };
+    assert_eq!(run(&["context", "list"]).await, (Exit::Success, String::new()));
+    assert_eq!(run(&["context", "set", "one", "--url", "http://127.0.0.1:1", "--project", "p"]).await.0, Exit::Success);
+    assert_eq!(run(&["context", "set", "two", "--url", "http://127.0.0.1:2"]).await.0, Exit::Success);
+    assert_eq!(run(&["context", "use", "three"]).await.0, Exit::Config);
+    assert_eq!(run(&["context", "use", "one"]).await.0, Exit::Success);
+    insta::assert_snapshot!(run(&["context", "list"]).await.1, @"
+    CURRENT   NAME   URL                  PROJECT
+    *         one    http://127.0.0.1:1   p
+              two    http://127.0.0.1:2   -
+    ");
+    insta::assert_snapshot!(run(&["context", "show"]).await.1, @"
+    Name:     one
+    URL:      http://127.0.0.1:1
+    Token:    (redacted)
+    Project:  p
+    ");
+    insta::assert_snapshot!(run(&["context", "show", "two", "-o", "json"]).await.1, @r#"{"current":false,"name":"two","project":null,"token":"redacted","url":"http://127.0.0.1:2"}"#);
+}
+
+#[test]
+fn every_command_has_an_example() {
+    fn visit(command: &clap::Command, path: &str) {
+        let path = format!("{path} {}", command.get_name());
+        let subcommands: Vec<_> = command.get_subcommands().filter(|sub| sub.get_name() != "help").collect();
+        if subcommands.is_empty() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example:\n  "), "{path}");
+            assert!(command.get_about().is_some(), "{path}");
+        }
+        subcommands.into_iter().for_each(|sub| visit(sub, &path));
+    }
+    let command = Arguments::command();
+    command.clone().debug_assert();
+    visit(&command, "");
+}
+
+#[test]
+fn wrong_arguments_are_told_apart_from_help() {
+    let code = |arguments: &[&str]| {
+        let error = Arguments::try_parse_from(["ambient"].iter().chain(arguments)).unwrap_err();
+        if error.use_stderr() { Exit::Usage } else { Exit::Success }
+    };
+    assert_eq!(code(&["run", "--help"]), Exit::Success);
+    for wrong in [
+        &["run"][..],
+        &["run", "--prompt", "x", "-f", "y"],
+        &["run", "--prompt", "x", "--keep", "--delete"],
+        &["run", "--prompt", "x", "--detach", "--delete"],
+        &["run", "--prompt", "x", "--push", "b"],
+        &["run", "--prompt", "x", "--timeout", "0"],
+        &["session", "get"],
+        &["session", "start", "x", "--wait-timeout", "3"],
+        &["session", "create", "--label", "x"],
+        &["project", "list", "-o", "yaml"],
+        &["project", "list", "--size", "65501"],
+        &["executions", "signal", "x", "y", "--input", "{"],
+        &["nonsense"],
+    ] {
+        assert_eq!(code(wrong), Exit::Usage, "{wrong:?}");
+    }
+}

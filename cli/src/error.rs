@@ -1,0 +1,125 @@
+//! Why a command could not do its work, and how that is told.
+
+use std::io;
+
+use ambient_wire::error::Error as Envelope;
+
+use crate::{config::ConfigError, exit::Exit, output::escape};
+
+/// Failure of a command.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// Wrong arguments; names the flag.
+    #[error("{0}")]
+    Usage(String),
+    /// The configuration is missing or wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No answer.
+    #[error(
+        "cannot reach the server at {url} ({cause}); is it running? start it with 'ambient up'{}",
+        if *.sent { "\nthe request may have been carried out" } else { "" }
+    )]
+    Unreachable {
+        /// The server.
+        url: String,
+        /// Innermost cause.
+        cause: String,
+        /// Whether a changing request may have arrived.
+        sent: bool,
+    },
+    /// A live channel that could not be resumed in time.
+    #[error("connection lost after seq {after_seq} and not back within {seconds} s ({cause})")]
+    Lost {
+        /// Last event that was seen.
+        after_seq: i64,
+        /// How long it was tried, seconds.
+        seconds: u64,
+        /// Last cause.
+        cause: String,
+    },
+    /// The server refused.
+    #[error("{}", .error.reason)]
+    Api {
+        /// HTTP status.
+        status: u16,
+        /// Its words.
+        error: Box<Envelope>,
+    },
+    /// An answer that does not fit.
+    #[error("cannot understand the server's answer: {0}")]
+    Protocol(String),
+    /// A local file or stream.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Standard output has no reader any more.
+    #[error("standard output was closed")]
+    BrokenPipe,
+    /// It took too long.
+    #[error("{0}")]
+    Timeout(String),
+    /// A refusal of ours, before or after asking the server.
+    #[error("{message}")]
+    Refused {
+        /// In words.
+        message: String,
+        /// The code to end with.
+        exit: Exit,
+    },
+}
+
+impl CliError {
+    /// A failure that ends with `exit`.
+    pub(crate) fn refused(exit: Exit, message: impl Into<String>) -> Self {
+        Self::Refused { message: message.into(), exit }
+    }
+
+    /// The exit code.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(_) => Exit::Usage,
+            Self::Config(_) => Exit::Config,
+            Self::Unreachable { .. } | Self::Lost { .. } => Exit::Unavailable,
+            Self::Api { status, .. } => Exit::of_status(*status),
+            Self::Protocol(_) => Exit::Protocol,
+            Self::Io { .. } => Exit::Io,
+            Self::BrokenPipe => Exit::BrokenPipe,
+            Self::Timeout(_) => Exit::Timeout,
+            Self::Refused { exit, .. } => *exit,
+        }
+    }
+
+    /// The error for people: the reason, a line for each field at fault, and the operation to ask about.
+    #[must_use]
+    pub fn report(&self) -> String {
+        let mut text = format!("error: {}\n", escape::text(&self.to_string()));
+        if let Self::Api { status, error } = self {
+            for detail in &error.details {
+                text += &format!("  {}: {}\n", escape::line(&detail.field), escape::line(&detail.problem));
+            }
+            if *status == 401 {
+                text += "  set AMBIENT_TOKEN or choose a context with 'ambient context use'\n";
+            }
+            if !error.operation_id.is_empty() {
+                text += &format!("  operation {}\n", escape::line(&error.operation_id));
+            }
+        }
+        text
+    }
+}
+
+impl From<io::Error> for CliError {
+    /// Of a write to standard output.
+    fn from(source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::BrokenPipe {
+            return Self::BrokenPipe;
+        }
+        Self::Io { what: "cannot write to standard output".to_owned(), source }
+    }
+}

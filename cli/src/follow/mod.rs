@@ -1,0 +1,185 @@
+//! Following a session's live log over WebSocket: every event once and in order, across lost connections.
+//!
+//! The cursor is the seq of the last event that was handed out. A connection is resumed after it; an event at or before it
+//! is dropped, and one that would leave a gap counts as a lost connection.
+
+mod channel;
+pub(crate) mod render;
+
+use std::time::{Duration, Instant};
+
+use ambient_wire::live::{Event, ServerFrame};
+use tokio::time::sleep;
+
+use self::channel::{Channel, Failure};
+use crate::{
+    client::{Client, retry::Backoff},
+    error::CliError,
+    exit::Exit,
+    output::{Style, escape},
+};
+
+/// How long a lost connection is resumed unless said otherwise.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A connection that lasted so long was a good one, even if no event came.
+const STABLE: Duration = Duration::from_secs(5);
+
+/// What following gives.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Step {
+    /// The next event.
+    Event(Event),
+    /// The channel has ended for good.
+    Ended(String),
+}
+
+/// A reader of a session's live log.
+pub(crate) struct Follower {
+    client: Client,
+    session: String,
+    /// Last event handed out; unknown until the server has said where it begins.
+    cursor: Option<i64>,
+    channel: Option<Channel>,
+    backoff: Backoff,
+    /// When the present connection was subscribed.
+    subscribed_at: Option<Instant>,
+    /// Whether there has been a connection: before the first, failures are those of reaching the server.
+    connected_once: bool,
+    /// Whether a loss was told that has not been made good.
+    told_lost: bool,
+}
+
+impl Follower {
+    /// Follows after `after_seq`; without, from the oldest event that is kept.
+    pub(crate) fn new(client: &Client, session: &str, after_seq: Option<i64>, patience: Duration) -> Self {
+        Self {
+            client: client.clone(),
+            session: session.to_owned(),
+            cursor: after_seq,
+            channel: None,
+            backoff: Backoff::new(patience),
+            subscribed_at: None,
+            connected_once: false,
+            told_lost: false,
+        }
+    }
+
+    /// The next event. May be dropped while it waits (`select!`): nothing is lost.
+    pub(crate) async fn next(&mut self) -> Result<Step, CliError> {
+        loop {
+            let result = match self.channel.as_mut() {
+                Some(channel) => channel.next().await,
+                None => self.connect().await.map(|()| None),
+            };
+            match result {
+                Ok(Some(frame)) => match self.accept(frame) {
+                    Ok(Some(step)) => return Ok(step),
+                    Ok(None) => {}
+                    Err(failure) => self.failed(failure).await?,
+                },
+                Ok(None) => {}
+                Err(failure) => self.failed(failure).await?,
+            }
+        }
+    }
+
+    async fn connect(&mut self) -> Result<(), Failure> {
+        self.channel = Some(Channel::open(&self.client, &self.session, self.cursor).await?);
+        self.connected_once = true;
+        Ok(())
+    }
+
+    /// Takes a frame in: an event to hand out, nothing, or a failure of the connection.
+    fn accept(&mut self, frame: ServerFrame) -> Result<Option<Step>, Failure> {
+        match frame {
+            ServerFrame::Subscribed { seq, .. } => {
+                self.subscribed(seq);
+                Ok(None)
+            }
+            ServerFrame::Event { event, .. } => match self.cursor {
+                Some(cursor) if event.seq <= cursor => Ok(None),
+                Some(cursor) if event.seq > cursor + 1 => {
+                    Err(Failure::Lost(format!("seq {} came after {cursor}", event.seq)))
+                }
+                _ => {
+                    self.cursor = Some(event.seq);
+                    self.backoff.succeeded();
+                    Ok(Some(Step::Event(event)))
+                }
+            },
+            ServerFrame::Ended { reason, .. } => Ok(Some(Step::Ended(reason))),
+            ServerFrame::Error { code, reason, .. } => self.refused(&code, reason).map(|()| None),
+            ServerFrame::Ack { .. } | ServerFrame::Pong {} => Ok(None),
+        }
+    }
+
+    fn subscribed(&mut self, seq: i64) {
+        if std::mem::take(&mut self.told_lost) {
+            self.client.console().progress(Style::Dim, "connection is back");
+        }
+        self.subscribed_at = Some(Instant::now());
+        self.cursor.get_or_insert(seq);
+    }
+
+    fn refused(&mut self, code: &str, reason: String) -> Result<(), Failure> {
+        match code {
+            "too_old" if self.cursor.is_some() => {
+                let seq = self.cursor.take().unwrap_or_default();
+                let reason = escape::line(&reason).into_owned();
+                self.client.console().warn(&format!(
+                    "events after seq {seq} are no longer kept ({reason}); going on with the oldest there are"
+                ));
+                self.channel = None;
+                Ok(())
+            }
+            "busy" => Err(Failure::Lost(reason)),
+            "not_found" => Err(Failure::Final(CliError::refused(Exit::NotFound, reason))),
+            _ => Err(Failure::Final(CliError::refused(Exit::Failure, reason))),
+        }
+    }
+
+    /// Waits until the connection should be tried again.
+    async fn failed(&mut self, failure: Failure) -> Result<(), CliError> {
+        self.channel = None;
+        let cause = match failure {
+            Failure::Final(error) => return Err(error),
+            Failure::Lost(cause) => cause,
+        };
+        // A connection that only ever lasts a moment must not be tried for ever.
+        if self.subscribed_at.take().is_some_and(|at| at.elapsed() >= STABLE) {
+            self.backoff.succeeded();
+        }
+        let Some(delay) = self.backoff.failed(None) else {
+            return Err(self.given_up(cause));
+        };
+        if !std::mem::replace(&mut self.told_lost, true) {
+            self.say_lost(&cause);
+        }
+        sleep(delay).await;
+        Ok(())
+    }
+
+    fn given_up(&self, cause: String) -> CliError {
+        match self.cursor {
+            Some(after_seq) if self.connected_once => {
+                CliError::Lost { after_seq, seconds: self.backoff.patience().as_secs(), cause }
+            }
+            _ => CliError::Unreachable { url: self.client.server(), cause, sent: false },
+        }
+    }
+
+    fn say_lost(&self, cause: &str) {
+        let cause = escape::line(cause);
+        let seq = self.cursor.unwrap_or_default();
+        let line = if self.connected_once {
+            format!("connection lost; resuming after seq {seq} … ({cause})")
+        } else {
+            format!("cannot follow yet; trying again … ({cause})")
+        };
+        self.client.console().progress(Style::Yellow, &line);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! `--repo`: a URL as it is, or a folder of this machine as a `file://` URL.
+
+use std::path::{Path, PathBuf};
+
+use url::Url;
+
+use crate::error::CliError;
+
+/// A repository as it was named on the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RepoUrl {
+    /// `https://…` or `file:///…`.
+    pub(crate) url: String,
+    /// Top folder, when it is a working tree of this machine.
+    pub(crate) working_tree: Option<PathBuf>,
+}
+
+/// Makes the URL of a repository from what the user gave to `flag`.
+pub(crate) fn resolve(flag: &str, given: &str) -> Result<RepoUrl, CliError> {
+    let wrong = |problem: String| CliError::Usage(format!("{flag}: {problem}"));
+    if given.is_empty() {
+        return Err(wrong("must not be empty".to_owned()));
+    }
+    if let Some((scheme, _)) = given.split_once("://") {
+        return remote(scheme, given).map_err(wrong);
+    }
+    let path = std::fs::canonicalize(given).map_err(|error| wrong(cannot_open(given, &error)))?;
+    let top = top_level(&path)
+        .ok_or_else(|| wrong(format!("'{given}' is not a git repository and not inside one; 'git init' makes one")))?;
+    let url =
+        Url::from_file_path(&top).map_err(|()| wrong(format!("'{}' cannot be written as a URL", top.display())))?;
+    let working_tree = top.join(".git").exists().then(|| top.clone());
+    Ok(RepoUrl { url: url.to_string(), working_tree })
+}
+
+fn remote(scheme: &str, given: &str) -> Result<RepoUrl, String> {
+    if !matches!(scheme, "https" | "file") {
+        return Err(format!("'{given}' must begin with https:// or file://, or be a folder"));
+    }
+    let url = Url::parse(given).map_err(|error| format!("'{given}' is not a URL: {error}"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        // Not repeated here: terminals are recorded.
+        return Err("the URL must not hold credentials".to_owned());
+    }
+    Ok(RepoUrl { url: given.to_owned(), working_tree: None })
+}
+
+fn cannot_open(given: &str, error: &std::io::Error) -> String {
+    // What `git clone` accepts besides URLs, and sessions do not.
+    if given.contains('@') && given.contains(':') {
+        return format!("'{given}' looks like ssh, which is not supported; use its https:// URL");
+    }
+    format!("cannot open '{given}': {error}")
+}
+
+/// The nearest folder from `path` upwards that is a repository.
+fn top_level(path: &Path) -> Option<PathBuf> {
+    path.ancestors().find(|folder| is_repository(folder)).map(Path::to_owned)
+}
+
+fn is_repository(folder: &Path) -> bool {
+    let git = folder.join(".git");
+    // A file `.git` points elsewhere: worktrees and submodules.
+    let linked = || std::fs::read_to_string(&git).is_ok_and(|text| text.starts_with("gitdir:"));
+    is_git_directory(&git) || is_git_directory(folder) || linked()
+}
+
+fn is_git_directory(folder: &Path) -> bool {
+    folder.join("HEAD").is_file() && folder.join("objects").is_dir() && folder.join("refs").is_dir()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, process::Command};
+
+    use super::*;
+
+    fn git(folder: &Path, arguments: &[&str]) {
+        let done = Command::new("git").arg("-C").arg(folder).args(arguments).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    #[test]
+    fn a_folder_becomes_the_url_of_its_repository() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        let work = root.join("my wörk");
+        fs::create_dir_all(work.join("deep/er")).unwrap();
+        git(&work, &["init", "-q"]);
+        let expected = format!("file://{}/my%20w%C3%B6rk", root.display());
+        for inside in [work.clone(), work.join("deep/er")] {
+            let found = resolve("--repo", inside.to_str().unwrap()).unwrap();
+            assert_eq!((found.url.as_str(), found.working_tree.as_deref()), (expected.as_str(), Some(work.as_path())));
+        }
+        // git itself reads such a URL.
+        git(&root, &["clone", "-q", &expected, "copy"]);
+
+        git(&root, &["init", "-q", "--bare", "bare.git"]);
+        let bare = resolve("--repo", root.join("bare.git").to_str().unwrap()).unwrap();
+        assert_eq!(bare, RepoUrl { url: format!("file://{}/bare.git", root.display()), working_tree: None });
+
+        git(&work, &["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "x"]);
+        git(&work, &["worktree", "add", "-q", "../tree"]);
+        let tree = resolve("--repo", root.join("tree").to_str().unwrap()).unwrap();
+        assert_eq!(tree.url, format!("file://{}/tree", root.display()));
+    }
+
+    #[test]
+    fn urls_stay_as_they_are() {
+        for url in ["https://example.org/a/b.git", "file:///srv/git/a"] {
+            assert_eq!(resolve("--repo", url).unwrap().url, url);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_the_flag() {
+        let directory = tempfile::tempdir().unwrap();
+        let wrong = |given: &str| {
+            let error = resolve("--repo", given).unwrap_err();
+            assert_eq!(error.exit(), crate::Exit::Usage);
+            error.to_string().replace(directory.path().to_str().unwrap(), "")
+        };
+        insta::assert_snapshot!(wrong(""), @"--repo: must not be empty");
+        insta::assert_snapshot!(wrong("./no/such/folder"), @"--repo: cannot open './no/such/folder': No such file or directory (os error 2)");
+        insta::assert_snapshot!(wrong(directory.path().to_str().unwrap()), @"--repo: '' is not a git repository and not inside one; 'git init' makes one");
+        insta::assert_snapshot!(wrong("git@example.org:a/b.git"), @"--repo: 'git@example.org:a/b.git' looks like ssh, which is not supported; use its https:// URL");
+        insta::assert_snapshot!(wrong("ssh://example.org/a"), @"--repo: 'ssh://example.org/a' must begin with https:// or file://, or be a folder");
+        insta::assert_snapshot!(wrong("https://me:secret@example.org/a"), @"--repo: the URL must not hold credentials");
+        insta::assert_snapshot!(wrong("https://"), @"--repo: 'https://' is not a URL: empty host");
+    }
+}

@@ -1,0 +1,258 @@
+//! Where a session runs.
+//!
+//! Invariants: `launch` is *ensure*: it may be repeated and starts at most one runner for a (session, run, attempt); nothing of a
+//! run is started once its fence is up; absence is proven, never assumed; only the host that launched may prove it.
+
+pub mod local;
+
+use std::{path::PathBuf, time::Duration};
+
+use ambient_wire::runner::{GitIdentity, Limits};
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+
+/// A session's place.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SessionRef {
+    /// Project id (KSUID).
+    pub project_id: String,
+    /// Session id (KSUID).
+    pub session_id: String,
+}
+
+/// What a launch needs. Holds no secret: secrets are written before.
+#[derive(Debug, Clone)]
+pub struct LaunchRequest {
+    /// Which session.
+    pub session: SessionRef,
+    /// Which run.
+    pub run: i64,
+    /// Which launch of the run.
+    pub attempt: i32,
+    /// See [`ambient_wire::runner::LaunchSpec::interactive`].
+    pub interactive: bool,
+    /// Agent's name.
+    pub agent: String,
+    /// Further environment of the agent.
+    pub environment: std::collections::BTreeMap<String, String>,
+    /// Identity of commits.
+    pub git_identity: GitIdentity,
+    /// Limits; compute's defaults when absent.
+    pub limits: Option<Limits>,
+}
+
+/// Text that must not be shown.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a text.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+    /// The text itself, for the one place that hands it over.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Which of a run's tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretName {
+    /// By which a server speaks to the runner.
+    ServerToRunner,
+    /// By which the runner speaks to a server.
+    RunnerToServer,
+}
+
+/// How a launch ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Launched {
+    /// This call started the runner.
+    Started,
+    /// It lives already.
+    AlreadyRunning,
+    /// It has lived and ended; see [`Compute::state`].
+    AlreadyEnded,
+}
+
+/// What is known of a runner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunnerState {
+    /// Never launched.
+    Absent,
+    /// Lives.
+    Running {
+        /// What the kernel lacks for its confinement.
+        missing_confinement: Vec<String>,
+    },
+    /// Ended with a record.
+    Exited {
+        /// Its code.
+        code: i32,
+        /// In words.
+        reason: String,
+    },
+    /// Ended without a record (signal, power loss), or never came up.
+    Lost {
+        /// In words.
+        reason: String,
+    },
+}
+
+/// A change that compute saw. Level-triggered: repeated for everything known at every (re)subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation {
+    /// Which session.
+    pub session: SessionRef,
+    /// Which run.
+    pub run: i64,
+    /// Which attempt.
+    pub attempt: i32,
+    /// Its state now.
+    pub state: RunnerState,
+}
+
+/// How to reach a runner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Unix socket.
+    pub socket: PathBuf,
+}
+
+/// Evidence that nothing of a run is left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AbsenceProof {
+    /// Host that looked.
+    pub host: String,
+    /// What was looked at, in words.
+    pub evidence: Vec<String>,
+}
+
+/// A compute object of a session, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resource {
+    /// `process`, `directory`, `socket`.
+    pub kind: String,
+    /// Name.
+    pub name: String,
+    /// State in a word.
+    pub status: String,
+    /// More, in words.
+    pub detail: String,
+}
+
+/// What exists on this host, for the sweep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inventory {
+    /// Which session.
+    pub session: SessionRef,
+    /// Runs with a live process.
+    pub live_runs: Vec<i64>,
+}
+
+/// Why compute failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ComputeError {
+    /// The fence forbids the run: it was stopped, or the session deleted.
+    #[error("run {run} is fenced off: runs up to {stopped_run} were stopped")]
+    Fenced {
+        /// The run.
+        run: i64,
+        /// The fence.
+        stopped_run: i64,
+    },
+    /// The session's agent is not in this build.
+    #[error("agent '{agent}' is not in this build; it has: {available}")]
+    UnknownAgent {
+        /// Asked for.
+        agent: String,
+        /// Comma-separated.
+        available: String,
+    },
+    /// Something of the run is left.
+    #[error("run {run} is not gone: {}", remains.join("; "))]
+    Remains {
+        /// The run.
+        run: i64,
+        /// What, in words.
+        remains: Vec<String>,
+    },
+    /// Not launched, or over.
+    #[error("no runner of run {run}")]
+    NoRunner {
+        /// The run.
+        run: i64,
+    },
+    /// The request cannot be carried out as it is; a repeat fails in the same way.
+    #[error("{0}")]
+    Invalid(String),
+    /// The system failed; a repeat may succeed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was done, with the path.
+        what: String,
+        /// The system's word.
+        source: std::io::Error,
+    },
+}
+
+/// Where a session runs. Every method may be repeated.
+#[async_trait]
+pub trait Compute: Send + Sync {
+    /// Name of this host; its activities go to task queue `compute-{host}`.
+    fn host(&self) -> &str;
+    /// Agents of this build.
+    fn agents(&self) -> &[&str];
+    /// Makes the project's space.
+    async fn ensure_project(&self, project_id: &str) -> Result<(), ComputeError>;
+    /// Removes the project's space; sessions must be gone.
+    async fn delete_project(&self, project_id: &str) -> Result<(), ComputeError>;
+    /// Makes the session's workspace; keeps what is there.
+    async fn ensure_workspace(&self, session: &SessionRef) -> Result<(), ComputeError>;
+    /// Removes everything of the session; refused while a runner lives.
+    async fn delete_workspace(&self, session: &SessionRef) -> Result<(), ComputeError>;
+    /// Writes a token (0600, atomically).
+    async fn write_secret(
+        &self,
+        s: &SessionRef,
+        run: i64,
+        name: SecretName,
+        value: &Secret,
+    ) -> Result<(), ComputeError>;
+    /// Removes the run's tokens.
+    async fn delete_secrets(&self, session: &SessionRef, run: i64) -> Result<(), ComputeError>;
+    /// Ensures a runner for (session, run, attempt).
+    async fn launch(&self, request: &LaunchRequest) -> Result<Launched, ComputeError>;
+    /// What is known of an attempt.
+    async fn state(&self, session: &SessionRef, run: i64, attempt: i32) -> Result<RunnerState, ComputeError>;
+    /// All that is known, then every change.
+    fn observe(&self) -> BoxStream<'static, Observation>;
+    /// How to reach the runner of a run.
+    async fn endpoint(&self, session: &SessionRef, run: i64) -> Result<Endpoint, ComputeError>;
+    /// Forbids every launch of runs up to `run` for good. `i64::MAX` = the session is deleted.
+    async fn raise_fence(&self, session: &SessionRef, run: i64) -> Result<(), ComputeError>;
+    /// Kills agent processes of the run but not its runner.
+    async fn kill_agents(&self, session: &SessionRef, run: i64) -> Result<(), ComputeError>;
+    /// Asks the runner to end, and after `grace` ends every process of the run, repeated until none is left.
+    async fn terminate(&self, session: &SessionRef, run: i64, grace: Duration) -> Result<(), ComputeError>;
+    /// Proves that no process of the run exists and none can start: requires the fence.
+    async fn prove_absent(&self, session: &SessionRef, run: i64) -> Result<AbsenceProof, ComputeError>;
+    /// The run's event log, where it can be read as a file when its runner is gone.
+    fn event_log(&self, _session: &SessionRef, _run: i64) -> Option<PathBuf> {
+        None
+    }
+    /// Compute objects of a session.
+    async fn resources(&self, session: &SessionRef) -> Result<Vec<Resource>, ComputeError>;
+    /// Everything on this host.
+    async fn inventory(&self) -> Result<Vec<Inventory>, ComputeError>;
+}

@@ -1,0 +1,147 @@
+//! Proof that nothing of a run is left, and removal of a session.
+
+use std::fs::TryLockError;
+
+use ambient_wire::runner::{LaunchSpec, SessionPaths};
+
+use super::{
+    Local, io_error,
+    layout::{check_session, open_lock, read_json, remove_tree, write_file},
+    processes::{Entry, Table, boot_id, open_runner},
+    state::{all_attempts, attempts_of, runs_of, started},
+};
+use crate::{AbsenceProof, ComputeError, SessionRef};
+
+impl Local {
+    pub(super) fn has_later_run(&self, paths: &SessionPaths, run: i64) -> Result<bool, ComputeError> {
+        Ok(runs_of(paths)?.last().is_some_and(|last| *last > run))
+    }
+
+    pub(super) fn prove_absent(&self, session: &SessionRef, run: i64) -> Result<AbsenceProof, ComputeError> {
+        check_session(session)?;
+        let host = self.options.host.clone();
+        let paths = self.paths(session);
+        if !paths.root.exists() && self.tombstone(session).exists() {
+            return Ok(AbsenceProof {
+                host,
+                evidence: vec!["the session is deleted and nothing can be launched".to_owned()],
+            });
+        }
+        // Under the lock: a launch is either seen here or finds the fence.
+        let _root = self.ensure_root(session)?;
+        let fence = self.lock_fence(session)?;
+        if fence.stopped_run < run {
+            return Err(ComputeError::Invalid(format!(
+                "absence of run {run} cannot be proven: its fence is not raised (it stands at {})",
+                fence.stopped_run
+            )));
+        }
+        let mut evidence = vec![format!("fence stands at {}", fence.stopped_run)];
+        let mut remains = Vec::new();
+        self.look_at_attempts(&paths, run, &mut evidence, &mut remains)?;
+        self.look_at_processes(&paths, run, &mut evidence, &mut remains)?;
+        if !self.has_later_run(&paths, run)? {
+            look_at_lock(&paths, &mut evidence, &mut remains)?;
+        }
+        if remains.is_empty() {
+            Ok(AbsenceProof { host, evidence })
+        } else {
+            Err(ComputeError::Remains { run, remains })
+        }
+    }
+
+    fn look_at_attempts(
+        &self,
+        paths: &SessionPaths,
+        run: i64,
+        evidence: &mut Vec<String>,
+        remains: &mut Vec<String>,
+    ) -> Result<(), ComputeError> {
+        let attempts = attempts_of(paths, run)?;
+        if attempts.is_empty() {
+            evidence.push(format!("run {run} was never launched here"));
+        }
+        for attempt in attempts {
+            let Some(intent) = read_json::<LaunchSpec>(&paths.launch(run, attempt))? else { continue };
+            if intent.host != self.options.host {
+                remains.push(format!(
+                    "attempt {attempt} was launched on host '{}', which alone can prove it",
+                    intent.host
+                ));
+                continue;
+            }
+            match started(paths, &intent) {
+                None => evidence.push(format!("attempt {attempt}: no runner came up")),
+                Some(started) if started.boot_id != boot_id() => {
+                    evidence.push(format!("attempt {attempt}: the machine was restarted since"));
+                }
+                Some(started) if open_runner(&started).is_some() => {
+                    remains.push(format!("runner of attempt {attempt}: pid {}", started.pid));
+                }
+                Some(started) => evidence.push(format!("attempt {attempt}: runner pid {} is gone", started.pid)),
+            }
+        }
+        Ok(())
+    }
+
+    fn look_at_processes(
+        &self,
+        paths: &SessionPaths,
+        run: i64,
+        evidence: &mut Vec<String>,
+        remains: &mut Vec<String>,
+    ) -> Result<(), ComputeError> {
+        let attempts = attempts_of(paths, run)?.into_iter().map(|attempt| (run, attempt)).collect::<Vec<_>>();
+        let mut marks = self.marks(paths, &attempts)?;
+        if self.has_later_run(paths, run)? {
+            marks.uid = None;
+        }
+        let left = Table::look().members(&marks);
+        // Twice, because a process that forks while we look may be missed once.
+        let left = if left.is_empty() { Table::look().members(&marks) } else { left };
+        remains.extend(left.iter().map(Entry::describe));
+        let uid = marks.uid.map(|uid| format!(", user id {uid}")).unwrap_or_default();
+        evidence
+            .push(format!("no process in /proc has the nonce of one of {} attempts, its session{uid}", attempts.len()));
+        Ok(())
+    }
+
+    pub(super) fn delete_workspace(&self, session: &SessionRef) -> Result<(), ComputeError> {
+        check_session(session)?;
+        let paths = self.paths(session);
+        if paths.root.exists() {
+            let _fence = self.lock_fence(session)?;
+            let attempts = all_attempts(&paths)?;
+            let mut remains = Vec::new();
+            remains.extend(Table::look().members(&self.marks(&paths, &attempts)?).iter().map(Entry::describe));
+            look_at_lock(&paths, &mut Vec::new(), &mut remains)?;
+            if !remains.is_empty() {
+                let run = attempts.last().map_or(0, |(run, _)| *run);
+                return Err(ComputeError::Remains { run, remains });
+            }
+            // First, so that a late launch finds it whenever it looks.
+            write_file(&self.tombstone(session), b"", None)?;
+            remove_tree(&paths.root)?;
+        } else {
+            write_file(&self.tombstone(session), b"", None)?;
+        }
+        remove_tree(&self.socket_dir(&session.session_id))
+    }
+}
+
+fn look_at_lock(
+    paths: &SessionPaths,
+    evidence: &mut Vec<String>,
+    remains: &mut Vec<String>,
+) -> Result<(), ComputeError> {
+    let path = paths.life_lock();
+    if !path.exists() {
+        return Ok(());
+    }
+    match open_lock(&path)?.try_lock() {
+        Ok(()) => evidence.push("life.lock is free".to_owned()),
+        Err(TryLockError::WouldBlock) => remains.push("life.lock is held".to_owned()),
+        Err(TryLockError::Error(error)) => return Err(io_error(format!("locking {}", path.display()), error)),
+    }
+    Ok(())
+}

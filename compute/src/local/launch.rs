@@ -1,0 +1,176 @@
+//! Launch: ensure that a runner was started for (session, run, attempt), once.
+
+use std::{
+    collections::HashSet,
+    os::unix::process::CommandExt,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use ambient_wire::runner::{CONTRACT_VERSION, LaunchSpec, SessionPaths};
+
+use super::{
+    AGENTS, Local, io_error,
+    layout::{open_append, random_id, read_json, remove_file, write_json},
+    processes::{self, Table},
+    run_blocking,
+    state::{Reaped, all_attempts, reaped_path, started},
+    watch::ended,
+};
+use crate::{ComputeError, LaunchRequest, Launched, RunnerState};
+
+/// How long the remains of an earlier attempt may take to die.
+const REMAINS_PATIENCE: Duration = Duration::from_secs(10);
+/// Search path of a runner.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl Local {
+    pub(super) fn launch(self: &Arc<Self>, request: &LaunchRequest) -> Result<Launched, ComputeError> {
+        check(request)?;
+        let (session, run, attempt) = (&request.session, request.run, request.attempt);
+        let uid = self.ensure_workspace(session).map_err(|error| match error {
+            ComputeError::Fenced { stopped_run, .. } => ComputeError::Fenced { run, stopped_run },
+            other => other,
+        })?;
+        let paths = self.paths(session);
+        let fence = self.lock_fence(session)?;
+        if fence.stopped_run >= run {
+            return Err(ComputeError::Fenced { run, stopped_run: fence.stopped_run });
+        }
+        let (earlier, later): (Vec<_>, Vec<_>) =
+            all_attempts(&paths)?.into_iter().partition(|other| *other <= (run, attempt));
+        if let Some((later_run, later_attempt)) = later.last() {
+            return Err(ComputeError::Invalid(format!(
+                "attempt {attempt} of run {run} is superseded by attempt {later_attempt} of run {later_run}"
+            )));
+        }
+        self.ensure_run(&paths, run, uid)?;
+        let spec = match read_json::<LaunchSpec>(&paths.launch(run, attempt))? {
+            Some(spec) => match self.adopt(request, &paths, &spec)? {
+                Some(launched) => return Ok(launched),
+                None => spec,
+            },
+            None => {
+                self.end_remains(&paths, run, &earlier)?;
+                let spec = self.intent(request, &paths, uid)?;
+                write_json(&paths.launch(run, attempt), &spec, uid)?;
+                spec
+            }
+        };
+        remove_file(&paths.stop_request(run))?;
+        remove_file(&reaped_path(&paths, run, attempt))?;
+        let child = self.spawn(&spec, &paths, uid)?;
+        self.reap(child, paths, spec);
+        drop(fence);
+        self.watch(session, run, attempt);
+        Ok(Launched::Started)
+    }
+
+    /// The intent is there. `None`: nothing came of it, so the process may be started again under the same nonce.
+    fn adopt(
+        self: &Arc<Self>,
+        request: &LaunchRequest,
+        paths: &SessionPaths,
+        spec: &LaunchSpec,
+    ) -> Result<Option<Launched>, ComputeError> {
+        let known = self.assess(&request.session, request.run, request.attempt)?;
+        if matches!(known.state, RunnerState::Running { .. }) {
+            self.watch(&request.session, request.run, request.attempt);
+            return Ok(Some(Launched::AlreadyRunning));
+        }
+        if matches!(known.state, RunnerState::Exited { .. }) || started(paths, spec).is_some() {
+            return Ok(Some(Launched::AlreadyEnded));
+        }
+        let coming_up = Table::look().nonces().contains(spec.nonce.as_str());
+        Ok(coming_up.then(|| {
+            self.watch(&request.session, request.run, request.attempt);
+            Launched::AlreadyRunning
+        }))
+    }
+
+    /// A new attempt begins alone: what a lost runner left behind would work in the same files.
+    fn end_remains(&self, paths: &SessionPaths, run: i64, earlier: &[(i64, i32)]) -> Result<(), ComputeError> {
+        if earlier.is_empty() {
+            return Ok(());
+        }
+        let left = self.marks(paths, earlier)?.kill(&HashSet::new(), REMAINS_PATIENCE);
+        let remains = left.iter().map(processes::Entry::describe).collect::<Vec<_>>();
+        if remains.is_empty() { Ok(()) } else { Err(ComputeError::Remains { run, remains }) }
+    }
+
+    fn intent(
+        &self,
+        request: &LaunchRequest,
+        paths: &SessionPaths,
+        uid: Option<u32>,
+    ) -> Result<LaunchSpec, ComputeError> {
+        let session = &request.session;
+        let nonce = random_id().map_err(|e| io_error("making a nonce", e))?;
+        Ok(LaunchSpec {
+            version: CONTRACT_VERSION,
+            session_id: session.session_id.clone(),
+            project_id: session.project_id.clone(),
+            run: request.run,
+            attempt: request.attempt,
+            nonce,
+            session_dir: paths.root.clone(),
+            socket: self.socket(&session.session_id, request.run),
+            interactive: request.interactive,
+            agent: request.agent.clone(),
+            environment: request.environment.clone(),
+            git_identity: request.git_identity.clone(),
+            readable_paths: self.options.readable_paths.clone(),
+            limits: request.limits.clone().unwrap_or_else(|| self.options.limits.clone()),
+            confinement: self.options.confinement,
+            own_user: uid.is_some(),
+            host: self.options.host.clone(),
+        })
+    }
+
+    fn spawn(&self, spec: &LaunchSpec, paths: &SessionPaths, uid: Option<u32>) -> Result<Child, ComputeError> {
+        let log = open_append(&paths.runner_log(spec.run))?;
+        let error_log = log.try_clone().map_err(|e| io_error("opening the runner's log", e))?;
+        let mut command = Command::new(&self.runner_binary);
+        command.arg("serve").arg("--launch").arg(paths.launch(spec.run, spec.attempt));
+        command.current_dir(&paths.root).env_clear();
+        command.env("PATH", PATH).env("LANG", "C.UTF-8").env("AMBIENT_NONCE", &spec.nonce);
+        command.stdin(Stdio::null()).stdout(log).stderr(error_log);
+        if let Some(uid) = uid {
+            command.gid(uid).uid(uid);
+        }
+        command.spawn().map_err(|e| io_error(format!("starting {}", self.runner_binary.display()), e))
+    }
+
+    /// Waits for our child, so that it leaves no zombie, and notes how it ended.
+    fn reap(self: &Arc<Self>, mut child: Child, paths: SessionPaths, spec: LaunchSpec) {
+        let pid = child.id().cast_signed();
+        tokio::spawn(async move {
+            if let Some(process) = processes::open_child(pid) {
+                ended(process).await;
+            }
+            let note = move || {
+                let status = child.wait().map_err(|e| io_error("waiting for a runner", e))?.to_string();
+                let reaped = Reaped { nonce: spec.nonce, status };
+                write_json(&reaped_path(&paths, spec.run, spec.attempt), &reaped, None)
+            };
+            if let Err(error) = run_blocking(note).await {
+                tracing::debug!(%error, "the end of a runner cannot be noted");
+            }
+        });
+    }
+}
+
+fn check(request: &LaunchRequest) -> Result<(), ComputeError> {
+    if !AGENTS.contains(&request.agent.as_str()) {
+        return Err(ComputeError::UnknownAgent { agent: request.agent.clone(), available: AGENTS.join(", ") });
+    }
+    if request.run < 1 || request.attempt < 1 {
+        return Err(ComputeError::Invalid("run and attempt begin with 1".to_owned()));
+    }
+    let bad = |name: &str, value: &str| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0');
+    if let Some((name, _)) = request.environment.iter().find(|(name, value)| bad(name, value)) {
+        return Err(ComputeError::Invalid(format!("environment variable '{}' is not one", name.escape_default())));
+    }
+    Ok(())
+}

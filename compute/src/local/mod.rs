@@ -1,0 +1,223 @@
+//! Sessions as processes of this machine.
+//!
+//! Layout: `{data}/projects/{project}/sessions/{session}/` as [`SessionPaths`] has it, sockets in `{data}/run/{session}/`,
+//! tombstones of deleted sessions in `{data}/deleted/`. When the server is root every session has a user id of its own,
+//! remembered as the group of the session's directory (which stays root's, so that nobody can replace the fence).
+//!
+//! Invariants: a runner is spawned only under the fence's lock; the intent is on disk before the process; a process is
+//! known by (pid, start time, boot id) and its nonce, never by its pid; everything here may be killed and repeated.
+
+mod absence;
+mod fence;
+mod inventory;
+mod launch;
+mod layout;
+mod processes;
+mod state;
+mod terminate;
+mod watch;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+pub use ambient_wire::runner::{Confinement, Limits};
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+use crate::{
+    AbsenceProof, Compute, ComputeError, Endpoint, Inventory, LaunchRequest, Launched, Observation, Resource,
+    RunnerState, Secret, SecretName, SessionRef,
+};
+
+/// Agents that the runner of this build can host.
+const AGENTS: [&str; 1] = ["script"];
+
+/// How local compute is set up.
+#[derive(Debug, Clone)]
+pub struct LocalOptions {
+    /// Where everything lives; made when absent.
+    pub data_dir: PathBuf,
+    /// The program `ambient-runner`.
+    pub runner_binary: PathBuf,
+    /// Name of this host.
+    pub host: String,
+    /// Paths besides the system's that agents may read (toolchains).
+    pub readable_paths: Vec<PathBuf>,
+    /// First of 50,000 user ids for sessions; used when the server is root. `None`: sessions run as the server's user.
+    pub session_uid_base: Option<u32>,
+    /// Limits of a session that names none.
+    pub limits: Limits,
+    /// How strictly agents are confined.
+    pub confinement: Confinement,
+}
+
+impl LocalOptions {
+    /// Defaults: user ids from 1,900,000,000, 4,096 processes, 16,384 open files, files up to 64 GiB, best effort.
+    #[must_use]
+    pub fn new(data_dir: PathBuf, runner_binary: PathBuf, host: String) -> Self {
+        Self {
+            data_dir,
+            runner_binary,
+            host,
+            readable_paths: Vec::new(),
+            session_uid_base: Some(1_900_000_000),
+            limits: Limits {
+                processes: 4096,
+                open_files: 16_384,
+                address_space_bytes: 0,
+                file_size_bytes: 64 * 1024 * 1024 * 1024,
+            },
+            confinement: Confinement::BestEffort,
+        }
+    }
+}
+
+/// Local compute: trait [`Compute`] with processes.
+pub struct LocalCompute {
+    local: Arc<Local>,
+}
+
+/// What all parts share.
+struct Local {
+    options: LocalOptions,
+    /// The binary as sessions' users can execute it.
+    runner_binary: PathBuf,
+    /// First user id, when the server is root and sessions have their own.
+    uid_base: Option<u32>,
+    hub: watch::Hub,
+}
+
+impl LocalCompute {
+    /// Makes the directories. Nothing is started; the runners that live are found by [`Compute::observe`].
+    ///
+    /// # Errors
+    /// [`ComputeError::Invalid`] when sessions' users could not reach the directories, or paths get too long;
+    /// [`ComputeError::Io`].
+    pub fn new(options: LocalOptions) -> Result<Self, ComputeError> {
+        let local = Local::prepare(options)?;
+        Ok(Self { local: Arc::new(local) })
+    }
+
+    /// Runs blocking work of a session where it blocks nobody; it is finished even when the caller goes away.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<Local>) -> Result<T, ComputeError> + Send + 'static,
+    ) -> Result<T, ComputeError> {
+        let local = self.local.clone();
+        run_blocking(move || work(&local)).await
+    }
+}
+
+impl Drop for LocalCompute {
+    fn drop(&mut self) {
+        self.local.hub.close();
+    }
+}
+
+async fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ComputeError> + Send + 'static,
+) -> Result<T, ComputeError> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.map_err(|e| io_error("blocking work", std::io::Error::other(e)))?
+}
+
+fn io_error(what: impl Into<String>, source: std::io::Error) -> ComputeError {
+    ComputeError::Io { what: what.into(), source }
+}
+
+#[async_trait]
+impl Compute for LocalCompute {
+    fn host(&self) -> &str {
+        &self.local.options.host
+    }
+
+    fn agents(&self) -> &[&str] {
+        &AGENTS
+    }
+
+    fn event_log(&self, session: &SessionRef, run: i64) -> Option<PathBuf> {
+        Some(self.local.paths(session).event_log(run))
+    }
+
+    async fn ensure_project(&self, project_id: &str) -> Result<(), ComputeError> {
+        let project_id = project_id.to_owned();
+        self.blocking(move |local| local.ensure_project(&project_id)).await
+    }
+
+    async fn delete_project(&self, project_id: &str) -> Result<(), ComputeError> {
+        let project_id = project_id.to_owned();
+        self.blocking(move |local| local.delete_project(&project_id)).await
+    }
+
+    async fn ensure_workspace(&self, session: &SessionRef) -> Result<(), ComputeError> {
+        let session = session.clone();
+        self.blocking(move |local| local.ensure_workspace(&session).map(drop)).await
+    }
+
+    async fn delete_workspace(&self, session: &SessionRef) -> Result<(), ComputeError> {
+        let session = session.clone();
+        self.blocking(move |local| local.delete_workspace(&session)).await
+    }
+
+    async fn write_secret(
+        &self,
+        s: &SessionRef,
+        run: i64,
+        name: SecretName,
+        value: &Secret,
+    ) -> Result<(), ComputeError> {
+        let (session, value) = (s.clone(), value.clone());
+        self.blocking(move |local| local.write_secret(&session, run, name, &value)).await
+    }
+
+    async fn delete_secrets(&self, session: &SessionRef, run: i64) -> Result<(), ComputeError> {
+        let session = session.clone();
+        self.blocking(move |local| local.delete_secrets(&session, run)).await
+    }
+
+    async fn launch(&self, request: &LaunchRequest) -> Result<Launched, ComputeError> {
+        let request = request.clone();
+        self.blocking(move |local| local.launch(&request)).await
+    }
+
+    async fn state(&self, session: &SessionRef, run: i64, attempt: i32) -> Result<RunnerState, ComputeError> {
+        let session = session.clone();
+        self.blocking(move |local| Ok(local.assess(&session, run, attempt)?.state)).await
+    }
+
+    fn observe(&self) -> BoxStream<'static, Observation> {
+        watch::observe(&self.local)
+    }
+
+    async fn endpoint(&self, session: &SessionRef, run: i64) -> Result<Endpoint, ComputeError> {
+        let session = session.clone();
+        self.blocking(move |local| local.endpoint(&session, run)).await
+    }
+
+    async fn raise_fence(&self, session: &SessionRef, run: i64) -> Result<(), ComputeError> {
+        let session = session.clone();
+        self.blocking(move |local| local.raise_fence(&session, run)).await
+    }
+
+    async fn kill_agents(&self, session: &SessionRef, run: i64) -> Result<(), ComputeError> {
+        let session = session.clone();
+        self.blocking(move |local| local.kill_agents(&session, run)).await
+    }
+
+    async fn terminate(&self, session: &SessionRef, run: i64, grace: Duration) -> Result<(), ComputeError> {
+        terminate::terminate(&self.local, session, run, grace).await
+    }
+
+    async fn prove_absent(&self, session: &SessionRef, run: i64) -> Result<AbsenceProof, ComputeError> {
+        let session = session.clone();
+        self.blocking(move |local| local.prove_absent(&session, run)).await
+    }
+
+    async fn resources(&self, session: &SessionRef) -> Result<Vec<Resource>, ComputeError> {
+        let session = session.clone();
+        self.blocking(move |local| local.resources(&session)).await
+    }
+
+    async fn inventory(&self) -> Result<Vec<Inventory>, ComputeError> {
+        self.blocking(|local| local.inventory()).await
+    }
+}

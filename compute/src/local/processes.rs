@@ -1,0 +1,177 @@
+//! What runs on this machine, and which of it belongs to a session.
+
+use std::{
+    collections::{HashMap, HashSet},
+    os::fd::OwnedFd,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use ambient_wire::runner::Started;
+use procfs::process::Process;
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+/// Pause between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// How to know a session's (or run's) processes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Marks {
+    /// Values of `AMBIENT_NONCE`.
+    pub(super) nonces: HashSet<String>,
+    /// Runners of this boot; their pid is their session id.
+    pub(super) leaders: Vec<Started>,
+    /// The session's own user id.
+    pub(super) uid: Option<u32>,
+}
+
+/// One look at `/proc`.
+pub(super) struct Table {
+    entries: Vec<Entry>,
+}
+
+/// A process that is not dead.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) pid: i32,
+    parent: i32,
+    session: i32,
+    start_time: u64,
+    nonce: Option<String>,
+    name: String,
+}
+
+impl Table {
+    pub(super) fn look() -> Self {
+        let all = procfs::process::all_processes().into_iter().flatten();
+        Self { entries: all.filter_map(|process| entry(&process.ok()?)).collect() }
+    }
+
+    /// Nonces of all processes.
+    pub(super) fn nonces(&self) -> HashSet<&str> {
+        self.entries.iter().filter_map(|entry| entry.nonce.as_deref()).collect()
+    }
+
+    /// Processes with a mark, and all that descend from them.
+    pub(super) fn members(&self, marks: &Marks) -> Vec<Entry> {
+        let started = self.entries.iter().map(|entry| (entry.pid, entry.start_time)).collect::<HashMap<_, _>>();
+        let mut members =
+            self.entries.iter().filter(|entry| marks.fit(entry, &started)).map(|e| e.pid).collect::<HashSet<_>>();
+        loop {
+            let children = self.entries.iter().filter(|entry| members.contains(&entry.parent));
+            let more = children.map(|child| child.pid).filter(|pid| !members.contains(pid)).collect::<Vec<_>>();
+            if more.is_empty() {
+                break;
+            }
+            members.extend(more);
+        }
+        // Never ourselves, whatever a forged record says.
+        members.remove(&std::process::id().cast_signed());
+        members.remove(&1);
+        self.entries.iter().filter(|entry| members.contains(&entry.pid)).cloned().collect()
+    }
+}
+
+impl Marks {
+    fn fit(&self, entry: &Entry, started: &HashMap<i32, u64>) -> bool {
+        entry.nonce.as_ref().is_some_and(|nonce| self.nonces.contains(nonce))
+            || self.leaders.iter().any(|leader| leads(leader, entry, started))
+            || self.uid.is_some_and(|uid| has_uid(entry.pid, uid))
+    }
+
+    /// Ends every process with these marks, except for `spared`; what is left after `patience`.
+    pub(super) fn kill(&self, spared: &HashSet<i32>, patience: Duration) -> Vec<Entry> {
+        let deadline = Instant::now() + patience;
+        let mut empty_looks = 0;
+        loop {
+            let mut left = Table::look().members(self);
+            left.retain(|entry| !spared.contains(&entry.pid));
+            // Twice, because a process that forks while we look may be missed once.
+            empty_looks = if left.is_empty() { empty_looks + 1 } else { 0 };
+            if empty_looks == 2 || Instant::now() > deadline {
+                return left;
+            }
+            for entry in &left {
+                entry.signal(Signal::KILL);
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+}
+
+/// True when the process is in the session (`setsid`) that the runner began, also after the runner's death. A number that
+/// was given to another leader since does not count.
+fn leads(leader: &Started, entry: &Entry, started: &HashMap<i32, u64>) -> bool {
+    let reused = started.get(&leader.pid).is_some_and(|start_time| *start_time != leader.start_time);
+    entry.session == leader.pid && !reused && leader.pid > 1 && entry.start_time >= leader.start_time
+}
+
+impl Entry {
+    pub(super) fn describe(&self) -> String {
+        format!("pid {} ({})", self.pid, self.name)
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
+        if let Some(handle) = open(self.pid, self.start_time) {
+            let _ = rustix::process::pidfd_send_signal(&handle, signal);
+        }
+    }
+}
+
+/// A handle of the runner that wrote this record, if it lives. Its nonce must be in its environment: a record could name any
+/// process.
+pub(super) fn open_runner(started: &Started) -> Option<OwnedFd> {
+    if started.boot_id != boot_id() || started.pid <= 1 {
+        return None;
+    }
+    let handle = open(started.pid, started.start_time)?;
+    let process = Process::new(started.pid).ok()?;
+    (nonce(&process).as_ref() == Some(&started.nonce)).then_some(handle)
+}
+
+/// A handle of a child of ours that was not waited for: its number cannot have been used again.
+pub(super) fn open_child(pid: i32) -> Option<OwnedFd> {
+    rustix::process::pidfd_open(Pid::from_raw(pid)?, PidfdFlags::NONBLOCK).ok()
+}
+
+/// A handle of exactly this process; none when it is dead or its number was used again.
+fn open(pid: i32, start_time: u64) -> Option<OwnedFd> {
+    let handle = rustix::process::pidfd_open(Pid::from_raw(pid)?, PidfdFlags::NONBLOCK).ok()?;
+    let stat = Process::new(pid).and_then(|process| process.stat()).ok()?;
+    (stat.starttime == start_time && !matches!(stat.state, 'Z' | 'X')).then_some(handle)
+}
+
+fn entry(process: &Process) -> Option<Entry> {
+    let stat = process.stat().ok()?;
+    if matches!(stat.state, 'Z' | 'X') {
+        return None;
+    }
+    let (pid, parent, session, start_time) = (stat.pid, stat.ppid, stat.session, stat.starttime);
+    Some(Entry { pid, parent, session, start_time, nonce: nonce(process), name: stat.comm })
+}
+
+fn nonce(process: &Process) -> Option<String> {
+    let environment = std::fs::read(format!("/proc/{}/environ", process.pid)).ok()?;
+    let value = environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(b"AMBIENT_NONCE="))?;
+    Some(String::from_utf8_lossy(value).into_owned())
+}
+
+/// From `status`: the owner of `/proc/<pid>` is root's for processes that made themselves undumpable.
+fn has_uid(pid: i32, uid: u32) -> bool {
+    let status = Process::new(pid).and_then(|process| process.status());
+    status.is_ok_and(|status| [status.ruid, status.euid, status.suid].contains(&uid))
+}
+
+/// User ids of all processes.
+pub(super) fn live_uids() -> HashSet<u32> {
+    let all = procfs::process::all_processes().into_iter().flatten();
+    all.filter_map(|process| Some(process.ok()?.status().ok()?.ruid)).collect()
+}
+
+/// Identity of this boot.
+pub(super) fn boot_id() -> &'static str {
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    BOOT_ID.get_or_init(|| {
+        std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    })
+}

@@ -1,0 +1,160 @@
+//! What is known of an attempt, from its records and from `/proc`.
+
+use std::{collections::HashSet, os::fd::OwnedFd, time::Duration};
+
+use ambient_wire::runner::{Exited, LaunchSpec, SessionPaths, Started};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Local,
+    layout::{check_session, names, read_json},
+    processes::{Marks, Table, boot_id, open_runner},
+};
+use crate::{ComputeError, Endpoint, RunnerState, SessionRef};
+
+/// An intent without a process gets this old before the attempt counts as lost: its launch may be repeated.
+const SPAWN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// State of an attempt.
+pub(super) struct Known {
+    pub(super) state: RunnerState,
+    /// The runner's process, when it lives.
+    pub(super) process: Option<OwnedFd>,
+    /// True when the attempt is neither up nor over.
+    pub(super) coming_up: bool,
+}
+
+impl Known {
+    fn over(state: RunnerState) -> Self {
+        Self { state, process: None, coming_up: false }
+    }
+}
+
+/// How a runner ended that was our child, in words.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Reaped {
+    pub(super) nonce: String,
+    pub(super) status: String,
+}
+
+/// Where [`Reaped`] is written.
+pub(super) fn reaped_path(paths: &SessionPaths, run: i64, attempt: i32) -> std::path::PathBuf {
+    paths.run_dir(run).join(format!("reaped.{attempt}.json"))
+}
+
+impl Local {
+    pub(super) fn assess(&self, session: &SessionRef, run: i64, attempt: i32) -> Result<Known, ComputeError> {
+        check_session(session)?;
+        let paths = self.paths(session);
+        let Some(intent) = read_json::<LaunchSpec>(&paths.launch(run, attempt))? else {
+            return Ok(Known::over(RunnerState::Absent));
+        };
+        let started = started(&paths, &intent);
+        if let Some(started) = &started
+            && let Some(process) = open_runner(started)
+        {
+            let state = RunnerState::Running { missing_confinement: started.missing_confinement.clone() };
+            return Ok(Known { state, process: Some(process), coming_up: false });
+        }
+        // Read after the process was seen dead: it writes the record before it dies.
+        let exited = read_record::<Exited>(&paths.exited(run, attempt)).filter(|exited| exited.nonce == intent.nonce);
+        if let Some(exited) = exited {
+            return Ok(Known::over(RunnerState::Exited { code: exited.code, reason: exited.reason }));
+        }
+        let reaped =
+            read_record::<Reaped>(&reaped_path(&paths, run, attempt)).filter(|reaped| reaped.nonce == intent.nonce);
+        if let Some(started) = started {
+            return Ok(Known::over(RunnerState::Lost { reason: why_lost(&started, reaped) }));
+        }
+        if let Some(reaped) = reaped {
+            return Ok(Known::over(RunnerState::Lost {
+                reason: format!("the runner did not come up: {}", reaped.status),
+            }));
+        }
+        let coming_up = Table::look().nonces().contains(intent.nonce.as_str()) || is_young(&paths, run, attempt);
+        if coming_up {
+            return Ok(Known { state: RunnerState::Absent, process: None, coming_up });
+        }
+        Ok(Known::over(RunnerState::Lost { reason: "the runner did not come up".to_owned() }))
+    }
+
+    pub(super) fn endpoint(&self, session: &SessionRef, run: i64) -> Result<Endpoint, ComputeError> {
+        let attempt = attempts_of(&self.paths(session), run)?.last().copied().ok_or(ComputeError::NoRunner { run })?;
+        let known = self.assess(session, run, attempt)?;
+        if known.process.is_none() && !known.coming_up {
+            return Err(ComputeError::NoRunner { run });
+        }
+        Ok(Endpoint { socket: self.socket(&session.session_id, run) })
+    }
+
+    /// Marks of everything that these attempts may have left.
+    pub(super) fn marks(&self, paths: &SessionPaths, attempts: &[(i64, i32)]) -> Result<Marks, ComputeError> {
+        let mut marks = Marks { uid: self.own_uid(paths), ..Marks::default() };
+        let mut nonces = HashSet::new();
+        for (run, attempt) in attempts {
+            let Some(intent) = read_json::<LaunchSpec>(&paths.launch(*run, *attempt))? else { continue };
+            marks.leaders.extend(started(paths, &intent).filter(|started| started.boot_id == boot_id()));
+            nonces.insert(intent.nonce);
+        }
+        marks.nonces = nonces;
+        Ok(marks)
+    }
+}
+
+/// The runner's own record; one that does not fit the intent counts as none.
+pub(super) fn started(paths: &SessionPaths, intent: &LaunchSpec) -> Option<Started> {
+    let started = read_record::<Started>(&paths.started(intent.run, intent.attempt));
+    started.filter(|started| started.nonce == intent.nonce)
+}
+
+/// A record that a runner wrote; rubbish counts as none, and is told.
+fn read_record<T: serde::de::DeserializeOwned>(path: &std::path::Path) -> Option<T> {
+    read_json(path).inspect_err(|error| tracing::warn!(%error, "a record cannot be read")).ok().flatten()
+}
+
+fn why_lost(started: &Started, reaped: Option<Reaped>) -> String {
+    match reaped {
+        _ if started.boot_id != boot_id() => "the machine was restarted".to_owned(),
+        Some(reaped) => format!("the runner ended without a record: {}", reaped.status),
+        None => "the runner ended without a record".to_owned(),
+    }
+}
+
+fn is_young(paths: &SessionPaths, run: i64, attempt: i32) -> bool {
+    let modified = paths.launch(run, attempt).metadata().and_then(|about| about.modified());
+    modified.is_ok_and(|modified| modified.elapsed().map_or(true, |age| age < SPAWN_PATIENCE))
+}
+
+/// Attempts of a run that have an intent, in order.
+pub(super) fn attempts_of(paths: &SessionPaths, run: i64) -> Result<Vec<i32>, ComputeError> {
+    let number = |name: &String| name.strip_prefix("launch.")?.strip_suffix(".json")?.parse().ok();
+    let mut attempts = names(&paths.run_dir(run))?.iter().filter_map(number).collect::<Vec<i32>>();
+    attempts.sort_unstable();
+    Ok(attempts)
+}
+
+/// Runs that have a directory, in order.
+pub(super) fn runs_of(paths: &SessionPaths) -> Result<Vec<i64>, ComputeError> {
+    let mut runs = names(&paths.root.join("runs"))?.iter().filter_map(|name| name.parse().ok()).collect::<Vec<i64>>();
+    runs.sort_unstable();
+    Ok(runs)
+}
+
+/// Every attempt that has an intent, in order.
+pub(super) fn all_attempts(paths: &SessionPaths) -> Result<Vec<(i64, i32)>, ComputeError> {
+    let mut all = Vec::new();
+    for run in runs_of(paths)? {
+        all.extend(attempts_of(paths, run)?.into_iter().map(|attempt| (run, attempt)));
+    }
+    Ok(all)
+}
+
+/// The last attempt that has an intent.
+pub(super) fn latest(paths: &SessionPaths) -> Result<Option<(i64, i32)>, ComputeError> {
+    for run in runs_of(paths)?.into_iter().rev() {
+        if let Some(attempt) = attempts_of(paths, run)?.last() {
+            return Ok(Some((run, *attempt)));
+        }
+    }
+    Ok(None)
+}

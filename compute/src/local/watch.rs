@@ -1,0 +1,227 @@
+//! Seeing runners come and go.
+//!
+//! Level-triggered: a subscriber gets all that is known, then changes; one that lags gets all again. An exit is seen at once
+//! through the process's handle (pidfd), also when the runner is another server's child; records are re-read at a slow
+//! safety interval, so that what another server launched is seen too.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
+
+use futures::stream::{self, BoxStream, StreamExt};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::{broadcast, watch},
+    time::{sleep, timeout},
+};
+
+use super::{Local, run_blocking, state::latest};
+use crate::{Observation, RunnerState, SessionRef};
+
+/// Changes that a subscriber may lag behind before it gets everything again.
+const CHANGES: usize = 1024;
+/// Between two looks at an attempt that comes up.
+const COMING_UP: Duration = Duration::from_millis(25);
+/// Between two looks at everything.
+const SAFETY: Duration = Duration::from_secs(5);
+
+type Key = (SessionRef, i64, i32);
+
+/// Who watches what.
+pub(super) struct Hub {
+    changes: broadcast::Sender<Observation>,
+    followed: Mutex<HashSet<Key>>,
+    /// What was told last of each session's last attempt.
+    told: Mutex<HashMap<SessionRef, Observation>>,
+    closed: watch::Sender<bool>,
+    scanning: Mutex<bool>,
+}
+
+impl Hub {
+    pub(super) fn new() -> Self {
+        Self {
+            changes: broadcast::Sender::new(CHANGES),
+            followed: Mutex::default(),
+            told: Mutex::default(),
+            closed: watch::Sender::new(false),
+            scanning: Mutex::default(),
+        }
+    }
+
+    pub(super) fn close(&self) {
+        self.closed.send_replace(true);
+    }
+
+    fn tell(&self, observation: Observation) {
+        let news = self.told.lock().is_ok_and(|mut told| {
+            let last = told.insert(observation.session.clone(), observation.clone());
+            last.as_ref() != Some(&observation)
+        });
+        if news {
+            let _ = self.changes.send(observation);
+        }
+    }
+
+    fn is_over(&self, (session, run, attempt): &Key) -> bool {
+        let over = |told: &Observation| {
+            (told.run, told.attempt) == (*run, *attempt)
+                && matches!(told.state, RunnerState::Exited { .. } | RunnerState::Lost { .. })
+        };
+        self.told.lock().is_ok_and(|told| told.get(session).is_some_and(over))
+    }
+}
+
+/// All that is known, then every change.
+pub(super) fn observe(local: &Arc<Local>) -> BoxStream<'static, Observation> {
+    let changes = local.hub.changes.subscribe();
+    local.scan_regularly();
+    let state = Subscription { known: VecDeque::new(), behind: true, changes, local: Arc::downgrade(local) };
+    stream::unfold(state, |mut state| async move { state.next().await.map(|observation| (observation, state)) }).boxed()
+}
+
+struct Subscription {
+    known: VecDeque<Observation>,
+    behind: bool,
+    changes: broadcast::Receiver<Observation>,
+    local: Weak<Local>,
+}
+
+impl Subscription {
+    async fn next(&mut self) -> Option<Observation> {
+        loop {
+            if let Some(observation) = self.known.pop_front() {
+                return Some(observation);
+            }
+            if self.behind {
+                let local = self.local.upgrade().filter(|local| !*local.hub.closed.borrow())?;
+                self.behind = false;
+                self.known = everything(&local).await.into();
+                continue;
+            }
+            match self.changes.recv().await {
+                Ok(observation) => return Some(observation),
+                Err(broadcast::error::RecvError::Lagged(_)) => self.behind = true,
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+/// The last attempt of every session, and the ones that live followed.
+async fn everything(local: &Arc<Local>) -> Vec<Observation> {
+    let scanned = local.clone();
+    let keys = run_blocking(move || Ok(scanned.last_attempts())).await.unwrap_or_default();
+    let mut all = Vec::new();
+    for key in keys {
+        let (session, run, attempt) = key.clone();
+        let assessed = local.clone();
+        match run_blocking(move || assessed.assess(&session, run, attempt)).await {
+            Ok(known) => {
+                if known.process.is_some() || known.coming_up {
+                    local.follow(key.clone());
+                }
+                if known.state != RunnerState::Absent {
+                    all.push(observation(key, known.state));
+                }
+            }
+            Err(error) => tracing::warn!(%error, "an attempt cannot be assessed"),
+        }
+    }
+    all
+}
+
+fn observation((session, run, attempt): Key, state: RunnerState) -> Observation {
+    Observation { session, run, attempt, state }
+}
+
+impl Local {
+    /// Watches an attempt from now on.
+    pub(super) fn watch(self: &Arc<Self>, session: &SessionRef, run: i64, attempt: i32) {
+        self.follow((session.clone(), run, attempt));
+    }
+
+    fn follow(self: &Arc<Self>, key: Key) {
+        let new = self.hub.followed.lock().is_ok_and(|mut followed| followed.insert(key.clone()));
+        if !new {
+            return;
+        }
+        let local = self.clone();
+        tokio::spawn(async move {
+            let mut closed = local.hub.closed.subscribe();
+            tokio::select! {
+                () = follow_to_the_end(&local, &key) => {}
+                _ = closed.wait_for(|closed| *closed) => {}
+            }
+            if let Ok(mut followed) = local.hub.followed.lock() {
+                followed.remove(&key);
+            }
+        });
+    }
+
+    fn last_attempts(&self) -> Vec<Key> {
+        let sessions = self.all_sessions().inspect_err(|error| tracing::warn!(%error, "sessions cannot be listed"));
+        let with_last = |session: SessionRef| {
+            let (run, attempt) = latest(&self.paths(&session)).ok()??;
+            Some((session, run, attempt))
+        };
+        sessions.unwrap_or_default().into_iter().filter_map(with_last).collect()
+    }
+
+    fn scan_regularly(self: &Arc<Self>) {
+        let first = self.hub.scanning.lock().is_ok_and(|mut scanning| !std::mem::replace(&mut scanning, true));
+        if !first {
+            return;
+        }
+        let local = self.clone();
+        tokio::spawn(async move {
+            let mut closed = local.hub.closed.subscribe();
+            while timeout(SAFETY, closed.wait_for(|closed| *closed)).await.is_err() {
+                let scanned = local.clone();
+                let keys = run_blocking(move || Ok(scanned.last_attempts())).await.unwrap_or_default();
+                for key in keys.into_iter().filter(|key| !local.hub.is_over(key)) {
+                    local.follow(key);
+                }
+            }
+        });
+    }
+}
+
+async fn follow_to_the_end(local: &Arc<Local>, key: &Key) {
+    loop {
+        let (assessed, (session, run, attempt)) = (local.clone(), key.clone());
+        let known = match run_blocking(move || assessed.assess(&session, run, attempt)).await {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::warn!(%error, "an attempt cannot be assessed");
+                sleep(SAFETY).await;
+                continue;
+            }
+        };
+        if known.state != RunnerState::Absent {
+            local.hub.tell(observation(key.clone(), known.state));
+        }
+        match known.process {
+            Some(process) => ended(process).await,
+            None if known.coming_up => sleep(COMING_UP).await,
+            None => return,
+        }
+    }
+}
+
+/// Waits until the process has ended.
+#[allow(
+    deprecated,
+    reason = "deprecated because a descriptor could be closed under it; an OwnedFd that it owns cannot"
+)]
+pub(super) async fn ended(process: OwnedFd) {
+    match AsyncFd::with_interest(process, Interest::READABLE) {
+        Ok(process) => drop(process.readable().await),
+        Err(error) => {
+            tracing::warn!(%error, "a runner cannot be watched");
+            sleep(SAFETY).await;
+        }
+    }
+}

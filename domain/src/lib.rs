@@ -1,0 +1,14 @@
+//! Pure state machines: commands and facts -> events -> state.
+//!
+//! No I/O, no async, no clock, no randomness: [`Context`] brings time and ids. Given the same state, command and context,
+//! [`Entity::decide`] returns the same decision, and [`Entity::apply`] of the events gives the same state, for ever: that is
+//! what replay rests on.
+
+pub mod effect;
+pub mod entity;
+pub mod name;
+pub mod project;
+pub mod session;
+
+pub use effect::{Effect, LiveEvent, NameClaim, WorkflowInput};
+pub use entity::{Context, Decision, Defaults, Entity, Guard, Nothing, Refusal, RefusalCode};

@@ -1,0 +1,163 @@
+//! Rules for names, texts, labels and git URLs; every failure names the field.
+
+use std::collections::BTreeMap;
+
+use crate::entity::Refusal;
+
+const RESERVED_PROJECTS: [&str; 1] = ["default"];
+const RESERVED_PREFIXES: [&str; 2] = ["kube-", "openshift"];
+
+/// Largest prompt or message, bytes.
+pub const MAX_TEXT_BYTES: usize = 1 << 20;
+/// Most repositories of a session.
+pub const MAX_REPOS: usize = 32;
+
+/// A project's name: DNS-1123 label, 2-63, starting with a letter, not reserved.
+///
+/// # Errors
+/// A refusal that names the field `name`.
+pub fn project_name(name: &str) -> Result<(), Refusal> {
+    let bytes = name.as_bytes();
+    let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
+    let well_formed = (2..=63).contains(&bytes.len())
+        && bytes[0].is_ascii_lowercase()
+        && bytes.iter().all(inner)
+        && bytes[bytes.len() - 1] != b'-';
+    if !well_formed {
+        return Err(Refusal::invalid("name", "must be 2-63 characters matching ^[a-z][a-z0-9-]*[a-z0-9]$"));
+    }
+    if RESERVED_PROJECTS.contains(&name) || RESERVED_PREFIXES.iter().any(|p| name.starts_with(p)) {
+        return Err(Refusal::invalid("name", format!("'{name}' is reserved")));
+    }
+    Ok(())
+}
+
+/// A name for people: 1-`max` characters, no control characters.
+///
+/// # Errors
+/// A refusal that names `field`.
+pub fn display(field: &str, text: &str, max: usize) -> Result<(), Refusal> {
+    let count = text.chars().count();
+    if count == 0 || count > max {
+        return Err(Refusal::invalid(field, format!("must have 1 to {max} characters")));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Refusal::invalid(field, "must not contain control characters"));
+    }
+    Ok(())
+}
+
+/// A long text: at most [`MAX_TEXT_BYTES`], no NUL (Postgres cannot store it).
+///
+/// # Errors
+/// A refusal that names `field`.
+pub fn text(field: &str, text: &str) -> Result<(), Refusal> {
+    if text.len() > MAX_TEXT_BYTES {
+        return Err(Refusal::invalid(field, format!("must have at most {MAX_TEXT_BYTES} bytes")));
+    }
+    if text.contains('\0') {
+        return Err(Refusal::invalid(field, "must not contain NUL"));
+    }
+    Ok(())
+}
+
+/// Labels or annotations: at most 64, keys 1-253 characters of the Kubernetes alphabet, values at most 4096 bytes.
+///
+/// # Errors
+/// A refusal that names the key.
+pub fn map(field: &str, map: &BTreeMap<String, String>) -> Result<(), Refusal> {
+    if map.len() > 64 {
+        return Err(Refusal::invalid(field, "must have at most 64 entries"));
+    }
+    for (key, value) in map {
+        let well_formed = (1..=253).contains(&key.len())
+            && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/'));
+        if !well_formed {
+            return Err(Refusal::invalid(format!("{field}.{}", key.escape_debug()), "is not a valid key"));
+        }
+        if value.len() > 4096 || value.contains('\0') {
+            return Err(Refusal::invalid(format!("{field}.{key}"), "must have at most 4096 bytes and no NUL"));
+        }
+    }
+    Ok(())
+}
+
+/// A repository's directory name: 1-100 of `[A-Za-z0-9._-]`, not starting with `.` or `-`.
+///
+/// # Errors
+/// A refusal that names `field`.
+pub fn repo_name(field: &str, name: &str) -> Result<(), Refusal> {
+    let well_formed = (1..=100).contains(&name.len())
+        && !name.starts_with(['.', '-'])
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    if well_formed {
+        Ok(())
+    } else {
+        Err(Refusal::invalid(field, "must be 1-100 of letters, digits, '.', '_' and '-', not starting with '.' or '-'"))
+    }
+}
+
+/// A git URL: `https://host/path` or `file:///path`; no credentials, options, query or control characters.
+///
+/// # Errors
+/// A refusal that names `field`.
+pub fn git_url(field: &str, url: &str) -> Result<(), Refusal> {
+    let refuse = |why: &str| Err(Refusal::invalid(field, why));
+    if url.len() > 2048 || url.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return refuse("must have at most 2048 characters, without spaces and control characters");
+    }
+    let rest = match url.split_once("://") {
+        Some(("https", rest)) => rest,
+        Some(("file", rest)) if rest.starts_with('/') => return no_parent_steps(field, rest),
+        _ => return refuse("must start with https:// or file:///"),
+    };
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    if host.contains('@') {
+        return refuse("must not contain credentials");
+    }
+    if host.is_empty() || host.starts_with('-') || path.is_empty() {
+        return refuse("must name a host and a path");
+    }
+    if url.contains(['?', '#', '\\']) {
+        return refuse("must not contain a query, a fragment or a backslash");
+    }
+    no_parent_steps(field, path)
+}
+
+fn no_parent_steps(field: &str, path: &str) -> Result<(), Refusal> {
+    if path.split('/').any(|step| step == "..") {
+        return Err(Refusal::invalid(field, "must not contain '..'"));
+    }
+    Ok(())
+}
+
+/// A branch: git's own rules for a ref name, so far as they matter for safety.
+///
+/// # Errors
+/// A refusal that names `field`.
+pub fn branch(field: &str, name: &str) -> Result<(), Refusal> {
+    let bad = |c: char| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c);
+    let well_formed = (1..=244).contains(&name.len())
+        && !name.starts_with(['-', '/', '.'])
+        && !name.ends_with(['/', '.'])
+        && !name.ends_with(".lock")
+        && !name.contains("..")
+        && !name.contains("//")
+        && !name.contains("/.")
+        && !name.contains("@{")
+        && !name.chars().any(bad);
+    if well_formed { Ok(()) } else { Err(Refusal::invalid(field, "is not a valid branch name")) }
+}
+
+/// Directory name of a repository that was given only a URL: the URL's last step without `.git`.
+#[must_use]
+pub fn repo_name_of_url(url: &str) -> String {
+    let last = url.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let cleaned: String = last
+        .trim_end_matches(".git")
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' })
+        .collect();
+    let cleaned = cleaned.trim_start_matches(['.', '-']);
+    if cleaned.is_empty() { "repo".to_owned() } else { cleaned.chars().take(100).collect() }
+}

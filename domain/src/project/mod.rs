@@ -1,0 +1,338 @@
+//! A project: people, settings and sessions under one name.
+//!
+//! Invariants: an active project has at least one owner (role `admin`); the name is claimed from creation until
+//! project-delete has finished.
+
+mod decide;
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    effect::{Effect, LiveEvent, NameClaim, WorkflowInput},
+    entity::{Context, Decision, Entity, Guard, Refusal},
+};
+
+/// Name space of projects in the table of claimed names.
+pub const NAME_SCOPE: &str = "project";
+
+/// State proper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProjectPhase {
+    /// In use.
+    Active,
+    /// Being deleted: takes no new sessions and starts.
+    Terminating,
+}
+
+/// What a member may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Look.
+    View,
+    /// Work with sessions.
+    Edit,
+    /// Everything (owner).
+    Admin,
+}
+
+/// Who a permission is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubjectType {
+    /// A person.
+    User,
+    /// A group.
+    Group,
+}
+
+/// A granted role.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Permission {
+    /// User or group.
+    pub subject_type: SubjectType,
+    /// Its name.
+    pub subject_name: String,
+    /// Role.
+    pub role: Role,
+}
+
+/// Defaults for the project's sessions.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub llm_model: Option<String>,
+    /// Seconds; 0 = off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inactivity_timeout: Option<i64>,
+}
+
+/// What people write of a project.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProjectSpec {
+    /// For people.
+    #[serde(default)]
+    pub display_name: String,
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+    /// Said before every session's prompt.
+    #[serde(default)]
+    pub prompt: String,
+    /// For selection.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// For tools.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// Defaults.
+    #[serde(default)]
+    pub settings: Settings,
+}
+
+/// Changes; absent = unchanged.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProjectPatch {
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Said before every session's prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// Set (value) or remove (null).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, Option<String>>>,
+    /// Set (value) or remove (null).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<BTreeMap<String, Option<String>>>,
+    /// All settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Settings>,
+}
+
+/// A project.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Project {
+    /// KSUID.
+    pub id: String,
+    /// Unique, DNS-1123.
+    pub name: String,
+    /// Number of operations.
+    pub version: i64,
+    /// Creation.
+    pub created_at: DateTime<Utc>,
+    /// Last operation.
+    pub updated_at: DateTime<Utc>,
+    /// When project-delete had finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_at: Option<DateTime<Utc>>,
+    /// State.
+    pub phase: ProjectPhase,
+    /// Whether its space exists.
+    pub provisioned: bool,
+    /// Desired state.
+    pub spec: ProjectSpec,
+    /// Who may do what, sorted.
+    pub permissions: Vec<Permission>,
+}
+
+/// What can be asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Command {
+    /// A new project.
+    Create {
+        /// Id (KSUID).
+        project_id: String,
+        /// Name.
+        name: String,
+        /// Desired state.
+        spec: Box<ProjectSpec>,
+        /// First owner.
+        owner: String,
+    },
+    /// Change.
+    Patch(ProjectPatch),
+    /// Grant a role, in place of the subject's former one.
+    Grant(Permission),
+    /// Take a subject's role away.
+    Revoke {
+        /// User or group.
+        subject_type: SubjectType,
+        /// Its name.
+        subject_name: String,
+    },
+    /// Delete with all sessions.
+    Delete,
+    /// Fact: the space exists.
+    Provisioned,
+    /// Fact: sessions and space are gone.
+    DeleteFinished,
+}
+
+/// What has happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// It exists.
+    Created {
+        /// Id.
+        project_id: String,
+        /// Name.
+        name: String,
+        /// Desired state.
+        spec: Box<ProjectSpec>,
+    },
+    /// The spec is now this.
+    SpecChanged {
+        /// All of it.
+        spec: Box<ProjectSpec>,
+    },
+    /// A subject has this role.
+    Granted(Permission),
+    /// A subject has none.
+    Revoked {
+        /// User or group.
+        subject_type: SubjectType,
+        /// Its name.
+        subject_name: String,
+    },
+    /// Its space exists.
+    Provisioned,
+    /// Takes nothing new.
+    Terminating,
+    /// Gone; the name is free.
+    Deleted,
+}
+
+impl Project {
+    /// Highest role of a user by name or group.
+    #[must_use]
+    pub fn role_of(&self, user: &str, groups: &[String]) -> Option<Role> {
+        let is_me = |p: &&Permission| match p.subject_type {
+            SubjectType::User => p.subject_name == user,
+            SubjectType::Group => groups.contains(&p.subject_name),
+        };
+        self.permissions.iter().filter(is_me).map(|p| p.role).max()
+    }
+}
+
+impl Entity for Project {
+    const KIND: &'static str = "project";
+    const SCHEMA_VERSION: i32 = 1;
+    type Command = Command;
+    type Event = Event;
+
+    fn command_name(command: &Command) -> &'static str {
+        match command {
+            Command::Create { .. } => "create",
+            Command::Patch(_) => "patch",
+            Command::Grant(_) => "grant",
+            Command::Revoke { .. } => "revoke",
+            Command::Delete => "delete",
+            Command::Provisioned => "fact_provisioned",
+            Command::DeleteFinished => "fact_delete_finished",
+        }
+    }
+
+    fn decide(state: Option<&Self>, command: &Command, context: &Context) -> Result<Decision<Event>, Refusal> {
+        decide::decide(state, command, context)
+    }
+
+    fn apply(state: Option<Self>, event: &Event, at: DateTime<Utc>) -> Self {
+        let mut project = state.unwrap_or_else(|| Self {
+            id: String::new(),
+            name: String::new(),
+            version: 0,
+            created_at: at,
+            updated_at: at,
+            deleted_at: None,
+            phase: ProjectPhase::Active,
+            provisioned: false,
+            spec: ProjectSpec::default(),
+            permissions: Vec::new(),
+        });
+        match event {
+            Event::Created { project_id, name, spec } => {
+                project.id.clone_from(project_id);
+                project.name.clone_from(name);
+                project.spec = (**spec).clone();
+            }
+            Event::SpecChanged { spec } => project.spec = (**spec).clone(),
+            Event::Granted(permission) => {
+                project.remove_subject(permission.subject_type, &permission.subject_name);
+                project.permissions.push(permission.clone());
+                project.permissions.sort();
+            }
+            Event::Revoked { subject_type, subject_name } => project.remove_subject(*subject_type, subject_name),
+            Event::Provisioned => project.provisioned = true,
+            Event::Terminating => project.phase = ProjectPhase::Terminating,
+            Event::Deleted => project.deleted_at = Some(at),
+        }
+        project
+    }
+
+    fn set_version(&mut self, version: i64, at: DateTime<Utc>) {
+        self.version = version;
+        self.updated_at = at;
+    }
+    fn id(&self) -> &str {
+        &self.id
+    }
+    fn version(&self) -> i64 {
+        self.version
+    }
+    fn project_id(&self) -> &str {
+        &self.id
+    }
+    fn is_deleted(&self) -> bool {
+        self.deleted_at.is_some()
+    }
+    fn guards(_: Option<&Self>, _: &Command) -> Vec<Guard> {
+        Vec::new()
+    }
+
+    fn effects(&self, events: &[Event], context: &Context) -> Vec<Effect> {
+        let start = |workflow: &str| Effect::StartWorkflow {
+            workflow: workflow.to_owned(),
+            workflow_id: format!("{workflow}/{}/{}", self.id, context.operation_id),
+            input: WorkflowInput { project_id: self.id.clone(), session_id: String::new(), run: 0, attempt: 0 },
+        };
+        let of = |event: &Event| match event {
+            Event::Created { .. } => Some(start("project-provision")),
+            Event::Terminating => Some(start("project-delete")),
+            _ => None,
+        };
+        events.iter().filter_map(of).collect()
+    }
+
+    fn live(&self, _: &[Event]) -> Vec<LiveEvent> {
+        Vec::new()
+    }
+
+    fn names(&self, events: &[Event]) -> Vec<NameClaim> {
+        let of = |event: &Event| match event {
+            Event::Created { name, .. } => Some(NameClaim::Claim { scope: NAME_SCOPE.to_owned(), name: name.clone() }),
+            Event::Deleted => Some(NameClaim::Release { scope: NAME_SCOPE.to_owned(), name: self.name.clone() }),
+            _ => None,
+        };
+        events.iter().filter_map(of).collect()
+    }
+}
+
+impl Project {
+    fn remove_subject(&mut self, subject_type: SubjectType, subject_name: &str) {
+        self.permissions.retain(|p| p.subject_type != subject_type || p.subject_name != subject_name);
+    }
+}

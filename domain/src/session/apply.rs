@@ -1,0 +1,201 @@
+//! Events -> state. Total and deterministic; `at` is the operation's time.
+
+use chrono::{DateTime, Utc};
+
+use super::{
+    condition::{ConditionStatus, ConditionType},
+    event::Event,
+    spec::Spec,
+    state::{Lifecycle, Outcome, Run, Session, StatusDetail},
+    workflow_id,
+};
+
+use ConditionStatus::{False, True, Unknown};
+use ConditionType::{
+    Confined, Ready, Reconciled, ReposReconciled, RunnerCreated, RunnerScheduled, RunnerStarted, SecretsReady,
+    StopIncomplete, TornDown, WorkspaceReady,
+};
+
+/// Conditions that belong to one run, not to the session.
+const OF_THE_RUN: [ConditionType; 7] =
+    [SecretsReady, RunnerCreated, RunnerScheduled, RunnerStarted, Confined, TornDown, StopIncomplete];
+
+pub(super) fn created(id: &str, project_id: &str, by: &str, spec: &Spec, at: DateTime<Utc>) -> Session {
+    Session {
+        id: id.to_owned(),
+        project_id: project_id.to_owned(),
+        version: 0,
+        created_at: at,
+        updated_at: at,
+        deleted_at: None,
+        created_by: by.to_owned(),
+        spec: spec.clone(),
+        generation: 1,
+        observed_generation: 0,
+        lifecycle: Lifecycle::New,
+        conditions: Vec::new(),
+        status_detail: None,
+        reconciled_repos: Vec::new(),
+        start_time: None,
+        completion_time: None,
+        restart_count: 0,
+    }
+}
+
+pub(super) fn apply(s: &mut Session, event: &Event, at: DateTime<Utc>) {
+    match event {
+        Event::Created { .. } => {}
+        Event::SpecChanged { spec, declarative } => {
+            s.spec = (**spec).clone();
+            if *declarative {
+                s.generation += 1;
+            }
+        }
+        Event::Started { run } => started(s, *run, at),
+        Event::MessageAccepted { message_id, .. } => {
+            if let Some(run) = run_mut(s) {
+                run.last_message_id = Some(message_id.clone());
+            }
+        }
+        Event::ProvisioningBegan => {
+            move_on(s, |run| Lifecycle::Creating { run });
+            s.set_condition(Ready, False, "Creating", "", at);
+            detail(s, "Creating", at);
+        }
+        Event::RunnerBecameReady { missing_confinement } => runner_ready(s, missing_confinement, at),
+        Event::BecameRunning => running(s, at),
+        Event::Restarted { attempt, reason } => restarted(s, *attempt, reason, at),
+        Event::TurnStarted => s.set_condition(Ready, True, "Running", "", at),
+        Event::BecameIdle { reason } => s.set_condition(Ready, True, reason, "", at),
+        Event::StopBegan { outcome } => stop_began(s, outcome, at),
+        Event::Ended { evidence, proven } => ended(s, evidence, *proven, at),
+        Event::Reconciled { generation, repos } => {
+            s.observed_generation = s.observed_generation.max(*generation);
+            s.reconciled_repos.clone_from(repos);
+            s.set_condition(ReposReconciled, True, "Reconciled", "", at);
+            s.set_condition(Reconciled, True, "Reconciled", "", at);
+            if let Some(condition) = s.conditions.iter_mut().find(|c| c.condition_type == Reconciled) {
+                condition.observed_generation = *generation;
+            }
+        }
+        Event::ConditionChanged { condition_type, status, reason, message } => {
+            s.set_condition(*condition_type, *status, reason, message, at);
+            if *condition_type == Reconciled && *status == False {
+                s.set_condition(ReposReconciled, False, reason, message, at);
+            }
+        }
+        Event::Blocked { reason, blocked_on, next_retry_at, workflow_execution } => {
+            let since = s.status_detail.as_ref().filter(|d| d.reason == *reason).map_or(at, |d| d.since);
+            s.status_detail = Some(StatusDetail {
+                reason: reason.clone(),
+                since,
+                blocked_on: Some(blocked_on.clone()),
+                next_retry_at: *next_retry_at,
+                workflow_execution: Some(workflow_execution.clone()),
+            });
+        }
+        Event::WorkflowLost { .. } => {
+            if let Lifecycle::Stopping { stop_attempt, .. } = &mut s.lifecycle {
+                *stop_attempt += 1;
+            }
+            detail(s, "WorkflowLost", at);
+        }
+        Event::Deleted => s.deleted_at = Some(at),
+    }
+}
+
+fn run_mut(s: &mut Session) -> Option<&mut Run> {
+    match &mut s.lifecycle {
+        Lifecycle::New => None,
+        Lifecycle::Pending { run }
+        | Lifecycle::Creating { run }
+        | Lifecycle::Running { run }
+        | Lifecycle::Stopping { run, .. }
+        | Lifecycle::Ended { run, .. } => Some(run),
+    }
+}
+
+fn move_on(s: &mut Session, to: impl FnOnce(Run) -> Lifecycle) {
+    if let Some(run) = s.run().cloned() {
+        s.lifecycle = to(run);
+    }
+}
+
+/// Why it is not running, and who works on it.
+fn detail(s: &mut Session, reason: &str, at: DateTime<Utc>) {
+    let workflow_execution = match &s.lifecycle {
+        Lifecycle::Pending { run } | Lifecycle::Creating { run } => {
+            Some(workflow_id::start(&s.id, run.number, run.attempt))
+        }
+        Lifecycle::Stopping { run, stop_attempt, .. } => Some(workflow_id::stop(&s.id, run.number, *stop_attempt)),
+        _ => None,
+    };
+    s.status_detail = Some(StatusDetail {
+        reason: reason.to_owned(),
+        since: at,
+        blocked_on: None,
+        next_retry_at: None,
+        workflow_execution,
+    });
+}
+
+fn started(s: &mut Session, number: i64, at: DateTime<Utc>) {
+    let run = Run { number, attempt: 1, started_at: at, running_at: None, last_message_id: None };
+    s.lifecycle = Lifecycle::Pending { run };
+    s.start_time = Some(at);
+    s.completion_time = None;
+    // The workspace outlives runs, but what is in force must be shown anew by each run.
+    s.observed_generation = 0;
+    s.conditions.retain(|c| !OF_THE_RUN.contains(&c.condition_type));
+    s.set_condition(Ready, False, "Pending", "", at);
+    detail(s, "Pending", at);
+}
+
+fn runner_ready(s: &mut Session, missing: &[String], at: DateTime<Utc>) {
+    s.set_condition(RunnerStarted, True, "RunnerReady", "", at);
+    if missing.is_empty() {
+        s.set_condition(Confined, True, "Confined", "", at);
+    } else {
+        s.set_condition(Confined, False, "KernelLacks", &missing.join("; "), at);
+    }
+}
+
+fn running(s: &mut Session, at: DateTime<Utc>) {
+    move_on(s, |run| Lifecycle::Running { run: Run { running_at: run.running_at.or(Some(at)), ..run } });
+    s.set_condition(WorkspaceReady, True, "Ready", "", at);
+    s.set_condition(Ready, True, "Running", "", at);
+    s.status_detail = None;
+}
+
+fn restarted(s: &mut Session, attempt: i32, reason: &str, at: DateTime<Utc>) {
+    move_on(s, |run| Lifecycle::Creating { run: Run { attempt, ..run } });
+    s.restart_count += 1;
+    s.set_condition(RunnerStarted, False, "RunnerLost", reason, at);
+    s.set_condition(Ready, False, "Restarting", reason, at);
+    detail(s, "Restarting", at);
+}
+
+fn stop_began(s: &mut Session, outcome: &Outcome, at: DateTime<Utc>) {
+    move_on(s, |run| Lifecycle::Stopping { run, outcome: outcome.clone(), stop_attempt: 1 });
+    s.set_condition(Ready, False, "Stopping", outcome.reason(), at);
+    s.set_condition(TornDown, False, "Stopping", "", at);
+    detail(s, "Stopping", at);
+}
+
+fn ended(s: &mut Session, evidence: &[String], proven: bool, at: DateTime<Utc>) {
+    let Lifecycle::Stopping { run, outcome, .. } = s.lifecycle.clone() else { return };
+    s.set_condition(Ready, False, outcome.reason(), outcome.message(), at);
+    if proven {
+        s.set_condition(TornDown, True, "Proven", &evidence.join("; "), at);
+        s.conditions.retain(|c| c.condition_type != StopIncomplete);
+    } else {
+        s.set_condition(TornDown, Unknown, "Forced", "stopped by force, before the proof", at);
+    }
+    if s.condition(RunnerStarted).is_some() {
+        s.set_condition(RunnerStarted, False, outcome.reason(), "", at);
+    }
+    s.completion_time = Some(at);
+    let reason = outcome.reason().to_owned();
+    s.lifecycle = Lifecycle::Ended { run, outcome };
+    detail(s, &reason, at);
+}

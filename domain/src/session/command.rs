@@ -1,0 +1,170 @@
+//! What can be asked of a session, by people (may be refused) and by reporters of facts (never refused).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    fact::Fact,
+    spec::{Repo, Spec},
+};
+
+/// Why a stop was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopReason {
+    /// A person.
+    UserStopped,
+    /// No activity for the configured time.
+    InactivityTimeout,
+    /// The run's time is over.
+    Timeout,
+    /// The budget is used up.
+    BudgetExceeded,
+}
+
+impl StopReason {
+    /// Condition reason.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UserStopped => "UserStopped",
+            Self::InactivityTimeout => "InactivityTimeout",
+            Self::Timeout => "Timeout",
+            Self::BudgetExceeded => "BudgetExceeded",
+        }
+    }
+}
+
+/// A message without its body: the body is in the live log, written in the same transaction. Its id is the id of the
+/// operation that accepted it, a prompt's `{session}/{run}/prompt`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    /// Length of the text, bytes.
+    pub bytes: u64,
+    /// SHA-256 of the text, hex.
+    pub sha256: String,
+}
+
+impl Message {
+    /// Length and hash of a text.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        use sha2::{Digest, Sha256};
+        let hash = Sha256::digest(text.as_bytes());
+        let sha256 = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { bytes: text.len() as u64, sha256 }
+    }
+}
+
+/// Changes of a spec; absent = unchanged.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(clippy::option_option, reason = "outer: absent; inner: null, which clears the field")]
+pub struct SessionPatch {
+    /// Name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// Labels to set (value) or remove (null).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, Option<String>>>,
+    /// Annotations to set (value) or remove (null).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<BTreeMap<String, Option<String>>>,
+    /// All repositories.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repos: Option<Vec<Repo>>,
+    /// Prompt.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<Option<String>>,
+    /// Seconds.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Option<i64>>,
+    /// Seconds; 0 = off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inactivity_timeout: Option<i64>,
+    /// Model.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub llm_model: Option<Option<String>>,
+    /// Temperature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub llm_temperature: Option<f64>,
+    /// Output limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub llm_max_tokens: Option<i64>,
+}
+
+/// A field that is there: null clears it, which is not the same as its being absent.
+#[allow(clippy::option_option, reason = "as in SessionPatch")]
+fn nullable<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: serde::Deserializer<'de>,
+{
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// What can be asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Command {
+    /// A new session; with `start`, started in the same operation.
+    Create {
+        /// Id (KSUID).
+        session_id: String,
+        /// Project id.
+        project_id: String,
+        /// Desired state, defaults resolved.
+        spec: Box<Spec>,
+        /// Start at once.
+        start: bool,
+    },
+    /// Change the spec.
+    Patch(SessionPatch),
+    /// Add one repository.
+    AddRepo(Repo),
+    /// Remove one repository.
+    RemoveRepo {
+        /// Its name.
+        name: String,
+    },
+    /// Start a run.
+    Start {
+        /// The prompt of this run in place of the spec's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        prompt: Option<Message>,
+    },
+    /// Stop the run.
+    Stop {
+        /// Why.
+        reason: StopReason,
+        /// With an inactivity stop: the last event its author saw; refused when the log is newer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seen_seq: Option<i64>,
+        /// Only for this run (clocks of a run that is over do nothing).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run: Option<i64>,
+        /// Admin: do not wait for the proof.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Delete.
+    Delete,
+    /// A user's message.
+    SendMessage {
+        /// The message without its text.
+        message: Message,
+        /// Start when the session is not running.
+        #[serde(default)]
+        start: bool,
+    },
+    /// What a workflow or compute has seen.
+    Fact {
+        /// Run it is about.
+        run: i64,
+        /// Attempt it is about; 0 = any attempt of the run.
+        attempt: i32,
+        /// What.
+        fact: Fact,
+    },
+}

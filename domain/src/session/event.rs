@@ -1,0 +1,123 @@
+//! What has happened to a session.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    command::Message,
+    condition::{ConditionStatus, ConditionType},
+    spec::Spec,
+    state::{Outcome, ReconciledRepo},
+};
+
+/// An event. Stored for ever: new shapes are new variants or optional fields.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// It exists.
+    Created {
+        /// Id.
+        session_id: String,
+        /// Project.
+        project_id: String,
+        /// Creator.
+        created_by: String,
+        /// Desired state.
+        spec: Box<Spec>,
+    },
+    /// The spec is now this.
+    SpecChanged {
+        /// All of it.
+        spec: Box<Spec>,
+        /// Whether the declarative part (repos, playbook) changed.
+        declarative: bool,
+    },
+    /// A run was accepted.
+    Started {
+        /// Its number.
+        run: i64,
+    },
+    /// A message was accepted.
+    MessageAccepted {
+        /// Run it belongs to.
+        run: i64,
+        /// Unique.
+        message_id: String,
+        /// Message without its text.
+        message: Message,
+        /// The run's first message.
+        is_prompt: bool,
+    },
+    /// session-start has begun.
+    ProvisioningBegan,
+    /// The runner answers.
+    RunnerBecameReady {
+        /// What the kernel lacks for its confinement.
+        missing_confinement: Vec<String>,
+    },
+    /// The agent can work.
+    BecameRunning,
+    /// The runner was lost and is launched again.
+    Restarted {
+        /// The new attempt.
+        attempt: i32,
+        /// Why.
+        reason: String,
+    },
+    /// A turn began.
+    TurnStarted,
+    /// A turn ended and the session stays.
+    BecameIdle {
+        /// `Idle` or `AgentError`.
+        reason: String,
+    },
+    /// The run ends; its outcome is decided.
+    StopBegan {
+        /// How it ends.
+        outcome: Outcome,
+    },
+    /// The run is over.
+    Ended {
+        /// What was looked at; empty when forced.
+        evidence: Vec<String>,
+        /// Whether absence is proven.
+        proven: bool,
+    },
+    /// A generation is in force.
+    Reconciled {
+        /// Which.
+        generation: i64,
+        /// Repositories as they are.
+        repos: Vec<ReconciledRepo>,
+    },
+    /// A condition was observed.
+    ConditionChanged {
+        /// About.
+        condition_type: ConditionType,
+        /// Truth value.
+        status: ConditionStatus,
+        /// One word.
+        reason: String,
+        /// In words.
+        message: String,
+    },
+    /// A workflow waits.
+    Blocked {
+        /// Condition reason.
+        reason: String,
+        /// What for.
+        blocked_on: String,
+        /// Next try.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next_retry_at: Option<DateTime<Utc>>,
+        /// Workflow id.
+        workflow_execution: String,
+    },
+    /// The execution of this phase was lost; teardown takes over or is started anew.
+    WorkflowLost {
+        /// Its workflow id.
+        workflow_execution: String,
+    },
+    /// Deleted.
+    Deleted,
+}

@@ -1,0 +1,316 @@
+//! What workflows and compute report. Never refused, idempotent.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    condition::{ConditionStatus, ConditionType},
+    event::Event,
+    state::{Lifecycle, Outcome, ReconciledRepo, Run, Session},
+};
+use crate::entity::{Decision, Nothing};
+
+/// How a turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TurnOutcome {
+    /// Well.
+    Finished,
+    /// By an error of the agent.
+    Error,
+    /// By an interrupt, or because the runner was lost.
+    Interrupted,
+}
+
+/// What was seen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "fact", rename_all = "snake_case")]
+pub enum Fact {
+    /// session-start has begun.
+    Provisioning,
+    /// The runner answers.
+    RunnerReady {
+        /// What the kernel lacks for its confinement; empty = confined.
+        missing_confinement: Vec<String>,
+    },
+    /// The workspace is as wanted and the agent can work.
+    MarkRunning,
+    /// The runner ended with a record.
+    Exited {
+        /// Code.
+        code: i32,
+        /// In words.
+        reason: String,
+    },
+    /// The runner ended without a record.
+    RunnerLost {
+        /// In words.
+        reason: String,
+    },
+    /// The run cannot succeed.
+    Fatal {
+        /// Condition reason.
+        reason: String,
+        /// In words.
+        message: String,
+    },
+    /// A turn ended.
+    TurnEnded {
+        /// Last message that was part of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last_message_id: Option<String>,
+        /// How.
+        outcome: TurnOutcome,
+    },
+    /// A turn began.
+    TurnStarted,
+    /// Nothing of the run is left.
+    TornDown {
+        /// What was looked at.
+        evidence: Vec<String>,
+    },
+    /// A generation is in force.
+    Reconciled {
+        /// Which.
+        generation: i64,
+        /// Repositories as they are.
+        repos: Vec<ReconciledRepo>,
+    },
+    /// A generation cannot be brought into force at present.
+    ReconcileFailed {
+        /// Which.
+        generation: i64,
+        /// `RepoCloneFailed`, `WorkflowReconcileFailed`.
+        reason: String,
+        /// In words.
+        message: String,
+    },
+    /// A condition was observed.
+    Observed {
+        /// About.
+        condition_type: ConditionType,
+        /// Truth value.
+        status: ConditionStatus,
+        /// One word.
+        reason: String,
+        /// In words.
+        message: String,
+    },
+    /// A workflow waits.
+    Blocked {
+        /// Condition reason.
+        reason: String,
+        /// What it waits for.
+        blocked_on: String,
+        /// Next try.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next_retry_at: Option<DateTime<Utc>>,
+        /// Workflow id.
+        workflow_execution: String,
+    },
+    /// The execution that should carry this phase is gone.
+    WorkflowLost {
+        /// Its workflow id.
+        workflow_execution: String,
+    },
+}
+
+impl Fact {
+    /// Name in the operation log.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Provisioning => "fact_provisioning",
+            Self::RunnerReady { .. } => "fact_runner_ready",
+            Self::MarkRunning => "fact_mark_running",
+            Self::Exited { .. } => "fact_exited",
+            Self::RunnerLost { .. } => "fact_runner_lost",
+            Self::Fatal { .. } => "fact_fatal",
+            Self::TurnStarted => "fact_turn_started",
+            Self::TurnEnded { .. } => "fact_turn_ended",
+            Self::TornDown { .. } => "fact_torn_down",
+            Self::Reconciled { .. } => "fact_reconciled",
+            Self::ReconcileFailed { .. } => "fact_reconcile_failed",
+            Self::Observed { .. } => "fact_observed",
+            Self::Blocked { .. } => "fact_blocked",
+            Self::WorkflowLost { .. } => "fact_workflow_lost",
+        }
+    }
+}
+
+const ALREADY: Decision<Event> = Decision::Nothing(Nothing::Already);
+const SUPERSEDED: Decision<Event> = Decision::Nothing(Nothing::Superseded);
+
+/// Decides a fact. Total: whatever is reported, the answer is events, "already so", or "you are out of date".
+pub(super) fn decide_fact(session: &Session, run: i64, attempt: i32, fact: &Fact) -> Decision<Event> {
+    let Some(current) = session.run() else { return SUPERSEDED };
+    // A run is torn down as a whole; everything else is about one attempt (0 = the run).
+    let attempt_matters = attempt != 0 && !matches!(fact, Fact::TornDown { .. });
+    if session.deleted_at.is_some() || run != current.number || (attempt_matters && attempt != current.attempt) {
+        return SUPERSEDED;
+    }
+    match &session.lifecycle {
+        Lifecycle::New => SUPERSEDED,
+        Lifecycle::Pending { run } | Lifecycle::Creating { run } | Lifecycle::Running { run } => {
+            while_active(session, run, fact)
+        }
+        Lifecycle::Stopping { .. } => while_stopping(session, fact),
+        Lifecycle::Ended { .. } => after_the_end(session, fact),
+    }
+}
+
+fn while_active(session: &Session, run: &Run, fact: &Fact) -> Decision<Event> {
+    let creating = matches!(session.lifecycle, Lifecycle::Creating { .. });
+    let running = matches!(session.lifecycle, Lifecycle::Running { .. });
+    match fact {
+        Fact::Provisioning if !creating && !running => one(Event::ProvisioningBegan),
+        Fact::RunnerReady { missing_confinement } if creating && !is_started(session) => {
+            one(Event::RunnerBecameReady { missing_confinement: missing_confinement.clone() })
+        }
+        Fact::MarkRunning if creating => one(Event::BecameRunning),
+        Fact::Provisioning | Fact::RunnerReady { .. } | Fact::MarkRunning => ALREADY,
+        Fact::Exited { code, reason } => one(Event::StopBegan { outcome: outcome_of_exit(*code, reason) }),
+        Fact::RunnerLost { reason } => runner_lost(run, reason),
+        Fact::Fatal { reason, message } => one(failed(reason, message, None)),
+        Fact::TurnStarted if running && ready_reason(session) != "Running" => one(Event::TurnStarted),
+        Fact::TurnStarted => ALREADY,
+        Fact::TurnEnded { last_message_id, outcome } => turn_ended(session, run, last_message_id.as_deref(), *outcome),
+        // Nothing can be torn down before it is stopping.
+        Fact::TornDown { .. } => SUPERSEDED,
+        Fact::Reconciled { generation, repos } => reconciled(session, *generation, repos),
+        Fact::ReconcileFailed { generation, reason, message } if *generation >= session.observed_generation => {
+            observed(session, ConditionType::Reconciled, ConditionStatus::False, reason, message)
+        }
+        Fact::ReconcileFailed { .. } => ALREADY,
+        Fact::Observed { condition_type, status, reason, message } => {
+            observed(session, *condition_type, *status, reason, message)
+        }
+        Fact::Blocked { .. } => blocked(session, fact),
+        Fact::WorkflowLost { workflow_execution } => {
+            one(failed("WorkflowLost", &format!("execution {workflow_execution} is gone"), None))
+        }
+    }
+}
+
+fn while_stopping(session: &Session, fact: &Fact) -> Decision<Event> {
+    match fact {
+        Fact::TornDown { evidence } => one(Event::Ended { evidence: evidence.clone(), proven: true }),
+        Fact::Blocked { .. } => blocked(session, fact),
+        Fact::Observed { condition_type: ConditionType::StopIncomplete, status, reason, message } => {
+            observed(session, ConditionType::StopIncomplete, *status, reason, message)
+        }
+        Fact::WorkflowLost { workflow_execution } if session.required_workflows().contains(workflow_execution) => {
+            one(Event::WorkflowLost { workflow_execution: workflow_execution.clone() })
+        }
+        // Absorbed: the outcome is decided. Its reporter belongs to the run's past.
+        _ => SUPERSEDED,
+    }
+}
+
+fn after_the_end(session: &Session, fact: &Fact) -> Decision<Event> {
+    match fact {
+        // The proof that a forced stop did not wait for.
+        Fact::TornDown { evidence } => {
+            observed(session, ConditionType::TornDown, ConditionStatus::True, "Proven", &evidence.join("; "))
+        }
+        _ => SUPERSEDED,
+    }
+}
+
+fn one(event: Event) -> Decision<Event> {
+    Decision::Events(vec![event])
+}
+
+fn failed(reason: &str, message: &str, exit_code: Option<i32>) -> Event {
+    let outcome = Outcome::Failed { reason: reason.to_owned(), message: message.to_owned(), exit_code };
+    Event::StopBegan { outcome }
+}
+
+fn outcome_of_exit(code: i32, reason: &str) -> Outcome {
+    let failure =
+        |name: &str| Outcome::Failed { reason: name.to_owned(), message: reason.to_owned(), exit_code: Some(code) };
+    match code {
+        0 => Outcome::Completed,
+        2 => failure("PrerequisiteFailed"),
+        _ => failure("RunnerExit"),
+    }
+}
+
+fn runner_lost(run: &Run, reason: &str) -> Decision<Event> {
+    if run.attempt < super::MAX_ATTEMPTS {
+        one(Event::Restarted { attempt: run.attempt + 1, reason: reason.to_owned() })
+    } else {
+        one(failed("RunnerLost", &format!("{reason} (attempt {} of {})", run.attempt, super::MAX_ATTEMPTS), None))
+    }
+}
+
+fn turn_ended(session: &Session, run: &Run, last: Option<&str>, outcome: TurnOutcome) -> Decision<Event> {
+    let latest = run.last_message_id.as_deref() == last;
+    match outcome {
+        // A later message is waiting: the next turn runs.
+        _ if !latest => ALREADY,
+        TurnOutcome::Finished if session.spec.completes_with_turn() => {
+            one(Event::StopBegan { outcome: Outcome::Completed })
+        }
+        TurnOutcome::Error if session.spec.interactive && session.spec.stop_on_run_finished => {
+            one(failed("AgentError", "the agent ended its turn with an error", None))
+        }
+        // A batch runner exits with the agent's code, or runs the interrupted prompt again.
+        TurnOutcome::Error | TurnOutcome::Interrupted if !session.spec.interactive => ALREADY,
+        outcome => {
+            let reason = if outcome == TurnOutcome::Error { "AgentError" } else { "Idle" };
+            if ready_reason(session) == reason { ALREADY } else { one(Event::BecameIdle { reason: reason.to_owned() }) }
+        }
+    }
+}
+
+fn reconciled(session: &Session, generation: i64, repos: &[ReconciledRepo]) -> Decision<Event> {
+    let in_force = session
+        .condition(ConditionType::Reconciled)
+        .is_some_and(|c| c.status == ConditionStatus::True && c.observed_generation == generation);
+    if generation < session.observed_generation || (in_force && session.reconciled_repos == repos) {
+        return ALREADY;
+    }
+    one(Event::Reconciled { generation, repos: repos.to_vec() })
+}
+
+fn observed(
+    session: &Session,
+    condition_type: ConditionType,
+    status: ConditionStatus,
+    reason: &str,
+    message: &str,
+) -> Decision<Event> {
+    let same = session
+        .condition(condition_type)
+        .is_some_and(|c| c.status == status && c.reason == reason && c.message == message);
+    if same {
+        return ALREADY;
+    }
+    one(Event::ConditionChanged { condition_type, status, reason: reason.to_owned(), message: message.to_owned() })
+}
+
+fn blocked(session: &Session, fact: &Fact) -> Decision<Event> {
+    let Fact::Blocked { reason, blocked_on, next_retry_at, workflow_execution } = fact else { return ALREADY };
+    let same = session
+        .status_detail
+        .as_ref()
+        .is_some_and(|d| d.reason == *reason && d.blocked_on.as_ref() == Some(blocked_on));
+    if same {
+        return ALREADY;
+    }
+    one(Event::Blocked {
+        reason: reason.clone(),
+        blocked_on: blocked_on.clone(),
+        next_retry_at: *next_retry_at,
+        workflow_execution: workflow_execution.clone(),
+    })
+}
+
+fn is_started(session: &Session) -> bool {
+    session.condition(ConditionType::RunnerStarted).is_some_and(|c| c.status == ConditionStatus::True)
+}
+
+fn ready_reason(session: &Session) -> &str {
+    session.condition(ConditionType::Ready).map_or("", |c| c.reason.as_str())
+}

@@ -1,0 +1,145 @@
+//! What people want of a session.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{entity::Refusal, name};
+
+/// A repository of the workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Repo {
+    /// Directory in the workspace; unique in the session.
+    pub name: String,
+    /// `https://…` or `file:///…`.
+    pub url: String,
+    /// Branch; the remote's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// Branch of the origin that is pushed to at the end of every turn that went well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push_to: Option<String>,
+}
+
+/// Desired state. `display_name`, `labels` and `annotations` change at any time; see `decide` for the rest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// For people, 1-100 characters.
+    pub display_name: String,
+    /// First message of every run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// Repositories.
+    #[serde(default)]
+    pub repos: Vec<Repo>,
+    /// Agent to host, such as `script`.
+    pub agent: String,
+    /// Chat (true) or batch.
+    pub interactive: bool,
+    /// Complete at the end of a turn also when interactive.
+    #[serde(default)]
+    pub stop_on_run_finished: bool,
+    /// Seconds a run may take; none = no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<i64>,
+    /// Seconds without activity before a stop; 0 = never.
+    pub inactivity_timeout: i64,
+    /// Model; the agent's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub llm_model: Option<String>,
+    /// Sampling temperature, 0-2.
+    pub llm_temperature: f64,
+    /// Output limit, tokens.
+    pub llm_max_tokens: i64,
+    /// Session this one was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_session_id: Option<String>,
+    /// For selection.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// For tools.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Spec {
+    pub(super) fn empty() -> Self {
+        Self {
+            display_name: String::new(),
+            prompt: None,
+            repos: Vec::new(),
+            agent: String::new(),
+            interactive: true,
+            stop_on_run_finished: false,
+            timeout: None,
+            inactivity_timeout: 0,
+            llm_model: None,
+            llm_temperature: 0.7,
+            llm_max_tokens: 4000,
+            parent_session_id: None,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    /// Ends after one turn.
+    #[must_use]
+    pub fn completes_with_turn(&self) -> bool {
+        !self.interactive || self.stop_on_run_finished
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// A refusal that names the field.
+    pub fn validate(&self) -> Result<(), Refusal> {
+        name::display("display_name", &self.display_name, 100)?;
+        if let Some(prompt) = &self.prompt {
+            name::text("prompt", prompt)?;
+        }
+        if !self.interactive && self.prompt.as_deref().unwrap_or_default().trim().is_empty() {
+            return Err(Refusal::invalid("prompt", "a batch session (interactive=false) needs a prompt"));
+        }
+        validate_repos(&self.repos)?;
+        name::display("agent", &self.agent, 100)?;
+        if self.timeout.is_some_and(|t| !(1..=30 * 86_400).contains(&t)) {
+            return Err(Refusal::invalid("timeout", "must be 1 to 2592000 seconds"));
+        }
+        if !(0..=365 * 86_400).contains(&self.inactivity_timeout) {
+            return Err(Refusal::invalid("inactivity_timeout", "must be 0 (off) to 31536000 seconds"));
+        }
+        if let Some(model) = &self.llm_model {
+            name::display("llm_model", model, 200)?;
+        }
+        if !(0.0..=2.0).contains(&self.llm_temperature) {
+            return Err(Refusal::invalid("llm_temperature", "must be 0 to 2"));
+        }
+        if !(1..=10_000_000).contains(&self.llm_max_tokens) {
+            return Err(Refusal::invalid("llm_max_tokens", "must be 1 to 10000000"));
+        }
+        name::map("labels", &self.labels)?;
+        name::map("annotations", &self.annotations)
+    }
+}
+
+fn validate_repos(repos: &[Repo]) -> Result<(), Refusal> {
+    if repos.len() > name::MAX_REPOS {
+        return Err(Refusal::invalid("repos", format!("must be at most {}", name::MAX_REPOS)));
+    }
+    for (i, repo) in repos.iter().enumerate() {
+        name::repo_name(&format!("repos[{i}].name"), &repo.name)?;
+        name::git_url(&format!("repos[{i}].url"), &repo.url)?;
+        if let Some(branch) = &repo.branch {
+            name::branch(&format!("repos[{i}].branch"), branch)?;
+        }
+        if let Some(branch) = &repo.push_to {
+            name::branch(&format!("repos[{i}].push_to"), branch)?;
+        }
+        if repos[..i].iter().any(|other| other.name == repo.name) {
+            return Err(Refusal::invalid(format!("repos[{i}].name"), format!("'{}' is used twice", repo.name)));
+        }
+    }
+    Ok(())
+}

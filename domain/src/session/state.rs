@@ -1,0 +1,326 @@
+//! What a session is.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    command::StopReason,
+    condition::{Condition, ConditionStatus, ConditionType},
+    spec::Spec,
+};
+
+/// Where a session is in its life. A session that was never started has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Phase {
+    /// Accepted, nothing done yet.
+    Pending,
+    /// Being provisioned, or restarted.
+    Creating,
+    /// The agent can work.
+    Running,
+    /// Being torn down; the outcome is decided.
+    Stopping,
+    /// Ended on request or by a clock.
+    Stopped,
+    /// Ended by itself, well.
+    Completed,
+    /// Ended by a failure.
+    Failed,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// A start-to-stop cycle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// From 1.
+    pub number: i64,
+    /// Launch within the run, from 1.
+    pub attempt: i32,
+    /// When Start was accepted.
+    pub started_at: DateTime<Utc>,
+    /// When it first was Running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running_at: Option<DateTime<Utc>>,
+    /// Id of the last accepted message (the prompt included).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_message_id: Option<String>,
+}
+
+/// How a run ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome")]
+pub enum Outcome {
+    /// By a person or a clock.
+    Stopped {
+        /// Which.
+        reason: StopReason,
+    },
+    /// By itself.
+    Completed,
+    /// By a failure.
+    Failed {
+        /// Condition reason: `RunnerExit`, `RunnerLost`, …
+        reason: String,
+        /// In words.
+        message: String,
+        /// The runner's exit code, where it had one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exit_code: Option<i32>,
+    },
+}
+
+impl Outcome {
+    /// The phase it leads to.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self {
+            Self::Stopped { .. } => Phase::Stopped,
+            Self::Completed => Phase::Completed,
+            Self::Failed { .. } => Phase::Failed,
+        }
+    }
+    /// Condition reason.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Stopped { reason } => reason.as_str(),
+            Self::Completed => "Completed",
+            Self::Failed { reason, .. } => reason,
+        }
+    }
+    /// In words.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Failed { message, .. } => message,
+            _ => "",
+        }
+    }
+}
+
+/// The state machine's state proper: a run exists exactly where it must.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Lifecycle {
+    /// Never started.
+    New,
+    /// Accepted.
+    Pending {
+        /// Current run.
+        run: Run,
+    },
+    /// Provisioning.
+    Creating {
+        /// Current run.
+        run: Run,
+    },
+    /// Working.
+    Running {
+        /// Current run.
+        run: Run,
+    },
+    /// Tearing down.
+    Stopping {
+        /// Current run.
+        run: Run,
+        /// Decided outcome.
+        outcome: Outcome,
+        /// Execution of session-stop, from 1; more than 1 only after a lost one.
+        stop_attempt: i32,
+    },
+    /// Over; proven.
+    Ended {
+        /// Last run.
+        run: Run,
+        /// Its outcome.
+        outcome: Outcome,
+    },
+}
+
+/// Why a session is not running, and what happens next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusDetail {
+    /// Condition reason.
+    pub reason: String,
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// What it waits for, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked_on: Option<String>,
+    /// When the next try comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_retry_at: Option<DateTime<Utc>>,
+    /// Workflow id of the execution at work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow_execution: Option<String>,
+}
+
+/// A repository as it stands in the workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReconciledRepo {
+    /// Directory.
+    pub name: String,
+    /// Origin.
+    pub url: String,
+    /// Checked-out branch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// Commit checked out when it was reconciled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<String>,
+    /// When it was cloned.
+    pub cloned_at: DateTime<Utc>,
+}
+
+/// A session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    /// KSUID.
+    pub id: String,
+    /// Project.
+    pub project_id: String,
+    /// Number of operations.
+    pub version: i64,
+    /// Creation.
+    pub created_at: DateTime<Utc>,
+    /// Last operation.
+    pub updated_at: DateTime<Utc>,
+    /// Soft deletion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_at: Option<DateTime<Utc>>,
+    /// Creator.
+    pub created_by: String,
+    /// Desired state.
+    pub spec: Spec,
+    /// Version of the spec's declarative part, from 1.
+    pub generation: i64,
+    /// Generation that was reconciled.
+    pub observed_generation: i64,
+    /// State.
+    pub lifecycle: Lifecycle,
+    /// Conditions, one a type, in order of type.
+    pub conditions: Vec<Condition>,
+    /// Why it is not running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_detail: Option<StatusDetail>,
+    /// Repositories as they are.
+    pub reconciled_repos: Vec<ReconciledRepo>,
+    /// When the last run was accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<DateTime<Utc>>,
+    /// When the last run reached a terminal phase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<DateTime<Utc>>,
+    /// Restarts over all runs.
+    pub restart_count: i64,
+}
+
+impl Session {
+    /// Phase; none when never started.
+    #[must_use]
+    pub fn phase(&self) -> Option<Phase> {
+        match &self.lifecycle {
+            Lifecycle::New => None,
+            Lifecycle::Pending { .. } => Some(Phase::Pending),
+            Lifecycle::Creating { .. } => Some(Phase::Creating),
+            Lifecycle::Running { .. } => Some(Phase::Running),
+            Lifecycle::Stopping { .. } => Some(Phase::Stopping),
+            Lifecycle::Ended { outcome, .. } => Some(outcome.phase()),
+        }
+    }
+
+    /// Current or last run.
+    #[must_use]
+    pub fn run(&self) -> Option<&Run> {
+        match &self.lifecycle {
+            Lifecycle::New => None,
+            Lifecycle::Pending { run }
+            | Lifecycle::Creating { run }
+            | Lifecycle::Running { run }
+            | Lifecycle::Stopping { run, .. }
+            | Lifecycle::Ended { run, .. } => Some(run),
+        }
+    }
+
+    /// Number of the current or last run; 0 when never started.
+    #[must_use]
+    pub fn run_number(&self) -> i64 {
+        self.run().map_or(0, |run| run.number)
+    }
+
+    /// A run whose tokens are valid: Creating, Running or Stopping, and not deleted.
+    #[must_use]
+    pub fn run_with_valid_tokens(&self) -> Option<&Run> {
+        match &self.lifecycle {
+            _ if self.deleted_at.is_some() => None,
+            Lifecycle::Creating { run } | Lifecycle::Running { run } | Lifecycle::Stopping { run, .. } => Some(run),
+            _ => None,
+        }
+    }
+
+    /// Workflow id of the execution that must be open (or on its way) in this phase.
+    #[must_use]
+    pub fn required_workflows(&self) -> Vec<String> {
+        use super::workflow_id;
+        if self.deleted_at.is_some() {
+            return Vec::new();
+        }
+        match &self.lifecycle {
+            Lifecycle::Pending { run } | Lifecycle::Creating { run } => vec![
+                workflow_id::supervise(&self.id, run.number),
+                workflow_id::start(&self.id, run.number, run.attempt),
+            ],
+            Lifecycle::Running { run } => vec![workflow_id::supervise(&self.id, run.number)],
+            Lifecycle::Stopping { run, stop_attempt, .. } => {
+                vec![workflow_id::stop(&self.id, run.number, *stop_attempt)]
+            }
+            Lifecycle::New | Lifecycle::Ended { .. } => Vec::new(),
+        }
+    }
+
+    /// A condition.
+    #[must_use]
+    pub fn condition(&self, condition_type: ConditionType) -> Option<&Condition> {
+        self.conditions.iter().find(|c| c.condition_type == condition_type)
+    }
+
+    pub(super) fn set_condition(
+        &mut self,
+        condition_type: ConditionType,
+        status: ConditionStatus,
+        reason: &str,
+        message: &str,
+        at: DateTime<Utc>,
+    ) {
+        let observed_generation = self.generation;
+        match self.conditions.iter_mut().find(|c| c.condition_type == condition_type) {
+            Some(condition) => {
+                if condition.status != status {
+                    condition.last_transition_time = at;
+                }
+                condition.status = status;
+                reason.clone_into(&mut condition.reason);
+                message.clone_into(&mut condition.message);
+                condition.observed_generation = observed_generation;
+            }
+            None => {
+                self.conditions.push(Condition {
+                    condition_type,
+                    status,
+                    reason: reason.to_owned(),
+                    message: message.to_owned(),
+                    last_transition_time: at,
+                    observed_generation,
+                });
+                self.conditions.sort_by_key(|c| c.condition_type);
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What can happen to a run.
+//!
+//! A [`Transition`] is the one way to change a run: it starts from the state that was read, collects the events and row
+//! changes that follow from one request, and is written by `store::commit` if nobody was faster. Everything in here is
+//! pure: no I/O, no clock; the same state and request give the same transition.
+//!
+//! Invariants: event ids are dense; while a workflow task is in flight nothing is appended, events are buffered
+//! ([`Transition::arrive`]) and follow the task's end; the Started event of the task in flight is written when it ends,
+//! under the id reserved for it.
+
+pub(crate) mod activities;
+pub(crate) mod buffer;
+pub(crate) mod children;
+pub(crate) mod close;
+pub(crate) mod commands;
+pub(crate) mod external;
+pub(crate) mod timers;
+pub(crate) mod workflow_task;
+
+use chrono::{DateTime, Utc};
+use prost::Message;
+use temporalio_common::protos::temporal::api::{
+    common::v1::{Memo, SearchAttributes},
+    enums::v1::WorkflowExecutionStatus,
+    history::v1::{HistoryEvent, history_event::Attributes},
+};
+use uuid::Uuid;
+
+use crate::{
+    effects::Effect,
+    proto,
+    store::{Activity, NewRun, Run, TaskState, load::Loaded},
+};
+
+/// Circumstances of a decision that are not part of the run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Circumstances {
+    /// The deciding process.
+    pub(crate) process: Uuid,
+    /// Whether the run's sticky queue is still served.
+    pub(crate) sticky_alive: bool,
+}
+
+/// A change of one run, decided but not yet written.
+#[derive(Clone, Debug)]
+pub(crate) struct Transition {
+    /// The run as it will be.
+    pub(crate) run: Run,
+    pub(crate) expected_revision: i64,
+    pub(crate) expected_last_event_id: i64,
+    pub(crate) now: DateTime<Utc>,
+    pub(crate) wall: DateTime<Utc>,
+    pub(crate) circumstances: Circumstances,
+    pub(crate) events: Vec<HistoryEvent>,
+    pub(crate) new_activities: Vec<Activity>,
+    pub(crate) ended_activities: Vec<ActivityKey>,
+    pub(crate) retried_activities: Vec<ActivityRetry>,
+    /// (scheduled event, cancel-requested event)
+    pub(crate) cancelled_activities: Vec<(i64, i64)>,
+    /// (timer id, started event, fires at)
+    pub(crate) new_timers: Vec<(String, i64, DateTime<Utc>)>,
+    pub(crate) ended_timers: Vec<String>,
+    pub(crate) new_children: Vec<NewChild>,
+    /// (initiated event, started event, run)
+    pub(crate) started_children: Vec<(i64, i64, Uuid)>,
+    pub(crate) ended_children: Vec<i64>,
+    pub(crate) effects: Vec<Effect>,
+    /// The effect this transition settles: it must still be owed.
+    pub(crate) settles: Option<Uuid>,
+    /// Refused when this run has taken in the request before.
+    pub(crate) request_id: Option<String>,
+    pub(crate) memo: Option<Memo>,
+    pub(crate) search_attributes: Option<SearchAttributes>,
+    pub(crate) closed: Option<WorkflowExecutionStatus>,
+    pub(crate) continued: Option<Box<NewRun>>,
+}
+
+/// The attempt of an activity a transition is about; the row must still be in this state.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ActivityKey {
+    pub(crate) scheduled_event_id: i64,
+    pub(crate) attempt: i32,
+    pub(crate) state: i16,
+}
+
+/// The next attempt of an activity.
+#[derive(Clone, Debug)]
+pub(crate) struct ActivityRetry {
+    pub(crate) key: ActivityKey,
+    pub(crate) visible_at: DateTime<Utc>,
+    pub(crate) start_by: Option<DateTime<Utc>>,
+    pub(crate) due_at: Option<DateTime<Utc>>,
+    pub(crate) last_failure: Vec<u8>,
+    pub(crate) heartbeat_details: Option<Vec<u8>>,
+}
+
+/// A child asked for, not yet started.
+#[derive(Clone, Debug)]
+pub(crate) struct NewChild {
+    pub(crate) initiated_event_id: i64,
+    pub(crate) workflow_id: String,
+    pub(crate) workflow_type: String,
+    pub(crate) close_policy: i16,
+}
+
+impl Transition {
+    pub(crate) fn new(loaded: Loaded, circumstances: Circumstances) -> Self {
+        let Loaded { run, now, wall } = loaded;
+        Self {
+            expected_revision: run.revision,
+            expected_last_event_id: run.last_event_id,
+            run,
+            now,
+            wall,
+            circumstances,
+            events: Vec::new(),
+            new_activities: Vec::new(),
+            ended_activities: Vec::new(),
+            retried_activities: Vec::new(),
+            cancelled_activities: Vec::new(),
+            new_timers: Vec::new(),
+            ended_timers: Vec::new(),
+            new_children: Vec::new(),
+            started_children: Vec::new(),
+            ended_children: Vec::new(),
+            effects: Vec::new(),
+            settles: None,
+            request_id: None,
+            memo: None,
+            search_attributes: None,
+            closed: None,
+            continued: None,
+        }
+    }
+
+    /// Appends an event and returns its id.
+    pub(crate) fn append(&mut self, attributes: Attributes) -> i64 {
+        self.append_event(proto::event(0, self.now, attributes))
+    }
+
+    /// Appends an event that may carry a time and user metadata of its own; its id is given here.
+    pub(crate) fn append_event(&mut self, mut event: HistoryEvent) -> i64 {
+        self.run.last_event_id += 1;
+        event.event_id = self.run.last_event_id;
+        self.run.history_bytes += i64::try_from(event.encoded_len()).unwrap_or(0);
+        self.events.push(event);
+        self.run.last_event_id
+    }
+
+    /// Takes in an event from outside: appends it and sees to a workflow task, or buffers it while one is in flight.
+    /// Returns the id, 0 while it is not known.
+    pub(crate) fn arrive(&mut self, attributes: Attributes) -> i64 {
+        let id = self.arrive_quietly(attributes);
+        self.ensure_task();
+        id
+    }
+
+    /// As [`Self::arrive`], for an event that is no reason for a workflow task (the next one will see it).
+    pub(crate) fn arrive_quietly(&mut self, attributes: Attributes) -> i64 {
+        if self.run.wft_state == TaskState::Started {
+            self.buffer(attributes);
+            0
+        } else {
+            self.append(attributes)
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.is_some()
+    }
+}

@@ -1,0 +1,73 @@
+//! Asking a run to cancel, and ending it.
+
+use temporalio_common::protos::temporal::api::{
+    history::v1::WorkflowExecutionCancelRequestedEventAttributes,
+    workflowservice::v1::{
+        RequestCancelWorkflowExecutionRequest, RequestCancelWorkflowExecutionResponse,
+        TerminateWorkflowExecutionRequest, TerminateWorkflowExecutionResponse,
+    },
+};
+use tonic::Status;
+
+use crate::{
+    engine::{Decision, Engine, Unchanged},
+    history::{Transition, commands::Needs},
+    proto,
+    service::Caller,
+};
+
+/// Some callers mean a chain of runs, not whichever has the id now.
+fn check_chain(t: &Transition, first_run_id: &str) -> Result<(), Status> {
+    if !first_run_id.is_empty() && t.run.first_run_id.to_string() != first_run_id {
+        return Err(Status::not_found(
+            "workflow execution not found: the open run is not of this first_execution_run_id",
+        ));
+    }
+    Ok(())
+}
+
+pub(super) async fn request_cancel(
+    engine: &Engine,
+    _caller: &Caller,
+    request: RequestCancelWorkflowExecutionRequest,
+) -> Result<RequestCancelWorkflowExecutionResponse, Status> {
+    let target = super::target(request.workflow_execution.as_ref())?;
+    proto::run_id(&request.first_execution_run_id)?;
+    let cancelled = engine
+        .change(&target, Needs::default(), |t, _| {
+            check_chain(t, &request.first_execution_run_id)?;
+            if t.run.cancel_requested {
+                return Ok(Decision::Keep(()));
+            }
+            t.request_cancel(WorkflowExecutionCancelRequestedEventAttributes {
+                cause: request.reason.clone(),
+                identity: request.identity.clone(),
+                ..Default::default()
+            });
+            Ok(Decision::Write(()))
+        })
+        .await;
+    cancelled.map_err(Unchanged::or_not_found)?;
+    Ok(RequestCancelWorkflowExecutionResponse::default())
+}
+
+pub(super) async fn terminate(
+    engine: &Engine,
+    _caller: &Caller,
+    request: TerminateWorkflowExecutionRequest,
+) -> Result<TerminateWorkflowExecutionResponse, Status> {
+    let target = super::target(request.workflow_execution.as_ref())?;
+    proto::run_id(&request.first_execution_run_id)?;
+    let needs = Needs { children: true, ..Needs::default() };
+    let namespace = &engine.inner.options.namespace;
+    let terminated = engine
+        .change(&target, needs, |t, pending| {
+            check_chain(t, &request.first_execution_run_id)?;
+            let (reason, details) = (request.reason.clone(), request.details.clone());
+            t.terminate(reason, details, request.identity.clone(), &pending.children, namespace)?;
+            Ok(Decision::Write(()))
+        })
+        .await;
+    terminated.map_err(Unchanged::or_not_found)?;
+    Ok(TerminateWorkflowExecutionResponse::default())
+}

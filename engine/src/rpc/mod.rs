@@ -1,0 +1,104 @@
+//! One file per family of RPCs. A handler checks the request, names the run and says what changes; the rest is elsewhere.
+
+mod activity_task;
+mod cancel_terminate;
+mod describe;
+mod history;
+mod list;
+mod query;
+mod signal;
+pub(crate) mod start;
+mod system;
+mod visibility_query;
+mod workflow_task;
+
+use prost::Message;
+use temporalio_common::protos::temporal::api::{common::v1::WorkflowExecution, workflowservice::v1 as ws};
+use tonic::Status;
+
+use crate::{
+    engine::Engine,
+    proto,
+    service::{Caller, Claim, decode},
+    store::Target,
+};
+
+/// Longest wait of a long poll; clients give up after 70 s.
+const LONG_POLL: std::time::Duration = std::time::Duration::from_secs(55);
+
+/// Answers one call. What is not listed is `Unimplemented`.
+pub(crate) async fn call(engine: &Engine, caller: &Caller, name: &str, bytes: &[u8]) -> Result<Vec<u8>, Status> {
+    macro_rules! table {
+        ($($rpc:literal => $request:ident, $handler:path;)+) => {
+            match name {
+                $($rpc => {
+                    let request: ws::$request = decode(name, bytes)?;
+                    check_namespace(engine, &request.namespace)?;
+                    Ok($handler(engine, caller, request).await?.encode_to_vec())
+                })+
+                "GetSystemInfo" => Ok(system::get_system_info().encode_to_vec()),
+                other => Err(Status::unimplemented(format!("{other} is not supported by this engine"))),
+            }
+        };
+    }
+    table! {
+        "PollWorkflowTaskQueue" => PollWorkflowTaskQueueRequest, workflow_task::poll;
+        "RespondWorkflowTaskCompleted" => RespondWorkflowTaskCompletedRequest, workflow_task::respond_completed;
+        "RespondWorkflowTaskFailed" => RespondWorkflowTaskFailedRequest, workflow_task::respond_failed;
+        "PollActivityTaskQueue" => PollActivityTaskQueueRequest, activity_task::poll;
+        "RespondActivityTaskCompleted" => RespondActivityTaskCompletedRequest, activity_task::respond_completed;
+        "RespondActivityTaskFailed" => RespondActivityTaskFailedRequest, activity_task::respond_failed;
+        "RespondActivityTaskCanceled" => RespondActivityTaskCanceledRequest, activity_task::respond_canceled;
+        "RecordActivityTaskHeartbeat" => RecordActivityTaskHeartbeatRequest, activity_task::heartbeat;
+        "StartWorkflowExecution" => StartWorkflowExecutionRequest, start::start;
+        "SignalWithStartWorkflowExecution" => SignalWithStartWorkflowExecutionRequest, signal::signal_with_start;
+        "SignalWorkflowExecution" => SignalWorkflowExecutionRequest, signal::signal;
+        "RequestCancelWorkflowExecution" => RequestCancelWorkflowExecutionRequest, cancel_terminate::request_cancel;
+        "TerminateWorkflowExecution" => TerminateWorkflowExecutionRequest, cancel_terminate::terminate;
+        "QueryWorkflow" => QueryWorkflowRequest, query::query;
+        "RespondQueryTaskCompleted" => RespondQueryTaskCompletedRequest, query::respond;
+        "GetWorkflowExecutionHistory" => GetWorkflowExecutionHistoryRequest, history::get;
+        "GetWorkflowExecutionHistoryReverse" => GetWorkflowExecutionHistoryReverseRequest, history::get_reverse;
+        "DescribeWorkflowExecution" => DescribeWorkflowExecutionRequest, describe::describe;
+        "ListWorkflowExecutions" => ListWorkflowExecutionsRequest, list::list;
+        "CountWorkflowExecutions" => CountWorkflowExecutionsRequest, list::count;
+        "DescribeNamespace" => DescribeNamespaceRequest, system::describe_namespace;
+        "ShutdownWorker" => ShutdownWorkerRequest, system::shutdown_worker;
+        "RecordWorkerHeartbeat" => RecordWorkerHeartbeatRequest, system::record_worker_heartbeat;
+    }
+}
+
+/// Gives a task back whose caller has gone before it got it.
+pub(crate) async fn give_back(engine: &Engine, claim: Claim) {
+    let result = match claim {
+        Claim::Workflow(token) => workflow_task::give_back(engine, &token).await,
+        Claim::Activity(token) => activity_task::give_back(engine, &token).await,
+    };
+    if let Err(status) = result {
+        tracing::debug!(%status, "task not given back, it will time out");
+    }
+}
+
+fn check_namespace(engine: &Engine, namespace: &str) -> Result<(), Status> {
+    if namespace.is_empty() {
+        return Err(Status::invalid_argument("namespace is not set"));
+    }
+    if namespace != engine.inner.options.namespace {
+        return Err(Status::not_found(format!("namespace {namespace:?} is not found")));
+    }
+    Ok(())
+}
+
+/// The open run a request names.
+fn target(execution: Option<&WorkflowExecution>) -> Result<Target, Status> {
+    let execution = execution.ok_or_else(|| Status::invalid_argument("execution is not set"))?;
+    proto::name(&execution.workflow_id, "workflow_id")?;
+    Ok(Target::new(&execution.workflow_id, proto::run_id(&execution.run_id)?))
+}
+
+/// The run a reading request names, open or closed.
+async fn resolve(engine: &Engine, execution: Option<&WorkflowExecution>) -> Result<uuid::Uuid, Status> {
+    let execution = execution.ok_or_else(|| Status::invalid_argument("execution is not set"))?;
+    proto::name(&execution.workflow_id, "workflow_id")?;
+    engine.inner.store.resolve(&execution.workflow_id, proto::run_id(&execution.run_id)?).await
+}

@@ -1,0 +1,256 @@
+//! Queries: asked here, answered by whatever worker polls the run's task queue, of whatever process.
+//!
+//! A query waits until the run has no workflow task under way, so that its answer includes everything acknowledged before.
+//! It travels as a row (unlogged: after a crash the caller asks again).
+
+use std::time::Duration;
+
+use prost::Message;
+use temporalio_common::protos::temporal::api::{
+    common::v1::WorkflowType,
+    enums::v1::{QueryRejectCondition, QueryResultType, WorkflowExecutionStatus},
+    history::v1::{History, HistoryEvent, history_event::Attributes},
+    query::v1::{QueryRejected, WorkflowQuery},
+    workflowservice::v1::{
+        PollWorkflowTaskQueueResponse, QueryWorkflowRequest, QueryWorkflowResponse, RespondQueryTaskCompletedRequest,
+        RespondQueryTaskCompletedResponse,
+    },
+};
+use tonic::Status;
+use uuid::Uuid;
+
+use crate::{
+    clock::jittered,
+    engine::Engine,
+    matching::Kind,
+    proto::{self, db},
+    service::Caller,
+    store::{Target, TaskState, dispatch::FIRST_PAGE},
+    token::{HistoryToken, TaskToken, TokenKind},
+    wake::Hint,
+};
+
+/// Longest wait for an answer; clients give a query 30 s.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(25);
+/// A lost wake-up costs at most so much.
+const RECHECK: Duration = Duration::from_secs(2);
+/// From this attempt on the workflow task is taken to be failing for good.
+const FAILING_ATTEMPT: i32 = 3;
+
+#[derive(sqlx::FromRow)]
+struct Execution {
+    status: i16,
+    task_queue: String,
+}
+
+pub(super) async fn query(
+    engine: &Engine,
+    _caller: &Caller,
+    request: QueryWorkflowRequest,
+) -> Result<QueryWorkflowResponse, Status> {
+    let run = super::resolve(engine, request.execution.as_ref()).await?;
+    let query = request.query.clone().ok_or_else(|| Status::invalid_argument("query is not set"))?;
+    proto::name(&query.query_type, "query.query_type")?;
+    let execution: Execution = sqlx::query_as("select status, task_queue from engine.executions where run_id = $1")
+        .bind(run)
+        .fetch_one(&engine.inner.store.pool)
+        .await
+        .map_err(db)?;
+    if let Some(rejected) = rejected(request.query_reject_condition(), execution.status) {
+        return Ok(QueryWorkflowResponse { query_rejected: Some(rejected), ..Default::default() });
+    }
+    let id = Uuid::new_v4();
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, async {
+        engine.settled(run).await?;
+        if engine.last_started(run).await? == 0 {
+            return Err(Status::failed_precondition("the workflow has not completed a workflow task yet"));
+        }
+        engine.ask(id, run, &execution.task_queue, &query).await
+    })
+    .await;
+    engine.forget_query(id).await;
+    let answer = answer.map_err(|_| Status::deadline_exceeded("no worker has answered the query in time"))??;
+    if answer.completed_type() == QueryResultType::Failed {
+        return Err(Status::invalid_argument(if answer.error_message.is_empty() {
+            answer.failure.map_or_else(|| "query failed".to_owned(), |f| f.message)
+        } else {
+            answer.error_message
+        }));
+    }
+    Ok(QueryWorkflowResponse { query_result: answer.query_result, ..Default::default() })
+}
+
+fn rejected(condition: QueryRejectCondition, status: i16) -> Option<QueryRejected> {
+    let status = WorkflowExecutionStatus::try_from(i32::from(status)).unwrap_or(WorkflowExecutionStatus::Unspecified);
+    let reject = match condition {
+        QueryRejectCondition::NotOpen => status != WorkflowExecutionStatus::Running,
+        QueryRejectCondition::NotCompletedCleanly => {
+            !matches!(status, WorkflowExecutionStatus::Running | WorkflowExecutionStatus::Completed)
+        }
+        _ => false,
+    };
+    reject.then_some(QueryRejected { status: status as i32 })
+}
+
+impl Engine {
+    /// Waits until the run has no workflow task to do.
+    async fn settled(&self, run: Uuid) -> Result<(), Status> {
+        let watch = self.inner.runs.watch(run);
+        loop {
+            let news = watch.notified();
+            let mut news = std::pin::pin!(news);
+            news.as_mut().enable();
+            match self.inner.store.load(&Target::Run(run)).await? {
+                Some(loaded) if loaded.run.wft_state != TaskState::None => {
+                    if loaded.run.wft_attempt >= FAILING_ATTEMPT {
+                        return Err(Status::failed_precondition(
+                            "the workflow's task keeps failing, it cannot be queried",
+                        ));
+                    }
+                }
+                _ => return Ok(()),
+            }
+            let _ = tokio::time::timeout(jittered(RECHECK), news).await;
+        }
+    }
+
+    async fn ask(
+        &self,
+        id: Uuid,
+        run: Uuid,
+        queue: &str,
+        query: &WorkflowQuery,
+    ) -> Result<RespondQueryTaskCompletedRequest, Status> {
+        let watch = self.inner.queries.watch(id);
+        sqlx::query("insert into engine.queries (query_id, run_id, task_queue, query) values ($1, $2, $3, $4)")
+            .bind(id)
+            .bind(run)
+            .bind(queue)
+            .bind(query.encode_to_vec())
+            .execute(&self.inner.store.pool)
+            .await
+            .map_err(db)?;
+        // Any poller may take it, and none may be waiting just now: everybody is told.
+        self.inner.matching.query(queue);
+        self.hint(Hint::Queue(Kind::Workflow, queue.to_owned()));
+        loop {
+            let news = watch.notified();
+            let mut news = std::pin::pin!(news);
+            news.as_mut().enable();
+            let answer: Option<Vec<u8>> = sqlx::query_scalar("select answer from engine.queries where query_id = $1")
+                .bind(id)
+                .fetch_optional(&self.inner.store.pool)
+                .await
+                .map_err(db)?
+                .ok_or_else(|| Status::unavailable("the query was lost, ask again"))?;
+            if let Some(answer) = answer {
+                return proto::stored(&answer);
+            }
+            let _ = tokio::time::timeout(jittered(RECHECK), news).await;
+        }
+    }
+
+    async fn forget_query(&self, id: Uuid) {
+        // Older ones are of callers that died.
+        let swept = sqlx::query(
+            "delete from engine.queries where query_id = $1 or asked_at < clock_timestamp() - interval '5 minutes'",
+        )
+        .bind(id)
+        .execute(&self.inner.store.pool)
+        .await;
+        if let Err(error) = swept {
+            tracing::debug!(%error, "query not removed");
+        }
+    }
+
+    /// A waiting query of this queue, as a task: the whole history and the question.
+    pub(super) async fn next_query_task(&self, queue: &str) -> Result<Option<PollWorkflowTaskQueueResponse>, Status> {
+        if !self.inner.matching.has_queries(queue) {
+            return Ok(None);
+        }
+        let taken: Option<(Uuid, Uuid, Vec<u8>)> = sqlx::query_as(
+            "update engine.queries set taken = true where query_id = (
+                select query_id from engine.queries where not taken and task_queue = $1
+                order by asked_at limit 1 for update skip locked)
+             returning query_id, run_id, query",
+        )
+        .bind(queue)
+        .fetch_optional(&self.inner.store.pool)
+        .await
+        .map_err(db)?;
+        let Some((id, run, query)) = taken else { return Ok(None) };
+        self.query_task(id, run, proto::stored(&query)?).await
+    }
+
+    async fn query_task(
+        &self,
+        id: Uuid,
+        run: Uuid,
+        query: WorkflowQuery,
+    ) -> Result<Option<PollWorkflowTaskQueueResponse>, Status> {
+        let row: Option<(String, String, String)> =
+            sqlx::query_as("select workflow_id, workflow_type, task_queue from engine.executions where run_id = $1")
+                .bind(run)
+                .fetch_optional(&self.inner.store.pool)
+                .await
+                .map_err(db)?;
+        let Some((workflow_id, workflow_type, task_queue)) = row else { return Ok(None) };
+        let batches = self.inner.store.history(run, 0, FIRST_PAGE).await?;
+        let complete = i64::try_from(batches.len()).is_ok_and(|n| n < FIRST_PAGE);
+        let events = proto::events(&batches)?;
+        let started = self.last_started(run).await?;
+        let next = events.last().map_or(1, |e| e.event_id + 1);
+        Ok(Some(PollWorkflowTaskQueueResponse {
+            task_token: TaskToken::encode(TokenKind::Query, id, 0, 1),
+            workflow_execution: Some(proto::execution(&workflow_id, run)),
+            workflow_type: Some(WorkflowType { name: workflow_type }),
+            previous_started_event_id: started,
+            started_event_id: started,
+            attempt: 1,
+            history: Some(History { events }),
+            next_page_token: if complete { Vec::new() } else { HistoryToken::encode(run, next, true) },
+            workflow_execution_task_queue: Some(proto::queue(&task_queue)),
+            query: Some(query),
+            ..Default::default()
+        }))
+    }
+
+    /// Started event of the last workflow task that was completed.
+    async fn last_started(&self, run: Uuid) -> Result<i64, Status> {
+        if let Some(loaded) = self.inner.store.load(&Target::Run(run)).await? {
+            return Ok(loaded.run.previous_started_id);
+        }
+        let tail: Vec<Vec<u8>> = sqlx::query_scalar(
+            "select data from engine.history where run_id = $1 order by first_event_id desc limit 16",
+        )
+        .bind(run)
+        .fetch_all(&self.inner.store.pool)
+        .await
+        .map_err(db)?;
+        let started = |e: &HistoryEvent| match &e.attributes {
+            Some(Attributes::WorkflowTaskCompletedEventAttributes(a)) => Some(a.started_event_id),
+            _ => None,
+        };
+        Ok(proto::events(&tail)?.iter().filter_map(started).max().unwrap_or(0))
+    }
+}
+
+pub(super) async fn respond(
+    engine: &Engine,
+    _caller: &Caller,
+    request: RespondQueryTaskCompletedRequest,
+) -> Result<RespondQueryTaskCompletedResponse, Status> {
+    let id = TaskToken::read(&request.task_token, TokenKind::Query)?.run_id();
+    let answered = sqlx::query("update engine.queries set answer = $2 where query_id = $1 and answer is null")
+        .bind(id)
+        .bind(request.encode_to_vec())
+        .execute(&engine.inner.store.pool)
+        .await
+        .map_err(db)?;
+    if answered.rows_affected() == 0 {
+        return Err(Status::not_found("query not found: its caller has gone"));
+    }
+    engine.inner.queries.wake(id);
+    engine.hint(Hint::Query(id));
+    Ok(RespondQueryTaskCompletedResponse::default())
+}

@@ -1,0 +1,231 @@
+//! Starting workflows.
+
+use chrono::{DateTime, Utc};
+use prost::Message;
+use temporalio_common::protos::{
+    google::rpc,
+    temporal::api::{
+        enums::v1::{WorkflowExecutionStatus, WorkflowIdConflictPolicy as Conflict, WorkflowIdReusePolicy as Reuse},
+        errordetails::v1::WorkflowExecutionAlreadyStartedFailure,
+        history::v1::{WorkflowExecutionStartedEventAttributes, history_event::Attributes as A},
+        workflowservice::v1::{StartWorkflowExecutionRequest, StartWorkflowExecutionResponse},
+    },
+};
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+use crate::{
+    engine::{Decision, Engine, Unchanged},
+    history::commands::Needs,
+    matching::Kind,
+    proto::{self, db},
+    service::Caller,
+    store::{Existing, NewRun, StartOutcome, StartPolicy, Target},
+};
+
+/// Time a worker has for a workflow task, unless the start says otherwise.
+pub(crate) const DEFAULT_TASK_TIMEOUT_MS: i64 = 10_000;
+/// Longest workflow-task timeout, as on Temporal's servers.
+const MAX_TASK_TIMEOUT_MS: i64 = 120_000;
+/// Starts that replace a running execution try so often.
+const REPLACE_ROUNDS: usize = 10;
+
+pub(super) async fn start(
+    engine: &Engine,
+    _caller: &Caller,
+    request: StartWorkflowExecutionRequest,
+) -> Result<StartWorkflowExecutionResponse, Status> {
+    let policies = Policies::of(request.workflow_id_reuse_policy(), request.workflow_id_conflict_policy())?;
+    let run = new_run(request, None)?;
+    let (run_id, started) = engine.start_run(run, policies).await?;
+    Ok(StartWorkflowExecutionResponse {
+        run_id: run_id.to_string(),
+        started,
+        status: WorkflowExecutionStatus::Running as i32,
+        ..Default::default()
+    })
+}
+
+/// What to do about the run before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Policies {
+    reuse: Reuse,
+    conflict: Conflict,
+}
+
+impl Policies {
+    #[allow(deprecated, reason = "clients still send the older reuse policy")]
+    pub(super) fn of(reuse: Reuse, conflict: Conflict) -> Result<Self, Status> {
+        match (reuse, conflict) {
+            (Reuse::TerminateIfRunning, Conflict::Unspecified) => {
+                Ok(Self { reuse: Reuse::AllowDuplicate, conflict: Conflict::TerminateExisting })
+            }
+            (Reuse::TerminateIfRunning, _) => Err(Status::invalid_argument(
+                "workflow_id_reuse_policy TERMINATE_IF_RUNNING cannot be used with a workflow_id_conflict_policy",
+            )),
+            (Reuse::RejectDuplicate, Conflict::TerminateExisting) => Err(Status::invalid_argument(
+                "workflow_id_conflict_policy TERMINATE_EXISTING cannot be used with REJECT_DUPLICATE",
+            )),
+            (Reuse::Unspecified, conflict) => Ok(Self { reuse: Reuse::AllowDuplicate, conflict }),
+            (reuse, conflict) => Ok(Self { reuse, conflict }),
+        }
+    }
+}
+
+/// Checks a start request and makes the run of it. `signal` comes with signal-with-start.
+pub(super) fn new_run(request: StartWorkflowExecutionRequest, signal: Option<A>) -> Result<NewRun, Status> {
+    check(&request)?;
+    let run_id = Uuid::new_v4();
+    let request_id = if request.request_id.is_empty() { run_id.to_string() } else { request.request_id };
+    let execution_ms = proto::millis(request.workflow_execution_timeout.as_ref(), "workflow_execution_timeout")?;
+    let run_ms = proto::millis(request.workflow_run_timeout.as_ref(), "workflow_run_timeout")?;
+    let run_ms = if execution_ms > 0 && (run_ms == 0 || run_ms > execution_ms) { execution_ms } else { run_ms };
+    let task_ms = match proto::millis(request.workflow_task_timeout.as_ref(), "workflow_task_timeout")? {
+        0 => DEFAULT_TASK_TIMEOUT_MS,
+        ms => ms.min(MAX_TASK_TIMEOUT_MS),
+    };
+    let queue = request.task_queue.unwrap_or_default().name;
+    let root = (request.workflow_id.clone(), run_id);
+    let attributes = WorkflowExecutionStartedEventAttributes {
+        workflow_type: request.workflow_type,
+        task_queue: Some(proto::queue(&queue)),
+        input: request.input,
+        workflow_execution_timeout: Some(proto::duration(execution_ms)),
+        workflow_run_timeout: Some(proto::duration(run_ms)),
+        workflow_task_timeout: Some(proto::duration(task_ms)),
+        original_execution_run_id: run_id.to_string(),
+        first_execution_run_id: run_id.to_string(),
+        identity: request.identity,
+        attempt: 1,
+        memo: request.memo,
+        search_attributes: request.search_attributes,
+        header: request.header,
+        first_workflow_task_backoff: Some(prost_types::Duration::default()),
+        continued_failure: request.continued_failure,
+        last_completion_result: request.last_completion_result,
+        root_workflow_execution: Some(proto::execution(&root.0, run_id)),
+        workflow_id: request.workflow_id,
+        priority: request.priority,
+        ..Default::default()
+    };
+    Ok(NewRun {
+        run_id,
+        request_id,
+        attributes,
+        user_metadata: request.user_metadata,
+        signal,
+        parent: None,
+        root,
+        first_run_id: run_id,
+        execution_expires_at: None,
+    })
+}
+
+fn check(request: &StartWorkflowExecutionRequest) -> Result<(), Status> {
+    proto::name(&request.workflow_id, "workflow_id")?;
+    proto::name(request.workflow_type.as_ref().map_or("", |t| t.name.as_str()), "workflow_type")?;
+    proto::name(request.task_queue.as_ref().map_or("", |q| q.name.as_str()), "task_queue")?;
+    proto::optional_name(&request.request_id, "request_id")?;
+    proto::optional_name(&request.identity, "identity")?;
+    let unsupported = |field: &str| Err(Status::unimplemented(format!("{field} is not supported by this engine")));
+    if !request.cron_schedule.is_empty() {
+        return unsupported("cron_schedule");
+    }
+    if request.retry_policy.is_some() {
+        return unsupported("retry_policy of a workflow");
+    }
+    if proto::millis(request.workflow_start_delay.as_ref(), "workflow_start_delay")? > 0 {
+        return unsupported("workflow_start_delay");
+    }
+    if !request.completion_callbacks.is_empty() {
+        return unsupported("completion_callbacks");
+    }
+    if request.versioning_override.is_some() {
+        return unsupported("versioning_override");
+    }
+    Ok(())
+}
+
+/// `AlreadyExists` with the details the SDK reads.
+pub(super) fn already_started(existing: &Existing) -> Status {
+    let message = "Workflow execution is already running or its id may not be used again";
+    let failure = WorkflowExecutionAlreadyStartedFailure {
+        start_request_id: existing.request_id.clone(),
+        run_id: existing.run_id.to_string(),
+        ..Default::default()
+    };
+    let detail = prost_types::Any {
+        type_url: "type.googleapis.com/temporal.api.errordetails.v1.WorkflowExecutionAlreadyStartedFailure".to_owned(),
+        value: failure.encode_to_vec(),
+    };
+    let status = rpc::Status { code: Code::AlreadyExists as i32, message: message.to_owned(), details: vec![detail] };
+    Status::with_details(Code::AlreadyExists, message, status.encode_to_vec().into())
+}
+
+impl Engine {
+    /// Starts a run under its policies. True: it is a new one.
+    pub(crate) async fn start_run(&self, run: NewRun, policies: Policies) -> Result<(Uuid, bool), Status> {
+        for _ in 0..REPLACE_ROUNDS {
+            let now = self.inner.clock.now();
+            let run = self.with_expiry(run.clone(), now);
+            let outcome = {
+                let mut connection = self.inner.store.pool.acquire().await.map_err(db)?;
+                let policy = StartPolicy::Reuse(policies.reuse);
+                self.inner.store.insert_run(&mut connection, &run, policy, now).await.map_err(db)?
+            };
+            let existing = match outcome {
+                StartOutcome::Started => {
+                    let attributes = A::WorkflowExecutionStartedEventAttributes(run.attributes);
+                    self.run_created(Some(&attributes));
+                    return Ok((run.run_id, true));
+                }
+                StartOutcome::Exists(existing) => existing,
+            };
+            if existing.request_id == run.request_id {
+                // A repeat of the request that started it.
+                return Ok((existing.run_id, true));
+            }
+            let running = existing.status == WorkflowExecutionStatus::Running as i16;
+            match policies.conflict {
+                Conflict::UseExisting if running => return Ok((existing.run_id, false)),
+                Conflict::TerminateExisting if running => self.replace(&existing).await?,
+                _ => return Err(already_started(&existing)),
+            }
+        }
+        Err(Status::aborted("workflow_id is started by others at the same time, try again"))
+    }
+
+    async fn replace(&self, existing: &Existing) -> Result<(), Status> {
+        let needs = Needs { children: true, ..Needs::default() };
+        let namespace = &self.inner.options.namespace;
+        let ended = self
+            .change(&Target::Run(existing.run_id), needs, |t, pending| {
+                let reason = "TerminateIfRunning WorkflowIdReusePolicy".to_owned();
+                t.terminate(reason, None, "history-service".to_owned(), &pending.children, namespace)?;
+                Ok(Decision::Write(()))
+            })
+            .await;
+        match ended {
+            Ok(_) | Err(Unchanged::NotOpen) => Ok(()),
+            Err(other) => Err(other.or_not_found()),
+        }
+    }
+
+    /// Sets when the execution as a whole runs out.
+    pub(crate) fn with_expiry(&self, mut run: NewRun, now: DateTime<Utc>) -> NewRun {
+        let execution_ms = proto::millis_or_zero(run.attributes.workflow_execution_timeout.as_ref());
+        run.execution_expires_at = proto::deadline(now, execution_ms);
+        run.attributes.workflow_execution_expiration_time = run.execution_expires_at.map(proto::timestamp);
+        run
+    }
+
+    /// Sets off what follows from a new run.
+    pub(crate) fn run_created(&self, started: Option<&A>) {
+        if let Some(A::WorkflowExecutionStartedEventAttributes(a)) = started {
+            self.wake_queue(Kind::Workflow, a.task_queue.as_ref().map_or("", |q| q.name.as_str()));
+            if a.workflow_run_timeout.is_some_and(|t| t.seconds > 0 || t.nanos > 0) {
+                self.inner.due.look();
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! From an RPC's name and bytes to its handler and back.
+//!
+//! Every call runs as a task of the engine's runtime, to its end: a caller that goes away (a worker shutting down drops its
+//! polls) must not tear a change from what follows it. A task that was claimed for a caller that has gone is given back.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::FutureExt;
+use prost::Message;
+use temporalio_client::callback_based::{CallbackBasedGrpcService, GrpcRequest, GrpcSuccessResponse};
+use tokio::sync::{oneshot, watch};
+use tonic::Status;
+
+use crate::{engine::Engine, rpc};
+
+/// The service's only gRPC service.
+const SERVICE: &str = "temporal.api.workflowservice.v1.WorkflowService";
+
+/// Largest request accepted, as on Temporal's servers.
+const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
+
+/// A task claimed for a caller, until it has been handed over.
+#[derive(Clone, Debug)]
+pub(crate) enum Claim {
+    Workflow(crate::token::TaskToken),
+    Activity(crate::token::TaskToken),
+}
+
+/// The other end of a call.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    gone: watch::Receiver<bool>,
+    claim: Arc<Mutex<Option<Claim>>>,
+}
+
+impl Caller {
+    /// Resolves when nobody waits for the answer any more.
+    pub(crate) async fn gone(&self) {
+        let mut gone = self.gone.clone();
+        // An error means that the caller's side is dropped: gone as well.
+        let _ = gone.wait_for(|gone| *gone).await;
+    }
+
+    /// Remembers what to give back if the answer does not arrive.
+    pub(crate) fn claimed(&self, claim: Claim) {
+        *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim);
+    }
+
+    fn take(&self) -> Option<Claim> {
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Lives in the caller's future; dropped early when the caller goes away.
+struct Presence {
+    engine: Engine,
+    gone: watch::Sender<bool>,
+    caller: Caller,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.gone.send_replace(true);
+        give_back(&self.engine, &self.caller);
+    }
+}
+
+fn give_back(engine: &Engine, caller: &Caller) {
+    if let Some(claim) = caller.take() {
+        let task_engine = engine.clone();
+        engine.inner.runtime.spawn(async move { rpc::give_back(&task_engine, claim).await });
+    }
+}
+
+/// The callback the SDK's client calls in place of the network.
+pub(crate) fn callback(engine: Engine) -> CallbackBasedGrpcService {
+    CallbackBasedGrpcService {
+        callback: Arc::new(move |request| {
+            let engine = engine.clone();
+            async move { answer(engine, request).await }.boxed()
+        }),
+    }
+}
+
+async fn answer(engine: Engine, request: GrpcRequest) -> Result<GrpcSuccessResponse, Status> {
+    let (sender, receiver) = oneshot::channel();
+    let (gone, gone_receiver) = watch::channel(false);
+    let caller = Caller { gone: gone_receiver, claim: Arc::default() };
+    let presence = Presence { engine: engine.clone(), gone, caller: caller.clone() };
+    let runtime = engine.inner.runtime.clone();
+    runtime.spawn(async move {
+        let result = dispatch(&engine, &caller, &request).await;
+        if sender.send(result).is_err() || *caller.gone.borrow() {
+            give_back(&engine, &caller);
+        }
+    });
+    let proto = receiver.await.map_err(|_| Status::unavailable("the engine has stopped"))??;
+    presence.caller.take();
+    Ok(GrpcSuccessResponse { headers: Default::default(), proto })
+}
+
+async fn dispatch(engine: &Engine, caller: &Caller, request: &GrpcRequest) -> Result<Vec<u8>, Status> {
+    if request.service != SERVICE {
+        return Err(Status::unimplemented(format!("{} is not supported by this engine", request.service)));
+    }
+    let name = request.rpc.as_str();
+    if request.proto.len() > MAX_REQUEST_BYTES {
+        // The wording is gRPC's own: workers recognise it and fail the workflow task instead of trying again.
+        let message =
+            format!("grpc: received message larger than max ({} vs. {MAX_REQUEST_BYTES})", request.proto.len());
+        return Err(Status::resource_exhausted(message));
+    }
+    if engine.is_stopping() {
+        return Err(stopping(name));
+    }
+    // Boxed: one future for all calls is as large as the largest.
+    let result = Box::pin(rpc::call(engine, caller, name, &request.proto)).await;
+    if let Err(status) = &result {
+        tracing::debug!(rpc = name, code = ?status.code(), message = status.message(), "refused");
+    }
+    result
+}
+
+/// A worker that outlives its engine is told that its tasks are others' now; everybody else may try again elsewhere.
+fn stopping(rpc: &str) -> Status {
+    if rpc.starts_with("Respond") || rpc == "RecordActivityTaskHeartbeat" {
+        return Status::not_found("task not found: the engine is shutting down and has given its tasks up");
+    }
+    Status::unavailable("the engine is shutting down")
+}
+
+/// Decodes a request of a client.
+pub(crate) fn decode<M: Message + Default>(rpc: &str, bytes: &[u8]) -> Result<M, Status> {
+    M::decode(bytes).map_err(|e| Status::invalid_argument(format!("{rpc}: request cannot be read: {e}")))
+}

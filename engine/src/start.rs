@@ -1,0 +1,188 @@
+//! Start, stop and supervision of an engine.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgPool, migrate::Migrator, postgres::PgPoolOptions};
+use temporalio_client::{Connection, ConnectionOptions, callback_based::CallbackBasedGrpcService};
+use tokio::sync::{Semaphore, mpsc, watch};
+use uuid::Uuid;
+
+use crate::{
+    EngineError, EngineOptions,
+    clock::Clock,
+    effects,
+    engine::{Engine, Inner},
+    lease::{self, Lease},
+    matching::{Matching, Watchers},
+    service,
+    store::Store,
+    timers::{self, Due},
+    wake::{self, Hint},
+};
+
+/// Connections besides the pool: one listens, the others renew the lease and send hints.
+const SESSION_CONNECTIONS: u32 = 3;
+/// Longest wait for releasing the lease at shutdown.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
+
+fn migrator() -> Migrator {
+    let mut migrator = sqlx::migrate!("./migrations");
+    migrator.create_schema("engine");
+    migrator.dangerous_set_table_name("engine._sqlx_migrations");
+    migrator
+}
+
+impl Engine {
+    /// Brings the schema `engine` up to date, takes a leased row for this process and starts the background tasks on the
+    /// current runtime.
+    ///
+    /// # Errors
+    /// When the database cannot be reached or migrated, or an option is empty.
+    pub async fn start(pool: PgPool, options: EngineOptions) -> Result<Self, EngineError> {
+        if options.namespace.is_empty() {
+            return Err(EngineError::Options("namespace is empty"));
+        }
+        Self::migrate(&pool).await?;
+        let session = PgPoolOptions::new()
+            .max_connections(SESSION_CONNECTIONS)
+            .connect_with((*pool.connect_options()).clone())
+            .await?;
+        let (lease, now) = Lease::take(&session, &options.identity).await?;
+        let (hints, hint_receiver) = mpsc::channel(wake::QUEUED);
+        let engine = Self {
+            inner: Arc::new(Inner {
+                options,
+                store: Store { pool },
+                session,
+                runtime: tokio::runtime::Handle::current(),
+                clock: Clock::new(now),
+                lease,
+                matching: Matching::default(),
+                runs: Watchers::default(),
+                queries: Watchers::default(),
+                due: Due::new(),
+                effects: Semaphore::new(effects::PARALLEL),
+                effects_in_hand: Mutex::default(),
+                listener_id: Uuid::new_v4(),
+                hints,
+                stopped: watch::Sender::new(false),
+                tasks: Mutex::default(),
+                stripes: Inner::stripes(),
+                accepting: AtomicBool::new(true),
+            }),
+        };
+        engine.background(wake::listen(engine.clone()));
+        engine.background(wake::send(engine.clone(), hint_receiver));
+        engine.background(wake::safety(engine.clone()));
+        engine.background(lease::keep(engine.clone()));
+        engine.background(timers::run(engine.clone()));
+        engine.announce().await;
+        Ok(engine)
+    }
+
+    /// Brings the schema `engine` up to date. It has a migrations table of its own.
+    ///
+    /// # Errors
+    /// When the database cannot be reached or a migration fails.
+    pub async fn migrate(pool: &PgPool) -> Result<(), EngineError> {
+        migrator().run(pool).await?;
+        Ok(())
+    }
+
+    /// The service to put in place of a network connection.
+    #[must_use]
+    pub fn service(&self) -> CallbackBasedGrpcService {
+        service::callback(self.clone())
+    }
+
+    /// A connection for `temporalio_client::Client` and workers.
+    ///
+    /// # Errors
+    /// When the SDK's client refuses the connection.
+    pub async fn connection(&self) -> Result<Connection, EngineError> {
+        let failed = |e: &dyn std::fmt::Display| EngineError::Connection(e.to_string());
+        let target = url::Url::parse("http://engine.in-process").map_err(|e| failed(&e))?;
+        let options = ConnectionOptions::new(target)
+            .identity(self.inner.options.identity.clone())
+            .service_override(self.service())
+            .dns_load_balancing(None)
+            .build();
+        Connection::connect(options).await.map_err(|e| failed(&e))
+    }
+
+    /// Whether work can be done: the lease is held and the database has answered recently.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    pub fn readiness(&self) -> Result<(), String> {
+        if self.is_stopping() {
+            return Err("the engine is shutting down".to_owned());
+        }
+        if self.inner.lease.is_held() {
+            return Ok(());
+        }
+        let age = self.inner.lease.age().as_secs_f32();
+        Err(format!("the engine's lease was last renewed {age:.1} s ago: the database does not answer"))
+    }
+
+    /// Moves engine time forward, for tests: timers, activity and run timeouts, retries and event times follow. Leases
+    /// and workflow-task timeouts do not.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn advance_clock(&self, by: Duration) -> Result<(), EngineError> {
+        let now: DateTime<Utc> = sqlx::query_scalar(
+            "with c as (update engine.clock set shift = shift + make_interval(secs => $1) returning shift)
+             select clock_timestamp() + shift from c",
+        )
+        .bind(by.as_secs_f64())
+        .fetch_one(&self.inner.store.pool)
+        .await?;
+        self.inner.clock.set(now);
+        self.inner.due.look();
+        self.hint(Hint::Clock);
+        Ok(())
+    }
+
+    /// Stops the background tasks and gives up this process's work so that other processes take over at once. Long polls
+    /// answer empty; other calls are refused from here on. Shut workers down first, or their tasks are done again.
+    pub async fn shutdown(&self) {
+        if !self.inner.accepting.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        self.inner.stopped.send_replace(true);
+        for task in self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+        match tokio::time::timeout(RELEASE_TIMEOUT, lease::release(self)).await {
+            Ok(Ok(())) => self.announce().await,
+            Ok(Err(status)) => tracing::warn!(%status, "lease not released, it will run out"),
+            Err(_) => tracing::warn!("lease not released in time, it will run out"),
+        }
+        self.inner.session.close().await;
+    }
+
+    /// Stops renewing the lease without giving it up, as a dead process would. For tests of recovery only.
+    #[doc(hidden)]
+    pub fn abandon_lease(&self) {
+        self.inner.lease.abandon();
+    }
+
+    /// Tells the other processes that one came or went.
+    async fn announce(&self) {
+        let payload = format!("{}\np", self.inner.listener_id.simple());
+        let sent =
+            sqlx::query("select pg_notify('ambient_engine', $1)").bind(payload).execute(&self.inner.session).await;
+        if let Err(error) = sent {
+            tracing::debug!(%error, "other processes not told");
+        }
+        self.inner.lease.renew_now.notify_one();
+    }
+}

@@ -1,0 +1,149 @@
+//! Reading runs and what hangs on them.
+
+use chrono::{DateTime, Utc};
+use sqlx::FromRow;
+use tonic::Status;
+use uuid::Uuid;
+
+use super::{Activity, Child, Run, Store};
+use crate::proto::db;
+
+/// The run a request means.
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    Run(Uuid),
+    /// The open run of a workflow id.
+    Current(String),
+    /// A run id that must belong to the workflow id.
+    Exact(String, Uuid),
+}
+
+impl Target {
+    pub(crate) fn new(workflow_id: &str, run_id: Option<Uuid>) -> Self {
+        match run_id {
+            Some(run) if workflow_id.is_empty() => Self::Run(run),
+            Some(run) => Self::Exact(workflow_id.to_owned(), run),
+            None => Self::Current(workflow_id.to_owned()),
+        }
+    }
+}
+
+/// A run with the two clocks at the moment of reading.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    pub(crate) run: Run,
+    /// Engine time.
+    pub(crate) now: DateTime<Utc>,
+    /// Wall clock of the database.
+    pub(crate) wall: DateTime<Utc>,
+}
+
+#[derive(FromRow)]
+struct LoadedRow {
+    #[sqlx(flatten)]
+    run: Run,
+    now: DateTime<Utc>,
+    wall: DateTime<Utc>,
+}
+
+impl Store {
+    /// An open run; none when there is none or it has closed.
+    pub(crate) async fn load(&self, target: &Target) -> Result<Option<Loaded>, Status> {
+        let query = match target {
+            Target::Run(run) | Target::Exact(_, run) => sqlx::query_as::<_, LoadedRow>(
+                "select r.*, engine.now() as now, clock_timestamp() as wall from engine.runs r where r.run_id = $1",
+            )
+            .bind(run),
+            Target::Current(workflow) => sqlx::query_as::<_, LoadedRow>(
+                "select r.*, engine.now() as now, clock_timestamp() as wall
+                 from engine.runs r join engine.workflows w using (run_id) where w.workflow_id = $1 and w.status = 1",
+            )
+            .bind(workflow),
+        };
+        let row = query.fetch_optional(&self.pool).await.map_err(db)?;
+        let fits = |row: &LoadedRow| !matches!(target, Target::Exact(workflow, _) if *workflow != row.run.workflow_id);
+        Ok(row.filter(fits).map(|r| Loaded { run: r.run, now: r.now, wall: r.wall }))
+    }
+
+    /// The newest run of a workflow id, or the given run if it belongs to it, open or closed.
+    pub(crate) async fn resolve(&self, workflow_id: &str, run_id: Option<Uuid>) -> Result<Uuid, Status> {
+        let found: Option<Uuid> = match run_id {
+            Some(run) => {
+                sqlx::query_scalar(
+                    "select run_id from engine.executions where run_id = $1 and ($2 = '' or workflow_id = $2)",
+                )
+                .bind(run)
+                .bind(workflow_id)
+                .fetch_optional(&self.pool)
+                .await
+            }
+            None => {
+                sqlx::query_scalar("select run_id from engine.workflows where workflow_id = $1")
+                    .bind(workflow_id)
+                    .fetch_optional(&self.pool)
+                    .await
+            }
+        }
+        .map_err(db)?;
+        found.ok_or_else(|| {
+            Status::not_found(match run_id {
+                Some(run) => format!("workflow execution not found: workflow id {workflow_id:?}, run id {run}"),
+                None => format!("workflow execution not found: workflow id {workflow_id:?}"),
+            })
+        })
+    }
+
+    pub(crate) async fn activities(&self, run_id: Uuid) -> Result<Vec<Activity>, Status> {
+        sqlx::query_as("select * from engine.activities where run_id = $1 order by scheduled_event_id")
+            .bind(run_id)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(db)
+    }
+
+    pub(crate) async fn activity(&self, run_id: Uuid, scheduled_event_id: i64) -> Result<Option<Activity>, Status> {
+        sqlx::query_as("select * from engine.activities where run_id = $1 and scheduled_event_id = $2")
+            .bind(run_id)
+            .bind(scheduled_event_id)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(db)
+    }
+
+    pub(crate) async fn children(&self, run_id: Uuid) -> Result<Vec<Child>, Status> {
+        sqlx::query_as(
+            "select initiated_event_id, started_event_id, workflow_id, workflow_type, child_run_id, close_policy
+             from engine.children where run_id = $1 order by initiated_event_id",
+        )
+        .bind(run_id)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(db)
+    }
+
+    /// Pending timers: id and Started event.
+    pub(crate) async fn timers(&self, run_id: Uuid) -> Result<Vec<(String, i64)>, Status> {
+        sqlx::query_as("select timer_id, started_event_id from engine.timers where run_id = $1")
+            .bind(run_id)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(db)
+    }
+
+    /// Stored appends that hold events after `after`, oldest first, at most `limit`.
+    pub(crate) async fn history(&self, run_id: Uuid, after: i64, limit: i64) -> Result<Vec<Vec<u8>>, Status> {
+        // The append that holds after+1 is the last one that begins at or before it.
+        sqlx::query_scalar(
+            "select data from engine.history
+             where run_id = $1 and first_event_id >= coalesce((select max(first_event_id) from engine.history
+                                                               where run_id = $1 and first_event_id <= $2), 0)
+             order by first_event_id limit $3",
+        )
+        .bind(run_id)
+        .bind(after + 1)
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(db)
+    }
+}

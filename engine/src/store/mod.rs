@@ -1,0 +1,24 @@
+//! All SQL on runs: reading a run's state and the one place that changes it.
+//!
+//! A change is decided by a pure function on a [`Run`] (see `history`), which yields a `Transition`; [`commit`] writes it
+//! in one statement that compares the run's revision and last event id. Nobody holds a lock while deciding.
+
+mod activities;
+pub(crate) mod commit;
+pub(crate) mod dispatch;
+pub(crate) mod load;
+pub(crate) mod rows;
+pub(crate) mod start;
+
+pub(crate) use commit::CommitError;
+pub(crate) use load::Target;
+pub(crate) use rows::{Activity, Child, Run, TaskState};
+pub(crate) use start::{Existing, NewRun, StartOutcome, StartPolicy};
+
+use sqlx::PgPool;
+
+/// The engine's tables.
+#[derive(Clone)]
+pub(crate) struct Store {
+    pub(crate) pool: PgPool,
+}

@@ -1,0 +1,285 @@
+//! What is due: timers, timeouts, retries. The loop sleeps until the next due time; it does not poll.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, Utc};
+use futures::{StreamExt, stream};
+use temporalio_common::protos::temporal::api::enums::v1::TimeoutType;
+use tokio::sync::Notify;
+use tonic::Status;
+use uuid::Uuid;
+
+use crate::{
+    clock::jittered,
+    engine::{Decision, Engine, Unchanged},
+    history::{Transition, commands::Needs},
+    matching::Kind,
+    proto::db,
+    store::{Activity, Target, TaskState},
+};
+
+/// Rows of each kind handled in one round.
+const BATCH: i64 = 256;
+/// Runs changed at the same time.
+const PARALLEL: usize = 8;
+/// Longest sleep: covers due times set by processes that died before they came.
+const SAFETY: Duration = Duration::from_secs(5);
+
+/// When the loop means to look next.
+#[derive(Debug)]
+pub(crate) struct Due {
+    planned: Mutex<Instant>,
+    changed: Notify,
+}
+
+impl Due {
+    pub(crate) fn new() -> Self {
+        Self { planned: Mutex::new(Instant::now()), changed: Notify::new() }
+    }
+
+    /// Something is due in `wait`.
+    pub(crate) fn within(&self, wait: Duration) {
+        let Some(at) = Instant::now().checked_add(wait) else { return };
+        let mut planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
+        if at < *planned {
+            *planned = at;
+            self.changed.notify_one();
+        }
+    }
+
+    /// Something may be due now.
+    pub(crate) fn look(&self) {
+        self.changed.notify_one();
+    }
+
+    fn plan(&self, wait: Duration) -> Instant {
+        let at = Instant::now() + wait;
+        *self.planned.lock().unwrap_or_else(PoisonError::into_inner) = at;
+        at
+    }
+}
+
+/// Handles what is due until the engine stops.
+pub(crate) async fn run(engine: Engine) {
+    let mut failures = 0;
+    loop {
+        // Changes made from here on are compared with this plan: none falls between reading and sleeping.
+        engine.inner.due.plan(SAFETY);
+        let wait = match round(&engine).await {
+            Ok(wait) => {
+                failures = 0;
+                wait
+            }
+            Err(status) => {
+                tracing::warn!(%status, "due work not handled");
+                failures += 1;
+                crate::lease::backoff(failures)
+            }
+        };
+        let due = &engine.inner.due;
+        let until = due.planned.lock().map_or_else(|p| *p.into_inner(), |p| *p).min(Instant::now() + wait);
+        due.plan(until.saturating_duration_since(Instant::now()));
+        tokio::select! {
+            () = tokio::time::sleep_until(until.into()) => {}
+            () = due.changed.notified() => {}
+        }
+    }
+}
+
+/// One look at everything; the time until the next.
+async fn round(engine: &Engine) -> Result<Duration, Status> {
+    // Each kind has its turn even if another fails.
+    let results =
+        [fire_timers(engine).await, workflow_tasks(engine).await, activities(engine).await, run_timeouts(engine).await];
+    let mut more = false;
+    for result in results {
+        more |= result?;
+    }
+    if more { Ok(Duration::ZERO) } else { next(engine).await }
+}
+
+/// Time until the earliest due time, at most the safety interval.
+async fn next(engine: &Engine) -> Result<Duration, Status> {
+    let seconds: Option<f64> = sqlx::query_scalar(
+        "select extract(epoch from least(
+            (select min(fire_at) from engine.timers) - engine.now(),
+            (select min(due_at) from engine.activities where due_at is not null) - engine.now(),
+            (select min(timeout_at) from engine.runs where timeout_at is not null) - engine.now(),
+            (select min(wft_due_at) from engine.runs where wft_due_at is not null) - clock_timestamp()))::float8",
+    )
+    .fetch_one(&engine.inner.store.pool)
+    .await
+    .map_err(db)?;
+    let safety = jittered(SAFETY);
+    Ok(seconds.map_or(safety, |s| Duration::try_from_secs_f64(s.max(0.001)).unwrap_or(safety).min(safety)))
+}
+
+/// Changes each of the runs; a run that is gone or has moved on is none of our business any more.
+async fn each<I: Send>(
+    engine: &Engine,
+    items: impl IntoIterator<Item = (Uuid, I)>,
+    needs: Needs,
+    decide: impl Fn(&mut Transition, &crate::history::commands::Pending, &I) -> Result<bool, Status> + Sync,
+) -> Result<(), Status> {
+    let decide = &decide;
+    let results = stream::iter(items).map(|(run, item)| async move {
+        let changed = engine
+            .change(&Target::Run(run), needs, |t, pending| {
+                Ok(if decide(t, pending, &item)? { Decision::Write(()) } else { Decision::Keep(()) })
+            })
+            .await;
+        match changed {
+            Ok(_) | Err(Unchanged::NotOpen | Unchanged::Duplicate) => Ok(()),
+            Err(Unchanged::Status(status)) => Err(status),
+        }
+    });
+    results.buffer_unordered(PARALLEL).collect::<Vec<_>>().await.into_iter().collect()
+}
+
+fn full<T>(rows: &[T]) -> bool {
+    i64::try_from(rows.len()).is_ok_and(|n| n >= BATCH)
+}
+
+async fn fire_timers(engine: &Engine) -> Result<bool, Status> {
+    let due: Vec<(Uuid, String, i64)> = sqlx::query_as(
+        "select run_id, timer_id, started_event_id from engine.timers where fire_at <= (select engine.now())
+         order by fire_at limit $1",
+    )
+    .bind(BATCH)
+    .fetch_all(&engine.inner.store.pool)
+    .await
+    .map_err(db)?;
+    let more = full(&due);
+    let mut runs: HashMap<Uuid, Vec<(String, i64)>> = HashMap::new();
+    for (run, timer, started) in due {
+        runs.entry(run).or_default().push((timer, started));
+    }
+    let needs = Needs { timers: true, ..Needs::default() };
+    each(engine, runs, needs, |t, pending, due: &Vec<(String, i64)>| {
+        for (timer, started) in due.iter().filter(|d| pending.timers.contains(d)) {
+            t.fire_timer(timer, *started);
+        }
+        Ok(!t.ended_timers.is_empty())
+    })
+    .await?;
+    Ok(more)
+}
+
+async fn workflow_tasks(engine: &Engine) -> Result<bool, Status> {
+    let due: Vec<Uuid> = sqlx::query_scalar(
+        "select run_id from engine.runs where wft_due_at <= (select clock_timestamp()) order by wft_due_at limit $1",
+    )
+    .bind(BATCH)
+    .fetch_all(&engine.inner.store.pool)
+    .await
+    .map_err(db)?;
+    let more = full(&due);
+    each(engine, due.into_iter().map(|run| (run, ())), Needs::default(), |t, _, ()| {
+        if t.run.wft_due_at.is_none_or(|at| at > t.wall) {
+            return Ok(false);
+        }
+        match t.run.wft_state {
+            TaskState::Started => t.time_out_task()?,
+            TaskState::Scheduled if t.run.wft_queue != t.run.task_queue => t.time_out_sticky(),
+            // The back-off is over: writing wakes the queue.
+            TaskState::Scheduled | TaskState::None => t.run.wft_due_at = None,
+        }
+        Ok(true)
+    })
+    .await?;
+    Ok(more)
+}
+
+async fn run_timeouts(engine: &Engine) -> Result<bool, Status> {
+    let due: Vec<Uuid> = sqlx::query_scalar(
+        "select run_id from engine.runs where timeout_at <= (select engine.now()) order by timeout_at limit $1",
+    )
+    .bind(BATCH)
+    .fetch_all(&engine.inner.store.pool)
+    .await
+    .map_err(db)?;
+    let more = full(&due);
+    let needs = Needs { children: true, ..Needs::default() };
+    each(engine, due.into_iter().map(|run| (run, ())), needs, |t, pending, ()| {
+        t.time_out_run(&pending.children, &engine.inner.options.namespace)?;
+        Ok(true)
+    })
+    .await?;
+    Ok(more)
+}
+
+/// Which timeout of an activity has passed.
+fn passed(activity: &Activity, now: DateTime<Utc>) -> Option<TimeoutType> {
+    let over = |at: Option<DateTime<Utc>>| at.is_some_and(|at| at <= now);
+    if over(activity.expires_at) {
+        return Some(TimeoutType::ScheduleToClose);
+    }
+    if !activity.is_started() {
+        return over(activity.start_by).then_some(TimeoutType::ScheduleToStart);
+    }
+    let started = activity.started_at?;
+    if over(crate::proto::deadline(started, activity.start_to_close_ms)) {
+        return Some(TimeoutType::StartToClose);
+    }
+    let alive = activity.heartbeat_at.unwrap_or(started).max(started);
+    over(crate::proto::deadline(alive, activity.heartbeat_ms)).then_some(TimeoutType::Heartbeat)
+}
+
+async fn activities(engine: &Engine) -> Result<bool, Status> {
+    let due: Vec<Activity> = sqlx::query_as(
+        "select * from engine.activities where due_at <= (select engine.now()) order by due_at limit $1",
+    )
+    .bind(BATCH)
+    .fetch_all(&engine.inner.store.pool)
+    .await
+    .map_err(db)?;
+    let more = full(&due);
+    let now: DateTime<Utc> = if due.is_empty() {
+        return Ok(false);
+    } else {
+        sqlx::query_scalar("select engine.now()").fetch_one(&engine.inner.store.pool).await.map_err(db)?
+    };
+    let (timed_out, waiting): (Vec<_>, Vec<_>) = due.into_iter().partition(|a| passed(a, now).is_some());
+    for activity in waiting {
+        postpone(engine, &activity).await?;
+    }
+    let needs = Needs { activities: true, ..Needs::default() };
+    let items = timed_out.into_iter().map(|a| (a.run_id, a.scheduled_event_id));
+    each(engine, items, needs, |t, pending, scheduled| {
+        let current = pending.activities.iter().find(|a| a.scheduled_event_id == *scheduled);
+        let Some((activity, kind)) = current.and_then(|a| Some((a, passed(a, t.now)?))) else { return Ok(false) };
+        t.time_out_activity(activity, kind)?;
+        Ok(true)
+    })
+    .await?;
+    Ok(more)
+}
+
+/// Nothing has passed: a retry has become ready, or heartbeats have moved the deadline.
+async fn postpone(engine: &Engine, activity: &Activity) -> Result<(), Status> {
+    let due_at = if activity.is_started() {
+        activity.started_due_at()
+    } else {
+        crate::proto::earlier(activity.start_by, activity.expires_at)
+    };
+    let moved = sqlx::query(
+        "update engine.activities set due_at = $5
+         where run_id = $1 and scheduled_event_id = $2 and attempt = $3 and state = $4 and due_at is not null",
+    )
+    .bind(activity.run_id)
+    .bind(activity.scheduled_event_id)
+    .bind(activity.attempt)
+    .bind(activity.state)
+    .bind(due_at)
+    .execute(&engine.inner.store.pool)
+    .await
+    .map_err(db)?;
+    if moved.rows_affected() == 1 && !activity.is_started() {
+        engine.wake_queue(Kind::Activity, &activity.task_queue);
+    }
+    Ok(())
+}

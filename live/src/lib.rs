@@ -1,0 +1,22 @@
+//! Live log of sessions: from the runner's log into the table, and from the table to everyone who watches.
+//!
+//! * [`reader`]: one reader a run, fenced by a lease, stores a runner's log once, derives facts from what is stored, and
+//!   delivers messages.
+//! * [`hub`]: one reader of the table per watched session and process; any number of subscribers share what it reads.
+//! * [`runner_client`]: the runner's routes. [`token`]: session tokens. [`snapshot`]: messages of a session in one piece.
+//!
+//! Invariant: what a subscriber gets are the rows of `session_events` after its cursor, each once and in order, whichever
+//! server it is connected to and however often it reconnects.
+
+pub mod hub;
+pub mod reader;
+mod retry;
+pub mod runner_client;
+pub mod snapshot;
+pub mod token;
+
+pub use hub::{Batch, End, Event, HubOptions, LiveHub, SubscribeError, Subscription};
+pub use reader::{DrainError, FactError, FactSink, ReaderOptions, RunnerEndpoints, RunnerReaders};
+pub use runner_client::{FileContent, RunnerClient, RunnerClientError, RunnerEvents};
+pub use snapshot::{MessagesSnapshot, SnapshotError};
+pub use token::{Direction, TokenClaims, TokenError, Tokens};

@@ -1,0 +1,141 @@
+//! Readers of runners' logs: each record stored once, facts derived from what is stored, messages delivered in order.
+//!
+//! For every session that is Creating, Running or Stopping each process has a task, and the one that gets the run's lease
+//! reads. The lease has an epoch; the transaction that stores a batch checks epoch, log and cursor, so a reader that lost
+//! its lease without knowing can store nothing. Leases of a process are renewed together, on the database's clock.
+//!
+//! **Facts** (a turn began or ended, the runner ended) never overtake the log: they are read from the *stored* events, after
+//! a durable cursor of their own (`runner_cursors.facts_reported`) that moves when a fact was accepted or is out of date.
+//! That one path serves the normal case and the case that a process dies between storing and reporting: whoever gets the
+//! lease next reports what is left, in order. Repeats are harmless, because facts are idempotent. The attempt a fact is
+//! about is the one whose `ambient.attempt_started` precedes it in the log.
+//!
+//! An exit "terminated by request" is no fact: whoever ended the runner knows, and a launch that is undone must not look like a
+//! completed session.
+//!
+//! **Messages** are handed over in order while the session is Running; `delivered_seq` moves only when the runner has
+//! recorded the acceptance.
+//!
+//! When a runner cannot be reached for a second its lease is given back, so that whoever stops the session can store the rest of
+//! the log from its file ([`RunnerReaders::drain_from_file`]).
+
+mod connection;
+mod delivery;
+mod drain;
+mod facts;
+mod lease;
+mod log_file;
+mod registry;
+mod task;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use ambient_domain::session::Fact;
+use ambient_persistence::{Database, Hints, new_id};
+use async_trait::async_trait;
+
+pub use drain::DrainError;
+pub use registry::RunnerReaders;
+
+use crate::{runner_client::RunnerClient, token::Tokens};
+use lease::Leases;
+
+/// Where runners listen.
+#[async_trait]
+pub trait RunnerEndpoints: Send + Sync + 'static {
+    /// The runner's socket; none when there is none, or not on this host.
+    async fn endpoint(&self, project_id: &str, session_id: &str, run: i64) -> Option<PathBuf>;
+}
+
+/// A fact could not be handed over at present.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the fact was not taken: {reason}")]
+pub struct FactError {
+    /// In words.
+    pub reason: String,
+}
+
+impl FactError {
+    /// With a reason in words.
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into() }
+    }
+}
+
+/// Who decides facts.
+#[async_trait]
+pub trait FactSink: Send + Sync + 'static {
+    /// Hands over a fact. Ok when it was accepted, is so already, or is superseded.
+    async fn report(&self, session_id: &str, run: i64, attempt: i32, fact: Fact) -> Result<(), FactError>;
+}
+
+/// Times and sizes.
+#[derive(Debug, Clone)]
+pub struct ReaderOptions {
+    /// Name of this process in leases. A name that was used before takes its leases over at once: only a name that no two
+    /// living processes can have may be kept over a restart.
+    pub holder: String,
+    /// Life of a lease that is not renewed.
+    pub lease_ttl: Duration,
+    /// How often leases are renewed.
+    pub lease_renewal: Duration,
+    /// How often a lease that another process holds is asked for; jittered.
+    pub lease_poll: Duration,
+    /// How often the sessions that need a reader are looked up, hints or not; jittered.
+    pub scan_interval: Duration,
+    /// How long a runner may be unreachable before its lease is given back.
+    pub unreachable_patience: Duration,
+    /// Longest pause between tries.
+    pub longest_pause: Duration,
+    /// How long [`RunnerReaders::drained`] waits.
+    pub drain_patience: Duration,
+    /// Records of a transaction.
+    pub batch_records: usize,
+    /// About how many bytes of a transaction.
+    pub batch_bytes: usize,
+}
+
+impl Default for ReaderOptions {
+    fn default() -> Self {
+        Self {
+            holder: new_id(),
+            lease_ttl: Duration::from_secs(5),
+            lease_renewal: Duration::from_millis(1_500),
+            lease_poll: Duration::from_secs(1),
+            scan_interval: Duration::from_secs(5),
+            unreachable_patience: Duration::from_secs(1),
+            longest_pause: Duration::from_secs(2),
+            drain_patience: Duration::from_secs(3),
+            batch_records: 256,
+            batch_bytes: 1024 * 1024,
+        }
+    }
+}
+
+/// A run of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RunRef {
+    pub(crate) project_id: String,
+    pub(crate) session_id: String,
+    pub(crate) run: i64,
+}
+
+/// What all readers of a process share.
+pub(crate) struct Context {
+    pub(crate) db: Database,
+    pub(crate) hints: Hints,
+    pub(crate) tokens: Tokens,
+    pub(crate) endpoints: Arc<dyn RunnerEndpoints>,
+    pub(crate) facts: Arc<dyn FactSink>,
+    pub(crate) leases: Leases,
+    pub(crate) options: ReaderOptions,
+}
+
+impl Context {
+    /// A client of the run's runner; none when it has no endpoint here.
+    pub(crate) async fn client(&self, run: &RunRef) -> Option<RunnerClient> {
+        let socket = self.endpoints.endpoint(&run.project_id, &run.session_id, run.run).await?;
+        let token = self.tokens.server_to_runner(&run.session_id, run.run);
+        RunnerClient::new(socket, token).inspect_err(|error| tracing::error!(%error, "no client of a runner")).ok()
+    }
+}

@@ -1,0 +1,244 @@
+//! A connection to a runner: its log is stored as it comes.
+
+use std::time::Duration;
+
+use ambient_persistence::{Hint, RunnerAppendError, RunnerBatch, RunnerRecord};
+use ambient_wire::runner::{ReaderHello, Record, ServerFrame};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
+
+use super::{Context, RunRef, delivery, facts, lease::HeldLease};
+use crate::{
+    retry::Pauses,
+    runner_client::{RunnerClient, RunnerClientError, RunnerEvents},
+};
+
+/// How long a runner may take for its first frame.
+const WELCOME: Duration = Duration::from_secs(5);
+/// Records without a fact after which the cursor of facts is moved along.
+const FACTS_STRIDE: i64 = 1_000;
+
+/// Why reading ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    #[error("the runner cannot be reached")]
+    Unreachable { had_read: bool },
+    #[error("the lease is another's")]
+    LeaseLost,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum Cut {
+    #[error(transparent)]
+    Client(#[from] RunnerClientError),
+    #[error(transparent)]
+    Store(#[from] ambient_persistence::StoreError),
+    #[error(transparent)]
+    Append(#[from] RunnerAppendError),
+    #[error("the runner closed the connection")]
+    Closed,
+    #[error("another connection has taken over")]
+    Replaced,
+    #[error("a reader with epoch {0} has come")]
+    Superseded(i64),
+}
+
+/// A reader at work.
+pub(super) struct Reading<'a> {
+    pub(super) context: &'a Context,
+    pub(super) run: &'a RunRef,
+    pub(super) client: &'a RunnerClient,
+    pub(super) lease: &'a HeldLease,
+    /// Messages may have come.
+    pub(super) wake: &'a Notify,
+    /// Facts may have come.
+    pub(super) facts_due: &'a Notify,
+}
+
+/// Where a log is stored up to.
+struct Place {
+    log_id: String,
+    cursor: i64,
+    /// Record at which facts were last looked for.
+    facts_seen: i64,
+}
+
+impl Reading<'_> {
+    /// Reads, over as many connections as it takes, until the runner stays away.
+    pub(super) async fn until_unreachable(&self) -> Ended {
+        let mut pauses = Pauses::new(Duration::from_millis(25), Duration::from_millis(250));
+        let first = Instant::now();
+        let mut reached = first;
+        loop {
+            let began = Instant::now();
+            let cut = match Box::pin(self.one_connection(&mut reached)).await {
+                Cut::Superseded(_) | Cut::Append(RunnerAppendError::LeaseLost) => return Ended::LeaseLost,
+                cut => cut,
+            };
+            let harmless = matches!(cut, Cut::Client(RunnerClientError::Unreachable(_)) | Cut::Closed | Cut::Replaced);
+            if harmless {
+                tracing::debug!(session = self.run.session_id, reason = %cut, "not reading");
+            } else {
+                tracing::warn!(session = self.run.session_id, reason = %cut, "reading was cut off; trying again");
+            }
+            if reached.elapsed() > self.context.options.unreachable_patience {
+                return Ended::Unreachable { had_read: reached > first };
+            }
+            if reached > began {
+                pauses.reset();
+            }
+            tokio::time::sleep(pauses.next()).await;
+        }
+    }
+
+    /// Sets `reached` whenever the runner is heard of.
+    async fn one_connection(&self, reached: &mut Instant) -> Cut {
+        let (mut events, place) = match self.connect(reached).await {
+            Ok(connection) => connection,
+            Err(cut) => return cut,
+        };
+        let deliver = delivery::deliver(self.context, self.run, self.client, self.wake);
+        let cut = tokio::select! {
+            cut = self.store_all(&mut events, place, reached) => cut,
+            () = deliver => Cut::Closed,
+        };
+        cut
+    }
+
+    async fn connect(&self, reached: &mut Instant) -> Result<(RunnerEvents, Place), Cut> {
+        let RunRef { session_id, run, .. } = self.run;
+        let known = self.context.db.runner_cursors(session_id, *run).await?.into_iter().next();
+        let (log_id, mut cursor) = known.map_or((String::new(), 0), |known| (known.log_id, known.cursor));
+        let (mut events, mut welcome) = self.hello(&log_id, cursor).await?;
+        *reached = Instant::now();
+        if welcome.0 != log_id {
+            // Another log than the one stored last; it may be known all the same.
+            cursor = self.context.db.runner_cursor(session_id, &welcome.0).await?;
+            if cursor > 0 {
+                let log_id = welcome.0;
+                (events, welcome) = self.hello(&log_id, cursor).await?;
+            }
+        }
+        let (log_id, last) = welcome;
+        if last < cursor {
+            tracing::error!(session = session_id, last, cursor, "the runner's log has lost records that are stored");
+        } else if cursor > 0 {
+            // A runner that is ending waits for this.
+            events.ack(cursor).await?;
+        }
+        Ok((events, Place { log_id, cursor, facts_seen: cursor }))
+    }
+
+    async fn hello(&self, log_id: &str, after: i64) -> Result<(RunnerEvents, (String, i64)), Cut> {
+        let hello = ReaderHello { epoch: self.lease.epoch(), log_id: log_id.to_owned(), after };
+        let mut events = self.client.events(&hello).await?;
+        match timeout(WELCOME, events.next()).await {
+            Ok(frame) => match frame?.ok_or(Cut::Closed)?.0 {
+                ServerFrame::Welcome { log_id, last } => Ok((events, (log_id, last))),
+                ServerFrame::Superseded { epoch } => Err(self.superseded(epoch)),
+                ServerFrame::Records { .. } => Err(protocol("records before the welcome").into()),
+            },
+            Err(_) => Err(RunnerClientError::Timeout(WELCOME).into()),
+        }
+    }
+
+    /// A connection with our own epoch is one of ours (a look at how far the log is).
+    fn superseded(&self, epoch: i64) -> Cut {
+        if epoch > self.lease.epoch() { Cut::Superseded(epoch) } else { Cut::Replaced }
+    }
+
+    async fn store_all(&self, events: &mut RunnerEvents, mut place: Place, reached: &mut Instant) -> Cut {
+        loop {
+            match self.store_next(events, &mut place).await {
+                Ok(()) => *reached = Instant::now(),
+                Err(cut) => {
+                    // It was there until now.
+                    *reached = Instant::now();
+                    return cut;
+                }
+            }
+        }
+    }
+
+    /// Waits for records and stores them, with those that came meanwhile, in one transaction.
+    async fn store_next(&self, events: &mut RunnerEvents, place: &mut Place) -> Result<(), Cut> {
+        let options = &self.context.options;
+        let (mut frame, mut bytes) = events.next().await?.ok_or(Cut::Closed)?;
+        let mut records = Vec::new();
+        loop {
+            match frame {
+                ServerFrame::Records { records: next } => records.extend(next),
+                ServerFrame::Superseded { epoch } => return Err(self.superseded(epoch)),
+                ServerFrame::Welcome { .. } => return Err(protocol("a second welcome").into()),
+            }
+            if records.len() >= options.batch_records || bytes >= options.batch_bytes {
+                break;
+            }
+            // What went wrong meanwhile shows again at the next read, after these are stored.
+            let Ok(Some((next, size))) = events.next_now() else { break };
+            if !matches!(next, ServerFrame::Records { .. }) {
+                self.store(place, records).await?;
+                let ServerFrame::Superseded { epoch } = next else { return Err(protocol("a second welcome").into()) };
+                return Err(self.superseded(epoch));
+            }
+            (frame, bytes) = (next, bytes + size);
+        }
+        self.store(place, records).await?;
+        events.ack(place.cursor).await?;
+        Ok(())
+    }
+
+    async fn store(&self, place: &mut Place, records: Vec<Record>) -> Result<(), Cut> {
+        let expected = place.cursor + 1..;
+        if records.is_empty() || !records.iter().zip(expected).all(|(record, n)| record.n == n) {
+            return Err(protocol("records out of order").into());
+        }
+        let records: Vec<RunnerRecord> = records.into_iter().map(to_store).collect();
+        let matters = records.iter().any(facts::matters);
+        store(self.context, self.run, self.lease, &place.log_id, &mut place.cursor, records).await?;
+        if matters || place.cursor - place.facts_seen >= FACTS_STRIDE {
+            place.facts_seen = place.cursor;
+            self.facts_due.notify_one();
+        }
+        Ok(())
+    }
+}
+
+/// One transaction; then those who watch are told.
+pub(super) async fn store(
+    context: &Context,
+    run: &RunRef,
+    lease: &HeldLease,
+    log_id: &str,
+    cursor: &mut i64,
+    records: Vec<RunnerRecord>,
+) -> Result<(), RunnerAppendError> {
+    let count = records.len();
+    let after = records.last().map_or(*cursor, |record| record.n);
+    let batch = RunnerBatch {
+        session_id: run.session_id.clone(),
+        run: run.run,
+        epoch: lease.epoch(),
+        log_id: log_id.to_owned(),
+        cursor_before: *cursor,
+        records,
+    };
+    context.db.append_runner_events(batch).await?;
+    *cursor = after;
+    context.hints.publish(Hint::Live(run.session_id.clone()));
+    metrics::counter!("ambient_runner_records_stored_total").increment(count as u64);
+    Ok(())
+}
+
+/// A record as the live log holds it.
+pub(super) fn to_store(record: Record) -> RunnerRecord {
+    let event_type = record.event["type"].as_str().unwrap_or("RAW").to_owned();
+    RunnerRecord { n: record.n, at: record.at, event_type, data: record.event }
+}
+
+fn protocol(reason: &str) -> RunnerClientError {
+    RunnerClientError::Protocol(reason.to_owned())
+}

@@ -1,0 +1,57 @@
+//! Messages to the runner, in order.
+
+use std::time::Duration;
+
+use ambient_persistence::StoredEvent;
+use ambient_wire::runner::DeliverMessage;
+use tokio::{sync::Notify, time::Instant};
+
+use super::{Context, RunRef};
+use crate::{retry::Pauses, runner_client::RunnerClient};
+
+/// Least time between two looks: an agent that says much gives a hint with every batch.
+const LEAST_INTERVAL: Duration = Duration::from_millis(25);
+
+/// Delivers what there is, then whenever `wake` says so, for ever.
+pub(super) async fn deliver(context: &Context, run: &RunRef, client: &RunnerClient, wake: &Notify) {
+    let mut pauses = Pauses::new(Duration::from_millis(50), context.options.longest_pause);
+    loop {
+        let looked = Instant::now();
+        match deliver_some(context, run, client).await {
+            Ok(true) => pauses.reset(),
+            Ok(false) => {
+                pauses.reset();
+                wake.notified().await;
+                tokio::time::sleep_until(looked + LEAST_INTERVAL).await;
+            }
+            Err(reason) => {
+                metrics::counter!("ambient_message_delivery_retries_total").increment(1);
+                tracing::warn!(session = run.session_id, reason, "messages cannot be delivered; trying again");
+                tokio::time::sleep(pauses.next()).await;
+            }
+        }
+    }
+}
+
+/// The next few messages; whether there were any. Looked up anew each time, as the phase may have changed.
+async fn deliver_some(context: &Context, run: &RunRef, client: &RunnerClient) -> Result<bool, String> {
+    let messages = context.db.deliverable_messages(&run.session_id, run.run).await.map_err(|e| e.to_string())?;
+    let any = !messages.is_empty();
+    for message in messages {
+        let (seq, message) = (message.seq, to_deliver(message)?);
+        let accepted = client.deliver(&message).await.map_err(|e| e.to_string())?;
+        if accepted.id != message.id {
+            return Err(format!("the runner accepted {} for {}", accepted.id, message.id));
+        }
+        // Moves only now that the runner has it in its log; before that the message is delivered again.
+        context.db.mark_delivered(&run.session_id, seq).await.map_err(|e| e.to_string())?;
+    }
+    Ok(any)
+}
+
+fn to_deliver(message: StoredEvent) -> Result<DeliverMessage, String> {
+    let seq = message.seq;
+    let id = message.message_id.ok_or_else(|| format!("message at {seq} has no id"))?;
+    let text = message.data["text"].as_str().ok_or_else(|| format!("message {id} has no text"))?.to_owned();
+    Ok(DeliverMessage { id, seq, text })
+}

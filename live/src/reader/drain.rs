@@ -1,0 +1,141 @@
+//! Getting the last of a log: while the runner lives, and from its file when it is gone.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ambient_persistence::{RunnerAppendError, StoreError};
+use ambient_wire::runner::{ReaderHello, Record, ServerFrame};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Context, RunRef, connection, facts, lease::HeldLease, log_file::LogFile};
+
+/// How long another process's lease is waited for: its reader gives it back soon after the runner is gone.
+const LEASE_PATIENCE: Duration = Duration::from_secs(8);
+const LEASE_POLL: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(20);
+/// How long facts of the rest may take; later ones are absorbed by the stop anyway.
+const FACTS: Duration = Duration::from_secs(5);
+
+/// Why the rest of a log could not be stored; a repeat may succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum DrainError {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The log.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// Another reader has the log.
+    #[error("another reader has the runner's log")]
+    Busy,
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A piece was not stored.
+    #[error(transparent)]
+    Append(#[from] RunnerAppendError),
+}
+
+/// Whether everything that the runner has recorded by now is stored, within the time there is.
+pub(super) async fn drained(context: &Context, run: &RunRef) -> bool {
+    let deadline = Instant::now() + context.options.drain_patience;
+    let wait = async {
+        loop {
+            if let Some((log_id, last)) = how_far(context, run).await {
+                while context.db.runner_cursor(&run.session_id, &log_id).await.is_ok_and(|cursor| cursor < last) {
+                    sleep(POLL).await;
+                }
+                return context.db.runner_cursor(&run.session_id, &log_id).await.is_ok_and(|cursor| cursor >= last);
+            }
+            sleep(LEASE_POLL).await;
+        }
+    };
+    tokio::time::timeout_at(deadline, wait).await.unwrap_or(false)
+}
+
+/// The runner's log and its last record, asked for with the reader's own epoch: the reader connects again right after.
+async fn how_far(context: &Context, run: &RunRef) -> Option<(String, i64)> {
+    let client = context.client(run).await?;
+    let epoch = context.db.runner_epoch(&run.session_id, run.run).await.ok()?;
+    let hello = ReaderHello { epoch, log_id: String::new(), after: 0 };
+    let mut events = client.events(&hello).await.ok()?;
+    match events.next().await {
+        Ok(Some((ServerFrame::Welcome { log_id, last }, _))) => Some((log_id, last)),
+        _ => None,
+    }
+}
+
+/// Stores what is missing of a log file, under the run's lease; how many records.
+pub(super) async fn drain_file(context: &Context, run: &RunRef, path: &Path) -> Result<u64, DrainError> {
+    // Most often the reader has got everything: then the lease is not needed.
+    let Some((log, _)) = open_after_cursor(context, run, path).await? else { return Ok(0) };
+    let (_, missing) = next_piece(log, path, 1, 1).await?;
+    if missing.is_empty() && !facts::are_due(context, run).await? {
+        return Ok(0);
+    }
+    let lease = acquire(context, run).await?;
+    let stored = store_rest(context, run, path, &lease).await;
+    if stored.is_ok() && !matches!(timeout(FACTS, facts::report_all(context, run)).await, Ok(Ok(()))) {
+        tracing::warn!(session = run.session_id, "facts of the rest of a log are left to report");
+    }
+    lease.release().await;
+    stored
+}
+
+async fn store_rest(context: &Context, run: &RunRef, path: &Path, lease: &HeldLease) -> Result<u64, DrainError> {
+    let Some((mut log, mut cursor)) = open_after_cursor(context, run, path).await? else { return Ok(0) };
+    let log_id = log.log_id().to_owned();
+    let mut stored = 0;
+    loop {
+        let piece;
+        (log, piece) = next_piece(log, path, context.options.batch_records, context.options.batch_bytes).await?;
+        if piece.is_empty() {
+            return Ok(stored);
+        }
+        stored += piece.len() as u64;
+        let records = piece.into_iter().map(connection::to_store).collect();
+        connection::store(context, run, lease, &log_id, &mut cursor, records).await?;
+    }
+}
+
+/// The log, behind what is stored of it, and that place.
+async fn open_after_cursor(context: &Context, run: &RunRef, path: &Path) -> Result<Option<(LogFile, i64)>, DrainError> {
+    let Some(mut log) = blocking(path, LogFile::open).await? else { return Ok(None) };
+    let cursor = context.db.runner_cursor(&run.session_id, log.log_id()).await?;
+    let log = blocking(path, move |_| log.skip_to(cursor).map(|()| log)).await?;
+    Ok(Some((log, cursor)))
+}
+
+async fn next_piece(
+    mut log: LogFile,
+    path: &Path,
+    most: usize,
+    most_bytes: usize,
+) -> Result<(LogFile, Vec<Record>), DrainError> {
+    blocking(path, move |_| log.next(most, most_bytes).map(|piece| (log, piece))).await
+}
+
+async fn acquire(context: &Context, run: &RunRef) -> Result<HeldLease, DrainError> {
+    let deadline = Instant::now() + LEASE_PATIENCE;
+    loop {
+        match context.leases.acquire(&run.session_id, run.run).await? {
+            Some(lease) => return Ok(lease),
+            None if Instant::now() < deadline => sleep(LEASE_POLL).await,
+            None => return Err(DrainError::Busy),
+        }
+    }
+}
+
+/// Work on the disk, off the threads that must not wait.
+async fn blocking<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce(&Path) -> std::io::Result<T> + Send + 'static,
+) -> Result<T, DrainError> {
+    let owned = path.to_owned();
+    let done = tokio::task::spawn_blocking(move || work(&owned)).await;
+    done.map_err(std::io::Error::other).flatten().map_err(|source| DrainError::Io { path: path.to_owned(), source })
+}

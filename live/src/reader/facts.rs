@@ -1,0 +1,146 @@
+//! Facts of a run, from the stored log.
+
+use std::time::Duration;
+
+use ambient_domain::session::{Fact, TurnOutcome};
+use ambient_persistence::{RunnerCursor, RunnerRecord, StoreError};
+use ambient_wire::runner::custom;
+use serde_json::Value;
+use tokio::{sync::Notify, time::timeout};
+
+use super::{Context, RunRef};
+use crate::retry::Pauses;
+
+const TYPES: &[&str] = &["RUN_STARTED"];
+const NAMES: &[&str] = &[custom::ATTEMPT_STARTED, custom::TURN_ENDED, custom::EXIT];
+/// Reason of an exit that was asked for.
+const ASKED_FOR: &str = "terminated by request";
+/// One try of handing a fact over.
+const REPORT: Duration = Duration::from_secs(10);
+
+/// Whether a record may be one that facts come from.
+pub(super) fn matters(record: &RunnerRecord) -> bool {
+    let name = || record.data["name"].as_str().unwrap_or_default();
+    TYPES.contains(&record.event_type.as_str()) || (record.event_type == "CUSTOM" && NAMES.contains(&name()))
+}
+
+/// Reports whenever `due`, for ever.
+pub(super) async fn report_whenever(context: &Context, run: &RunRef, due: &Notify) {
+    let mut pauses = Pauses::new(Duration::from_millis(100), context.options.longest_pause);
+    loop {
+        match report_all(context, run).await {
+            Ok(()) => {
+                pauses.reset();
+                due.notified().await;
+            }
+            Err(error) => {
+                tracing::warn!(session = run.session_id, %error, "the stored log cannot be read for facts; trying again");
+                tokio::time::sleep(pauses.next()).await;
+            }
+        }
+    }
+}
+
+/// Whether there is something stored that was not looked at for facts.
+pub(super) async fn are_due(context: &Context, run: &RunRef) -> Result<bool, StoreError> {
+    let cursors = context.db.runner_cursors(&run.session_id, run.run).await?;
+    Ok(cursors.iter().any(|cursor| cursor.facts_reported < cursor.cursor))
+}
+
+/// Reports every fact of what is stored, in order, and returns when all were taken.
+pub(super) async fn report_all(context: &Context, run: &RunRef) -> Result<(), StoreError> {
+    let cursors = context.db.runner_cursors(&run.session_id, run.run).await?;
+    for cursor in cursors.into_iter().rev().filter(|cursor| cursor.facts_reported < cursor.cursor) {
+        report_log(context, run, cursor).await?;
+    }
+    Ok(())
+}
+
+async fn report_log(context: &Context, run: &RunRef, cursor: RunnerCursor) -> Result<(), StoreError> {
+    let RunnerCursor { log_id, cursor, mut facts_reported, mut facts_attempt } = cursor;
+    loop {
+        let records = context.db.runner_records(&run.session_id, &log_id, facts_reported, TYPES, NAMES).await?;
+        if records.is_empty() {
+            break;
+        }
+        for record in records {
+            if let Some(attempt) = started_attempt(&record.data) {
+                facts_attempt = attempt;
+            } else if let Some(fact) = fact_of(&record.data) {
+                report(context, run, facts_attempt, &fact).await;
+            }
+            facts_reported = record.n;
+            context.db.set_facts_reported(&run.session_id, &log_id, facts_reported, facts_attempt).await?;
+        }
+    }
+    // The rest has no facts: it need not be looked at again.
+    context.db.set_facts_reported(&run.session_id, &log_id, cursor, facts_attempt).await
+}
+
+/// Hands a fact over, however often it takes.
+async fn report(context: &Context, run: &RunRef, attempt: i32, fact: &Fact) {
+    let mut pauses = Pauses::new(Duration::from_millis(100), Duration::from_secs(5));
+    loop {
+        let sink = context.facts.report(&run.session_id, run.run, attempt, fact.clone());
+        let reason = match timeout(REPORT, sink).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.reason,
+            Err(_) => format!("no answer within {REPORT:?}"),
+        };
+        metrics::counter!("ambient_runner_fact_retries_total").increment(1);
+        tracing::warn!(session = run.session_id, fact = fact.name(), reason, "a fact was not taken; trying again");
+        tokio::time::sleep(pauses.next()).await;
+    }
+}
+
+fn started_attempt(event: &Value) -> Option<i32> {
+    let attempt = event["value"]["attempt"].as_i64().filter(|_| event["name"] == custom::ATTEMPT_STARTED)?;
+    i32::try_from(attempt).ok()
+}
+
+fn fact_of(event: &Value) -> Option<Fact> {
+    let value = &event["value"];
+    let text = |key: &str| value[key].as_str().map(str::to_owned);
+    match (event["type"].as_str()?, event["name"].as_str().unwrap_or_default()) {
+        ("RUN_STARTED", _) => Some(Fact::TurnStarted),
+        ("CUSTOM", custom::TURN_ENDED) => {
+            let outcome = match value["outcome"].as_str() {
+                Some("finished") => TurnOutcome::Finished,
+                Some("interrupted") => TurnOutcome::Interrupted,
+                _ => TurnOutcome::Error,
+            };
+            // A turn works on one message, so its message is its last.
+            Some(Fact::TurnEnded { last_message_id: text("last_message_id").or_else(|| text("message_id")), outcome })
+        }
+        ("CUSTOM", custom::EXIT) => {
+            let reason = text("reason").unwrap_or_default();
+            let code = i32::try_from(value["code"].as_i64()?).ok()?;
+            (reason != ASKED_FOR).then_some(Fact::Exited { code, reason })
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn custom_event(name: &str, value: &Value) -> Value {
+        json!({ "type": "CUSTOM", "name": name, "value": value })
+    }
+
+    #[test]
+    fn facts_are_what_the_log_says_and_an_asked_for_exit_is_none() {
+        assert_eq!(fact_of(&json!({ "type": "RUN_STARTED", "runId": "r" })), Some(Fact::TurnStarted));
+        let ended = json!({ "run_id": "r", "message_id": "m", "outcome": "interrupted", "last_message_seq": 4 });
+        let fact = Fact::TurnEnded { last_message_id: Some("m".to_owned()), outcome: TurnOutcome::Interrupted };
+        assert_eq!(fact_of(&custom_event(custom::TURN_ENDED, &ended)), Some(fact));
+        let exit = |reason: &str| custom_event(custom::EXIT, &json!({ "code": 3, "reason": reason }));
+        assert_eq!(fact_of(&exit("x")), Some(Fact::Exited { code: 3, reason: "x".to_owned() }));
+        assert_eq!(fact_of(&exit(ASKED_FOR)), None);
+        assert_eq!(fact_of(&custom_event(custom::SNAPSHOT, &json!({}))), None);
+        assert_eq!(started_attempt(&custom_event(custom::ATTEMPT_STARTED, &json!({ "attempt": 2 }))), Some(2));
+    }
+}

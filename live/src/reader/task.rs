@@ -1,0 +1,111 @@
+//! The task of one run: waits for the lease, reads, gives it back.
+
+use std::sync::Arc;
+
+use ambient_persistence::StoreError;
+use tokio::{
+    sync::Notify,
+    time::{Duration, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Context, RunRef,
+    connection::{Ended, Reading},
+    facts,
+    lease::HeldLease,
+};
+use crate::{
+    retry::{Pauses, jittered},
+    runner_client::RunnerClient,
+};
+
+/// How long the lease of a runner that is gone is kept for facts that nobody takes.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// What a round came to.
+enum Round {
+    /// Something was read.
+    Read,
+    /// Nothing to read and nothing to report.
+    Nothing,
+    /// Another process reads.
+    Elsewhere,
+}
+
+/// Reads for as long as it is wanted.
+pub(super) async fn run(context: Arc<Context>, run: RunRef, wake: Arc<Notify>, cancel: CancellationToken) {
+    let mut pauses = Pauses::new(Duration::from_millis(100), context.options.longest_pause);
+    while !cancel.is_cancelled() {
+        let round = Box::pin(one_round(&context, &run, &wake, &cancel)).await;
+        let pause = match round {
+            Ok(Round::Read) => {
+                pauses.reset();
+                pauses.next()
+            }
+            Ok(Round::Nothing) => pauses.next(),
+            Ok(Round::Elsewhere) => jittered(context.options.lease_poll),
+            Err(error) => {
+                tracing::warn!(session = run.session_id, %error, "a runner's log cannot be read; trying again");
+                pauses.next()
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = wake.notified() => {}
+            () = cancel.cancelled() => return,
+        }
+    }
+}
+
+async fn one_round(
+    context: &Context,
+    run: &RunRef,
+    wake: &Notify,
+    cancel: &CancellationToken,
+) -> Result<Round, StoreError> {
+    let client = tokio::select! {
+        client = context.client(run) => client,
+        () = cancel.cancelled() => return Ok(Round::Nothing),
+    };
+    // Without a runner the lease is of use only for what a former reader stored and did not report.
+    if client.is_none() && !facts::are_due(context, run).await? {
+        return Ok(Round::Nothing);
+    }
+    let Some(lease) = context.leases.acquire(&run.session_id, run.run).await? else { return Ok(Round::Elsewhere) };
+    let round = tokio::select! {
+        round = with_lease(context, run, client.as_ref(), &lease, wake) => round,
+        () = lease.lost() => Round::Elsewhere,
+        () = cancel.cancelled() => Round::Nothing,
+    };
+    lease.release().await;
+    Ok(round)
+}
+
+async fn with_lease(
+    context: &Context,
+    run: &RunRef,
+    client: Option<&RunnerClient>,
+    lease: &HeldLease,
+    wake: &Notify,
+) -> Round {
+    let facts_due = Notify::new();
+    let mut ended = Ended::Unreachable { had_read: false };
+    if let Some(client) = client {
+        let reading = Reading { context, run, client, lease, wake, facts_due: &facts_due };
+        ended = tokio::select! {
+            ended = reading.until_unreachable() => ended,
+            () = facts::report_whenever(context, run, &facts_due) => Ended::Unreachable { had_read: false },
+        };
+    }
+    if matches!(ended, Ended::LeaseLost) {
+        return Round::Elsewhere;
+    }
+    // The last record of a runner may be its exit. What is not taken in time is reported with the next lease.
+    match timeout(FLUSH, facts::report_all(context, run)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(session = run.session_id, %error, "facts are left to report"),
+        Err(_) => tracing::warn!(session = run.session_id, "facts are left to report: nobody takes them"),
+    }
+    if matches!(ended, Ended::Unreachable { had_read: true }) { Round::Read } else { Round::Nothing }
+}

@@ -1,0 +1,318 @@
+//! The runner's routes, over its Unix socket (HTTP/1.1). See [`ambient_wire::runner`].
+//!
+//! Every wait has a limit and every answer a largest size: a runner is not trusted.
+
+mod events;
+mod files;
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use ambient_wire::runner::{
+    Accepted, DeliverMessage, GitCommit, GitCommitted, GitPush, GitPushed, GitStatus, Health, Listing, ReaderHello,
+    RepoSpec, RepoStatus, RunnerError,
+};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use serde::de::DeserializeOwned;
+
+pub use events::RunnerEvents;
+pub use files::FileContent;
+
+/// Most routes.
+const QUICK: Duration = Duration::from_secs(15);
+/// Clone, commit, push, diff: git and the network take their time.
+const SLOW: Duration = Duration::from_secs(600);
+/// The headers of an answer with a long body, and each piece of the body.
+const STEP: Duration = Duration::from_secs(30);
+/// Largest answer that is held in memory, bytes.
+const MAX_ANSWER: usize = 32 * 1024 * 1024;
+/// What may stand in a segment of a path as it is. Everything else, `%` and `\` included, is encoded.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// Why a runner did not do what it was asked for.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RunnerClientError {
+    /// It is not there, or went away; whether it has done it is not known.
+    #[error("the runner cannot be reached: {0}")]
+    Unreachable(String),
+    /// It does not take the token.
+    #[error("the runner does not accept the token")]
+    Unauthorized,
+    /// It refused.
+    #[error("{} ({status})", error.reason)]
+    Refused {
+        /// Its words.
+        error: RunnerError,
+        /// HTTP status.
+        status: u16,
+    },
+    /// It answered in a way that is not in the contract.
+    #[error("the runner answered strangely: {0}")]
+    Protocol(String),
+    /// It took too long; whether it has done it is not known.
+    #[error("the runner did not answer within {0:?}")]
+    Timeout(Duration),
+}
+
+type Result<T> = std::result::Result<T, RunnerClientError>;
+
+/// Speaks to one runner. Clones share its connections.
+#[derive(Clone)]
+pub struct RunnerClient {
+    http: Client,
+    socket: PathBuf,
+    token: String,
+}
+
+impl fmt::Debug for RunnerClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunnerClient").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+impl RunnerClient {
+    /// For the runner that listens on `socket`, with the run's server-to-runner token. Connects at the first request.
+    ///
+    /// # Errors
+    /// When the client cannot be built.
+    pub fn new(socket: impl Into<PathBuf>, token: impl Into<String>) -> Result<Self> {
+        let (socket, token) = (socket.into(), token.into());
+        let http = Client::builder()
+            .unix_socket(socket.clone())
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(5))
+            .pool_max_idle_per_host(4)
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build()
+            .map_err(|e| RunnerClientError::Protocol(e.to_string()))?;
+        Ok(Self { http, socket, token })
+    }
+
+    /// How it is. Needs no token.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn health(&self) -> Result<Health> {
+        self.json(self.request(Method::GET, "/health", &[]), Duration::from_secs(5)).await
+    }
+
+    /// Opens the event log after the hello's cursor.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn events(&self, hello: &ReaderHello) -> Result<RunnerEvents> {
+        RunnerEvents::connect(&self.socket, &self.token, hello).await
+    }
+
+    /// Hands over a message; recorded durably when this returns. May be repeated.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn deliver(&self, message: &DeliverMessage) -> Result<Accepted> {
+        self.json(self.request(Method::POST, "/messages", &[]).json(message), STEP).await
+    }
+
+    /// Ends the current turn.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn interrupt(&self) -> Result<()> {
+        self.nothing(self.request(Method::POST, "/interrupt", &[]), QUICK).await
+    }
+
+    /// Asks it to end.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn shutdown(&self) -> Result<()> {
+        self.nothing(self.request(Method::POST, "/shutdown", &[]), QUICK).await
+    }
+
+    /// Repositories it has.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn repos(&self) -> Result<Vec<RepoStatus>> {
+        self.json(self.request(Method::GET, "/repos", &[]), QUICK).await
+    }
+
+    /// Clones a repository unless it is there. May be repeated.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn ensure_repo(&self, name: &str, repo: &RepoSpec) -> Result<RepoStatus> {
+        self.json(self.request(Method::PUT, &route("/repos/", name)?, &[]).json(repo), SLOW).await
+    }
+
+    /// Removes a repository; success when it is not there.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn remove_repo(&self, name: &str) -> Result<()> {
+        self.nothing(self.request(Method::DELETE, &route("/repos/", name)?, &[]), SLOW).await
+    }
+
+    /// What has changed in a repository.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn git_status(&self, repo: &str) -> Result<GitStatus> {
+        self.json(self.request(Method::GET, "/git/status", &[("repo", repo)]), Duration::from_secs(60)).await
+    }
+
+    /// Unified diff against `base`, or the commit it was cloned at. Not always UTF-8.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn git_diff(&self, repo: &str, base: Option<&str>) -> Result<Vec<u8>> {
+        let mut query = vec![("repo", repo)];
+        query.extend(base.map(|base| ("base", base)));
+        self.bytes(self.request(Method::GET, "/git/diff", &query), SLOW).await
+    }
+
+    /// Commits all changes of a repository.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn git_commit(&self, commit: &GitCommit) -> Result<GitCommitted> {
+        self.json(self.request(Method::POST, "/git/commit", &[]).json(commit), SLOW).await
+    }
+
+    /// Pushes to a branch of the origin.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn git_push(&self, push: &GitPush) -> Result<GitPushed> {
+        self.json(self.request(Method::POST, "/git/push", &[]).json(push), SLOW).await
+    }
+
+    /// Lists a directory of the workspace; empty = its root.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn list(&self, path: &str) -> Result<Listing> {
+        self.json(self.request(Method::GET, "/content", &[("path", path)]), STEP).await
+    }
+
+    /// Reads a file of the workspace, or the part of it that a `Range` header names.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn read(&self, path: &str, range: Option<&str>) -> Result<FileContent> {
+        let mut request = self.request(Method::GET, &route("/content/", path)?, &[]);
+        if let Some(range) = range {
+            request = request.header(reqwest::header::RANGE, range);
+        }
+        FileContent::of(within(STEP, self.answer(request)).await?, STEP)
+    }
+
+    fn request(&self, method: Method, route: &str, query: &[(&str, &str)]) -> RequestBuilder {
+        let request = self.http.request(method, format!("http://runner{route}")).bearer_auth(&self.token);
+        if query.is_empty() { request } else { request.query(query) }
+    }
+
+    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder, limit: Duration) -> Result<T> {
+        let bytes = self.bytes(request, limit).await?;
+        serde_json::from_slice(&bytes).map_err(|e| RunnerClientError::Protocol(e.to_string()))
+    }
+
+    async fn nothing(&self, request: RequestBuilder, limit: Duration) -> Result<()> {
+        self.bytes(request, limit).await.map(|_| ())
+    }
+
+    async fn bytes(&self, request: RequestBuilder, limit: Duration) -> Result<Vec<u8>> {
+        within(limit, async { collect(self.answer(request).await?).await }).await
+    }
+
+    /// The answer, if it is a success.
+    async fn answer(&self, request: RequestBuilder) -> Result<Response> {
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            return Err(RunnerClientError::Unauthorized);
+        }
+        let body = collect(response).await?;
+        match serde_json::from_slice::<RunnerError>(&body) {
+            Ok(error) => Err(RunnerClientError::Refused { error, status: status.as_u16() }),
+            Err(_) => Err(RunnerClientError::Protocol(format!("status {status} without a reason"))),
+        }
+    }
+}
+
+/// A route with a name or path of the caller's. URLs resolve `.` and `..`, encoded ones too: such a path would lead to
+/// another route, so it never leaves here.
+fn route(prefix: &str, path: &str) -> Result<String> {
+    let refuse = |reason: &str| {
+        let error =
+            RunnerError { code: "bad_input".to_owned(), reason: reason.to_owned(), field: Some("path".to_owned()) };
+        Err(RunnerClientError::Refused { error, status: 400 })
+    };
+    if path.is_empty() {
+        return refuse("must not be empty");
+    }
+    if path.starts_with('/') {
+        return refuse("must be relative to the workspace");
+    }
+    if path.split('/').any(|part| part == "..") {
+        return refuse("must not contain '..'");
+    }
+    let parts = path.split('/').filter(|part| !matches!(*part, "." | ""));
+    let encoded: Vec<String> = parts.map(|part| utf8_percent_encode(part, SEGMENT).to_string()).collect();
+    Ok(format!("{prefix}{}", encoded.join("/")))
+}
+
+async fn collect(mut response: Response) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+        if bytes.len() + chunk.len() > MAX_ANSWER {
+            return Err(RunnerClientError::Protocol(format!("an answer of more than {MAX_ANSWER} bytes")));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(result) => result,
+        Err(_) => Err(RunnerClientError::Timeout(limit)),
+    }
+}
+
+/// The innermost cause says what the matter is ("Connection refused"); the others only that there was a request.
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+fn unreachable(error: reqwest::Error) -> RunnerClientError {
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    RunnerClientError::Unreachable(cause.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_never_leads_to_another_route() {
+        assert_eq!(
+            route("/content/", "src/ä b?#%2e%2e\\x.rs").unwrap(),
+            "/content/src/%C3%A4%20b%3F%23%252e%252e%5Cx.rs"
+        );
+        assert_eq!(route("/content/", "./a//b/").unwrap(), "/content/a/b");
+        for path in ["../health", "a/../../health", "..", "", "/etc/passwd"] {
+            let refused = route("/content/", path);
+            assert!(matches!(refused, Err(RunnerClientError::Refused { status: 400, .. })), "{path}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_token() {
+        let client = RunnerClient::new("/run/s", "secret").unwrap();
+        assert!(!format!("{client:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,118 @@
+//! The runner's event log over a WebSocket on its Unix socket.
+
+use std::{path::Path, time::Duration};
+
+use ambient_wire::runner::{ReaderAck, ReaderHello, ServerFrame};
+use futures::{FutureExt, SinkExt, StreamExt};
+use tokio::net::UnixStream;
+use tokio_tungstenite::{
+    WebSocketStream, client_async_with_config,
+    tungstenite::{self, Message, client::IntoClientRequest, http, protocol::WebSocketConfig},
+};
+
+use super::{Result, RunnerClientError, within};
+
+/// Largest frame, bytes. The runner sends about 1 MiB at most, unless a record alone is larger.
+const MAX_FRAME: usize = 16 * 1024 * 1024;
+const CONNECT: Duration = Duration::from_secs(5);
+const SEND: Duration = Duration::from_secs(10);
+
+/// A connection that reads a runner's log.
+#[derive(Debug)]
+pub struct RunnerEvents {
+    socket: WebSocketStream<UnixStream>,
+}
+
+impl RunnerEvents {
+    pub(super) async fn connect(path: &Path, token: &str, hello: &ReaderHello) -> Result<Self> {
+        let connect = async {
+            let stream = UnixStream::connect(path).await.map_err(|e| RunnerClientError::Unreachable(e.to_string()))?;
+            let config = WebSocketConfig::default()
+                .read_buffer_size(16 * 1024)
+                .write_buffer_size(0)
+                .max_message_size(Some(MAX_FRAME))
+                .max_frame_size(Some(MAX_FRAME));
+            let (socket, _) =
+                client_async_with_config(upgrade(token)?, stream, Some(config)).await.map_err(|e| failure(&e))?;
+            Ok(Self { socket })
+        };
+        let mut events = Box::pin(within(CONNECT, connect)).await?;
+        events.send(hello).await?;
+        Ok(events)
+    }
+
+    /// The next frame and its size in bytes; none when the runner has closed. Waits for as long as there is nothing. May be
+    /// cancelled without loss.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn next(&mut self) -> Result<Option<(ServerFrame, usize)>> {
+        loop {
+            let message = match self.socket.next().await {
+                None => return Ok(None),
+                Some(Err(tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed)) => return Ok(None),
+                Some(message) => message.map_err(|e| failure(&e))?,
+            };
+            match message {
+                Message::Text(text) => {
+                    let frame = serde_json::from_str(text.as_str());
+                    let frame = frame.map_err(|e| RunnerClientError::Protocol(e.to_string()))?;
+                    return Ok(Some((frame, text.len())));
+                }
+                Message::Close(_) => return Ok(None),
+                Message::Ping(_) | Message::Pong(_) => {}
+                Message::Binary(_) | Message::Frame(_) => {
+                    return Err(RunnerClientError::Protocol("a binary frame".to_owned()));
+                }
+            }
+        }
+    }
+
+    /// The next frame, if it is there already.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub fn next_now(&mut self) -> Result<Option<(ServerFrame, usize)>> {
+        self.next().now_or_never().unwrap_or(Ok(None))
+    }
+
+    /// Tells the runner that everything up to `n` is stored.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn ack(&mut self, n: i64) -> Result<()> {
+        self.send(&ReaderAck { n }).await
+    }
+
+    async fn send(&mut self, frame: &impl serde::Serialize) -> Result<()> {
+        let text = serde_json::to_string(frame).map_err(|e| RunnerClientError::Protocol(e.to_string()))?;
+        let send = self.socket.send(Message::Text(text.into()));
+        within(SEND, async { send.await.map_err(|e| failure(&e)) }).await
+    }
+}
+
+fn upgrade(token: &str) -> Result<http::Request<()>> {
+    let protocol = |e: &dyn std::fmt::Display| RunnerClientError::Protocol(e.to_string());
+    let mut request = "ws://runner/events".into_client_request().map_err(|e| protocol(&e))?;
+    // The error of a bad value does not show it.
+    let mut value = http::HeaderValue::from_str(&format!("Bearer {token}")).map_err(|e| protocol(&e))?;
+    value.set_sensitive(true);
+    request.headers_mut().insert(http::header::AUTHORIZATION, value);
+    Ok(request)
+}
+
+fn failure(error: &tungstenite::Error) -> RunnerClientError {
+    match error {
+        tungstenite::Error::Http(answer) if answer.status() == http::StatusCode::UNAUTHORIZED => {
+            RunnerClientError::Unauthorized
+        }
+        tungstenite::Error::Http(answer) => RunnerClientError::Protocol(format!("status {}", answer.status())),
+        tungstenite::Error::Io(_)
+        | tungstenite::Error::ConnectionClosed
+        | tungstenite::Error::AlreadyClosed
+        | tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
+            RunnerClientError::Unreachable(error.to_string())
+        }
+        other => RunnerClientError::Protocol(other.to_string()),
+    }
+}

@@ -1,0 +1,65 @@
+//! Content of a file, as it comes.
+
+use std::{fmt, time::Duration};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream::BoxStream};
+use reqwest::{Response, header};
+
+use super::{Result, RunnerClientError, unreachable};
+
+/// A file's bytes with what is to be told about them.
+pub struct FileContent {
+    /// 200, or 206 for a part.
+    pub status: u16,
+    /// Bytes to come.
+    pub content_length: Option<u64>,
+    /// `bytes a-b/size`, for a part.
+    pub content_range: Option<String>,
+    /// SHA-256 of the whole file, hex; not for very large ones.
+    pub sha256: Option<String>,
+    /// The bytes, piece by piece.
+    pub body: BoxStream<'static, Result<Bytes>>,
+}
+
+impl fmt::Debug for FileContent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileContent")
+            .field("status", &self.status)
+            .field("content_length", &self.content_length)
+            .finish_non_exhaustive()
+    }
+}
+
+impl FileContent {
+    pub(super) fn of(response: Response, step: Duration) -> Result<Self> {
+        let text = |name: header::HeaderName| {
+            response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        };
+        let content_length = text(header::CONTENT_LENGTH).and_then(|text| text.parse().ok());
+        let content_range = text(header::CONTENT_RANGE);
+        let sha256 = text(header::HeaderName::from_static("x-content-sha256"));
+        let status = response.status().as_u16();
+        if status == 206 && content_range.is_none() {
+            return Err(RunnerClientError::Protocol("a part without its range".to_owned()));
+        }
+        let body = pieces(response.bytes_stream(), step).boxed();
+        Ok(Self { status, content_length, content_range, sha256, body })
+    }
+}
+
+/// Ends with an error when the next piece does not come in time.
+fn pieces(
+    body: impl Stream<Item = reqwest::Result<Bytes>> + Send + Unpin + 'static,
+    step: Duration,
+) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+    futures::stream::unfold(Some(body), move |body| async move {
+        let mut body = body?;
+        match tokio::time::timeout(step, body.next()).await {
+            Ok(Some(Ok(bytes))) => Some((Ok(bytes), Some(body))),
+            Ok(Some(Err(error))) => Some((Err(unreachable(error)), None)),
+            Ok(None) => None,
+            Err(_) => Some((Err(RunnerClientError::Timeout(step)), None)),
+        }
+    })
+}

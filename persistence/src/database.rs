@@ -1,0 +1,143 @@
+//! The connection pool and its limits.
+
+use std::{str::FromStr, time::Duration};
+
+use sqlx::{
+    Connection, PgConnection, PgPool,
+    migrate::Migrator,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use crate::error::StoreError;
+
+/// A connection that was idle for longer is asked whether it lives before it is used.
+const ASK_IDLE: Duration = Duration::from_secs(1);
+
+/// Limits of the connections. Every wait has one.
+#[derive(Debug, Clone)]
+pub struct DatabaseOptions {
+    /// Connections of the pool.
+    pub max_connections: u32,
+    /// Waiting for a connection of the pool.
+    pub acquire_timeout: Duration,
+    /// Waiting for a lock of another transaction.
+    pub lock_timeout: Duration,
+    /// A statement.
+    pub statement_timeout: Duration,
+    /// A transaction whose client does nothing.
+    pub idle_in_transaction_timeout: Duration,
+    /// Sent data that is not acknowledged by the peer.
+    pub tcp_user_timeout: Duration,
+    /// One attempt of an append, over all.
+    pub append_timeout: Duration,
+    /// Shown in `pg_stat_activity`.
+    pub application_name: String,
+}
+
+impl Default for DatabaseOptions {
+    fn default() -> Self {
+        Self {
+            max_connections: 16,
+            acquire_timeout: Duration::from_secs(5),
+            lock_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(10),
+            idle_in_transaction_timeout: Duration::from_secs(10),
+            tcp_user_timeout: Duration::from_secs(10),
+            append_timeout: Duration::from_secs(15),
+            application_name: "ambient".to_owned(),
+        }
+    }
+}
+
+/// The store. Clones share one pool.
+#[derive(Debug, Clone)]
+pub struct Database {
+    pool: PgPool,
+    connect: PgConnectOptions,
+    pub(crate) append_timeout: Duration,
+}
+
+impl Database {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When the URL is wrong or the database cannot be reached.
+    pub async fn connect(url: &str, options: DatabaseOptions) -> Result<Self, StoreError> {
+        let connect = connect_options(url, &options)?;
+        let pool = PgPoolOptions::new()
+            .max_connections(options.max_connections)
+            .acquire_timeout(options.acquire_timeout)
+            .idle_timeout(Duration::from_secs(300))
+            // Asking a connection whether it lives costs a round trip: only one that was idle is asked.
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > ASK_IDLE {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_with(connect.clone())
+            .await?;
+        Ok(Self { pool, connect, append_timeout: options.append_timeout })
+    }
+
+    /// Brings the schema `ambient` up to this release. Several servers may call it at once.
+    ///
+    /// # Errors
+    /// When a migration fails, or the database is of a newer release.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        // A connection of its own: a long migration must not end by the limits of a request.
+        let mut connection = PgConnection::connect_with(&self.connect).await?;
+        sqlx::raw_sql("set statement_timeout = 0; set lock_timeout = '60s'; set client_min_messages = warning")
+            .execute(&mut connection)
+            .await?;
+        migrator().run_direct(None, &mut connection, false).await?;
+        connection.close().await?;
+        Ok(())
+    }
+
+    /// The pool.
+    #[must_use]
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Options for a connection outside the pool.
+    #[must_use]
+    pub fn connect_options(&self) -> &PgConnectOptions {
+        &self.connect
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("select 1").execute(&self.pool).await?;
+        Ok(())
+    }
+}
+
+/// Migrations and their table live in the schema `ambient`, apart from those of the engine.
+fn migrator() -> Migrator {
+    let mut migrator = sqlx::migrate!("../migrations");
+    migrator.create_schema("ambient");
+    migrator.dangerous_set_table_name("ambient._migrations");
+    migrator
+}
+
+fn connect_options(url: &str, options: &DatabaseOptions) -> Result<PgConnectOptions, StoreError> {
+    let millis = |duration: Duration| duration.as_millis().to_string();
+    let connect = PgConnectOptions::from_str(url)?;
+    Ok(connect.application_name(&options.application_name).options([
+        ("lock_timeout", millis(options.lock_timeout)),
+        ("statement_timeout", millis(options.statement_timeout)),
+        ("idle_in_transaction_session_timeout", millis(options.idle_in_transaction_timeout)),
+        ("tcp_user_timeout", millis(options.tcp_user_timeout)),
+        ("tcp_keepalives_idle", "10".to_owned()),
+        ("tcp_keepalives_interval", "5".to_owned()),
+        ("tcp_keepalives_count", "3".to_owned()),
+    ]))
+}

@@ -1,0 +1,43 @@
+//! Operation log, entity rows, outbox, live log and vault on Postgres. Beside the engine, the only SQL.
+//!
+//! Invariants
+//! * Nothing changes an entity but [`Database::append`]: operation, row, effects, live events, names and idempotency record
+//!   in one transaction, fenced by the primary key (entity_kind, entity_id, version).
+//! * A row is a pure function of its operations; [`Database::verify`] checks it.
+//! * `seq` of a live log is gapless and in commit order: it is given by the row of `session_streams`, never by memory.
+//! * Only the database's clock decides leases and retries.
+
+mod append;
+mod canonical;
+mod database;
+mod entity;
+mod error;
+mod hints;
+mod idempotency;
+mod ids;
+mod list;
+mod live;
+mod load;
+mod operations;
+mod outbox;
+mod placement;
+mod reading;
+mod runner;
+mod vault;
+mod verify;
+
+pub use append::{AppendError, AppendItem, AppendPart, Appended, Exclusive, Metadata};
+pub use database::{Database, DatabaseOptions};
+pub use entity::{StoredEntity, Table};
+pub use error::StoreError;
+pub use hints::{Hint, HintReceiver, Hints};
+pub use idempotency::{IdempotencyKey, IdempotencyRecord, Outcome, StoredOutcome};
+pub use ids::{is_ksuid, new_id, to_micros};
+pub use list::{ListQuery, Order, Page, Scope};
+pub use live::{Snapshot, StoredEvent};
+pub use operations::{Operation, OperationFilter, OperationPage};
+pub use outbox::{OutboxCounts, OutboxRow};
+pub use reading::{EventPage, RunnerCursor, RunnerSession};
+pub use runner::{RunnerAppendError, RunnerBatch, RunnerLease, RunnerRecord, SessionRuntime};
+pub use vault::{Secret, Vault, VaultError};
+pub use verify::{Divergence, DivergenceKind, VerifyReport, VerifyScope};

@@ -1,0 +1,245 @@
+//! Lists of entities: pages, order, exact filters. Columns come from a white list, values are bound.
+
+use ambient_domain::{
+    project::{Project, SubjectType},
+    session::Session,
+};
+use chrono::{DateTime, Utc};
+use sqlx::{Postgres, QueryBuilder};
+
+use crate::{
+    database::Database,
+    entity::{StoredEntity, member_name},
+    error::StoreError,
+    load::{STATE, from_row},
+};
+
+/// Most items of a page.
+pub(crate) const MAX_SIZE: i64 = 65_500;
+
+/// Direction of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Smallest or oldest first.
+    Ascending,
+    /// Largest or newest first.
+    Descending,
+}
+
+/// What to list.
+#[derive(Debug, Clone)]
+pub struct ListQuery {
+    /// From 1.
+    pub page: i64,
+    /// Items of a page, at most 65500; 0 = only the total.
+    pub size: i64,
+    /// Columns; empty = newest first.
+    pub order_by: Vec<(String, Order)>,
+    /// Exact values by column, or `labels.<key>`; phase `New` = never started.
+    pub filters: Vec<(String, String)>,
+    /// Deleted ones too.
+    pub with_deleted: bool,
+}
+
+impl Default for ListQuery {
+    fn default() -> Self {
+        Self { page: 1, size: 100, order_by: Vec::new(), filters: Vec::new(), with_deleted: false }
+    }
+}
+
+/// A page of a list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page<T> {
+    /// The page's items.
+    pub items: Vec<T>,
+    /// From 1.
+    pub page: i64,
+    /// All that match.
+    pub total: i64,
+}
+
+/// Whose projects (and their sessions) may be seen. Every list has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Every project: for administrators and the platform's own work.
+    All,
+    /// These projects.
+    Projects(Vec<String>),
+    /// Projects in which the user or one of the groups has a role.
+    Member {
+        /// User name.
+        user: String,
+        /// Groups.
+        groups: Vec<String>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ColumnType {
+    Text,
+    Boolean,
+    Integer,
+    Time,
+}
+use ColumnType::{Boolean, Integer, Text, Time};
+
+const SESSION_COLUMNS: [(&str, ColumnType); 19] = [
+    ("id", Text),
+    ("project_id", Text),
+    ("display_name", Text),
+    ("phase", Text),
+    ("agent", Text),
+    ("interactive", Boolean),
+    ("llm_model", Text),
+    ("run", Integer),
+    ("attempt", Integer),
+    ("generation", Integer),
+    ("observed_generation", Integer),
+    ("created_by", Text),
+    ("parent_session_id", Text),
+    ("version", Integer),
+    ("created_at", Time),
+    ("updated_at", Time),
+    ("start_time", Time),
+    ("completion_time", Time),
+    ("deleted_at", Time),
+];
+
+const PROJECT_COLUMNS: [(&str, ColumnType); 8] = [
+    ("id", Text),
+    ("name", Text),
+    ("display_name", Text),
+    ("phase", Text),
+    ("provisioned", Boolean),
+    ("version", Integer),
+    ("created_at", Time),
+    ("updated_at", Time),
+];
+
+impl Database {
+    /// Sessions of the scope.
+    ///
+    /// # Errors
+    /// [`StoreError::BadQuery`] names the field; or the database cannot be reached.
+    pub async fn list_sessions(&self, scope: &Scope, query: &ListQuery) -> Result<Page<Session>, StoreError> {
+        self.list(scope, query, &SESSION_COLUMNS).await
+    }
+
+    /// Projects of the scope.
+    ///
+    /// # Errors
+    /// [`StoreError::BadQuery`] names the field; or the database cannot be reached.
+    pub async fn list_projects(&self, scope: &Scope, query: &ListQuery) -> Result<Page<Project>, StoreError> {
+        self.list(scope, query, &PROJECT_COLUMNS).await
+    }
+
+    async fn list<E: StoredEntity>(
+        &self,
+        scope: &Scope,
+        query: &ListQuery,
+        columns: &[(&'static str, ColumnType)],
+    ) -> Result<Page<E>, StoreError> {
+        if query.page < 1 {
+            return Err(StoreError::bad_query("page", "must be 1 or more"));
+        }
+        if !(0..=MAX_SIZE).contains(&query.size) {
+            return Err(StoreError::bad_query("size", format!("must be 0 to {MAX_SIZE}")));
+        }
+        let mut count = QueryBuilder::new(format!("select count(*) from {} t", E::TABLE.name));
+        push_where(&mut count, scope, query, columns)?;
+        let total: i64 = count.build_query_scalar().fetch_one(self.pool()).await?;
+        if query.size == 0 || total == 0 {
+            return Ok(Page { items: Vec::new(), page: query.page, total });
+        }
+        let mut select = QueryBuilder::new(format!("select {STATE} from {} t", E::TABLE.name));
+        push_where(&mut select, scope, query, columns)?;
+        push_order(&mut select, query, columns)?;
+        select.push(" limit ").push_bind(query.size);
+        select.push(" offset ").push_bind((query.page - 1).saturating_mul(query.size));
+        let rows = select.build().fetch_all(self.pool()).await?;
+        let items = rows.iter().map(from_row).collect::<Result<_, _>>()?;
+        Ok(Page { items, page: query.page, total })
+    }
+}
+
+fn push_where(
+    sql: &mut QueryBuilder<Postgres>,
+    scope: &Scope,
+    query: &ListQuery,
+    columns: &[(&'static str, ColumnType)],
+) -> Result<(), StoreError> {
+    sql.push(if query.with_deleted { " where true" } else { " where t.deleted_at is null" });
+    match scope {
+        Scope::All => {}
+        Scope::Projects(ids) => {
+            sql.push(" and t.project_id = any(").push_bind(ids.clone()).push(")");
+        }
+        Scope::Member { user, groups } => {
+            let mut members = vec![member_name(SubjectType::User, user)];
+            members.extend(groups.iter().map(|group| member_name(SubjectType::Group, group)));
+            sql.push(" and t.project_id in (select p.id from ambient.projects p where p.members && ");
+            sql.push_bind(members).push(")");
+        }
+    }
+    query.filters.iter().try_for_each(|(name, value)| push_filter(sql, name, value, columns))
+}
+
+fn push_filter(
+    sql: &mut QueryBuilder<Postgres>,
+    name: &str,
+    value: &str,
+    columns: &[(&'static str, ColumnType)],
+) -> Result<(), StoreError> {
+    if value.contains('\0') || name.contains('\0') {
+        return Err(StoreError::bad_query(name.escape_debug().to_string(), "must not contain NUL"));
+    }
+    if let Some(key) = name.strip_prefix("labels.") {
+        sql.push(" and t.labels @> jsonb_build_object(").push_bind(key.to_owned()).push("::text, ");
+        sql.push_bind(value.to_owned()).push("::text)");
+        return Ok(());
+    }
+    let (column, column_type) = find(name, columns).ok_or_else(|| unknown(name, name, columns))?;
+    if column == "phase" && value == "New" {
+        sql.push(" and t.phase is null");
+        return Ok(());
+    }
+    sql.push(" and t.").push(column).push(" = ");
+    let bad = |what: &str| StoreError::bad_query(name, format!("must be {what}"));
+    match column_type {
+        Text => sql.push_bind(value.to_owned()),
+        Boolean => sql.push_bind(value.parse::<bool>().map_err(|_| bad("true or false"))?),
+        Integer => sql.push_bind(value.parse::<i64>().map_err(|_| bad("an integer"))?),
+        Time => sql.push_bind(value.parse::<DateTime<Utc>>().map_err(|_| bad("a time as of RFC 3339"))?),
+    };
+    Ok(())
+}
+
+/// The order asked for, then the id, so that pages neither repeat nor miss a row.
+fn push_order(
+    sql: &mut QueryBuilder<Postgres>,
+    query: &ListQuery,
+    columns: &[(&'static str, ColumnType)],
+) -> Result<(), StoreError> {
+    sql.push(" order by ");
+    if query.order_by.is_empty() {
+        sql.push("t.created_at desc, t.id desc");
+        return Ok(());
+    }
+    for (name, order) in &query.order_by {
+        let (column, _) = find(name, columns).ok_or_else(|| unknown("order_by", name, columns))?;
+        sql.push("t.").push(column);
+        sql.push(if *order == Order::Ascending { " asc, " } else { " desc nulls last, " });
+    }
+    sql.push("t.id");
+    Ok(())
+}
+
+fn find(name: &str, columns: &[(&'static str, ColumnType)]) -> Option<(&'static str, ColumnType)> {
+    columns.iter().find(|(column, _)| *column == name).copied()
+}
+
+fn unknown(field: &str, name: &str, columns: &[(&'static str, ColumnType)]) -> StoreError {
+    let known: Vec<&str> = columns.iter().map(|(column, _)| *column).collect();
+    let reason = format!("there is no column '{}'; there are {}", name.escape_debug(), known.join(", "));
+    StoreError::bad_query(field, reason)
+}

@@ -1,0 +1,122 @@
+//! The live log of a session: read by seq.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::FromRow;
+
+use crate::{database::Database, error::StoreError};
+
+/// An event of a live log.
+#[derive(Debug, Clone, PartialEq, Serialize, FromRow)]
+pub struct StoredEvent {
+    /// Session.
+    pub session_id: String,
+    /// Gapless, from 1.
+    pub seq: i64,
+    /// When it happened.
+    pub at: DateTime<Utc>,
+    /// `user.message`, `session.phase`, or an AG-UI event type.
+    #[sqlx(rename = "type")]
+    pub event_type: String,
+    /// Payload.
+    pub data: Value,
+    /// Set for messages.
+    pub message_id: Option<String>,
+    /// Run it belongs to.
+    pub run: Option<i64>,
+    /// The runner's log it is from.
+    pub log_id: Option<String>,
+    /// Place in that log.
+    pub runner_seq: Option<i64>,
+    /// Operation it goes with.
+    pub operation_id: Option<String>,
+}
+
+/// Messages of a session in one piece.
+#[derive(Debug, Clone, PartialEq, FromRow)]
+pub struct Snapshot {
+    /// Holds everything up to this seq.
+    pub covers_seq: i64,
+    /// Payload of a MESSAGES_SNAPSHOT.
+    pub data: Value,
+}
+
+impl Database {
+    /// Events after `after_seq` in order, without gap, at most `limit`.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn read_events(
+        &self,
+        session_id: &str,
+        after_seq: i64,
+        limit: i64,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        let sql = "select session_id, seq, at, type, data, message_id, run, log_id, runner_seq, operation_id
+                   from ambient.session_events where session_id = $1 and seq > $2 order by seq limit $3";
+        Ok(sqlx::query_as(sql).bind(session_id).bind(after_seq).bind(limit).fetch_all(self.pool()).await?)
+    }
+
+    /// Seq of the last event; 0 when there is none.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn last_seq(&self, session_id: &str) -> Result<i64, StoreError> {
+        let sql = "select next_seq - 1 from ambient.session_streams where session_id = $1";
+        let last: Option<i64> = sqlx::query_scalar(sql).bind(session_id).fetch_optional(self.pool()).await?;
+        Ok(last.unwrap_or(0))
+    }
+
+    /// Last seq of many sessions at once, for the slow safety re-read (one query a process). Unknown ids are left out.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn last_seqs(&self, session_ids: &[String]) -> Result<Vec<(String, i64)>, StoreError> {
+        let sql = "select session_id, next_seq - 1 from ambient.session_streams where session_id = any($1)";
+        Ok(sqlx::query_as(sql).bind(session_ids).fetch_all(self.pool()).await?)
+    }
+
+    /// Messages of a run that the runner has not recorded as accepted, in order.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn undelivered_messages(&self, session_id: &str, run: i64) -> Result<Vec<StoredEvent>, StoreError> {
+        let sql = "select e.session_id, e.seq, e.at, e.type, e.data, e.message_id, e.run, e.log_id, e.runner_seq, e.operation_id
+                   from ambient.session_events e join ambient.session_runtime r on r.session_id = e.session_id
+                   where e.session_id = $1 and e.run = $2 and e.type = 'user.message' and e.seq > r.delivered_seq
+                   order by e.seq limit 1000";
+        Ok(sqlx::query_as(sql).bind(session_id).bind(run).fetch_all(self.pool()).await?)
+    }
+
+    /// A message by its id.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn message(&self, session_id: &str, message_id: &str) -> Result<Option<StoredEvent>, StoreError> {
+        let sql = "select session_id, seq, at, type, data, message_id, run, log_id, runner_seq, operation_id
+                   from ambient.session_events where session_id = $1 and message_id = $2";
+        Ok(sqlx::query_as(sql).bind(session_id).bind(message_id).fetch_optional(self.pool()).await?)
+    }
+
+    /// Stores a snapshot; a second one for the same seq changes nothing.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn put_snapshot(&self, session_id: &str, covers_seq: i64, data: &Value) -> Result<(), StoreError> {
+        let sql =
+            "insert into ambient.snapshots (session_id, covers_seq, data) values ($1, $2, $3) on conflict do nothing";
+        sqlx::query(sql).bind(session_id).bind(covers_seq).bind(data).execute(self.pool()).await?;
+        Ok(())
+    }
+
+    /// The newest snapshot.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn latest_snapshot(&self, session_id: &str) -> Result<Option<Snapshot>, StoreError> {
+        let sql =
+            "select covers_seq, data from ambient.snapshots where session_id = $1 order by covers_seq desc limit 1";
+        Ok(sqlx::query_as(sql).bind(session_id).fetch_optional(self.pool()).await?)
+    }
+}

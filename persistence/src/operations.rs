@@ -1,0 +1,205 @@
+//! The operation log, read: one operation, or a feed over many entities.
+//!
+//! A feed goes by (xid, position) and stops below the oldest transaction still running: what is read later never belongs
+//! before what was read earlier.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Postgres, QueryBuilder, Row, postgres::PgRow};
+
+use crate::{canonical::hex, database::Database, error::StoreError, list::Order};
+
+/// Most operations of a page.
+const MAX_PAGE: i64 = 1000;
+
+/// An accepted command or fact.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Operation {
+    /// KSUID.
+    pub id: String,
+    /// Entity kind.
+    pub entity_kind: String,
+    /// Entity id.
+    pub entity_id: String,
+    /// Version of the entity after it.
+    pub version: i64,
+    /// Project.
+    pub project_id: String,
+    /// Name of the command.
+    pub command: String,
+    /// Version of the shapes of `input` and `events`.
+    pub schema_version: i32,
+    /// The command.
+    pub input: Value,
+    /// What it led to.
+    pub events: Value,
+    /// What it was decided with.
+    pub context: Value,
+    /// Who asked.
+    pub principal: String,
+    /// Follows a request through everything it causes.
+    pub correlation_id: String,
+    /// Operation or workflow that caused it.
+    pub causation_id: Option<String>,
+    /// W3C trace context.
+    pub trace_parent: Option<String>,
+    /// Time of the decision.
+    pub occurred_at: DateTime<Utc>,
+    /// Hash of the entity's operation before, hex.
+    pub previous_hash: String,
+    /// Its own, hex.
+    pub hash: String,
+    /// Opaque place in a feed.
+    pub cursor: String,
+}
+
+/// Exact filters; absent = all.
+#[derive(Debug, Clone, Default)]
+pub struct OperationFilter {
+    /// Entity kind.
+    pub entity_kind: Option<String>,
+    /// Entity id.
+    pub entity_id: Option<String>,
+    /// Projects the reader may see; none = all.
+    pub project_ids: Option<Vec<String>>,
+    /// Who asked.
+    pub principal: Option<String>,
+    /// Name of the command.
+    pub command: Option<String>,
+    /// Correlation id.
+    pub correlation_id: Option<String>,
+    /// At or after.
+    pub since: Option<DateTime<Utc>>,
+    /// Before.
+    pub until: Option<DateTime<Utc>>,
+}
+
+/// A page of a feed.
+#[derive(Debug, Clone)]
+pub struct OperationPage {
+    /// In the order asked for.
+    pub items: Vec<Operation>,
+    /// Where the next page begins; also when this one is empty and the feed is followed.
+    pub next: Option<String>,
+}
+
+const COLUMNS: &str = "id, entity_kind, entity_id, version, project_id, command, schema_version, input, events, context, \
+    principal, correlation_id, causation_id, trace_parent, occurred_at, previous_hash, hash, xid::text as xid, position";
+
+impl Database {
+    /// An operation.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn operation(&self, id: &str) -> Result<Option<Operation>, StoreError> {
+        if id.contains('\0') {
+            return Ok(None);
+        }
+        let sql = format!("select {COLUMNS} from ambient.operations where id = $1");
+        let row = sqlx::query(AssertSqlSafe(sql)).bind(id).fetch_optional(self.pool()).await?;
+        row.as_ref().map(from_row).transpose()
+    }
+
+    /// Operations, oldest (`Order::Ascending`) or newest first, after an opaque cursor.
+    ///
+    /// # Errors
+    /// When the cursor is malformed or the database cannot be reached.
+    pub async fn list_operations(
+        &self,
+        filter: &OperationFilter,
+        order: Order,
+        after: Option<&str>,
+        size: i64,
+    ) -> Result<OperationPage, StoreError> {
+        let after = after.map(parse_cursor).transpose()?;
+        let mut query = QueryBuilder::<Postgres>::new(format!(
+            "select {COLUMNS} from ambient.operations where xid < pg_snapshot_xmin(pg_current_snapshot())"
+        ));
+        push_filter(&mut query, filter)?;
+        let (comparison, direction) = match order {
+            Order::Ascending => (" > ", " asc"),
+            Order::Descending => (" < ", " desc"),
+        };
+        if let Some((xid, position)) = after {
+            query.push(" and (xid, position)").push(comparison).push("(").push_bind(xid).push("::text::xid8, ");
+            query.push_bind(position).push(")");
+        }
+        query.push(" order by xid").push(direction).push(", position").push(direction).push(" limit ");
+        query.push_bind(size.clamp(1, MAX_PAGE));
+        let rows = query.build().fetch_all(self.pool()).await?;
+        let items = rows.iter().map(from_row).collect::<Result<Vec<_>, _>>()?;
+        let full = i64::try_from(items.len()).is_ok_and(|n| n == size.clamp(1, MAX_PAGE));
+        let next = if full || order == Order::Ascending { items.last().map(|last| last.cursor.clone()) } else { None };
+        Ok(OperationPage { items, next })
+    }
+}
+
+fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &OperationFilter) -> Result<(), StoreError> {
+    let exact = [
+        ("entity_kind", &filter.entity_kind),
+        ("entity_id", &filter.entity_id),
+        ("principal", &filter.principal),
+        ("command", &filter.command),
+        ("correlation_id", &filter.correlation_id),
+    ];
+    for (column, value) in exact {
+        if let Some(value) = value {
+            crate::canonical::text(column, value)?;
+            query.push(" and ").push(column).push(" = ").push_bind(value.clone());
+        }
+    }
+    if let Some(ids) = &filter.project_ids {
+        query.push(" and project_id = any(").push_bind(ids.clone()).push(")");
+    }
+    if let Some(since) = filter.since {
+        query.push(" and occurred_at >= ").push_bind(since);
+    }
+    if let Some(until) = filter.until {
+        query.push(" and occurred_at < ").push_bind(until);
+    }
+    Ok(())
+}
+
+fn cursor(xid: &str, position: i64) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{xid}.{position}"))
+}
+
+fn parse_cursor(cursor: &str) -> Result<(String, i64), StoreError> {
+    let parse = || {
+        let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
+        let (xid, position) = text.split_once('.')?;
+        let xid: u64 = xid.parse().ok()?;
+        Some((xid.to_string(), position.parse().ok()?))
+    };
+    parse().ok_or_else(|| StoreError::bad_query("after", "is not a cursor of this list"))
+}
+
+fn from_row(row: &PgRow) -> Result<Operation, StoreError> {
+    let id: String = row.try_get("id")?;
+    let json = |column: &str| {
+        let bytes: Vec<u8> = row.try_get(column)?;
+        serde_json::from_slice(&bytes).map_err(|e| StoreError::corrupt(format!("{column} of operation {id}"), &e))
+    };
+    let bytes = |column: &str| row.try_get::<Vec<u8>, _>(column).map(|bytes| hex(&bytes));
+    Ok(Operation {
+        entity_kind: row.try_get("entity_kind")?,
+        entity_id: row.try_get("entity_id")?,
+        version: row.try_get("version")?,
+        project_id: row.try_get("project_id")?,
+        command: row.try_get("command")?,
+        schema_version: row.try_get("schema_version")?,
+        input: json("input")?,
+        events: json("events")?,
+        context: json("context")?,
+        principal: row.try_get("principal")?,
+        correlation_id: row.try_get("correlation_id")?,
+        causation_id: row.try_get("causation_id")?,
+        trace_parent: row.try_get("trace_parent")?,
+        occurred_at: row.try_get("occurred_at")?,
+        previous_hash: bytes("previous_hash")?,
+        hash: bytes("hash")?,
+        cursor: cursor(&row.try_get::<String, _>("xid")?, row.try_get("position")?),
+        id,
+    })
+}

@@ -1,0 +1,154 @@
+//! Effects waiting to be carried out, in the order of each entity's operations.
+//!
+//! A row is claimed for a while, so that two servers rarely carry it out both; workflow ids make a repetition harmless. A
+//! parked row is set aside with its reason and holds nothing up.
+
+use std::time::Duration;
+
+use ambient_domain::Effect;
+use chrono::{DateTime, Utc};
+use sqlx::Row;
+
+use crate::{database::Database, error::StoreError};
+
+/// How long a claim lasts when its server dies.
+const CLAIM: Duration = Duration::from_secs(15);
+
+/// An effect to carry out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutboxRow {
+    /// Place in the outbox.
+    pub position: i64,
+    /// Entity kind.
+    pub entity_kind: String,
+    /// Entity id.
+    pub entity_id: String,
+    /// Operation that caused it.
+    pub operation_id: String,
+    /// What to do.
+    pub effect: Effect,
+    /// How often it was claimed, this time included.
+    pub attempts: i32,
+    /// When it was written.
+    pub created_at: DateTime<Utc>,
+}
+
+/// How the outbox stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OutboxCounts {
+    /// To be carried out.
+    pub open: i64,
+    /// Set aside.
+    pub parked: i64,
+    /// Age of the oldest open row, seconds.
+    pub oldest_open_seconds: i64,
+}
+
+impl Database {
+    /// Claims rows that are due, at most `limit`; of each entity only its earliest open one.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn claim_outbox(&self, limit: i64) -> Result<Vec<OutboxRow>, StoreError> {
+        let sql = "with due as (
+                       select o.position from ambient.outbox o
+                       where o.done_at is null and o.parked_reason is null and o.next_at <= clock_timestamp()
+                         and (o.claimed_until is null or o.claimed_until < clock_timestamp())
+                         and not exists (select from ambient.outbox e
+                             where e.entity_kind = o.entity_kind and e.entity_id = o.entity_id and e.position < o.position
+                               and e.done_at is null and e.parked_reason is null)
+                       order by o.position limit $1 for update skip locked)
+                   update ambient.outbox o
+                   set claimed_until = clock_timestamp() + $2 * interval '1 second', attempts = o.attempts + 1
+                   from due where o.position = due.position
+                   returning o.position, o.entity_kind, o.entity_id, o.operation_id, o.effect, o.attempts, o.created_at";
+        let rows = sqlx::query(sql).bind(limit).bind(CLAIM.as_secs_f64()).fetch_all(self.pool()).await?;
+        let mut claimed = Vec::with_capacity(rows.len());
+        for row in rows {
+            let position: i64 = row.try_get("position")?;
+            match serde_json::from_value(row.try_get("effect")?) {
+                Ok(effect) => claimed.push(OutboxRow {
+                    position,
+                    entity_kind: row.try_get("entity_kind")?,
+                    entity_id: row.try_get("entity_id")?,
+                    operation_id: row.try_get("operation_id")?,
+                    effect,
+                    attempts: row.try_get("attempts")?,
+                    created_at: row.try_get("created_at")?,
+                }),
+                // Of a newer release: that one unparks it.
+                Err(error) => self.park_outbox(position, &format!("the effect cannot be read: {error}")).await?,
+            }
+        }
+        claimed.sort_by_key(|row| row.position);
+        Ok(claimed)
+    }
+
+    /// The effect is carried out.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn complete_outbox(&self, position: i64) -> Result<(), StoreError> {
+        let sql = "update ambient.outbox set done_at = clock_timestamp(), parked_reason = null
+                   where position = $1 and done_at is null";
+        sqlx::query(sql).bind(position).execute(self.pool()).await?;
+        Ok(())
+    }
+
+    /// It failed; again after a while (on the database's clock).
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn retry_outbox(&self, position: i64, after: Duration, error: &str) -> Result<(), StoreError> {
+        let sql =
+            "update ambient.outbox set claimed_until = null, parked_reason = null, parked_at = null, last_error = $3,
+                       next_at = clock_timestamp() + $2 * interval '1 second'
+                   where position = $1 and done_at is null";
+        let error = error.replace('\0', "\u{fffd}");
+        sqlx::query(sql).bind(position).bind(after.as_secs_f64()).bind(error).execute(self.pool()).await?;
+        Ok(())
+    }
+
+    /// It cannot be carried out: set aside, later rows of the entity go on.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn park_outbox(&self, position: i64, reason: &str) -> Result<(), StoreError> {
+        let sql = "update ambient.outbox set parked_reason = $2, parked_at = clock_timestamp(), claimed_until = null
+                   where position = $1 and done_at is null";
+        sqlx::query(sql).bind(position).bind(reason.replace('\0', "\u{fffd}")).execute(self.pool()).await?;
+        Ok(())
+    }
+
+    /// Whether an effect on this workflow execution still waits ("pending dispatch"). A parked one does not.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn outbox_pending_for(&self, workflow_id: &str) -> Result<bool, StoreError> {
+        let sql = "select exists (select from ambient.outbox
+                   where workflow_id = $1 and done_at is null and parked_reason is null)";
+        Ok(sqlx::query_scalar(sql).bind(workflow_id).fetch_one(self.pool()).await?)
+    }
+
+    /// Why an effect on this workflow execution was set aside, if one was.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn outbox_parked_for(&self, workflow_id: &str) -> Result<Option<String>, StoreError> {
+        let sql = "select parked_reason from ambient.outbox
+                   where workflow_id = $1 and done_at is null and parked_reason is not null order by position desc limit 1";
+        Ok(sqlx::query_scalar(sql).bind(workflow_id).fetch_optional(self.pool()).await?)
+    }
+
+    /// How the outbox stands.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn outbox_counts(&self) -> Result<OutboxCounts, StoreError> {
+        let sql = "select count(*) filter (where parked_reason is null), count(*) filter (where parked_reason is not null),
+                       coalesce(extract(epoch from clock_timestamp() - min(created_at) filter (where parked_reason is null)), 0)::bigint
+                   from ambient.outbox where done_at is null";
+        let (open, parked, oldest_open_seconds) = sqlx::query_as(sql).fetch_one(self.pool()).await?;
+        Ok(OutboxCounts { open, parked, oldest_open_seconds })
+    }
+}

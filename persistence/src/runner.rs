@@ -1,0 +1,288 @@
+//! What comes from runners: read by one server at a time, fenced by a lease with an epoch, once only by a cursor.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::{FromRow, PgConnection};
+
+use crate::{
+    canonical::replace_nul,
+    database::Database,
+    error::{StoreError, is_unique_violation},
+    ids::to_micros,
+};
+
+/// The right to read the runner's log of a run.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct RunnerLease {
+    /// Session.
+    pub session_id: String,
+    /// Run.
+    pub run: i64,
+    /// Who holds it.
+    pub holder: String,
+    /// Grows with every change of holder.
+    pub epoch: i64,
+    /// On the database's clock.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// An event of a runner's log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunnerRecord {
+    /// Place in the runner's log.
+    pub n: i64,
+    /// When it happened.
+    pub at: DateTime<Utc>,
+    /// AG-UI event type.
+    pub event_type: String,
+    /// Payload.
+    pub data: Value,
+}
+
+/// A piece of a runner's log.
+#[derive(Debug, Clone)]
+pub struct RunnerBatch {
+    /// Session.
+    pub session_id: String,
+    /// Run.
+    pub run: i64,
+    /// Epoch of the reader's lease.
+    pub epoch: i64,
+    /// The log.
+    pub log_id: String,
+    /// Where the reader stood: `n` of the last record stored, 0 at the beginning.
+    pub cursor_before: i64,
+    /// Records in order, `n` above `cursor_before`.
+    pub records: Vec<RunnerRecord>,
+}
+
+/// Why a piece was not stored: the reader stops.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerAppendError {
+    /// Another reader has the lease.
+    #[error("the lease on the runner's log is lost")]
+    LeaseLost,
+    /// The cursor stands elsewhere: somebody else has stored from this log.
+    #[error("the cursor has moved to {0}")]
+    CursorMoved(i64),
+    /// The records are not in order after the cursor, or the session is unknown.
+    #[error("the batch is malformed: {0}")]
+    Malformed(String),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<sqlx::Error> for RunnerAppendError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// Hot values of a session.
+#[derive(Debug, Clone, PartialEq, FromRow)]
+pub struct SessionRuntime {
+    /// Last message or event of the agent.
+    pub last_activity_at: DateTime<Utc>,
+    /// Last message that the runner has recorded as accepted.
+    pub delivered_seq: i64,
+    /// Compute host of the current run.
+    pub launch_host: Option<String>,
+    /// The database's time of this reading, to compare `last_activity_at` with.
+    pub now: DateTime<Utc>,
+}
+
+impl Database {
+    /// Takes the lease if nobody else holds it; a new holder gets a higher epoch. None while another one holds it.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn acquire_runner_lease(
+        &self,
+        session_id: &str,
+        run: i64,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Option<RunnerLease>, StoreError> {
+        let sql = "insert into ambient.runner_leases as l (session_id, run, holder, epoch, expires_at)
+                   values ($1, $2, $3, 1, clock_timestamp() + $4 * interval '1 second')
+                   on conflict (session_id, run) do update
+                       set holder = excluded.holder, epoch = l.epoch + 1, expires_at = excluded.expires_at
+                       where l.expires_at < clock_timestamp() or l.holder = excluded.holder
+                   returning session_id, run, holder, epoch, expires_at";
+        let query = sqlx::query_as(sql).bind(session_id).bind(run).bind(holder).bind(ttl.as_secs_f64());
+        Ok(query.fetch_optional(self.pool()).await?)
+    }
+
+    /// Prolongs the lease. False when it is another's: stop reading.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn renew_runner_lease(&self, lease: &RunnerLease, ttl: Duration) -> Result<bool, StoreError> {
+        let sql = "update ambient.runner_leases set expires_at = clock_timestamp() + $4 * interval '1 second'
+                   where session_id = $1 and run = $2 and epoch = $3";
+        let query = sqlx::query(sql).bind(&lease.session_id).bind(lease.run).bind(lease.epoch).bind(ttl.as_secs_f64());
+        Ok(query.execute(self.pool()).await?.rows_affected() == 1)
+    }
+
+    /// Gives the lease back, so that another need not wait for its end.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn release_runner_lease(&self, lease: &RunnerLease) -> Result<(), StoreError> {
+        let sql = "update ambient.runner_leases set expires_at = clock_timestamp() - interval '1 second'
+                   where session_id = $1 and run = $2 and epoch = $3";
+        sqlx::query(sql).bind(&lease.session_id).bind(lease.run).bind(lease.epoch).execute(self.pool()).await?;
+        Ok(())
+    }
+
+    /// Where reading of a log goes on: `n` of the last record stored, 0 at the beginning.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn runner_cursor(&self, session_id: &str, log_id: &str) -> Result<i64, StoreError> {
+        let sql = "select cursor from ambient.runner_cursors where session_id = $1 and log_id = $2";
+        let cursor: Option<i64> =
+            sqlx::query_scalar(sql).bind(session_id).bind(log_id).fetch_optional(self.pool()).await?;
+        Ok(cursor.unwrap_or(0))
+    }
+
+    /// Stores a piece of a runner's log and moves the cursor, in one transaction. Returns the last seq given.
+    ///
+    /// # Errors
+    /// [`RunnerAppendError::LeaseLost`] and [`RunnerAppendError::CursorMoved`] mean: stop reading.
+    pub async fn append_runner_events(&self, batch: RunnerBatch) -> Result<i64, RunnerAppendError> {
+        check_order(&batch)?;
+        let append = Box::pin(self.append_runner_transaction(batch));
+        match tokio::time::timeout(self.append_timeout, append).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::Unavailable("storing runner events took too long".to_owned()).into()),
+        }
+    }
+
+    async fn append_runner_transaction(&self, batch: RunnerBatch) -> Result<i64, RunnerAppendError> {
+        let mut tx = self.pool().begin().await?;
+        fence(&mut tx, &batch).await?;
+        move_cursor(&mut tx, &batch).await?;
+        let last_seq = insert_records(&mut tx, batch).await?;
+        tx.commit().await?;
+        Ok(last_seq)
+    }
+
+    /// Notes that the runner has recorded messages up to `seq` as accepted. Moves forwards only.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn mark_delivered(&self, session_id: &str, seq: i64) -> Result<(), StoreError> {
+        let sql = "update ambient.session_runtime set delivered_seq = $2 where session_id = $1 and delivered_seq < $2";
+        sqlx::query(sql).bind(session_id).bind(seq).execute(self.pool()).await?;
+        Ok(())
+    }
+
+    /// Notes the compute host of the current run.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn set_launch_host(&self, session_id: &str, host: &str) -> Result<(), StoreError> {
+        let sql = "update ambient.session_runtime set launch_host = $2 where session_id = $1";
+        sqlx::query(sql).bind(session_id).bind(host).execute(self.pool()).await?;
+        Ok(())
+    }
+
+    /// Hot values of a session.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn session_runtime(&self, session_id: &str) -> Result<Option<SessionRuntime>, StoreError> {
+        let sql = "select last_activity_at, delivered_seq, launch_host, clock_timestamp() as now
+                   from ambient.session_runtime where session_id = $1";
+        Ok(sqlx::query_as(sql).bind(session_id).fetch_optional(self.pool()).await?)
+    }
+}
+
+fn check_order(batch: &RunnerBatch) -> Result<(), RunnerAppendError> {
+    let mut last = batch.cursor_before;
+    for record in &batch.records {
+        if record.n <= last {
+            return Err(RunnerAppendError::Malformed(format!("record {} after {last}", record.n)));
+        }
+        last = record.n;
+    }
+    if batch.records.is_empty() {
+        return Err(RunnerAppendError::Malformed("it has no records".to_owned()));
+    }
+    Ok(())
+}
+
+/// The lease must be ours until the commit: the share lock lets no one take it over meanwhile.
+async fn fence(tx: &mut PgConnection, batch: &RunnerBatch) -> Result<(), RunnerAppendError> {
+    let sql = "select epoch from ambient.runner_leases where session_id = $1 and run = $2 and epoch = $3 for share";
+    let mine: Option<i64> =
+        sqlx::query_scalar(sql).bind(&batch.session_id).bind(batch.run).bind(batch.epoch).fetch_optional(tx).await?;
+    mine.map(|_| ()).ok_or(RunnerAppendError::LeaseLost)
+}
+
+async fn move_cursor(tx: &mut PgConnection, batch: &RunnerBatch) -> Result<(), RunnerAppendError> {
+    let after = batch.records.last().map_or(batch.cursor_before, |record| record.n);
+    if batch.cursor_before == 0 {
+        let first =
+            "insert into ambient.runner_cursors (session_id, log_id, run, cursor, epoch) values ($1, $2, $3, 0, $4)
+                     on conflict do nothing";
+        let query = sqlx::query(first).bind(&batch.session_id).bind(&batch.log_id).bind(batch.run).bind(batch.epoch);
+        query.execute(&mut *tx).await?;
+    }
+    let sql = "update ambient.runner_cursors set cursor = $3, epoch = $4
+               where session_id = $1 and log_id = $2 and epoch <= $4 and cursor = $5";
+    let moved = sqlx::query(sql)
+        .bind(&batch.session_id)
+        .bind(&batch.log_id)
+        .bind(after)
+        .bind(batch.epoch)
+        .bind(batch.cursor_before)
+        .execute(&mut *tx)
+        .await?;
+    if moved.rows_affected() == 1 {
+        return Ok(());
+    }
+    let sql = "select cursor from ambient.runner_cursors where session_id = $1 and log_id = $2";
+    let stands: Option<i64> =
+        sqlx::query_scalar(sql).bind(&batch.session_id).bind(&batch.log_id).fetch_optional(tx).await?;
+    Err(RunnerAppendError::CursorMoved(stands.unwrap_or(0)))
+}
+
+async fn insert_records(tx: &mut PgConnection, mut batch: RunnerBatch) -> Result<i64, RunnerAppendError> {
+    // A runner is not trusted, and one odd string must not block its log for ever.
+    batch.records.iter_mut().for_each(|record| replace_nul(&mut record.data));
+    let count = i64::try_from(batch.records.len()).unwrap_or(i64::MAX);
+    let sql =
+        "update ambient.session_streams set next_seq = next_seq + $2 where session_id = $1 returning next_seq - 1";
+    let last: Option<i64> =
+        sqlx::query_scalar(sql).bind(&batch.session_id).bind(count).fetch_optional(&mut *tx).await?;
+    let last = last.ok_or_else(|| RunnerAppendError::Malformed("the session has no live log".to_owned()))?;
+    let records = &batch.records;
+    let sql = "insert into ambient.session_events (session_id, seq, at, type, data, run, log_id, runner_seq)
+               select $1, r.seq, r.at, r.type, r.data, $2, $3, r.n
+               from unnest($4::bigint[], $5::timestamptz[], $6::text[], $7::jsonb[], $8::bigint[]) as r(seq, at, type, data, n)";
+    let inserted = sqlx::query(sql)
+        .bind(&batch.session_id)
+        .bind(batch.run)
+        .bind(&batch.log_id)
+        .bind((last - count + 1..=last).collect::<Vec<_>>())
+        .bind(records.iter().map(|r| to_micros(r.at)).collect::<Vec<_>>())
+        .bind(records.iter().map(|r| r.event_type.replace('\0', "\u{fffd}")).collect::<Vec<_>>())
+        .bind(records.iter().map(|r| &r.data).collect::<Vec<_>>())
+        .bind(records.iter().map(|r| r.n).collect::<Vec<_>>())
+        .execute(&mut *tx)
+        .await;
+    match inserted {
+        Err(error) if is_unique_violation(&error) => return Err(RunnerAppendError::CursorMoved(batch.cursor_before)),
+        other => other?,
+    };
+    sqlx::query("update ambient.session_runtime set last_activity_at = now() where session_id = $1")
+        .bind(&batch.session_id)
+        .execute(tx)
+        .await?;
+    Ok(last)
+}

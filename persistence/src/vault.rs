@@ -1,0 +1,226 @@
+//! Secrets at rest: AES-256-GCM with the key's id in the ciphertext and the owner's id as associated data.
+//!
+//! The key-encryption key comes from a file and never enters the database; the keys it seals do. An old seal key stays
+//! readable until everything under it has been sealed anew.
+
+use std::{collections::HashMap, sync::Arc};
+
+use aes_gcm::{
+    Aes256Gcm, KeyInit,
+    aead::{Aead, Payload},
+};
+use rand::RngCore;
+use sqlx::Row;
+
+use crate::{database::Database, error::StoreError, ids::new_id};
+
+const FORMAT: u8 = 1;
+const KEY_LENGTH: usize = 32;
+const NONCE_LENGTH: usize = 12;
+const ID_LENGTH: usize = 27;
+
+/// What can go wrong with secrets. Never holds one.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultError {
+    /// The key-encryption key is not the one the server's keys were sealed with, or has a wrong length.
+    #[error("the key file does not fit this database: {0}")]
+    WrongKey(&'static str),
+    /// The ciphertext was changed, cut, or belongs to something else.
+    #[error("a sealed value cannot be opened: {0}")]
+    Broken(&'static str),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<sqlx::Error> for VaultError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// A secret in memory: shown nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// Takes a secret.
+    #[must_use]
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+    /// The secret itself: only to where it is used.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Seals and opens secrets. Clones share the keys.
+#[derive(Clone)]
+pub struct Vault {
+    db: Database,
+    keys: Arc<Keys>,
+}
+
+impl std::fmt::Debug for Vault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vault").field("seal_key", &self.keys.seal).finish_non_exhaustive()
+    }
+}
+
+struct Keys {
+    /// Id of the key that seals.
+    seal: String,
+    /// Every key that may open.
+    openers: HashMap<String, Aes256Gcm>,
+    token: Secret,
+}
+
+impl Vault {
+    /// Opens the vault with the key-encryption key (32 bytes), making the server's keys at first use.
+    ///
+    /// # Errors
+    /// [`VaultError::WrongKey`] when the key is another one than the keys were sealed with.
+    pub async fn open(db: &Database, key_bytes: &[u8]) -> Result<Self, VaultError> {
+        let outer = cipher(key_bytes).ok_or(VaultError::WrongKey("it must have 32 bytes"))?;
+        make_key(db, &outer, "seal").await?;
+        make_key(db, &outer, "token").await?;
+        let rows =
+            sqlx::query("select id, purpose, sealed, active from ambient.server_keys").fetch_all(db.pool()).await?;
+        let (mut seal, mut token, mut openers) = (None, None, HashMap::new());
+        for row in rows {
+            let (id, purpose): (String, String) = (row.try_get("id")?, row.try_get("purpose")?);
+            let (sealed, active): (Vec<u8>, bool) = (row.try_get("sealed")?, row.try_get("active")?);
+            let wrong = VaultError::WrongKey("the server's keys were sealed with another one");
+            let key = decrypt(&outer, &sealed, &key_context(&purpose, &id)).map_err(|_| wrong)?;
+            match purpose.as_str() {
+                "seal" => {
+                    openers.insert(id.clone(), cipher(&key).ok_or(VaultError::Broken("a key has a wrong length"))?);
+                    seal = if active { Some(id) } else { seal };
+                }
+                _ if active => token = Some(Secret(key)),
+                _ => {}
+            }
+        }
+        let (Some(seal), Some(token)) = (seal, token) else { return Err(VaultError::Broken("a key is missing")) };
+        Ok(Self { db: db.clone(), keys: Arc::new(Keys { seal, openers, token }) })
+    }
+
+    /// Key of session tokens (HMAC).
+    #[must_use]
+    pub fn token_key(&self) -> &[u8] {
+        self.keys.token.expose()
+    }
+
+    /// Seals a secret that belongs to `owner_id`; only with the same id it can be opened.
+    ///
+    /// # Errors
+    /// When there is no seal key.
+    pub fn seal(&self, owner_id: &str, secret: &[u8]) -> Result<Vec<u8>, VaultError> {
+        let id = &self.keys.seal;
+        let cipher = self.keys.openers.get(id).ok_or(VaultError::Broken("its key is unknown"))?;
+        let mut sealed = vec![FORMAT];
+        sealed.extend_from_slice(id.as_bytes());
+        sealed.extend(encrypt(cipher, secret, &value_context(id, owner_id))?);
+        Ok(sealed)
+    }
+
+    /// Opens what [`Vault::seal`] made for this owner.
+    ///
+    /// # Errors
+    /// [`VaultError::Broken`] when anything of it was changed.
+    pub fn unseal(&self, owner_id: &str, sealed: &[u8]) -> Result<Secret, VaultError> {
+        let id = sealing_key(sealed)?;
+        let cipher = self.keys.openers.get(id).ok_or(VaultError::Broken("its key is unknown"))?;
+        Ok(Secret(decrypt(cipher, &sealed[1 + ID_LENGTH..], &value_context(id, owner_id))?))
+    }
+
+    /// Stores a secret under an id, in place of an older one.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn put(&self, id: &str, secret: &[u8]) -> Result<(), VaultError> {
+        let sealed = self.seal(id, secret)?;
+        let sql = "insert into ambient.sealed_values (id, key_id, sealed) values ($1, $2, $3)
+                   on conflict (id) do update set key_id = excluded.key_id, sealed = excluded.sealed, updated_at = now()";
+        sqlx::query(sql).bind(id).bind(&self.keys.seal).bind(sealed).execute(self.db.pool()).await?;
+        Ok(())
+    }
+
+    /// A stored secret.
+    ///
+    /// # Errors
+    /// When it was changed or the database cannot be reached.
+    pub async fn get(&self, id: &str) -> Result<Option<Secret>, VaultError> {
+        let sql = "select sealed from ambient.sealed_values where id = $1";
+        let sealed: Option<Vec<u8>> = sqlx::query_scalar(sql).bind(id).fetch_optional(self.db.pool()).await?;
+        sealed.map(|sealed| self.unseal(id, &sealed)).transpose()
+    }
+
+    /// Forgets a secret. False when there was none.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn remove(&self, id: &str) -> Result<bool, VaultError> {
+        let done =
+            sqlx::query("delete from ambient.sealed_values where id = $1").bind(id).execute(self.db.pool()).await?;
+        Ok(done.rows_affected() == 1)
+    }
+}
+
+/// Makes a key if there is no active one of its purpose; two servers at once end with one.
+async fn make_key(db: &Database, outer: &Aes256Gcm, purpose: &str) -> Result<(), VaultError> {
+    let sql = "select exists (select from ambient.server_keys where purpose = $1 and active)";
+    if sqlx::query_scalar(sql).bind(purpose).fetch_one(db.pool()).await? {
+        return Ok(());
+    }
+    let mut key = [0; KEY_LENGTH];
+    rand::rng().fill_bytes(&mut key);
+    let id = new_id();
+    let sealed = encrypt(outer, &key, &key_context(purpose, &id))?;
+    let sql = "insert into ambient.server_keys (id, purpose, sealed) values ($1, $2, $3) on conflict do nothing";
+    sqlx::query(sql).bind(id).bind(purpose).bind(sealed).execute(db.pool()).await?;
+    Ok(())
+}
+
+fn key_context(purpose: &str, id: &str) -> String {
+    format!("ambient.server_key/{purpose}/{id}")
+}
+
+fn value_context(key_id: &str, owner_id: &str) -> String {
+    format!("ambient.sealed_value/{key_id}/{owner_id}")
+}
+
+fn cipher(key: &[u8]) -> Option<Aes256Gcm> {
+    Aes256Gcm::new_from_slice(key).ok()
+}
+
+fn sealing_key(sealed: &[u8]) -> Result<&str, VaultError> {
+    if sealed.first() != Some(&FORMAT) {
+        return Err(VaultError::Broken("its format is unknown"));
+    }
+    let id = sealed.get(1..=ID_LENGTH).ok_or(VaultError::Broken("it is too short"))?;
+    std::str::from_utf8(id).map_err(|_| VaultError::Broken("its key id is malformed"))
+}
+
+/// A fresh nonce, then the ciphertext with its tag.
+fn encrypt(cipher: &Aes256Gcm, secret: &[u8], context: &str) -> Result<Vec<u8>, VaultError> {
+    let mut nonce = [0; NONCE_LENGTH];
+    rand::rng().fill_bytes(&mut nonce);
+    let payload = Payload { msg: secret, aad: context.as_bytes() };
+    let sealed = cipher.encrypt(&nonce.into(), payload).map_err(|_| VaultError::Broken("it cannot be sealed"))?;
+    Ok([&nonce[..], &sealed].concat())
+}
+
+fn decrypt(cipher: &Aes256Gcm, sealed: &[u8], context: &str) -> Result<Vec<u8>, VaultError> {
+    let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LENGTH>().ok_or(VaultError::Broken("it is too short"))?;
+    let payload = Payload { msg: sealed, aad: context.as_bytes() };
+    cipher.decrypt(&(*nonce).into(), payload).map_err(|_| VaultError::Broken("it was changed or is another's"))
+}

@@ -1,0 +1,190 @@
+//! Lists, feeds, hints and the vault.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use ambient_domain::{
+    project::{self, Permission, Project, Role, SubjectType},
+    session::{self, Session, SessionPatch},
+};
+use ambient_persistence::{
+    Database, DatabaseOptions, Hint, HintReceiver, Hints, ListQuery, OperationFilter, Order, Scope, StoreError, Vault,
+    VaultError,
+};
+use support::*;
+
+fn filter(pairs: &[(&str, &str)]) -> ListQuery {
+    ListQuery {
+        filters: pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        ..ListQuery::default()
+    }
+}
+
+#[tokio::test]
+async fn lists_show_what_the_scope_allows_by_white_listed_columns() {
+    let s = store().await;
+    let (mine, other) = (new_project(&s.db, "mine").await, new_project(&s.db, "other").await);
+    let bob = Permission { subject_type: SubjectType::Group, subject_name: "staff".to_owned(), role: Role::View };
+    apply::<Project>(&s.db, &mine.id, &project::Command::Grant(bob)).await;
+    let mut sessions = Vec::new();
+    for (project, start) in [(&mine, true), (&mine, false), (&mine, false), (&other, true)] {
+        sessions.push(new_session(&s.db, project, start).await);
+    }
+    let labels = [("team".to_owned(), Some("x y".to_owned()))].into();
+    let patch = SessionPatch { labels: Some(labels), display_name: Some("a'; drop".to_owned()), ..Default::default() };
+    apply::<Session>(&s.db, &sessions[1].id, &session::Command::Patch(patch)).await;
+    apply::<Session>(&s.db, &sessions[2].id, &session::Command::Delete).await;
+
+    let staff = Scope::Member { user: "bob".to_owned(), groups: vec!["staff".to_owned()] };
+    let nobody = Scope::Member { user: "staff".to_owned(), groups: vec![] };
+    let total = async |scope: &Scope, query: ListQuery| s.db.list_sessions(scope, &query).await.unwrap().total;
+    assert_eq!(total(&Scope::All, ListQuery::default()).await, 3);
+    assert_eq!(total(&staff, ListQuery::default()).await, 2);
+    assert_eq!(total(&nobody, ListQuery::default()).await, 0);
+    assert_eq!(total(&Scope::Projects(vec![other.id.clone()]), ListQuery::default()).await, 1);
+    assert_eq!(s.db.list_projects(&staff, &ListQuery::default()).await.unwrap().items[0].name, "mine");
+    assert_eq!(total(&Scope::All, filter(&[("phase", "New")])).await, 1);
+    assert_eq!(total(&Scope::All, filter(&[("phase", "Pending"), ("interactive", "true")])).await, 2);
+    assert_eq!(total(&Scope::All, filter(&[("labels.team", "x y")])).await, 1);
+    assert_eq!(total(&Scope::All, filter(&[("display_name", "a'; drop")])).await, 1);
+
+    let pages = async |page| {
+        let order_by = vec![("display_name".to_owned(), Order::Descending)];
+        let query = ListQuery { page, size: 2, order_by, ..ListQuery::default() };
+        s.db.list_sessions(&Scope::All, &query).await.unwrap().items.into_iter().map(|s| s.id).collect::<Vec<_>>()
+    };
+    let all: Vec<String> = [pages(1).await, pages(2).await].concat();
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 3, "pages neither repeat nor miss");
+    assert_eq!(all[2], sessions[1].id);
+
+    for (query, field) in [
+        (filter(&[("state", "x")]), "state"),
+        (filter(&[("interactive", "maybe")]), "interactive"),
+        (filter(&[("phase", "a\0b")]), "phase"),
+        (
+            ListQuery { order_by: vec![("id; drop table".to_owned(), Order::Ascending)], ..ListQuery::default() },
+            "order_by",
+        ),
+        (ListQuery { page: 0, ..ListQuery::default() }, "page"),
+        (ListQuery { size: 70_000, ..ListQuery::default() }, "size"),
+    ] {
+        let error = s.db.list_sessions(&Scope::All, &query).await.unwrap_err();
+        assert!(matches!(&error, StoreError::BadQuery { field: f, .. } if f == field), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_feed_of_operations_never_shows_later_what_belongs_before() {
+    let s = store().await;
+    let project = new_project(&s.db, "demo").await;
+    // A transaction with an older id than what follows is still running.
+    let mut running = s.db.pool().begin().await.unwrap();
+    sqlx::query("select pg_current_xact_id()").execute(&mut *running).await.unwrap();
+    let session = new_session(&s.db, &project, false).await;
+    let everything = OperationFilter::default();
+    let list =
+        async |order, after: Option<&str>, size| s.db.list_operations(&everything, order, after, size).await.unwrap();
+    // Transactions of other databases of the server hold a feed up too, so the test waits.
+    let some = async |after: Option<String>| {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            let page = list(Order::Ascending, after.as_deref(), 100).await;
+            if !page.items.is_empty() {
+                return page;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "the feed does not go on");
+        }
+    };
+    let before = some(None).await;
+    assert_eq!(before.items.len(), 1, "the session's creation is above the running transaction");
+    running.rollback().await.unwrap();
+    let after = some(before.next).await;
+    assert_eq!(after.items.iter().map(|o| &o.entity_id).collect::<Vec<_>>(), [&session.id]);
+    assert_eq!(list(Order::Ascending, after.next.as_deref(), 100).await.items, []);
+    let newest = list(Order::Descending, None, 1).await;
+    assert_eq!(newest.items[0].entity_id, session.id);
+    assert_eq!(list(Order::Descending, newest.next.as_deref(), 1).await.items[0].entity_id, project.id);
+
+    let of_project = OperationFilter {
+        project_ids: Some(vec![project.id.clone()]),
+        command: Some("create".to_owned()),
+        ..everything.clone()
+    };
+    assert_eq!(s.db.list_operations(&of_project, Order::Ascending, None, 10).await.unwrap().items.len(), 2);
+    let bad = s.db.list_operations(&everything, Order::Ascending, Some("Zm9v"), 10).await;
+    assert!(matches!(bad, Err(StoreError::BadQuery { field, .. }) if field == "after"));
+}
+
+async fn wait_for(receiver: &mut HintReceiver, hint: &Hint) {
+    let wait = async { while receiver.recv().await.as_ref() != Some(hint) {} };
+    tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap_or_else(|_| panic!("{hint:?} did not come"));
+}
+
+#[tokio::test]
+async fn hints_reach_other_processes_and_a_lost_connection_means_resync() {
+    let s = store().await;
+    let second = Database::connect(&s.database.url(), DatabaseOptions::default()).await.unwrap();
+    let (here, there) = (Hints::start(&s.db), Hints::start(&second));
+    let (mut at_home, mut abroad) = (here.subscribe(), there.subscribe());
+    wait_for(&mut abroad, &Hint::Resync).await;
+    for i in 0..500 {
+        here.publish(Hint::Live(format!("session-{i}")));
+    }
+    here.publish(Hint::Outbox);
+    let mut seen = BTreeSet::new();
+    while seen.len() < 501 {
+        match tokio::time::timeout(Duration::from_secs(10), abroad.recv()).await.unwrap().unwrap() {
+            Hint::Live(id) => seen.insert(id),
+            Hint::Outbox => seen.insert("outbox".to_owned()),
+            other => panic!("{other:?}"),
+        };
+    }
+    wait_for(&mut at_home, &Hint::Outbox).await;
+
+    let kill = "select pg_terminate_backend(pid) from pg_stat_activity
+                where datname = current_database() and application_name in ('ambient-listener', 'ambient-notifier')";
+    sqlx::query(kill).execute(s.db.pool()).await.unwrap();
+    wait_for(&mut abroad, &Hint::Resync).await;
+    // Whoever is told to resync before the connection is back is told again when it is.
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    let hint = Hint::Entity { kind: "session".to_owned(), id: "x".to_owned() };
+    loop {
+        here.publish(hint.clone());
+        match tokio::time::timeout(Duration::from_millis(100), abroad.recv()).await {
+            Ok(Some(received)) if received == hint => break,
+            _ => assert!(tokio::time::Instant::now() < deadline, "hints do not come back"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn secrets_are_sealed_to_their_owner_and_open_only_with_the_right_key() {
+    let s = store().await;
+    let vaults = futures::future::join_all((0..3).map(|_| Vault::open(&s.db, &[7; 32]))).await;
+    let vaults: Vec<Vault> = vaults.into_iter().map(Result::unwrap).collect();
+    assert!(vaults.iter().all(|v| v.token_key() == vaults[0].token_key()), "servers that start at once share the keys");
+    let sealed = vaults[0].seal("credential-1", b"canary-77aa").unwrap();
+    assert_eq!(vaults[1].unseal("credential-1", &sealed).unwrap().expose(), b"canary-77aa");
+    assert_ne!(sealed, vaults[0].seal("credential-1", b"canary-77aa").unwrap());
+    assert!(matches!(vaults[0].unseal("credential-2", &sealed), Err(VaultError::Broken(_))));
+    for at in 0..sealed.len() {
+        let mut changed = sealed.clone();
+        changed[at] ^= 1;
+        assert!(vaults[0].unseal("credential-1", &changed).is_err(), "byte {at}");
+        assert!(vaults[0].unseal("credential-1", &sealed[..at]).is_err());
+    }
+    vaults[0].put("c", b"canary-77aa").await.unwrap();
+    assert_eq!(format!("{:?}", vaults[2].get("c").await.unwrap()), "Some(Secret(…))");
+    let found: i64 = sqlx::query_scalar(
+        "select count(*) from ambient.sealed_values where position(convert_to('canary-77aa', 'UTF8') in sealed) > 0",
+    )
+    .fetch_one(s.db.pool())
+    .await
+    .unwrap();
+    assert_eq!(found, 0);
+    assert!(vaults[0].remove("c").await.unwrap() && vaults[0].get("c").await.unwrap().is_none());
+    assert!(matches!(Vault::open(&s.db, &[8; 32]).await, Err(VaultError::WrongKey(_))));
+    assert!(matches!(Vault::open(&s.db, &[8; 31]).await, Err(VaultError::WrongKey(_))));
+}

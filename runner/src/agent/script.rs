@@ -1,0 +1,47 @@
+//! The built-in agent `script`: a message's fenced shell blocks run in order in the workspace; the first that fails ends
+//! the turn.
+
+use super::{
+    blocks::{Piece, pieces},
+    event, shell,
+};
+use crate::{
+    log::LogError,
+    turn::{Outcome, Turn},
+};
+
+const NOTHING_TO_RUN: &str = "There was nothing to run: the message has no fenced shell block (```sh, ```bash, ```shell or \
+                              ``` without a language).";
+
+pub(super) async fn work(turn: &Turn) -> Result<Outcome, LogError> {
+    let pieces = pieces(&turn.message.text);
+    let directory = turn.app.repos.working_directory(&turn.app);
+    let (mut texts, mut blocks) = (0, 0);
+    for piece in &pieces {
+        if turn.is_stopped() {
+            return Ok(Outcome::Stopped);
+        }
+        match piece {
+            Piece::Text(text) => {
+                texts += 1;
+                turn.emit(event::text(&format!("{}/text/{texts}", turn.run_id), text)).await?;
+            }
+            Piece::Script(script) => {
+                blocks += 1;
+                let call = shell::Call { turn, id: format!("{}/shell/{blocks}", turn.run_id), number: blocks };
+                match call.run(script, &directory).await? {
+                    shell::Ended::Success => {}
+                    shell::Ended::Stopped => return Ok(Outcome::Stopped),
+                    shell::Ended::Failure { code, reason } => {
+                        let message = format!("shell block {blocks} failed: {reason}");
+                        return Ok(Outcome::failed("ScriptFailed", message, Some(code)));
+                    }
+                }
+            }
+        }
+    }
+    if blocks == 0 {
+        turn.emit(event::text(&format!("{}/text/{}", turn.run_id, texts + 1), NOTHING_TO_RUN)).await?;
+    }
+    Ok(Outcome::Finished)
+}

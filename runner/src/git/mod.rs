@@ -1,0 +1,103 @@
+//! Git, run like the agent: confined and bounded in time and output.
+//!
+//! A repository in the workspace is under the agent's control, and git executes much of what a repository's configuration
+//! says (filters, signing programs, file system monitors). So every git process has the agent's rights only, plus the
+//! `file://` origin it talks to.
+
+pub(crate) mod command;
+pub(crate) mod operations;
+pub(crate) mod origin;
+pub(crate) mod repos;
+pub(crate) mod snapshot;
+
+use crate::error::{Error, Result};
+
+/// Longest repository name, bytes.
+const MAX_NAME: usize = 100;
+
+/// Checks the name of a repository's directory.
+///
+/// # Errors
+/// Bad input that names `field`.
+pub(crate) fn check_name<'a>(field: &str, name: &'a str) -> Result<&'a str> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if name.is_empty() || name.len() > MAX_NAME || name.starts_with(['.', '-']) || !name.chars().all(legal) {
+        let rule = format!("1 to {MAX_NAME} letters, digits, '.', '_', '-'; not beginning with '.' or '-'");
+        return Err(Error::bad(field, rule));
+    }
+    Ok(name)
+}
+
+/// Checks a branch name by git's own rule (`git check-ref-format`), which is about text only.
+///
+/// # Errors
+/// Bad input that names `field`.
+pub(crate) fn check_branch<'a>(field: &str, name: &'a str) -> Result<&'a str> {
+    let bad = |reason: &str| Err(Error::bad(field, reason));
+    let forbidden = |c: char| c.is_control() || matches!(c, ' ' | '~' | '^' | ':' | '?' | '*' | '[' | '\\');
+    if name.is_empty() || name.len() > 255 {
+        return bad("1 to 255 bytes");
+    }
+    if name.starts_with(['-', '+']) || name == "@" || name == "HEAD" {
+        return bad("is not a branch name");
+    }
+    if name.contains(forbidden) || name.contains("..") || name.contains("@{") || name.ends_with('.') {
+        return bad("contains what git forbids in a branch name");
+    }
+    if name.split('/').any(|part| part.is_empty() || part.starts_with('.') || part.ends_with(".lock")) {
+        return bad("has a part that is empty, begins with '.' or ends with '.lock'");
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{check_branch, check_name};
+
+    #[test]
+    fn branch_names_agree_with_git() {
+        let names = [
+            "main",
+            "a/b",
+            "a//b",
+            "/a",
+            "a/",
+            ".a",
+            "a/.b",
+            "a.",
+            "a..b",
+            "a b",
+            "a~1",
+            "a^",
+            "a:b",
+            "a?",
+            "a*",
+            "a[b",
+            "a\\b",
+            "a@{b",
+            "a.lock",
+            "a/b.lock/c",
+            "-a",
+            "ä",
+            "a\u{7f}",
+            "a\nb",
+            "x@y",
+            "",
+        ];
+        for name in names {
+            let git = std::process::Command::new("git").args(["check-ref-format", "--branch", name]).output().unwrap();
+            assert_eq!(check_branch("branch", name).is_ok(), git.status.success(), "{name:?}");
+        }
+        for name in ["+main", "@", "HEAD"] {
+            assert!(check_branch("branch", name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn names_with_a_path_in_them_are_refused() {
+        for name in ["", ".", "..", ".git", "-x", "a/b", "a\0", "a b", "ä"] {
+            assert!(check_name("name", name).is_err(), "{name:?}");
+        }
+        assert!(check_name("name", "my-repo_1.x").is_ok());
+    }
+}

@@ -1,0 +1,250 @@
+//! The session's repositories: cloned beside their place, recorded outside the agent's reach, then moved in.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::RwLock,
+    time::Duration,
+};
+
+use ambient_wire::runner::{RepoSpec, RepoStatus, SessionPaths};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+
+use super::{
+    check_branch, check_name,
+    command::{Git, GitError},
+    origin,
+};
+use crate::{
+    app::App,
+    error::{Error, Result},
+    life,
+};
+
+const CLONE_PATIENCE: Duration = Duration::from_secs(600);
+const MAX_REPOS: usize = 50;
+
+/// What is known of a repository, as it was when it was cloned.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Known {
+    pub(crate) url: String,
+    pub(crate) branch: Option<String>,
+    #[serde(default)]
+    pub(crate) push_to: Option<String>,
+    pub(crate) base: Option<String>,
+    pub(crate) cloned_at: DateTime<Utc>,
+}
+
+/// Repositories by name.
+pub(crate) struct Repos {
+    known: RwLock<BTreeMap<String, Known>>,
+    /// One clone or removal at a time.
+    change: Mutex<()>,
+}
+
+impl Repos {
+    /// Reads what is recorded.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn open(paths: &SessionPaths) -> std::io::Result<Self> {
+        std::fs::create_dir_all(paths.repos())?;
+        let mut known = BTreeMap::new();
+        for entry in std::fs::read_dir(paths.repos())? {
+            let path = entry?.path();
+            let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+            if path.extension().is_some_and(|extension| extension == "json") && check_name("name", &name).is_ok() {
+                known.insert(name, serde_json::from_slice(&std::fs::read(&path)?)?);
+            }
+        }
+        Ok(Self { known: RwLock::new(known), change: Mutex::new(()) })
+    }
+
+    /// Names, sorted.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.known.read().map(|known| known.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    fn get(&self, name: &str) -> Option<Known> {
+        self.known.read().ok()?.get(name).cloned()
+    }
+
+    /// A repository's directory.
+    ///
+    /// # Errors
+    /// Bad input, or not found.
+    pub(crate) fn directory(&self, app: &App, name: &str) -> Result<(PathBuf, Known)> {
+        let known = self.get(check_name("repo", name)?);
+        let directory = app.paths.workspace().join(name);
+        let known = known.filter(|_| is_directory(&directory));
+        known.map(|known| (directory, known)).ok_or_else(|| Error::NotFound(format!("no repository '{name}'")))
+    }
+
+    /// Repositories that are pushed at the end of a turn, with the branch.
+    pub(crate) fn to_push(&self) -> Vec<(String, String)> {
+        let Ok(known) = self.known.read() else { return Vec::new() };
+        known.iter().filter_map(|(name, known)| Some((name.clone(), known.push_to.clone()?))).collect()
+    }
+
+    /// Where an agent works: in the only repository, else in the workspace.
+    pub(crate) fn working_directory(&self, app: &App) -> PathBuf {
+        let workspace = app.paths.workspace();
+        match self.names().as_slice() {
+            [name] if is_directory(&workspace.join(name)) => workspace.join(name),
+            _ => workspace,
+        }
+    }
+}
+
+/// All repositories.
+///
+/// # Errors
+/// Git's.
+pub(crate) async fn list(app: &App) -> Result<Vec<RepoStatus>> {
+    let mut list = Vec::new();
+    for name in app.repos.names() {
+        match status(app, &name).await {
+            Err(Error::NotFound(_)) => {}
+            other => list.push(other?),
+        }
+    }
+    Ok(list)
+}
+
+/// Clones a repository, unless it is there.
+///
+/// # Errors
+/// Bad input; a conflict with another repository or file of that name; git's.
+pub(crate) async fn put(app: &App, name: &str, spec: &RepoSpec) -> Result<RepoStatus> {
+    check_name("name", name)?;
+    spec.branch.as_deref().map(|branch| check_branch("branch", branch)).transpose()?;
+    spec.push_to.as_deref().map(|branch| check_branch("push_to", branch)).transpose()?;
+    let origin = origin::check(app, &spec.url)?;
+    let _one = app.repos.change.lock().await;
+    let place = app.paths.workspace().join(name);
+    let there = place.symlink_metadata().is_ok();
+    match app.repos.get(name) {
+        Some(known) if there && known.url == spec.url => {
+            if known.push_to != spec.push_to {
+                record(app, name, Known { push_to: spec.push_to.clone(), ..known })?;
+            }
+            return status(app, name).await;
+        }
+        Some(known) if there => {
+            return Err(Error::Conflict(format!("repository '{name}' is a clone of {}", known.url)));
+        }
+        None if there => return Err(Error::Conflict(format!("the workspace has something else named '{name}'"))),
+        _ if app.repos.names().len() >= MAX_REPOS => {
+            return Err(Error::Conflict(format!("a session has at most {MAX_REPOS} repositories")));
+        }
+        _ => {}
+    }
+    let (clone, known) = clone(app, name, spec, &origin).await?;
+    // The record first: a directory without one would belong to nobody.
+    record(app, name, known)?;
+    std::fs::rename(&clone, &place).map_err(|e| Error::io("cannot move the clone into the workspace", &e))?;
+    status(app, name).await
+}
+
+async fn clone(app: &App, name: &str, spec: &RepoSpec, origin: &origin::Origin) -> Result<(PathBuf, Known)> {
+    let id = life::random_id().map_err(|e| Error::io("no random number", &e))?;
+    let clone = app.paths.tmp().join(format!("clone-{id}"));
+    let target = clone.to_string_lossy();
+    let mut arguments = vec!["clone", "--quiet", "--template=", "--no-recurse-submodules", "--origin=origin"];
+    let branch = spec.branch.as_ref().map(|branch| format!("--branch={branch}"));
+    arguments.extend(branch.as_deref());
+    arguments.extend(["--", &origin.url, &target]);
+    let git = Git::new(app, app.paths.tmp()).patience(CLONE_PATIENCE);
+    let cloned = origin.open_to(app, name, git)?.run(&arguments).await;
+    if let Err(error) = cloned {
+        remove_tree(clone.clone()).await.ok();
+        return Err(refusal(error, spec));
+    }
+    let base = Git::new(app, &clone).maybe(&["rev-parse", "--verify", "--quiet", "HEAD"]).await?;
+    let (url, branch, push_to) = (origin.text.clone(), spec.branch.clone(), spec.push_to.clone());
+    let known = Known { url, branch, push_to, base, cloned_at: Utc::now() };
+    Ok((clone, known))
+}
+
+fn refusal(error: GitError, spec: &RepoSpec) -> Error {
+    let GitError::Failed { stderr, .. } = &error else { return error.into() };
+    let about_branch = stderr.contains("Remote branch") && stderr.contains("not found");
+    match &spec.branch {
+        Some(branch) if about_branch => Error::bad("branch", format!("the repository has no branch '{branch}'")),
+        _ if stderr.contains("does not exist") || stderr.contains("does not appear to be a git repository") => {
+            Error::bad("url", format!("is not a git repository: {stderr}"))
+        }
+        _ => error.into(),
+    }
+}
+
+/// Removes a repository; gone is gone.
+///
+/// # Errors
+/// Bad input; the system's.
+pub(crate) async fn delete(app: &App, name: &str) -> Result<()> {
+    check_name("name", name)?;
+    let _one = app.repos.change.lock().await;
+    if app.repos.get(name).is_none() {
+        return Ok(());
+    }
+    let io = |e: std::io::Error| Error::io("cannot remove the repository", &e);
+    let id = life::random_id().map_err(io)?;
+    let (place, aside) = (app.paths.workspace().join(name), app.paths.tmp().join(format!("removed-{id}")));
+    match std::fs::rename(&place, &aside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    let file = app.paths.repos().join(format!("{name}.json"));
+    std::fs::remove_file(file).map_err(io)?;
+    if let Ok(mut known) = app.repos.known.write() {
+        known.remove(name);
+    }
+    remove_tree(aside).await.map_err(io)
+}
+
+/// State of one repository.
+///
+/// # Errors
+/// Not found; git's.
+pub(crate) async fn status(app: &App, name: &str) -> Result<RepoStatus> {
+    let (directory, known) = app.repos.directory(app, name)?;
+    let (branch, head) = position(app, &directory).await?;
+    let (url, base, cloned_at) = (known.url, known.base, known.cloned_at);
+    Ok(RepoStatus { name: name.to_owned(), url, branch, head, base, cloned_at })
+}
+
+/// Checked-out branch and commit.
+///
+/// # Errors
+/// Git's.
+pub(crate) async fn position(app: &App, directory: &Path) -> Result<(Option<String>, Option<String>)> {
+    let branch = Git::new(app, directory).maybe(&["symbolic-ref", "--quiet", "--short", "HEAD"]).await?;
+    let head = Git::new(app, directory).maybe(&["rev-parse", "--verify", "--quiet", "HEAD"]).await?;
+    Ok((branch, head))
+}
+
+fn record(app: &App, name: &str, known: Known) -> Result<()> {
+    let file = app.paths.repos().join(format!("{name}.json"));
+    life::write_record(&file, &known).map_err(|e| Error::io("cannot record the repository", &e))?;
+    if let Ok(mut all) = app.repos.known.write() {
+        all.insert(name.to_owned(), known);
+    }
+    Ok(())
+}
+
+async fn remove_tree(path: PathBuf) -> std::io::Result<()> {
+    let removed = tokio::task::spawn_blocking(move || match path.symlink_metadata() {
+        Ok(kind) if kind.is_dir() => std::fs::remove_dir_all(&path),
+        Ok(_) => std::fs::remove_file(&path),
+        Err(_) => Ok(()),
+    });
+    removed.await.map_err(std::io::Error::other)?
+}
+
+/// A directory itself, not a link to one.
+fn is_directory(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|kind| kind.is_dir())
+}

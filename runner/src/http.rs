@@ -1,0 +1,202 @@
+//! Routes of the runner; handlers only translate.
+
+use ambient_wire::runner::{
+    Accepted, CONTRACT_VERSION, DeliverMessage, GitCommit, GitCommitted, GitPush, GitPushed, GitStatus, Health,
+    Listing, RepoSpec, RepoStatus,
+};
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{
+        DefaultBodyLimit, FromRequest, Path, Query, Request, State, WebSocketUpgrade, rejection::BytesRejection,
+    },
+    http::{HeaderMap, StatusCode, header},
+    middleware,
+    response::Response,
+    routing::{get, post, put},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::{
+    app::{End, SharedApp},
+    auth, content,
+    error::{Error, Result},
+    git::{operations, repos},
+    messages, reader,
+    turn::{ACK_PATIENCE, Stop},
+};
+
+/// Largest body: a message of 1 MiB whose every byte is escaped as `\u00xx`.
+const MAX_BODY: usize = 6 * messages::MAX_TEXT_BYTES + 4096;
+
+/// All routes.
+pub(crate) fn router(app: SharedApp) -> Router {
+    Router::new()
+        .route("/events", get(events))
+        .route("/messages", post(deliver))
+        .route("/interrupt", post(interrupt))
+        .route("/shutdown", post(shutdown))
+        .route("/repos", get(list_repos))
+        .route("/repos/{name}", put(put_repo).delete(delete_repo))
+        .route("/git/status", get(git_status))
+        .route("/git/diff", get(git_diff))
+        .route("/git/commit", post(git_commit))
+        .route("/git/push", post(git_push))
+        .route("/content", get(list_content))
+        .route("/content/{*path}", get(read_content))
+        .route_layer(middleware::from_fn_with_state(app.clone(), auth::require_token))
+        .route("/health", get(health))
+        .fallback(|| async { Error::NotFound("no such route".to_owned()) })
+        .method_not_allowed_fallback(|| async { Error::NotFound("no such method on this route".to_owned()) })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(app)
+}
+
+async fn health(State(app): State<SharedApp>) -> Json<Health> {
+    let state = match () {
+        () if app.ending.has_begun() => "ending",
+        () if app.current.is_working() => "working",
+        () => "idle",
+    };
+    let (session_id, log_id) = (app.spec.session_id.clone(), app.log_id.clone());
+    let (run, attempt) = (app.spec.run, app.spec.attempt);
+    Json(Health { version: CONTRACT_VERSION, session_id, run, attempt, log_id, state: state.to_owned() })
+}
+
+async fn events(State(app): State<SharedApp>, upgrade: WebSocketUpgrade) -> Response {
+    let upgrade = upgrade.read_buffer_size(4096).write_buffer_size(0).max_message_size(64 * 1024);
+    upgrade.on_upgrade(|socket| reader::serve(app, socket))
+}
+
+async fn deliver(State(app): State<SharedApp>, Body(message): Body<DeliverMessage>) -> Result<Json<Accepted>> {
+    messages::accept(&app, message).await.map(Json)
+}
+
+async fn interrupt(State(app): State<SharedApp>) -> StatusCode {
+    app.current.stop(Stop::Interrupted);
+    StatusCode::NO_CONTENT
+}
+
+async fn shutdown(State(app): State<SharedApp>) -> StatusCode {
+    let reason = "shut down by request".to_owned();
+    app.ending.begin(End { code: 0, reason, stop: Stop::Terminated, ack: ACK_PATIENCE, recorded: true });
+    StatusCode::ACCEPTED
+}
+
+async fn list_repos(State(app): State<SharedApp>) -> Result<Json<Vec<RepoStatus>>> {
+    repos::list(&app).await.map(Json)
+}
+
+async fn put_repo(
+    State(app): State<SharedApp>,
+    Text(name): Text,
+    Body(spec): Body<RepoSpec>,
+) -> Result<Json<RepoStatus>> {
+    // In a task of its own: a caller that goes away leaves no half clone.
+    let put = tokio::spawn(async move { repos::put(&app, &name, &spec).await });
+    put.await.map_err(|e| Error::Internal(e.to_string()))?.map(Json)
+}
+
+async fn delete_repo(State(app): State<SharedApp>, Text(name): Text) -> Result<StatusCode> {
+    let delete = tokio::spawn(async move { repos::delete(&app, &name).await });
+    delete.await.map_err(|e| Error::Internal(e.to_string()))??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RepoQuery {
+    repo: String,
+}
+
+async fn git_status(State(app): State<SharedApp>, Parameters(query): Parameters<RepoQuery>) -> Result<Json<GitStatus>> {
+    operations::status(&app, &query.repo).await.map(Json)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DiffQuery {
+    repo: String,
+    base: Option<String>,
+}
+
+async fn git_diff(
+    State(app): State<SharedApp>,
+    Parameters(query): Parameters<DiffQuery>,
+) -> Result<([(header::HeaderName, &'static str); 1], Vec<u8>)> {
+    let diff = operations::diff(&app, &query.repo, query.base.as_deref()).await?;
+    Ok(([(header::CONTENT_TYPE, "text/x-diff; charset=utf-8")], diff))
+}
+
+async fn git_commit(State(app): State<SharedApp>, Body(request): Body<GitCommit>) -> Result<Json<GitCommitted>> {
+    let commit = tokio::spawn(async move { operations::commit(&app, &request).await });
+    commit.await.map_err(|e| Error::Internal(e.to_string()))?.map(Json)
+}
+
+async fn git_push(State(app): State<SharedApp>, Body(request): Body<GitPush>) -> Result<Json<GitPushed>> {
+    let push = tokio::spawn(async move { operations::push(&app, &request).await });
+    push.await.map_err(|e| Error::Internal(e.to_string()))?.map(Json)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PathQuery {
+    #[serde(default)]
+    path: String,
+}
+
+async fn list_content(State(app): State<SharedApp>, Parameters(query): Parameters<PathQuery>) -> Result<Json<Listing>> {
+    content::list(app, query.path).await.map(Json)
+}
+
+async fn read_content(State(app): State<SharedApp>, headers: HeaderMap, Text(path): Text) -> Result<Response> {
+    content::read(app, path, &headers).await
+}
+
+/// A JSON body; its faults become errors of ours.
+struct Body<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
+            BytesRejection::FailedToBufferBody(e) if e.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                Error::TooLarge(format!("the body is larger than {MAX_BODY} bytes"))
+            }
+            other => Error::bad("body", other.to_string()),
+        })?;
+        serde_json::from_slice(&bytes).map(Self).map_err(|e| bad_json("body", &e.to_string()))
+    }
+}
+
+/// Query parameters; their faults become errors of ours.
+struct Parameters<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned> axum::extract::FromRequestParts<S> for Parameters<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut axum::http::request::Parts, state: &S) -> Result<Self> {
+        let query = Query::<T>::from_request_parts(parts, state).await;
+        query.map(|Query(query)| Self(query)).map_err(|rejection| bad_json("query", &rejection.body_text()))
+    }
+}
+
+/// The one path parameter, which must be UTF-8.
+struct Text(String);
+
+impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Text {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut axum::http::request::Parts, state: &S) -> Result<Self> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        path.map(|Path(text)| Self(text)).map_err(|rejection| Error::bad("path", rejection.body_text()))
+    }
+}
+
+/// Names the field when the parser did ("unknown field `x`", "missing field `x`").
+fn bad_json(whole: &str, reason: &str) -> Error {
+    let named = reason.contains("unknown field `") || reason.contains("missing field `");
+    let field = reason.split('`').nth(1).filter(|_| named).unwrap_or(whole);
+    Error::bad(field, reason)
+}

@@ -1,0 +1,138 @@
+//! Being the one runner of a workspace: launch file, detaching, `life.lock`, the fence, and the records of start and end.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use ambient_wire::runner::{CONTRACT_VERSION, Fence, LaunchSpec, SessionPaths, Started};
+use rustix::fs::OFlags;
+use serde::Serialize;
+
+/// How long a new runner waits for an old one to let go.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const MAX_LAUNCH_BYTES: u64 = 1024 * 1024;
+const MAX_SOCKET_PATH: usize = 100;
+
+/// Reads and checks the launch file.
+///
+/// # Errors
+/// In words.
+pub(crate) fn read_launch(path: &Path) -> Result<LaunchSpec, String> {
+    let mut text = String::new();
+    let file = File::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    file.take(MAX_LAUNCH_BYTES).read_to_string(&mut text).map_err(|e| format!("{}: {e}", path.display()))?;
+    let spec: LaunchSpec = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+    if spec.version != CONTRACT_VERSION {
+        return Err(format!("contract version {} is not {CONTRACT_VERSION}", spec.version));
+    }
+    if spec.socket.as_os_str().len() > MAX_SOCKET_PATH {
+        return Err(format!("the socket's path is longer than {MAX_SOCKET_PATH} bytes: {}", spec.socket.display()));
+    }
+    Ok(spec)
+}
+
+/// Own session, private files, no new privileges, and parent of every orphan of the agent. Call before threads exist.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn detach() -> std::io::Result<()> {
+    // A session leader already (started by hand with setsid) is fine.
+    let _ = rustix::process::setsid();
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    rustix::thread::set_no_new_privs(true)?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    Ok(())
+}
+
+/// Takes `life.lock`; `None` when another runner keeps it.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn take_lock(path: &Path) -> std::io::Result<Option<File>> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
+/// Highest run that was stopped; 0 when none was.
+///
+/// # Errors
+/// When the fence is there but cannot be read: then nothing may be started.
+pub(crate) fn stopped_run(paths: &SessionPaths) -> std::io::Result<i64> {
+    match std::fs::read(paths.fence()) {
+        Ok(bytes) => Ok(serde_json::from_slice::<Fence>(&bytes).map_err(std::io::Error::other)?.stopped_run),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// True when the end of the run was asked for, so that a SIGTERM is no accident.
+pub(crate) fn end_was_asked_for(paths: &SessionPaths, run: i64) -> bool {
+    paths.stop_request(run).exists() || stopped_run(paths).is_ok_and(|stopped| stopped >= run)
+}
+
+/// Who we are.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn identity(nonce: &str, missing_confinement: Vec<String>) -> std::io::Result<Started> {
+    let stat = procfs::process::Process::myself().and_then(|me| me.stat()).map_err(std::io::Error::other)?;
+    Ok(Started {
+        pid: stat.pid,
+        start_time: stat.starttime,
+        boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned(),
+        nonce: nonce.to_owned(),
+        missing_confinement,
+    })
+}
+
+/// Writes a record so that it is there whole, after a power loss too, or not at all.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn write_record<T: Serialize>(path: &Path, record: &T) -> std::io::Result<()> {
+    let directory = path.parent().ok_or_else(|| std::io::Error::other("no directory"))?;
+    let temporary = path.with_extension("json.new");
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = create_new(&temporary)?;
+    file.write_all(&serde_json::to_vec(record)?)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    File::open(directory)?.sync_all()
+}
+
+/// Creates a private file that was not there; never through a link.
+pub(crate) fn create_new(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Opens a private file of ours for appending, never through a link.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn open_append(path: &Path) -> std::io::Result<File> {
+    let no_follow = i32::try_from(OFlags::NOFOLLOW.bits()).map_err(std::io::Error::other)?;
+    OpenOptions::new().read(true).append(true).create(true).mode(0o600).custom_flags(no_follow).open(path)
+}
+
+/// Random text.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn random_id() -> std::io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().replace('-', ""))
+}

@@ -1,0 +1,103 @@
+//! The program beside an agent: keeps its workspace, runs it confined, and serves what it does as a numbered log.
+//!
+//! `serve` is one attempt of one run of one session; `confine` is the re-execution that gives up rights and becomes the
+//! agent's (or git's) process. Invariants: at most one runner uses a workspace (`life.lock`); only fsynced records are
+//! served; nothing the agent can write is ever executed or followed by the unconfined part of this program.
+
+mod agent;
+mod app;
+mod auth;
+mod confine;
+mod content;
+mod error;
+mod git;
+mod history;
+mod http;
+mod life;
+mod log;
+mod messages;
+mod process;
+mod reader;
+mod serve;
+mod turn;
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use ambient_wire::runner::{EXIT_PREREQUISITE, EXIT_USAGE};
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "ambient-runner", version, about = "The program inside a session")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves one attempt of a session's run.
+    Serve {
+        /// Launch file, written by compute.
+        #[arg(long)]
+        launch: PathBuf,
+    },
+    /// Gives up rights and becomes a command.
+    #[command(hide = true)]
+    Confine {
+        /// What to give up, as JSON.
+        #[arg(long)]
+        rights: String,
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return exit_code(if error.use_stderr() { EXIT_USAGE } else { 0 });
+        }
+    };
+    match cli.command {
+        Command::Serve { launch } => exit_code(serve_attempt(&launch)),
+        Command::Confine { rights, command } => {
+            let reason = confine::become_command(&rights, &command);
+            eprintln!("ambient-runner: {reason}");
+            exit_code(confine::EXIT_CANNOT_EXECUTE)
+        }
+    }
+}
+
+fn serve_attempt(launch: &std::path::Path) -> i32 {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_target(false).init();
+    let spec = match life::read_launch(launch) {
+        Ok(spec) => spec,
+        Err(reason) => {
+            tracing::error!(%reason, "cannot read the launch file");
+            return EXIT_USAGE;
+        }
+    };
+    // Before any thread exists: these are properties of a thread, inherited by those it makes.
+    if let Err(error) = life::detach() {
+        tracing::error!(%error, "cannot detach");
+        return EXIT_PREREQUISITE;
+    }
+    match tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(16).enable_all().build() {
+        Ok(runtime) => {
+            let code = runtime.block_on(serve::serve(spec));
+            runtime.shutdown_background();
+            code
+        }
+        Err(error) => {
+            tracing::error!(%error, "cannot start");
+            EXIT_PREREQUISITE
+        }
+    }
+}
+
+fn exit_code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}

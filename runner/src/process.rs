@@ -1,0 +1,198 @@
+//! Processes of the session: starting them confined, reaping orphans, and ending all of them.
+//!
+//! A process belongs to the session when it carries the launch's nonce in its environment, descends from the runner, or has
+//! the session's own user id. Its process group proves nothing: agents make their own. A zombie counts as gone.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::OsStr,
+    path::Path,
+    process::Stdio,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use procfs::process::Process;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
+use tokio::process::{Child, Command};
+
+use crate::confine::Rights;
+
+/// Pause between two looks at `/proc`.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How long SIGKILL is repeated before giving up (uninterruptible sleep).
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Which processes are meant.
+#[derive(Debug, Clone)]
+pub(crate) enum Mark {
+    /// Everything of the session but the runner itself.
+    Session,
+    /// What was started in one turn of the agent (`AMBIENT_TURN`).
+    Turn(String),
+}
+
+/// Processes of the session.
+pub(crate) struct Processes {
+    nonce: String,
+    own_uid: Option<u32>,
+    /// Children that someone waits for; the others are orphans to be reaped.
+    awaited: Mutex<HashSet<u32>>,
+}
+
+impl Processes {
+    pub(crate) fn new(nonce: &str, own_user: bool) -> Arc<Self> {
+        let own_uid = own_user.then(|| rustix::process::getuid().as_raw());
+        Arc::new(Self { nonce: nonce.to_owned(), own_uid, awaited: Mutex::default() })
+    }
+
+    /// Starts a child, which is ours to wait for as long as the guard lives.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn spawn(&self, command: &mut Command) -> std::io::Result<(Child, Awaited<'_>)> {
+        // Held over the fork, so that the reaper never takes a child's status before its number is noted.
+        let mut awaited = self.awaited.lock().map_err(|_| std::io::Error::other("poisoned"))?;
+        let child = command.spawn()?;
+        let pid = child.id();
+        awaited.extend(pid);
+        Ok((child, Awaited { processes: self, pid }))
+    }
+
+    /// Waits for every dead child that nobody else waits for.
+    pub(crate) fn reap_orphans(&self) {
+        let Ok(awaited) = self.awaited.lock() else { return };
+        let me = std::process::id().cast_signed();
+        for process in all() {
+            if process.parent == me && process.dead && !awaited.contains(&process.pid.cast_unsigned()) {
+                let _ = rustix::process::waitpid(Pid::from_raw(process.pid), WaitOptions::NOHANG);
+            }
+        }
+    }
+
+    /// Asks the marked processes to end, and ends those that are left after `patience`.
+    pub(crate) async fn end(self: &Arc<Self>, mark: Mark, patience: Duration) {
+        let this = self.clone();
+        let ended = tokio::task::spawn_blocking(move || this.end_blocking(&mark, patience)).await;
+        if !matches!(ended, Ok(true)) {
+            tracing::warn!("processes of the agent are left");
+        }
+    }
+
+    fn end_blocking(&self, mark: &Mark, patience: Duration) -> bool {
+        let begin = Instant::now();
+        let mut asked = HashSet::new();
+        let mut empty_looks = 0;
+        loop {
+            let left = self.marked(mark);
+            let late = begin.elapsed() >= patience;
+            // Twice, because a process that forks while we look may be missed once.
+            empty_looks = if left.is_empty() { empty_looks + 1 } else { 0 };
+            if empty_looks == 2 || begin.elapsed() > patience + KILL_PATIENCE {
+                return left.is_empty();
+            }
+            for process in left {
+                if late {
+                    process.signal(Signal::KILL);
+                } else if asked.insert(process.pid) {
+                    process.signal(Signal::TERM);
+                }
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    fn marked(&self, mark: &Mark) -> Vec<Seen> {
+        let me = std::process::id().cast_signed();
+        let seen = all();
+        let parents: HashMap<i32, i32> = seen.iter().map(|p| (p.pid, p.parent)).collect();
+        let descends = |mut pid: i32| {
+            for _ in 0..parents.len() {
+                match parents.get(&pid) {
+                    Some(parent) if *parent == me => return true,
+                    Some(parent) => pid = *parent,
+                    None => return false,
+                }
+            }
+            false
+        };
+        let marked = |process: &Seen| match mark {
+            Mark::Session => {
+                descends(process.pid)
+                    || self.own_uid.is_some_and(|uid| process.uid() == Some(uid))
+                    || process.has_variable("AMBIENT_NONCE", &self.nonce)
+            }
+            Mark::Turn(turn) => {
+                process.has_variable("AMBIENT_NONCE", &self.nonce) && process.has_variable("AMBIENT_TURN", turn)
+            }
+        };
+        seen.into_iter().filter(|process| process.pid != me && !process.dead && marked(process)).collect()
+    }
+}
+
+/// A child that someone waits for.
+pub(crate) struct Awaited<'a> {
+    processes: &'a Processes,
+    pub(crate) pid: Option<u32>,
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        if let (Some(pid), Ok(mut awaited)) = (self.pid, self.processes.awaited.lock()) {
+            awaited.remove(&pid);
+        }
+    }
+}
+
+/// A command that gives up all but `rights` before it becomes `program`. Its environment is empty.
+///
+/// # Errors
+/// When the rights cannot be written down.
+pub(crate) fn confined(rights: &Rights, directory: &Path, program: &OsStr) -> std::io::Result<Command> {
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["confine", "--rights", &serde_json::to_string(rights)?, "--"]).arg(program);
+    command.current_dir(directory).env_clear();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Ok(command)
+}
+
+/// A process as `/proc` showed it.
+struct Seen {
+    pid: i32,
+    parent: i32,
+    start_time: u64,
+    dead: bool,
+}
+
+impl Seen {
+    fn uid(&self) -> Option<u32> {
+        // From `status`: the owner of `/proc/<pid>` is root's for processes that made themselves undumpable.
+        Process::new(self.pid).and_then(|p| p.status()).map(|status| status.euid).ok()
+    }
+
+    fn has_variable(&self, name: &str, value: &str) -> bool {
+        let Ok(environment) = std::fs::read(format!("/proc/{}/environ", self.pid)) else { return false };
+        let wanted = format!("{name}={value}");
+        environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+    }
+
+    /// Signals exactly this process: its number may have been used again since.
+    fn signal(&self, signal: Signal) {
+        let Some(pid) = Pid::from_raw(self.pid) else { return };
+        let Ok(handle) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return };
+        if look(self.pid).is_some_and(|now| now.start_time == self.start_time) {
+            let _ = rustix::process::pidfd_send_signal(&handle, signal);
+        }
+    }
+}
+
+fn look(pid: i32) -> Option<Seen> {
+    let stat = Process::new(pid).and_then(|p| p.stat()).ok()?;
+    let dead = matches!(stat.state, 'Z' | 'X');
+    Some(Seen { pid, parent: stat.ppid, start_time: stat.starttime, dead })
+}
+
+fn all() -> Vec<Seen> {
+    let Ok(processes) = procfs::process::all_processes() else { return Vec::new() };
+    processes.filter_map(|process| look(process.ok()?.pid)).collect()
+}

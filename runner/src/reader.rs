@@ -1,0 +1,149 @@
+//! The one reader of the log: a WebSocket with a cursor, an epoch, and acknowledgements.
+
+use std::{sync::Mutex, time::Duration};
+
+use ambient_wire::runner::{ReaderAck, ReaderHello, ServerFrame};
+use axum::extract::ws::{Message, WebSocket};
+use futures::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use tokio::{sync::watch, time::timeout};
+
+use crate::app::SharedApp;
+
+/// Most records of a frame.
+const MAX_RECORDS: usize = 256;
+/// How long a reader may take for its hello.
+const HELLO_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a reader may take for a frame.
+const SEND_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Which connection reads, and how far it has stored.
+pub(crate) struct Readers {
+    current: watch::Sender<Current>,
+    acked: watch::Sender<i64>,
+    /// Serialises the decision which connection is current.
+    admission: Mutex<()>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Current {
+    epoch: i64,
+    connection: u64,
+}
+
+impl Readers {
+    pub(crate) fn new() -> Self {
+        Self { current: watch::Sender::default(), acked: watch::Sender::default(), admission: Mutex::default() }
+    }
+
+    /// Makes a new connection the current one, or tells the higher epoch there is.
+    fn admit(&self, epoch: i64) -> Result<u64, i64> {
+        let _one = self.admission.lock();
+        let current = *self.current.borrow();
+        if epoch < current.epoch {
+            return Err(current.epoch);
+        }
+        let connection = current.connection + 1;
+        self.current.send_replace(Current { epoch, connection });
+        Ok(connection)
+    }
+
+    /// Waits until everything up to `n` is stored by the reader, or the time is over.
+    pub(crate) async fn acknowledged(&self, n: i64, patience: Duration) -> bool {
+        let mut acked = self.acked.subscribe();
+        timeout(patience, acked.wait_for(|acked| *acked >= n)).await.is_ok_and(|waited| waited.is_ok())
+    }
+}
+
+/// Serves one connection until it ends or another takes its place.
+pub(crate) async fn serve(app: SharedApp, socket: WebSocket) {
+    let (mut sink, mut stream) = socket.split();
+    let Ok(Some(hello)) = timeout(HELLO_PATIENCE, hello(&mut stream)).await else { return };
+    let connection = match app.readers.admit(hello.epoch) {
+        Ok(connection) => connection,
+        Err(epoch) => {
+            let _ = send(&mut sink, &ServerFrame::Superseded { epoch }).await;
+            let _ = timeout(SEND_PATIENCE, sink.close()).await;
+            return;
+        }
+    };
+    let after = if hello.log_id == app.log_id { hello.after.max(0) } else { 0 };
+    tokio::select! {
+        () = deliver(&app, &mut sink, connection, after) => {}
+        () = acknowledge(&app, &mut stream, connection) => {}
+    }
+    let _ = timeout(SEND_PATIENCE, sink.close()).await;
+}
+
+async fn hello(stream: &mut SplitStream<WebSocket>) -> Option<ReaderHello> {
+    loop {
+        match stream.next().await? {
+            Ok(Message::Text(text)) => return serde_json::from_str(text.as_str()).ok(),
+            Ok(Message::Ping(_) | Message::Pong(_)) => {}
+            _ => return None,
+        }
+    }
+}
+
+async fn deliver(app: &SharedApp, sink: &mut SplitSink<WebSocket, Message>, connection: u64, after: i64) {
+    let mut last = app.log.last();
+    let mut current = app.readers.current.subscribe();
+    let welcome = ServerFrame::Welcome { log_id: app.log_id.clone(), last: *last.borrow() };
+    if send(sink, &welcome).await.is_err() {
+        return;
+    }
+    let mut cursor = after;
+    loop {
+        let now = *current.borrow_and_update();
+        if now.connection != connection {
+            let _ = send(sink, &ServerFrame::Superseded { epoch: now.epoch }).await;
+            return;
+        }
+        if *last.borrow_and_update() > cursor {
+            match records(app, sink, cursor).await {
+                Some(n) => cursor = n,
+                None => return,
+            }
+            continue;
+        }
+        tokio::select! {
+            changed = last.changed() => if changed.is_err() { return },
+            changed = current.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Sends the next records; the number of the last one.
+async fn records(app: &SharedApp, sink: &mut SplitSink<WebSocket, Message>, cursor: i64) -> Option<i64> {
+    let log = app.log.clone();
+    let read = tokio::task::spawn_blocking(move || log.read(cursor, MAX_RECORDS)).await.ok()?;
+    let records = read.inspect_err(|error| tracing::error!(%error, "cannot read the event log")).ok()?;
+    let n = records.last()?.n;
+    send(sink, &ServerFrame::Records { records }).await.ok()?;
+    Some(n)
+}
+
+async fn acknowledge(app: &SharedApp, stream: &mut SplitStream<WebSocket>, connection: u64) {
+    while let Some(Ok(message)) = stream.next().await {
+        let Message::Text(text) = message else { continue };
+        let Ok(ack) = serde_json::from_str::<ReaderAck>(text.as_str()) else { return };
+        let current = app.readers.current.borrow().connection == connection;
+        if current && ack.n <= *app.log.last().borrow() {
+            app.readers.acked.send_if_modified(|acked| {
+                let further = ack.n > *acked;
+                *acked = ack.n.max(*acked);
+                further
+            });
+        }
+    }
+}
+
+async fn send(sink: &mut SplitSink<WebSocket, Message>, frame: &ServerFrame) -> Result<(), ()> {
+    let text = serde_json::to_string(frame).map_err(|_| ())?;
+    match timeout(SEND_PATIENCE, sink.send(Message::Text(text.into()))).await {
+        Ok(Ok(())) => Ok(()),
+        _ => Err(()),
+    }
+}

@@ -1,0 +1,259 @@
+//! One attempt, from the lock on the workspace to the record of its end.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use ambient_wire::runner::{EXIT_FENCED, EXIT_PREREQUISITE, Exited, LaunchSpec, SessionPaths, custom};
+use chrono::Utc;
+use serde_json::json;
+use tokio::{
+    net::UnixListener,
+    signal::unix::{Signal, SignalKind, signal},
+    time::timeout,
+};
+
+use crate::{
+    agent::{self, event},
+    app::{App, CurrentTurn, End, Ending, SharedApp},
+    auth::Auth,
+    confine::{self, Rights},
+    git::repos::Repos,
+    history::History,
+    http, life,
+    log::EventLog,
+    messages::{Inbox, Outbox},
+    process::{Mark, Processes},
+    reader::Readers,
+    turn::{self, INTERRUPT_PATIENCE, Stop},
+};
+
+/// How long the reader may take when the end was asked for by a signal.
+const SIGNAL_ACK_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a stopped turn may take for its end and snapshots.
+const TURN_END_PATIENCE: Duration = Duration::from_secs(12);
+/// Safety net of the reaping of orphans, besides SIGCHLD.
+const REAP_INTERVAL: Duration = Duration::from_secs(5);
+/// Ours for a log that cannot be written (as `sysexits.h` has it).
+const EXIT_IO: i32 = 74;
+
+/// Why an attempt did not come up.
+enum Refusal {
+    /// Another runner, or the fence: nothing is recorded, nothing was done.
+    Fenced(String),
+    /// The session cannot run here.
+    Prerequisite(String),
+    /// The system failed; the attempt is lost.
+    System(std::io::Error),
+}
+
+impl From<std::io::Error> for Refusal {
+    fn from(error: std::io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+/// Runs the attempt; its exit code.
+pub(crate) async fn serve(spec: LaunchSpec) -> i32 {
+    let paths = SessionPaths { root: spec.session_dir.clone() };
+    let (Ok(terminate), Ok(children)) = (signal(SignalKind::terminate()), signal(SignalKind::child())) else {
+        return EXIT_IO;
+    };
+    let lock = match hold(&spec, &paths) {
+        Ok(lock) => lock,
+        Err(refusal) => return refuse(&spec, &paths, refusal),
+    };
+    let code = match start(spec.clone(), paths.clone()).await {
+        Ok((app, outbox, history, listener)) => {
+            let socket = app.spec.socket.clone();
+            watch_signals(&app, terminate, children);
+            let code = live(app, outbox, history, listener).await;
+            let _ = std::fs::remove_file(socket);
+            code
+        }
+        Err(refusal) => refuse(&spec, &paths, refusal),
+    };
+    drop(lock);
+    code
+}
+
+/// Becomes the one runner of the workspace. The fence is read under the lock: who raises it afterwards finds us alive.
+fn hold(spec: &LaunchSpec, paths: &SessionPaths) -> Result<std::fs::File, Refusal> {
+    let lock = life::take_lock(&paths.life_lock())?;
+    let lock = lock.ok_or_else(|| Refusal::Fenced("another runner holds the workspace".to_owned()))?;
+    let stopped = life::stopped_run(paths)?;
+    if stopped >= spec.run {
+        return Err(Refusal::Fenced(format!("runs up to {stopped} were stopped")));
+    }
+    Ok(lock)
+}
+
+fn refuse(spec: &LaunchSpec, paths: &SessionPaths, refusal: Refusal) -> i32 {
+    match refusal {
+        Refusal::Fenced(reason) => {
+            tracing::warn!(%reason, "not started");
+            EXIT_FENCED
+        }
+        Refusal::Prerequisite(reason) => {
+            tracing::error!(%reason, "a prerequisite failed");
+            record_exit(spec, paths, EXIT_PREREQUISITE, reason);
+            EXIT_PREREQUISITE
+        }
+        Refusal::System(error) => {
+            tracing::error!(%error, "not started");
+            EXIT_IO
+        }
+    }
+}
+
+type Attempt = (SharedApp, Outbox, History, UnixListener);
+
+async fn start(spec: LaunchSpec, paths: SessionPaths) -> Result<Attempt, Refusal> {
+    if !agent::AVAILABLE.contains(&spec.agent.as_str()) {
+        let available = agent::AVAILABLE.join(", ");
+        return Err(Refusal::Prerequisite(format!("agent '{}' is not in this build; it has: {available}", spec.agent)));
+    }
+    for directory in [paths.workspace(), paths.home(), paths.tmp()] {
+        std::fs::create_dir_all(directory)?;
+    }
+    empty(&paths.tmp())?;
+    let missing = confine::probe(&Rights::of_agent(&spec)).map_err(Refusal::Prerequisite)?;
+    let mut history = History::default();
+    let log = EventLog::open(&paths.event_log(spec.run), |record| history.see(record))?;
+    let (inbox, outbox) = Inbox::open(&paths.messages(spec.run), &history, spec.interactive)?;
+    let log_id = history.log_id.clone().map_or_else(life::random_id, Ok)?;
+    let app = Arc::new(App {
+        log,
+        log_id,
+        inbox,
+        readers: Readers::new(),
+        processes: Processes::new(&spec.nonce, spec.own_user),
+        repos: Repos::open(&paths)?,
+        auth: Auth::new(paths.server_token(spec.run)),
+        current: CurrentTurn::default(),
+        ending: Ending::new(),
+        spec,
+        paths,
+    });
+    let value = json!({ "log_id": app.log_id, "attempt": app.spec.attempt, "resumed": history.log_id.is_some() });
+    let began = app.log.append(vec![event::custom(custom::ATTEMPT_STARTED, value)]).await;
+    began.map_err(std::io::Error::other)?;
+    let listener = listen(&app.spec.socket)?;
+    // Last, so that whoever sees it can connect.
+    let started = life::identity(&app.spec.nonce, missing)?;
+    life::write_record(&app.paths.started(app.spec.run, app.spec.attempt), &started)?;
+    Ok((app, outbox, history, listener))
+}
+
+fn listen(socket: &Path) -> std::io::Result<UnixListener> {
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    UnixListener::bind(socket)
+}
+
+/// Nothing of an earlier attempt is left in the temporary directory.
+fn empty(directory: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Serves until the end, then carries the end out.
+async fn live(app: SharedApp, outbox: Outbox, mut history: History, listener: UnixListener) -> i32 {
+    tracing::info!(run = app.spec.run, attempt = app.spec.attempt, "serving");
+    watch_log(&app);
+    let router = http::router(app.clone());
+    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let work = tokio::spawn({
+        let app = app.clone();
+        async move {
+            if turn::close_open_turn(&app, &mut history).await.is_err() {
+                return;
+            }
+            match turn::unfinished_end(&app, &history) {
+                Some(end) => app.ending.begin(end),
+                None => turn::run(app, outbox, history.turns).await,
+            }
+        }
+    });
+    let end = app.ending.begun().await;
+    let code = finish(&app, end, work).await;
+    server.abort();
+    code
+}
+
+async fn finish(app: &SharedApp, end: End, work: tokio::task::JoinHandle<()>) -> i32 {
+    tracing::info!(code = end.code, reason = %end.reason, "ending");
+    app.current.stop(end.stop);
+    if timeout(TURN_END_PATIENCE, work).await.is_err() {
+        tracing::warn!("the turn did not end in time");
+    }
+    app.processes.end(Mark::Session, INTERRUPT_PATIENCE).await;
+    if end.recorded {
+        let value = json!({ "code": end.code, "reason": end.reason });
+        if let Ok(last) = app.log.append(vec![event::custom(custom::EXIT, value)]).await
+            && !app.readers.acknowledged(last, end.ack).await
+        {
+            tracing::warn!(last, "the reader did not acknowledge the last record in time");
+        }
+        record_exit(&app.spec, &app.paths, end.code, end.reason);
+    }
+    end.code
+}
+
+fn record_exit(spec: &LaunchSpec, paths: &SessionPaths, code: i32, reason: String) {
+    let exited = Exited { nonce: spec.nonce.clone(), code, reason, at: Utc::now() };
+    if let Err(error) = life::write_record(&paths.exited(spec.run, spec.attempt), &exited) {
+        tracing::error!(%error, "the end cannot be recorded");
+    }
+}
+
+fn watch_signals(app: &SharedApp, mut terminate: Signal, mut children: Signal) {
+    let ending = app.clone();
+    tokio::spawn(async move {
+        terminate.recv().await;
+        ending.ending.begin(end_by_signal(&ending));
+    });
+    let app = app.clone();
+    tokio::spawn(async move {
+        loop {
+            let _ = timeout(REAP_INTERVAL, children.recv()).await;
+            let processes = app.processes.clone();
+            let _ = tokio::task::spawn_blocking(move || processes.reap_orphans()).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+}
+
+/// A signal that nobody of ours has sent (a shutdown of the machine) is a loss: the next attempt goes on.
+fn end_by_signal(app: &App) -> End {
+    let ack = SIGNAL_ACK_PATIENCE;
+    if life::end_was_asked_for(&app.paths, app.spec.run) {
+        return End {
+            code: 0,
+            reason: "terminated by request".to_owned(),
+            stop: Stop::Terminated,
+            ack,
+            recorded: true,
+        };
+    }
+    let reason = "terminated by a signal from outside".to_owned();
+    End { code: 128 + 15, reason, stop: Stop::RunnerLost, ack, recorded: false }
+}
+
+/// A log that cannot be written ends the runner: nothing may happen unrecorded.
+fn watch_log(app: &SharedApp) {
+    let app = app.clone();
+    tokio::spawn(async move {
+        let mut last = app.log.last();
+        while last.changed().await.is_ok() {}
+        let reason = "the event log cannot be written".to_owned();
+        app.ending.begin(End { code: EXIT_IO, reason, stop: Stop::RunnerLost, ack: Duration::ZERO, recorded: true });
+    });
+}

@@ -1,0 +1,189 @@
+//! What a turn of the script agent promises.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod harness;
+
+use harness::{Session, custom, git, is_custom, kinds, output};
+use rustix::process::Signal;
+
+#[tokio::test]
+async fn a_turn_streams_text_tools_and_output_and_ends_with_a_snapshot() {
+    let session = Session::new(true);
+    let url = session.origin("up");
+    let runner = session.start().await;
+    runner.client.send("PUT", "/repos/up", serde_json::json!({ "url": url })).await.expect(200);
+    let mut reader = runner.client.events(1, "", 0).await;
+    let text = "Hello\n```sh\necho out; echo err >&2; pwd; echo new > new.txt\n```\nBye\n```bash\ngit add -A; git commit -qm work; echo $HOME $AMBIENT_SESSION_ID\n```\n";
+    let accepted = runner.client.deliver("s/1/prompt", 7, text).await.expect(200).json();
+    assert_eq!(accepted, serde_json::json!({ "id": "s/1/prompt", "new": true }));
+    let records = reader.until_turn_ended().await;
+    let mut seen = kinds(&records);
+    seen.dedup();
+    let tool = ["TOOL_CALL_START", "TOOL_CALL_ARGS", "TOOL_CALL_END", "ambient.tool_output", "TOOL_CALL_RESULT"];
+    let text = ["TEXT_MESSAGE_START", "TEXT_MESSAGE_CONTENT", "TEXT_MESSAGE_END"];
+    let begin = ["ambient.attempt_started", "ambient.message_accepted", "RUN_STARTED"];
+    let end = ["RUN_FINISHED", "ambient.snapshot", "ambient.turn_ended"];
+    assert_eq!(seen, [&begin[..], &text, &tool, &text, &tool, &end].concat());
+    let workspace = session.paths.workspace().join("up");
+    let all = output(&records);
+    for part in
+        ["out\n", "err\n", &format!("{}\n", workspace.display()), &format!("{} s\n", session.paths.home().display())]
+    {
+        assert!(all.contains(part), "{part:?} in {all:?}");
+    }
+    let ended = custom(&records, "ambient.turn_ended")[0];
+    assert_eq!((&ended["outcome"], &ended["last_message_seq"]), (&"finished".into(), &7.into()));
+    assert_eq!(ended["run_id"], "s/1/1");
+    let snapshot = custom(&records, "ambient.snapshot")[0];
+    assert_eq!(snapshot["ref"], "refs/ambient/snapshots/1-1");
+    assert_eq!(git(&workspace, &["rev-parse", "refs/ambient/snapshots/1-1"]), snapshot["commit"].as_str().unwrap());
+    assert_eq!(git(&workspace, &["log", "-1", "--format=%an <%ae> %cn"]), "Ada <ada@example.com> Ada");
+}
+
+#[tokio::test]
+async fn a_snapshot_holds_untracked_files_but_no_ignored_ones_and_leaves_the_index_alone() {
+    let session = Session::new(true);
+    let url = session.origin("up");
+    let runner = session.start().await;
+    runner.client.send("PUT", "/repos/up", serde_json::json!({ "url": url })).await.expect(200);
+    let mut reader = runner.client.events(1, "", 0).await;
+    let script = "```\necho x > untracked; echo '*.o' > .gitignore; echo y > a.o; echo more >> README.md\n```";
+    runner.client.deliver("m", 1, script).await.expect(200);
+    reader.until_turn_ended().await;
+    let workspace = session.paths.workspace().join("up");
+    let files = git(&workspace, &["ls-tree", "--name-only", "refs/ambient/snapshots/1-1"]);
+    assert_eq!(files.lines().collect::<Vec<_>>(), [".gitignore", "README.md", "untracked"]);
+    assert_eq!(git(&workspace, &["diff", "--cached", "--name-only"]), "");
+    let status = runner.client.get("/git/status?repo=up").await.expect(200).json();
+    let paths: Vec<_> = status["files"].as_array().unwrap().iter().map(|f| f["path"].as_str().unwrap()).collect();
+    assert_eq!(paths, ["README.md", ".gitignore", "untracked"]);
+    let diff = runner.client.get("/git/diff?repo=up").await.expect(200).text();
+    assert!(diff.contains("+more") && diff.contains("b/untracked"), "{diff}");
+}
+
+#[tokio::test]
+async fn a_failing_block_ends_a_batch_runner_with_its_code_after_the_readers_acknowledgement() {
+    let session = Session::new(false);
+    let mut runner = session.start().await;
+    let mut reader = runner.client.events(1, "", 0).await;
+    runner
+        .client
+        .deliver("s/1/prompt", 1, "```\necho one\n(exit 7)\necho never\n```\n```\necho never\n```")
+        .await
+        .expect(200);
+    let records = reader.until(|record| is_custom(record, "ambient.exit")).await;
+    assert!(!output(&records).contains("never"));
+    let ended = custom(&records, "ambient.turn_ended")[0];
+    assert_eq!((&ended["outcome"], &ended["exit_code"]), (&"error".into(), &7.into()));
+    let error = records.iter().find(|record| record.event["type"] == "RUN_ERROR").unwrap();
+    assert_eq!(error.event["code"], "ScriptFailed");
+    assert_eq!(custom(&records, "ambient.exit")[0]["code"], 7);
+    assert!(session.exited().is_none(), "it waits for the acknowledgement");
+    reader.ack(reader.last).await;
+    assert_eq!(runner.exit_code().await, Some(7));
+    assert_eq!(session.exited().unwrap().code, 7);
+    assert!(!session.spec.socket.exists());
+}
+
+#[tokio::test]
+async fn an_interactive_runner_goes_on_after_a_failure_and_a_prompt_without_blocks_says_so() {
+    let session = Session::new(true);
+    let runner = session.start().await;
+    let mut reader = runner.client.events(1, "", 0).await;
+    runner.client.deliver("a", 1, "```\nfalse\n```").await.expect(200);
+    let records = reader.until_turn_ended().await;
+    assert_eq!(custom(&records, "ambient.turn_ended")[0]["exit_code"], 1);
+    runner.client.deliver("b", 2, "just words").await.expect(200);
+    let records = reader.until_turn_ended().await;
+    assert_eq!(custom(&records, "ambient.turn_ended")[0]["outcome"], "finished");
+    let said: String = records.iter().filter_map(|record| record.event["delta"].as_str()).collect();
+    assert!(said.contains("just words") && said.contains("nothing to run"), "{said}");
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_the_turn_with_all_its_processes_and_the_next_message_runs() {
+    let session = Session::new(true);
+    let runner = session.start().await;
+    let mut reader = runner.client.events(1, "", 0).await;
+    runner.client.send("POST", "/interrupt", serde_json::json!({})).await.expect(204);
+    let stubborn =
+        "```\ntrap '' TERM\nsetsid sh -c 'trap \"\" TERM; while :; do sleep 98.7651; done' &\necho ready\nwait\n```";
+    runner.client.deliver("a", 1, stubborn).await.expect(200);
+    reader.until(|record| is_custom(record, "ambient.tool_output")).await;
+    assert_eq!(runner.client.get("/health").await.json()["state"], "working");
+    runner.client.send("POST", "/interrupt", serde_json::json!({})).await.expect(204);
+    let records = reader.until_turn_ended().await;
+    let ended = custom(&records, "ambient.turn_ended")[0];
+    assert_eq!((&ended["outcome"], &ended["code"]), (&"interrupted".into(), &"Interrupted".into()));
+    assert!(harness::running("98.7651").is_empty());
+    runner.client.deliver("b", 2, "```\necho next\n```").await.expect(200);
+    assert_eq!(output(&reader.until_turn_ended().await), "next\n");
+}
+
+#[tokio::test]
+async fn a_background_process_neither_holds_up_the_turn_nor_dies_of_a_closed_pipe() {
+    let session = Session::new(true);
+    let runner = session.start().await;
+    let mut reader = runner.client.events(1, "", 0).await;
+    let script = "```\n(while [ ! -e stop ]; do echo noise; sleep 0.02; done; echo alive > proof) &\necho begun\n```";
+    runner.client.deliver("a", 1, script).await.expect(200);
+    reader.until_turn_ended().await;
+    runner.client.deliver("b", 2, "```\nsleep 0.3; touch stop\n```").await.expect(200);
+    reader.until_turn_ended().await;
+    let proof = session.paths.workspace().join("proof");
+    harness::eventually("the background process finished", || proof.exists()).await;
+}
+
+#[tokio::test]
+async fn output_is_lossless_in_utf8_cut_at_its_limit_and_the_result_holds_the_end() {
+    let session = Session::new(true);
+    let runner = session.start().await;
+    let mut reader = runner.client.events(1, "", 0).await;
+    let script = "```\nprintf 'a\\000b\\377c'; printf '\\342\\202'; sleep 0.2; printf '\\254\\n'\n```\n```\nyes 0123456789 | head -c 3000000; echo; echo END\n```";
+    runner.client.deliver("a", 1, script).await.expect(200);
+    let records = reader.until_turn_ended().await;
+    let results: Vec<_> = records.iter().filter(|record| record.event["type"] == "TOOL_CALL_RESULT").collect();
+    assert_eq!(results[0].event["content"], "a\u{FFFD}b\u{FFFD}c€\n");
+    let content = results[1].event["content"].as_str().unwrap();
+    assert!(content.len() < 70_000 && content.ends_with("END\n") && content.starts_with("[the beginning"));
+    let streamed = output(&records);
+    assert!(streamed.len() < 1_200_000, "{}", streamed.len());
+    assert!(streamed.contains("more output is not recorded"));
+    for value in custom(&records, "ambient.tool_output") {
+        assert!(value["text"].as_str().unwrap().len() <= 16 * 1024);
+    }
+}
+
+#[tokio::test]
+async fn sigterm_by_request_drains_snapshots_and_records_the_end() {
+    let session = Session::new(false);
+    let url = session.origin("up");
+    let mut runner = session.start().await;
+    runner.client.send("PUT", "/repos/up", serde_json::json!({ "url": url })).await.expect(200);
+    let mut reader = runner.client.events(1, "", 0).await;
+    runner.client.deliver("a", 1, "```\necho half > half.txt\necho ready\nsleep 97.531\n```").await.expect(200);
+    reader.until(|record| is_custom(record, "ambient.tool_output")).await;
+    session.raise_fence(1);
+    runner.signal(Signal::TERM);
+    let records = reader.until(|record| is_custom(record, "ambient.exit")).await;
+    assert_eq!(custom(&records, "ambient.turn_ended")[0]["code"], "Terminated");
+    assert_eq!(custom(&records, "ambient.snapshot").len(), 1);
+    reader.ack(reader.last).await;
+    assert_eq!(runner.exit_code().await, Some(0));
+    assert_eq!(session.exited().unwrap().reason, "terminated by request");
+    assert!(harness::running("97.531").is_empty());
+    let workspace = session.paths.workspace().join("up");
+    assert_eq!(git(&workspace, &["show", "refs/ambient/snapshots/1-1:half.txt"]), "half");
+}
+
+#[tokio::test]
+async fn shutdown_records_the_end_and_a_dead_reader_holds_it_up_for_a_bounded_time() {
+    let session = Session::new(true);
+    let mut runner = session.start().await;
+    let begin = std::time::Instant::now();
+    runner.client.send("POST", "/shutdown", serde_json::json!({})).await.expect(202);
+    runner.client.deliver("late", 1, "```\ntrue\n```").await.expect(409);
+    assert_eq!(runner.exit_code().await, Some(0));
+    assert!(begin.elapsed().as_secs() < 15);
+    assert_eq!(session.exited().unwrap().code, 0);
+}

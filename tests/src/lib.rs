@@ -1,0 +1,81 @@
+//! A database per test.
+//!
+//! `AMBIENT_TEST_DATABASE_URL` names a PostgreSQL server whose user may create databases; when it is not set,
+//! `scripts/test-postgres start` is run, which starts (or adopts) one. Whole-system tests live in `tests/`.
+
+use std::{path::Path, process::Command, str::FromStr, sync::OnceLock};
+
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+fn server_url() -> &'static str {
+    static URL: OnceLock<String> = OnceLock::new();
+    URL.get_or_init(|| {
+        if let Ok(url) = std::env::var("AMBIENT_TEST_DATABASE_URL") {
+            return url;
+        }
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/test-postgres");
+        let out = Command::new(script).arg("start").output().unwrap();
+        assert!(
+            out.status.success(),
+            "scripts/test-postgres start failed: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        String::from_utf8(out.stdout).unwrap().trim().to_owned()
+    })
+}
+
+/// A fresh, empty database, dropped (with every connection to it) when this value is dropped.
+pub struct TestDatabase {
+    name: String,
+    options: PgConnectOptions,
+}
+
+impl TestDatabase {
+    /// Creates the database.
+    ///
+    /// # Panics
+    /// When no server can be reached: a test that needs a database cannot say anything without one.
+    pub async fn new() -> Self {
+        let name = format!("t_{}", uuid::Uuid::new_v4().simple());
+        let options = PgConnectOptions::from_str(server_url()).unwrap();
+        let mut server = PgConnection::connect_with(&options).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(format!("create database {name}"))).execute(&mut server).await.unwrap();
+        server.close().await.unwrap();
+        Self { options: options.database(&name), name }
+    }
+
+    /// URL of the database, for a child process or a pool of the test's own.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.options.to_url_lossy().to_string()
+    }
+
+    /// A pool on the database.
+    ///
+    /// # Panics
+    /// When the server cannot be reached.
+    pub async fn pool(&self) -> PgPool {
+        PgPoolOptions::new().max_connections(16).connect_with(self.options.clone()).await.unwrap()
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let options = self.options.clone().database("postgres");
+        let sql = format!("drop database if exists {} with (force)", self.name);
+        // A test's runtime may be current-thread and is about to end: clean up on a thread of our own.
+        let cleaner = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let mut server = PgConnection::connect_with(&options).await.map_err(std::io::Error::other)?;
+                sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut server).await.map_err(std::io::Error::other)?;
+                Ok::<(), std::io::Error>(())
+            })
+        });
+        // A database that stays behind goes with the throw-away server.
+        let _ = cleaner.join();
+    }
+}

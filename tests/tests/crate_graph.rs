@@ -1,0 +1,70 @@
+//! Dependencies point one way. Every normal dependency between our crates is in this list, or the test fails.
+#![allow(clippy::unwrap_used, reason = "a test ends where its machine fails it")]
+
+use std::{collections::BTreeSet, process::Command};
+
+use serde_json::Value;
+
+/// Crate and what it may depend on, without the prefix `ambient-`. Nothing but the binary depends on `api`.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("domain", &[]),
+    ("wire", &[]),
+    ("persistence", &["domain"]),
+    ("live", &["domain", "wire", "persistence"]),
+    ("actors", &["domain", "persistence", "live"]),
+    ("engine", &[]),
+    ("compute", &["domain", "wire"]),
+    ("runner", &["wire"]),
+    ("cli", &["wire"]),
+    ("workflows", &["domain", "wire", "persistence", "live", "actors", "compute", "engine"]),
+    ("api", &["domain", "wire", "persistence", "live", "actors", "compute", "workflows"]),
+    ("tests", &[]),
+];
+/// The composition root may depend on everything.
+const BINARY: &str = "ambient";
+/// What tests may depend on besides.
+const TEST_SUPPORT: &str = "tests";
+
+fn short(name: &str) -> &str {
+    name.strip_prefix("ambient-").unwrap_or(name)
+}
+
+fn is_allowed(from: &str, to: &str, kind: Option<&str>) -> bool {
+    let listed = ALLOWED.iter().any(|(name, targets)| *name == from && targets.contains(&to));
+    from == BINARY || listed || (kind == Some("dev") && to == TEST_SUPPORT)
+}
+
+fn workspace() -> Vec<Value> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["metadata", "--format-version", "1", "--no-deps", "--offline"]);
+    let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    metadata["packages"].as_array().unwrap().clone()
+}
+
+#[test]
+fn dependencies_between_our_crates_point_one_way() {
+    let packages = workspace();
+    let ours: BTreeSet<&str> = packages.iter().map(|package| package["name"].as_str().unwrap()).collect();
+    let mut wrong = Vec::new();
+    for package in &packages {
+        let from = short(package["name"].as_str().unwrap());
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let (name, kind) = (dependency["name"].as_str().unwrap(), dependency["kind"].as_str());
+            if ours.contains(name) && !is_allowed(from, short(name), kind) {
+                wrong.push(format!("{from} -> {} ({})", short(name), kind.unwrap_or("normal")));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "not in the list of allowed edges: {wrong:#?}");
+}
+
+#[test]
+fn every_crate_is_in_the_list() {
+    let packages = workspace();
+    let names = packages.iter().map(|package| short(package["name"].as_str().unwrap()));
+    let unlisted: Vec<&str> =
+        names.filter(|name| *name != BINARY && !ALLOWED.iter().any(|(listed, _)| listed == name)).collect();
+    assert!(unlisted.is_empty(), "crates without a place in the graph: {unlisted:?}");
+}

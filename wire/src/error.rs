@@ -1,0 +1,33 @@
+//! The error envelope: the body of every failure.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Body of every failure, unknown routes and refused callers included.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Error {
+    /// `Error`.
+    pub kind: String,
+    /// Number as text.
+    pub id: String,
+    /// `/api/ambient/v1/errors/<n>`.
+    pub href: String,
+    /// `ambient-<n>`.
+    pub code: String,
+    /// For people.
+    pub reason: String,
+    /// Same as the header `X-Operation-ID`.
+    pub operation_id: String,
+    /// Fields at fault.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<ErrorDetail>,
+}
+
+/// A field at fault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ErrorDetail {
+    /// Path of the field, `repos[0].url`.
+    pub field: String,
+    /// What is wrong with it.
+    pub problem: String,
+}

@@ -1,0 +1,13 @@
+//! JSON types shared by API, CLI and runner. Snake case, UTC RFC 3339 times, KSUID ids; unknown fields are refused on input.
+
+pub mod api;
+pub mod error;
+pub mod execution;
+pub mod live;
+pub mod operation;
+pub mod project;
+pub mod runner;
+pub mod session;
+
+/// Base path of the API.
+pub const BASE: &str = "/api/ambient/v1";

@@ -1,0 +1,114 @@
+//! Live channels: events of a session, and the frames of WebSocket subprotocol `ambient.v1`.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+/// WebSocket subprotocol.
+pub const SUBPROTOCOL: &str = "ambient.v1";
+
+/// An event of a session's live log. `user.message`, `session.*` are ours; all others are AG-UI events as the runner recorded them
+/// (`type` = the AG-UI type, `data` = the AG-UI event).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// Place in the session's log, from 1, without gaps.
+    pub seq: i64,
+    /// Type.
+    #[serde(rename = "type")]
+    pub event_type: String,
+    /// Payload.
+    pub data: Value,
+    /// When.
+    pub at: DateTime<Utc>,
+}
+
+/// Answer of `POST /live/tickets`: a ticket for `GET /live?token=` and `GET /sessions/{id}/ws?token=`, where no header can be sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LiveTicket {
+    /// `LiveTicket`.
+    pub kind: String,
+    /// The ticket; opens live channels as the one who asked for it, and nothing else.
+    pub token: String,
+    /// When it can no longer be used to connect.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// Client -> server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ClientFrame {
+    /// Follow a channel.
+    Subscribe {
+        /// Chosen by the client; names the subscription in every answer.
+        id: String,
+        /// `session:<id>`.
+        channel: String,
+        /// Deliver everything after this seq; absent = everything of the current log's retention.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after_seq: Option<i64>,
+    },
+    /// Stop following.
+    Unsubscribe {
+        /// Subscription.
+        id: String,
+    },
+    /// Send a user message on a session.
+    Send {
+        /// Chosen by the client; also the idempotency key.
+        id: String,
+        /// Session.
+        session: String,
+        /// Text.
+        text: String,
+    },
+    /// Answered with pong.
+    Ping {},
+}
+
+/// Server -> client.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum ServerFrame {
+    /// The subscription stands; events follow after `seq`.
+    Subscribed {
+        /// Subscription.
+        id: String,
+        /// Cursor it starts at.
+        seq: i64,
+    },
+    /// An event.
+    Event {
+        /// Subscription.
+        id: String,
+        /// The event.
+        #[serde(flatten)]
+        event: Event,
+    },
+    /// A send was accepted.
+    Ack {
+        /// The send.
+        id: String,
+        /// Message id.
+        message_id: String,
+    },
+    /// Something went wrong; with `id`, about that subscription or send.
+    Error {
+        /// Subscription or send.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        /// `not_found`, `too_old`, `bad_frame`, `refused`, `busy`.
+        code: String,
+        /// For people.
+        reason: String,
+    },
+    /// The channel has ended (the session was deleted).
+    Ended {
+        /// Subscription.
+        id: String,
+        /// `deleted`.
+        reason: String,
+    },
+    /// Answer to ping, and keep-alive every 15 s.
+    Pong {},
+}

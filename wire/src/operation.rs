@@ -1,0 +1,83 @@
+//! Operations: accepted commands and facts.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+/// An operation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Operation {
+    /// `Operation`.
+    pub kind: String,
+    /// KSUID.
+    pub id: String,
+    /// `/api/ambient/v1/operations/{id}`.
+    pub href: String,
+    /// `session` or `project`.
+    pub entity_kind: String,
+    /// Entity's id.
+    pub entity_id: String,
+    /// Version the entity got by it.
+    pub version: i64,
+    /// Project.
+    pub project_id: String,
+    /// Command.
+    pub command: String,
+    /// Shape of command and events.
+    pub schema_version: i32,
+    /// Command in full, without message bodies.
+    pub input: Value,
+    /// What it came to.
+    pub events: Value,
+    /// What it was decided with.
+    pub context: Value,
+    /// Who.
+    pub principal: String,
+    /// Request it belongs to.
+    pub correlation_id: String,
+    /// Operation or workflow that caused it.
+    pub causation_id: Option<String>,
+    /// When.
+    pub occurred_at: DateTime<Utc>,
+    /// Hash chained over the entity's previous operation, hex.
+    pub hash: String,
+}
+
+/// `POST /replay/verify`; the body may be empty: everything is verified.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyRequest {
+    /// Only this kind: `session` or `project`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entity_kind: Option<String>,
+    /// Only this entity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entity_id: Option<String>,
+}
+
+/// Whether rows equal their replayed operations and hash chains are intact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VerifyReport {
+    /// `VerifyReport`.
+    pub kind: String,
+    /// Entities looked at.
+    pub entities: u64,
+    /// Operations replayed.
+    pub operations: u64,
+    /// The first divergence of each entity that has one; empty when all is well.
+    pub divergences: Vec<VerifyDivergence>,
+}
+
+/// Where stored data is not what it must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VerifyDivergence {
+    /// Kind of the entity: `session` or `project`.
+    pub kind: String,
+    /// Entity's id.
+    pub id: String,
+    /// Version it was found at.
+    pub version: i64,
+    /// What is wrong, in words.
+    pub what: String,
+}

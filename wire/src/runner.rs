@@ -1,0 +1,495 @@
+//! The contract between a server, the compute that launches a runner, and the runner.
+//!
+//! A runner listens on a Unix socket (HTTP/1.1). Every request but `GET /health` carries `Authorization: Bearer <token>`
+//! with the run's server-to-runner token, compared in constant time with the content of the token file.
+//!
+//! | Route | Meaning |
+//! |---|---|
+//! | `GET /health` | [`Health`] |
+//! | `GET /events` | WebSocket: the reader sends one [`ReaderHello`], then receives [`ServerFrame`]s and sends [`ReaderAck`]s |
+//! | `POST /messages` | [`DeliverMessage`] -> [`Accepted`]; recorded (fsynced) before the answer; a known id is answered again |
+//! | `POST /interrupt` | ends the current turn (`RUN_ERROR` with code `Interrupted`); 204 also when idle |
+//! | `POST /shutdown` | records the end, waits for the reader's acknowledgement (10 s at most), exits 0; 202 |
+//! | `GET /repos` | list of [`RepoStatus`] |
+//! | `PUT /repos/{name}` | [`RepoSpec`] -> [`RepoStatus`]; clones, idempotent |
+//! | `DELETE /repos/{name}` | 204, also when absent |
+//! | `GET /git/status?repo=` | [`GitStatus`] |
+//! | `GET /git/diff?repo=&base=` | unified diff as text, against the commit it was cloned at when `base` is absent |
+//! | `POST /git/commit` | [`GitCommit`] -> [`GitCommitted`] |
+//! | `POST /git/push` | [`GitPush`] -> [`GitPushed`] |
+//! | `GET /content?path=` | [`Listing`] of a directory of the workspace |
+//! | `GET /content/{*path}` | a file's bytes; `Range: bytes=a-b` honoured; `X-Content-Sha256` |
+//!
+//! Errors are [`RunnerError`] with status 400 (names the field), 401, 404, 409, 413, 416 (range), 500 or 503 (`busy`).
+//!
+//! AG-UI events carry a few fields of ours: `RUN_STARTED.messageId`, `TOOL_CALL_RESULT.exitCode`, `RUN_ERROR.{threadId,runId}`.
+//! Codes of `RUN_ERROR`: `ScriptFailed`, `PushFailed`, `Interrupted`, `Terminated`, `RunnerLost`, `LogFull`, `AgentError`.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+/// Version of the files and frames below; a runner refuses another one.
+pub const CONTRACT_VERSION: u32 = 1;
+
+/// Exit code: a prerequisite of the session failed.
+pub const EXIT_PREREQUISITE: i32 = 2;
+/// Exit code: the runner was called wrongly.
+pub const EXIT_USAGE: i32 = 64;
+/// Exit code: the fence forbids this run, or another runner holds the workspace; nothing was done.
+pub const EXIT_FENCED: i32 = 75;
+
+/// What a runner is started with: `ambient-runner serve --launch FILE`. Holds no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LaunchSpec {
+    /// [`CONTRACT_VERSION`].
+    pub version: u32,
+    /// Session id.
+    pub session_id: String,
+    /// Project id.
+    pub project_id: String,
+    /// Start-to-stop cycle, from 1.
+    pub run: i64,
+    /// Launch within the run, from 1.
+    pub attempt: i32,
+    /// Random text that marks every process of this launch (`AMBIENT_NONCE` in its environment).
+    pub nonce: String,
+    /// The session's directory (see [`SessionPaths`]).
+    pub session_dir: PathBuf,
+    /// Where to listen. At most 100 bytes.
+    pub socket: PathBuf,
+    /// Interactive sessions outlive a failed turn; a batch session's runner exits with the agent's code.
+    pub interactive: bool,
+    /// Which agent to host. This build knows `script`.
+    pub agent: String,
+    /// Further environment of the agent. Never a secret of the platform.
+    pub environment: BTreeMap<String, String>,
+    /// Identity of commits.
+    pub git_identity: GitIdentity,
+    /// Paths the agent may read besides the system's (toolchains). Nothing outside is visible to it.
+    pub readable_paths: Vec<PathBuf>,
+    /// Limits of the agent's processes.
+    pub limits: Limits,
+    /// What to do when the kernel lacks a part of the confinement.
+    #[serde(default)]
+    pub confinement: Confinement,
+    /// True when the session has a user id of its own: then limits count for it alone and the id marks its processes.
+    #[serde(default)]
+    pub own_user: bool,
+    /// Compute host that launched; only it may prove absence.
+    #[serde(default)]
+    pub host: String,
+}
+
+/// How strictly an agent is confined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Confinement {
+    /// Without file system confinement the runner ends with [`EXIT_PREREQUISITE`].
+    Require,
+    /// What the kernel has is used; what it lacks is reported in [`Started::missing_confinement`].
+    #[default]
+    BestEffort,
+    /// No Landlock; no-new-privileges and limits only.
+    Off,
+}
+
+/// Name and email of commits made in a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GitIdentity {
+    /// `user.name`.
+    pub name: String,
+    /// `user.email`.
+    pub email: String,
+}
+
+/// Resource limits of the agent's processes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Processes and threads of the session's user.
+    pub processes: u64,
+    /// Open files of one process.
+    pub open_files: u64,
+    /// Address space of one process, bytes; 0 = no limit.
+    pub address_space_bytes: u64,
+    /// Largest file, bytes; 0 = no limit.
+    pub file_size_bytes: u64,
+}
+
+/// Files of a session's directory. The agent may write `workspace`, `home` and `tmp` only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionPaths {
+    /// The session's directory.
+    pub root: PathBuf,
+}
+
+impl SessionPaths {
+    /// Repositories and files of the session; kept on stop.
+    #[must_use]
+    pub fn workspace(&self) -> PathBuf {
+        self.root.join("workspace")
+    }
+    /// `HOME` of the agent.
+    #[must_use]
+    pub fn home(&self) -> PathBuf {
+        self.root.join("home")
+    }
+    /// `TMPDIR` of the agent; emptied at launch.
+    #[must_use]
+    pub fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+    /// JSON [`Fence`], changed under an exclusive flock of `fence.lock` and replaced atomically; a runner reads it without.
+    #[must_use]
+    pub fn fence(&self) -> PathBuf {
+        self.root.join("fence.json")
+    }
+    /// Lock file of the fence; a launch holds it from the check of the fence until the runner is spawned.
+    #[must_use]
+    pub fn fence_lock(&self) -> PathBuf {
+        self.root.join("fence.lock")
+    }
+    /// Held exclusively (flock) by the one runner that may use the workspace: proves that it lives.
+    #[must_use]
+    pub fn life_lock(&self) -> PathBuf {
+        self.root.join("life.lock")
+    }
+    /// Directory of one run.
+    #[must_use]
+    pub fn run_dir(&self, run: i64) -> PathBuf {
+        self.root.join("runs").join(run.to_string())
+    }
+    /// [`LaunchSpec`] of an attempt, written (fsynced) before anything is spawned: the intent.
+    #[must_use]
+    pub fn launch(&self, run: i64, attempt: i32) -> PathBuf {
+        self.run_dir(run).join(format!("launch.{attempt}.json"))
+    }
+    /// [`Started`], written by the runner itself.
+    #[must_use]
+    pub fn started(&self, run: i64, attempt: i32) -> PathBuf {
+        self.run_dir(run).join(format!("started.{attempt}.json"))
+    }
+    /// [`Exited`], fsynced by the runner before it exits.
+    #[must_use]
+    pub fn exited(&self, run: i64, attempt: i32) -> PathBuf {
+        self.run_dir(run).join(format!("exited.{attempt}.json"))
+    }
+    /// The run's event log: one JSON [`Record`] a line.
+    #[must_use]
+    pub fn event_log(&self, run: i64) -> PathBuf {
+        self.run_dir(run).join("events.ndjson")
+    }
+    /// Texts of the messages the runner accepted, one JSON [`DeliverMessage`] a line; the event log says which count.
+    #[must_use]
+    pub fn messages(&self, run: i64) -> PathBuf {
+        self.run_dir(run).join("messages.ndjson")
+    }
+    /// Written before compute ends a runner on purpose: a SIGTERM without it (and without the fence) is a loss, not an end.
+    #[must_use]
+    pub fn stop_request(&self, run: i64) -> PathBuf {
+        self.run_dir(run).join("stop")
+    }
+    /// What is known of each cloned repository, outside the agent's reach: `repos/{name}.json`.
+    #[must_use]
+    pub fn repos(&self) -> PathBuf {
+        self.root.join("repos")
+    }
+    /// Token by which a server speaks to the runner (mode 0600).
+    #[must_use]
+    pub fn server_token(&self, run: i64) -> PathBuf {
+        self.run_dir(run).join("secrets").join("server-to-runner")
+    }
+    /// Token by which the runner speaks to a server (mode 0600).
+    #[must_use]
+    pub fn runner_token(&self, run: i64) -> PathBuf {
+        self.run_dir(run).join("secrets").join("runner-to-server")
+    }
+    /// Standard error of the runner, for people.
+    #[must_use]
+    pub fn runner_log(&self, run: i64) -> PathBuf {
+        self.run_dir(run).join("runner.log")
+    }
+}
+
+/// Runs up to and including `stopped_run` may never be launched (again).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Fence {
+    /// Highest run that was stopped; `i64::MAX` once the session is deleted.
+    pub stopped_run: i64,
+}
+
+/// Identity of a runner process: a pid alone can be used again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// Process id; also its session id (`setsid`).
+    pub pid: i32,
+    /// Field 22 of `/proc/<pid>/stat`, clock ticks since boot.
+    pub start_time: u64,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// The launch's nonce.
+    pub nonce: String,
+    /// What of the confinement the kernel lacks, in words; empty when all is in force.
+    pub missing_confinement: Vec<String>,
+}
+
+/// Why a runner ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exited {
+    /// The launch's nonce.
+    pub nonce: String,
+    /// Exit code: 0 completed, 2 prerequisite failed, other = the agent's.
+    pub code: i32,
+    /// In words.
+    pub reason: String,
+    /// When.
+    pub at: DateTime<Utc>,
+}
+
+/// One line of the event log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// From 1, without gaps.
+    pub n: i64,
+    /// When it was recorded.
+    pub at: DateTime<Utc>,
+    /// AG-UI event: an object with `type` (`RUN_STARTED`, `TOOL_CALL_START`, …) and camelCase fields. Ours are `CUSTOM` with
+    /// one of the names in [`custom`].
+    pub event: Value,
+}
+
+/// Names of our `CUSTOM` events, with the shape of `value`.
+pub mod custom {
+    /// `{log_id, attempt, resumed}`: first record of every attempt.
+    pub const ATTEMPT_STARTED: &str = "ambient.attempt_started";
+    /// `{message_id, seq}`: a message was recorded and will be worked on.
+    pub const MESSAGE_ACCEPTED: &str = "ambient.message_accepted";
+    /// `{run_id, message_id, outcome: finished|error|interrupted, last_message_seq, code?, exit_code?}`: after RUN_FINISHED or
+    /// RUN_ERROR and the turn's snapshots; `code` is RUN_ERROR's.
+    pub const TURN_ENDED: &str = "ambient.turn_ended";
+    /// `{repo, commit, ref}`: a snapshot of a repository at the end of a turn.
+    pub const SNAPSHOT: &str = "ambient.snapshot";
+    /// `{repo, branch, commit}`: a repository with `push_to` was pushed at the end of a turn, before RUN_FINISHED.
+    pub const PUSHED: &str = "ambient.pushed";
+    /// `{repo, reason}`: a snapshot could not be made.
+    pub const SNAPSHOT_FAILED: &str = "ambient.snapshot_failed";
+    /// `{toolCallId, stream: stdout|stderr, text}`: output of a tool while it runs, at most 16 KiB a record.
+    pub const TOOL_OUTPUT: &str = "ambient.tool_output";
+    /// `{code, reason}`: last record before the runner exits.
+    pub const EXIT: &str = "ambient.exit";
+}
+
+/// First frame of a reader.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReaderHello {
+    /// Epoch of the reader's lease; a reader with a lower one is dropped.
+    pub epoch: i64,
+    /// Log of the cursor; empty for a new reader. Another log than the runner's is answered with the runner's `log_id`.
+    pub log_id: String,
+    /// Last record the reader has stored; 0 = none.
+    pub after: i64,
+}
+
+/// What a runner sends to its reader.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum ServerFrame {
+    /// Answer to the hello.
+    Welcome {
+        /// Identity of the log: one per run.
+        log_id: String,
+        /// Highest record so far.
+        last: i64,
+    },
+    /// Records in order, from the cursor on; each fsynced. At most 256 a frame.
+    Records {
+        /// The records.
+        records: Vec<Record>,
+    },
+    /// A reader with a higher epoch has come.
+    Superseded {
+        /// Its epoch.
+        epoch: i64,
+    },
+}
+
+/// What a reader sends after its hello: all up to `n` is stored durably.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReaderAck {
+    /// Highest stored record.
+    pub n: i64,
+}
+
+/// A user's message (or the prompt).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeliverMessage {
+    /// Unique; the prompt's is `{session}/{run}/prompt`.
+    pub id: String,
+    /// The message's place in the session's live log.
+    pub seq: i64,
+    /// Text.
+    pub text: String,
+}
+
+/// The runner has recorded a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The message's id.
+    pub id: String,
+    /// False when it was known already.
+    pub new: bool,
+}
+
+/// `GET /health`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// [`CONTRACT_VERSION`].
+    pub version: u32,
+    /// Session id.
+    pub session_id: String,
+    /// Run.
+    pub run: i64,
+    /// Attempt.
+    pub attempt: i32,
+    /// Log of the run.
+    pub log_id: String,
+    /// `idle`, `working` or `ending`.
+    pub state: String,
+}
+
+/// A repository that a session wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepoSpec {
+    /// `https://…` or `file:///…`, without credentials and options.
+    pub url: String,
+    /// Branch to check out; the remote's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// Branch of the origin that the runner pushes HEAD to (never forced) at the end of every turn that went well, before
+    /// the turn's `RUN_FINISHED`; a failed push fails the turn (`RUN_ERROR`, code `PushFailed`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push_to: Option<String>,
+}
+
+/// A repository that a session has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepoStatus {
+    /// Directory in the workspace.
+    pub name: String,
+    /// Origin.
+    pub url: String,
+    /// Checked-out branch; none when detached.
+    pub branch: Option<String>,
+    /// Commit checked out; none in an empty repository.
+    pub head: Option<String>,
+    /// Commit the clone began at.
+    pub base: Option<String>,
+    /// When it was cloned.
+    pub cloned_at: DateTime<Utc>,
+}
+
+/// `GET /git/status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GitStatus {
+    /// Repository.
+    pub repo: String,
+    /// Checked-out branch.
+    pub branch: Option<String>,
+    /// Commit checked out.
+    pub head: Option<String>,
+    /// Commits since the clone.
+    pub ahead: u64,
+    /// Changed files.
+    pub files: Vec<GitFile>,
+}
+
+/// A changed file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GitFile {
+    /// Path in the repository.
+    pub path: String,
+    /// Two letters as `git status --porcelain` prints them.
+    pub status: String,
+}
+
+/// `POST /git/commit`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GitCommit {
+    /// Repository.
+    pub repo: String,
+    /// Message.
+    pub message: String,
+}
+
+/// Answer to a commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GitCommitted {
+    /// New commit; none when there was nothing to commit.
+    pub commit: Option<String>,
+}
+
+/// `POST /git/push`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GitPush {
+    /// Repository.
+    pub repo: String,
+    /// Branch of the origin; never forced.
+    pub branch: String,
+}
+
+/// Answer to a push.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GitPushed {
+    /// Branch of the origin.
+    pub branch: String,
+    /// Commit it points to now.
+    pub commit: String,
+}
+
+/// `GET /content`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Listing {
+    /// Directory, relative to the workspace; empty for its root.
+    pub path: String,
+    /// Entries, sorted by name, at most 10,000.
+    pub entries: Vec<Entry>,
+    /// True when there are more.
+    pub truncated: bool,
+}
+
+/// An entry of a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Entry {
+    /// File name.
+    pub name: String,
+    /// `file`, `directory`, `symlink` or `other`.
+    pub kind: String,
+    /// Bytes.
+    pub size: u64,
+    /// Last change.
+    pub modified: DateTime<Utc>,
+}
+
+/// Body of every failure of the runner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunnerError {
+    /// `bad_input`, `unauthorized`, `not_found`, `conflict`, `too_large`, `busy`, `git`, `internal`.
+    pub code: String,
+    /// In words, without secrets.
+    pub reason: String,
+    /// The input's field at fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+}

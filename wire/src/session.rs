@@ -1,0 +1,344 @@
+//! Sessions.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::api::present;
+
+/// A session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Session {
+    /// `Session`.
+    pub kind: String,
+    /// KSUID.
+    pub id: String,
+    /// `/api/ambient/v1/sessions/{id}`.
+    pub href: String,
+    /// Creation.
+    pub created_at: DateTime<Utc>,
+    /// Last change.
+    pub updated_at: DateTime<Utc>,
+    /// Number of operations; what `If-Match` compares.
+    pub version: i64,
+    /// Project id.
+    pub project_id: String,
+    /// Name for people.
+    pub name: String,
+    /// First message of every run.
+    pub prompt: Option<String>,
+    /// Wanted repositories.
+    pub repos: Vec<Repo>,
+    /// Agent.
+    pub agent: String,
+    /// Chat (true) or batch.
+    pub interactive: bool,
+    /// Completes at the end of a turn also when interactive.
+    pub stop_on_run_finished: bool,
+    /// Seconds a run may take; null = no limit.
+    pub timeout: Option<i64>,
+    /// Seconds without activity before a stop; 0 = never.
+    pub inactivity_timeout: i64,
+    /// Model.
+    pub llm_model: Option<String>,
+    /// Sampling temperature.
+    pub llm_temperature: f64,
+    /// Output limit, tokens.
+    pub llm_max_tokens: i64,
+    /// Session this one was made from.
+    pub parent_session_id: Option<String>,
+    /// For selection.
+    pub labels: BTreeMap<String, String>,
+    /// For tools.
+    pub annotations: BTreeMap<String, String>,
+    /// Creator.
+    pub created_by_user_id: String,
+    /// `Pending`, `Creating`, `Running`, `Stopping`, `Stopped`, `Completed`, `Failed`; null when never started.
+    pub phase: Option<String>,
+    /// Start-to-stop cycle; 0 when never started.
+    pub run: i64,
+    /// Launch within the run.
+    pub attempt: i32,
+    /// Restarts over all runs.
+    pub sdk_restart_count: i64,
+    /// Version of the declarative part of the spec.
+    pub generation: i64,
+    /// Generation in force.
+    pub observed_generation: i64,
+    /// When the last run was accepted.
+    pub start_time: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub completion_time: Option<DateTime<Utc>>,
+    /// How the last run ended: its reason, message and exit code.
+    pub outcome: Option<SessionOutcome>,
+    /// Conditions.
+    pub conditions: Vec<Condition>,
+    /// Why it is not running, and what happens next.
+    pub status_detail: Option<StatusDetail>,
+    /// Repositories as they are.
+    pub reconciled_repos: Vec<ReconciledRepo>,
+    /// Highest seq of the live log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seq: Option<i64>,
+}
+
+/// How a run ends or has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SessionOutcome {
+    /// `Stopped`, `Completed` or `Failed`.
+    pub phase: String,
+    /// One word.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// The runner's exit code, where it had one.
+    pub exit_code: Option<i32>,
+}
+
+/// A wanted repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Repo {
+    /// Directory in the workspace; the URL's last step when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `https://…` or `file:///…`.
+    pub url: String,
+    /// Branch; the remote's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// Branch of the origin that is pushed to at the end of every turn that went well (`ambient run --push`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push_to: Option<String>,
+}
+
+/// A repository as it stands in the workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReconciledRepo {
+    /// Directory.
+    pub name: String,
+    /// Origin.
+    pub url: String,
+    /// Checked-out branch.
+    pub branch: Option<String>,
+    /// Commit when it was reconciled.
+    pub head: Option<String>,
+    /// When it was cloned.
+    pub cloned_at: DateTime<Utc>,
+}
+
+/// A condition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Condition {
+    /// `Ready`, `RunnerStarted`, `TornDown`, …
+    #[serde(rename = "type")]
+    pub condition_type: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// One word.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// Last change of `status`.
+    pub last_transition_time: DateTime<Utc>,
+    /// Generation it was observed at.
+    pub observed_generation: i64,
+}
+
+/// Why a session is not running.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StatusDetail {
+    /// One word.
+    pub reason: String,
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// What it waits for.
+    pub blocked_on: Option<String>,
+    /// Next try.
+    pub next_retry_at: Option<DateTime<Utc>>,
+    /// Workflow id of the execution at work.
+    pub workflow_execution: Option<String>,
+}
+
+/// `POST /sessions`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SessionCreate {
+    /// Project id or name.
+    pub project_id: String,
+    /// Name for people, 1-100 characters; made from the prompt when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// First message of every run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// Repositories.
+    #[serde(default)]
+    pub repos: Vec<Repo>,
+    /// Agent; `script` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// Chat (true, the default) or batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interactive: Option<bool>,
+    /// Complete at the end of a turn also when interactive.
+    #[serde(default)]
+    pub stop_on_run_finished: bool,
+    /// Seconds a run may take; 300 for batch, no limit for interactive when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<i64>,
+    /// Seconds without activity before a stop; 0 = never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inactivity_timeout: Option<i64>,
+    /// Model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub llm_model: Option<String>,
+    /// Sampling temperature; 0.7 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub llm_temperature: Option<f64>,
+    /// Output limit; 4000 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub llm_max_tokens: Option<i64>,
+    /// Session this one is made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_session_id: Option<String>,
+    /// For selection.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// For tools.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// Start at once.
+    #[serde(default)]
+    pub start: bool,
+}
+
+/// `PATCH /sessions/{id}`: a JSON merge patch.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(clippy::option_option, reason = "a merge patch tells an absent field from null")]
+pub struct SessionPatch {
+    /// Name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// First message of every run.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<Option<String>>,
+    /// All repositories.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repos: Option<Vec<Repo>>,
+    /// Seconds a run may take.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Option<i64>>,
+    /// Seconds without activity before a stop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inactivity_timeout: Option<i64>,
+    /// Model.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub llm_model: Option<Option<String>>,
+    /// Sampling temperature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub llm_temperature: Option<f64>,
+    /// Output limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub llm_max_tokens: Option<i64>,
+    /// Set (value) or remove (null).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, Option<String>>>,
+    /// Set (value) or remove (null).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<BTreeMap<String, Option<String>>>,
+}
+
+/// `POST /sessions/{id}/start`; the body may be empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SessionStart {
+    /// Prompt of this run in place of the session's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+}
+
+/// `POST /sessions/{id}/stop`; the body may be empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SessionStop {
+    /// Admin: do not wait for the proof that nothing is left.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// `POST /sessions/{id}/messages`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MessageCreate {
+    /// Text, at most 1 MiB.
+    pub text: String,
+    /// Start the session when it is not running.
+    #[serde(default)]
+    pub start: bool,
+}
+
+/// An accepted message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MessageAccepted {
+    /// `Message`.
+    pub kind: String,
+    /// Message id.
+    pub id: String,
+    /// Session id.
+    pub session_id: String,
+    /// Its place in the live log, where known.
+    pub seq: Option<i64>,
+}
+
+/// A repository of a session, wanted and as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SessionRepo {
+    /// Directory in the workspace.
+    pub name: String,
+    /// Origin.
+    pub url: String,
+    /// Wanted branch, or the one checked out; null = the remote's default.
+    pub branch: Option<String>,
+    /// `Wanted` (not in the workspace yet), `Reconciled`, or `Removing` (no longer wanted).
+    pub status: String,
+    /// Commit when it was reconciled.
+    pub head: Option<String>,
+    /// When it was cloned.
+    pub cloned_at: Option<DateTime<Utc>>,
+}
+
+/// A compute object of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SessionResource {
+    /// `process`, `directory`, `socket`.
+    pub kind: String,
+    /// Name.
+    pub name: String,
+    /// State in a word.
+    pub status: String,
+    /// More, in words.
+    pub detail: String,
+}
+
+/// A message of a session's conversation, put together from its live log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Message {
+    /// `Message`.
+    pub kind: String,
+    /// Message id.
+    pub id: String,
+    /// Session id.
+    pub session_id: String,
+    /// `user` or `assistant`.
+    pub role: String,
+    /// Text.
+    pub text: String,
+    /// Place in the live log where it began.
+    pub seq: i64,
+    /// When it began.
+    pub at: DateTime<Utc>,
+}

@@ -1,0 +1,124 @@
+//! Steps on the way to Running.
+
+use std::time::Duration;
+
+use ambient_compute::{LaunchRequest, RunnerState, Secret, SecretName};
+use ambient_domain::{
+    WorkflowInput,
+    session::{Fact, Session},
+};
+use ambient_wire::runner::GitIdentity;
+
+use crate::{
+    observer,
+    services::{Services, StepError, session_ref},
+    step::Progress,
+    token_refresh::TOKEN_LIFE,
+};
+
+type Done = Result<Progress, StepError>;
+
+pub(super) async fn ensure_workspace(s: &Services, i: &WorkflowInput) -> Done {
+    s.active_session(i).await?;
+    s.compute.ensure_workspace(&session_ref(i)).await?;
+    Ok(Progress::Done)
+}
+
+/// After a forced stop the proof was not waited for; a new run waits for it here.
+pub(super) async fn prove_earlier_runs_gone(s: &Services, i: &WorkflowInput) -> Done {
+    s.active_session(i).await?;
+    let earlier = i.run - 1;
+    if earlier > 0 {
+        let session = session_ref(i);
+        s.compute.raise_fence(&session, earlier).await?;
+        s.compute.prove_absent(&session, earlier).await?;
+    }
+    Ok(Progress::Done)
+}
+
+pub(super) async fn issue_credentials(s: &Services, i: &WorkflowInput) -> Done {
+    s.active_session(i).await?;
+    let session = session_ref(i);
+    let token = Secret::new(s.tokens.server_to_runner(&i.session_id, i.run));
+    s.compute.write_secret(&session, i.run, SecretName::ServerToRunner, &token).await?;
+    write_runner_token(s, i).await?;
+    Ok(Progress::Done)
+}
+
+/// A new token for the runner, in place of the old one; the runner reads the file at each use.
+pub(super) async fn refresh_token(s: &Services, i: &WorkflowInput) -> Done {
+    s.active_session(i).await?;
+    write_runner_token(s, i).await?;
+    Ok(Progress::Done)
+}
+
+async fn write_runner_token(s: &Services, i: &WorkflowInput) -> Result<(), StepError> {
+    let now = (s.clock)().timestamp();
+    // The number is the time: every token of a run is another one, and any server can make it.
+    let token = s.tokens.runner_to_server(&i.session_id, i.run, now, now + TOKEN_LIFE);
+    s.compute.write_secret(&session_ref(i), i.run, SecretName::RunnerToServer, &Secret::new(token)).await?;
+    Ok(())
+}
+
+pub(super) async fn launch_runner(s: &Services, i: &WorkflowInput) -> Done {
+    let session = s.active_session(i).await?;
+    s.compute.launch(&launch_request(&session, i)).await?;
+    Ok(Progress::Done)
+}
+
+fn launch_request(session: &Session, i: &WorkflowInput) -> LaunchRequest {
+    LaunchRequest {
+        session: session_ref(i),
+        run: i.run,
+        attempt: i.attempt,
+        interactive: session.spec.interactive,
+        agent: session.spec.agent.clone(),
+        environment: std::collections::BTreeMap::new(),
+        git_identity: GitIdentity {
+            name: format!("{} (Ambient session)", session.spec.display_name),
+            email: format!("{}@sessions.ambient.invalid", session.id.to_lowercase()),
+        },
+        limits: None,
+    }
+}
+
+/// Waits until the runner answers. Local runners take some 20 ms, so the first looks follow fast.
+pub(super) async fn await_runner(s: &Services, by: &str, i: &WorkflowInput) -> Done {
+    let mut pause = Duration::from_millis(10);
+    loop {
+        s.active_session(i).await?;
+        match s.compute.state(&session_ref(i), i.run, i.attempt).await? {
+            RunnerState::Running { missing_confinement } => {
+                if answers(s, i).await {
+                    s.readers.ensure(&i.project_id, &i.session_id, i.run);
+                    return s.report(by, i, Fact::RunnerReady { missing_confinement }).await;
+                }
+            }
+            RunnerState::Absent => {}
+            ended @ (RunnerState::Exited { .. } | RunnerState::Lost { .. }) => {
+                observer::report_end(s, &session_ref(i), i.run, i.attempt, &ended).await?;
+                return Ok(Progress::Superseded);
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+}
+
+async fn answers(s: &Services, i: &WorkflowInput) -> bool {
+    let Ok(runner) = s.runner(i).await else { return false };
+    runner.health().await.is_ok_and(|health| health.run == i.run && health.attempt == i.attempt)
+}
+
+/// Waits until the runner has recorded every message so far (the prompt among them).
+pub(super) async fn await_delivery(s: &Services, i: &WorkflowInput) -> Done {
+    let mut pause = Duration::from_millis(10);
+    loop {
+        s.active_session(i).await?;
+        if s.db.undelivered_messages(&i.session_id, i.run).await?.is_empty() {
+            return Ok(Progress::Done);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+}

@@ -1,0 +1,110 @@
+//! Steps of teardown. Every one may be repeated for ever, and none needs the one before to have worked.
+
+use std::time::Duration;
+
+use ambient_domain::{
+    WorkflowInput,
+    session::{ConditionStatus, ConditionType, Fact},
+};
+
+use crate::{
+    services::{Services, StepError, session_ref},
+    step::Progress,
+};
+
+type Done = Result<Progress, StepError>;
+
+/// An agent that is still at work after this time is killed.
+const INTERRUPT_GRACE: Duration = Duration::from_millis(1_500);
+/// The runner's grace: for snapshot and drain only.
+const TERMINATE_GRACE: Duration = Duration::from_secs(10);
+
+pub(super) async fn raise_fence(s: &Services, i: &WorkflowInput, run: i64) -> Done {
+    s.compute.raise_fence(&session_ref(i), run).await?;
+    Ok(Progress::Done)
+}
+
+/// From here on no token of the run opens anything on a server; the server's own token to the runner stays until the end.
+pub(super) async fn revoke_credentials(s: &Services, i: &WorkflowInput) -> Done {
+    s.db.revoke_tokens(&i.session_id, i.run).await?;
+    Ok(Progress::Done)
+}
+
+pub(super) async fn interrupt_agent(s: &Services, i: &WorkflowInput) -> Done {
+    let session = session_ref(i);
+    let Ok(runner) = s.runner(i).await else { return Ok(Progress::Done) };
+    let asked = async {
+        runner.interrupt().await.ok()?;
+        loop {
+            if runner.health().await.ok()?.state == "idle" {
+                return Some(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    if tokio::time::timeout(INTERRUPT_GRACE, asked).await.is_err() {
+        s.compute.kill_agents(&session, i.run).await?;
+    }
+    Ok(Progress::Done)
+}
+
+/// What the runner has recorded so far is read while it lives; what is left is read from its file afterwards.
+pub(super) async fn drain_log(s: &Services, i: &WorkflowInput) -> Done {
+    let drained = s.readers.drained(&i.project_id, &i.session_id, i.run);
+    let _ = tokio::time::timeout(Duration::from_secs(3), drained).await;
+    Ok(Progress::Done)
+}
+
+pub(super) async fn terminate_runner(s: &Services, i: &WorkflowInput) -> Done {
+    s.compute.terminate(&session_ref(i), i.run, TERMINATE_GRACE).await?;
+    Ok(Progress::Done)
+}
+
+pub(super) async fn drain_rest_of_log(s: &Services, i: &WorkflowInput) -> Done {
+    if let Some(path) = s.compute.event_log(&session_ref(i), i.run) {
+        s.readers
+            .drain_from_file(&i.project_id, &i.session_id, i.run, &path)
+            .await
+            .map_err(|error| StepError::retry("LogNotDrained", error))?;
+    }
+    Ok(Progress::Done)
+}
+
+pub(super) async fn delete_run_objects(s: &Services, i: &WorkflowInput) -> Done {
+    s.compute.delete_secrets(&session_ref(i), i.run).await?;
+    s.readers.forget(&i.session_id, i.run).await;
+    Ok(Progress::Done)
+}
+
+pub(super) async fn prove_torn_down(s: &Services, by: &str, i: &WorkflowInput) -> Done {
+    let proof = s.compute.prove_absent(&session_ref(i), i.run).await?;
+    let mut evidence = proof.evidence;
+    evidence.push(format!("on host {}", proof.host));
+    evidence.push("its tokens are revoked".to_owned());
+    s.report(by, i, Fact::TornDown { evidence }).await
+}
+
+pub(super) async fn prove_session_gone(s: &Services, i: &WorkflowInput) -> Done {
+    if i.run > 0 {
+        s.compute.prove_absent(&session_ref(i), i.run).await?;
+    }
+    Ok(Progress::Done)
+}
+
+pub(super) async fn delete_workspace(s: &Services, i: &WorkflowInput) -> Done {
+    s.compute.delete_workspace(&session_ref(i)).await?;
+    s.db.mark_workspace_deleted(&i.session_id).await?;
+    Ok(Progress::Done)
+}
+
+pub(super) async fn report_incomplete(s: &Services, by: &str, i: &WorkflowInput) -> Done {
+    let session = s.session(&i.session_id).await?;
+    let left = session.status_detail.and_then(|detail| detail.blocked_on);
+    let fact = Fact::Observed {
+        condition_type: ConditionType::StopIncomplete,
+        status: ConditionStatus::True,
+        reason: "StillStopping".to_owned(),
+        message: left.unwrap_or_else(|| "no worker of the session's host has answered".to_owned()),
+    };
+    s.report(by, i, fact).await
+}

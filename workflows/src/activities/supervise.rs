@@ -1,0 +1,89 @@
+//! The clocks of a run.
+
+use ambient_domain::{
+    WorkflowInput,
+    session::{Command, Fact, Lifecycle, Run, Session, StopReason},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::{
+    services::{Services, StepError},
+    session_supervise::Look,
+};
+
+/// A run must be Running this long after it was accepted.
+const START_DEADLINE: TimeDelta = TimeDelta::minutes(10);
+/// Longest wait between two looks.
+const LONGEST_WAIT: TimeDelta = TimeDelta::hours(1);
+
+const OVER: Look = Look { over: true, reconcile: None, wait_ms: 0 };
+
+/// What a clock that has run out does.
+enum Due {
+    Fatal(&'static str, String),
+    Stop(StopReason, Option<i64>),
+}
+
+pub(super) async fn look(s: &Services, by: &str, i: &WorkflowInput) -> Result<Look, StepError> {
+    let session = match s.session(&i.session_id).await {
+        Ok(session) if session.deleted_at.is_none() => session,
+        Ok(_) | Err(StepError::Superseded) => return Ok(OVER),
+        Err(error) => return Err(error),
+    };
+    let (run, running) = match &session.lifecycle {
+        Lifecycle::Pending { run } | Lifecycle::Creating { run } if run.number == i.run => (run, false),
+        Lifecycle::Running { run } if run.number == i.run => (run, true),
+        _ => return Ok(OVER),
+    };
+    let now = (s.clock)();
+    let clocks = clocks(s, &session, run, running).await?;
+    if let Some((_, due)) = clocks.iter().find(|(at, _)| *at <= now) {
+        act(s, by, i, due).await?;
+    }
+    let next = clocks.iter().map(|(at, _)| *at).filter(|at| *at > now).min();
+    let wait = next.map_or(LONGEST_WAIT, |at| (at - now).min(LONGEST_WAIT)) + TimeDelta::milliseconds(20);
+    let acted = clocks.iter().any(|(at, _)| *at <= now);
+    let wait = if acted { TimeDelta::seconds(5).min(wait) } else { wait };
+    let reconcile = (running && session.generation != session.observed_generation).then_some(session.generation);
+    Ok(Look { over: false, reconcile, wait_ms: wait.num_milliseconds().unsigned_abs() })
+}
+
+async fn clocks(
+    s: &Services,
+    session: &Session,
+    run: &Run,
+    running: bool,
+) -> Result<Vec<(DateTime<Utc>, Due)>, StepError> {
+    let mut clocks = Vec::new();
+    if run.running_at.is_none() {
+        let message = "not Running ten minutes after the start".to_owned();
+        clocks.push((run.started_at + START_DEADLINE, Due::Fatal("StartDeadlineExceeded", message)));
+    }
+    if let Some(seconds) = session.spec.timeout {
+        clocks.push((run.started_at + TimeDelta::seconds(seconds), Due::Stop(StopReason::Timeout, None)));
+    }
+    if running && session.spec.inactivity_timeout > 0 {
+        let (last, seq) = s.db.last_activity(&session.id).await?;
+        let since = last.unwrap_or(run.started_at).max(run.running_at.unwrap_or(run.started_at));
+        let at = since + TimeDelta::seconds(session.spec.inactivity_timeout);
+        clocks.push((at, Due::Stop(StopReason::InactivityTimeout, Some(seq))));
+    }
+    Ok(clocks)
+}
+
+async fn act(s: &Services, by: &str, i: &WorkflowInput, due: &Due) -> Result<(), StepError> {
+    match due {
+        Due::Fatal(reason, message) => {
+            let fact = Fact::Fatal { reason: (*reason).to_owned(), message: message.clone() };
+            s.report(by, i, fact).await?;
+        }
+        Due::Stop(reason, seen_seq) => {
+            let command = Command::Stop { reason: *reason, seen_seq: *seen_seq, run: Some(i.run), force: false };
+            // Refused when there was activity since: the next look sees the new clock.
+            if let Err(error) = s.command::<Session>(by, &i.session_id, command).await {
+                tracing::info!(session = i.session_id, %error, "a clock's stop was not accepted");
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,29 @@
+//! Lifecycles as durable workflows on `temporalio-sdk`, their activities, the worker host and the outbox dispatcher.
+//!
+//! One readable file a workflow. Invariants: a workflow never starts, signals or cancels another (its own children excepted),
+//! it reports facts, and the actors' effects do; inputs are ids only; every activity may be repeated.
+
+#![allow(missing_docs, reason = "the workflow and activity macros make undocumented constants of every method")]
+
+pub mod activities;
+mod dispatcher;
+pub mod executions;
+pub mod host;
+mod observer;
+pub mod project_delete;
+pub mod project_provision;
+pub mod services;
+pub mod session_delete;
+pub mod session_reconcile;
+pub mod session_start;
+pub mod session_stop;
+pub mod session_supervise;
+pub mod step;
+pub mod sweep;
+pub mod temporal;
+pub mod token_refresh;
+
+pub use executions::{ExecutionError, ExecutionFilter, ExecutionService, Executions};
+pub use host::{HostError, TASK_QUEUE, WorkerHost};
+pub use services::{Clock, NoHook, Services, StepError, StepHook};
+pub use temporal::TemporalExecutions;

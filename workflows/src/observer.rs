@@ -1,0 +1,72 @@
+//! Compute's observations become facts. Level-triggered: what was dropped is seen again.
+
+use std::time::Duration;
+
+use ambient_compute::{RunnerState, SessionRef};
+use ambient_domain::{WorkflowInput, session::Fact};
+use ambient_wire::runner::{EXIT_FENCED, EXIT_USAGE};
+use futures::StreamExt as _;
+
+use crate::{
+    services::{Services, StepError},
+    step::Progress,
+};
+
+const BY: &str = "compute-observer";
+
+/// Follows compute for ever.
+pub(crate) async fn run(services: Services) {
+    loop {
+        let mut observations = services.compute.observe();
+        while let Some(seen) = observations.next().await {
+            let ended = matches!(seen.state, RunnerState::Exited { .. } | RunnerState::Lost { .. });
+            if ended {
+                let reported = report_end(&services, &seen.session, seen.run, seen.attempt, &seen.state).await;
+                if let Err(error) = reported {
+                    tracing::warn!(session = seen.session.session_id, %error, "an observation was not taken; it is seen again");
+                }
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Reports the end of a runner, after what it has recorded: an exit never overtakes the log.
+pub(crate) async fn report_end(
+    s: &Services,
+    session: &SessionRef,
+    run: i64,
+    attempt: i32,
+    state: &RunnerState,
+) -> Result<Progress, StepError> {
+    let input =
+        WorkflowInput { project_id: session.project_id.clone(), session_id: session.session_id.clone(), run, attempt };
+    // An observation of a run that is over is dropped before it costs a drain.
+    if s.active_session(&input).await.is_err() {
+        return Ok(Progress::Superseded);
+    }
+    if let Some(path) = s.compute.event_log(session, run) {
+        let drained = s.readers.drain_from_file(&input.project_id, &input.session_id, run, &path);
+        if let Err(error) = drained.await {
+            tracing::info!(session = input.session_id, %error, "the log is still being read by its reader");
+        }
+    }
+    let Some(fact) = fact_of(state) else { return Ok(Progress::Done) };
+    s.report(BY, &input, fact).await
+}
+
+fn fact_of(state: &RunnerState) -> Option<Fact> {
+    match state {
+        RunnerState::Exited { code: EXIT_FENCED, reason } => Some(Fact::RunnerLost { reason: reason.clone() }),
+        RunnerState::Exited { code: EXIT_USAGE, reason } => {
+            Some(Fact::Fatal { reason: "RunnerExit".to_owned(), message: reason.clone() })
+        }
+        // Ended from outside, by a signal it could still answer: not the agent's own end.
+        RunnerState::Exited { code: 0, reason } if reason.starts_with("terminated") => {
+            Some(Fact::RunnerLost { reason: reason.clone() })
+        }
+        RunnerState::Exited { code, reason } => Some(Fact::Exited { code: *code, reason: reason.clone() }),
+        RunnerState::Lost { reason } => Some(Fact::RunnerLost { reason: reason.clone() }),
+        RunnerState::Absent | RunnerState::Running { .. } => None,
+    }
+}

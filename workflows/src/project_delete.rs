@@ -1,0 +1,32 @@
+//! `project-delete/{project}/{operation}`: every session is deleted, then the project's space; then the name is free.
+
+use ambient_domain::WorkflowInput;
+use temporalio_macros::{workflow, workflow_methods};
+use temporalio_sdk::{WorkflowContext, WorkflowResult};
+
+use crate::step::{Patience, Progress, Saga, Step};
+
+/// The order of effects.
+pub const STEPS: &[Step] = &[
+    Step::anywhere("delete-sessions").at_most(300).patience(Patience::Endless),
+    Step::anywhere("await-sessions-gone").at_most(300).patience(Patience::Endless),
+    Step::anywhere("delete-project-space").patience(Patience::Endless),
+    Step::anywhere("report-project-deleted").patience(Patience::Endless),
+];
+
+/// See the module.
+#[workflow]
+#[derive(Default)]
+pub struct ProjectDelete;
+
+#[workflow_methods]
+impl ProjectDelete {
+    /// Runs the table.
+    ///
+    /// # Errors
+    /// When cancelled by an administrator.
+    #[run(name = "project-delete")]
+    pub async fn run(ctx: &mut WorkflowContext<Self>, input: WorkflowInput) -> WorkflowResult<Progress> {
+        Ok(Saga::new(ctx, &input, None).run(STEPS).await?)
+    }
+}

@@ -1,0 +1,209 @@
+//! What activities work with, and how their failures are told.
+
+use std::sync::Arc;
+
+use ambient_actors::{Actors, CallError, Caller, Done, Request};
+use ambient_compute::{Compute, ComputeError, SessionRef};
+use ambient_domain::{
+    Defaults, WorkflowInput,
+    session::{Command, Fact, Session},
+};
+use ambient_live::{
+    reader::RunnerReaders,
+    runner_client::{RunnerClient, RunnerClientError},
+    token::Tokens,
+};
+use ambient_persistence::{Database, StoreError};
+use chrono::{DateTime, Utc};
+
+use crate::{executions::Executions, step::Progress};
+
+/// Source of time; tests move it.
+pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
+
+/// A place where tests make steps fail, before or after their work.
+pub trait StepHook: Send + Sync {
+    /// Before the work of `step`; an error is a failure of the step.
+    ///
+    /// # Errors
+    /// As the test wants.
+    fn before(&self, step: &str, input: &WorkflowInput) -> Result<(), StepError> {
+        let _ = (step, input);
+        Ok(())
+    }
+    /// After the work of `step`; an error makes the engine do it again.
+    ///
+    /// # Errors
+    /// As the test wants.
+    fn after(&self, step: &str, input: &WorkflowInput) -> Result<(), StepError> {
+        let _ = (step, input);
+        Ok(())
+    }
+}
+
+/// The hook of production: nothing.
+#[derive(Debug, Default)]
+pub struct NoHook;
+impl StepHook for NoHook {}
+
+/// Everything activities need.
+#[derive(Clone)]
+pub struct Services {
+    /// Rows, log, outbox.
+    pub db: Database,
+    /// The only way to change an entity.
+    pub actors: Actors,
+    /// Where sessions run.
+    pub compute: Arc<dyn Compute>,
+    /// Readers of runners' logs.
+    pub readers: RunnerReaders,
+    /// Session tokens.
+    pub tokens: Tokens,
+    /// Executions, for the sweep.
+    pub executions: Executions,
+    /// Time.
+    pub clock: Clock,
+    /// Failures for tests.
+    pub hook: Arc<dyn StepHook>,
+}
+
+/// Why a step failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StepError {
+    /// A repeat may succeed.
+    #[error("{message}")]
+    Retry {
+        /// Condition reason.
+        reason: &'static str,
+        /// In words.
+        message: String,
+    },
+    /// A repeat fails in the same way.
+    #[error("{message}")]
+    Fatal {
+        /// Condition reason.
+        reason: &'static str,
+        /// In words.
+        message: String,
+    },
+    /// Somebody else has taken over.
+    #[error("superseded")]
+    Superseded,
+}
+
+impl StepError {
+    /// A failure that is tried again.
+    pub fn retry(reason: &'static str, message: impl ToString) -> Self {
+        Self::Retry { reason, message: message.to_string() }
+    }
+}
+
+impl From<ComputeError> for StepError {
+    fn from(error: ComputeError) -> Self {
+        match error {
+            ComputeError::Fenced { .. } => Self::Superseded,
+            ComputeError::Invalid(_) | ComputeError::UnknownAgent { .. } => {
+                Self::Fatal { reason: "PrerequisiteFailed", message: error.to_string() }
+            }
+            ComputeError::Remains { .. } => Self::retry("RemainsFound", error),
+            ComputeError::NoRunner { .. } | ComputeError::Io { .. } => Self::retry("ComputeError", error),
+        }
+    }
+}
+
+impl From<StoreError> for StepError {
+    fn from(error: StoreError) -> Self {
+        Self::retry("DatabaseError", error)
+    }
+}
+
+impl From<RunnerClientError> for StepError {
+    fn from(error: RunnerClientError) -> Self {
+        Self::retry("RunnerUnreachable", error)
+    }
+}
+
+impl From<CallError> for StepError {
+    fn from(error: CallError) -> Self {
+        Self::retry("ActorBusy", error)
+    }
+}
+
+/// Session of a workflow's input.
+#[must_use]
+pub fn session_ref(input: &WorkflowInput) -> SessionRef {
+    SessionRef { project_id: input.project_id.clone(), session_id: input.session_id.clone() }
+}
+
+impl Services {
+    /// The session's row.
+    ///
+    /// # Errors
+    /// When the database fails; `Superseded` when there is no such session.
+    pub async fn session(&self, session_id: &str) -> Result<Session, StepError> {
+        self.db.load::<Session>(session_id).await?.ok_or(StepError::Superseded)
+    }
+
+    /// The session, while it is in the run (and attempt, unless 0) of `input` and the run is not ending.
+    ///
+    /// # Errors
+    /// `Superseded` when it is not.
+    pub async fn active_session(&self, input: &WorkflowInput) -> Result<Session, StepError> {
+        use ambient_domain::session::Lifecycle;
+        let session = self.session(&input.session_id).await?;
+        let active = match &session.lifecycle {
+            Lifecycle::Pending { run } | Lifecycle::Creating { run } | Lifecycle::Running { run } => {
+                run.number == input.run && (input.attempt == 0 || run.attempt == input.attempt)
+            }
+            _ => false,
+        };
+        if active && session.deleted_at.is_none() { Ok(session) } else { Err(StepError::Superseded) }
+    }
+
+    /// Reports a fact about the run and attempt of `input`.
+    ///
+    /// # Errors
+    /// When the actor cannot take it at present.
+    pub async fn report(&self, by: &str, input: &WorkflowInput, fact: Fact) -> Result<Progress, StepError> {
+        let command = Command::Fact { run: input.run, attempt: input.attempt, fact };
+        self.command::<Session>(by, &input.session_id, command).await
+    }
+
+    /// Gives a command to an entity's actor, as the system.
+    ///
+    /// # Errors
+    /// When the actor refuses or cannot take it at present.
+    pub async fn command<E: ambient_persistence::StoredEntity>(
+        &self,
+        by: &str,
+        id: &str,
+        command: E::Command,
+    ) -> Result<Progress, StepError> {
+        let caller = Caller {
+            principal: "system:workflows".to_owned(),
+            correlation_id: by.to_owned(),
+            causation_id: Some(by.to_owned()),
+            trace_parent: None,
+        };
+        let request = Request {
+            command,
+            caller,
+            if_match: None,
+            idempotency: None,
+            bodies: Vec::new(),
+            defaults: Defaults::default(),
+        };
+        let reply = self.actors.call::<E>(id, request).await?;
+        Ok(if reply.done == Done::Superseded { Progress::Superseded } else { Progress::Done })
+    }
+
+    /// A client of the run's runner.
+    ///
+    /// # Errors
+    /// When it has no endpoint.
+    pub async fn runner(&self, input: &WorkflowInput) -> Result<RunnerClient, StepError> {
+        let endpoint = self.compute.endpoint(&session_ref(input), input.run).await?;
+        let token = self.tokens.server_to_runner(&input.session_id, input.run);
+        Ok(RunnerClient::new(endpoint.socket, token)?)
+    }
+}

@@ -1,0 +1,39 @@
+//! `session-delete/{session}/{operation}`: repeats session-stop's teardown for every run, then removes the workspace.
+
+use ambient_domain::WorkflowInput;
+use temporalio_macros::{workflow, workflow_methods};
+use temporalio_sdk::{WorkflowContext, WorkflowResult};
+
+use crate::{
+    activities::place,
+    step::{Patience, Progress, Saga, Step},
+};
+
+/// The order of effects.
+pub const STEPS: &[Step] = &[
+    Step::on_host("raise-fence-for-good").patience(Patience::Endless),
+    Step::on_host("revoke-credentials").patience(Patience::Endless),
+    Step::on_host("terminate-runner").at_most(60).patience(Patience::Endless),
+    Step::on_host("drain-rest-of-log").patience(Patience::Endless),
+    Step::on_host("delete-run-objects").patience(Patience::Endless),
+    Step::on_host("prove-session-gone").patience(Patience::Endless),
+    Step::on_host("delete-workspace").patience(Patience::Endless),
+];
+
+/// See the module.
+#[workflow]
+#[derive(Default)]
+pub struct SessionDelete;
+
+#[workflow_methods]
+impl SessionDelete {
+    /// Runs the table.
+    ///
+    /// # Errors
+    /// When cancelled by an administrator.
+    #[run(name = "session-delete")]
+    pub async fn run(ctx: &mut WorkflowContext<Self>, input: WorkflowInput) -> WorkflowResult<Progress> {
+        let queue = place(ctx, &input).await?;
+        Ok(Saga::new(ctx, &input, Some(queue)).run(STEPS).await?)
+    }
+}

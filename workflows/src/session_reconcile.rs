@@ -1,0 +1,32 @@
+//! `session-reconcile/{session}/{run}.{generation}`: the workspace becomes what the spec says. A child of session-supervise,
+//! which has one at a time; every try reads the newest spec, so a generation that was overtaken is not brought into force.
+
+use ambient_domain::WorkflowInput;
+use temporalio_macros::{workflow, workflow_methods};
+use temporalio_sdk::{WorkflowContext, WorkflowResult};
+
+use crate::{
+    activities::place,
+    step::{Patience, Progress, Saga, Step},
+};
+
+/// The order of effects.
+pub const STEPS: &[Step] = &[Step::on_host("reconcile-repos").at_most(600).patience(Patience::Endless)];
+
+/// See the module.
+#[workflow]
+#[derive(Default)]
+pub struct SessionReconcile;
+
+#[workflow_methods]
+impl SessionReconcile {
+    /// Runs the table.
+    ///
+    /// # Errors
+    /// When cancelled with its parent.
+    #[run(name = "session-reconcile")]
+    pub async fn run(ctx: &mut WorkflowContext<Self>, input: WorkflowInput) -> WorkflowResult<Progress> {
+        let queue = place(ctx, &input).await?;
+        Ok(Saga::new(ctx, &input, Some(queue)).run(STEPS).await?)
+    }
+}

@@ -1,0 +1,86 @@
+//! `session-start/{session}/{run}.{attempt}`: from Pending (or a lost runner) to Running.
+//!
+//! On failure it undoes what it did and reports; on cancellation it undoes nothing, since session-stop owns teardown.
+
+use std::time::Duration;
+
+use ambient_domain::WorkflowInput;
+use temporalio_macros::{workflow, workflow_methods};
+use temporalio_sdk::{
+    ActivityExecutionError, SyncWorkflowContext, WorkflowContext, WorkflowResult, WorkflowTermination,
+};
+
+use crate::{
+    activities::{place, report_failure},
+    step::{Patience, Progress, Saga, Step, failure_of},
+};
+
+/// The order of effects.
+pub const STEPS: &[Step] = &[
+    Step::anywhere("report-provisioning"),
+    Step::on_host("ensure-project-space"),
+    Step::on_host("ensure-workspace"),
+    Step::on_host("prove-earlier-runs-gone"),
+    Step::on_host("issue-credentials").undone_by("revoke-credentials"),
+    Step::on_host("launch-runner").undone_by("terminate-runner"),
+    Step::on_host("await-runner").at_most(120).patience(Patience::Few),
+    Step::on_host("reconcile-repos").at_most(600).patience(Patience::Few),
+    Step::anywhere("mark-running"),
+    Step::on_host("deliver-prompt").at_most(120),
+];
+
+/// See the module.
+#[workflow]
+#[derive(Default)]
+pub struct SessionStart {
+    woken: bool,
+}
+
+#[workflow_methods]
+impl SessionStart {
+    /// Runs the table.
+    ///
+    /// # Errors
+    /// When cancelled.
+    #[run(name = "session-start")]
+    pub async fn run(ctx: &mut WorkflowContext<Self>, input: WorkflowInput) -> WorkflowResult<Progress> {
+        if input.attempt > 1 {
+            ctx.timer(backoff(input.attempt)).await;
+        }
+        let outcome = async {
+            let queue = place(ctx, &input).await?;
+            let mut saga = Saga::new(ctx, &input, Some(queue));
+            match saga.run(STEPS).await {
+                Err(error) if !is_cancelled(&error) && ctx.cancellation_token().reason().is_none() => {
+                    saga.undo().await;
+                    Err(error)
+                }
+                other => other,
+            }
+        };
+        match outcome.await {
+            Ok(progress) => Ok(progress),
+            Err(error) if is_cancelled(&error) => Err(WorkflowTermination::cancelled()),
+            Err(error) => {
+                let (reason, message) = failure_of(&error);
+                report_failure(ctx, &input, reason, message).await?;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The session has changed. State is read again by the steps themselves.
+    #[signal(name = "wake")]
+    pub fn wake(&mut self, _: &mut SyncWorkflowContext<Self>) {
+        self.woken = true;
+    }
+}
+
+/// Wait before launch `attempt`: 1 s, 4 s.
+fn backoff(attempt: i32) -> Duration {
+    Duration::from_secs(1 << (2 * (attempt.clamp(2, 5) - 2)))
+}
+
+fn is_cancelled(error: &ActivityExecutionError) -> bool {
+    matches!(error, ActivityExecutionError::Cancelled(_))
+}

@@ -1,0 +1,58 @@
+//! `session-stop/{session}/{run}`: nothing of the run is left, and that is proven.
+//!
+//! Never gives up: every step is tried for ever, `status_detail` says what blocks, and after five minutes condition
+//! StopIncomplete says what is left.
+
+use std::time::Duration;
+
+use ambient_domain::WorkflowInput;
+use futures::FutureExt as _;
+use temporalio_macros::{workflow, workflow_methods};
+use temporalio_sdk::{WorkflowContext, WorkflowResult};
+
+use crate::{
+    activities::place,
+    step::{Named, Patience, Progress, Saga, Step},
+};
+
+/// The order of effects.
+pub const STEPS: &[Step] = &[
+    Step::on_host("raise-fence").patience(Patience::Endless),
+    Step::on_host("revoke-credentials").patience(Patience::Endless),
+    Step::on_host("interrupt-agent").patience(Patience::Endless),
+    Step::on_host("drain-log").patience(Patience::Endless),
+    Step::on_host("terminate-runner").at_most(60).patience(Patience::Endless),
+    Step::on_host("drain-rest-of-log").patience(Patience::Endless),
+    Step::on_host("delete-run-objects").patience(Patience::Endless),
+    Step::on_host("prove-torn-down").patience(Patience::Endless),
+];
+
+/// After this time people are told what is left.
+pub const TELL_AFTER: Duration = Duration::from_secs(300);
+
+/// See the module.
+#[workflow]
+#[derive(Default)]
+pub struct SessionStop;
+
+#[workflow_methods]
+impl SessionStop {
+    /// Runs the table.
+    ///
+    /// # Errors
+    /// When cancelled by an administrator.
+    #[run(name = "session-stop")]
+    pub async fn run(ctx: &mut WorkflowContext<Self>, input: WorkflowInput) -> WorkflowResult<Progress> {
+        let queue = place(ctx, &input).await?;
+        let mut saga = Saga::new(ctx, &input, Some(queue));
+        let mut work = std::pin::pin!(saga.run(STEPS).fuse());
+        let mut long = std::pin::pin!(ctx.timer(TELL_AFTER).fuse());
+        temporalio_sdk::workflows::select! {
+            progress = work => return Ok(progress?),
+            _ = long => {}
+        }
+        let options = temporalio_sdk::ActivityOptions::start_to_close_timeout(Duration::from_secs(30));
+        ctx.execute_activity(Named("report-stop-incomplete"), input.clone(), options).await?;
+        Ok(work.await?)
+    }
+}

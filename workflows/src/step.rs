@@ -1,0 +1,191 @@
+//! A lifecycle as a table of steps: what is done, where, how patiently, and what undoes it.
+//!
+//! Every step is an activity of one shape, [`Step`] -> [`Progress`], named in the table, so that a workflow file reads from top
+//! to bottom. Invariants: undo runs in reverse order, in a scope of its own (a cancelled workflow can still clean up); a step
+//! that says `Superseded` ends the workflow, since another run, attempt or a deletion has taken over.
+
+use std::time::Duration;
+
+use ambient_domain::WorkflowInput;
+use serde::{Deserialize, Serialize};
+use temporalio_common::{ActivityDefinition, RetryPolicy};
+use temporalio_sdk::{ActivityExecutionError, ActivityOptions, WorkflowCancellationToken, WorkflowContext};
+use temporalio_workflow::workflows::WorkflowImplementation;
+
+/// What a step came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Progress {
+    /// Done (also: was done already).
+    Done,
+    /// Somebody else has taken over; the workflow ends.
+    Superseded,
+}
+
+/// How patiently a step is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// Three tries: an outside thing such as a clone, whose failure people want to hear of.
+    Few,
+    /// Five minutes of tries.
+    Minutes,
+    /// For ever: teardown and repair.
+    Endless,
+}
+
+/// Where a step runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Any worker.
+    Anywhere,
+    /// The session's compute host.
+    Host,
+}
+
+/// A row of a lifecycle's table.
+#[derive(Debug, Clone, Copy)]
+pub struct Step {
+    /// Activity that does it.
+    pub name: &'static str,
+    /// Where.
+    pub place: Place,
+    /// How patiently.
+    pub patience: Patience,
+    /// Longest single try.
+    pub timeout: Duration,
+    /// Activity that undoes it.
+    pub undo: Option<&'static str>,
+}
+
+impl Step {
+    /// A step on the session's host: five minutes of tries of at most 30 s, no undo.
+    #[must_use]
+    pub const fn on_host(name: &'static str) -> Self {
+        let timeout = Duration::from_secs(30);
+        Self { name, place: Place::Host, patience: Patience::Minutes, timeout, undo: None }
+    }
+    /// A step on any worker.
+    #[must_use]
+    pub const fn anywhere(name: &'static str) -> Self {
+        Self { place: Place::Anywhere, ..Self::on_host(name) }
+    }
+    /// With an undo.
+    #[must_use]
+    pub const fn undone_by(self, undo: &'static str) -> Self {
+        Self { undo: Some(undo), ..self }
+    }
+    /// With another patience.
+    #[must_use]
+    pub const fn patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
+    }
+    /// With another limit of a single try, seconds.
+    #[must_use]
+    pub const fn at_most(self, seconds: u64) -> Self {
+        Self { timeout: Duration::from_secs(seconds), ..self }
+    }
+
+    fn options(&self, host_queue: Option<&str>) -> ActivityOptions {
+        ActivityOptions::with_start_to_close_timeout(self.timeout)
+            // Renewed every second by the activity: a dead worker is noticed in seconds, not after the step's own limit.
+            .heartbeat_timeout(Duration::from_secs(10))
+            .retry_policy(retry_policy(self.patience))
+            .cancellation_type(temporalio_sdk::ActivityCancellationType::WaitCancellationCompleted)
+            .maybe_task_queue(match self.place {
+                Place::Host => host_queue.map(str::to_owned),
+                Place::Anywhere => None,
+            })
+            .build()
+    }
+}
+
+fn retry_policy(patience: Patience) -> RetryPolicy {
+    let (maximum_interval, attempts) = match patience {
+        Patience::Few => (Duration::from_secs(2), 3),
+        // 0.2 s doubling to 10 s: about five minutes.
+        Patience::Minutes => (Duration::from_secs(10), 34),
+        Patience::Endless => (Duration::from_secs(30), 0),
+    };
+    RetryPolicy::builder()
+        .initial_interval(Duration::from_millis(200))
+        .backoff_coefficient(2.0)
+        .maximum_interval(maximum_interval)
+        .maximum_attempts(attempts)
+        .build()
+}
+
+/// An activity of the common shape, by name.
+pub(crate) struct Named(pub(crate) &'static str);
+
+impl ActivityDefinition for Named {
+    type Input = WorkflowInput;
+    type Output = Progress;
+    fn name(&self) -> &str {
+        self.0
+    }
+}
+
+/// Task queue of a host's compute activities.
+#[must_use]
+pub fn host_queue(host: &str) -> String {
+    format!("compute-{host}")
+}
+
+/// A walk through a table of steps.
+pub(crate) struct Saga<W: WorkflowImplementation> {
+    ctx: WorkflowContext<W>,
+    input: WorkflowInput,
+    host_queue: Option<String>,
+    done: Vec<&'static Step>,
+}
+
+impl<W: WorkflowImplementation> Saga<W> {
+    pub(crate) fn new(ctx: &WorkflowContext<W>, input: &WorkflowInput, host_queue: Option<String>) -> Self {
+        Self { ctx: ctx.clone(), input: input.clone(), host_queue, done: Vec::new() }
+    }
+
+    /// Runs steps in order until one supersedes, fails, or all are done.
+    pub(crate) async fn run(&mut self, steps: &'static [Step]) -> Result<Progress, ActivityExecutionError> {
+        for step in steps {
+            let options = step.options(self.host_queue.as_deref());
+            // Noted before it runs: a step that fails may have done half of its work.
+            self.done.push(step);
+            let progress = self.ctx.execute_activity(Named(step.name), self.input.clone(), options).await?;
+            if progress == Progress::Superseded {
+                return Ok(Progress::Superseded);
+            }
+        }
+        Ok(Progress::Done)
+    }
+
+    /// Undoes what was done, last first. An undo that fails is passed over: teardown proves the result anyway.
+    pub(crate) async fn undo(&mut self) {
+        let scope = WorkflowCancellationToken::new();
+        while let Some(step) = self.done.pop() {
+            let Some(undo) = step.undo else { continue };
+            let mut options = step.options(self.host_queue.as_deref());
+            options.cancellation_token = Some(scope.clone());
+            options.retry_policy = Some(retry_policy(Patience::Few));
+            let _ = self.ctx.execute_activity(Named(undo), self.input.clone(), options).await;
+        }
+    }
+}
+
+/// The failure that an activity reported: its type (a condition reason) and message.
+pub(crate) fn failure_of(error: &ActivityExecutionError) -> (String, String) {
+    use temporalio_common::protos::temporal::api::failure::v1::failure::FailureInfo;
+    let mut failure = error.failure();
+    let mut found = ("StepFailed".to_owned(), error.to_string());
+    while let Some(current) = failure {
+        match &current.failure_info {
+            Some(FailureInfo::ApplicationFailureInfo(info)) => {
+                let reason = if info.r#type.is_empty() { "StepFailed" } else { &info.r#type };
+                found = (reason.to_owned(), current.message.clone());
+            }
+            Some(FailureInfo::TimeoutFailureInfo(_)) => "StepTimeout".clone_into(&mut found.0),
+            _ => {}
+        }
+        failure = current.cause.as_deref();
+    }
+    found
+}

@@ -1,0 +1,319 @@
+//! [`ExecutionService`] over a Temporal client: the embedded engine's or a cluster's.
+
+use ambient_persistence::Database;
+use ambient_wire::execution::{HistoryEvent, PendingActivity, WorkflowExecution};
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use temporalio_client::{
+    Client,
+    grpc::WorkflowService,
+    tonic::{Code, IntoRequest as _, Status},
+};
+use temporalio_common::protos::temporal::api::{
+    common::v1::{Payload, Payloads, WorkflowExecution as ExecutionRef},
+    enums::v1::{EventType, PendingActivityState, WorkflowExecutionStatus},
+    workflow::v1::{PendingActivityInfo, WorkflowExecutionInfo},
+    workflowservice::v1::{
+        CountWorkflowExecutionsRequest, DescribeWorkflowExecutionRequest, GetWorkflowExecutionHistoryRequest,
+        ListWorkflowExecutionsRequest, RequestCancelWorkflowExecutionRequest, SignalWorkflowExecutionRequest,
+        TerminateWorkflowExecutionRequest,
+    },
+};
+
+use crate::executions::{ExecutionError, ExecutionFilter, ExecutionService};
+
+/// Largest page of executions the engine is asked for.
+const PAGE: i32 = 1_000;
+
+/// Workflows whose ids name an entity.
+const WORKFLOWS: [&str; 8] = [
+    "session-supervise",
+    "session-start",
+    "session-stop",
+    "session-reconcile",
+    "session-delete",
+    "token-refresh",
+    "project-provision",
+    "project-delete",
+];
+
+/// Executions of one namespace.
+pub struct TemporalExecutions {
+    client: Client,
+    namespace: String,
+    db: Database,
+    ready: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+}
+
+impl TemporalExecutions {
+    /// Executions behind `client`; `ready` tells whether the engine is fit for work.
+    pub fn new(client: Client, db: Database, ready: Box<dyn Fn() -> Result<(), String> + Send + Sync>) -> Self {
+        let namespace = client.options().namespace.clone();
+        Self { client, namespace, db, ready }
+    }
+
+    fn service(&self) -> Box<dyn WorkflowService> {
+        self.client.connection().workflow_service()
+    }
+
+    fn of(workflow_id: &str) -> Option<ExecutionRef> {
+        Some(ExecutionRef { workflow_id: workflow_id.to_owned(), run_id: String::new() })
+    }
+}
+
+#[async_trait]
+impl ExecutionService for TemporalExecutions {
+    async fn list(&self, filter: &ExecutionFilter) -> Result<(Vec<WorkflowExecution>, i64), ExecutionError> {
+        let query = query(filter)?;
+        let size = filter.size.clamp(0, i64::from(PAGE));
+        let count = CountWorkflowExecutionsRequest { namespace: self.namespace.clone(), query: query.clone() };
+        let total = self.service().count_workflow_executions(count.into_request()).await;
+        let total = total.map_err(|status| failed("", &status))?.into_inner().count;
+        let (mut token, mut page, mut found) = (Vec::new(), 1, Vec::new());
+        while size > 0 {
+            let request = ListWorkflowExecutionsRequest {
+                namespace: self.namespace.clone(),
+                page_size: i32::try_from(size).unwrap_or(PAGE),
+                next_page_token: token,
+                query: query.clone(),
+            };
+            let answer = self.service().list_workflow_executions(request.into_request()).await;
+            let answer = answer.map_err(|status| failed("", &status))?.into_inner();
+            if page == filter.page.max(1) {
+                found = answer.executions.into_iter().map(execution).collect();
+                break;
+            }
+            if answer.next_page_token.is_empty() {
+                break;
+            }
+            (token, page) = (answer.next_page_token, page + 1);
+        }
+        Ok((found, total))
+    }
+
+    async fn get(&self, workflow_id: &str) -> Result<WorkflowExecution, ExecutionError> {
+        let request =
+            DescribeWorkflowExecutionRequest { namespace: self.namespace.clone(), execution: Self::of(workflow_id) };
+        match self.service().describe_workflow_execution(request.into_request()).await {
+            Ok(answer) => {
+                let answer = answer.into_inner();
+                let mut found = execution(answer.workflow_execution_info.unwrap_or_default());
+                found.pending_activities = answer.pending_activities.into_iter().map(pending).collect();
+                Ok(found)
+            }
+            Err(status) if status.code() == Code::NotFound => self.pending_dispatch(workflow_id).await,
+            Err(status) => Err(failed(workflow_id, &status)),
+        }
+    }
+
+    async fn history(&self, workflow_id: &str, after: i64, size: i64) -> Result<Vec<HistoryEvent>, ExecutionError> {
+        let mut events = Vec::new();
+        let mut token = Vec::new();
+        loop {
+            let request = GetWorkflowExecutionHistoryRequest {
+                namespace: self.namespace.clone(),
+                execution: Self::of(workflow_id),
+                maximum_page_size: PAGE,
+                next_page_token: token,
+                ..Default::default()
+            };
+            let answer = self.service().get_workflow_execution_history(request.into_request()).await;
+            let answer = answer.map_err(|status| failed(workflow_id, &status))?.into_inner();
+            for event in answer.history.unwrap_or_default().events {
+                if event.event_id > after {
+                    events.push(history_event(&event));
+                }
+            }
+            let enough = i64::try_from(events.len()).unwrap_or(i64::MAX) >= size;
+            if enough || answer.next_page_token.is_empty() {
+                events.truncate(usize::try_from(size).unwrap_or(0));
+                return Ok(events);
+            }
+            token = answer.next_page_token;
+        }
+    }
+
+    async fn signal(&self, workflow_id: &str, signal: &str, input: &serde_json::Value) -> Result<(), ExecutionError> {
+        let request = SignalWorkflowExecutionRequest {
+            namespace: self.namespace.clone(),
+            workflow_execution: Self::of(workflow_id),
+            signal_name: signal.to_owned(),
+            input: (!input.is_null()).then(|| json_payload(input)),
+            identity: "ambient-api".to_owned(),
+            ..Default::default()
+        };
+        let sent = self.service().signal_workflow_execution(request.into_request()).await;
+        sent.map(|_| ()).map_err(|status| failed(workflow_id, &status))
+    }
+
+    async fn cancel(&self, workflow_id: &str, reason: &str) -> Result<(), ExecutionError> {
+        let request = RequestCancelWorkflowExecutionRequest {
+            namespace: self.namespace.clone(),
+            workflow_execution: Self::of(workflow_id),
+            reason: reason.to_owned(),
+            identity: "ambient-api".to_owned(),
+            ..Default::default()
+        };
+        let sent = self.service().request_cancel_workflow_execution(request.into_request()).await;
+        sent.map(|_| ()).map_err(|status| failed(workflow_id, &status))
+    }
+
+    async fn terminate(&self, workflow_id: &str, reason: &str) -> Result<(), ExecutionError> {
+        let request = TerminateWorkflowExecutionRequest {
+            namespace: self.namespace.clone(),
+            workflow_execution: Self::of(workflow_id),
+            reason: reason.to_owned(),
+            identity: "ambient-api".to_owned(),
+            ..Default::default()
+        };
+        let sent = self.service().terminate_workflow_execution(request.into_request()).await;
+        sent.map(|_| ()).map_err(|status| failed(workflow_id, &status))
+    }
+
+    fn readiness(&self) -> Result<(), String> {
+        (self.ready)()
+    }
+}
+
+impl TemporalExecutions {
+    /// An execution whose start has not been dispatched yet: known from the outbox only.
+    async fn pending_dispatch(&self, workflow_id: &str) -> Result<WorkflowExecution, ExecutionError> {
+        let pending = self.db.outbox_pending_for(workflow_id).await;
+        if !pending.map_err(|error| ExecutionError::Unavailable(error.to_string()))? {
+            return Err(ExecutionError::NotFound(workflow_id.to_owned()));
+        }
+        Ok(WorkflowExecution {
+            workflow: workflow_id.split('/').next().unwrap_or_default().to_owned(),
+            status: "PendingDispatch".to_owned(),
+            ..named(workflow_id)
+        })
+    }
+}
+
+/// The visibility query of a filter. Values are checked here, since they become part of a text.
+fn query(filter: &ExecutionFilter) -> Result<String, ExecutionError> {
+    let mut terms = Vec::new();
+    let fields = [("workflow", "WorkflowType", &filter.workflow), ("status", "ExecutionStatus", &filter.status)];
+    for (field, column, value) in fields {
+        if let Some(value) = value {
+            terms.push(format!("{column} = '{}'", plain(field, value)?));
+        }
+    }
+    if let Some(entity) = &filter.entity_id {
+        let entity = plain("entity_id", entity)?;
+        let one = |workflow: &&str| format!("WorkflowId STARTS_WITH '{workflow}/{entity}/'");
+        let wanted = |workflow: &&&str| filter.workflow.as_deref().is_none_or(|w| w == **workflow);
+        let ids: Vec<String> = WORKFLOWS.iter().filter(wanted).map(one).collect();
+        if ids.is_empty() {
+            let problem = format!("is none of {}", WORKFLOWS.join(", "));
+            return Err(ExecutionError::Invalid { field: "workflow".to_owned(), problem });
+        }
+        terms.push(format!("({})", ids.join(" OR ")));
+    }
+    Ok(terms.join(" AND "))
+}
+
+fn plain<'a>(field: &str, value: &'a str) -> Result<&'a str, ExecutionError> {
+    let well_formed = !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b));
+    if well_formed {
+        return Ok(value);
+    }
+    let problem = "must be letters, digits, '-', '_', '.' and '/'".to_owned();
+    Err(ExecutionError::Invalid { field: field.to_owned(), problem })
+}
+
+fn failed(workflow_id: &str, status: &Status) -> ExecutionError {
+    match status.code() {
+        Code::NotFound if status.message().contains("completed") || status.message().contains("closed") => {
+            ExecutionError::Closed(workflow_id.to_owned())
+        }
+        Code::NotFound => ExecutionError::NotFound(workflow_id.to_owned()),
+        Code::InvalidArgument => {
+            ExecutionError::Invalid { field: "query".to_owned(), problem: status.message().to_owned() }
+        }
+        _ => ExecutionError::Unavailable(status.to_string()),
+    }
+}
+
+fn named(workflow_id: &str) -> WorkflowExecution {
+    WorkflowExecution {
+        kind: "WorkflowExecution".to_owned(),
+        id: workflow_id.to_owned(),
+        href: format!("{}/workflow_executions/{}", ambient_wire::BASE, workflow_id.replace('/', "%2F")),
+        run_id: String::new(),
+        workflow: String::new(),
+        status: String::new(),
+        started_at: None,
+        closed_at: None,
+        history_length: 0,
+        pending_activities: Vec::new(),
+    }
+}
+
+fn execution(info: WorkflowExecutionInfo) -> WorkflowExecution {
+    let status = info.status();
+    let reference = info.execution.unwrap_or_default();
+    WorkflowExecution {
+        run_id: reference.run_id,
+        workflow: info.r#type.unwrap_or_default().name,
+        status: status_name(status).to_owned(),
+        started_at: info.start_time.and_then(time),
+        closed_at: info.close_time.and_then(time),
+        history_length: info.history_length,
+        ..named(&reference.workflow_id)
+    }
+}
+
+fn status_name(status: WorkflowExecutionStatus) -> &'static str {
+    match status {
+        WorkflowExecutionStatus::Unspecified => "Unknown",
+        WorkflowExecutionStatus::Running => "Running",
+        WorkflowExecutionStatus::Completed => "Completed",
+        WorkflowExecutionStatus::Failed => "Failed",
+        WorkflowExecutionStatus::Canceled => "Canceled",
+        WorkflowExecutionStatus::Terminated => "Terminated",
+        WorkflowExecutionStatus::ContinuedAsNew => "ContinuedAsNew",
+        WorkflowExecutionStatus::TimedOut => "TimedOut",
+        WorkflowExecutionStatus::Paused => "Paused",
+    }
+}
+
+fn pending(info: PendingActivityInfo) -> PendingActivity {
+    let state = match info.state() {
+        PendingActivityState::Started => "Started",
+        PendingActivityState::CancelRequested => "CancelRequested",
+        _ => "Scheduled",
+    };
+    PendingActivity {
+        state: state.to_owned(),
+        attempt: info.attempt,
+        last_failure: info.last_failure.map(|failure| failure.message),
+        next_retry_at: info.next_attempt_schedule_time.and_then(time),
+        activity: info.activity_type.unwrap_or_default().name,
+    }
+}
+
+fn history_event(event: &temporalio_common::protos::temporal::api::history::v1::HistoryEvent) -> HistoryEvent {
+    HistoryEvent {
+        event_id: event.event_id,
+        event_type: event_type_name(event.event_type()),
+        at: event.event_time.and_then(time),
+        attributes: serde_json::to_value(&event.attributes).unwrap_or_default(),
+    }
+}
+
+/// `EVENT_TYPE_TIMER_FIRED` -> `TimerFired`, as people know it.
+fn event_type_name(event_type: EventType) -> String {
+    let words = event_type.as_str_name().trim_start_matches("EVENT_TYPE_").split('_');
+    words.map(|word| word[..1].to_owned() + &word[1..].to_lowercase()).collect()
+}
+
+fn json_payload(value: &serde_json::Value) -> Payloads {
+    let metadata = [("encoding".to_owned(), b"json/plain".to_vec())].into();
+    let payload = Payload { metadata, data: value.to_string().into_bytes(), ..Default::default() };
+    Payloads { payloads: vec![payload] }
+}
+
+fn time(timestamp: prost_types::Timestamp) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(timestamp.seconds, u32::try_from(timestamp.nanos).ok()?)
+}
