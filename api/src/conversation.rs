@@ -71,3 +71,43 @@ impl Page {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn event(seq: i64, event_type: &str, data: Value) -> StoredEvent {
+        StoredEvent {
+            session_id: "s".to_owned(),
+            seq,
+            at: "2026-01-01T00:00:00Z".parse().unwrap(),
+            event_type: event_type.to_owned(),
+            data,
+            message_id: None,
+            run: None,
+            log_id: None,
+            runner_seq: None,
+            operation_id: None,
+        }
+    }
+
+    #[test]
+    fn messages_of_both_sides_are_put_together_and_a_full_page_says_where_to_read_on() {
+        let events = [
+            event(1, "session.phase", json!({})),
+            event(2, "user.message", json!({"message_id": "u1", "text": "hi"})),
+            event(3, "TEXT_MESSAGE_START", json!({"messageId": "a1", "role": "assistant"})),
+            event(4, "TEXT_MESSAGE_CONTENT", json!({"messageId": "a1", "delta": "hel"})),
+            event(5, "TEXT_MESSAGE_CONTENT", json!({"messageId": "a1", "delta": "lo"})),
+            event(6, "TEXT_MESSAGE_END", json!({"messageId": "a1"})),
+            event(7, "user.message", json!({"message_id": "u2", "text": "more"})),
+        ];
+        let mut page = Page { size: 2, ..Page::default() };
+        let next = events.iter().find_map(|event| page.take(event));
+        let told: Vec<_> = page.messages.iter().map(|m| (m.seq, m.role.as_str(), m.text.as_str())).collect();
+        assert_eq!(told, [(2, "user", "hi"), (3, "assistant", "hello")]);
+        assert_eq!(next, Some(6));
+    }
+}

@@ -13,21 +13,35 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 /// The database's clock, remembered. Never ahead of the original: readings count from the moment their answer came.
 #[derive(Debug)]
-pub(crate) struct Clock(Mutex<(Instant, DateTime<Utc>)>);
+pub(crate) struct Clock(Mutex<Reading>);
+
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    at: Instant,
+    now: DateTime<Utc>,
+    wall: DateTime<Utc>,
+}
 
 impl Clock {
-    pub(crate) fn new(now: DateTime<Utc>) -> Self {
-        Self(Mutex::new((Instant::now(), now)))
+    /// `now` is engine time, `wall` the wall clock, both as the database has just answered.
+    pub(crate) fn new(now: DateTime<Utc>, wall: DateTime<Utc>) -> Self {
+        Self(Mutex::new(Reading { at: Instant::now(), now, wall }))
     }
 
-    pub(crate) fn set(&self, now: DateTime<Utc>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), now);
+    pub(crate) fn set(&self, now: DateTime<Utc>, wall: DateTime<Utc>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Reading { at: Instant::now(), now, wall };
     }
 
     /// Engine time.
     pub(crate) fn now(&self) -> DateTime<Utc> {
-        let (at, now) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        now + TimeDelta::from_std(at.elapsed()).unwrap_or_default()
+        self.both().0
+    }
+
+    /// Engine time and wall clock.
+    pub(crate) fn both(&self) -> (DateTime<Utc>, DateTime<Utc>) {
+        let Reading { at, now, wall } = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = TimeDelta::from_std(at.elapsed()).unwrap_or_default();
+        (now + since, wall + since)
     }
 }
 

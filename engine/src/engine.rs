@@ -24,6 +24,7 @@ use crate::{
         children::Names,
         commands::{Needs, Pending},
     },
+    hot::Hot,
     lease::Lease,
     matching::{Kind, Matching, Watchers},
     proto::{self, db},
@@ -53,6 +54,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     pub(crate) lease: Lease,
     pub(crate) matching: Matching,
+    pub(crate) hot: Hot,
     pub(crate) runs: Watchers,
     pub(crate) queries: Watchers,
     pub(crate) due: Due,
@@ -130,18 +132,28 @@ impl Engine {
             Target::Run(run) | Target::Exact(_, run) => Some(self.stripe(*run).lock().await),
             Target::Current(_) => None,
         };
+        let mut remembered = self.remembered(target);
         for round in 0..MAX_ROUNDS {
-            let Some(loaded) = self.inner.store.load(target).await? else { return Err(Unchanged::NotOpen) };
+            let guessed = remembered.is_some();
+            let loaded = match remembered.take() {
+                Some(loaded) => Some(loaded),
+                None => self.inner.store.load(target).await?,
+            };
+            let Some(loaded) = loaded else { return Err(Unchanged::NotOpen) };
             let run_id = loaded.run.run_id;
-            let pending = self.pending(&loaded, needs).await?;
+            let pending = self.pending(&loaded, needs, guessed).await?;
             let circumstances = self.circumstances(&loaded.run);
             let mut transition = Transition::new(loaded, circumstances);
-            let value = match decide(&mut transition, &pending)? {
-                Decision::Keep(value) => return Ok((value, transition)),
-                Decision::Write(value) => value,
+            let value = match decide(&mut transition, &pending) {
+                Ok(Decision::Write(value)) => value,
+                // Not to change anything is decided on what is stored, never on what is remembered.
+                _ if guessed => continue,
+                Ok(Decision::Keep(value)) => return Ok((value, transition)),
+                Err(status) => return Err(Unchanged::Status(status)),
             };
             match self.inner.store.commit(&transition).await {
                 Ok(()) => {
+                    self.remember(&transition);
                     self.committed(&transition);
                     return Ok((value, transition));
                 }
@@ -164,6 +176,32 @@ impl Engine {
         &stripes[usize::from(run.as_bytes()[15]) % stripes.len()]
     }
 
+    fn remembered(&self, target: &Target) -> Option<Loaded> {
+        let (Target::Run(run) | Target::Exact(_, run)) = target else { return None };
+        let mut loaded = self.inner.hot.take(*run)?;
+        if matches!(target, Target::Exact(workflow, _) if *workflow != loaded.run.workflow_id) {
+            return None;
+        }
+        let (now, wall) = self.inner.clock.both();
+        (loaded.now, loaded.wall) = (loaded.now.max(now), loaded.wall.max(wall));
+        Some(loaded)
+    }
+
+    fn remember(&self, t: &Transition) {
+        for activity in t.new_activities.iter().filter(|a| a.is_started()) {
+            self.inner.hot.put_activity(activity.clone());
+        }
+        let keys = t.ended_activities.iter().chain(t.retried_activities.iter().map(|r| &r.key));
+        for id in keys.map(|k| k.scheduled_event_id).chain(t.cancelled_activities.iter().map(|(id, _)| *id)) {
+            self.inner.hot.take_activity(t.run.run_id, id);
+        }
+        if !t.is_closed() {
+            let mut run = t.run.clone();
+            run.revision = t.expected_revision + 1;
+            self.inner.hot.put(Loaded { run, now: t.now, wall: t.wall });
+        }
+    }
+
     fn circumstances(&self, run: &Run) -> Circumstances {
         let process = self.inner.lease.process();
         let sticky_alive = match (&run.sticky_queue, run.sticky_process) {
@@ -174,14 +212,19 @@ impl Engine {
         Circumstances { process, sticky_alive }
     }
 
-    async fn pending(&self, loaded: &Loaded, needs: Needs) -> Result<Pending, Status> {
+    async fn pending(&self, loaded: &Loaded, needs: Needs, guess: bool) -> Result<Pending, Status> {
         let mut pending = Pending::default();
         let (store, run) = (&self.inner.store, &loaded.run);
         if needs.activities {
             pending.activities = store.activities(run.run_id).await?;
         }
         if let Some(scheduled) = needs.activity {
-            pending.activities.extend(store.activity(run.run_id, scheduled).await?);
+            let known =
+                self.inner.hot.take_activity(run.run_id, scheduled).filter(|_| guess && needs.activity_start_only);
+            match known {
+                Some(activity) => pending.activities.push(activity),
+                None => pending.activities.extend(store.activity(run.run_id, scheduled).await?),
+            }
         }
         if needs.timers {
             pending.timers = store.timers(run.run_id).await?;

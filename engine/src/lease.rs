@@ -52,10 +52,14 @@ pub(crate) struct Lease {
     abandoned: AtomicBool,
 }
 
+/// Engine time and wall clock.
+type Times = (DateTime<Utc>, DateTime<Utc>);
+
 #[derive(sqlx::FromRow)]
 struct Renewal {
     held: i64,
     now: DateTime<Utc>,
+    wall: DateTime<Utc>,
     live: Vec<Uuid>,
     dead: Vec<Uuid>,
 }
@@ -65,11 +69,11 @@ fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Lease {
-    /// Takes a row. Returns the lease and the engine's time.
-    pub(crate) async fn take(pool: &sqlx::PgPool, identity: &str) -> Result<(Self, DateTime<Utc>), EngineError> {
+    /// Takes a row. Returns the lease, engine time and wall clock.
+    pub(crate) async fn take(pool: &sqlx::PgPool, identity: &str) -> Result<(Self, Times), EngineError> {
         let process = Uuid::new_v4();
         let renewed = Instant::now();
-        let now = insert(pool, process, identity).await?;
+        let times = insert(pool, process, identity).await?;
         let lease = Self {
             process: RwLock::new(process),
             renewed: Mutex::new(renewed),
@@ -79,7 +83,7 @@ impl Lease {
             freeing: Mutex::default(),
             abandoned: AtomicBool::new(false),
         };
-        Ok((lease, now))
+        Ok((lease, times))
     }
 
     pub(crate) fn process(&self) -> Uuid {
@@ -107,12 +111,10 @@ impl Lease {
     }
 }
 
-async fn insert(pool: &sqlx::PgPool, process: Uuid, identity: &str) -> Result<DateTime<Utc>, sqlx::Error> {
-    sqlx::query_scalar("insert into engine.processes (process_id, identity) values ($1, $2) returning engine.now()")
-        .bind(process)
-        .bind(identity)
-        .fetch_one(pool)
-        .await
+async fn insert(pool: &sqlx::PgPool, process: Uuid, identity: &str) -> Result<Times, sqlx::Error> {
+    let sql = "insert into engine.processes (process_id, identity) values ($1, $2)
+               returning engine.now(), clock_timestamp()";
+    sqlx::query_as(sql).bind(process).bind(identity).fetch_one(pool).await
 }
 
 /// Renews until the engine stops.
@@ -137,7 +139,7 @@ async fn renew(engine: &Engine) -> Result<(), sqlx::Error> {
     let asked = Instant::now();
     let renewal: Renewal = sqlx::query_as(
         "with me as (update engine.processes set renewed_at = clock_timestamp() where process_id = $1 returning 1)
-         select (select count(*) from me) as held, engine.now() as now,
+         select (select count(*) from me) as held, engine.now() as now, clock_timestamp() as wall,
                 array(select process_id from engine.processes where process_id <> $1
                       and renewed_at >= clock_timestamp() - interval '3 s') as live,
                 array(select process_id from engine.processes where process_id <> $1
@@ -146,7 +148,7 @@ async fn renew(engine: &Engine) -> Result<(), sqlx::Error> {
     .bind(lease.process())
     .fetch_one(&engine.inner.session)
     .await?;
-    engine.inner.clock.set(renewal.now);
+    engine.inner.clock.set(renewal.now, renewal.wall);
     if renewal.held == 0 {
         retake(engine).await?;
     } else {

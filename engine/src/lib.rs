@@ -20,6 +20,7 @@ mod clock;
 mod effects;
 mod engine;
 mod history;
+mod hot;
 mod lease;
 mod matching;
 mod proto;

@@ -19,6 +19,7 @@ use crate::{
     clock::Clock,
     effects,
     engine::{Engine, Inner},
+    hot::Hot,
     lease::{self, Lease},
     matching::{Matching, Watchers},
     service,
@@ -54,7 +55,7 @@ impl Engine {
             .max_connections(SESSION_CONNECTIONS)
             .connect_with((*pool.connect_options()).clone())
             .await?;
-        let (lease, now) = Lease::take(&session, &options.identity).await?;
+        let (lease, (now, wall)) = Lease::take(&session, &options.identity).await?;
         let (hints, hint_receiver) = mpsc::channel(wake::QUEUED);
         let engine = Self {
             inner: Arc::new(Inner {
@@ -62,9 +63,10 @@ impl Engine {
                 store: Store { pool },
                 session,
                 runtime: tokio::runtime::Handle::current(),
-                clock: Clock::new(now),
+                clock: Clock::new(now, wall),
                 lease,
                 matching: Matching::default(),
+                hot: Hot::default(),
                 runs: Watchers::default(),
                 queries: Watchers::default(),
                 due: Due::new(),
@@ -138,14 +140,14 @@ impl Engine {
     /// # Errors
     /// When the database cannot be reached.
     pub async fn advance_clock(&self, by: Duration) -> Result<(), EngineError> {
-        let now: DateTime<Utc> = sqlx::query_scalar(
+        let (now, wall): (DateTime<Utc>, DateTime<Utc>) = sqlx::query_as(
             "with c as (update engine.clock set shift = shift + make_interval(secs => $1) returning shift)
-             select clock_timestamp() + shift from c",
+             select clock_timestamp() + shift, clock_timestamp() from c",
         )
         .bind(by.as_secs_f64())
         .fetch_one(&self.inner.store.pool)
         .await?;
-        self.inner.clock.set(now);
+        self.inner.clock.set(now, wall);
         self.inner.due.look();
         self.hint(Hint::Clock);
         Ok(())

@@ -129,7 +129,11 @@ fn take(engine: &Engine, hint: Hint) {
     let inner = &engine.inner;
     match hint {
         Hint::Queue(kind, name) => inner.matching.hint(kind, &name),
-        Hint::Run(id) => inner.runs.wake(id),
+        Hint::Run(id) => {
+            // Another process has changed it.
+            inner.hot.take(id);
+            inner.runs.wake(id);
+        }
         Hint::Query(id) => inner.queries.wake(id),
         Hint::Clock => {
             inner.lease.renew_now.notify_one();

@@ -89,7 +89,8 @@ async fn carry_out(client: &Client, task_queue: &str, effect: &Effect) -> Result
         Effect::SignalWorkflow { workflow_id, signal } => {
             let handle = client.get_workflow_handle::<UntypedWorkflow>(workflow_id.as_str());
             let signal = UntypedSignal::new(signal.as_str());
-            let sent = handle.signal(signal, RawValue::empty(), WorkflowSignalOptions::default()).await;
+            let nothing = RawValue::from_value(&(), &PayloadConverter::serde_json());
+            let sent = handle.signal(signal, nothing, WorkflowSignalOptions::default()).await;
             gone_is_done(sent)
         }
         Effect::CancelWorkflow { workflow_id } => {

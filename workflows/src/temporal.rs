@@ -64,31 +64,18 @@ impl TemporalExecutions {
 #[async_trait]
 impl ExecutionService for TemporalExecutions {
     async fn list(&self, filter: &ExecutionFilter) -> Result<(Vec<WorkflowExecution>, i64), ExecutionError> {
-        let query = query(filter)?;
         let size = filter.size.clamp(0, i64::from(PAGE));
-        let count = CountWorkflowExecutionsRequest { namespace: self.namespace.clone(), query: query.clone() };
-        let total = self.service().count_workflow_executions(count.into_request()).await;
-        let total = total.map_err(|status| failed("", &status))?.into_inner().count;
-        let (mut token, mut page, mut found) = (Vec::new(), 1, Vec::new());
-        while size > 0 {
-            let request = ListWorkflowExecutionsRequest {
-                namespace: self.namespace.clone(),
-                page_size: i32::try_from(size).unwrap_or(PAGE),
-                next_page_token: token,
-                query: query.clone(),
-            };
-            let answer = self.service().list_workflow_executions(request.into_request()).await;
-            let answer = answer.map_err(|status| failed("", &status))?.into_inner();
-            if page == filter.page.max(1) {
-                found = answer.executions.into_iter().map(execution).collect();
-                break;
-            }
-            if answer.next_page_token.is_empty() {
-                break;
-            }
-            (token, page) = (answer.next_page_token, page + 1);
+        let skip = (filter.page.max(1) - 1).saturating_mul(size);
+        let (mut found, mut total) = (Vec::new(), 0);
+        for query in queries(filter)? {
+            total += self.count(&query).await?;
+            found.extend(self.newest(&query, skip.saturating_add(size)).await?);
         }
-        Ok((found, total))
+        // Each query's newest contain the newest of all.
+        found.sort_by(|a, b| b.started_at.cmp(&a.started_at).then_with(|| a.id.cmp(&b.id)));
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+        let page = found.into_iter().skip(skip).take(usize::try_from(size).unwrap_or(0)).collect();
+        Ok((page, total))
     }
 
     async fn get(&self, workflow_id: &str) -> Result<WorkflowExecution, ExecutionError> {
@@ -138,7 +125,7 @@ impl ExecutionService for TemporalExecutions {
             namespace: self.namespace.clone(),
             workflow_execution: Self::of(workflow_id),
             signal_name: signal.to_owned(),
-            input: (!input.is_null()).then(|| json_payload(input)),
+            input: Some(json_payload(input)),
             identity: "ambient-api".to_owned(),
             ..Default::default()
         };
@@ -176,6 +163,34 @@ impl ExecutionService for TemporalExecutions {
 }
 
 impl TemporalExecutions {
+    async fn count(&self, query: &str) -> Result<i64, ExecutionError> {
+        let request = CountWorkflowExecutionsRequest { namespace: self.namespace.clone(), query: query.to_owned() };
+        let answer = self.service().count_workflow_executions(request.into_request()).await;
+        Ok(answer.map_err(|status| failed("", &status))?.into_inner().count)
+    }
+
+    /// The newest executions of a query, at most `limit`.
+    async fn newest(&self, query: &str, limit: i64) -> Result<Vec<WorkflowExecution>, ExecutionError> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let (mut found, mut token) = (Vec::new(), Vec::new());
+        while found.len() < limit {
+            let request = ListWorkflowExecutionsRequest {
+                namespace: self.namespace.clone(),
+                page_size: PAGE.min(i32::try_from(limit - found.len()).unwrap_or(PAGE)),
+                next_page_token: token,
+                query: query.to_owned(),
+            };
+            let answer = self.service().list_workflow_executions(request.into_request()).await;
+            let answer = answer.map_err(|status| failed("", &status))?.into_inner();
+            found.extend(answer.executions.into_iter().map(execution));
+            if answer.next_page_token.is_empty() {
+                break;
+            }
+            token = answer.next_page_token;
+        }
+        Ok(found)
+    }
+
     /// An execution whose start has not been dispatched yet: known from the outbox only.
     async fn pending_dispatch(&self, workflow_id: &str) -> Result<WorkflowExecution, ExecutionError> {
         let pending = self.db.outbox_pending_for(workflow_id).await;
@@ -190,8 +205,9 @@ impl TemporalExecutions {
     }
 }
 
-/// The visibility query of a filter. Values are checked here, since they become part of a text.
-fn query(filter: &ExecutionFilter) -> Result<String, ExecutionError> {
+/// The visibility queries of a filter; together they find what it asks for, each once. An entity's executions have its id as
+/// the second part of theirs, so there is one query a workflow. Values are checked here, since they become part of a text.
+fn queries(filter: &ExecutionFilter) -> Result<Vec<String>, ExecutionError> {
     let mut terms = Vec::new();
     let fields = [("workflow", "WorkflowType", &filter.workflow), ("status", "ExecutionStatus", &filter.status)];
     for (field, column, value) in fields {
@@ -199,18 +215,14 @@ fn query(filter: &ExecutionFilter) -> Result<String, ExecutionError> {
             terms.push(format!("{column} = '{}'", plain(field, value)?));
         }
     }
-    if let Some(entity) = &filter.entity_id {
-        let entity = plain("entity_id", entity)?;
-        let one = |workflow: &&str| format!("WorkflowId STARTS_WITH '{workflow}/{entity}/'");
-        let wanted = |workflow: &&&str| filter.workflow.as_deref().is_none_or(|w| w == **workflow);
-        let ids: Vec<String> = WORKFLOWS.iter().filter(wanted).map(one).collect();
-        if ids.is_empty() {
-            let problem = format!("is none of {}", WORKFLOWS.join(", "));
-            return Err(ExecutionError::Invalid { field: "workflow".to_owned(), problem });
-        }
-        terms.push(format!("({})", ids.join(" OR ")));
-    }
-    Ok(terms.join(" AND "))
+    let Some(entity) = &filter.entity_id else { return Ok(vec![terms.join(" AND ")]) };
+    let entity = plain("entity_id", entity)?;
+    let wanted = |workflow: &&&str| filter.workflow.as_deref().is_none_or(|w| w == **workflow);
+    let of = |workflow: &&str| {
+        let id = format!("WorkflowId STARTS_WITH '{workflow}/{entity}/'");
+        terms.iter().cloned().chain([id]).collect::<Vec<_>>().join(" AND ")
+    };
+    Ok(WORKFLOWS.iter().filter(wanted).map(of).collect())
 }
 
 fn plain<'a>(field: &str, value: &'a str) -> Result<&'a str, ExecutionError> {
@@ -309,8 +321,13 @@ fn event_type_name(event_type: EventType) -> String {
 }
 
 fn json_payload(value: &serde_json::Value) -> Payloads {
-    let metadata = [("encoding".to_owned(), b"json/plain".to_vec())].into();
-    let payload = Payload { metadata, data: value.to_string().into_bytes(), ..Default::default() };
+    // Nothing is an encoding of its own, which handlers without input expect.
+    let (encoding, data) = match value {
+        serde_json::Value::Null => ("binary/null", Vec::new()),
+        value => ("json/plain", value.to_string().into_bytes()),
+    };
+    let metadata = [("encoding".to_owned(), encoding.as_bytes().to_vec())].into();
+    let payload = Payload { metadata, data, ..Default::default() };
     Payloads { payloads: vec![payload] }
 }
 

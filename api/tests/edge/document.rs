@@ -54,7 +54,7 @@ async fn the_document_and_the_probes_are_served_to_everybody() {
     assert_eq!(yaml, ambient_api::openapi_yaml());
     let json: serde_json::Value = at("/openapi.json").send().await.unwrap().json().await.unwrap();
     assert_eq!(json, ambient_api::openapi());
-    for path in ["/livez", "/readyz", "/version", "/api/ambient/v1/errors", "/api/ambient/v1/errors/412"] {
+    for path in ["/livez", "/readyz", "/version", "/metrics", "/api/ambient/v1/errors", "/api/ambient/v1/errors/412"] {
         let response = at(path).send().await.unwrap();
         assert!(response.status().is_success(), "{path}: {}", response.status());
         assert_eq!(response.headers()["x-operation-id"].len(), 27, "{path}");

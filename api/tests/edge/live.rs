@@ -43,10 +43,32 @@ impl Socket {
         tokio::time::timeout(LIMIT, self.0.next()).await.expect("in time").expect("open").unwrap()
     }
 
+    /// The next frame that is not a keep-alive.
     async fn next(&mut self) -> ServerFrame {
+        loop {
+            match self.frame().await {
+                ServerFrame::Pong {} => {}
+                frame => return frame,
+            }
+        }
+    }
+
+    async fn frame(&mut self) -> ServerFrame {
         loop {
             match self.message().await {
                 Message::Text(text) => return serde_json::from_str(&text).unwrap(),
+                Message::Ping(_) | Message::Pong(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// The code with which the server closes.
+    async fn close(&mut self) -> u16 {
+        loop {
+            match self.message().await {
+                Message::Close(frame) => return frame.unwrap().code.into(),
+                Message::Text(text) if text.contains("pong") => {}
                 Message::Ping(_) | Message::Pong(_) => {}
                 other => panic!("{other:?}"),
             }
@@ -144,7 +166,7 @@ async fn every_bad_frame_is_answered_and_the_connection_stays() {
     socket.send(&ClientFrame::Send { id: "m".to_owned(), session: id.clone(), text: "x".to_owned() }).await;
     assert_eq!(code(socket.next().await), "refused");
     socket.send(&ClientFrame::Ping {}).await;
-    assert_eq!(socket.next().await, ServerFrame::Pong {});
+    assert_eq!(socket.frame().await, ServerFrame::Pong {});
 
     let mut live = Socket::open(&server, Some(NOBODY), "/live").await.unwrap();
     assert_eq!(code(live.subscribe("1", &id, None).await), "not_found");
@@ -186,10 +208,7 @@ async fn a_server_that_ends_says_so() {
     let last = last_seq(&server, &id).await;
     socket.subscribe("1", &id, Some(last)).await;
     server.stop_live();
-    match socket.message().await {
-        Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), 1001),
-        other => panic!("{other:?}"),
-    }
+    assert_eq!(socket.close().await, 1001);
 }
 
 /// Reads server-sent events until there are `count` with an id.

@@ -64,6 +64,8 @@ pub(crate) struct Needs {
     pub(crate) activities: bool,
     /// Only the activity scheduled by this event.
     pub(crate) activity: Option<i64>,
+    /// Of that activity only what its worker was given: heartbeats and cancellation do not matter.
+    pub(crate) activity_start_only: bool,
     pub(crate) timers: bool,
     pub(crate) children: bool,
     pub(crate) started: bool,
@@ -250,7 +252,7 @@ fn record_or_close(
             t.append_event(event);
         }
         C::UpsertWorkflowSearchAttributesCommandAttributes(a) => {
-            upsert_search_attributes(t, a.search_attributes, id, pending)
+            upsert_search_attributes(t, a.search_attributes, id, pending);
         }
         C::ModifyWorkflowPropertiesCommandAttributes(a) => upsert_memo(t, a.upserted_memo, id, pending),
         C::CompleteWorkflowExecutionCommandAttributes(a) => {

@@ -60,6 +60,7 @@ pub(super) async fn poll(
                 let token =
                     TaskToken::of(TokenKind::Activity, activity.run_id, activity.scheduled_event_id, activity.attempt);
                 caller.claimed(Claim::Activity(token));
+                engine.inner.hot.put_activity(activity.clone());
                 if let (Some(due), Some(started)) = (activity.due_at, activity.started_at) {
                     engine.inner.due.within((due - started).to_std().unwrap_or_default());
                 }
@@ -119,10 +120,12 @@ impl Engine {
     async fn answer_activity(
         &self,
         token: &[u8],
+        activity_start_only: bool,
         decide: impl Fn(&mut Transition, &Activity) -> Result<(), Status>,
     ) -> Result<(), Status> {
         let token = TaskToken::read(token, TokenKind::Activity)?;
-        let needs = Needs { activity: Some(token.scheduled_event_id), ..Needs::default() };
+        let activity = Some(token.scheduled_event_id);
+        let needs = Needs { activity, activity_start_only, ..Needs::default() };
         let answered = self
             .change(&Target::Run(token.run_id()), needs, |t, pending| {
                 let running = pending.activities.iter().find(|a| a.attempt == token.attempt && a.is_started());
@@ -144,7 +147,7 @@ pub(super) async fn respond_completed(
     request: RespondActivityTaskCompletedRequest,
 ) -> Result<RespondActivityTaskCompletedResponse, Status> {
     engine
-        .answer_activity(&request.task_token, |t, activity| {
+        .answer_activity(&request.task_token, true, |t, activity| {
             let end = ActivityEnd::Completed { result: request.result.clone() };
             t.end_activity(activity, &request.identity, end)
         })
@@ -159,7 +162,7 @@ pub(super) async fn respond_failed(
 ) -> Result<RespondActivityTaskFailedResponse, Status> {
     let heartbeat = request.last_heartbeat_details.as_ref().map(Message::encode_to_vec);
     engine
-        .answer_activity(&request.task_token, |t, activity| {
+        .answer_activity(&request.task_token, false, |t, activity| {
             let failure = request.failure.clone();
             t.fail_activity(activity, failure, heartbeat.clone(), &request.identity, request.cause())?;
             Ok(())
@@ -174,7 +177,7 @@ pub(super) async fn respond_canceled(
     request: RespondActivityTaskCanceledRequest,
 ) -> Result<RespondActivityTaskCanceledResponse, Status> {
     engine
-        .answer_activity(&request.task_token, |t, activity| {
+        .answer_activity(&request.task_token, false, |t, activity| {
             if activity.cancel_requested_id == 0 {
                 return Err(Status::invalid_argument("task_token: cancellation of this activity was not requested"));
             }

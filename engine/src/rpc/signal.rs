@@ -72,7 +72,7 @@ pub(super) async fn signal_with_start(
                 Err(other) => return Err(other.or_not_found()),
             }
         }
-        match engine.start_run(run.clone(), policies).await {
+        match Box::pin(engine.start_run(run.clone(), policies)).await {
             Ok((run_id, _)) => return Ok(response(run_id, true)),
             // Somebody started it in between: signal that one.
             Err(status) if status.code() == tonic::Code::AlreadyExists && is_open(engine, &workflow_id).await? => {}

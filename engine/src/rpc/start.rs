@@ -37,7 +37,7 @@ pub(super) async fn start(
 ) -> Result<StartWorkflowExecutionResponse, Status> {
     let policies = Policies::of(request.workflow_id_reuse_policy(), request.workflow_id_conflict_policy())?;
     let run = new_run(request, None)?;
-    let (run_id, started) = engine.start_run(run, policies).await?;
+    let (run_id, started) = Box::pin(engine.start_run(run, policies)).await?;
     Ok(StartWorkflowExecutionResponse {
         run_id: run_id.to_string(),
         started,

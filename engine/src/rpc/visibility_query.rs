@@ -1,5 +1,5 @@
 //! The subset of Temporal's visibility query language that list and count understand:
-//! `WorkflowId`, `WorkflowType`, `RunId`, `ExecutionStatus` with `=`, `StartTime` with `= < <= > >=`, joined by `AND`,
+//! `WorkflowId` with `=` and `STARTS_WITH`, `WorkflowType`, `RunId`, `ExecutionStatus` with `=`, `StartTime` with `= < <= > >=`, joined by `AND`,
 //! and `ORDER BY StartTime [ASC|DESC]`. Anything else is `InvalidArgument` naming the token.
 
 use chrono::{DateTime, Utc};
@@ -11,6 +11,7 @@ use uuid::Uuid;
 #[derive(Clone, Debug, PartialEq)]
 enum Condition {
     WorkflowId(String),
+    WorkflowIdPrefix(String),
     WorkflowType(String),
     RunId(Uuid),
     Status(i16),
@@ -125,6 +126,7 @@ impl VisibilityQuery {
         for condition in &self.conditions {
             match condition {
                 Condition::WorkflowId(id) => sql.push(" and e.workflow_id = ").push_bind(id.clone()),
+                Condition::WorkflowIdPrefix(prefix) => sql.push(" and e.workflow_id ^@ ").push_bind(prefix.clone()),
                 Condition::WorkflowType(name) => sql.push(" and e.workflow_type = ").push_bind(name.clone()),
                 Condition::RunId(id) => sql.push(" and e.run_id = ").push_bind(*id),
                 Condition::Status(status) => sql.push(" and e.status = ").push_bind(*status),
@@ -142,6 +144,11 @@ fn incomplete(rest: &[Token]) -> Status {
 }
 
 fn condition(field: &Token, operator: &Token, value: &Token) -> Result<Condition, Status> {
+    if let (Token::Word(name), true, Token::Text(prefix)) = (field, is_word(Some(operator), "starts_with"), value)
+        && name == "WorkflowId"
+    {
+        return Ok(Condition::WorkflowIdPrefix(prefix.clone()));
+    }
     let (Token::Word(name), Token::Operator(op)) = (field, operator) else {
         let wrong = if matches!(field, Token::Word(_)) { (operator, "an operator") } else { (field, "a field") };
         return Err(unexpected(Some(wrong.0), wrong.1));
@@ -185,6 +192,8 @@ mod tests {
         assert!(parsed.ascending);
         assert_eq!(parsed.conditions[0], Condition::WorkflowType("a b".into()));
         assert_eq!(parsed.conditions[1], Condition::Status(1));
+        let prefix = VisibilityQuery::parse("WorkflowId STARTS_WITH 'session-start/'").unwrap();
+        assert_eq!(prefix.conditions, [Condition::WorkflowIdPrefix("session-start/".into())]);
         assert_eq!(VisibilityQuery::parse("  ").unwrap(), VisibilityQuery::default());
     }
 
@@ -198,6 +207,7 @@ mod tests {
             ("WorkflowId = 'a", "not closed"),
             ("ExecutionStatus = 'Paused'", "Paused"),
             ("RunId = 'x'", "'x'"),
+            ("RunId STARTS_WITH 'x'", "STARTS_WITH"),
             ("(WorkflowId = 'a')", "("),
             ("StartTime > 'yesterday'", "yesterday"),
             ("WorkflowId = 'a' ORDER BY CloseTime", "CloseTime"),

@@ -27,6 +27,7 @@ use crate::{
     store::{
         Run, Target, TaskState,
         dispatch::{ClaimedTask, FIRST_PAGE},
+        load::Loaded,
     },
     token::{HistoryToken, TaskToken, TokenKind},
 };
@@ -91,11 +92,20 @@ impl Engine {
         let Some(ClaimedTask { run, batches }) = claimed else { return Ok(None) };
         let token = TaskToken::of(TokenKind::Workflow, run.run_id, run.task_scheduled_id(), run.wft_attempt);
         caller.claimed(Claim::Workflow(token));
+        self.remember_claim(&run);
         let batches = batches.unwrap_or_default();
         let complete = i64::try_from(batches.len()).is_ok_and(|n| n < FIRST_PAGE);
         let after = if sticky { run.previous_started_id } else { 0 };
         let events = proto::events(&batches)?.into_iter().filter(|e| e.event_id > after).collect();
         Ok(Some(task_response(&run, events, complete)))
+    }
+}
+
+impl Engine {
+    fn remember_claim(&self, run: &Run) {
+        let (now, wall) = self.inner.clock.both();
+        let now = run.wft_started_at.map_or(now, |at| at.max(now));
+        self.inner.hot.put(Loaded { run: run.clone(), now, wall });
     }
 }
 

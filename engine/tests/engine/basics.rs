@@ -125,3 +125,45 @@ async fn describe_shows_the_pending_activity_with_its_last_failure_and_next_atte
     host.engine.advance_clock(Duration::from_secs(3601)).await.unwrap();
     assert_eq!(handle.get_result(WorkflowGetResultOptions::default()).await.unwrap(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_activity_nobody_takes_times_out_and_is_not_retried() {
+    let database = TestDatabase::new().await;
+    let host = Host::on(&database).await;
+    let _worker = host.worker();
+    let handle = host.client.start_workflow(flows::Elsewhere::run, true, options("w")).await.unwrap();
+    eventually("the activity", || async {
+        kinds(&host.history("w").await).contains(&"ActivityTaskScheduled".to_owned()).then_some(())
+    })
+    .await;
+    host.engine.advance_clock(Duration::from_secs(61)).await.unwrap();
+    let said = handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
+    assert!(said.contains("ScheduleToStart"), "{said}");
+    assert!(!kinds(&host.history("w").await).contains(&"ActivityTaskStarted".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workflow_may_end_with_an_activity_pending_and_nothing_is_left_behind() {
+    let database = TestDatabase::new().await;
+    let host = Host::on(&database).await;
+    let _worker = host.worker();
+    let handle = host.client.start_workflow(flows::Elsewhere::run, false, options("w")).await.unwrap();
+    assert_eq!(handle.get_result(WorkflowGetResultOptions::default()).await.unwrap(), "left waiting");
+    for table in ["runs", "activities", "timers", "children", "requests", "effects"] {
+        let sql = sqlx::AssertSqlSafe(format!("select count(*) from engine.{table}"));
+        let left: i64 = sqlx::query_scalar(sql).fetch_one(&database.pool().await).await.unwrap();
+        assert_eq!(left, 0, "{table}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn local_activities_are_markers_in_one_workflow_task() {
+    let database = TestDatabase::new().await;
+    let host = Host::on(&database).await;
+    let _worker = host.worker();
+    let handle = host.client.start_workflow(flows::Local::run, "a".to_owned(), options("w")).await.unwrap();
+    assert_eq!(handle.get_result(WorkflowGetResultOptions::default()).await.unwrap(), "axx");
+    let kinds = kinds(&host.history("w").await);
+    assert_eq!(kinds.iter().filter(|k| *k == "MarkerRecorded").count(), 2);
+    assert_eq!(kinds.iter().filter(|k| *k == "WorkflowTaskCompleted").count(), 1);
+}

@@ -334,6 +334,47 @@ impl Hangs {
     }
 }
 
+/// Schedules a step on a queue nobody serves.
+#[workflow]
+#[derive(Default)]
+pub struct Elsewhere;
+#[workflow_methods]
+impl Elsewhere {
+    #[run(name = "elsewhere")]
+    pub async fn run(ctx: &mut WorkflowContext<Self>, to_start: bool) -> WorkflowResult<String> {
+        let options = ActivityOptions::with_start_to_close_timeout(Duration::from_secs(7200))
+            .task_queue("nobody".to_owned())
+            .maybe_schedule_to_start_timeout(to_start.then(|| Duration::from_secs(60)))
+            .build();
+        let mut step = ctx.execute_activity(Acts::step, "a".to_owned(), options);
+        if to_start {
+            return Ok(match step.await {
+                Ok(done) => done,
+                Err(e) => format!("{e:?}"),
+            });
+        }
+        temporalio_sdk::workflows::select! {
+            _ = step => Ok("done".to_owned()),
+            _ = ctx.timer(Duration::from_millis(20)) => Ok("left waiting".to_owned()),
+        }
+    }
+}
+
+/// Local activities, a memo and the workflow's own id.
+#[workflow]
+#[derive(Default)]
+pub struct Local;
+#[workflow_methods]
+impl Local {
+    #[run(name = "local")]
+    pub async fn run(ctx: &mut WorkflowContext<Self>, s: String) -> WorkflowResult<String> {
+        let options =
+            || temporalio_sdk::LocalActivityOptions::builder().start_to_close_timeout(Duration::from_secs(5)).build();
+        let a = ctx.execute_local_activity(Acts::step, s, options()).await?;
+        Ok(ctx.execute_local_activity(Acts::step, a, options()).await?)
+    }
+}
+
 /// A timer and a step behind a patch.
 #[workflow]
 #[derive(Default)]

@@ -165,7 +165,7 @@ async fn a_workflow_signals_and_cancels_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn run_timeout_ends_the_run_and_execution_timeout_covers_the_chain() {
+async fn run_timeout_ends_the_run() {
     let database = TestDatabase::new().await;
     let host = Host::on(&database).await;
     let _worker = host.worker();

@@ -2,8 +2,12 @@
 
 use ambient_tests::TestDatabase;
 use temporalio_client::{WorkflowGetResultOptions, grpc::WorkflowService};
-use temporalio_common::protos::temporal::api::workflowservice::v1::{
-    CountWorkflowExecutionsRequest, ListWorkflowExecutionsRequest,
+use temporalio_common::protos::temporal::api::{
+    common::v1::WorkflowExecution,
+    workflowservice::v1::{
+        CountWorkflowExecutionsRequest, GetWorkflowExecutionHistoryRequest, GetWorkflowExecutionHistoryReverseRequest,
+        ListWorkflowExecutionsRequest,
+    },
 };
 use tonic::{Code, IntoRequest};
 
@@ -49,4 +53,52 @@ async fn lists_page_by_page_and_refuses_what_it_does_not_know() {
     let refused = service.count_workflow_executions(count("Colour = 'red'").into_request()).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.message().contains("Colour"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_of_a_history_make_up_the_whole_forwards_and_backwards() {
+    let database = TestDatabase::new().await;
+    let host = Host::on(&database).await;
+    let _worker = host.worker();
+    let done = host.client.start_workflow(flows::Three::run, "a".to_owned(), options("w")).await.unwrap();
+    done.get_result(WorkflowGetResultOptions::default()).await.unwrap();
+    let whole = host.history("w").await;
+    let mut service = host.engine.connection().await.unwrap();
+    let execution = Some(WorkflowExecution { workflow_id: "w".into(), run_id: String::new() });
+
+    let mut request = GetWorkflowExecutionHistoryRequest {
+        namespace: "default".into(),
+        execution: execution.clone(),
+        maximum_page_size: 4,
+        ..Default::default()
+    };
+    let mut forwards = Vec::new();
+    loop {
+        let page = service.get_workflow_execution_history(request.clone().into_request()).await.unwrap().into_inner();
+        forwards.extend(page.history.unwrap().events);
+        request.next_page_token = page.next_page_token;
+        if request.next_page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(forwards, whole);
+
+    let mut request = GetWorkflowExecutionHistoryReverseRequest {
+        namespace: "default".into(),
+        execution,
+        maximum_page_size: 4,
+        ..Default::default()
+    };
+    let mut backwards = Vec::new();
+    loop {
+        let page = service.get_workflow_execution_history_reverse(request.clone().into_request()).await.unwrap();
+        let page = page.into_inner();
+        backwards.extend(page.history.unwrap().events);
+        request.next_page_token = page.next_page_token;
+        if request.next_page_token.is_empty() {
+            break;
+        }
+    }
+    backwards.reverse();
+    assert_eq!(backwards, whole);
 }

@@ -12,6 +12,7 @@ use ambient_domain::session::{Command, Fact, Session};
 use ambient_live::{HubOptions, LiveHub, Tokens};
 use ambient_persistence::{Database, DatabaseOptions, Hints};
 use ambient_tests::TestDatabase;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -57,7 +58,7 @@ impl Server {
             tokens: tokens.clone(),
             compute: compute.clone(),
             executions: Arc::new(executions::TestExecutions { database: database.clone() }),
-            prometheus: None,
+            prometheus: Some(PrometheusBuilder::new().build_recorder().handle()),
             config,
         });
         let address = serve(state).await;
