@@ -9,7 +9,7 @@ use futures::FutureExt;
 use prost::Message;
 use temporalio_client::callback_based::{CallbackBasedGrpcService, GrpcRequest, GrpcSuccessResponse};
 use tokio::sync::{oneshot, watch};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::{engine::Engine, rpc};
 
@@ -115,10 +115,18 @@ async fn dispatch(engine: &Engine, caller: &Caller, request: &GrpcRequest) -> Re
     }
     // Boxed: one future for all calls is as large as the largest.
     let result = Box::pin(rpc::call(engine, caller, name, &request.proto)).await;
+    count(name, result.as_ref().err().map_or(Code::Ok, Status::code));
     if let Err(status) = &result {
         tracing::debug!(rpc = name, code = ?status.code(), message = status.message(), "refused");
     }
     result
+}
+
+/// Unknown names are not counted: a client could invent any number of them.
+fn count(rpc: &str, code: Code) {
+    if code != Code::Unimplemented {
+        metrics::counter!("engine_requests_total", "rpc" => rpc.to_owned(), "code" => format!("{code:?}")).increment(1);
+    }
 }
 
 /// A worker that outlives its engine is told that its tasks are others' now; everybody else may try again elsewhere.

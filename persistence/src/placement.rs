@@ -98,18 +98,4 @@ impl Database {
                    where deleted_at is null and phase in ('Pending', 'Creating', 'Running', 'Stopping') order by id";
         Ok(sqlx::query_scalar(sql).fetch_all(self.pool()).await?)
     }
-
-    /// Forgets idempotency records older than a day and outbox rows done an hour ago.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn forget_expired(&self) -> Result<u64, StoreError> {
-        let keys = sqlx::query("delete from ambient.idempotency where created_at < now() - interval '24 hours'")
-            .execute(self.pool())
-            .await?;
-        let rows = sqlx::query("delete from ambient.outbox where done_at < now() - interval '1 hour'")
-            .execute(self.pool())
-            .await?;
-        Ok(keys.rows_affected() + rows.rows_affected())
-    }
 }

@@ -181,16 +181,6 @@ impl Database {
         Ok(())
     }
 
-    /// Notes the compute host of the current run.
-    ///
-    /// # Errors
-    /// When the database cannot be reached.
-    pub async fn set_launch_host(&self, session_id: &str, host: &str) -> Result<(), StoreError> {
-        let sql = "update ambient.session_runtime set launch_host = $2 where session_id = $1";
-        sqlx::query(sql).bind(session_id).bind(host).execute(self.pool()).await?;
-        Ok(())
-    }
-
     /// Hot values of a session.
     ///
     /// # Errors

@@ -3,6 +3,8 @@
 //! `AMBIENT_TEST_DATABASE_URL` names a PostgreSQL server whose user may create databases; when it is not set,
 //! `scripts/test-postgres start` is run, which starts (or adopts) one. Whole-system tests live in `tests/`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot get its database cannot say anything")]
+
 use std::{path::Path, process::Command, str::FromStr, sync::OnceLock};
 
 use sqlx::{
@@ -18,11 +20,7 @@ fn server_url() -> &'static str {
         }
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/test-postgres");
         let out = Command::new(script).arg("start").output().unwrap();
-        assert!(
-            out.status.success(),
-            "scripts/test-postgres start failed: {}",
-            String::from_utf8_lossy(&out.stderr)
-        );
+        assert!(out.status.success(), "scripts/test-postgres start failed: {}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).unwrap().trim().to_owned()
     })
 }

@@ -273,7 +273,8 @@ pub mod custom {
     /// `{run_id, message_id, outcome: finished|error|interrupted, last_message_seq, code?, exit_code?}`: after RUN_FINISHED or
     /// RUN_ERROR and the turn's snapshots; `code` is RUN_ERROR's.
     pub const TURN_ENDED: &str = "ambient.turn_ended";
-    /// `{repo, commit, ref}`: a snapshot of a repository at the end of a turn.
+    /// `{repo, commit, ref, base, patch, patch_truncated}`: a snapshot of a repository at the end of a turn. `patch` is the
+    /// unified diff, with its summary, from `base` (where it was cloned at) to the snapshot; at most 128 KiB, empty when there is none.
     pub const SNAPSHOT: &str = "ambient.snapshot";
     /// `{repo, branch, commit}`: a repository with `push_to` was pushed at the end of a turn, before RUN_FINISHED.
     pub const PUSHED: &str = "ambient.pushed";

@@ -61,10 +61,8 @@ fn fact_of(state: &RunnerState) -> Option<Fact> {
         RunnerState::Exited { code: EXIT_USAGE, reason } => {
             Some(Fact::Fatal { reason: "RunnerExit".to_owned(), message: reason.clone() })
         }
-        // Ended from outside, by a signal it could still answer: not the agent's own end.
-        RunnerState::Exited { code: 0, reason } if reason.starts_with("terminated") => {
-            Some(Fact::RunnerLost { reason: reason.clone() })
-        }
+        // Asked to end by teardown or by an undone launch, whose workflow reports what follows.
+        RunnerState::Exited { code: 0, reason } if reason.starts_with("terminated") => None,
         RunnerState::Exited { code, reason } => Some(Fact::Exited { code: *code, reason: reason.clone() }),
         RunnerState::Lost { reason } => Some(Fact::RunnerLost { reason: reason.clone() }),
         RunnerState::Absent | RunnerState::Running { .. } => None,

@@ -1,28 +1,28 @@
 //! A completed workflow task: its commands become events.
 
-use std::collections::HashMap;
-
 use temporalio_common::protos::temporal::api::enums::v1::RetryState;
 use temporalio_common::protos::temporal::api::{
-    command::v1::{Command, ContinueAsNewWorkflowExecutionCommandAttributes, command::Attributes as C},
+    command::v1::{Command, command::Attributes as C},
     common::v1::{Memo, SearchAttributes},
     enums::v1::{WorkflowExecutionStatus, WorkflowTaskFailedCause as Cause},
     history::v1::{
-        HistoryEvent, MarkerRecordedEventAttributes, UpsertWorkflowSearchAttributesEventAttributes,
-        WorkflowExecutionCanceledEventAttributes, WorkflowExecutionCompletedEventAttributes,
-        WorkflowExecutionContinuedAsNewEventAttributes, WorkflowExecutionFailedEventAttributes,
-        WorkflowExecutionStartedEventAttributes, WorkflowPropertiesModifiedEventAttributes,
-        WorkflowTaskCompletedEventAttributes, history_event::Attributes as A,
+        HistoryEvent, MarkerRecordedEventAttributes, WorkflowExecutionCanceledEventAttributes,
+        WorkflowExecutionCompletedEventAttributes, WorkflowExecutionFailedEventAttributes,
+        WorkflowExecutionStartedEventAttributes, WorkflowTaskCompletedEventAttributes, history_event::Attributes as A,
     },
     workflowservice::v1::RespondWorkflowTaskCompletedRequest,
 };
 use tonic::Status;
-use uuid::Uuid;
 
-use super::{Transition, children::Names};
+use super::{
+    Transition,
+    children::Names,
+    continue_as_new::continue_as_new,
+    properties::{upsert_memo, upsert_search_attributes},
+};
 use crate::{
     proto,
-    store::{Activity, Child, NewRun, start::Parent},
+    store::{Activity, Child},
 };
 
 /// A completion that cannot be accepted as it is.
@@ -288,126 +288,6 @@ fn record_or_close(
     Ok(())
 }
 
-fn unsupported(command: &str) -> Result<(), Refused> {
+pub(super) fn unsupported(command: &str) -> Result<(), Refused> {
     Err(Refused::task(Cause::FeatureDisabled, format!("{command} is not supported by this engine")))
-}
-
-/// Null removes a key, as for memo and search attributes on Temporal's servers.
-fn merge<V: Clone>(into: &mut HashMap<String, V>, from: &HashMap<String, V>, is_null: impl Fn(&V) -> bool) {
-    for (key, value) in from {
-        if is_null(value) {
-            into.remove(key);
-        } else {
-            into.insert(key.clone(), value.clone());
-        }
-    }
-}
-
-fn is_null(payload: &temporalio_common::protos::temporal::api::common::v1::Payload) -> bool {
-    payload.metadata.get("encoding").is_some_and(|e| e == b"binary/null") || payload.data == b"null"
-}
-
-fn upsert_search_attributes(t: &mut Transition, upsert: Option<SearchAttributes>, id: i64, pending: &Pending) {
-    let mut now = t.search_attributes.take().unwrap_or_else(|| pending.search_attributes.clone());
-    merge(&mut now.indexed_fields, &upsert.clone().unwrap_or_default().indexed_fields, is_null);
-    t.search_attributes = Some(now);
-    t.append(A::UpsertWorkflowSearchAttributesEventAttributes(UpsertWorkflowSearchAttributesEventAttributes {
-        workflow_task_completed_event_id: id,
-        search_attributes: upsert,
-    }));
-}
-
-fn upsert_memo(t: &mut Transition, upsert: Option<Memo>, id: i64, pending: &Pending) {
-    let mut now = t.memo.take().unwrap_or_else(|| pending.memo.clone());
-    merge(&mut now.fields, &upsert.clone().unwrap_or_default().fields, is_null);
-    t.memo = Some(now);
-    t.append(A::WorkflowPropertiesModifiedEventAttributes(WorkflowPropertiesModifiedEventAttributes {
-        workflow_task_completed_event_id: id,
-        upserted_memo: upsert,
-    }));
-}
-
-fn continue_as_new(
-    t: &mut Transition,
-    command: ContinueAsNewWorkflowExecutionCommandAttributes,
-    completed_id: i64,
-    pending: &Pending,
-    names: &Names<'_>,
-) -> Result<(), Refused> {
-    let refuse = |s: Status| Refused::task(Cause::BadContinueAsNewAttributes, s.message());
-    if command.retry_policy.is_some() || !command.cron_schedule.is_empty() {
-        return unsupported("ContinueAsNew with retry_policy or cron_schedule");
-    }
-    if proto::millis(command.backoff_start_interval.as_ref(), "backoff_start_interval").map_err(refuse)? > 0 {
-        return unsupported("ContinueAsNew with backoff_start_interval");
-    }
-    let run_timeout = proto::millis(command.workflow_run_timeout.as_ref(), "workflow_run_timeout").map_err(refuse)?;
-    let task_timeout =
-        proto::millis(command.workflow_task_timeout.as_ref(), "workflow_task_timeout").map_err(refuse)?;
-    let Some(before) = pending.started.as_deref() else {
-        return Err(Refused::Status(Status::internal("the run's first event was not read")));
-    };
-    let workflow_type = command.workflow_type.filter(|w| !w.name.is_empty()).or_else(|| before.workflow_type.clone());
-    let task_queue = command.task_queue.map(|q| q.name).filter(|n| !n.is_empty());
-    let task_queue = task_queue.unwrap_or_else(|| t.run.task_queue.clone());
-    proto::name(&task_queue, "task_queue").map_err(refuse)?;
-    let new_run_id = Uuid::new_v4();
-    let memo = command.memo.or_else(|| Some(t.memo.clone().unwrap_or_else(|| pending.memo.clone())));
-    let search_attributes = command
-        .search_attributes
-        .or_else(|| Some(t.search_attributes.clone().unwrap_or_else(|| pending.search_attributes.clone())));
-    let run_timeout = if run_timeout > 0 { Some(proto::duration(run_timeout)) } else { before.workflow_run_timeout };
-    let task_timeout = proto::duration(if task_timeout > 0 { task_timeout } else { t.run.wft_timeout_ms });
-    let attributes = WorkflowExecutionStartedEventAttributes {
-        workflow_type: workflow_type.clone(),
-        task_queue: Some(proto::queue(&task_queue)),
-        input: command.input.clone(),
-        workflow_run_timeout: run_timeout,
-        workflow_task_timeout: Some(task_timeout),
-        continued_execution_run_id: t.run.run_id.to_string(),
-        initiator: command.initiator,
-        continued_failure: command.failure,
-        last_completion_result: command.last_completion_result.clone(),
-        original_execution_run_id: new_run_id.to_string(),
-        header: command.header.clone(),
-        memo: memo.clone(),
-        search_attributes: search_attributes.clone(),
-        ..before.clone()
-    };
-    t.continued = Some(Box::new(NewRun {
-        run_id: new_run_id,
-        request_id: new_run_id.to_string(),
-        attributes,
-        signal: None,
-        user_metadata: None,
-        parent: parent_of(t),
-        root: (t.run.root_workflow_id.clone(), t.run.root_run_id),
-        first_run_id: t.run.first_run_id,
-        execution_expires_at: t.run.execution_expires_at,
-    }));
-    let event = A::WorkflowExecutionContinuedAsNewEventAttributes(WorkflowExecutionContinuedAsNewEventAttributes {
-        new_execution_run_id: new_run_id.to_string(),
-        workflow_type,
-        task_queue: Some(proto::queue(&task_queue)),
-        input: command.input,
-        workflow_run_timeout: run_timeout,
-        workflow_task_timeout: Some(task_timeout),
-        workflow_task_completed_event_id: completed_id,
-        initiator: command.initiator,
-        last_completion_result: command.last_completion_result,
-        header: command.header,
-        memo,
-        search_attributes,
-        ..Default::default()
-    });
-    t.close(WorkflowExecutionStatus::ContinuedAsNew, event, &pending.children, names.namespace);
-    Ok(())
-}
-
-fn parent_of(t: &Transition) -> Option<Parent> {
-    Some(Parent {
-        workflow_id: t.run.parent_workflow_id.clone()?,
-        run_id: t.run.parent_run_id?,
-        initiated_event_id: t.run.parent_initiated_id,
-    })
 }

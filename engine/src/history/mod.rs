@@ -13,7 +13,9 @@ pub(crate) mod buffer;
 pub(crate) mod children;
 pub(crate) mod close;
 pub(crate) mod commands;
+mod continue_as_new;
 pub(crate) mod external;
+mod properties;
 pub(crate) mod timers;
 pub(crate) mod workflow_task;
 

@@ -21,7 +21,7 @@ const PUSH_PATIENCE: Duration = Duration::from_secs(300);
 const MAX_MESSAGE: usize = 64 * 1024;
 const MAX_FILES: usize = 10_000;
 /// What git calls the tree of nothing.
-const EMPTY_TREE: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
+pub(super) const EMPTY_TREE: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
 
 /// `GET /git/status`.
 ///

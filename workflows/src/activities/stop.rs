@@ -73,6 +73,9 @@ pub(super) async fn drain_rest_of_log(s: &Services, i: &WorkflowInput) -> Done {
 pub(super) async fn delete_run_objects(s: &Services, i: &WorkflowInput) -> Done {
     s.compute.delete_secrets(&session_ref(i), i.run).await?;
     s.readers.forget(&i.session_id, i.run).await;
+    // The log of this run is whole now; new readers get it in one piece.
+    let compacted = ambient_live::snapshot::compact(&s.db, &i.session_id).await;
+    compacted.map_err(|error| StepError::retry("LogNotCompacted", error))?;
     Ok(Progress::Done)
 }
 

@@ -74,6 +74,6 @@ fn is_over(row: Option<&Session>, run: i64) -> bool {
 
 /// Forgets what was kept for a time only.
 pub(super) async fn records(s: &Services) -> Done {
-    s.db.forget_expired().await?;
+    s.db.purge_expired(10_000).await?;
     Ok(Progress::Done)
 }

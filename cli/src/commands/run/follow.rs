@@ -7,11 +7,13 @@ use tokio::sync::mpsc;
 
 use super::{record::Record, result};
 use crate::{
+    OutputFormat,
     client::{Client, route::Route},
     commands::Connection,
     error::CliError,
     exit::Exit,
     follow::{Follower, Step, render::Renderer},
+    output::escape,
 };
 
 /// A run being followed.
@@ -34,6 +36,11 @@ impl Following<'_> {
         };
         for (style, line) in result::lines(self.session, &record) {
             self.connection.console.progress(style, &line);
+        }
+        if self.connection.format == OutputFormat::Table {
+            for patch in result::patches(&record) {
+                self.connection.console.data(&escape::text(&patch))?;
+            }
         }
         Ok(Some(exit_of(&record)))
     }

@@ -21,6 +21,9 @@ pub(super) struct PhaseEntry {
 pub(super) struct Snapshot {
     pub(super) repo: String,
     pub(super) commit: String,
+    /// Unified diff since the clone; empty when nothing changed.
+    pub(super) patch: String,
+    pub(super) patch_truncated: bool,
 }
 
 /// The course of a run.
@@ -54,7 +57,12 @@ impl Record {
         match name {
             custom::TURN_ENDED => self.turn_went_well = value["outcome"] == "finished",
             custom::SNAPSHOT => {
-                let snapshot = Snapshot { repo: text(value, "repo"), commit: text(value, "commit") };
+                let snapshot = Snapshot {
+                    repo: text(value, "repo"),
+                    commit: text(value, "commit"),
+                    patch: text(value, "patch"),
+                    patch_truncated: value["patch_truncated"] == true,
+                };
                 self.snapshots.retain(|known| known.repo != snapshot.repo);
                 self.snapshots.push(snapshot);
             }

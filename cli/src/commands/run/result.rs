@@ -3,7 +3,7 @@
 use ambient_wire::session::Session;
 use chrono::TimeDelta;
 
-use super::record::Record;
+use super::record::{Record, Snapshot};
 use crate::output::{Style, duration, escape};
 
 /// Lines with their styles; escaped.
@@ -56,6 +56,15 @@ fn timeline(record: &Record) -> Vec<String> {
 fn snapshots(record: &Record) -> Vec<String> {
     let short = |commit: &str| commit.chars().take(12).collect::<String>();
     record.snapshots.iter().map(|s| format!("  snapshot of {}: {}", s.repo, short(&s.commit))).collect()
+}
+
+/// What the run changed, a part a repository, for standard output.
+pub(super) fn patches(record: &Record) -> Vec<String> {
+    let part = |snapshot: &Snapshot| {
+        let cut = if snapshot.patch_truncated { "… (cut; the snapshot has the rest)\n" } else { "" };
+        format!("{}{cut}", snapshot.patch)
+    };
+    record.snapshots.iter().filter(|snapshot| !snapshot.patch.is_empty()).map(part).collect()
 }
 
 /// A turn that went well has pushed: a failed push fails it.

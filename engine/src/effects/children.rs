@@ -1,0 +1,167 @@
+//! Between parent and child: start, end, and what the parent's end means for the child.
+
+use temporalio_common::protos::temporal::api::{
+    enums::v1::{ParentClosePolicy, WorkflowIdReusePolicy},
+    history::v1::{
+        WorkflowExecutionCancelRequestedEventAttributes, WorkflowExecutionStartedEventAttributes,
+        history_event::Attributes as A,
+    },
+};
+use tonic::Status;
+use uuid::Uuid;
+
+use super::{Effect, EffectData, EffectKind, Progress};
+use crate::{
+    engine::Engine,
+    history::commands::{Needs, Pending},
+    proto::{self, db},
+    store::{Child, NewRun, StartOutcome, StartPolicy, Target, start::Parent},
+};
+
+fn needs_children() -> Needs {
+    Needs { children: true, ..Needs::default() }
+}
+
+fn child_of(pending: &Pending, initiated: i64) -> Option<&Child> {
+    pending.children.iter().find(|c| c.initiated_event_id == initiated)
+}
+
+impl Engine {
+    pub(super) async fn start_child(&self, effect: &Effect) -> Result<Progress, Status> {
+        let Some(A::WorkflowExecutionStartedEventAttributes(attributes)) = effect.attributes() else {
+            return Err(Status::internal("effect without the child's first event"));
+        };
+        let parent_open = self.inner.store.load(&effect.source()).await?.is_some();
+        if !parent_open && !effect.data.outlives_parent {
+            return self.drop_effect(effect).await;
+        }
+        // An earlier try may have got so far; the child may even have ended or continued as new since.
+        let started = self.exists(effect.id).await? || self.create_child(effect, attributes).await?;
+        let namespace = &self.inner.options.namespace;
+        self.settle(effect, &effect.source(), needs_children(), |t, pending| {
+            if let Some(child) = child_of(pending, effect.data.initiated_event_id) {
+                if started {
+                    t.child_started(child, effect.id, namespace);
+                } else {
+                    t.child_start_failed(child, namespace);
+                }
+            }
+            Ok(true)
+        })
+        .await
+    }
+
+    /// False: another run stands in the way.
+    async fn create_child(
+        &self,
+        effect: &Effect,
+        attributes: WorkflowExecutionStartedEventAttributes,
+    ) -> Result<bool, Status> {
+        let now = self.inner.clock.now();
+        let child = self.with_expiry(child_run(effect, attributes), now);
+        let reuse =
+            WorkflowIdReusePolicy::try_from(effect.data.policy).unwrap_or(WorkflowIdReusePolicy::AllowDuplicate);
+        let mut connection = self.inner.store.pool.acquire().await.map_err(db)?;
+        let policy = StartPolicy::Reuse(reuse);
+        let outcome = self.inner.store.insert_run(&mut connection, &child, policy, now).await.map_err(db)?;
+        Ok(match outcome {
+            StartOutcome::Started => {
+                self.run_created(effect.attributes().as_ref());
+                true
+            }
+            StartOutcome::Exists(existing) => existing.run_id == effect.id,
+        })
+    }
+
+    async fn exists(&self, run: Uuid) -> Result<bool, Status> {
+        sqlx::query_scalar("select exists (select 1 from engine.executions where run_id = $1)")
+            .bind(run)
+            .fetch_one(&self.inner.store.pool)
+            .await
+            .map_err(db)
+    }
+
+    pub(super) async fn child_closed(&self, effect: &Effect) -> Result<Progress, Status> {
+        let Some(event) = effect.attributes() else { return Err(Status::internal("effect without event")) };
+        let parent = Target::Run(proto::run_id(&effect.data.run_id)?.unwrap_or_default());
+        self.settle(effect, &parent, needs_children(), |t, pending| {
+            match child_of(pending, effect.data.initiated_event_id) {
+                // Its start has to be told first.
+                Some(child) if child.child_run_id.is_none() => return Ok(false),
+                Some(child) => t.child_closed(child, event.clone()),
+                None => {}
+            }
+            Ok(true)
+        })
+        .await
+    }
+
+    pub(super) async fn parent_closed(&self, effect: &Effect) -> Result<Progress, Status> {
+        if self.child_start_is_owed(effect).await? {
+            return Ok(Progress::NotYet);
+        }
+        let namespace = &self.inner.options.namespace;
+        let target = Target::Current(effect.data.workflow_id.clone());
+        self.settle(effect, &target, needs_children(), |t, pending| {
+            let ours = t.run.parent_run_id == Some(effect.source_run())
+                && t.run.parent_initiated_id == effect.data.initiated_event_id;
+            if !ours {
+                return Ok(true);
+            }
+            if effect.data.policy == ParentClosePolicy::RequestCancel as i32 {
+                t.request_cancel(WorkflowExecutionCancelRequestedEventAttributes {
+                    cause: "by parent close policy".to_owned(),
+                    external_workflow_execution: Some(proto::execution(
+                        &effect.data.source_workflow_id,
+                        effect.source_run(),
+                    )),
+                    ..Default::default()
+                });
+            } else {
+                let reason = "by parent close policy".to_owned();
+                t.terminate(reason, None, "history-service".to_owned(), &pending.children, namespace)?;
+            }
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Whether the child's start is still on its way (it comes first).
+    async fn child_start_is_owed(&self, effect: &Effect) -> Result<bool, Status> {
+        let owed: Vec<Vec<u8>> = sqlx::query_scalar("select data from engine.effects where source_run_id = $1")
+            .bind(effect.source_run())
+            .fetch_all(&self.inner.store.pool)
+            .await
+            .map_err(db)?;
+        for data in owed {
+            let other: EffectData = proto::stored(&data)?;
+            if other.kind == EffectKind::StartChild as i32 && other.initiated_event_id == effect.data.initiated_event_id
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn child_run(effect: &Effect, mut attributes: WorkflowExecutionStartedEventAttributes) -> NewRun {
+    let run_id = effect.id;
+    attributes.original_execution_run_id = run_id.to_string();
+    attributes.first_execution_run_id = run_id.to_string();
+    let root = attributes.root_workflow_execution.clone().unwrap_or_default();
+    NewRun {
+        run_id,
+        request_id: run_id.to_string(),
+        signal: None,
+        user_metadata: None,
+        parent: Some(Parent {
+            workflow_id: effect.data.source_workflow_id.clone(),
+            run_id: effect.source_run(),
+            initiated_event_id: effect.data.initiated_event_id,
+        }),
+        root: (root.workflow_id, Uuid::parse_str(&root.run_id).unwrap_or(run_id)),
+        first_run_id: run_id,
+        execution_expires_at: None,
+        attributes,
+    }
+}

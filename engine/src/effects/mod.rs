@@ -1,0 +1,219 @@
+//! What a committed change of one run owes other runs.
+//!
+//! An effect is written with the change that owes it and removed by the change that settles it, so it happens once however
+//! often it is tried. Its process carries it out right after the commit; if that process dies, whoever frees its work takes
+//! the effect over. No transaction ever spans two runs.
+
+mod children;
+mod external;
+
+use std::{
+    collections::HashSet,
+    sync::{MutexGuard, PoisonError},
+};
+
+use prost::Message;
+use temporalio_common::protos::temporal::api::{
+    common::v1::WorkflowExecution,
+    history::v1::{HistoryEvent, history_event::Attributes as A},
+};
+use tonic::Status;
+use uuid::Uuid;
+
+use crate::{
+    engine::{Decision, Engine, Unchanged},
+    history::{
+        Transition,
+        commands::{Needs, Pending},
+    },
+    proto::{self, db},
+    store::{Run, Target},
+};
+
+/// Effects one process carries out at the same time.
+pub(crate) const PARALLEL: usize = 32;
+
+/// What is owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub(crate) enum EffectKind {
+    Unknown = 0,
+    /// Create the child, tell the parent.
+    StartChild = 1,
+    /// Tell the parent that a child has closed.
+    ChildClosed = 2,
+    /// Signal another run, tell the sender.
+    SignalExternal = 3,
+    /// Ask another run to cancel, tell the sender.
+    CancelExternal = 4,
+    /// Apply the parent close policy to one child.
+    ParentClosed = 5,
+}
+
+/// An effect as stored.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct EffectData {
+    #[prost(enumeration = "EffectKind", tag = "1")]
+    pub(crate) kind: i32,
+    #[prost(string, tag = "2")]
+    pub(crate) source_workflow_id: String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(crate) source_run_id: Vec<u8>,
+    #[prost(int64, tag = "4")]
+    pub(crate) initiated_event_id: i64,
+    /// The other run; an empty run id is the open one.
+    #[prost(string, tag = "5")]
+    pub(crate) workflow_id: String,
+    #[prost(string, tag = "6")]
+    pub(crate) run_id: String,
+    /// Event for the other run.
+    #[prost(message, optional, tag = "7")]
+    pub(crate) event: Option<HistoryEvent>,
+    /// Only a child of the source may be reached.
+    #[prost(bool, tag = "8")]
+    pub(crate) child_only: bool,
+    /// A child that is started even if its parent has closed meanwhile.
+    #[prost(bool, tag = "10")]
+    pub(crate) outlives_parent: bool,
+    /// Id reuse policy of a child, or the parent close policy.
+    #[prost(int32, tag = "9")]
+    pub(crate) policy: i32,
+}
+
+/// An effect and its id, which is also the request id it is known by at the other run (and a child's run id).
+#[derive(Clone, Debug)]
+pub(crate) struct Effect {
+    pub(crate) id: Uuid,
+    pub(crate) data: EffectData,
+}
+
+impl Effect {
+    pub(crate) fn new(kind: EffectKind, source: &Run, initiated_event_id: i64) -> Self {
+        let data = EffectData {
+            kind: kind as i32,
+            source_workflow_id: source.workflow_id.clone(),
+            source_run_id: source.run_id.as_bytes().to_vec(),
+            initiated_event_id,
+            ..EffectData::default()
+        };
+        Self { id: Uuid::new_v4(), data }
+    }
+
+    pub(crate) fn stored(id: Uuid, data: &[u8]) -> Result<Self, Status> {
+        Ok(Self { id, data: proto::stored(data)? })
+    }
+
+    fn source(&self) -> Target {
+        Target::Run(Uuid::from_slice(&self.data.source_run_id).unwrap_or_default())
+    }
+
+    pub(crate) fn source_run(&self) -> Uuid {
+        Uuid::from_slice(&self.data.source_run_id).unwrap_or_default()
+    }
+
+    fn attributes(&self) -> Option<A> {
+        self.data.event.as_ref().and_then(|e| e.attributes.clone())
+    }
+
+    fn target_execution(&self) -> WorkflowExecution {
+        WorkflowExecution { workflow_id: self.data.workflow_id.clone(), run_id: self.data.run_id.clone() }
+    }
+}
+
+/// How far an attempt at an effect got.
+enum Progress {
+    Settled,
+    /// Something that comes first has not happened yet.
+    NotYet,
+}
+
+impl Engine {
+    /// Carries an effect out in the background, as often as it takes.
+    pub(crate) fn spawn_effect(&self, effect: Effect) {
+        if !self.effects_in_hand().insert(effect.id) {
+            return;
+        }
+        let engine = self.clone();
+        self.inner.runtime.spawn(async move {
+            engine.carry_out_until_done(&effect).await;
+            engine.effects_in_hand().remove(&effect.id);
+        });
+    }
+
+    fn effects_in_hand(&self) -> MutexGuard<'_, HashSet<Uuid>> {
+        self.inner.effects_in_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn carry_out_until_done(&self, effect: &Effect) {
+        let mut tries = 0;
+        loop {
+            let done = {
+                let Ok(_permit) = self.inner.effects.acquire().await else { return };
+                self.carry_out(effect).await
+            };
+            match done {
+                Ok(Progress::Settled) => return,
+                Ok(Progress::NotYet) => {}
+                Err(status) => tracing::debug!(%status, effect = %effect.id, "effect not carried out yet"),
+            }
+            if self.is_stopping() || !self.still_owed(effect).await {
+                return;
+            }
+            tokio::time::sleep(crate::lease::backoff(tries)).await;
+            tries += 1;
+        }
+    }
+
+    async fn still_owed(&self, effect: &Effect) -> bool {
+        let found: Result<bool, _> =
+            sqlx::query_scalar("select exists (select 1 from engine.effects where effect_id = $1)")
+                .bind(effect.id)
+                .fetch_one(&self.inner.store.pool)
+                .await;
+        found.unwrap_or(true)
+    }
+
+    async fn carry_out(&self, effect: &Effect) -> Result<Progress, Status> {
+        match EffectKind::try_from(effect.data.kind).unwrap_or(EffectKind::Unknown) {
+            EffectKind::StartChild => self.start_child(effect).await,
+            EffectKind::ChildClosed => self.child_closed(effect).await,
+            EffectKind::SignalExternal | EffectKind::CancelExternal => self.reach_external(effect).await,
+            EffectKind::ParentClosed => self.parent_closed(effect).await,
+            EffectKind::Unknown => Err(Status::internal("effect of an unknown kind")),
+        }
+    }
+
+    /// Changes the run that owes the effect (or whoever is told) and settles it; if that run is gone, only settles it.
+    async fn settle(
+        &self,
+        effect: &Effect,
+        target: &Target,
+        needs: Needs,
+        decide: impl Fn(&mut Transition, &Pending) -> Result<bool, Status>,
+    ) -> Result<Progress, Status> {
+        let changed = self
+            .change(target, needs, |t, pending| {
+                if !decide(t, pending)? {
+                    return Ok(Decision::Keep(false));
+                }
+                t.settles = Some(effect.id);
+                Ok(Decision::Write(true))
+            })
+            .await;
+        match changed {
+            Ok((true, _)) => Ok(Progress::Settled),
+            Ok((false, _)) => Ok(Progress::NotYet),
+            Err(Unchanged::NotOpen | Unchanged::Duplicate) => self.drop_effect(effect).await,
+            Err(Unchanged::Status(status)) => Err(status),
+        }
+    }
+
+    async fn drop_effect(&self, effect: &Effect) -> Result<Progress, Status> {
+        sqlx::query("delete from engine.effects where effect_id = $1")
+            .bind(effect.id)
+            .execute(&self.inner.store.pool)
+            .await
+            .map_err(db)?;
+        Ok(Progress::Settled)
+    }
+}
