@@ -17,6 +17,7 @@ struct Arguments {
 }
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "made once; clap cannot flatten a box of subcommands")]
 enum AnyCommand {
     #[command(flatten)]
     Server(ServerCommand),

@@ -3,13 +3,16 @@
 
 mod support;
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use ambient_tests::TestDatabase;
 use reqwest::Method;
 use serde_json::{Value, json};
 use support::{
-    Origin, Server, eventually,
+    Origin, PATIENCE, Server, eventually,
     live::Follower,
     processes::{runner_pid, signal},
     script,
@@ -68,9 +71,17 @@ fn working(text: &str) -> String {
 }
 
 /// Creates and starts a session by one request that is repeated, with its key, until it is answered.
-async fn create_in_spite_of_kills(create: impl Fn() -> reqwest::RequestBuilder) -> String {
-    let session = eventually("the session is created", async || Server::try_send(create()).await).await;
-    session.expect(201)["id"].as_str().unwrap().to_owned()
+async fn create_in_spite_of_kills(request: reqwest::Request) -> String {
+    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let again = reqwest::RequestBuilder::from_parts(http.clone(), request.try_clone().unwrap());
+        if let Some(answer) = Server::try_send(again).await {
+            return answer.expect(201)["id"].as_str().unwrap().to_owned();
+        }
+        assert!(Instant::now() < deadline, "the session is not created");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test]
@@ -88,9 +99,7 @@ async fn sessions_survive_kill_9_of_the_server_at_any_point_and_work_exactly_onc
         });
         let request = server.request(Method::POST, "/sessions").header("idempotency-key", format!("round-{round}"));
         let request = request.json(&body).build().unwrap();
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
-        let create = move || reqwest::RequestBuilder::from_parts(http.clone(), request.try_clone().unwrap());
-        let created = tokio::spawn(create_in_spite_of_kills(create));
+        let created = tokio::spawn(create_in_spite_of_kills(request));
         let delay = Duration::from_millis(random.below(LATEST_KILL_MS));
         tokio::time::sleep(delay).await;
         server.kill();
@@ -108,7 +117,11 @@ async fn sessions_survive_kill_9_of_the_server_at_any_point_and_work_exactly_onc
         let events = complete_log(&server, &id).await;
         assert_eq!((count(&events, "RUN_STARTED"), count(&events, "RUN_FINISHED")), (1, 1), "{id}");
         let followed = follower.finish().await;
-        assert_eq!(seqs(&followed), seqs(&events)[..followed.len()], "the follower missed or repeated something of {id}");
+        assert_eq!(
+            seqs(&followed),
+            seqs(&events)[..followed.len()],
+            "the follower missed or repeated something of {id}"
+        );
     }
     assert_eq!(server.get("/sessions?size=0").await.expect(200)["total"], ROUNDS, "one session for each key");
     server.verified().await;
@@ -116,7 +129,9 @@ async fn sessions_survive_kill_9_of_the_server_at_any_point_and_work_exactly_onc
 
 /// Says when the agent is in the middle of its turn; goes on when it is let.
 fn waits_the_first_time() -> String {
-    script("echo ran >> ran.txt\necho \"working $(wc -l < ran.txt)\"\nif [ \"$(wc -l < ran.txt)\" = 1 ]; then sleep 600; fi\necho finished")
+    script(
+        "echo ran >> ran.txt\necho \"working $(wc -l < ran.txt)\"\nif [ \"$(wc -l < ran.txt)\" = 1 ]; then sleep 600; fi\necho finished",
+    )
 }
 
 #[tokio::test]

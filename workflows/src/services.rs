@@ -93,7 +93,7 @@ pub enum StepError {
 
 impl StepError {
     /// A failure that is tried again.
-    pub fn retry(reason: &'static str, message: impl ToString) -> Self {
+    pub fn retry(reason: &'static str, message: &impl ToString) -> Self {
         Self::Retry { reason, message: message.to_string() }
     }
 }
@@ -105,27 +105,27 @@ impl From<ComputeError> for StepError {
             ComputeError::Invalid(_) | ComputeError::UnknownAgent { .. } => {
                 Self::Fatal { reason: "PrerequisiteFailed", message: error.to_string() }
             }
-            ComputeError::Remains { .. } => Self::retry("RemainsFound", error),
-            ComputeError::NoRunner { .. } | ComputeError::Io { .. } => Self::retry("ComputeError", error),
+            ComputeError::Remains { .. } => Self::retry("RemainsFound", &error),
+            ComputeError::NoRunner { .. } | ComputeError::Io { .. } => Self::retry("ComputeError", &error),
         }
     }
 }
 
 impl From<StoreError> for StepError {
     fn from(error: StoreError) -> Self {
-        Self::retry("DatabaseError", error)
+        Self::retry("DatabaseError", &error)
     }
 }
 
 impl From<RunnerClientError> for StepError {
     fn from(error: RunnerClientError) -> Self {
-        Self::retry("RunnerUnreachable", error)
+        Self::retry("RunnerUnreachable", &error)
     }
 }
 
 impl From<CallError> for StepError {
     fn from(error: CallError) -> Self {
-        Self::retry("ActorBusy", error)
+        Self::retry("ActorBusy", &error)
     }
 }
 

@@ -30,7 +30,8 @@ impl Channel {
         request.headers_mut().insert("sec-websocket-protocol", "ambient.v1".parse().unwrap());
         let (socket, _) = timeout(Duration::from_secs(10), connect_async(request)).await.ok()?.ok()?;
         let mut channel = Self { socket };
-        let subscribe = json!({"op": "subscribe", "id": "s", "channel": format!("session:{id}"), "after_seq": after_seq});
+        let subscribe =
+            json!({"op": "subscribe", "id": "s", "channel": format!("session:{id}"), "after_seq": after_seq});
         channel.socket.send(Message::text(subscribe.to_string())).await.ok()?;
         Some(channel)
     }

@@ -262,7 +262,8 @@ impl Server {
         let path = format!("/workflow_executions?size=1000&session_id={id}");
         let executions = eventually("every execution of the session has closed", async || {
             let list = self.get(&path).await.expect(200)["items"].as_array().unwrap().clone();
-            let open = list.iter().any(|execution| execution["status"] == "Running" || execution["closed_at"].is_null());
+            let open =
+                list.iter().any(|execution| execution["status"] == "Running" || execution["closed_at"].is_null());
             (!open && !list.is_empty()).then_some(list)
         })
         .await;

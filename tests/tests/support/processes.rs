@@ -14,14 +14,16 @@ fn record(path: &Path) -> Value {
 
 /// Nonces of all launches of a data directory.
 pub(crate) fn nonces(data_dir: &Path) -> HashSet<String> {
-    let sessions = entries(&data_dir.join("projects")).into_iter().flat_map(|project| entries(&project.join("sessions")));
+    let sessions =
+        entries(&data_dir.join("projects")).into_iter().flat_map(|project| entries(&project.join("sessions")));
     sessions.flat_map(|session| nonces_of(&session)).collect()
 }
 
 /// Nonces of all launches of a session.
 pub(crate) fn nonces_of(session_dir: &Path) -> HashSet<String> {
     let files = entries(&session_dir.join("runs")).into_iter().flat_map(|run| entries(&run));
-    let launches = files.filter(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("launch.")));
+    let launches =
+        files.filter(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("launch.")));
     launches.filter_map(|file| record(&file)["nonce"].as_str().map(str::to_owned)).collect()
 }
 

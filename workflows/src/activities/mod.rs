@@ -268,7 +268,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.wait(&ctx, "reconcile-repos", &i, reconcile::repos(&self.services, &by(&ctx), &i)).await
+        self.wait(&ctx, "reconcile-repos", &i, Box::pin(reconcile::repos(&self.services, &by(&ctx), &i))).await
     }
 
     #[activity(name = "mark-running")]

@@ -65,7 +65,7 @@ pub(super) async fn drain_rest_of_log(s: &Services, i: &WorkflowInput) -> Done {
         s.readers
             .drain_from_file(&i.project_id, &i.session_id, i.run, &path)
             .await
-            .map_err(|error| StepError::retry("LogNotDrained", error))?;
+            .map_err(|error| StepError::retry("LogNotDrained", &error))?;
     }
     Ok(Progress::Done)
 }
@@ -75,7 +75,7 @@ pub(super) async fn delete_run_objects(s: &Services, i: &WorkflowInput) -> Done 
     s.readers.forget(&i.session_id, i.run).await;
     // The log of this run is whole now; new readers get it in one piece.
     let compacted = ambient_live::snapshot::compact(&s.db, &i.session_id).await;
-    compacted.map_err(|error| StepError::retry("LogNotCompacted", error))?;
+    compacted.map_err(|error| StepError::retry("LogNotCompacted", &error))?;
     Ok(Progress::Done)
 }
 

@@ -45,7 +45,7 @@ async fn is_open(s: &Services, workflow_id: &str) -> Result<bool, StepError> {
     match s.executions.get(workflow_id).await {
         Ok(execution) => Ok(matches!(execution.status.as_str(), "Running" | "PendingDispatch" | "ContinuedAsNew")),
         Err(ExecutionError::NotFound(_)) => Ok(false),
-        Err(error) => Err(StepError::retry("EngineUnavailable", error)),
+        Err(error) => Err(StepError::retry("EngineUnavailable", &error)),
     }
 }
 

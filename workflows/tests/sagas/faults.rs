@@ -1,0 +1,121 @@
+//! Failures of steps, by plan of the test, and a record of what was tried.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use ambient_domain::WorkflowInput;
+use ambient_workflows::{StepError, StepHook};
+
+/// Where a step fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum When {
+    Before,
+    After,
+}
+
+/// A planned failure.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    /// At these steps; none = at every step.
+    steps: Option<Vec<&'static str>>,
+    when: When,
+    /// How often at each step of an attempt.
+    times: usize,
+    fatal: bool,
+}
+
+impl Fault {
+    /// A failure that no repeat mends.
+    pub fn fatal(step: &'static str) -> Self {
+        Self { steps: Some(vec![step]), when: When::Before, times: usize::MAX, fatal: true }
+    }
+    /// A failure that stays until the plan is cleared.
+    pub fn endless(step: &'static str) -> Self {
+        Self { fatal: false, ..Self::fatal(step) }
+    }
+    /// Every step fails so often before its work.
+    pub fn everywhere(times: usize) -> Self {
+        Self { steps: None, when: When::Before, times, fatal: false }
+    }
+    /// Every step fails once when its work is done, so that it is done twice.
+    pub fn all_twice() -> Self {
+        Self { steps: None, when: When::After, times: 1, fatal: false }
+    }
+    /// These steps fail once when their work is done.
+    pub fn twice(steps: Vec<&'static str>) -> Self {
+        Self { steps: Some(steps), ..Self::all_twice() }
+    }
+}
+
+/// Name of the sweep among entities.
+pub const SWEEP: &str = "sweep";
+
+#[derive(Default)]
+struct State {
+    plans: HashMap<String, Vec<Fault>>,
+    /// (entity, attempt, step, number of the fault) -> failures so far.
+    injected: HashMap<(String, i32, String, usize), usize>,
+    seen: HashMap<(String, String, When), usize>,
+}
+
+/// The hook.
+#[derive(Default, Clone)]
+pub struct Faults(Arc<Mutex<State>>);
+
+impl Faults {
+    /// What goes wrong with a session, a project or the sweep.
+    pub fn plan(&self, entity: &str, faults: &[Fault]) {
+        self.0.lock().unwrap().plans.insert(entity.to_owned(), faults.to_vec());
+    }
+    /// Nothing goes wrong with it from now on.
+    pub fn clear(&self, entity: &str) {
+        self.0.lock().unwrap().plans.remove(entity);
+    }
+    /// How often a step was begun.
+    pub fn begun(&self, entity: &str, step: &str) -> usize {
+        self.seen(entity, step, When::Before)
+    }
+    /// How often a step's work was done.
+    pub fn done(&self, entity: &str, step: &str) -> usize {
+        self.seen(entity, step, When::After)
+    }
+    fn seen(&self, entity: &str, step: &str, when: When) -> usize {
+        let key = (entity.to_owned(), step.to_owned(), when);
+        self.0.lock().unwrap().seen.get(&key).copied().unwrap_or_default()
+    }
+
+    fn pass(&self, step: &str, input: &WorkflowInput, when: When) -> Result<(), StepError> {
+        let mut state = self.0.lock().unwrap();
+        let State { plans, injected, seen } = &mut *state;
+        let entity = match (&input.session_id, &input.project_id) {
+            (session, _) if !session.is_empty() => session,
+            (_, project) if !project.is_empty() => project,
+            _ => SWEEP,
+        };
+        *seen.entry((entity.to_owned(), step.to_owned(), when)).or_default() += 1;
+        for (number, fault) in plans.get(entity).into_iter().flatten().enumerate() {
+            let concerned = fault.when == when && fault.steps.as_ref().is_none_or(|steps| steps.contains(&step));
+            let so_far = injected.entry((entity.to_owned(), input.attempt, step.to_owned(), number)).or_default();
+            if concerned && *so_far < fault.times {
+                *so_far += 1;
+                let message = format!("injected at {step}");
+                return Err(match fault.fatal {
+                    true => StepError::Fatal { reason: "Injected", message },
+                    false => StepError::retry("Injected", message),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl StepHook for Faults {
+    fn before(&self, step: &str, input: &WorkflowInput) -> Result<(), StepError> {
+        self.pass(step, input, When::Before)
+    }
+    fn after(&self, step: &str, input: &WorkflowInput) -> Result<(), StepError> {
+        self.pass(step, input, When::After)
+    }
+}

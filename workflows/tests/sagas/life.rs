@@ -1,0 +1,136 @@
+//! A whole life of a project with its sessions: every step of every workflow fails a few times, or is done twice, and all
+//! comes out as without.
+
+use ambient_domain::{
+    project::{self, Project},
+    session::{Command, Lifecycle, Phase, Session, StopReason},
+};
+use ambient_persistence::new_id;
+use ambient_workflows::{
+    project_delete, project_provision, session_delete, session_reconcile, session_start, session_stop, step::Step,
+};
+
+use crate::{
+    faults::Fault,
+    world::{World, wait_for},
+};
+
+/// What people see of a session at a point of its life, without ids and times.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    phase: Option<Phase>,
+    outcome: Option<String>,
+    attempt: Option<i32>,
+    generations: (i64, i64),
+    conditions: Vec<String>,
+    repos: Vec<(String, Option<String>, Option<String>)>,
+    /// Turns that the agent made.
+    turns: usize,
+}
+
+fn seen(world: &World, session: &Session) -> Seen {
+    let conditions = session.conditions.iter().map(|c| format!("{:?} {:?} {}", c.condition_type, c.status, c.reason));
+    let repos = session.reconciled_repos.iter().map(|r| (r.name.clone(), r.branch.clone(), r.head.clone()));
+    Seen {
+        phase: session.phase(),
+        outcome: match &session.lifecycle {
+            Lifecycle::Stopping { outcome, .. } | Lifecycle::Ended { outcome, .. } => Some(format!("{outcome:?}")),
+            _ => None,
+        },
+        attempt: session.run().map(|run| run.attempt),
+        generations: (session.generation, session.observed_generation),
+        conditions: conditions.collect(),
+        repos: repos.collect(),
+        turns: world.marks(session),
+    }
+}
+
+/// Everything that a life leaves to be compared.
+#[derive(Debug, PartialEq)]
+struct Life {
+    running: Seen,
+    reconciled: Seen,
+    stopped: Seen,
+    of_session: Vec<(String, String)>,
+    of_unstarted: Vec<(String, String)>,
+    of_project: Vec<(String, String)>,
+}
+
+struct Ids {
+    project: String,
+    session: String,
+    unstarted: String,
+}
+
+async fn life(world: &World, name: &str, faults: &[Fault]) -> (Life, Ids) {
+    let ids = Ids { project: new_id(), session: new_id(), unstarted: new_id() };
+    let id = ids.session.as_str();
+    for entity in [&ids.project, &ids.session, &ids.unstarted] {
+        world.faults.plan(entity, faults);
+    }
+    world.new_project(&ids.project, name).await;
+    world.new_session(id, &ids.project, world.interactive(), true).await;
+    world.new_session(&ids.unstarted, &ids.project, world.interactive(), false).await;
+    let running = seen(world, &world.idle(id).await);
+    world.ask::<Session>(id, Command::AddRepo(world.repo("second"))).await.unwrap();
+    let both = |s: &Session| s.observed_generation == s.generation && s.reconciled_repos.len() == 2;
+    let reconciled = seen(world, &world.session_where(id, "two repositories", both).await);
+    let stop = Command::Stop { reason: StopReason::UserStopped, seen_seq: None, run: None, force: false };
+    world.ask::<Session>(id, stop).await.unwrap();
+    let session = world.in_phase(id, Phase::Stopped).await;
+    let stopped = seen(world, &session);
+    world.torn_down(&session).await;
+    world.ask::<Session>(id, Command::Delete).await.unwrap();
+    let of_session = closed_with_delete(world, id).await;
+    assert!(!world.paths(&session).root.exists(), "the workspace is still there");
+    world.ask::<Project>(&ids.project, project::Command::Delete).await.unwrap();
+    gone(world, &ids.project).await;
+    let of_unstarted = closed_with_delete(world, &ids.unstarted).await;
+    let of_project = world.closed(&ids.project).await;
+    (Life { running, reconciled, stopped, of_session, of_unstarted, of_project }, ids)
+}
+
+/// The executions of a deleted session; deletion is the last of them.
+async fn closed_with_delete(world: &World, id: &str) -> Vec<(String, String)> {
+    wait_for("session-delete", || async {
+        let all = world.closed(id).await;
+        all.iter().any(|(workflow, _)| workflow == "session-delete").then_some(all)
+    })
+    .await
+}
+
+async fn gone(world: &World, project: &str) {
+    wait_for("the project gone", || async {
+        let project = world.db.load::<Project>(project).await.unwrap().unwrap();
+        project.deleted_at.is_some().then_some(())
+    })
+    .await;
+}
+
+fn steps(tables: &[&'static [Step]]) -> Vec<&'static str> {
+    tables.iter().copied().flatten().map(|step| step.name).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn steps_that_fail_for_a_while_or_are_done_twice_lead_to_the_same_life() {
+    let world = World::new().await;
+    let (plain, failing, twice) = tokio::join!(
+        life(&world, "plain", &[]),
+        life(&world, "failing", &[Fault::everywhere(2)]),
+        life(&world, "twice", &[Fault::all_twice()]),
+    );
+    assert_eq!(plain.0.running.turns, 1);
+    assert_eq!(plain.0, failing.0, "every step failed twice before its work");
+    assert_eq!(plain.0, twice.0, "every step was done twice");
+    assert!(plain.0.of_session.iter().all(|(_, status)| status == "Completed"), "{:?}", plain.0.of_session);
+    let of_session =
+        steps(&[session_start::STEPS, session_stop::STEPS, session_delete::STEPS, session_reconcile::STEPS]);
+    let of_project = steps(&[project_provision::STEPS, project_delete::STEPS]);
+    for (entity, steps) in [(twice.1.session, of_session), (twice.1.project, of_project)] {
+        for step in steps {
+            assert!(world.faults.done(&entity, step) >= 2, "{step} was not done twice");
+        }
+    }
+    world.end().await;
+}
+
