@@ -92,6 +92,19 @@ impl ApiError {
         self
     }
 
+    /// Names fields of the one item of `list` that the body was about as the body does: `list[3].url` is `url`.
+    #[must_use]
+    pub(crate) fn of_item(mut self, list: &str) -> Self {
+        let named = self.details.iter().map(|detail| detail.field.clone());
+        let in_list: Vec<String> = named.filter(|field| field.starts_with(&format!("{list}["))).collect();
+        for field in in_list {
+            if let Some((_, short)) = field.split_once("].") {
+                self = self.rename(&field, short);
+            }
+        }
+        self
+    }
+
     /// Tells when a repetition makes sense, in seconds.
     #[must_use]
     pub fn retry(mut self, seconds: u32) -> Self {

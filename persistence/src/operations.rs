@@ -125,7 +125,7 @@ impl Database {
             query.push(" and (xid, position)").push(comparison).push("(").push_bind(xid).push("::text::xid8, ");
             query.push_bind(position).push(")");
         }
-        query.push(" order by xid").push(direction).push(", position").push(direction).push(" limit ");
+        query.push(" order by operations.xid").push(direction).push(", position").push(direction).push(" limit ");
         query.push_bind(size.clamp(1, MAX_PAGE));
         let rows = query.build().fetch_all(self.pool()).await?;
         let items = rows.iter().map(from_row).collect::<Result<Vec<_>, _>>()?;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use support::{
     Server, eventually,
     live::Channel,
-    processes::{marked, nonces_of, runner_pid},
+    processes::{marked, mentioning, nonces_of, runner_pid},
     script,
 };
 
@@ -69,7 +69,10 @@ async fn stop_ends_every_process_of_the_run_and_proves_it() {
     assert!(statuses(&server, &id, &tokens).await.iter().all(|status| *status == 401), "the run's tokens are refused");
     assert_eq!(server.post(&format!("{path}/stop"), json!({})).await.status, 200, "a second stop changes nothing");
 
-    server.post(&format!("{path}/start"), json!({"prompt": script("cat kept.txt; echo 'in run' two")})).await.expect(202);
+    server
+        .post(&format!("{path}/start"), json!({"prompt": script("cat kept.txt; echo 'in run' two")}))
+        .await
+        .expect(202);
     server.printed(&id, "mine\nin run two").await;
     let session = server.phase(&id, "Running").await;
     assert_eq!((&session["run"], &session["attempt"]), (&json!(2), &json!(1)));
@@ -92,7 +95,11 @@ async fn delete_of_a_running_session_leaves_no_process_and_no_workspace_and_ends
     let mut channel = Channel::open(&server, &id, 0).await.unwrap();
 
     assert_eq!(server.delete(&format!("/sessions/{id}")).await.status, 204);
-    assert_eq!(statuses(&server, &id, &tokens).await, vec![401; tokens.len()], "its tokens are invalid from the commit");
+    assert_eq!(
+        statuses(&server, &id, &tokens).await,
+        vec![401; tokens.len()],
+        "its tokens are invalid from the commit"
+    );
     assert_eq!(server.get(&format!("/sessions/{id}")).await.status, 404);
     let end = loop {
         let frame = channel.next().await.expect("the channel ends by a frame");
@@ -154,7 +161,7 @@ async fn delete_while_it_starts_or_stops_leaves_nothing() {
         })
         .await;
         assert!(!directory.exists());
-        assert_eq!(marked(&nonces_of(&directory)), Vec::<u32>::new());
+        assert_eq!(mentioning(&id), Vec::<u32>::new());
     }
     server.verified().await;
 }

@@ -1,6 +1,7 @@
 //! `session-start/{session}/{run}.{attempt}`: from Pending (or a lost runner) to Running.
 //!
-//! On failure it undoes what it did and reports; on cancellation it undoes nothing, since session-stop owns teardown.
+//! On failure it reports and undoes what it did, in this order: a runner that an undo ends before the outcome is decided would
+//! be seen as lost and launched again. On cancellation it undoes nothing, since session-stop owns teardown.
 
 use std::time::Duration;
 
@@ -47,25 +48,9 @@ impl SessionStart {
         if input.attempt > 1 {
             ctx.timer(backoff(input.attempt)).await;
         }
-        let outcome = async {
-            let queue = place(ctx, &input).await?;
-            let mut saga = Saga::new(ctx, &input, Some(queue));
-            match saga.run(STEPS).await {
-                Err(error) if !is_cancelled(&error) && ctx.cancellation_token().reason().is_none() => {
-                    saga.undo().await;
-                    Err(error)
-                }
-                other => other,
-            }
-        };
-        match outcome.await {
-            Ok(progress) => Ok(progress),
+        match attempt(ctx, &input).await {
             Err(error) if is_cancelled(&error) => Err(WorkflowTermination::cancelled()),
-            Err(error) => {
-                let (reason, message) = failure_of(&error);
-                report_failure(ctx, &input, reason, message).await?;
-                Err(error.into())
-            }
+            outcome => Ok(outcome?),
         }
     }
 
@@ -74,6 +59,28 @@ impl SessionStart {
     pub fn wake(&mut self, _: &mut SyncWorkflowContext<Self>) {
         self.woken = true;
     }
+}
+
+async fn attempt(
+    ctx: &WorkflowContext<SessionStart>,
+    input: &WorkflowInput,
+) -> Result<Progress, ActivityExecutionError> {
+    let mut saga = None;
+    let work = async {
+        let queue = place(ctx, input).await?;
+        saga.insert(Saga::new(ctx, input, Some(queue))).run(STEPS).await
+    };
+    let error = match work.await {
+        Err(error) if !is_cancelled(&error) && ctx.cancellation_token().reason().is_none() => error,
+        other => return other,
+    };
+    let (reason, message) = failure_of(&error);
+    let reported = report_failure(ctx, input, reason, message).await?;
+    // Superseded: a stop owns the teardown, or a next attempt has begun, which an undo would take for its own.
+    if let (Progress::Done, Some(saga)) = (reported, &mut saga) {
+        saga.undo().await;
+    }
+    Err(error)
 }
 
 /// Wait before launch `attempt`: 1 s, 4 s.

@@ -79,17 +79,14 @@ impl ExecutionService for TemporalExecutions {
     }
 
     async fn get(&self, workflow_id: &str) -> Result<WorkflowExecution, ExecutionError> {
-        let request =
-            DescribeWorkflowExecutionRequest { namespace: self.namespace.clone(), execution: Self::of(workflow_id) };
-        match self.service().describe_workflow_execution(request.into_request()).await {
-            Ok(answer) => {
-                let answer = answer.into_inner();
-                let mut found = execution(answer.workflow_execution_info.unwrap_or_default());
-                found.pending_activities = answer.pending_activities.into_iter().map(pending).collect();
-                Ok(found)
-            }
-            Err(status) if status.code() == Code::NotFound => self.pending_dispatch(workflow_id).await,
-            Err(status) => Err(failed(workflow_id, &status)),
+        match self.describe(workflow_id).await {
+            Err(ExecutionError::NotFound(_)) => {}
+            found => return found,
+        }
+        match self.pending_dispatch(workflow_id).await {
+            // Its start may have left the outbox between the two looks.
+            Err(ExecutionError::NotFound(_)) => self.describe(workflow_id).await,
+            found => found,
         }
     }
 
@@ -163,6 +160,16 @@ impl ExecutionService for TemporalExecutions {
 }
 
 impl TemporalExecutions {
+    async fn describe(&self, workflow_id: &str) -> Result<WorkflowExecution, ExecutionError> {
+        let request =
+            DescribeWorkflowExecutionRequest { namespace: self.namespace.clone(), execution: Self::of(workflow_id) };
+        let answer = self.service().describe_workflow_execution(request.into_request()).await;
+        let answer = answer.map_err(|status| failed(workflow_id, &status))?.into_inner();
+        let mut found = execution(answer.workflow_execution_info.unwrap_or_default());
+        found.pending_activities = answer.pending_activities.into_iter().map(pending).collect();
+        Ok(found)
+    }
+
     async fn count(&self, query: &str) -> Result<i64, ExecutionError> {
         let request = CountWorkflowExecutionsRequest { namespace: self.namespace.clone(), query: query.to_owned() };
         let answer = self.service().count_workflow_executions(request.into_request()).await;

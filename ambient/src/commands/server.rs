@@ -59,14 +59,10 @@ pub(super) async fn serve(
         server.ensure_project(FIRST_PROJECT).await?;
         write_context(&config, &url);
     }
+    let ended = shutdown().map_err(|error| CommandError::Process(format!("signals: {error}")))?;
     let published = instance::publish(&config.data_dir, kind, &url).map_err(CommandError::file(&config.data_dir))?;
     tracing::info!(%url, "ready");
     println!("{url}");
-    let ended = async {
-        if let Err(error) = shutdown().await {
-            tracing::error!(%error, "signals cannot be received");
-        }
-    };
     server.serve(listener, ended).await?;
     drop(published);
     tracing::info!("stopped");
@@ -84,12 +80,14 @@ fn write_context(config: &ServerConfig, url: &str) {
     }
 }
 
-/// Ends when somebody asks this process to end.
-async fn shutdown() -> io::Result<()> {
+/// Ends when somebody asks this process to end. Asked for from the first call on, not from the first poll: who reads the URL
+/// may send a signal at once.
+fn shutdown() -> io::Result<impl Future<Output = ()> + Send> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "shutting down"),
-        _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "shutting down"),
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "shutting down"),
+            _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "shutting down"),
+        }
+    })
 }

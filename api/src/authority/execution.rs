@@ -17,13 +17,16 @@ use super::{
     access::{Access, Authorized, Found, Target},
     right::{Admin, Right},
 };
-use crate::error::ApiResult;
+use crate::error::{ApiError, ApiResult};
 
 /// Executions looked at for a list that is not of one entity, and items of one look.
 const MAX_SCANNED: i64 = 50_000;
 const SCAN_PAGE: i64 = 1_000;
 /// Entities of such a list.
 const MAX_ENTITIES: i64 = 65_500;
+
+/// Longest id the engine takes, bytes.
+const MAX_ID: usize = 1_000;
 
 /// A workflow execution, by its id.
 #[derive(Debug)]
@@ -36,6 +39,9 @@ impl Target for Execution {
     const PARAM: &'static str = "execution_id";
 
     async fn find(access: &Access, id: &str) -> ApiResult<Option<Found<Self>>> {
+        if id.len() > MAX_ID {
+            return Err(ApiError::invalid(Self::PARAM, format!("must have at most {MAX_ID} bytes")));
+        }
         let entity = id.split('/').nth(1).filter(|entity| is_ksuid(entity));
         let role = match (access.principal.platform_role(), entity) {
             (Some(role), _) => Some(role),

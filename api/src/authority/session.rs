@@ -73,7 +73,7 @@ impl Authorized<Session, Edit> {
 
     /// Adds a repository.
     pub(crate) async fn add_repo(&self, repo: Repo, with: With<'_>) -> ApiResult<Reply<Session>> {
-        self.command(Command::AddRepo(repo), with).await
+        self.command(Command::AddRepo(repo), with).await.map_err(|error| error.of_item("repos"))
     }
 
     /// Removes a repository.

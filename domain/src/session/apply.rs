@@ -65,8 +65,8 @@ pub(super) fn apply(s: &mut Session, event: &Event, at: DateTime<Utc>) {
         Event::RunnerBecameReady { missing_confinement } => runner_ready(s, missing_confinement, at),
         Event::BecameRunning => running(s, at),
         Event::Restarted { attempt, reason } => restarted(s, *attempt, reason, at),
-        Event::TurnStarted => s.set_condition(Ready, True, "Running", "", at),
-        Event::BecameIdle { reason } => s.set_condition(Ready, True, reason, "", at),
+        Event::TurnStarted => working(s, "Running", at),
+        Event::BecameIdle { reason } => working(s, reason, at),
         Event::StopBegan { outcome } => stop_began(s, outcome, at),
         Event::Ended { evidence, proven } => ended(s, evidence, *proven, at),
         Event::Reconciled { generation, repos } => {
@@ -163,8 +163,27 @@ fn runner_ready(s: &mut Session, missing: &[String], at: DateTime<Utc>) {
 fn running(s: &mut Session, at: DateTime<Utc>) {
     move_on(s, |run| Lifecycle::Running { run: Run { running_at: run.running_at.or(Some(at)), ..run } });
     s.set_condition(WorkspaceReady, True, "Ready", "", at);
-    s.set_condition(Ready, True, "Running", "", at);
+    let reason = reason_when_running(s).to_owned();
+    s.set_condition(Ready, True, &reason, "", at);
     s.status_detail = None;
+}
+
+/// What the agent does. A runner that came back may tell it before the session is Running again.
+fn working(s: &mut Session, reason: &str, at: DateTime<Utc>) {
+    let status = if matches!(s.lifecycle, Lifecycle::Running { .. }) { True } else { False };
+    s.set_condition(Ready, status, reason, "", at);
+}
+
+/// What the runner has told of this attempt. Else a first attempt has its prompt before it, and a later one of a chat waits for
+/// its user until a turn starts.
+fn reason_when_running(s: &Session) -> &str {
+    let told = s.condition(Ready).map(|condition| condition.reason.as_str());
+    let waits = s.run().is_some_and(|run| run.last_message_id.is_none() || (s.spec.interactive && run.attempt > 1));
+    match told {
+        Some(told @ ("Idle" | "AgentError" | "Running")) => told,
+        _ if waits => "Idle",
+        _ => "Running",
+    }
 }
 
 fn restarted(s: &mut Session, attempt: i32, reason: &str, at: DateTime<Utc>) {

@@ -172,7 +172,7 @@ fn while_active(session: &Session, run: &Run, fact: &Fact) -> Decision<Event> {
         Fact::Exited { code, reason } => one(Event::StopBegan { outcome: outcome_of_exit(*code, reason) }),
         Fact::RunnerLost { reason } => runner_lost(run, reason),
         Fact::Fatal { reason, message } => one(failed(reason, message, None)),
-        Fact::TurnStarted if running && ready_reason(session) != "Running" => one(Event::TurnStarted),
+        Fact::TurnStarted if (creating || running) && ready_reason(session) != "Running" => one(Event::TurnStarted),
         Fact::TurnStarted => ALREADY,
         Fact::TurnEnded { last_message_id, outcome } => turn_ended(session, run, last_message_id.as_deref(), *outcome),
         // Nothing can be torn down before it is stopping.
@@ -268,7 +268,9 @@ fn reconciled(session: &Session, generation: i64, repos: &[ReconciledRepo]) -> D
     let in_force = session
         .condition(ConditionType::Reconciled)
         .is_some_and(|c| c.status == ConditionStatus::True && c.observed_generation == generation);
-    if generation < session.observed_generation || (in_force && session.reconciled_repos == repos) {
+    // A new run shows anew what is in force (`observed_generation` is 0 then), also when nothing else changed.
+    let observed = session.observed_generation;
+    if generation < observed || (generation == observed && in_force && session.reconciled_repos == repos) {
         return ALREADY;
     }
     one(Event::Reconciled { generation, repos: repos.to_vec() })

@@ -93,11 +93,38 @@ impl Engine {
         let token = TaskToken::of(TokenKind::Workflow, run.run_id, run.task_scheduled_id(), run.wft_attempt);
         caller.claimed(Claim::Workflow(token));
         self.remember_claim(&run);
-        let batches = batches.unwrap_or_default();
-        let complete = i64::try_from(batches.len()).is_ok_and(|n| n < FIRST_PAGE);
         let after = if sticky { run.previous_started_id } else { 0 };
-        let events = proto::events(&batches)?.into_iter().filter(|e| e.event_id > after).collect();
-        Ok(Some(task_response(&run, events, complete)))
+        let mut page = FirstPage::of(&batches.unwrap_or_default(), after)?;
+        if !page.fits(after, run.last_event_id) {
+            // The row that was locked may be newer than the statement's snapshot, which is what the events came from.
+            page = FirstPage::of(&self.inner.store.history(run.run_id, after, FIRST_PAGE).await?, after)?;
+        }
+        if !page.fits(after, run.last_event_id) {
+            return Err(Status::data_loss(format!("history of run {} has a gap", run.run_id)));
+        }
+        Ok(Some(task_response(&run, page.events, page.complete)))
+    }
+}
+
+/// The events handed out with a task, or as many of them as make a page.
+struct FirstPage {
+    events: Vec<HistoryEvent>,
+    complete: bool,
+}
+
+impl FirstPage {
+    fn of(batches: &[Vec<u8>], after: i64) -> Result<Self, Status> {
+        let complete = i64::try_from(batches.len()).is_ok_and(|n| n < FIRST_PAGE);
+        let events = proto::events(batches)?.into_iter().filter(|e| e.event_id > after).collect();
+        Ok(Self { events, complete })
+    }
+
+    /// Whether these are the events that follow `after`, up to `last` if that is not for a later page.
+    fn fits(&self, after: i64, last: i64) -> bool {
+        match (self.events.first(), self.events.last()) {
+            (Some(first), Some(end)) => first.event_id == after + 1 && (!self.complete || end.event_id == last),
+            _ => false,
+        }
     }
 }
 

@@ -96,12 +96,24 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one and waits until it is ready.
     pub(crate) async fn start(database: &TestDatabase, host: &str) -> Self {
+        let mut server = Self::new(database, host);
+        server.restart().await;
+        server
+    }
+
+    /// Starts one more on the same database; it needs the key the first one sealed the server's keys with.
+    pub(crate) async fn start_beside(&self, database: &TestDatabase, host: &str) -> Self {
+        let mut server = Self::new(database, host);
+        fs::create_dir(server.data_dir()).unwrap();
+        fs::copy(self.data_dir().join("vault.key"), server.data_dir().join("vault.key")).unwrap();
+        server.restart().await;
+        server
+    }
+
+    fn new(database: &TestDatabase, host: &str) -> Self {
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
         let (dir, host, database_url) = (short_dir(), host.to_owned(), database.url());
-        let mut server = Self { dir, host, database_url, port: free_port(), http, child: None };
-        server.launch();
-        server.ready().await;
-        server
+        Self { dir, host, database_url, port: free_port(), http, child: None }
     }
 
     /// Begins to start again on the same address and data; [`Server::ready`] waits.
@@ -295,10 +307,11 @@ impl Server {
 
     /// Directory of a session.
     pub(crate) fn session_dir(&self, id: &str) -> PathBuf {
-        let projects = fs::read_dir(self.data_dir().join("projects")).unwrap();
-        let mut paths = projects.map(|project| project.unwrap().path().join("sessions").join(id));
-        let first = paths.next().unwrap();
-        if first.exists() { first } else { paths.find(|path| path.exists()).unwrap_or(first) }
+        let projects = self.data_dir().join("projects");
+        let entries = fs::read_dir(&projects).into_iter().flatten();
+        let paths: Vec<PathBuf> = entries.map(|project| project.unwrap().path().join("sessions").join(id)).collect();
+        let there = paths.iter().find(|path| path.exists()).or(paths.first());
+        there.cloned().unwrap_or_else(|| projects.join("none"))
     }
 }
 

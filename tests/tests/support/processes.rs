@@ -40,6 +40,15 @@ pub(crate) fn marked(nonces: &HashSet<String>) -> Vec<u32> {
     pids.filter(has).collect()
 }
 
+/// Pids with the session's id in their arguments or environment, whatever became of its directory.
+pub(crate) fn mentioning(session_id: &str) -> Vec<u32> {
+    let mentions = |pid: &u32, file: &str| {
+        let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        bytes.windows(session_id.len()).any(|window| window == session_id.as_bytes())
+    };
+    entries_of_proc().into_iter().filter(|pid| mentions(pid, "cmdline") || mentions(pid, "environ")).collect()
+}
+
 fn entries_of_proc() -> Vec<u32> {
     let all = fs::read_dir("/proc").unwrap().flatten();
     all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()

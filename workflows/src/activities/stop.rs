@@ -50,6 +50,10 @@ pub(super) async fn interrupt_agent(s: &Services, i: &WorkflowInput) -> Done {
 
 /// What the runner has recorded so far is read while it lives; what is left is read from its file afterwards.
 pub(super) async fn drain_log(s: &Services, i: &WorkflowInput) -> Done {
+    let lives = async { s.runner(i).await.ok()?.health().await.ok() };
+    if lives.await.is_none() {
+        return Ok(Progress::Done);
+    }
     let drained = s.readers.drained(&i.project_id, &i.session_id, i.run);
     let _ = tokio::time::timeout(Duration::from_secs(3), drained).await;
     Ok(Progress::Done)

@@ -21,7 +21,7 @@ const OVER: Look = Look { over: true, reconcile: None, wait_ms: 0 };
 /// What a clock that has run out does.
 enum Due {
     Fatal(&'static str, String),
-    Stop(StopReason, Option<i64>),
+    Inactive(i64),
 }
 
 pub(super) async fn look(s: &Services, by: &str, i: &WorkflowInput) -> Result<Look, StepError> {
@@ -60,13 +60,14 @@ async fn clocks(
         clocks.push((run.started_at + START_DEADLINE, Due::Fatal("StartDeadlineExceeded", message)));
     }
     if let Some(seconds) = session.spec.timeout {
-        clocks.push((run.started_at + TimeDelta::seconds(seconds), Due::Stop(StopReason::Timeout, None)));
+        let message = format!("not finished {seconds} seconds after the start");
+        clocks.push((run.started_at + TimeDelta::seconds(seconds), Due::Fatal("Timeout", message)));
     }
     if running && session.spec.inactivity_timeout > 0 {
         let (last, seq) = s.db.last_activity(&session.id).await?;
         let since = last.unwrap_or(run.started_at).max(run.running_at.unwrap_or(run.started_at));
         let at = since + TimeDelta::seconds(session.spec.inactivity_timeout);
-        clocks.push((at, Due::Stop(StopReason::InactivityTimeout, Some(seq))));
+        clocks.push((at, Due::Inactive(seq)));
     }
     Ok(clocks)
 }
@@ -77,8 +78,9 @@ async fn act(s: &Services, by: &str, i: &WorkflowInput, due: &Due) -> Result<(),
             let fact = Fact::Fatal { reason: (*reason).to_owned(), message: message.clone() };
             s.report(by, i, fact).await?;
         }
-        Due::Stop(reason, seen_seq) => {
-            let command = Command::Stop { reason: *reason, seen_seq: *seen_seq, run: Some(i.run), force: false };
+        Due::Inactive(seen_seq) => {
+            let reason = StopReason::InactivityTimeout;
+            let command = Command::Stop { reason, seen_seq: Some(*seen_seq), run: Some(i.run), force: false };
             // Refused when there was activity since: the next look sees the new clock.
             if let Err(error) = s.command::<Session>(by, &i.session_id, command).await {
                 tracing::info!(session = i.session_id, %error, "a clock's stop was not accepted");

@@ -10,14 +10,14 @@ use ambient_workflows::{StepError, StepHook};
 
 /// Where a step fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum When {
+pub(crate) enum When {
     Before,
     After,
 }
 
 /// A planned failure.
 #[derive(Debug, Clone)]
-pub struct Fault {
+pub(crate) struct Fault {
     /// At these steps; none = at every step.
     steps: Option<Vec<&'static str>>,
     when: When,
@@ -28,29 +28,29 @@ pub struct Fault {
 
 impl Fault {
     /// A failure that no repeat mends.
-    pub fn fatal(step: &'static str) -> Self {
+    pub(crate) fn fatal(step: &'static str) -> Self {
         Self { steps: Some(vec![step]), when: When::Before, times: usize::MAX, fatal: true }
     }
     /// A failure that stays until the plan is cleared.
-    pub fn endless(step: &'static str) -> Self {
+    pub(crate) fn endless(step: &'static str) -> Self {
         Self { fatal: false, ..Self::fatal(step) }
     }
     /// Every step fails so often before its work.
-    pub fn everywhere(times: usize) -> Self {
+    pub(crate) fn everywhere(times: usize) -> Self {
         Self { steps: None, when: When::Before, times, fatal: false }
     }
     /// Every step fails once when its work is done, so that it is done twice.
-    pub fn all_twice() -> Self {
+    pub(crate) fn all_twice() -> Self {
         Self { steps: None, when: When::After, times: 1, fatal: false }
     }
     /// These steps fail once when their work is done.
-    pub fn twice(steps: Vec<&'static str>) -> Self {
+    pub(crate) fn twice(steps: Vec<&'static str>) -> Self {
         Self { steps: Some(steps), ..Self::all_twice() }
     }
 }
 
 /// Name of the sweep among entities.
-pub const SWEEP: &str = "sweep";
+pub(crate) const SWEEP: &str = "sweep";
 
 #[derive(Default)]
 struct State {
@@ -62,23 +62,25 @@ struct State {
 
 /// The hook.
 #[derive(Default, Clone)]
-pub struct Faults(Arc<Mutex<State>>);
+pub(crate) struct Faults(Arc<Mutex<State>>);
 
 impl Faults {
     /// What goes wrong with a session, a project or the sweep.
-    pub fn plan(&self, entity: &str, faults: &[Fault]) {
-        self.0.lock().unwrap().plans.insert(entity.to_owned(), faults.to_vec());
+    pub(crate) fn plan(&self, entity: &str, faults: &[Fault]) {
+        let mut state = self.0.lock().unwrap();
+        state.injected.retain(|(other, ..), _| other != entity);
+        state.plans.insert(entity.to_owned(), faults.to_vec());
     }
     /// Nothing goes wrong with it from now on.
-    pub fn clear(&self, entity: &str) {
+    pub(crate) fn clear(&self, entity: &str) {
         self.0.lock().unwrap().plans.remove(entity);
     }
     /// How often a step was begun.
-    pub fn begun(&self, entity: &str, step: &str) -> usize {
+    pub(crate) fn begun(&self, entity: &str, step: &str) -> usize {
         self.seen(entity, step, When::Before)
     }
     /// How often a step's work was done.
-    pub fn done(&self, entity: &str, step: &str) -> usize {
+    pub(crate) fn done(&self, entity: &str, step: &str) -> usize {
         self.seen(entity, step, When::After)
     }
     fn seen(&self, entity: &str, step: &str, when: When) -> usize {
@@ -101,10 +103,13 @@ impl Faults {
             if concerned && *so_far < fault.times {
                 *so_far += 1;
                 let message = format!("injected at {step}");
-                return Err(match fault.fatal {
-                    true => StepError::Fatal { reason: "Injected", message },
-                    false => StepError::retry("Injected", message),
-                });
+                let reason = "Injected";
+                let error = if fault.fatal {
+                    StepError::Fatal { reason, message }
+                } else {
+                    StepError::Retry { reason, message }
+                };
+                return Err(error);
             }
         }
         Ok(())

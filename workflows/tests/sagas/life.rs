@@ -71,10 +71,12 @@ async fn life(world: &World, name: &str, faults: &[Fault]) -> (Life, Ids) {
     world.new_project(&ids.project, name).await;
     world.new_session(id, &ids.project, world.interactive(), true).await;
     world.new_session(&ids.unstarted, &ids.project, world.interactive(), false).await;
-    let running = seen(world, &world.idle(id).await);
+    let session = world.idle(id).await;
+    let running = seen(world, &session);
     world.ask::<Session>(id, Command::AddRepo(world.repo("second"))).await.unwrap();
     let both = |s: &Session| s.observed_generation == s.generation && s.reconciled_repos.len() == 2;
-    let reconciled = seen(world, &world.session_where(id, "two repositories", both).await);
+    let session = world.session_where(id, "two repositories", both).await;
+    let reconciled = seen(world, &session);
     let stop = Command::Stop { reason: StopReason::UserStopped, seen_seq: None, run: None, force: false };
     world.ask::<Session>(id, stop).await.unwrap();
     let session = world.in_phase(id, Phase::Stopped).await;
@@ -114,11 +116,9 @@ fn steps(tables: &[&'static [Step]]) -> Vec<&'static str> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn steps_that_fail_for_a_while_or_are_done_twice_lead_to_the_same_life() {
     let world = World::new().await;
-    let (plain, failing, twice) = tokio::join!(
-        life(&world, "plain", &[]),
-        life(&world, "failing", &[Fault::everywhere(2)]),
-        life(&world, "twice", &[Fault::all_twice()]),
-    );
+    let (failing, twice) = ([Fault::everywhere(2)], [Fault::all_twice()]);
+    let (plain, failing, twice) =
+        tokio::join!(life(&world, "plain", &[]), life(&world, "failing", &failing), life(&world, "twice", &twice),);
     assert_eq!(plain.0.running.turns, 1);
     assert_eq!(plain.0, failing.0, "every step failed twice before its work");
     assert_eq!(plain.0, twice.0, "every step was done twice");
@@ -133,4 +133,3 @@ async fn steps_that_fail_for_a_while_or_are_done_twice_lead_to_the_same_life() {
     }
     world.end().await;
 }
-

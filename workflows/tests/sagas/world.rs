@@ -32,8 +32,8 @@ use ambient_wire::{
 use ambient_workflows::{ExecutionFilter, Executions, Services, TemporalExecutions, WorkerHost};
 use async_trait::async_trait;
 use chrono::TimeDelta;
-use temporalio_client::{Client, ClientOptions};
 use tempfile::TempDir;
+use temporalio_client::{Client, ClientOptions};
 
 use crate::faults::Faults;
 
@@ -41,7 +41,7 @@ use crate::faults::Faults;
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Polls until there is an answer.
-pub async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
+pub(crate) async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look().await {
@@ -52,12 +52,12 @@ pub async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, mut look: im
     }
 }
 
-pub struct World {
-    pub db: Database,
-    pub actors: Actors,
-    pub compute: Arc<dyn Compute>,
-    pub executions: Executions,
-    pub faults: Faults,
+pub(crate) struct World {
+    pub(crate) db: Database,
+    pub(crate) actors: Actors,
+    pub(crate) compute: Arc<dyn Compute>,
+    pub(crate) executions: Executions,
+    pub(crate) faults: Faults,
     engine: Engine,
     readers: RunnerReaders,
     hints: Hints,
@@ -65,14 +65,14 @@ pub struct World {
     /// Seconds that the clock of actors and activities is ahead.
     ahead: Arc<AtomicI64>,
     origin: String,
-    directory: TempDir,
+    directory: Directory,
     _database: TestDatabase,
 }
 
 impl World {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let database = TestDatabase::new().await;
-        let directory = tempfile::Builder::new().prefix("sg").tempdir_in("/tmp").unwrap();
+        let directory = Directory(tempfile::Builder::new().prefix("sg").tempdir_in("/tmp").unwrap());
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let origin = make_origin(directory.path());
         let db = Database::connect(&database.url(), DatabaseOptions::default()).await.unwrap();
@@ -90,13 +90,11 @@ impl World {
         let tokens = Tokens::new(b"the token key of the saga tests");
         let ends = Arc::new(RunnerEnds { compute: compute.clone(), actors: actors.clone(), db: db.clone() });
         let options = ReaderOptions::default();
-        let readers =
-            RunnerReaders::start(db.clone(), hints.clone(), tokens.clone(), ends.clone(), ends, options);
+        let readers = RunnerReaders::start(db.clone(), hints.clone(), tokens.clone(), ends.clone(), ends, options);
         let engine = Engine::start(db.pool().clone(), EngineOptions::default()).await.unwrap();
         let connection = engine.connection().await.unwrap();
         let client = Client::new(connection, ClientOptions::new("default").build()).unwrap();
-        let executions: Executions =
-            Arc::new(TemporalExecutions::new(client.clone(), db.clone(), Box::new(|| Ok(()))));
+        let executions: Executions = Arc::new(TemporalExecutions::new(client.clone(), db.clone(), Box::new(|| Ok(()))));
         let faults = Faults::default();
         let services = Services {
             db: db.clone(),
@@ -127,7 +125,7 @@ impl World {
     }
 
     /// Verifies what is stored, and ends.
-    pub async fn end(self) {
+    pub(crate) async fn end(self) {
         let report = self.db.verify(&VerifyScope::default()).await.unwrap();
         assert!(report.is_clean(), "{:?}", report.divergences);
         self.worker.shutdown(Duration::from_secs(10)).await;
@@ -136,35 +134,33 @@ impl World {
         self.engine.shutdown().await;
         self.hints.stop();
         self.db.pool().close().await;
-        end_processes_of(self.directory.path());
     }
 
     /// Moves all clocks.
-    pub async fn advance(&self, by: Duration) {
+    pub(crate) async fn advance(&self, by: Duration) {
         self.ahead.fetch_add(by.as_secs().cast_signed(), Ordering::SeqCst);
         self.engine.advance_clock(by).await.unwrap();
     }
 
-    pub async fn ask<E: StoredEntity>(&self, id: &str, command: E::Command) -> Result<Reply<E>, CallError> {
+    pub(crate) async fn ask<E: StoredEntity>(&self, id: &str, command: E::Command) -> Result<Reply<E>, CallError> {
         let caller = Caller { principal: "ada".to_owned(), ..Caller::default() };
         self.actors.call::<E>(id, Request::new(command, caller)).await
     }
 
     /// A new project; its space may not exist yet.
-    pub async fn new_project(&self, id: &str, name: &str) {
+    pub(crate) async fn new_project(&self, id: &str, name: &str) {
         let (project_id, name) = (id.to_owned(), name.to_owned());
-        let command =
-            project::Command::Create { project_id, name, spec: Box::default(), owner: "ada".to_owned() };
+        let command = project::Command::Create { project_id, name, spec: Box::default(), owner: "ada".to_owned() };
         self.ask::<Project>(id, command).await.unwrap();
     }
 
-    pub async fn project(&self) -> String {
+    pub(crate) async fn project(&self) -> String {
         let id = new_id();
         self.new_project(&id, "sagas").await;
         id
     }
 
-    pub async fn new_session(&self, id: &str, project_id: &str, spec: Spec, start: bool) {
+    pub(crate) async fn new_session(&self, id: &str, project_id: &str, spec: Spec, start: bool) {
         let command = Command::Create {
             session_id: id.to_owned(),
             project_id: project_id.to_owned(),
@@ -175,7 +171,7 @@ impl World {
     }
 
     /// A session for people with a repository, whose prompt leaves one line a turn in `marks`.
-    pub fn interactive(&self) -> Spec {
+    pub(crate) fn interactive(&self) -> Spec {
         Spec {
             display_name: "saga".to_owned(),
             prompt: Some("```sh\necho turn >> \"$HOME/marks\"\n```".to_owned()),
@@ -194,29 +190,29 @@ impl World {
         }
     }
 
-    pub fn repo(&self, name: &str) -> Repo {
+    pub(crate) fn repo(&self, name: &str) -> Repo {
         Repo { name: name.to_owned(), url: self.origin.clone(), branch: None, push_to: None }
     }
 
-    pub fn paths(&self, session: &Session) -> SessionPaths {
+    pub(crate) fn paths(&self, session: &Session) -> SessionPaths {
         let projects = self.directory.path().join("data/projects");
         SessionPaths { root: projects.join(&session.project_id).join("sessions").join(&session.id) }
     }
 
     /// Turns that the agent has made, by the lines it left.
-    pub fn marks(&self, session: &Session) -> usize {
+    pub(crate) fn marks(&self, session: &Session) -> usize {
         std::fs::read_to_string(self.paths(session).home().join("marks")).unwrap_or_default().lines().count()
     }
 
-    pub fn runner_of(&self, session: &Session, run: i64, attempt: i32) -> Option<Started> {
+    pub(crate) fn runner_of(&self, session: &Session, run: i64, attempt: i32) -> Option<Started> {
         serde_json::from_slice(&std::fs::read(self.paths(session).started(run, attempt)).ok()?).ok()
     }
 
-    pub async fn session(&self, id: &str) -> Session {
+    pub(crate) async fn session(&self, id: &str) -> Session {
         self.db.load::<Session>(id).await.unwrap().unwrap()
     }
 
-    pub async fn session_where(&self, id: &str, what: &str, fits: impl Fn(&Session) -> bool) -> Session {
+    pub(crate) async fn session_where(&self, id: &str, what: &str, fits: impl Fn(&Session) -> bool) -> Session {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let session = self.session(id).await;
@@ -228,12 +224,12 @@ impl World {
         }
     }
 
-    pub async fn in_phase(&self, id: &str, phase: Phase) -> Session {
+    pub(crate) async fn in_phase(&self, id: &str, phase: Phase) -> Session {
         self.session_where(id, &format!("{phase}"), |s| s.phase() == Some(phase)).await
     }
 
     /// Running, and the prompt's turn is over.
-    pub async fn idle(&self, id: &str) -> Session {
+    pub(crate) async fn idle(&self, id: &str) -> Session {
         let idle = |s: &Session| {
             let ready = s.condition(ConditionType::Ready).map_or("", |c| c.reason.as_str());
             s.phase() == Some(Phase::Running) && ready == "Idle"
@@ -249,7 +245,7 @@ impl World {
 
     /// The entity's executions, (workflow, status) in order of name, when all are closed and no effect is left: each closed
     /// exactly once.
-    pub async fn closed(&self, entity: &str) -> Vec<(String, String)> {
+    pub(crate) async fn closed(&self, entity: &str) -> Vec<(String, String)> {
         let all = wait_for(&format!("all executions of {entity} closed"), || async {
             let all = self.listed(entity).await;
             all.iter().all(|e| e.status != "Running").then_some(all)
@@ -271,7 +267,7 @@ impl World {
     }
 
     /// Waits until one execution is closed, and returns its status.
-    pub async fn end_of(&self, workflow_id: &str) -> String {
+    pub(crate) async fn end_of(&self, workflow_id: &str) -> String {
         wait_for(&format!("{workflow_id} closed"), || async {
             let found = self.executions.get(workflow_id).await.ok()?;
             (!matches!(found.status.as_str(), "Running" | "PendingDispatch")).then_some(found.status)
@@ -280,13 +276,13 @@ impl World {
     }
 
     /// Names of the activities that an execution asked for, in order.
-    pub async fn activities_of(&self, workflow_id: &str) -> Vec<String> {
+    pub(crate) async fn activities_of(&self, workflow_id: &str) -> Vec<String> {
         let history = self.executions.history(workflow_id, 0, 10_000).await.unwrap();
         history.iter().filter(|e| e.event_type == "ActivityTaskScheduled").map(activity_name).collect()
     }
 
     /// Nothing of the session lives: no process has a nonce of its, and the fence keeps it so.
-    pub async fn nothing_left(&self, session: &Session) {
+    pub(crate) async fn nothing_left(&self, session: &Session) {
         let place = SessionRef { project_id: session.project_id.clone(), session_id: session.id.clone() };
         let run = session.run_number();
         self.compute.raise_fence(&place, run).await.unwrap();
@@ -296,7 +292,7 @@ impl World {
     }
 
     /// A terminal phase that is proven.
-    pub async fn torn_down(&self, session: &Session) {
+    pub(crate) async fn torn_down(&self, session: &Session) {
         let proof = session.condition(ConditionType::TornDown).expect("condition TornDown");
         assert_eq!((proof.status, proof.reason.as_str()), (ConditionStatus::True, "Proven"));
         assert!(self.db.revoked_run(&session.id).await.unwrap() >= session.run_number(), "tokens are not revoked");
@@ -304,9 +300,17 @@ impl World {
     }
 }
 
-impl Drop for World {
+struct Directory(TempDir);
+
+impl Directory {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Directory {
     fn drop(&mut self) {
-        end_processes_of(self.directory.path());
+        end_processes_of(self.path());
     }
 }
 

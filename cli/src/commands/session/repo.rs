@@ -17,7 +17,7 @@ pub enum RepoCommand {
         /// Id or name
         session: String,
         /// https:// or file:// URL, or a folder inside a repository
-        #[arg(value_name = "URL|FOLDER")]
+        #[arg(id = "repository_url", value_name = "URL|FOLDER")]
         url: String,
         /// Folder in the workspace; the URL's last step when absent
         #[arg(long, value_name = "NAME")]

@@ -1,0 +1,162 @@
+//! The command line against a real server: its exit codes, what it prints and where.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code, reason = "tests")]
+
+mod support;
+
+use std::{
+    process::{Child, Command, Output, Stdio},
+    time::Instant,
+};
+
+use ambient_tests::TestDatabase;
+use serde_json::Value;
+use support::{Origin, PATIENCE, Server, binary, clean_command, eventually, processes, script};
+
+struct Cli {
+    _database: TestDatabase,
+    server: Server,
+}
+
+impl Cli {
+    async fn new() -> Self {
+        let database = TestDatabase::new().await;
+        let server = Server::start(&database, "one").await;
+        server.project("cli").await;
+        Self { _database: database, server }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = clean_command(binary("ambient"));
+        let home = self.server.dir.path();
+        command.args(arguments).env("HOME", home).env("AMBIENT_CONFIG", home.join("config.toml"));
+        command.env("AMBIENT_URL", format!("http://{}", self.server.address()));
+        command.env("AMBIENT_TOKEN", self.server.token()).env("AMBIENT_PROJECT", "cli");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Output {
+        end_of(self.command(arguments).spawn().unwrap()).await
+    }
+
+    async fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.run(&[arguments, &["-o", "json"]].concat()).await;
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+/// Output of a command that ends in time.
+async fn end_of(child: Child) -> Output {
+    let (pid, started) = (child.id(), Instant::now());
+    let waiting = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
+    let ended = tokio::time::timeout(PATIENCE, waiting).await;
+    ended
+        .unwrap_or_else(|_| {
+            processes::signal(pid, "KILL");
+            panic!("a command did not end within {:?}", started.elapsed())
+        })
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[tokio::test]
+async fn run_ends_with_the_result_of_the_session() {
+    let cli = Cli::new().await;
+    let origin = Origin::new();
+    let good = script("echo made >> log.txt\ngit commit -qam made\ncat log.txt");
+    let run = cli.run(&["run", "--prompt", &good, "--repo", &origin.url(), "--push", "out"]).await;
+    assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
+    assert!(text(&run.stdout).contains("start\nmade\n"), "{}", text(&run.stdout));
+    assert_eq!(origin.file("out", "log.txt"), "start\nmade\n");
+
+    let failing = format!("{}\n{}", script("echo before; exit 37"), script("echo never"));
+    let run = cli.run(&["run", "--name", "failing", "--prompt", &failing]).await;
+    let told = text(&run.stdout) + &text(&run.stderr);
+    assert_eq!(run.status.code(), Some(1), "{told}");
+    assert!(told.contains("before") && told.contains("37") && !told.contains("never\n"), "{told}");
+
+    let run = cli.run(&["run", "--name", "long", "--timeout", "2", "--prompt", &script("echo began; sleep 600")]).await;
+    assert_eq!(run.status.code(), Some(124), "{}", text(&run.stderr));
+
+    let list = cli.json(&["session", "list"]).await;
+    let items = list["items"].as_array().unwrap();
+    let named = |name: &str| items.iter().find(|session| session["name"] == name).unwrap();
+    let failed = named("failing");
+    assert_eq!((&failed["phase"], &failed["outcome"]["exit_code"]), (&Value::from("Failed"), &Value::from(37)));
+    assert_eq!((&named("long")["phase"], &named("long")["outcome"]["reason"]), (&"Failed".into(), &"Timeout".into()));
+    cli.server.verified().await;
+}
+
+#[tokio::test]
+async fn ctrl_c_stops_the_session_of_run() {
+    let cli = Cli::new().await;
+    let child =
+        cli.command(&["run", "--name", "endless", "--prompt", &script("echo began; sleep 600")]).spawn().unwrap();
+    let id = eventually("run has made its session", async || {
+        let list = cli.server.get("/sessions").await.expect(200);
+        list["items"][0]["id"].as_str().map(str::to_owned)
+    })
+    .await;
+    cli.server.printed(&id, "began").await;
+    processes::signal(child.id(), "INT");
+    let output = end_of(child).await;
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    let session = cli.server.phase(&id, "Stopped").await;
+    assert_eq!(session["outcome"]["reason"], "UserStopped");
+    assert!(processes::marked(&processes::nonces_of(&cli.server.session_dir(&id))).is_empty());
+}
+
+#[tokio::test]
+async fn wrong_calls_are_told_apart_by_their_exit_codes() {
+    let cli = Cli::new().await;
+    let code = async |arguments: &[&str]| cli.run(arguments).await.status.code();
+    assert_eq!(code(&["run"]).await, Some(64));
+    assert_eq!(code(&["run", "--prompt", "x", "--bogus"]).await, Some(64));
+    assert_eq!(code(&["session", "get", "nope"]).await, Some(4));
+    let unknown = cli.run(&["run", "--agent", "claude", "--prompt", "x"]).await;
+    assert_eq!(unknown.status.code(), Some(65));
+    let told = text(&unknown.stderr);
+    assert!(told.contains("claude") && told.contains("script"), "an unknown agent lists those there are: {told}");
+    let mut stranger = cli.command(&["session", "list"]);
+    assert_eq!(end_of(stranger.env("AMBIENT_TOKEN", "wrong").spawn().unwrap()).await.status.code(), Some(77));
+    let mut nobody = cli.command(&["session", "list"]);
+    let nobody = end_of(nobody.env("AMBIENT_URL", "http://127.0.0.1:9").spawn().unwrap()).await;
+    assert_eq!(nobody.status.code(), Some(69));
+    assert_eq!(nobody.stdout, b"", "what is no data goes to standard error");
+}
+
+#[tokio::test]
+async fn a_session_is_created_listed_started_sent_to_stopped_and_deleted() {
+    let cli = Cli::new().await;
+    let created = cli.run(&["session", "create", "--name", "fresh", "-o", "name"]).await;
+    assert_eq!(created.status.code(), Some(0), "{}", text(&created.stderr));
+    let id = text(&created.stdout).trim().to_owned();
+    let list = text(&cli.run(&["session", "list"]).await.stdout);
+    let line = list.lines().find(|line| line.contains("fresh")).unwrap_or_else(|| panic!("{list}"));
+    assert!(line.contains("New"), "a session that was never started is New: {list}");
+    assert_eq!(cli.run(&["session", "stop", &id]).await.status.code(), Some(5), "it was never started");
+
+    let done = async |arguments: &[&str]| {
+        let output = cli.run(arguments).await;
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    done(&["session", "start", &id]).await;
+    cli.server.phase(&id, "Running").await;
+    done(&["session", "send", &id, &script("echo content > a.txt; echo sent")]).await;
+    cli.server.printed(&id, "sent").await;
+    assert!(done(&["session", "files", &id]).await.contains("a.txt"));
+    assert_eq!(done(&["session", "files", &id, "a.txt", "--cat"]).await, "content\n");
+    assert!(done(&["session", "logs", &id]).await.contains("sent"));
+    done(&["session", "stop", &id]).await;
+    cli.server.phase(&id, "Stopped").await;
+    assert!(done(&["operations", "list", "--entity-id", &id]).await.contains("stop"));
+    assert!(done(&["executions", "list", "--session", &id]).await.contains("session-stop"));
+    done(&["replay", "verify"]).await;
+    done(&["session", "delete", &id]).await;
+    assert_eq!(cli.run(&["session", "get", &id]).await.status.code(), Some(4));
+}
