@@ -100,9 +100,14 @@ fn not_a_route(field: &str, name: &str) -> ApiResult<()> {
 
 /// First line of the prompt.
 fn name_of_prompt(prompt: Option<&str>) -> String {
-    let line = prompt.unwrap_or_default().lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or(DEFAULT_NAME);
+    let line = prompt.unwrap_or_default().lines().map(str::trim).find(is_said).unwrap_or(DEFAULT_NAME);
     let printable = line.chars().map(|c| if c.is_control() { ' ' } else { c });
     printable.take(MAX_NAME_CHARS).collect()
+}
+
+/// A line that says something: not empty, and no fence of a code block.
+fn is_said(line: &&str) -> bool {
+    !line.is_empty() && !line.starts_with("```")
 }
 
 fn known_agent(agent: Option<String>, agents: &[String]) -> ApiResult<String> {
