@@ -56,6 +56,8 @@ pub(crate) struct Inner {
     pub(crate) matching: Matching,
     pub(crate) hot: Hot,
     pub(crate) runs: Watchers,
+    /// Waiters for the end of a run, left alone until then.
+    pub(crate) closed: Watchers,
     pub(crate) queries: Watchers,
     pub(crate) due: Due,
     pub(crate) effects: tokio::sync::Semaphore,
@@ -263,6 +265,9 @@ impl Engine {
         if !t.events.is_empty() {
             self.wake_run(t.run.run_id);
         }
+        if t.is_closed() {
+            inner.closed.wake(t.run.run_id);
+        }
         if let Some(next) = &t.continued {
             let queue = next.attributes.task_queue.as_ref().map_or("", |q| q.name.as_str());
             self.wake_queue(Kind::Workflow, queue);
@@ -305,6 +310,7 @@ impl Engine {
     pub(crate) fn hint_everything(&self) {
         self.inner.matching.hint_all();
         self.inner.runs.wake_all();
+        self.inner.closed.wake_all();
         self.inner.queries.wake_all();
         self.inner.due.look();
     }

@@ -42,11 +42,14 @@ pub struct EngineOptions {
     pub namespace: String,
     /// Shown as the owner of this process's row, for people.
     pub identity: String,
+    /// Connections of the engine's own for giving out and taking in tasks, besides the pool and the three that listen
+    /// and keep the lease.
+    pub connections: usize,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { namespace: "default".to_owned(), identity: format!("{}@engine", std::process::id()) }
+        Self { namespace: "default".to_owned(), identity: format!("{}@engine", std::process::id()), connections: 8 }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
     lease::{self, Lease},
     matching::{Matching, Watchers},
     service,
-    store::Store,
+    store::{Store, lanes::Lanes},
     timers::{self, Due},
     wake::{self, Hint},
 };
@@ -56,11 +56,12 @@ impl Engine {
             .connect_with((*pool.connect_options()).clone())
             .await?;
         let (lease, (now, wall)) = Lease::take(&session, &options.identity).await?;
+        let lanes = Lanes::new(&pool.connect_options(), options.connections);
         let (hints, hint_receiver) = mpsc::channel(wake::QUEUED);
         let engine = Self {
             inner: Arc::new(Inner {
                 options,
-                store: Store { pool },
+                store: Store { lanes: Arc::new(lanes), pool },
                 session,
                 runtime: tokio::runtime::Handle::current(),
                 clock: Clock::new(now, wall),
@@ -68,6 +69,7 @@ impl Engine {
                 matching: Matching::default(),
                 hot: Hot::default(),
                 runs: Watchers::default(),
+                closed: Watchers::default(),
                 queries: Watchers::default(),
                 due: Due::new(),
                 effects: Semaphore::new(effects::PARALLEL),

@@ -146,7 +146,7 @@ fn full<T>(rows: &[T]) -> bool {
 
 async fn fire_timers(engine: &Engine) -> Result<bool, Status> {
     let due: Vec<(Uuid, String, i64)> = sqlx::query_as(
-        "select run_id, timer_id, started_event_id from engine.timers where fire_at <= (select engine.now())
+        "select run_id, timer_id, started_event_id from engine.timers where fire_at <= (select clock_timestamp() + shift from engine.clock)
          order by fire_at limit $1",
     )
     .bind(BATCH)
@@ -196,7 +196,7 @@ async fn workflow_tasks(engine: &Engine) -> Result<bool, Status> {
 
 async fn run_timeouts(engine: &Engine) -> Result<bool, Status> {
     let due: Vec<Uuid> = sqlx::query_scalar(
-        "select run_id from engine.runs where timeout_at <= (select engine.now()) order by timeout_at limit $1",
+        "select run_id from engine.runs where timeout_at <= (select clock_timestamp() + shift from engine.clock) order by timeout_at limit $1",
     )
     .bind(BATCH)
     .fetch_all(&engine.inner.store.pool)
@@ -231,7 +231,7 @@ fn passed(activity: &Activity, now: DateTime<Utc>) -> Option<TimeoutType> {
 
 async fn activities(engine: &Engine) -> Result<bool, Status> {
     let due: Vec<Activity> = sqlx::query_as(
-        "select * from engine.activities where due_at <= (select engine.now()) order by due_at limit $1",
+        "select * from engine.activities where due_at <= (select clock_timestamp() + shift from engine.clock) order by due_at limit $1",
     )
     .bind(BATCH)
     .fetch_all(&engine.inner.store.pool)

@@ -133,6 +133,7 @@ fn take(engine: &Engine, hint: Hint) {
             // Another process has changed it.
             inner.hot.take(id);
             inner.runs.wake(id);
+            inner.closed.wake(id);
         }
         Hint::Query(id) => inner.queries.wake(id),
         Hint::Clock => {

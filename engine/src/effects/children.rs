@@ -61,9 +61,8 @@ impl Engine {
         let child = self.with_expiry(child_run(effect, attributes), now);
         let reuse =
             WorkflowIdReusePolicy::try_from(effect.data.policy).unwrap_or(WorkflowIdReusePolicy::AllowDuplicate);
-        let mut connection = self.inner.store.pool.acquire().await.map_err(db)?;
         let policy = StartPolicy::Reuse(reuse);
-        let outcome = self.inner.store.insert_run(&mut connection, &child, policy, now).await.map_err(db)?;
+        let outcome = self.inner.store.start_run(&child, policy, now).await.map_err(db)?;
         Ok(match outcome {
             StartOutcome::Started => {
                 self.run_created(effect.attributes().as_ref());

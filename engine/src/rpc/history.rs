@@ -104,22 +104,22 @@ impl Engine {
         caller: &Caller,
     ) -> Result<GetWorkflowExecutionHistoryResponse, Status> {
         let deadline = tokio::time::Instant::now() + WAIT;
-        let watch = self.inner.runs.watch(run);
+        let watch = self.inner.closed.watch(run);
         loop {
             let news = watch.notified();
             let mut news = std::pin::pin!(news);
             news.as_mut().enable();
-            let row: (bool, Option<Vec<u8>>) = sqlx::query_as(
+            let mut lane = self.inner.store.lanes.take().await.map_err(db)?;
+            let row = sqlx::query_as::<_, (bool, Option<Vec<u8>>)>(
                 "select status = 1, case when status <> 1 or not $2 then
                     (select data from engine.history h where h.run_id = e.run_id order by first_event_id desc limit 1) end
                  from engine.executions e where run_id = $1",
             )
             .bind(run)
             .bind(wait)
-            .fetch_one(&self.inner.store.pool)
-            .await
-            .map_err(db)?;
-            let (open, last) = row;
+            .fetch_one(&mut lane.connection)
+            .await;
+            let (open, last) = lane.finish(row).map_err(db)?;
             if let Some(last) = last {
                 let event = proto::events(&[last])?.pop();
                 return Ok(response(event.into_iter().collect(), Vec::new()));

@@ -168,11 +168,8 @@ impl Engine {
         for _ in 0..REPLACE_ROUNDS {
             let now = self.inner.clock.now();
             let run = self.with_expiry(run.clone(), now);
-            let outcome = {
-                let mut connection = self.inner.store.pool.acquire().await.map_err(db)?;
-                let policy = StartPolicy::Reuse(policies.reuse);
-                self.inner.store.insert_run(&mut connection, &run, policy, now).await.map_err(db)?
-            };
+            let policy = StartPolicy::Reuse(policies.reuse);
+            let outcome = self.inner.store.start_run(&run, policy, now).await.map_err(db)?;
             let existing = match outcome {
                 StartOutcome::Started => {
                     let attributes = A::WorkflowExecutionStartedEventAttributes(run.attributes);

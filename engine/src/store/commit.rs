@@ -5,10 +5,10 @@
 //! expected aborts the whole statement (`engine.expect`).
 
 use prost::Message;
-use sqlx::{PgConnection, Postgres, QueryBuilder, postgres::PgDatabaseError};
+use sqlx::{Connection, PgConnection, Postgres, QueryBuilder, postgres::PgDatabaseError};
 use temporalio_common::protos::temporal::api::{enums::v1::WorkflowExecutionStatus, history::v1::History};
 
-use super::{StartPolicy, Store, activities};
+use super::{NewRun, StartPolicy, Store, activities, start::insert_run};
 use crate::history::Transition;
 
 /// Why a transition was not written. Nothing of it was.
@@ -63,18 +63,29 @@ impl Statement {
 impl Store {
     /// Writes a transition. With continue-as-new, the new run in the same transaction.
     pub(crate) async fn commit(&self, t: &Transition) -> Result<(), CommitError> {
-        let Some(next) = &t.continued else {
-            let mut connection = self.pool.acquire().await?;
-            return write(&mut connection, t).await;
+        let mut lane = self.lanes.take().await?;
+        let changed = match &t.continued {
+            None => write(&mut lane.connection, t).await,
+            Some(next) => write_and_continue(&mut lane.connection, t, next).await,
         };
-        let mut transaction = self.pool.begin().await?;
-        write(&mut transaction, t).await?;
-        self.insert_run(&mut transaction, next, StartPolicy::Continue, t.now).await?;
-        Ok(transaction.commit().await?)
+        if lane.finish(changed)? { Ok(()) } else { Err(CommitError::Conflict) }
     }
 }
 
-async fn write(connection: &mut PgConnection, t: &Transition) -> Result<(), CommitError> {
+/// False: somebody was faster, nothing was written.
+async fn write_and_continue(connection: &mut PgConnection, t: &Transition, next: &NewRun) -> Result<bool, sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    if !write(&mut transaction, t).await? {
+        transaction.rollback().await?;
+        return Ok(false);
+    }
+    insert_run(&mut transaction, next, StartPolicy::Continue, t.now).await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// False: somebody was faster, nothing was written.
+async fn write(connection: &mut PgConnection, t: &Transition) -> Result<bool, sqlx::Error> {
     let mut statement = Statement { sql: QueryBuilder::new("with run as ("), expectations: Vec::new() };
     if let Some(status) = t.closed {
         close_run(&mut statement, t, status);
@@ -92,7 +103,7 @@ async fn write(connection: &mut PgConnection, t: &Transition) -> Result<(), Comm
         use sqlx::Row;
         statement.finish().build().fetch_one(connection).await?.try_get("changed")?
     };
-    if changed == 1 { Ok(()) } else { Err(CommitError::Conflict) }
+    Ok(changed == 1)
 }
 
 fn compare(s: &mut Statement, t: &Transition) {

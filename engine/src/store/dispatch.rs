@@ -18,6 +18,7 @@ pub(crate) struct ClaimedTask {
     pub(crate) batches: Option<Vec<Vec<u8>>>,
 }
 
+/// `engine.now()` is written out: a call plans its query anew each time.
 /// Events in between make a further attempt a first one: it may fare better with them.
 const CLAIM_WORKFLOW_TASK: &str = "
 with picked as (
@@ -26,7 +27,7 @@ with picked as (
     order by wft_ready_at limit 1 for update skip locked),
 claimed as (
     update engine.runs r set revision = revision + 1, wft_state = 2, wft_process = $2, wft_identity = $3,
-        wft_started_at = engine.now(), wft_due_at = clock_timestamp() + wft_timeout_ms * interval '1 ms',
+        wft_started_at = clock_timestamp() + (select shift from engine.clock), wft_due_at = clock_timestamp() + wft_timeout_ms * interval '1 ms',
         wft_attempt = case when wft_scheduled_id = 0 and last_event_id > wft_base_id then 1 else wft_attempt end
     from picked where r.run_id = picked.run_id returning r.*)
 select c.*, (select array_agg(h.data order by h.first_event_id) from (
@@ -40,12 +41,12 @@ from claimed c";
 const CLAIM_ACTIVITY: &str = "
 with picked as (
     select run_id, scheduled_event_id from engine.activities
-    where state = 0 and task_queue = $1 and visible_at <= (select engine.now())
+    where state = 0 and task_queue = $1 and visible_at <= (select clock_timestamp() + shift from engine.clock)
     order by visible_at limit 1 for update skip locked)
-update engine.activities a set state = 1, process = $2, identity = $3, started_at = engine.now(), heartbeat_at = null,
+update engine.activities a set state = 1, process = $2, identity = $3, started_at = clock_timestamp() + (select shift from engine.clock), heartbeat_at = null,
     due_at = least(a.expires_at,
-        case when a.start_to_close_ms > 0 then engine.now() + a.start_to_close_ms * interval '1 ms' end,
-        case when a.heartbeat_ms > 0 then engine.now() + a.heartbeat_ms * interval '1 ms' end)
+        case when a.start_to_close_ms > 0 then clock_timestamp() + (select shift from engine.clock) + a.start_to_close_ms * interval '1 ms' end,
+        case when a.heartbeat_ms > 0 then clock_timestamp() + (select shift from engine.clock) + a.heartbeat_ms * interval '1 ms' end)
 from picked p where a.run_id = p.run_id and a.scheduled_event_id = p.scheduled_event_id
 returning a.*";
 
@@ -59,15 +60,16 @@ impl Store {
         identity: &str,
         partial: bool,
     ) -> Result<Option<ClaimedTask>, Status> {
-        sqlx::query_as(CLAIM_WORKFLOW_TASK)
+        let mut lane = self.lanes.take().await.map_err(db)?;
+        let claimed = sqlx::query_as(CLAIM_WORKFLOW_TASK)
             .bind(queue)
             .bind(process)
             .bind(identity)
             .bind(partial)
             .bind(FIRST_PAGE)
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(db)
+            .fetch_optional(&mut lane.connection)
+            .await;
+        lane.finish(claimed).map_err(db)
     }
 
     /// Starts the longest waiting activity of a queue.
@@ -77,13 +79,14 @@ impl Store {
         process: Uuid,
         identity: &str,
     ) -> Result<Option<Activity>, Status> {
-        sqlx::query_as(CLAIM_ACTIVITY)
+        let mut lane = self.lanes.take().await.map_err(db)?;
+        let claimed = sqlx::query_as(CLAIM_ACTIVITY)
             .bind(queue)
             .bind(process)
             .bind(identity)
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(db)
+            .fetch_optional(&mut lane.connection)
+            .await;
+        lane.finish(claimed).map_err(db)
     }
 
     /// Takes back the start of an activity whose worker never got it. Returns its queue.

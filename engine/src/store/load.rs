@@ -51,40 +51,43 @@ impl Store {
     pub(crate) async fn load(&self, target: &Target) -> Result<Option<Loaded>, Status> {
         let query = match target {
             Target::Run(run) | Target::Exact(_, run) => sqlx::query_as::<_, LoadedRow>(
-                "select r.*, engine.now() as now, clock_timestamp() as wall from engine.runs r where r.run_id = $1",
+                "select r.*, clock_timestamp() + (select shift from engine.clock) as now, clock_timestamp() as wall from engine.runs r where r.run_id = $1",
             )
             .bind(run),
             Target::Current(workflow) => sqlx::query_as::<_, LoadedRow>(
-                "select r.*, engine.now() as now, clock_timestamp() as wall
+                "select r.*, clock_timestamp() + (select shift from engine.clock) as now, clock_timestamp() as wall
                  from engine.runs r join engine.workflows w using (run_id) where w.workflow_id = $1 and w.status = 1",
             )
             .bind(workflow),
         };
-        let row = query.fetch_optional(&self.pool).await.map_err(db)?;
+        let mut lane = self.lanes.take().await.map_err(db)?;
+        let row = query.fetch_optional(&mut lane.connection).await;
+        let row = lane.finish(row).map_err(db)?;
         let fits = |row: &LoadedRow| !matches!(target, Target::Exact(workflow, _) if *workflow != row.run.workflow_id);
         Ok(row.filter(fits).map(|r| Loaded { run: r.run, now: r.now, wall: r.wall }))
     }
 
     /// The newest run of a workflow id, or the given run if it belongs to it, open or closed.
     pub(crate) async fn resolve(&self, workflow_id: &str, run_id: Option<Uuid>) -> Result<Uuid, Status> {
-        let found: Option<Uuid> = match run_id {
+        let mut lane = self.lanes.take().await.map_err(db)?;
+        let found = match run_id {
             Some(run) => {
                 sqlx::query_scalar(
                     "select run_id from engine.executions where run_id = $1 and ($2 = '' or workflow_id = $2)",
                 )
                 .bind(run)
                 .bind(workflow_id)
-                .fetch_optional(&self.pool)
+                .fetch_optional(&mut lane.connection)
                 .await
             }
             None => {
                 sqlx::query_scalar("select run_id from engine.workflows where workflow_id = $1")
                     .bind(workflow_id)
-                    .fetch_optional(&self.pool)
+                    .fetch_optional(&mut lane.connection)
                     .await
             }
-        }
-        .map_err(db)?;
+        };
+        let found: Option<Uuid> = lane.finish(found).map_err(db)?;
         found.ok_or_else(|| {
             Status::not_found(match run_id {
                 Some(run) => format!("workflow execution not found: workflow id {workflow_id:?}, run id {run}"),
@@ -102,12 +105,13 @@ impl Store {
     }
 
     pub(crate) async fn activity(&self, run_id: Uuid, scheduled_event_id: i64) -> Result<Option<Activity>, Status> {
-        sqlx::query_as("select * from engine.activities where run_id = $1 and scheduled_event_id = $2")
+        let mut lane = self.lanes.take().await.map_err(db)?;
+        let row = sqlx::query_as("select * from engine.activities where run_id = $1 and scheduled_event_id = $2")
             .bind(run_id)
             .bind(scheduled_event_id)
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(db)
+            .fetch_optional(&mut lane.connection)
+            .await;
+        lane.finish(row).map_err(db)
     }
 
     pub(crate) async fn children(&self, run_id: Uuid) -> Result<Vec<Child>, Status> {

@@ -6,6 +6,7 @@
 mod activities;
 pub(crate) mod commit;
 pub(crate) mod dispatch;
+pub(crate) mod lanes;
 pub(crate) mod load;
 pub(crate) mod rows;
 pub(crate) mod start;
@@ -15,10 +16,14 @@ pub(crate) use load::Target;
 pub(crate) use rows::{Activity, Child, Run, TaskState};
 pub(crate) use start::{Existing, NewRun, StartOutcome, StartPolicy};
 
+use std::sync::Arc;
+
 use sqlx::PgPool;
 
 /// The engine's tables.
 #[derive(Clone)]
 pub(crate) struct Store {
     pub(crate) pool: PgPool,
+    /// For what every task passes through.
+    pub(crate) lanes: Arc<lanes::Lanes>,
 }

@@ -121,57 +121,68 @@ h as (
 select count(*) from w";
 
 impl Store {
-    /// Creates a run and its first workflow task, unless the latest run of its workflow id stands in the way. One
-    /// statement; the row of the workflow id decides between concurrent starts.
-    pub(crate) async fn insert_run(
+    /// [`insert_run`] on a connection of its own.
+    pub(crate) async fn start_run(
         &self,
-        connection: &mut PgConnection,
         run: &NewRun,
         policy: StartPolicy,
         now: DateTime<Utc>,
     ) -> Result<StartOutcome, sqlx::Error> {
-        let history = run.first_events(now);
-        let last_event_id = i64::try_from(history.events.len()).unwrap_or(i64::MAX);
-        let data = history.encode_to_vec();
-        let code: i32 = match policy {
-            StartPolicy::Continue => 4,
-            StartPolicy::Reuse(WorkflowIdReusePolicy::AllowDuplicateFailedOnly) => 2,
-            StartPolicy::Reuse(WorkflowIdReusePolicy::RejectDuplicate) => 3,
-            StartPolicy::Reuse(_) => 1,
-        };
-        let parent = run.parent.as_ref();
-        let encode = |m: Option<Vec<u8>>| m.unwrap_or_default();
-        let started: i64 = sqlx::query_scalar(INSERT)
-            .bind(&run.attributes.workflow_id)
-            .bind(run.run_id)
-            .bind(&run.request_id)
-            .bind(code)
-            .bind(run.workflow_type())
-            .bind(run.task_queue())
-            .bind(now)
-            .bind(run.first_run_id)
-            .bind(parent.map(|p| p.workflow_id.as_str()))
-            .bind(parent.map(|p| p.run_id))
-            .bind(parent.map_or(0, |p| p.initiated_event_id))
-            .bind(&run.root.0)
-            .bind(run.root.1)
-            .bind(encode(run.attributes.memo.as_ref().map(Message::encode_to_vec)))
-            .bind(encode(run.attributes.search_attributes.as_ref().map(Message::encode_to_vec)))
-            .bind(last_event_id)
-            .bind(i64::try_from(data.len()).unwrap_or(i64::MAX))
-            .bind(run.timeout_at(now))
-            .bind(run.execution_expires_at)
-            .bind(proto::millis_or_zero(run.attributes.workflow_task_timeout.as_ref()))
-            .bind(&data)
-            .fetch_one(&mut *connection)
-            .await?;
-        if started == 1 {
-            return Ok(StartOutcome::Started);
-        }
-        let existing = sqlx::query_as("select run_id, status, request_id from engine.workflows where workflow_id = $1")
-            .bind(&run.attributes.workflow_id)
-            .fetch_one(connection)
-            .await?;
-        Ok(StartOutcome::Exists(existing))
+        let mut lane = self.lanes.take().await?;
+        let outcome = insert_run(&mut lane.connection, run, policy, now).await;
+        lane.finish(outcome)
     }
+}
+
+/// Creates a run and its first workflow task, unless the latest run of its workflow id stands in the way. One
+/// statement; the row of the workflow id decides between concurrent starts.
+pub(crate) async fn insert_run(
+    connection: &mut PgConnection,
+    run: &NewRun,
+    policy: StartPolicy,
+    now: DateTime<Utc>,
+) -> Result<StartOutcome, sqlx::Error> {
+    let history = run.first_events(now);
+    let last_event_id = i64::try_from(history.events.len()).unwrap_or(i64::MAX);
+    let data = history.encode_to_vec();
+    let code: i32 = match policy {
+        StartPolicy::Continue => 4,
+        StartPolicy::Reuse(WorkflowIdReusePolicy::AllowDuplicateFailedOnly) => 2,
+        StartPolicy::Reuse(WorkflowIdReusePolicy::RejectDuplicate) => 3,
+        StartPolicy::Reuse(_) => 1,
+    };
+    let parent = run.parent.as_ref();
+    let encode = |m: Option<Vec<u8>>| m.unwrap_or_default();
+    let started: i64 = sqlx::query_scalar(INSERT)
+        .bind(&run.attributes.workflow_id)
+        .bind(run.run_id)
+        .bind(&run.request_id)
+        .bind(code)
+        .bind(run.workflow_type())
+        .bind(run.task_queue())
+        .bind(now)
+        .bind(run.first_run_id)
+        .bind(parent.map(|p| p.workflow_id.as_str()))
+        .bind(parent.map(|p| p.run_id))
+        .bind(parent.map_or(0, |p| p.initiated_event_id))
+        .bind(&run.root.0)
+        .bind(run.root.1)
+        .bind(encode(run.attributes.memo.as_ref().map(Message::encode_to_vec)))
+        .bind(encode(run.attributes.search_attributes.as_ref().map(Message::encode_to_vec)))
+        .bind(last_event_id)
+        .bind(i64::try_from(data.len()).unwrap_or(i64::MAX))
+        .bind(run.timeout_at(now))
+        .bind(run.execution_expires_at)
+        .bind(proto::millis_or_zero(run.attributes.workflow_task_timeout.as_ref()))
+        .bind(&data)
+        .fetch_one(&mut *connection)
+        .await?;
+    if started == 1 {
+        return Ok(StartOutcome::Started);
+    }
+    let existing = sqlx::query_as("select run_id, status, request_id from engine.workflows where workflow_id = $1")
+        .bind(&run.attributes.workflow_id)
+        .fetch_one(connection)
+        .await?;
+    Ok(StartOutcome::Exists(existing))
 }
