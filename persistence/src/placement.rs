@@ -74,8 +74,8 @@ impl Database {
     /// # Errors
     /// When the database fails.
     pub async fn workspaces_of_project(&self, project_id: &str) -> Result<i64, StoreError> {
-        let sql = "select count(*) from ambient.sessions s join ambient.session_runtime r on r.session_id = s.id
-                   where s.project_id = $1 and r.launch_host is not null and r.workspace_deleted_at is null";
+        let sql = "select count(*) from ambient.sessions s left join ambient.session_runtime r on r.session_id = s.id
+                   where s.project_id = $1 and r.workspace_deleted_at is null";
         Ok(sqlx::query_scalar(sql).bind(project_id).fetch_one(self.pool()).await?)
     }
 

@@ -32,6 +32,8 @@ pub(super) async fn report_provisioned(s: &Services, by: &str, i: &WorkflowInput
 /// New sessions cannot come: their creation checks, in its own transaction, that the project is Active.
 pub(super) async fn delete_sessions(s: &Services, by: &str, i: &WorkflowInput) -> Done {
     for id in s.db.session_ids_of_project(&i.project_id).await? {
+        // Also one that never ran: what has a place is waited for until session-delete has removed it.
+        s.db.place_session(&id, s.compute.host()).await?;
         s.command::<Session>(by, &id, session::Command::Delete).await?;
     }
     Ok(Progress::Done)
@@ -48,7 +50,8 @@ pub(super) async fn await_sessions_gone(s: &Services, i: &WorkflowInput) -> Done
 }
 
 pub(super) async fn delete_space(s: &Services, i: &WorkflowInput) -> Done {
-    s.compute.delete_project(&i.project_id).await?;
+    // Sessions that are still on their way out are gone at a later try.
+    s.compute.delete_project(&i.project_id).await.map_err(|error| StepError::retry("SessionsRemain", &error))?;
     Ok(Progress::Done)
 }
 

@@ -3,7 +3,7 @@
 
 use ambient_domain::{
     project::{self, Project},
-    session::{Command, Lifecycle, Phase, Session, StopReason},
+    session::{Command, Lifecycle, Phase, Session, StopReason, workflow_id},
 };
 use ambient_persistence::new_id;
 use ambient_workflows::{
@@ -73,6 +73,7 @@ async fn life(world: &World, name: &str, faults: &[Fault]) -> (Life, Ids) {
     world.new_session(&ids.unstarted, &ids.project, world.interactive(), false).await;
     let session = world.idle(id).await;
     let running = seen(world, &session);
+    assert_eq!(world.end_of(&workflow_id::start(id, 1, 1)).await, "Completed");
     world.ask::<Session>(id, Command::AddRepo(world.repo("second"))).await.unwrap();
     let both = |s: &Session| s.observed_generation == s.generation && s.reconciled_repos.len() == 2;
     let session = world.session_where(id, "two repositories", both).await;
@@ -101,9 +102,10 @@ async fn closed_with_delete(world: &World, id: &str) -> Vec<(String, String)> {
     .await
 }
 
-async fn gone(world: &World, project: &str) {
-    wait_for("the project gone", || async {
-        let project = world.db.load::<Project>(project).await.unwrap().unwrap();
+async fn gone(world: &World, id: &str) {
+    let closed = world.closed(id).await;
+    wait_for(&format!("the project gone after {closed:?}"), || async {
+        let project = world.db.load::<Project>(id).await.unwrap().unwrap();
         project.deleted_at.is_some().then_some(())
     })
     .await;
