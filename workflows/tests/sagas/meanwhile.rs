@@ -86,7 +86,9 @@ async fn a_stop_at_any_step_of_a_start_ends_it_stopped_and_torn_down() {
         world.ask::<Session>(&id, stop()).await.unwrap();
         let session = world.in_phase(&id, Phase::Stopped).await;
         let started = workflow_id::start(&id, 1, 1);
-        assert_eq!(world.end_of(&started).await, "Canceled", "stopped at {}", step.name);
+        // A step that sees for itself that the run is over ends the start before its cancellation arrives.
+        let end = world.end_of(&started).await;
+        assert!(["Canceled", "Completed"].contains(&end.as_str()), "{end}, stopped at {}", step.name);
         // What it did is the beginning of its table: a cancelled start undoes nothing.
         let mut asked = world.activities_of(&started).await;
         asked.retain(|name| name != "place-session");
