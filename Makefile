@@ -33,8 +33,8 @@ fmt: setup       ## put the code into form
 openapi: setup   ## write openapi/openapi.yaml anew
 	@scripts/check-openapi --write
 
-bench: setup     ## figures of the engine (the others are not written yet)
-	@scripts/with-postgres sh -c 'ENGINE_DATABASE_URL=$$AMBIENT_TEST_DATABASE_URL cargo run --release --quiet --package ambient-engine --example three_steps'
+bench: setup     ## figures, each beside a ceiling or a peer of the same run
+	@scripts/bench
 
 clean:           ## what the build and the tests left
 	@scripts/test-postgres stop

@@ -3,23 +3,19 @@
 //! Order of start: schema, vault, actors, live channels, compute, engine, worker, edge; shutdown is the reverse, so that nothing is
 //! accepted that cannot be finished.
 
-use std::{net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use ambient_actors::{ActorOptions, Actors, CallError, Caller, Request};
 use ambient_api::{ApiConfig, AppParts, AppState, Principal, StaticToken};
 use ambient_compute::{
-    Compute, SessionRef,
+    Compute,
     local::{self, LocalCompute, LocalOptions},
 };
-use ambient_domain::{
-    project::{self, Project},
-    session::{Command, Fact, Session},
-};
+use ambient_domain::project::{self, Project};
 use ambient_engine::{Engine, EngineOptions};
-use ambient_live::{FactError, FactSink, HubOptions, LiveHub, ReaderOptions, RunnerEndpoints, RunnerReaders, Tokens};
+use ambient_live::{HubOptions, LiveHub, ReaderOptions, RunnerReaders, Tokens};
 use ambient_persistence::{Database, DatabaseOptions, Hints, Vault};
-use ambient_workflows::{Executions, NoHook, Services, TemporalExecutions, WorkerHost};
-use async_trait::async_trait;
+use ambient_workflows::{Executions, NoHook, RunnerEnds, Services, TemporalExecutions, WorkerHealth, WorkerHost};
 use temporalio_client::{Client, ClientOptions};
 
 use crate::{
@@ -81,7 +77,7 @@ impl Server {
         let actors = Actors::start(db.clone(), hints.clone(), actor_options(config));
         let hub = LiveHub::start(db.clone(), hints.clone(), HubOptions::default());
         let compute: Arc<dyn Compute> = Arc::new(LocalCompute::new(local_options(config)).map_err(part("compute"))?);
-        let ends = Arc::new(RunnerEnds { compute: compute.clone(), actors: actors.clone(), db: db.clone() });
+        let ends = Arc::new(RunnerEnds::new(compute.clone(), actors.clone(), db.clone()));
         let readers = RunnerReaders::start(
             db.clone(),
             hints.clone(),
@@ -93,20 +89,21 @@ impl Server {
         let engine = start_engine(&db, config).await?;
         let connection = engine.connection().await.map_err(part("engine"))?;
         let client = Client::new(connection, ClientOptions::new("default").build()).map_err(part("engine client"))?;
-        let probe = engine.clone();
-        let executions: Executions =
-            Arc::new(TemporalExecutions::new(client.clone(), db.clone(), Box::new(move || probe.readiness())));
+        let health = WorkerHealth::default();
+        let executions = executions(&client, &db, &engine, &health);
         let services = Services {
             db: db.clone(),
             actors: actors.clone(),
             compute: compute.clone(),
             readers: readers.clone(),
             tokens: tokens.clone(),
+            vault: vault.clone(),
             executions: executions.clone(),
             clock: Arc::new(chrono::Utc::now),
             hook: Arc::new(NoHook),
         };
-        let worker = WorkerHost::start(client, services, hints.clone()).await.map_err(part("workflow worker"))?;
+        let worker =
+            WorkerHost::start(client, services, hints.clone(), health).await.map_err(part("workflow worker"))?;
         let parts = EdgeParts {
             db: db.clone(),
             actors: actors.clone(),
@@ -115,6 +112,7 @@ impl Server {
             compute,
             executions,
             ticket_key: ticket_key(&vault),
+            vault,
         };
         let state = app_state(config, parts)?;
         Ok(Self { db, hints, actors, readers, engine, worker, state })
@@ -180,46 +178,17 @@ impl Server {
     }
 }
 
-/// What the readers of runners' logs need of compute and actors.
-struct RunnerEnds {
-    compute: Arc<dyn Compute>,
-    actors: Actors,
-    db: Database,
-}
-
-#[async_trait]
-impl RunnerEndpoints for RunnerEnds {
-    async fn endpoint(&self, project_id: &str, session_id: &str, run: i64) -> Option<PathBuf> {
-        let host = self.db.host_of_session(session_id).await.ok().flatten()?;
-        if host != self.compute.host() {
-            return None;
-        }
-        let session = SessionRef { project_id: project_id.to_owned(), session_id: session_id.to_owned() };
-        self.compute.endpoint(&session, run).await.ok().map(|endpoint| endpoint.socket)
-    }
-}
-
-#[async_trait]
-impl FactSink for RunnerEnds {
-    async fn report(&self, session_id: &str, run: i64, attempt: i32, fact: Fact) -> Result<(), FactError> {
-        let caller = Caller {
-            principal: "system:reader".to_owned(),
-            correlation_id: format!("{session_id}/{run}"),
-            causation_id: None,
-            trace_parent: None,
-        };
-        let request = Request::new(Command::Fact { run, attempt, fact }, caller);
-        match self.actors.call::<Session>(session_id, request).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(FactError::new(error.to_string())),
-        }
-    }
-}
-
 async fn start_engine(db: &Database, config: &ServerConfig) -> Result<Engine, ComposeError> {
     let identity = format!("{}@{}", std::process::id(), config.host);
     let options = EngineOptions { identity, ..EngineOptions::default() };
     Engine::start(db.pool().clone(), options).await.map_err(part("engine"))
+}
+
+/// Ready when the engine holds its lease and the worker works.
+fn executions(client: &Client, db: &Database, engine: &Engine, health: &WorkerHealth) -> Executions {
+    let (engine, health) = (engine.clone(), health.clone());
+    let ready = move || engine.readiness().and_then(|()| health.check());
+    Arc::new(TemporalExecutions::new(client.clone(), db.clone(), Box::new(ready)))
 }
 
 fn actor_options(config: &ServerConfig) -> ActorOptions {
@@ -247,6 +216,7 @@ struct EdgeParts {
     actors: Actors,
     hub: LiveHub,
     tokens: Tokens,
+    vault: Vault,
     compute: Arc<dyn Compute>,
     executions: Executions,
     ticket_key: [u8; 32],
@@ -265,6 +235,7 @@ fn app_state(config: &ServerConfig, parts: EdgeParts) -> Result<AppState, Compos
         actors: parts.actors,
         hub: parts.hub,
         tokens: parts.tokens,
+        vault: parts.vault,
         compute: parts.compute,
         executions: parts.executions,
         prometheus: crate::telemetry::metrics(),

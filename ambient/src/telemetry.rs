@@ -6,6 +6,9 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, util:
 
 use crate::config::LogFormat;
 
+/// Notices of PostgreSQL ("relation exists, skipping") are nobody's business unless asked for.
+const QUIET: &str = "sqlx::postgres::notice=warn";
+
 /// Why logs could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
@@ -35,7 +38,8 @@ pub fn init(format: LogFormat, level: &str) -> Result<(), TelemetryError> {
     } else {
         Box::new(lines.with_ansi(io::stderr().is_terminal()).with_target(false))
     };
-    let filter = EnvFilter::try_new(level)?;
+    // What is said first is what a setting of the same target changes.
+    let filter = EnvFilter::try_new(format!("{QUIET},{level}"))?;
     tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()?;
     Ok(())
 }

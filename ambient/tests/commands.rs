@@ -9,6 +9,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use ambient::postgres::EmbeddedPostgres;
@@ -101,6 +102,31 @@ fn up_is_one_per_data_directory_and_down_ends_it() {
     assert_eq!(dir.postgres_pid(), None);
     assert_eq!(dir.run(&["status"]).status.code(), Some(3));
     assert!(dir.run(&["down"]).status.success());
+}
+
+#[test]
+fn a_postgres_that_dies_under_up_is_started_again_and_work_goes_on() {
+    let dir = DataDir::new();
+    let (mut up, url) = dir.up("127.0.0.1:0");
+    let before = dir.postgres_pid().unwrap();
+    kill_process(Pid::from_raw(before).unwrap(), Signal::KILL).unwrap();
+    let token = fs::read_to_string(dir.0.path().join("admin-token")).unwrap();
+    let prompt = "```sh\necho it goes on\n```";
+    let deadline = Instant::now() + Duration::from_secs(90);
+    loop {
+        let mut run = dir.command(&["run", "--project", "local", "--prompt", prompt]);
+        let run = run.env("AMBIENT_URL", &url).env("AMBIENT_TOKEN", token.trim()).output().unwrap();
+        if run.status.success() {
+            assert!(text(&run.stdout).contains("it goes on"), "{}", text(&run.stdout));
+            break;
+        }
+        assert!(Instant::now() < deadline, "{}\n{}", text(&run.stderr), dir.log());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_ne!(dir.postgres_pid().unwrap(), before);
+    assert!(up.try_wait().unwrap().is_none());
+    assert!(dir.run(&["down"]).status.success());
+    assert!(up.wait().unwrap().success());
 }
 
 #[test]

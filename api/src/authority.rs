@@ -16,6 +16,7 @@ mod principal;
 mod project;
 mod right;
 mod runner;
+mod secrets;
 mod session;
 mod state;
 mod ticket;

@@ -81,6 +81,7 @@ pub(crate) fn session(session: &Session, last_seq: Option<i64>) -> wire::Session
         llm_model: spec.llm_model.clone(),
         llm_temperature: spec.llm_temperature,
         llm_max_tokens: spec.llm_max_tokens,
+        environment_variable_names: spec.environment_variables.keys().cloned().collect(),
         parent_session_id: spec.parent_session_id.clone(),
         labels: spec.labels.clone(),
         annotations: spec.annotations.clone(),

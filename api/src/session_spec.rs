@@ -1,5 +1,7 @@
 //! From what a caller writes of a session to its complete specification: defaults come from the project, then the server.
 
+use std::collections::BTreeMap;
+
 use ambient_domain::{
     Defaults, name,
     project::{Project, Settings},
@@ -51,13 +53,15 @@ pub(crate) fn resolve(body: SessionCreate, project: &Project, server: ServerDefa
         llm_model: body.llm_model.or(defaults.llm_model),
         llm_temperature: body.llm_temperature.unwrap_or(DEFAULT_TEMPERATURE),
         llm_max_tokens: body.llm_max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
+        // Sealed when the session has its id.
+        environment_variables: BTreeMap::new(),
         parent_session_id: body.parent_session_id,
         labels: body.labels,
         annotations: body.annotations,
     })
 }
 
-/// A change as the domain takes it.
+/// A change as the domain takes it, but for the variables, whose values are sealed first.
 pub(crate) fn patch(body: SessionPatch) -> ApiResult<session::SessionPatch> {
     let SessionPatch {
         name,
@@ -68,10 +72,12 @@ pub(crate) fn patch(body: SessionPatch) -> ApiResult<session::SessionPatch> {
         llm_model,
         llm_temperature,
         llm_max_tokens,
+        environment_variables: _,
         labels,
         annotations,
     } = body;
     Ok(session::SessionPatch {
+        environment_variables: None,
         display_name: name,
         labels,
         annotations,

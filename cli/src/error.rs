@@ -95,22 +95,48 @@ impl CliError {
         }
     }
 
-    /// The error for people: the reason, a line for each field at fault, and the operation to ask about.
+    /// The error for people: the reason, what it leaves out about the fields at fault, what to do, and what to look for in the
+    /// server's log when the server is at fault.
     #[must_use]
     pub fn report(&self) -> String {
-        let mut text = format!("error: {}\n", escape::text(&self.to_string()));
-        if let Self::Api { status, error } = self {
-            for detail in &error.details {
-                text += &format!("  {}: {}\n", escape::line(&detail.field), escape::line(&detail.problem));
-            }
-            if *status == 401 {
-                text += "  set AMBIENT_TOKEN or choose a context with 'ambient context use'\n";
-            }
-            if !error.operation_id.is_empty() {
-                text += &format!("  operation {}\n", escape::line(&error.operation_id));
-            }
+        let Self::Api { status, error } = self else {
+            return format!("error: {}\n", escape::text(&self.to_string()));
+        };
+        let mut text = format!("error: {}\n", escape::text(&as_commands(&error.reason)));
+        for detail in error.details.iter().filter(|detail| !error.reason.contains(&detail.problem)) {
+            text += &format!("  {}: {}\n", escape::line(&detail.field), escape::line(&detail.problem));
+        }
+        if let Some(advice) = advice(*status, &error.reason) {
+            text += &format!("  {advice}\n");
+        }
+        if *status >= 500 && !error.operation_id.is_empty() {
+            text += &format!("  request {} in the server's log\n", escape::line(&error.operation_id));
         }
         text
+    }
+}
+
+/// What the server says about requests, said about commands.
+fn as_commands(reason: &str) -> String {
+    let reason = reason.replace("start=true", "--start");
+    let start = format!("POST {}/sessions/", ambient_wire::BASE);
+    let replaced = reason.split_once(&start).and_then(|(before, rest)| {
+        let (id, after) = rest.split_once("/start")?;
+        Some(format!("{before}'ambient session start {id}'{after}"))
+    });
+    replaced.unwrap_or(reason)
+}
+
+/// What may help.
+fn advice(status: u16, reason: &str) -> Option<&'static str> {
+    let of_kind = |kind: &str| reason.starts_with(&format!("{kind} with id="));
+    match status {
+        401 => Some("set AMBIENT_TOKEN or choose a context with 'ambient context use'"),
+        404 if of_kind("Project") => Some("'ambient project list' shows those there are"),
+        404 if of_kind("Session") => Some("'ambient session list -A' shows those there are"),
+        404 if of_kind("WorkflowExecution") => Some("'ambient executions list -A' shows those there are"),
+        404 if of_kind("Operation") => Some("'ambient operations list -A' shows those there are"),
+        _ => None,
     }
 }
 

@@ -33,8 +33,8 @@ pub struct Globals {
     /// Server to speak to; else AMBIENT_URL, else the context's
     #[arg(long, global = true, value_name = "URL")]
     pub url: Option<String>,
-    /// Bearer token; others can see it in the process list: better AMBIENT_TOKEN, or the context's
-    #[arg(long, global = true, value_name = "TOKEN", hide_short_help = true)]
+    /// Bearer token; better AMBIENT_TOKEN or the context's: others can see this one in the process list
+    #[arg(long, global = true, value_name = "TOKEN")]
     pub token: Option<String>,
     /// Context of the configuration to use instead of the current one
     #[arg(long, global = true, value_name = "NAME")]
@@ -42,8 +42,8 @@ pub struct Globals {
     /// Project id or name; else AMBIENT_PROJECT, else the context's
     #[arg(short, long, global = true, value_name = "PROJECT")]
     pub project: Option<String>,
-    /// Form of the data on standard output
-    #[arg(short, long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
+    /// Data as a table for people, json (the API's; live events one a line), or name (ids, one a line)
+    #[arg(short, long, global = true, value_name = "FORMAT", value_enum, default_value_t, hide_possible_values = true)]
     pub output: OutputFormat,
     /// No colours; NO_COLOR does the same
     #[arg(long, global = true)]

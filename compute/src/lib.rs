@@ -34,8 +34,6 @@ pub struct LaunchRequest {
     pub interactive: bool,
     /// Agent's name.
     pub agent: String,
-    /// Further environment of the agent.
-    pub environment: std::collections::BTreeMap<String, String>,
     /// Identity of commits.
     pub git_identity: GitIdentity,
     /// Limits; compute's defaults when absent.
@@ -65,13 +63,15 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// Which of a run's tokens.
+/// Which of a run's secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecretName {
     /// By which a server speaks to the runner.
     ServerToRunner,
     /// By which the runner speaks to a server.
     RunnerToServer,
+    /// The session's own variables, a JSON object of texts.
+    Environment,
 }
 
 /// How a launch ended.

@@ -7,6 +7,11 @@ use crate::entity::Refusal;
 const RESERVED_PROJECTS: [&str; 1] = ["default"];
 const RESERVED_PREFIXES: [&str; 2] = ["kube-", "openshift"];
 
+/// Variables that the platform sets for every session.
+pub const RESERVED_VARIABLES: [&str; 4] = ["HOME", "TMPDIR", "GIT_CONFIG_NOSYSTEM", "GIT_CONFIG_GLOBAL"];
+/// Beginnings of names of such variables.
+pub const RESERVED_VARIABLE_PREFIXES: [&str; 3] = ["AMBIENT_", "GIT_AUTHOR_", "GIT_COMMITTER_"];
+
 /// Largest prompt or message, bytes.
 pub const MAX_TEXT_BYTES: usize = 1 << 20;
 /// Most repositories of a session.
@@ -77,6 +82,31 @@ pub fn map(field: &str, map: &BTreeMap<String, String>) -> Result<(), Refusal> {
         }
         if value.len() > 4096 || value.contains('\0') {
             return Err(Refusal::invalid(format!("{field}.{key}"), "must have at most 4096 bytes and no NUL"));
+        }
+    }
+    Ok(())
+}
+
+/// Names of environment variables: at most 64, each 1-128 of letters, digits and `_`, not starting with a digit, and none that
+/// the platform sets itself.
+///
+/// # Errors
+/// A refusal that names the variable.
+pub fn environment<'a>(field: &str, names: impl ExactSizeIterator<Item = &'a String>) -> Result<(), Refusal> {
+    if names.len() > 64 {
+        return Err(Refusal::invalid(field, "must have at most 64 entries"));
+    }
+    for name in names {
+        let refuse = |why: &str| Err(Refusal::invalid(format!("{field}.{}", name.escape_debug()), why));
+        let well_formed = (1..=128).contains(&name.len())
+            && !name.starts_with(|c: char| c.is_ascii_digit())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !well_formed {
+            return refuse("must be 1-128 letters, digits and '_', not starting with a digit");
+        }
+        if RESERVED_VARIABLES.contains(&name.as_str()) || RESERVED_VARIABLE_PREFIXES.iter().any(|p| name.starts_with(p))
+        {
+            return refuse("is set by the platform");
         }
     }
     Ok(())

@@ -8,6 +8,7 @@
 //! Invariants: a ring holds contiguous events only; a subscriber's cursor moves by contiguous events only; the table is the
 //! truth, a hint never is.
 
+mod beginning;
 mod channel;
 mod event;
 mod ring;
@@ -22,6 +23,7 @@ use std::{
 use ambient_persistence::{Database, Hint, HintReceiver, Hints, StoreError};
 use tokio::{sync::Semaphore, task::JoinHandle};
 
+pub use beginning::{Beginning, Snapshot};
 pub use event::Event;
 pub use subscription::{Batch, End, Subscription};
 

@@ -15,7 +15,7 @@ pub mod runner_client;
 pub mod snapshot;
 pub mod token;
 
-pub use hub::{Batch, End, Event, HubOptions, LiveHub, SubscribeError, Subscription};
+pub use hub::{Batch, Beginning, End, Event, HubOptions, LiveHub, Snapshot, SubscribeError, Subscription};
 pub use reader::{DrainError, FactError, FactSink, ReaderOptions, RunnerEndpoints, RunnerReaders};
 pub use runner_client::{FileContent, RunnerClient, RunnerClientError, RunnerEvents};
 pub use snapshot::{MessagesSnapshot, SnapshotError};

@@ -39,7 +39,7 @@ pub enum RunnerClientError {
     #[error("the runner does not accept the token")]
     Unauthorized,
     /// It refused.
-    #[error("{} ({status})", error.reason)]
+    #[error("{}", error.reason)]
     Refused {
         /// Its words.
         error: RunnerError,

@@ -3,6 +3,9 @@
 //! Made at the end of each run from the snapshot before and what followed it. A snapshot is an AG-UI `MESSAGES_SNAPSHOT`
 //! with `covers_seq`: the tail begins right after it. Deltas of a message that was not complete yet follow in the tail and
 //! are to be appended to it.
+//!
+//! Invariants: the same log gives the same messages, in however many pieces it was compacted; the newest snapshot is whole
+//! at any moment, also when a compaction dies between its steps; a repeated compaction brings them to their end.
 
 use std::collections::HashMap;
 
@@ -11,8 +14,9 @@ use serde_json::{Map, Value, json};
 
 /// Largest text of a message, bytes; the rest is cut off and marked with `truncated`. A user's message fits.
 const MAX_TEXT: usize = 1024 * 1024;
-/// About the largest snapshot, bytes; the oldest messages are left out and counted in `omitted`.
-const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// About the largest snapshot, bytes; the oldest messages are left out and counted in `omitted`. A connection keeps a buffer
+/// as large as the largest piece it was ever sent, so this is also what an idle reader may cost.
+const MAX_BYTES: usize = 2 * 1024 * 1024;
 const PAGE_EVENTS: i64 = 512;
 const PAGE_BYTES: i64 = 4 * 1024 * 1024;
 
@@ -48,7 +52,8 @@ pub async fn snapshot_for(db: &Database, session_id: &str) -> Result<Option<Mess
     Ok(snapshot.map(|snapshot| MessagesSnapshot { covers_seq: snapshot.covers_seq, data: snapshot.data }))
 }
 
-/// Compacts everything so far; the seq it covers. To be called at the end of a run; may be repeated.
+/// Compacts everything so far; the seq it covers. Earlier snapshots go when the new one stands. To be called at the end of a
+/// run; may be repeated.
 ///
 /// # Errors
 /// When the database cannot be reached.
@@ -70,6 +75,8 @@ pub async fn compact(db: &Database, session_id: &str) -> Result<i64, SnapshotErr
     if covers_seq > before {
         db.put_snapshot(session_id, covers_seq, &messages.into_data()).await?;
     }
+    // Also when there was nothing new: an earlier call may have died before this.
+    db.delete_snapshots_below(session_id, covers_seq).await?;
     Ok(covers_seq)
 }
 
@@ -114,8 +121,9 @@ impl Messages {
             }
             "TOOL_CALL_ARGS" => self.append(text("toolCallId"), text("delta"), arguments),
             "TOOL_CALL_RESULT" => {
-                let call = [("toolCallId", json!(text("toolCallId")))];
-                self.message(text("messageId"), "tool", text("content"), &call);
+                let mut more = vec![("toolCallId", json!(text("toolCallId")))];
+                more.extend(data.get("exitCode").map(|code| ("exitCode", code.clone())));
+                self.message(text("messageId"), "tool", text("content"), &more);
             }
             _ => {}
         }

@@ -23,6 +23,7 @@ mod outbox;
 mod placement;
 mod reading;
 mod runner;
+mod snapshots;
 mod vault;
 mod verify;
 
@@ -39,5 +40,5 @@ pub use operations::{Operation, OperationFilter, OperationPage};
 pub use outbox::{OutboxCounts, OutboxRow};
 pub use reading::{EventPage, RunnerCursor, RunnerSession};
 pub use runner::{RunnerAppendError, RunnerBatch, RunnerLease, RunnerRecord, SessionRuntime};
-pub use vault::{Secret, Vault, VaultError};
+pub use vault::{Secret, Vault, VaultError, session_secret_id};
 pub use verify::{Divergence, DivergenceKind, VerifyReport, VerifyScope};

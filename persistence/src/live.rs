@@ -99,6 +99,16 @@ impl Database {
         Ok(sqlx::query_as(sql).bind(session_id).bind(message_id).fetch_optional(self.pool()).await?)
     }
 
+    /// How many messages of people and the agent began in a session's log.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn count_messages(&self, session_id: &str) -> Result<i64, StoreError> {
+        let sql = "select count(*) from ambient.session_events
+                   where session_id = $1 and type in ('user.message', 'TEXT_MESSAGE_START')";
+        Ok(sqlx::query_scalar(sql).bind(session_id).fetch_one(self.pool()).await?)
+    }
+
     /// Stores a snapshot; a second one for the same seq changes nothing.
     ///
     /// # Errors

@@ -133,6 +133,18 @@ impl Database {
         let next = if full || order == Order::Ascending { items.last().map(|last| last.cursor.clone()) } else { None };
         Ok(OperationPage { items, next })
     }
+
+    /// How many operations [`Database::list_operations`] finds over all pages.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn count_operations(&self, filter: &OperationFilter) -> Result<i64, StoreError> {
+        let mut query = QueryBuilder::<Postgres>::new(
+            "select count(*) from ambient.operations where xid < pg_snapshot_xmin(pg_current_snapshot())",
+        );
+        push_filter(&mut query, filter)?;
+        Ok(query.build_query_scalar().fetch_one(self.pool()).await?)
+    }
 }
 
 fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &OperationFilter) -> Result<(), StoreError> {

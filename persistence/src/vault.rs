@@ -142,15 +142,21 @@ impl Vault {
         Ok(Secret(decrypt(cipher, &sealed[1 + ID_LENGTH..], &value_context(id, owner_id))?))
     }
 
-    /// Stores a secret under an id, in place of an older one.
+    /// Stores secrets under their ids, in place of older ones; all or none.
     ///
     /// # Errors
     /// When the database cannot be reached.
-    pub async fn put(&self, id: &str, secret: &[u8]) -> Result<(), VaultError> {
-        let sealed = self.seal(id, secret)?;
-        let sql = "insert into ambient.sealed_values (id, key_id, sealed) values ($1, $2, $3)
+    pub async fn put<V: AsRef<[u8]>>(&self, secrets: &[(String, V)]) -> Result<(), VaultError> {
+        if secrets.is_empty() {
+            return Ok(());
+        }
+        let sealed =
+            secrets.iter().map(|(id, secret)| self.seal(id, secret.as_ref())).collect::<Result<Vec<_>, _>>()?;
+        let ids = secrets.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>();
+        let sql = "insert into ambient.sealed_values (id, key_id, sealed)
+                   select id, $2, sealed from unnest($1::text[], $3::bytea[]) as value (id, sealed)
                    on conflict (id) do update set key_id = excluded.key_id, sealed = excluded.sealed, updated_at = now()";
-        sqlx::query(sql).bind(id).bind(&self.keys.seal).bind(sealed).execute(self.db.pool()).await?;
+        sqlx::query(sql).bind(ids).bind(&self.keys.seal).bind(sealed).execute(self.db.pool()).await?;
         Ok(())
     }
 
@@ -159,9 +165,21 @@ impl Vault {
     /// # Errors
     /// When it was changed or the database cannot be reached.
     pub async fn get(&self, id: &str) -> Result<Option<Secret>, VaultError> {
-        let sql = "select sealed from ambient.sealed_values where id = $1";
-        let sealed: Option<Vec<u8>> = sqlx::query_scalar(sql).bind(id).fetch_optional(self.db.pool()).await?;
-        sealed.map(|sealed| self.unseal(id, &sealed)).transpose()
+        Ok(self.get_all([id]).await?.remove(id))
+    }
+
+    /// Those of the secrets that are stored, by id.
+    ///
+    /// # Errors
+    /// When one was changed or the database cannot be reached.
+    pub async fn get_all(
+        &self,
+        ids: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Result<HashMap<String, Secret>, VaultError> {
+        let ids = ids.into_iter().map(|id| id.as_ref().to_owned()).collect::<Vec<_>>();
+        let sql = "select id, sealed from ambient.sealed_values where id = any($1)";
+        let rows: Vec<(String, Vec<u8>)> = sqlx::query_as(sql).bind(ids).fetch_all(self.db.pool()).await?;
+        rows.into_iter().map(|(id, sealed)| Ok((id.clone(), self.unseal(&id, &sealed)?))).collect()
     }
 
     /// Forgets a secret. False when there was none.
@@ -173,6 +191,39 @@ impl Vault {
             sqlx::query("delete from ambient.sealed_values where id = $1").bind(id).execute(self.db.pool()).await?;
         Ok(done.rows_affected() == 1)
     }
+
+    /// Forgets every secret of a session.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn remove_session(&self, session_id: &str) -> Result<u64, VaultError> {
+        // A range of the primary key: '0' follows '/'.
+        let sql = "delete from ambient.sealed_values where id > $1 and id < $2";
+        let (from, to) = (session_secret_id(session_id, ""), format!("session/{session_id}0"));
+        Ok(sqlx::query(sql).bind(from).bind(to).execute(self.db.pool()).await?.rows_affected())
+    }
+
+    /// Forgets secrets of sessions that nothing refers to: replaced ones, and those whose command was never accepted. They are
+    /// at least an hour old, so none is lost to a command that is under way. At most `limit`; returns how many.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn remove_unused(&self, limit: i64) -> Result<u64, VaultError> {
+        let sql = "delete from ambient.sealed_values where id = any(array(
+                     select v.id from ambient.sealed_values v
+                     left join ambient.sessions s on s.id = split_part(v.id, '/', 2) and s.deleted_at is null
+                     where v.id > 'session/' and v.id < 'session0' and v.updated_at < now() - interval '1 hour'
+                       and not exists (select from jsonb_each_text(s.state #> '{spec,environment_variables}') as used
+                                       where used.value = v.id)
+                     limit $1))";
+        Ok(sqlx::query(sql).bind(limit).execute(self.db.pool()).await?.rows_affected())
+    }
+}
+
+/// Id of a value that belongs to a session; `name` makes it unique there.
+#[must_use]
+pub fn session_secret_id(session_id: &str, name: &str) -> String {
+    format!("session/{session_id}/{name}")
 }
 
 /// Makes a key if there is no active one of its purpose; two servers at once end with one.

@@ -175,7 +175,7 @@ async fn secrets_are_sealed_to_their_owner_and_open_only_with_the_right_key() {
         assert!(vaults[0].unseal("credential-1", &changed).is_err(), "byte {at}");
         assert!(vaults[0].unseal("credential-1", &sealed[..at]).is_err());
     }
-    vaults[0].put("c", b"canary-77aa").await.unwrap();
+    vaults[0].put(&[("c".to_owned(), b"canary-77aa")]).await.unwrap();
     assert_eq!(format!("{:?}", vaults[2].get("c").await.unwrap()), "Some(Secret(…))");
     let found: i64 = sqlx::query_scalar(
         "select count(*) from ambient.sealed_values where position(convert_to('canary-77aa', 'UTF8') in sealed) > 0",

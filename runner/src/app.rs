@@ -1,6 +1,7 @@
 //! What the parts of a runner share.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -18,6 +19,8 @@ pub(crate) type SharedApp = Arc<App>;
 pub(crate) struct App {
     pub(crate) spec: LaunchSpec,
     pub(crate) paths: SessionPaths,
+    /// The session's own variables. Secret: for the agent and its git alone.
+    pub(crate) environment: BTreeMap<String, String>,
     pub(crate) log: EventLog,
     pub(crate) log_id: String,
     pub(crate) inbox: Inbox,

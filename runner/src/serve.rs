@@ -1,8 +1,10 @@
 //! One attempt, from the lock on the workspace to the record of its end.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use ambient_wire::runner::{EXIT_FENCED, EXIT_PREREQUISITE, Exited, LaunchSpec, SessionPaths, custom};
+use ambient_wire::runner::{
+    ENDED_BY_REQUEST, EXIT_FENCED, EXIT_PREREQUISITE, Exited, LaunchSpec, SessionPaths, custom,
+};
 use chrono::Utc;
 use serde_json::json;
 use tokio::{
@@ -130,6 +132,7 @@ async fn start(spec: LaunchSpec, paths: SessionPaths) -> Result<Attempt, Refusal
         auth: Auth::new(paths.server_token(spec.run)),
         current: CurrentTurn::default(),
         ending: Ending::new(),
+        environment: own_environment(&paths.environment(spec.run))?,
         spec,
         paths,
     });
@@ -214,6 +217,17 @@ fn record_exit(spec: &LaunchSpec, paths: &SessionPaths, code: i32, reason: Strin
     }
 }
 
+/// The session's own variables, as compute was handed them.
+fn own_environment(file: &Path) -> Result<BTreeMap<String, String>, Refusal> {
+    match std::fs::read(file) {
+        // The error of the parser could show a value.
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|_| Refusal::Prerequisite("the session's environment cannot be read".to_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn watch_signals(app: &SharedApp, mut terminate: Signal, mut children: Signal) {
     let ending = app.clone();
     tokio::spawn(async move {
@@ -235,13 +249,7 @@ fn watch_signals(app: &SharedApp, mut terminate: Signal, mut children: Signal) {
 fn end_by_signal(app: &App) -> End {
     let ack = SIGNAL_ACK_PATIENCE;
     if life::end_was_asked_for(&app.paths, app.spec.run) {
-        return End {
-            code: 0,
-            reason: "terminated by request".to_owned(),
-            stop: Stop::Terminated,
-            ack,
-            recorded: true,
-        };
+        return End { code: 0, reason: ENDED_BY_REQUEST.to_owned(), stop: Stop::Terminated, ack, recorded: true };
     }
     let reason = "terminated by a signal from outside".to_owned();
     End { code: 128 + 15, reason, stop: Stop::RunnerLost, ack, recorded: false }

@@ -3,6 +3,8 @@
 
 mod harness;
 
+use std::collections::BTreeMap;
+
 use ambient_wire::runner::Confinement;
 use harness::{Session, output};
 
@@ -54,7 +56,7 @@ async fn an_agent_writes_in_its_own_directories_only_and_cannot_read_the_runs_se
 
 #[tokio::test]
 async fn the_environment_is_clean_and_the_sessions_own_does_not_touch_the_platforms() {
-    let mut session = Session::new(true);
+    let session = Session::new(true);
     let own = [
         ("GREETING", "hello"),
         ("HOME", "/evil"),
@@ -62,7 +64,8 @@ async fn the_environment_is_clean_and_the_sessions_own_does_not_touch_the_platfo
         ("LD_PRELOAD", "/nonexistent.so"),
         ("PATH", "/usr/bin:/bin:/mine"),
     ];
-    session.spec.environment = own.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let own = own.into_iter().collect::<BTreeMap<_, _>>();
+    std::fs::write(session.paths.environment(1), serde_json::to_vec(&own).unwrap()).unwrap();
     let output = run(&session, "env").await;
     let nonce = format!("AMBIENT_NONCE={}", session.spec.nonce);
     for line in [

@@ -1,9 +1,11 @@
-//! A database per test.
+//! A database per test, and the [`bad_input`] that more than one suite sends.
 //!
 //! `AMBIENT_TEST_DATABASE_URL` names a PostgreSQL server whose user may create databases; when it is not set,
 //! `scripts/test-postgres start` is run, which starts (or adopts) one. Whole-system tests live in `tests/`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot get its database cannot say anything")]
+
+pub mod bad_input;
 
 use std::{path::Path, process::Command, str::FromStr, sync::OnceLock};
 

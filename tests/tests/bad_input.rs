@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ambient_tests::TestDatabase;
+use ambient_tests::{TestDatabase, bad_input};
 use reqwest::Method;
 use serde_json::{Value, json};
 use support::{Answer, Origin, Server, live::Channel, script};
@@ -84,47 +84,13 @@ impl Scene {
 async fn bad_bodies_name_the_field_and_change_nothing() {
     let scene = Scene::new().await;
     let server = &scene.server;
-    let with = |field: &str, value: Value| {
-        let mut body = json!({"project_id": "bad"});
-        body[field] = value;
-        body
-    };
-    let url = |url: &str| with("repos", json!([{"url": url}]));
-    let cases = [
-        (with("bogus", json!(1)), "bogus"),
-        (with("timeout", json!("long")), "timeout"),
-        (with("labels", json!([])), "labels"),
-        (with("interactive", json!("yes")), "interactive"),
-        (with("prompt", json!("a\0b")), "prompt"),
-        (with("name", json!("a\0b")), "name"),
-        (with("agent", json!("nope")), "agent"),
-        (with("parent_session_id", json!("nope")), "parent_session_id"),
-        (with("repos", json!([{"url": scene.origin.url(), "bogus": 1}])), "repos[0].bogus"),
-        (with("repos", json!([{"url": scene.origin.url(), "name": "../x"}])), "repos[0].name"),
-        (with("repos", json!([{"url": scene.origin.url(), "branch": "--upload-pack=x"}])), "repos[0].branch"),
-        (with("repos", json!([{"url": scene.origin.url(), "push_to": "-f"}])), "repos[0].push_to"),
-        (url("https://user:secret@example.invalid/a"), "repos[0].url"),
-        (url("https://token@example.invalid/a"), "repos[0].url"),
-        (url("--upload-pack=touch /tmp/x"), "repos[0].url"),
-        (url("ext::sh -c touch"), "repos[0].url"),
-        (url("ssh://-oProxyCommand=x/a"), "repos[0].url"),
-        (url("file:///a/../b"), "repos[0].url"),
-        (url("/etc"), "repos[0].url"),
-    ];
     let before = scene.sessions().await;
-    for (body, field) in cases {
+    for (body, field) in bad_input::sessions("bad", &scene.origin.url()) {
         let answer = server.post("/sessions", body.clone()).await;
         refused(&answer, field, &body.to_string());
         assert!(!answer.json.to_string().contains("secret"), "credentials are not repeated: {}", answer.json);
     }
-    let unreadable: [(&str, Vec<u8>); 5] = [
-        ("not JSON", b"{\"project_id\": ".to_vec()),
-        ("empty", Vec::new()),
-        ("not UTF-8", b"{\"project_id\": \"bad\", \"prompt\": \"\xff\xfe\"}".to_vec()),
-        ("too deep", [b"[".repeat(10_000), b"]".repeat(10_000)].concat()),
-        ("a bare NUL", b"{\"project_id\": \"bad\", \"prompt\": \"a\x00b\"}".to_vec()),
-    ];
-    for (what, body) in unreadable {
+    for (what, body) in bad_input::unreadable_bodies() {
         refused(&scene.raw("/sessions", "application/json", body).await, "body", what);
     }
     let text = scene.raw("/sessions", "text/plain", "{}").await;
@@ -177,27 +143,10 @@ async fn bad_filters_cursors_and_ids_are_named() {
     let scene = Scene::new().await;
     let server = &scene.server;
     let events = format!("/sessions/{}/events", scene.open);
-    let cases = [
-        ("/sessions?bogus=1".to_owned(), "bogus"),
-        ("/sessions?page=0".to_owned(), "page"),
-        ("/sessions?size=99999999999999999999".to_owned(), "size"),
-        ("/sessions?order_by=prompt".to_owned(), "order_by"),
-        ("/sessions?order_by=name;drop%20table".to_owned(), "order_by"),
-        ("/sessions?phase=%00".to_owned(), "phase"),
-        ("/sessions?phase=%ff".to_owned(), "phase"),
-        ("/sessions?interactive=maybe".to_owned(), "interactive"),
-        ("/sessions?label=x".to_owned(), "label"),
-        ("/operations?after=%21".to_owned(), "after"),
-        ("/workflow_executions?status=Nope".to_owned(), "status"),
-        (format!("{events}?after_seq=-1"), "after_seq"),
-        (format!("{events}?after_seq=x"), "after_seq"),
-        (format!("/sessions/{}?version=x", scene.open), "version"),
-        ("/sessions/a%00b".to_owned(), "session_id"),
-    ];
-    for (path, field) in cases {
+    for (path, field) in bad_input::queries(&scene.open) {
         refused(&server.get(&path).await, field, &path);
     }
-    for id in ["nope", "%2e%2e", "a%20b", &"0".repeat(27), &"z".repeat(27), &"x".repeat(4_000)] {
+    for id in bad_input::UNKNOWN_IDS.into_iter().chain([&*"x".repeat(4_000)]) {
         fields(&server.get(&format!("/sessions/{id}")).await, 404, id);
         fields(&server.delete(&format!("/sessions/{id}")).await, 404, id);
         fields(&server.post(&format!("/sessions/{id}/start"), json!({})).await, 404, id);

@@ -121,12 +121,26 @@ async fn wrong_calls_are_told_apart_by_their_exit_codes() {
     assert_eq!(unknown.status.code(), Some(65));
     let told = text(&unknown.stderr);
     assert!(told.contains("claude") && told.contains("script"), "an unknown agent lists those there are: {told}");
+    assert_eq!(told.lines().count(), 1, "a problem is told once: {told}");
     let mut stranger = cli.command(&["session", "list"]);
     assert_eq!(end_of(stranger.env("AMBIENT_TOKEN", "wrong").spawn().unwrap()).await.status.code(), Some(77));
     let mut nobody = cli.command(&["session", "list"]);
     let nobody = end_of(nobody.env("AMBIENT_URL", "http://127.0.0.1:9").spawn().unwrap()).await;
     assert_eq!(nobody.status.code(), Some(69));
     assert_eq!(nobody.stdout, b"", "what is no data goes to standard error");
+}
+
+#[tokio::test]
+async fn migrate_says_what_came_of_it_without_notices() {
+    let database = TestDatabase::new().await;
+    for time in ["first", "second"] {
+        let mut migrate = clean_command(binary("ambient"));
+        migrate.arg("migrate").env("AMBIENT_DATABASE_URL", database.url());
+        let done = end_of(migrate.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()).await;
+        let told = text(&done.stderr);
+        assert_eq!((done.status.code(), done.stdout.len()), (Some(0), 0), "{time}: {told}");
+        assert!(told.trim_end().ends_with("is up to date") && !told.contains("skipping"), "{time}: {told}");
+    }
 }
 
 #[tokio::test]
@@ -150,10 +164,27 @@ async fn a_session_is_created_listed_started_sent_to_stopped_and_deleted() {
     done(&["session", "send", &id, &script("echo content > a.txt; echo sent")]).await;
     cli.server.printed(&id, "sent").await;
     assert!(done(&["session", "files", &id]).await.contains("a.txt"));
-    assert_eq!(done(&["session", "files", &id, "a.txt", "--cat"]).await, "content\n");
+    assert_eq!(done(&["session", "files", &id, "a.txt"]).await, "content\n");
     assert!(done(&["session", "logs", &id]).await.contains("sent"));
     done(&["session", "stop", &id]).await;
     cli.server.phase(&id, "Stopped").await;
+    assert!(done(&["executions", "history", &format!("session-stop/{id}/1")]).await.contains("terminate-runner"));
+
+    done(&["session", "start", &id, "--wait"]).await;
+    let path = cli.server.dir.path().join("followed");
+    let mut following = cli.command(&["session", "logs", &id, "--follow"]);
+    let following = following.stdout(std::fs::File::create(&path).unwrap()).spawn().unwrap();
+    let printed = || std::fs::read_to_string(&path).unwrap();
+    eventually("the first run is shown", async || printed().contains("sent\n").then_some(())).await;
+    done(&["session", "send", &id, &script("echo again")]).await;
+    cli.server.printed(&id, "again").await;
+    done(&["session", "stop", &id, "--wait"]).await;
+    let followed = end_of(following).await;
+    let (out, err) = (printed(), text(&followed.stderr));
+    assert_eq!(followed.status.code(), Some(0), "{err}");
+    let lines: Vec<_> = out.lines().filter(|line| ["sent", "again"].contains(line)).collect();
+    assert_eq!(lines, ["sent", "again"], "the messages of the first run, then what happens: {out}");
+    assert_eq!(err.matches("● Running").count(), 1, "the first run is shown as its messages: {err}");
     assert!(done(&["operations", "list", "--entity-id", &id]).await.contains("stop"));
     assert!(done(&["executions", "list", "--session", &id]).await.contains("session-stop"));
     done(&["replay", "verify"]).await;

@@ -44,7 +44,7 @@ pub enum ClientFrame {
         id: String,
         /// `session:<id>`.
         channel: String,
-        /// Deliver everything after this seq; absent = everything of the current log's retention.
+        /// Deliver everything after this seq; 0 = everything that is kept; absent = a snapshot, if there is one, and what follows it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after_seq: Option<i64>,
     },
@@ -70,6 +70,16 @@ pub enum ClientFrame {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum ServerFrame {
+    /// Messages up to a place of the log, before `subscribed`, for a subscription without `after_seq`. Takes the place of all events
+    /// up to `covers_seq`; has no seq of its own.
+    Snapshot {
+        /// Subscription.
+        id: String,
+        /// The events begin right after it.
+        covers_seq: i64,
+        /// `{type: "MESSAGES_SNAPSHOT", covers_seq, omitted, messages: [{id, role, content, …}]}`, the newest messages in order.
+        data: Value,
+    },
     /// The subscription stands; events follow after `seq`.
     Subscribed {
         /// Subscription.

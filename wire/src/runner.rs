@@ -25,7 +25,7 @@
 //! AG-UI events carry a few fields of ours: `RUN_STARTED.messageId`, `TOOL_CALL_RESULT.exitCode`, `RUN_ERROR.{threadId,runId}`.
 //! Codes of `RUN_ERROR`: `ScriptFailed`, `PushFailed`, `Interrupted`, `Terminated`, `RunnerLost`, `LogFull`, `AgentError`.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,10 @@ pub const EXIT_PREREQUISITE: i32 = 2;
 pub const EXIT_USAGE: i32 = 64;
 /// Exit code: the fence forbids this run, or another runner holds the workspace; nothing was done.
 pub const EXIT_FENCED: i32 = 75;
+
+/// [`Exited::reason`] of an end that compute asked for: teardown, or a launch that is undone. Whoever asked knows, so it is no
+/// news of the session.
+pub const ENDED_BY_REQUEST: &str = "terminated by request";
 
 /// What a runner is started with: `ambient-runner serve --launch FILE`. Holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,8 +70,6 @@ pub struct LaunchSpec {
     pub interactive: bool,
     /// Which agent to host. This build knows `script`.
     pub agent: String,
-    /// Further environment of the agent. Never a secret of the platform.
-    pub environment: BTreeMap<String, String>,
     /// Identity of commits.
     pub git_identity: GitIdentity,
     /// Paths the agent may read besides the system's (toolchains). Nothing outside is visible to it.
@@ -209,6 +211,11 @@ impl SessionPaths {
     #[must_use]
     pub fn runner_token(&self, run: i64) -> PathBuf {
         self.run_dir(run).join("secrets").join("runner-to-server")
+    }
+    /// The session's own variables, a JSON object of texts (mode 0600); absent when it has none.
+    #[must_use]
+    pub fn environment(&self, run: i64) -> PathBuf {
+        self.run_dir(run).join("secrets").join("environment.json")
     }
     /// Standard error of the runner, for people.
     #[must_use]

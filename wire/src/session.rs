@@ -47,6 +47,9 @@ pub struct Session {
     pub llm_temperature: f64,
     /// Output limit, tokens.
     pub llm_max_tokens: i64,
+    /// Names of the agent's own variables; their values are never shown.
+    #[serde(default)]
+    pub environment_variable_names: Vec<String>,
     /// Session this one was made from.
     pub parent_session_id: Option<String>,
     /// For selection.
@@ -82,6 +85,17 @@ pub struct Session {
     /// Highest seq of the live log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seq: Option<i64>,
+}
+
+/// A secret on its way in; not shown when printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SecretText(pub String);
+
+impl std::fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretText(…)")
+    }
 }
 
 /// How a run ends or has ended.
@@ -201,6 +215,10 @@ pub struct SessionCreate {
     /// Output limit; 4000 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_max_tokens: Option<i64>,
+    /// Variables of the agent, such as the keys it works with. Values are sealed, at most 32 KiB, and never shown again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub environment_variables: BTreeMap<String, SecretText>,
     /// Session this one is made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_session_id: Option<String>,
@@ -244,6 +262,10 @@ pub struct SessionPatch {
     /// Output limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_max_tokens: Option<i64>,
+    /// Variables of the agent to set (value) or remove (null).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<BTreeMap<String, Option<String>>>)]
+    pub environment_variables: Option<BTreeMap<String, Option<SecretText>>>,
     /// Set (value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, Option<String>>>,

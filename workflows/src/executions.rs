@@ -5,6 +5,20 @@ use std::sync::Arc;
 use ambient_wire::execution::{HistoryEvent, WorkflowExecution};
 use async_trait::async_trait;
 
+/// Workflows that work for an entity, which is the second part of their ids.
+pub const ENTITY_WORKFLOWS: [&str; 8] = [
+    "session-supervise",
+    "session-start",
+    "session-stop",
+    "session-reconcile",
+    "session-delete",
+    "token-refresh",
+    "project-provision",
+    "project-delete",
+];
+/// Workflows that work for the platform as a whole.
+pub const PLATFORM_WORKFLOWS: [&str; 1] = ["sweep"];
+
 /// Why a request about an execution failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecutionError {
@@ -63,3 +77,24 @@ pub trait ExecutionService: Send + Sync {
 
 /// Shared [`ExecutionService`].
 pub type Executions = Arc<dyn ExecutionService>;
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    use super::*;
+
+    #[test]
+    fn every_workflow_that_there_is_is_listed() {
+        let sources = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+        let sources = sources.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+        let named = |path| -> Vec<String> {
+            let source = fs::read_to_string(path).unwrap();
+            let names = source.split("#[run(name = \"").skip(1).filter_map(|rest| rest.split_once('"'));
+            names.map(|(name, _)| name.to_owned()).collect()
+        };
+        let there: BTreeSet<String> = sources.flat_map(named).collect();
+        let listed = ENTITY_WORKFLOWS.into_iter().chain(PLATFORM_WORKFLOWS).map(str::to_owned).collect();
+        assert_eq!(there, listed);
+    }
+}

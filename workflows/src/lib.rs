@@ -12,6 +12,7 @@ pub mod host;
 mod observer;
 pub mod project_delete;
 pub mod project_provision;
+mod runner_ends;
 pub mod services;
 pub mod session_delete;
 pub mod session_reconcile;
@@ -22,8 +23,13 @@ pub mod step;
 pub mod sweep;
 pub mod temporal;
 pub mod token_refresh;
+mod worker;
 
-pub use executions::{ExecutionError, ExecutionFilter, ExecutionService, Executions};
-pub use host::{HostError, TASK_QUEUE, WorkerHost};
+pub use executions::{
+    ENTITY_WORKFLOWS, ExecutionError, ExecutionFilter, ExecutionService, Executions, PLATFORM_WORKFLOWS,
+};
+pub use host::{HostError, WorkerHost};
+pub use runner_ends::RunnerEnds;
 pub use services::{Clock, NoHook, Services, StepError, StepHook};
 pub use temporal::TemporalExecutions;
+pub use worker::{TASK_QUEUE, WorkerHealth};

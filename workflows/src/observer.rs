@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ambient_compute::{RunnerState, SessionRef};
 use ambient_domain::{WorkflowInput, session::Fact};
-use ambient_wire::runner::{EXIT_FENCED, EXIT_USAGE};
+use ambient_wire::runner::{ENDED_BY_REQUEST, EXIT_FENCED, EXIT_USAGE};
 use futures::StreamExt as _;
 
 use crate::{
@@ -61,8 +61,8 @@ fn fact_of(state: &RunnerState) -> Option<Fact> {
         RunnerState::Exited { code: EXIT_USAGE, reason } => {
             Some(Fact::Fatal { reason: "RunnerExit".to_owned(), message: reason.clone() })
         }
-        // Asked to end by teardown or by an undone launch, whose workflow reports what follows.
-        RunnerState::Exited { code: 0, reason } if reason.starts_with("terminated") => None,
+        // Teardown, or an undone launch: its workflow reports what follows.
+        RunnerState::Exited { reason, .. } if reason == ENDED_BY_REQUEST => None,
         RunnerState::Exited { code, reason } => Some(Fact::Exited { code: *code, reason: reason.clone() }),
         RunnerState::Lost { reason } => Some(Fact::RunnerLost { reason: reason.clone() }),
         RunnerState::Absent | RunnerState::Running { .. } => None,

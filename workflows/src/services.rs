@@ -13,7 +13,7 @@ use ambient_live::{
     runner_client::{RunnerClient, RunnerClientError},
     token::Tokens,
 };
-use ambient_persistence::{Database, StoreError};
+use ambient_persistence::{Database, StoreError, Vault, VaultError};
 use chrono::{DateTime, Utc};
 
 use crate::{executions::Executions, step::Progress};
@@ -59,6 +59,8 @@ pub struct Services {
     pub readers: RunnerReaders,
     /// Session tokens.
     pub tokens: Tokens,
+    /// Values of sessions' variables.
+    pub vault: Vault,
     /// Executions, for the sweep.
     pub executions: Executions,
     /// Time.
@@ -114,6 +116,15 @@ impl From<ComputeError> for StepError {
 impl From<StoreError> for StepError {
     fn from(error: StoreError) -> Self {
         Self::retry("DatabaseError", &error)
+    }
+}
+
+impl From<VaultError> for StepError {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Store(error) => error.into(),
+            broken => Self::Fatal { reason: "SecretMissing", message: broken.to_string() },
+        }
     }
 }
 

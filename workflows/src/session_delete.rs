@@ -1,4 +1,4 @@
-//! `session-delete/{session}/{operation}`: repeats session-stop's teardown for every run, then removes the workspace.
+//! `session-delete/{session}/{operation}`: repeats session-stop's teardown for every run, then removes secrets and workspace.
 
 use ambient_domain::WorkflowInput;
 use temporalio_macros::{workflow, workflow_methods};
@@ -17,6 +17,7 @@ pub const STEPS: &[Step] = &[
     Step::on_host("drain-rest-of-log").patience(Patience::Endless),
     Step::on_host("delete-run-objects").patience(Patience::Endless),
     Step::on_host("prove-session-gone").patience(Patience::Endless),
+    Step::anywhere("forget-secrets").patience(Patience::Endless),
     Step::on_host("delete-workspace").patience(Patience::Endless),
 ];
 

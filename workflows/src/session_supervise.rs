@@ -24,6 +24,9 @@ pub struct Look {
     pub wait_ms: u64,
 }
 
+/// Events after which it continues as new: a short history is quick to replay after a crash.
+pub const LONGEST_HISTORY: u32 = 500;
+
 /// See the module.
 #[workflow]
 #[derive(Default)]
@@ -54,7 +57,7 @@ impl SessionSupervise {
                     continue;
                 }
             }
-            if ctx.continue_as_new_suggested() || ctx.history_length() > 2_000 {
+            if ctx.continue_as_new_suggested() || ctx.history_length() > LONGEST_HISTORY {
                 ctx.continue_as_new(input.clone(), ContinueAsNewOptions::default())?;
             }
             let mut woken = std::pin::pin!(ctx.wait_condition(|s: &Self| s.woken).fuse());

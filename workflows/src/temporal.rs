@@ -20,22 +20,10 @@ use temporalio_common::protos::temporal::api::{
     },
 };
 
-use crate::executions::{ExecutionError, ExecutionFilter, ExecutionService};
+use crate::executions::{ENTITY_WORKFLOWS, ExecutionError, ExecutionFilter, ExecutionService};
 
 /// Largest page of executions the engine is asked for.
 const PAGE: i32 = 1_000;
-
-/// Workflows whose ids name an entity.
-const WORKFLOWS: [&str; 8] = [
-    "session-supervise",
-    "session-start",
-    "session-stop",
-    "session-reconcile",
-    "session-delete",
-    "token-refresh",
-    "project-provision",
-    "project-delete",
-];
 
 /// Executions of one namespace.
 pub struct TemporalExecutions {
@@ -229,7 +217,7 @@ fn queries(filter: &ExecutionFilter) -> Result<Vec<String>, ExecutionError> {
         let id = format!("WorkflowId STARTS_WITH '{workflow}/{entity}/'");
         terms.iter().cloned().chain([id]).collect::<Vec<_>>().join(" AND ")
     };
-    Ok(WORKFLOWS.iter().filter(wanted).map(of).collect())
+    Ok(ENTITY_WORKFLOWS.iter().filter(wanted).map(of).collect())
 }
 
 fn plain<'a>(field: &str, value: &'a str) -> Result<&'a str, ExecutionError> {

@@ -26,11 +26,13 @@ pub(super) async fn run(mut config: ServerConfig) -> Result<ExitCode, CommandErr
     };
     telemetry::init(config.log_format, &config.log_level)?;
     let listener = server::listen(config.listen)?;
+    let mut _keeper = None;
     if config.database_url.is_none() {
-        let postgres = EmbeddedPostgres::new(&config.data_dir)?.start().await?;
-        let pid = postgres.postmaster.pid();
-        tracing::info!(pid, adopted = postgres.adopted, "PostgreSQL is ready");
-        config.database_url = Some(postgres.url);
+        let postgres = EmbeddedPostgres::new(&config.data_dir)?;
+        let running = postgres.start().await?;
+        tracing::info!(pid = running.postmaster.pid(), adopted = running.adopted, "PostgreSQL is ready");
+        config.database_url = Some(running.url);
+        _keeper = Some(postgres.keep());
     }
     // PostgreSQL stays when the server ends, so that an upgrade or a crash of the server does not cost a recovery;
     // `ambient down` ends it.

@@ -1,4 +1,4 @@
-//! The embedded PostgreSQL of `ambient up`: the distribution's own `initdb` and `postgres`, started, adopted, stopped.
+//! The embedded PostgreSQL of `ambient up`: the distribution's own `initdb` and `postgres`, started, adopted, kept alive, stopped.
 //!
 //! * It outlives us. A server that survived our death is adopted; one that died is started again and recovers.
 //! * It listens on a Unix socket only, in a folder only its account and root can enter, and wants a password.
@@ -9,6 +9,7 @@ mod account;
 mod binaries;
 mod cluster;
 mod error;
+mod keeper;
 mod postmaster;
 
 use std::{
@@ -28,7 +29,7 @@ use tokio::{
 use url::form_urlencoded::byte_serialize;
 
 use self::{account::Account, cluster::Cluster};
-pub use self::{binaries::Binaries, error::PostgresError, postmaster::Postmaster};
+pub use self::{binaries::Binaries, error::PostgresError, keeper::Keeper, postmaster::Postmaster};
 use crate::{config::DatabaseUrl, data_dir};
 
 /// Recovery after a crash replays at most `max_wal_size` of log; a slow disk needs its time for that.

@@ -83,20 +83,24 @@ impl Access {
         Ok(self.state.parts().database.list_sessions(&scope, query).await?)
     }
 
-    /// Operations that the caller sees.
+    /// A page of the operations that the caller sees, and how many there are.
     pub(crate) async fn operations(
         &self,
         mut filter: OperationFilter,
         order: Order,
         after: Option<&str>,
         size: i64,
-    ) -> ApiResult<OperationPage> {
+    ) -> ApiResult<(OperationPage, i64)> {
         if let Some(visible) = self.visible_projects().await? {
             let asked = filter.project_ids.take();
             let both = |id: &String| asked.as_ref().is_none_or(|asked| asked.contains(id));
             filter.project_ids = Some(visible.into_iter().filter(both).collect());
         }
-        Ok(self.state.parts().database.list_operations(&filter, order, after, size).await?)
+        let database = &self.state.parts().database;
+        // A malformed cursor is refused also when no items are asked for.
+        let page = database.list_operations(&filter, order, after, size.max(1)).await?;
+        let page = if size == 0 { OperationPage { items: Vec::new(), next: None } } else { page };
+        Ok((page, database.count_operations(&filter).await?))
     }
 
     /// Ids of the projects the caller sees; none = all.

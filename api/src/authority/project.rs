@@ -1,5 +1,7 @@
 //! What can be done with projects, and in them.
 
+use std::collections::BTreeMap;
+
 use ambient_actors::{Caller, IdempotencyKey, Reply, Request};
 use ambient_domain::{
     Defaults, Entity,
@@ -7,6 +9,7 @@ use ambient_domain::{
     session::{self, Session, Spec},
 };
 use ambient_persistence::{StoredEntity, new_id};
+use ambient_wire::session::SecretText;
 
 use super::{
     access::{Access, Authorized, Found, Target},
@@ -75,6 +78,8 @@ pub(crate) struct Creation {
     pub(crate) spec: Spec,
     /// Start at once.
     pub(crate) start: bool,
+    /// Values of its variables.
+    pub(crate) secrets: BTreeMap<String, SecretText>,
 }
 
 impl Registered {
@@ -128,7 +133,11 @@ impl Authorized<Project, Edit> {
     pub(crate) async fn create_session(&self, creation: Creation, with: With<'_>) -> ApiResult<Reply<Session>> {
         self.check_parent(creation.spec.parent_session_id.as_deref()).await?;
         let (session_id, project_id) = (new_id(), self.target.id.clone());
-        let Creation { spec, start } = creation;
+        let Creation { mut spec, start, secrets } = creation;
+        spec.validate().map_err(ApiError::from).map_err(super::session::with_api_names)?;
+        let secrets = secrets.into_iter().map(|(name, value)| (name, Some(value))).collect();
+        let sealed = self.access.seal(&session_id, &secrets).await?;
+        spec.environment_variables = sealed.into_iter().filter_map(|(name, id)| Some((name, id?))).collect();
         let command =
             session::Command::Create { session_id: session_id.clone(), project_id, spec: Box::new(spec), start };
         let mut request = Request::new(command, self.access.caller());

@@ -1,5 +1,7 @@
 //! What can be done with sessions.
 
+use std::collections::BTreeMap;
+
 use ambient_actors::{Reply, Request};
 use ambient_compute::{Resource, SessionRef};
 use ambient_domain::{
@@ -7,8 +9,9 @@ use ambient_domain::{
     project::{Project, Role},
     session::{Command, Message, Repo, Session, SessionPatch, StopReason},
 };
-use ambient_live::{SubscribeError, Subscription};
+use ambient_live::{Beginning, SubscribeError};
 use ambient_persistence::{StoredEvent, is_ksuid};
+use ambient_wire::session::SecretText;
 
 use super::{
     access::{Access, Authorized, Found, Target},
@@ -67,7 +70,15 @@ pub(crate) struct Accepted {
 
 impl Authorized<Session, Edit> {
     /// Changes its specification.
-    pub(crate) async fn patch(&self, patch: SessionPatch, with: With<'_>) -> ApiResult<Reply<Session>> {
+    pub(crate) async fn patch(
+        &self,
+        mut patch: SessionPatch,
+        secrets: Option<BTreeMap<String, Option<SecretText>>>,
+        with: With<'_>,
+    ) -> ApiResult<Reply<Session>> {
+        if let Some(secrets) = &secrets {
+            patch.environment_variables = Some(self.access.seal(&self.target.id, secrets).await?);
+        }
         self.command(Command::Patch(patch), with).await
     }
 
@@ -155,13 +166,16 @@ impl<R: Right> Authorized<Session, R> {
         Ok(database.read_event_page(&self.target.id, after_seq, limit, MAX_PAGE_BYTES).await?.events)
     }
 
-    /// Follows its live log: after `after_seq`, or from the oldest event that is kept.
-    pub(crate) async fn follow(&self, after_seq: Option<i64>) -> Result<Subscription, SubscribeError> {
+    /// Follows its live log: after `after_seq`, or from the newest snapshot on.
+    pub(crate) async fn follow(&self, after_seq: Option<i64>) -> Result<Beginning, SubscribeError> {
         let hub = &self.access.state.parts().hub;
-        match (hub.subscribe(&self.target.id, after_seq.unwrap_or(0)).await, after_seq) {
-            (Err(SubscribeError::TooOld { oldest }), None) => hub.subscribe(&self.target.id, oldest - 1).await,
-            (result, _) => result,
-        }
+        let Some(after_seq) = after_seq else { return hub.begin(&self.target.id).await };
+        Ok(Beginning { snapshot: None, subscription: hub.subscribe(&self.target.id, after_seq).await? })
+    }
+
+    /// How many messages its live log has.
+    pub(crate) async fn message_count(&self) -> ApiResult<i64> {
+        Ok(self.access.state.parts().database.count_messages(&self.target.id).await?)
     }
 
     /// Seq of the last event.

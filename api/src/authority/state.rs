@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ambient_actors::Actors;
 use ambient_compute::Compute;
 use ambient_live::{LiveHub, Tokens};
-use ambient_persistence::Database;
+use ambient_persistence::{Database, Vault};
 use ambient_wire::api::{Health, HealthCheck};
 use ambient_workflows::executions::Executions;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -54,6 +54,8 @@ pub struct AppParts {
     pub hub: LiveHub,
     /// Session tokens.
     pub tokens: Tokens,
+    /// Sealed values.
+    pub vault: Vault,
     /// Where sessions run.
     pub compute: Arc<dyn Compute>,
     /// Workflow executions.
@@ -75,6 +77,7 @@ pub(super) struct Shared {
     pub(super) actors: Actors,
     pub(super) hub: LiveHub,
     pub(super) tokens: Tokens,
+    pub(super) vault: Vault,
     pub(super) compute: Arc<dyn Compute>,
     pub(super) executions: Executions,
     prometheus: Option<PrometheusHandle>,
@@ -87,11 +90,22 @@ impl AppState {
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: AppParts) -> Self {
-        let AppParts { database, actors, hub, tokens, compute, executions, prometheus, config } = parts;
+        let AppParts { database, actors, hub, tokens, vault, compute, executions, prometheus, config } = parts;
         let agents = compute.agents().iter().map(|&agent| agent.to_owned()).collect();
         let live_connections = Arc::new(tokio::sync::Semaphore::new(config.max_live_connections));
-        let shared =
-            Shared { database, actors, hub, tokens, compute, executions, prometheus, config, agents, live_connections };
+        let shared = Shared {
+            database,
+            actors,
+            hub,
+            tokens,
+            vault,
+            compute,
+            executions,
+            prometheus,
+            config,
+            agents,
+            live_connections,
+        };
         Self { shared: Arc::new(shared) }
     }
 

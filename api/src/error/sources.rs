@@ -4,7 +4,7 @@ use ambient_actors::CallError;
 use ambient_compute::ComputeError;
 use ambient_domain::{Refusal, RefusalCode};
 use ambient_live::{RunnerClientError, SubscribeError};
-use ambient_persistence::StoreError;
+use ambient_persistence::{StoreError, VaultError};
 use ambient_wire::runner::RunnerError;
 use ambient_workflows::executions::ExecutionError;
 
@@ -12,6 +12,15 @@ use super::{ApiError, Number};
 
 /// A short wait: the same request may well succeed then.
 const SOON: u32 = 1;
+
+impl From<VaultError> for ApiError {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Store(error) => error.into(),
+            broken => Self::internal(&broken),
+        }
+    }
+}
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use ambient_domain::session::Session;
-use ambient_live::{Batch, End, Subscription};
+use ambient_live::{Batch, Beginning, End, Subscription};
 use ambient_wire::{
     BASE,
     live::{ClientFrame, ServerFrame},
@@ -139,7 +139,14 @@ impl Connection {
                 Ok(())
             }
             ClientFrame::Subscribe { id, channel, after_seq } => match self.subscribe(&id, &channel, after_seq).await {
-                Ok(subscribed) | Err(subscribed) => self.say(&subscribed).await,
+                Ok((snapshot, subscribed)) => {
+                    // First, so that who is told where to go on has it.
+                    if let Some(snapshot) = snapshot {
+                        write(self.socket.send(Message::text(snapshot))).await?;
+                    }
+                    self.say(&subscribed).await
+                }
+                Err(refused) => self.say(&refused).await,
             },
             ClientFrame::Send { id, session, text } => match self.send_message(id, session, text) {
                 Ok(()) => Ok(()),
@@ -148,8 +155,13 @@ impl Connection {
         }
     }
 
-    /// Begins a subscription; the frame to answer with, either way.
-    async fn subscribe(&mut self, id: &str, channel: &str, after_seq: Option<i64>) -> Result<ServerFrame, ServerFrame> {
+    /// Begins a subscription; the frames to answer with, or the refusal.
+    async fn subscribe(
+        &mut self,
+        id: &str,
+        channel: &str,
+        after_seq: Option<i64>,
+    ) -> Result<(Option<String>, ServerFrame), ServerFrame> {
         let refuse = |code: &str, reason: &str| Err(frames::error(Some(id.to_owned()), code, reason));
         let Some(session_id) = channel.strip_prefix("session:") else {
             return refuse("not_found", "there is no such channel; there is session:<id>");
@@ -166,12 +178,13 @@ impl Connection {
         self.may_use(session_id).map_err(|reason| frames::error(Some(id.to_owned()), "refused", reason))?;
         let session = self.access.authorize::<Session, View>(session_id).await;
         let session = session.map_err(|error| frames::failure(id.to_owned(), &error))?;
-        let subscription =
-            session.follow(after_seq).await.map_err(|error| frames::not_subscribed(id.to_owned(), error))?;
+        let begun = session.follow(after_seq).await.map_err(|error| frames::not_subscribed(id.to_owned(), error))?;
+        let Beginning { snapshot, subscription } = begun;
         let seq = subscription.cursor();
         self.subscriptions.insert(id.to_owned(), arrivals(subscription));
         self.sessions.push((id.to_owned(), session_id.to_owned()));
-        Ok(ServerFrame::Subscribed { id: id.to_owned(), seq })
+        let snapshot = snapshot.map(|snapshot| frames::snapshot(id, &snapshot));
+        Ok((snapshot, ServerFrame::Subscribed { id: id.to_owned(), seq }))
     }
 
     fn may_use(&self, session_id: &str) -> Result<(), &'static str> {

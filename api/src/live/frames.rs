@@ -1,6 +1,6 @@
 //! Frames as text. Events are serialised once for all who follow, and only wrapped here.
 
-use ambient_live::{Event, SubscribeError};
+use ambient_live::{Event, Snapshot, SubscribeError};
 use ambient_wire::live::ServerFrame;
 
 use crate::error::{ApiError, Number};
@@ -15,6 +15,13 @@ pub(super) fn event(subscription: &str, event: &Event) -> String {
     let id = serde_json::Value::from(subscription);
     let fields = event.json().get(1..).unwrap_or("}");
     format!("{{\"op\":\"event\",\"id\":{id},{fields}")
+}
+
+/// The messages so far, without reading them.
+pub(super) fn snapshot(subscription: &str, snapshot: &Snapshot) -> String {
+    let id = serde_json::Value::from(subscription);
+    let (covers_seq, data) = (snapshot.covers_seq(), snapshot.json());
+    format!("{{\"op\":\"snapshot\",\"id\":{id},\"covers_seq\":{covers_seq},\"data\":{data}}}")
 }
 
 /// Something is wrong with a subscription, a send, or a frame.

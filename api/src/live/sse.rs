@@ -3,7 +3,7 @@
 use std::{convert::Infallible, time::Duration};
 
 use ambient_domain::session::Session;
-use ambient_live::{End, Subscription};
+use ambient_live::{Beginning, End, Snapshot, Subscription};
 use axum::{
     http::{HeaderName, HeaderValue},
     response::{
@@ -24,15 +24,21 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Tells a proxy to pass events on as they come.
 const NO_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// The session's log after `after_seq`, or from the oldest event that is kept, as it grows.
+/// The session's log after `after_seq`, or from the newest snapshot on, as it grows.
 pub(crate) async fn stream(session: &Authorized<Session, View>, after_seq: Option<i64>) -> ApiResult<Response> {
     let permit = session.access().state().live_permit();
     let permit = permit.ok_or_else(|| ApiError::unavailable("too many live connections", 5))?;
-    let subscription = session.follow(after_seq).await?;
-    let sse = Sse::new(events(subscription, permit)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    let Beginning { snapshot, subscription } = session.follow(after_seq).await?;
+    let first = stream::iter(snapshot.map(|snapshot| Ok(beginning(&snapshot))));
+    let sse = Sse::new(first.chain(events(subscription, permit))).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     let mut response = sse.into_response();
     response.headers_mut().insert(NO_BUFFERING, HeaderValue::from_static("no"));
     Ok(response)
+}
+
+/// The messages so far. Its id is where to go on: who comes back with it gets what follows.
+fn beginning(snapshot: &Snapshot) -> Event {
+    Event::default().event("snapshot").id(snapshot.covers_seq().to_string()).data(snapshot.json())
 }
 
 fn events(

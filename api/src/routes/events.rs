@@ -24,7 +24,8 @@ const MAX_SIZE: i64 = 1_000;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListParams {
-    /// After this seq. A stream's header `Last-Event-ID` wins over it.
+    /// After this seq; 0 = from the oldest event that is kept. A stream without it begins with a snapshot, if there is one; its header
+    /// `Last-Event-ID` wins over it.
     #[param(minimum = 0)]
     pub(super) after_seq: Option<i64>,
     /// Items of a page. 100 when absent; a stream has no pages.
@@ -47,7 +48,9 @@ impl ListParams {
 }
 
 /// Events after `after_seq`, in order and without gaps. With `Accept: text/event-stream` they are followed as they come: `id` is the
-/// seq, `data` the event; `event: ended` is the last when the session is deleted. `next` is the `after_seq` of the next page.
+/// seq, `data` the event. A stream that is not told where to begin brings `event: snapshot` first: `data` is an AG-UI
+/// `MESSAGES_SNAPSHOT` in the place of all events up to its `covers_seq`, which is its `id`. `event: ended` is the last when the session
+/// is deleted. `next` is the `after_seq` of the next page.
 #[utoipa::path(get, path = "/sessions/{session_id}/events", operation_id = "listSessionEvents", tag = "live",
     params(("session_id" = String, Path, description = "Session"), ListParams,
         ("Last-Event-ID" = Option<i64>, Header, description = "Where a stream goes on")),

@@ -46,7 +46,7 @@ pub(super) async fn send(session: Authorized<Session, Edit>, write: Write<Json<M
 }
 
 /// Messages of people and the agent that began after `after_seq`, put together from the live log. `next` is the `after_seq` of the
-/// next page; `total` counts the messages of this one.
+/// next page, `total` counts all messages of the session.
 #[utoipa::path(get, path = "/sessions/{session_id}/messages", operation_id = "listSessionMessages", tag = "sessions",
     params(("session_id" = String, Path, description = "Session"), ListParams),
     responses((status = 200, description = "A page of messages", body = List<Message>), Reading))]
@@ -56,6 +56,6 @@ pub(super) async fn list(
 ) -> ApiResult<Answer<List<Message>>> {
     let (after_seq, size) = params.checked()?;
     let (items, next) = conversation::read(&session, after_seq, size).await?;
-    let total = i64::try_from(items.len()).unwrap_or(i64::MAX);
+    let total = session.message_count().await?;
     Ok(Answer(list::cursored("MessageList", total, items, next.map(|seq| seq.to_string()))))
 }

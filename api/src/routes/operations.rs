@@ -23,8 +23,8 @@ const MAX_SIZE: i64 = 1_000;
 pub(super) struct ListParams {
     /// Opaque cursor: `next` of the page before.
     after: Option<String>,
-    /// Items of a page. 100 when absent.
-    #[param(minimum = 1, maximum = 1000)]
+    /// Items of a page; 0 = only the total. 100 when absent.
+    #[param(minimum = 0, maximum = 1000)]
     size: Option<i64>,
     /// `desc` (newest first, when absent) or `asc`.
     order: Option<String>,
@@ -46,20 +46,18 @@ pub(super) struct ListParams {
     until: Option<DateTime<Utc>>,
 }
 
-/// Operations of the projects the caller has a role in. This list goes by cursor: `total` counts the items of this page.
+/// Operations of the projects the caller has a role in. This list goes by cursor: `next` is the `after` of the next page, `page` is
+/// always 1.
 #[utoipa::path(get, path = "/operations", operation_id = "listOperations", tag = "operations", params(ListParams),
     responses((status = 200, description = "A page of operations", body = List<Wire>), Reading))]
 pub(super) async fn list(access: Access, Query(params): Query<ListParams>) -> ApiResult<axum::Json<List<Wire>>> {
     let (_, size) = list::paging(None, params.size, MAX_SIZE)?;
-    if size == 0 {
-        return Err(ApiError::invalid("size", format!("must be 1 to {MAX_SIZE}")));
-    }
+    known_kind(params.entity_kind.as_deref())?;
     let order = order(params.order.as_deref())?;
     let after = params.after.clone();
     let project_id = access.project_id(params.project_id.as_deref()).await?;
-    let page = access.operations(params.filter(project_id), order, after.as_deref(), size).await?;
+    let (page, total) = access.operations(params.filter(project_id), order, after.as_deref(), size).await?;
     let items: Vec<_> = page.items.into_iter().map(representation::operation).collect();
-    let total = i64::try_from(items.len()).unwrap_or(i64::MAX);
     Ok(axum::Json(list::cursored("OperationList", total, items, page.next)))
 }
 
@@ -83,6 +81,13 @@ impl ListParams {
             since: self.since,
             until: self.until,
         }
+    }
+}
+
+fn known_kind(kind: Option<&str>) -> ApiResult<()> {
+    match kind {
+        None | Some("session" | "project") => Ok(()),
+        Some(_) => Err(ApiError::invalid("entity_kind", "must be session or project")),
     }
 }
 

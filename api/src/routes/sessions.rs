@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     authority::{Access, Authorized, Creation, Edit, View},
-    error::ApiResult,
+    error::{ApiError, ApiResult},
     extract::{Json, NoBody, Query, Write},
     list::{self, Column},
     representation,
@@ -37,6 +37,9 @@ const ORDER: &[Column] = &[
     ("start_time", "start_time"),
     ("completion_time", "completion_time"),
 ];
+
+/// Values of the filter `phase`; `New` stands for a session that was never started.
+const PHASES: [&str; 8] = ["New", "Pending", "Creating", "Running", "Stopping", "Stopped", "Completed", "Failed"];
 
 /// Which sessions.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -75,6 +78,9 @@ pub(super) struct ListParams {
 impl ListParams {
     fn filters(self, project_id: Option<String>) -> ApiResult<Vec<(String, String)>> {
         let label = list::label(self.label.as_deref())?;
+        if self.phase.as_deref().is_some_and(|phase| !PHASES.contains(&phase)) {
+            return Err(ApiError::invalid("phase", format!("must be one of {}", PHASES.join(", "))));
+        }
         let mut filters = list::filters([
             ("project_id", project_id),
             ("display_name", self.name),
@@ -108,9 +114,9 @@ pub(super) async fn list(access: Access, Query(params): Query<ListParams>) -> Ap
 pub(super) async fn create(access: Access, write: Write<Json<SessionCreate>>) -> ApiResult<Shown<Wire>> {
     let body = write.body.0.clone();
     let project = access.authorize::<Project, Edit>(&body.project_id).await?;
-    let start = body.start;
+    let (start, secrets) = (body.start, body.environment_variables.clone());
     let spec = session_spec::resolve(body, project.get(), access.state().server_defaults())?;
-    let reply = project.create_session(Creation { spec, start }, write.with()).await?;
+    let reply = project.create_session(Creation { spec, start, secrets }, write.with()).await?;
     let body = representation::session(&reply.state, None);
     let href = body.href.clone();
     Ok(Shown::created(body, reply.state.version, href).by(reply.operation_id))
@@ -140,7 +146,9 @@ pub(super) async fn patch(
     session: Authorized<Session, Edit>,
     write: Write<Json<SessionPatch>>,
 ) -> ApiResult<Shown<Wire>> {
-    let reply = session.patch(session_spec::patch(write.body.0.clone())?, write.with()).await?;
+    let body = write.body.0.clone();
+    let secrets = body.environment_variables.clone();
+    let reply = session.patch(session_spec::patch(body)?, secrets, write.with()).await?;
     Ok(Shown::ok(representation::session(&reply.state, None), reply.state.version).by(reply.operation_id))
 }
 

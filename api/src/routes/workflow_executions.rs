@@ -4,7 +4,7 @@ use ambient_wire::{
     api::List,
     execution::{EndRequest, HistoryEvent, SignalRequest, WorkflowExecution},
 };
-use ambient_workflows::executions::ExecutionFilter;
+use ambient_workflows::{ENTITY_WORKFLOWS, ExecutionFilter, PLATFORM_WORKFLOWS};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -18,8 +18,8 @@ use crate::{
 };
 
 const MAX_SIZE: i64 = 1_000;
-const STATUSES: [&str; 8] =
-    ["PendingDispatch", "Running", "Completed", "Failed", "Canceled", "Terminated", "ContinuedAsNew", "TimedOut"];
+/// Values of the filter `status`. What is not dispatched yet is in no list.
+const STATUSES: [&str; 7] = ["Running", "Completed", "Failed", "Canceled", "Terminated", "ContinuedAsNew", "TimedOut"];
 
 /// Which executions.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -34,7 +34,7 @@ pub(super) struct ListParams {
     size: Option<i64>,
     /// Workflow type, such as `session-start`.
     workflow: Option<String>,
-    /// `PendingDispatch`, `Running`, `Completed`, `Failed`, `Canceled`, `Terminated`, `ContinuedAsNew` or `TimedOut`.
+    /// `Running`, `Completed`, `Failed`, `Canceled`, `Terminated`, `ContinuedAsNew` or `TimedOut`.
     status: Option<String>,
     /// Of this session.
     session_id: Option<String>,
@@ -51,9 +51,10 @@ pub(super) async fn list(
 ) -> ApiResult<axum::Json<List<WorkflowExecution>>> {
     let (page, size) = list::paging(params.page, params.size, MAX_SIZE)?;
     let status = params.status.map(known_status).transpose()?;
+    let workflow = params.workflow.map(known_workflow).transpose()?;
     let project_id = access.project_id(params.project_id.as_deref()).await?;
     let entity_id = access.session_id(params.session_id.as_deref()).await?;
-    let filter = ExecutionFilter { workflow: params.workflow, status, entity_id, page, size };
+    let filter = ExecutionFilter { workflow, status, entity_id, page, size };
     let (items, total) = access.executions(filter, project_id.as_deref()).await?;
     Ok(axum::Json(list::envelope("WorkflowExecutionList", page, total, items)))
 }
@@ -142,6 +143,15 @@ pub(super) async fn terminate(
 ) -> ApiResult<axum::Json<WorkflowExecution>> {
     execution.terminate(&write.body.0.reason).await?;
     Ok(axum::Json(execution.describe().await?))
+}
+
+fn known_workflow(workflow: String) -> ApiResult<String> {
+    let known = || ENTITY_WORKFLOWS.into_iter().chain(PLATFORM_WORKFLOWS);
+    if known().any(|name| name == workflow) {
+        return Ok(workflow);
+    }
+    let names: Vec<_> = known().collect();
+    Err(ApiError::invalid("workflow", format!("must be one of {}", names.join(", "))))
 }
 
 fn known_status(status: String) -> ApiResult<String> {

@@ -127,6 +127,51 @@ async fn a_socket_gets_every_event_once_and_goes_on_where_another_stopped() {
     assert_eq!(socket.next().await, ServerFrame::Ended { id: "2".to_owned(), reason: "deleted".to_owned() });
 }
 
+/// Compacts everything so far; the seq it covers.
+async fn compact(server: &Server, session: &str) -> i64 {
+    ambient_live::snapshot::compact(&server.database, session).await.unwrap()
+}
+
+fn contents(snapshot: &Value) -> Vec<&str> {
+    assert_eq!(snapshot["type"], "MESSAGES_SNAPSHOT");
+    snapshot["messages"].as_array().unwrap().iter().map(|message| message["content"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_new_reader_of_a_socket_gets_a_snapshot_and_the_tail_and_zero_means_everything() {
+    let server = Server::start().await;
+    server.project("demo").await;
+    let id = server.running_session("demo").await;
+    let mut socket = Socket::open(&server, Some(VERA), "/live").await.unwrap();
+    let nothing_yet = socket.subscribe("early", &id, None).await;
+    assert_eq!(nothing_yet, ServerFrame::Subscribed { id: "early".to_owned(), seq: 0 });
+    say(&server, &id, 2).await;
+    let covered = compact(&server, &id).await;
+    assert_eq!(socket.seqs(usize::try_from(covered).unwrap()).await, (1..=covered).collect::<Vec<_>>());
+    say(&server, &id, 2).await;
+    assert_eq!(socket.seqs(2).await, [covered + 1, covered + 2], "who follows already does not notice");
+    drop(socket);
+
+    let mut socket = Socket::open(&server, Some(VERA), "/live").await.unwrap();
+    match socket.subscribe("new", &id, None).await {
+        ServerFrame::Snapshot { id, covers_seq, data } => {
+            assert_eq!((id.as_str(), covers_seq, &data["covers_seq"]), ("new", covered, &json!(covered)));
+            assert_eq!(contents(&data), ["message 0", "message 1"]);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(socket.next().await, ServerFrame::Subscribed { id: "new".to_owned(), seq: covered });
+    assert_eq!(socket.seqs(2).await, [covered + 1, covered + 2]);
+    let resumed = socket.subscribe("back", &id, Some(covered + 1)).await;
+    assert_eq!(resumed, ServerFrame::Subscribed { id: "back".to_owned(), seq: covered + 1 });
+    assert_eq!(socket.seqs(1).await, [covered + 2]);
+    let whole = socket.subscribe("whole", &id, Some(0)).await;
+    assert_eq!(whole, ServerFrame::Subscribed { id: "whole".to_owned(), seq: 0 });
+    assert_eq!(socket.seqs(usize::try_from(covered + 2).unwrap()).await, (1..=covered + 2).collect::<Vec<_>>());
+    say(&server, &id, 1).await;
+    assert_eq!(socket.seqs(3).await, [covered + 3; 3], "all three follow");
+}
+
 #[tokio::test]
 async fn messages_are_sent_over_a_socket_once() {
     let server = Server::start().await;
@@ -263,6 +308,39 @@ async fn server_sent_events_go_on_after_the_last_event_id() {
 }
 
 #[tokio::test]
+async fn server_sent_events_begin_with_a_snapshot_and_go_on_after_what_it_covers() {
+    let server = Server::start().await;
+    server.project("demo").await;
+    let id = server.running_session("demo").await;
+    say(&server, &id, 2).await;
+    let covered = compact(&server, &id).await;
+    say(&server, &id, 2).await;
+    let open = |query: &str, last: Option<&str>| {
+        let request = server.request(Method::GET, &format!("/sessions/{id}/events{query}"));
+        let request = request.header("accept", "text/event-stream");
+        last.map_or_else(
+            || request.try_clone().unwrap(),
+            |last| request.try_clone().unwrap().header("last-event-id", last),
+        )
+    };
+    let seqs = |events: &[(String, Value)]| events.iter().map(|(id, _)| id.parse().unwrap()).collect::<Vec<i64>>();
+    let events = read_sse(&mut open("", None).send().await.unwrap(), 3).await;
+    assert_eq!(seqs(&events), [covered, covered + 1, covered + 2]);
+    assert_eq!((contents(&events[0].1), &events[0].1["covers_seq"]), (vec!["message 0", "message 1"], &json!(covered)));
+    assert_eq!(events[1].1["seq"], covered + 1);
+    let back = read_sse(&mut open("", Some(&events[0].0)).send().await.unwrap(), 2).await;
+    assert_eq!(seqs(&back), [covered + 1, covered + 2], "its id is where to go on");
+    let whole = read_sse(&mut open("?after_seq=0", None).send().await.unwrap(), 4).await;
+    assert_eq!((seqs(&whole)[..2].to_vec(), &whole[0].1["seq"]), (vec![1, 2], &json!(1)));
+    let page = server.get(&format!("/sessions/{id}/events")).await.expect(StatusCode::OK);
+    assert_eq!(
+        (&page["items"][0]["seq"], &page["total"]),
+        (&json!(1), &json!(covered + 2)),
+        "a page is always of events"
+    );
+}
+
+#[tokio::test]
 async fn the_log_is_read_in_pages() {
     let server = Server::start().await;
     server.project("demo").await;
@@ -301,5 +379,6 @@ async fn messages_wait_for_a_session_that_starts_and_start_one_that_does_not() {
     let page = server.get(&format!("{path}?size=1")).await.expect(StatusCode::OK);
     let next = page["next"].as_str().unwrap();
     let rest = server.get(&format!("{path}?after_seq={next}")).await.expect(StatusCode::OK);
+    assert_eq!((&page["total"], &rest["total"], &rest["size"]), (&json!(2), &json!(2), &json!(1)));
     assert_eq!((&page["items"][0]["text"], &rest["items"][0]["text"]), (&json!("hello"), &json!("more")));
 }

@@ -186,6 +186,12 @@ async fn operations_are_read_on_from_a_cursor() {
         list["items"].as_array().unwrap().iter().map(|o| o["version"].as_i64().unwrap()).collect()
     };
     assert_eq!((versions(&first), versions(&second)), (vec![3, 2], vec![1]));
+    for (list, size) in [(&first, 2), (&second, 1)] {
+        assert_eq!((&list["page"], &list["size"], &list["total"]), (&json!(1), &json!(size), &json!(3)));
+    }
+    assert_eq!(second.get("next"), None, "there is nothing more");
+    let none = server.get("/operations?project_id=demo&size=0&command=create").await.expect(StatusCode::OK);
+    assert_eq!((&none["items"], &none["total"]), (&json!([]), &json!(1)));
     assert_eq!(second["items"][0]["entity_id"], json!(project));
     assert_eq!(server.get("/operations?after=nonsense").await.fault(400), "after");
 }

@@ -90,13 +90,21 @@ async fn a_deletion_whose_answer_got_lost_is_done() {
 }
 
 #[tokio::test]
-async fn a_refusal_tells_reason_fields_and_operation_and_moves_no_cursor() {
+async fn a_refusal_tells_its_reason_and_fields_once_and_moves_no_cursor() {
     let envelope = json!({
         "kind": "Error", "id": "8", "href": "", "code": "ambient-8", "reason": "the request is not valid\u{1b}[2J",
         "operation_id": "2Pz", "details": [{"field": "repos[0].url", "problem": "must be https or file"}],
     });
     let stub = Stub::start(move |request| match request.line.as_str() {
         "GET /version" => Reply::Http(302, "location: /elsewhere\r\n", String::new()),
+        "GET /agent" => {
+            let details = json!([{"field": "agent", "problem": "'x' is not in this build"}]);
+            let mut envelope = envelope.clone();
+            (envelope["reason"], envelope["details"]) = (json!("agent: 'x' is not in this build"), details);
+            Reply::Http(400, "", envelope.to_string())
+        }
+        "GET /stopped" => refused(409, "it is Stopped; start it with POST /api/ambient/v1/sessions/2Pz/start"),
+        "GET /nobody" => refused(404, "Project with id='x' not found"),
         "GET /proxy" => Reply::Http(502, "X-Operation-ID: op7\r\n", "<html>bad gateway".to_owned()),
         _ => Reply::Http(400, "", envelope.to_string()),
     })
@@ -106,14 +114,19 @@ async fn a_refusal_tells_reason_fields_and_operation_and_moves_no_cursor() {
     insta::assert_snapshot!(report("sessions").await, @r"
     error: the request is not valid\u{1b}[2J
       repos[0].url: must be https or file
-      operation 2Pz
     ");
     insta::assert_snapshot!(report("proxy").await, @"
     error: HTTP status 502: <html>bad gateway
-      operation op7
+      request op7 in the server's log
+    ");
+    insta::assert_snapshot!(report("agent").await, @"error: agent: 'x' is not in this build");
+    insta::assert_snapshot!(report("stopped").await, @"error: it is Stopped; start it with 'ambient session start 2Pz'");
+    insta::assert_snapshot!(report("nobody").await, @"
+    error: Project with id='x' not found
+      'ambient project list' shows those there are
     ");
     insta::assert_snapshot!(report("version").await, @"error: HTTP status 302");
-    assert_eq!(stub.lines().len(), 3, "a redirect is not followed");
+    assert_eq!(stub.lines().len(), 6, "a redirect is not followed");
 }
 
 #[test]

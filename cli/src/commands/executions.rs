@@ -1,5 +1,7 @@
 //! `ambient executions`: the durable workflows behind sessions and projects.
 
+mod history;
+
 use ambient_wire::execution::{EndRequest, HistoryEvent, SignalRequest, WorkflowExecution};
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::{Args, Subcommand};
@@ -11,10 +13,7 @@ use crate::{
     client::route::Route,
     error::CliError,
     exit::Exit,
-    output::{
-        duration, escape,
-        table::{Table, cut},
-    },
+    output::{duration, escape, table::Table},
 };
 
 /// Commands of workflow executions.
@@ -87,10 +86,10 @@ pub struct Filter {
     /// Those of a session, by id or name
     #[arg(long, value_name = "SESSION")]
     session: Option<String>,
-    /// Workflow type, such as session-start
+    /// Workflow type, such as session-start or session-stop
     #[arg(long, value_name = "WORKFLOW")]
     workflow: Option<String>,
-    /// PendingDispatch, Running, Completed, Failed, Canceled, Terminated, ContinuedAsNew or TimedOut
+    /// Running, Completed, Failed, Canceled, Terminated, ContinuedAsNew or TimedOut
     #[arg(long, value_name = "STATUS")]
     status: Option<String>,
     /// Of all projects, not only the chosen one
@@ -116,13 +115,20 @@ pub(super) async fn run(command: ExecutionsCommand, connection: &Connection) -> 
         }
         ExecutionsCommand::History { id, after, size } => {
             let route = Route::new(["workflow_executions", &id, "history"]).query("after", after).query("size", size);
-            history(&route, connection).await
+            print_history(&route, connection).await
         }
         ExecutionsCommand::Signal { id, signal, input } => {
-            act(connection, &id, "signal", &SignalRequest { signal, input }).await
+            let done = format!("signal '{signal}' is sent to {id}");
+            act(connection, &id, "signal", &SignalRequest { signal, input }, &done).await
         }
-        ExecutionsCommand::Cancel { id, reason } => act(connection, &id, "cancel", &EndRequest { reason }).await,
-        ExecutionsCommand::Terminate { id, reason } => act(connection, &id, "terminate", &EndRequest { reason }).await,
+        ExecutionsCommand::Cancel { id, reason } => {
+            let done = format!("{id} is asked to cancel itself; 'ambient executions get {id}' says when it has");
+            act(connection, &id, "cancel", &EndRequest { reason }, &done).await
+        }
+        ExecutionsCommand::Terminate { id, reason } => {
+            let done = format!("{id} is terminated");
+            act(connection, &id, "terminate", &EndRequest { reason }, &done).await
+        }
     }
 }
 
@@ -140,20 +146,26 @@ async fn list_route(filter: Filter, connection: &Connection) -> Result<Route, Cl
     Ok(filter.paging.of(route))
 }
 
-async fn history(route: &Route, connection: &Connection) -> Result<Exit, CliError> {
+async fn print_history(route: &Route, connection: &Connection) -> Result<Exit, CliError> {
     let answer = connection.client.get(route).await?;
     if connection.format == OutputFormat::Name {
         return Err(CliError::Usage("-o name: events of a history have no names; use -o table or json".to_owned()));
     }
-    connection.list(&answer, "events", |e: &HistoryEvent| &e.event_type, history_table)
+    connection.list(&answer, "events", |e: &HistoryEvent| &e.event_type, history::table)
 }
 
-async fn act(connection: &Connection, id: &str, verb: &str, body: &impl serde::Serialize) -> Result<Exit, CliError> {
+async fn act(
+    connection: &Connection,
+    id: &str,
+    verb: &str,
+    body: &impl serde::Serialize,
+    done: &str,
+) -> Result<Exit, CliError> {
     let answer = connection.client.post(&Route::new(["workflow_executions", id, verb]), body).await?;
     if connection.format == OutputFormat::Json && !answer.text().is_empty() {
         connection.console.json(answer.text())?;
     }
-    connection.console.note(&format!("{verb} accepted"));
+    connection.console.note(&escape::line(done));
     Ok(Exit::Success)
 }
 
@@ -163,11 +175,12 @@ fn ran(e: &WorkflowExecution, now: DateTime<Utc>) -> String {
 
 fn table(executions: &[WorkflowExecution]) -> Table {
     let now = Utc::now();
-    let mut table = Table::new(["ID", "WORKFLOW", "STATUS", "AGE", "RAN", "EVENTS"]);
+    // An id begins with its workflow.
+    let mut table = Table::new(["ID", "STATUS", "AGE", "RAN", "EVENTS"]);
     for e in executions {
         let age = e.started_at.map(|start| duration::age(start, now)).unwrap_or_default();
         let events = e.history_length.to_string();
-        table.row([e.id.clone(), e.workflow.clone(), e.status.clone(), age, ran(e, now), events]);
+        table.row([e.id.clone(), e.status.clone(), age, ran(e, now), events]);
     }
     table
 }
@@ -198,57 +211,9 @@ fn details(e: &WorkflowExecution) -> String {
     text
 }
 
-fn history_table(events: &[HistoryEvent]) -> Table {
-    let mut table = Table::new(["EVENT", "TIME", "TYPE", "WHAT"]);
-    for e in events {
-        let time = e.at.map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true)).unwrap_or_default();
-        table.row([e.event_id.to_string(), time, e.event_type.clone(), cut(&subject(&e.attributes), 80)]);
-    }
-    table
-}
-
-/// What an event is about: the name its attributes hold, wherever Temporal's JSON has it, else nothing.
-fn subject(attributes: &Value) -> String {
-    let named = |field: &str| {
-        let value = &attributes[field];
-        value.as_str().or_else(|| value["name"].as_str()).map(str::to_owned)
-    };
-    let names = ["activityType", "workflowType", "signalName", "timerId", "reason", "identity"];
-    let failure = attributes["failure"]["message"].as_str().map(|message| format!("failure: {message}"));
-    failure.or_else(|| names.into_iter().find_map(named)).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    #[test]
-    fn a_history_says_what_each_event_is_about() {
-        let event = |(event_id, (event_type, attributes)): (i64, (&str, Value))| HistoryEvent {
-            event_id,
-            event_type: event_type.to_owned(),
-            at: DateTime::from_timestamp_millis(event_id * 1_500),
-            attributes,
-        };
-        let told = [
-            ("WorkflowExecutionStarted", json!({"workflowType": {"name": "session-stop"}})),
-            ("WorkflowTaskScheduled", json!({"taskQueue": {"name": "ambient"}})),
-            ("ActivityTaskScheduled", json!({"activityType": {"name": "raise_fence"}})),
-            ("ActivityTaskFailed", json!({"failure": {"message": "disk\u{1b} full"}})),
-            ("WorkflowExecutionSignaled", json!({"signalName": "wake"})),
-        ];
-        let events: Vec<_> = (1..).zip(told).map(event).collect();
-        insta::assert_snapshot!(history_table(&events).render(""), @r"
-        EVENT   TIME                       TYPE                        WHAT
-        1       1970-01-01T00:00:01.500Z   WorkflowExecutionStarted    session-stop
-        2       1970-01-01T00:00:03.000Z   WorkflowTaskScheduled       -
-        3       1970-01-01T00:00:04.500Z   ActivityTaskScheduled       raise_fence
-        4       1970-01-01T00:00:06.000Z   ActivityTaskFailed          failure: disk\u{1b} full
-        5       1970-01-01T00:00:07.500Z   WorkflowExecutionSignaled   wake
-        ");
-    }
 
     #[test]
     fn an_execution_shows_what_it_waits_for() {

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ambient_wire::session::SecretText;
 use clap::Args;
 
 use crate::{client::route::Route, error::CliError};
@@ -16,10 +17,10 @@ const MAX_TEXT: u64 = 1 << 20;
 /// A text, given directly or in a file.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Text {
-    /// The text itself
+    /// What the agent is to do
     #[arg(long = "prompt", value_name = "TEXT", conflicts_with = "file")]
     pub(crate) prompt: Option<String>,
-    /// File that holds the text; - is standard input
+    /// File that says what the agent is to do; - is standard input
     #[arg(short = 'f', long = "file", value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
 }
@@ -29,6 +30,15 @@ impl Text {
     pub(crate) fn read(&self) -> Result<Option<String>, CliError> {
         text("--prompt", self.prompt.as_deref(), self.file.as_deref())
     }
+}
+
+/// `NAME=VALUE`, or `NAME` for what it is here.
+pub(crate) fn variable(given: &str) -> Result<(String, SecretText), String> {
+    let (name, value) = match given.split_once('=') {
+        Some((name, value)) => (name, value.to_owned()),
+        None => (given, std::env::var(given).map_err(|_| format!("{given} is not set here; write {given}=VALUE"))?),
+    };
+    if name.is_empty() { Err("has no name".to_owned()) } else { Ok((name.to_owned(), SecretText(value))) }
 }
 
 /// A text given as `argument`, or in a file.

@@ -161,7 +161,10 @@ impl Connection {
         let seen = (list.page.max(1) - 1).saturating_mul(list.size).saturating_add(shown);
         match &list.next {
             _ if list.items.is_empty() => self.console.note(&format!("no {none}")),
-            Some(next) => self.console.note(&format!("there are more: --after {}", crate::output::escape::line(next))),
+            Some(next) => {
+                let next = crate::output::escape::line(next);
+                self.console.note(&format!("{shown} of {}; more with --after {next} or --size", list.total));
+            }
             None if list.total > seen => {
                 self.console.note(&format!("{shown} of {}; more with --page {} or --size", list.total, list.page + 1));
             }

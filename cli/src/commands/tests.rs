@@ -36,6 +36,27 @@ fn server(request: &Received) -> Reply {
             list(&[event(1), event(2), event(3)])
         }
         "GET /sessions/SESSION/workspace/src/a%20b.bin" => Reply::Http(200, "", "raw\u{1b}[31m".to_owned()),
+        "GET /sessions/SESSION/workspace/src" => refused(400, "path: is a directory"),
+        "GET /sessions/SESSION/workspace/out" => refused(400, "path: leads out of the workspace"),
+        "GET /sessions/SESSION/workspace?path=out" => refused(400, "path: is not a directory"),
+        "GET /sessions/SESSION/workspace?path=src" | "GET /sessions/SESSION/workspace?path=" => {
+            let entry = json!({"name": "a b.bin", "kind": "file", "size": 8, "modified": "2026-01-02T03:04:05Z"});
+            ok(&json!({"path": "src", "entries": [entry], "truncated": false}))
+        }
+        "GET /sessions/SESSION/git/diff" => {
+            let details = json!([{"field": "repo", "problem": "is required; there are a, b"}]);
+            let body = json!({"kind": "Error", "id": "8", "href": "", "code": "ambient-8", "reason": "repo: is required; there are a, b",
+                "operation_id": "op1", "details": details});
+            Reply::Http(400, "", body.to_string())
+        }
+        "GET /sessions" => list(&[stub::session(&json!({})), stub::session(&json!({"project_id": "gone"}))]),
+        "GET /projects?size=65500" => {
+            let times = json!({"created_at": "2026-01-02T03:04:05Z", "updated_at": "2026-01-02T03:04:05Z"});
+            let mut project = json!({"kind": "Project", "id": stub::PROJECT, "href": "", "version": 1, "name": "local", "display_name": "",
+                "description": "", "prompt": "", "labels": {}, "annotations": {}, "settings": {}, "status": "Active", "provisioned": true});
+            project.as_object_mut().unwrap().extend(times.as_object().unwrap().clone());
+            list(&[project])
+        }
         "POST /sessions/SESSION/messages" => refused(409, "the session is New; start it first"),
         "DELETE /sessions/SESSION" => Reply::Http(204, "", String::new()),
         "POST /replay/verify" => {
@@ -60,7 +81,7 @@ async fn data_goes_to_standard_output_and_all_else_to_standard_error() {
     assert_eq!((exit, out.text().as_str(), err.text().as_str()), (Exit::Success, "", "no sessions\n"));
 
     let (_, out, err) = ambient(&stub.url, &["session", "delete", "demo"]).await;
-    assert_eq!((out.text().as_str(), err.text()), ("", format!("session {SESSION} is deleted\n")));
+    assert_eq!((out.text().as_str(), err.text()), ("", format!("session demo ({SESSION}) is deleted\n")));
 }
 
 #[tokio::test]
@@ -83,23 +104,44 @@ async fn a_finished_log_is_read_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_file_comes_byte_by_byte() {
+async fn a_file_is_printed_byte_by_byte_and_a_folder_is_listed() {
     let stub = Stub::start(server).await;
-    let (exit, out, _) = ambient(&stub.url, &["session", "files", SESSION, "src/a b.bin", "--cat"]).await;
-    assert_eq!((exit, out.text().as_str()), (Exit::Success, "raw\u{1b}[31m"));
+    for arguments in [&["src/a b.bin"][..], &["src/a b.bin", "--cat"], &["./src//a b.bin"]] {
+        let (exit, out, _) = ambient(&stub.url, &[&["session", "files", SESSION], arguments].concat()).await;
+        assert_eq!((exit, out.text().as_str()), (Exit::Success, "raw\u{1b}[31m"), "{arguments:?}");
+    }
+    for path in ["src", "src/", ""] {
+        let (exit, out, _) = ambient(&stub.url, &["session", "files", SESSION, path]).await;
+        assert_eq!(exit, Exit::Success, "{path}");
+        assert!(out.text().ends_with("2026-01-02T03:04:05Z   8      a b.bin\n"), "{path}: {}", out.text());
+    }
+    let (exit, out, _) = ambient(&stub.url, &["session", "files", SESSION, "src", "-o", "name"]).await;
+    assert_eq!((exit, out.text().as_str()), (Exit::Success, "src/a b.bin\n"));
+    let (exit, _, err) = ambient(&stub.url, &["session", "files", SESSION, "src", "--cat"]).await;
+    assert_eq!((exit, err.text().as_str()), (Exit::Rejected, "error: path: is a directory\n"));
+    let (exit, _, err) = ambient(&stub.url, &["session", "files", SESSION, "out"]).await;
+    assert_eq!((exit, err.text().as_str()), (Exit::Rejected, "error: path: leads out of the workspace\n"));
+}
+
+#[tokio::test]
+async fn a_list_over_all_projects_names_them() {
+    let stub = Stub::start(server).await;
+    let (exit, out, err) = ambient(&stub.url, &["session", "list", "-A"]).await;
+    assert_eq!((exit, err.text().as_str()), (Exit::Success, ""));
+    let columns: Vec<_> = out.text().lines().map(|line| line.split_whitespace().next().unwrap().to_owned()).collect();
+    assert_eq!(columns, ["PROJECT", "local", "gone"]);
 }
 
 #[tokio::test]
 async fn failures_end_with_their_codes() {
     let stub = Stub::start(server).await;
     let (exit, _, err) = ambient(&stub.url, &["session", "send", SESSION, "Hello"]).await;
-    assert_eq!(
-        (exit, err.text().as_str()),
-        (Exit::Conflict, "error: the session is New; start it first\n  operation op1\n")
-    );
+    assert_eq!((exit, err.text().as_str()), (Exit::Conflict, "error: the session is New; start it first\n"));
     assert_eq!(ambient(&stub.url, &["operations", "get", "x"]).await.0, Exit::NotFound);
     assert_eq!(ambient(&stub.url, &["operations", "get", ".."]).await.0, Exit::Usage);
     assert_eq!(ambient(&stub.url, &["session", "files", SESSION, "../x"]).await.0, Exit::Usage);
+    let (exit, _, err) = ambient(&stub.url, &["session", "diff", SESSION]).await;
+    assert_eq!((exit, err.text().as_str()), (Exit::Usage, "error: --repo: is required; there are a, b\n"));
     let (exit, out, err) = ambient(&stub.url, &["replay", "verify"]).await;
     assert_eq!((exit, err.text().as_str()), (Exit::Failure, "9 operations of 2 entities replayed: 1 differ\n"));
     assert!(out.text().ends_with("session   x    3         hash\n"), "{}", out.text());

@@ -1,7 +1,8 @@
 //! Following a session's live log over WebSocket: every event once and in order, across lost connections.
 //!
 //! The cursor is the seq of the last event that was handed out. A connection is resumed after it; an event at or before it
-//! is dropped, and one that would leave a gap counts as a lost connection.
+//! is dropped, and one that would leave a gap counts as a lost connection. Who begins without a cursor may get the messages
+//! so far in one piece first, in the place of the events up to the seq it covers.
 
 mod channel;
 pub(crate) mod render;
@@ -9,6 +10,7 @@ pub(crate) mod render;
 use std::time::{Duration, Instant};
 
 use ambient_wire::live::{Event, ServerFrame};
+use serde_json::Value;
 use tokio::time::sleep;
 
 use self::channel::{Channel, Failure};
@@ -28,10 +30,21 @@ const STABLE: Duration = Duration::from_secs(5);
 /// What following gives.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Step {
+    /// The messages so far.
+    Snapshot(Snapshot),
     /// The next event.
     Event(Event),
     /// The channel has ended for good.
     Ended(String),
+}
+
+/// Messages in the place of the events up to a seq.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Snapshot {
+    /// The next event is the one after this.
+    pub(crate) covers_seq: i64,
+    /// The AG-UI event `MESSAGES_SNAPSHOT`.
+    pub(crate) data: Value,
 }
 
 /// A reader of a session's live log.
@@ -51,7 +64,7 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Follows after `after_seq`; without, from the oldest event that is kept.
+    /// Follows after `after_seq`; without, from the messages so far on.
     pub(crate) fn new(client: &Client, session: &str, after_seq: Option<i64>, patience: Duration) -> Self {
         Self {
             client: client.clone(),
@@ -93,6 +106,11 @@ impl Follower {
     /// Takes a frame in: an event to hand out, nothing, or a failure of the connection.
     fn accept(&mut self, frame: ServerFrame) -> Result<Option<Step>, Failure> {
         match frame {
+            // One that goes less far than what was handed out says nothing new.
+            ServerFrame::Snapshot { covers_seq, data, .. } if self.cursor.is_none_or(|cursor| cursor < covers_seq) => {
+                self.cursor = Some(covers_seq);
+                Ok(Some(Step::Snapshot(Snapshot { covers_seq, data })))
+            }
             ServerFrame::Subscribed { seq, .. } => {
                 self.subscribed(seq);
                 Ok(None)
@@ -110,7 +128,7 @@ impl Follower {
             },
             ServerFrame::Ended { reason, .. } => Ok(Some(Step::Ended(reason))),
             ServerFrame::Error { code, reason, .. } => self.refused(&code, reason).map(|()| None),
-            ServerFrame::Ack { .. } | ServerFrame::Pong {} => Ok(None),
+            ServerFrame::Snapshot { .. } | ServerFrame::Ack { .. } | ServerFrame::Pong {} => Ok(None),
         }
     }
 
@@ -128,13 +146,14 @@ impl Follower {
                 let seq = self.cursor.take().unwrap_or_default();
                 let reason = escape::line(&reason).into_owned();
                 self.client.console().warn(&format!(
-                    "events after seq {seq} are no longer kept ({reason}); going on with the oldest there are"
+                    "events after seq {seq} are no longer kept ({reason}); going on with what there is"
                 ));
                 self.channel = None;
                 Ok(())
             }
             "busy" => Err(Failure::Lost(reason)),
             "not_found" => Err(Failure::Final(CliError::refused(Exit::NotFound, reason))),
+            "bad_frame" => Err(Failure::Final(CliError::refused(Exit::Rejected, reason))),
             _ => Err(Failure::Final(CliError::refused(Exit::Failure, reason))),
         }
     }

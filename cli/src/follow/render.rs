@@ -2,9 +2,13 @@
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
-use ambient_wire::{live::Event, runner::custom};
+use ambient_wire::{
+    live::Event,
+    runner::{ENDED_BY_REQUEST, custom},
+};
 use serde_json::Value;
 
+use super::Snapshot;
 use crate::output::{Console, OutputFormat, Style, escape, table::cut};
 
 /// Most tool calls that are remembered at once, and most bytes of one's arguments.
@@ -29,11 +33,13 @@ pub(crate) struct Renderer {
     calls: BTreeMap<String, Call>,
     /// Whether the last line of the agent's output is not ended yet.
     line_is_open: bool,
+    /// What the last phase said, which the next need not repeat.
+    told: String,
 }
 
 impl Renderer {
     pub(crate) fn new(console: Arc<Console>, format: OutputFormat) -> Self {
-        Self { console, format, calls: BTreeMap::new(), line_is_open: false }
+        Self { console, format, calls: BTreeMap::new(), line_is_open: false, told: String::new() }
     }
 
     /// Prints an event in the format that was asked for.
@@ -45,6 +51,43 @@ impl Renderer {
         }
     }
 
+    /// Prints the messages so far, as if their events had come.
+    pub(crate) fn snapshot(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+        match self.format {
+            OutputFormat::Table => self.messages(&snapshot.data),
+            OutputFormat::Name => Ok(()),
+            OutputFormat::Json => self.console.data(&format!("{}\n", snapshot.data)),
+        }
+    }
+
+    fn messages(&mut self, data: &Value) -> io::Result<()> {
+        if let Some(omitted) = data["omitted"].as_u64().filter(|omitted| *omitted > 0) {
+            self.progress(
+                Style::Dim,
+                &format!("  {omitted} earlier messages are left out; --after-seq 0 shows everything"),
+            )?;
+        }
+        for message in data["messages"].as_array().into_iter().flatten() {
+            match text(message, "role") {
+                "user" => self.prompted(text(message, "content"))?,
+                "tool" => self.outcome(text(message, "content"), &message["exitCode"])?,
+                _ => self.said(message)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The agent's words, and the calls it made with them.
+    fn said(&mut self, message: &Value) -> io::Result<()> {
+        self.content(Style::Plain, text(message, "content"))?;
+        self.end_line()?;
+        for call in message["toolCalls"].as_array().into_iter().flatten() {
+            let line = headline(text(&call["function"], "name"), text(&call["function"], "arguments"));
+            self.console.styled(Style::Bold, &format!("{}\n", escape::line(&line)))?;
+        }
+        Ok(())
+    }
+
     fn for_people(&mut self, event: &Event) -> io::Result<()> {
         let data = &event.data;
         match event.event_type.as_str() {
@@ -54,7 +97,7 @@ impl Renderer {
                 self.progress(Style::Yellow, &format!("  waiting: {}", sentence(data, "reason", "blocked_on")))
             }
             "session.deleted" => self.progress(Style::Bold, "● deleted"),
-            "user.message" => self.message(data),
+            "user.message" => self.prompted(text(data, "text")),
             "RUN_ERROR" => self.progress(Style::Red, &format!("  turn failed: {}", sentence(data, "code", "message"))),
             "TEXT_MESSAGE_CONTENT" | "TEXT_MESSAGE_CHUNK" => self.content(Style::Plain, text(data, "delta")),
             "TEXT_MESSAGE_START" | "TEXT_MESSAGE_END" => self.end_line(),
@@ -86,21 +129,22 @@ impl Renderer {
             line += &format!(" ({reason})");
         }
         let message = text(data, "message");
-        if !message.is_empty() {
+        if !message.is_empty() && message != self.told {
             line += &format!(": {message}");
         }
+        message.clone_into(&mut self.told);
         self.progress(style, &line)
     }
 
     fn condition(&mut self, data: &Value) -> io::Result<()> {
-        let (condition, status) = (text(data, "type"), text(data, "status"));
-        let line = format!("  {condition} {status} {}", sentence(data, "reason", "message"));
-        self.progress(Style::Dim, line.trim_end())
+        let not = if text(data, "status") == "True" { "" } else { "not " };
+        let (condition, reason) = (text(data, "type"), sentence(data, "reason", "message"));
+        let why = if reason == condition || reason.is_empty() { String::new() } else { format!(": {reason}") };
+        self.progress(Style::Dim, &format!("  {not}{condition}{why}"))
     }
 
-    fn message(&mut self, data: &Value) -> io::Result<()> {
-        let first = first_line(text(data, "text"));
-        self.progress(Style::Cyan, &format!("> {first}"))
+    fn prompted(&mut self, text: &str) -> io::Result<()> {
+        self.progress(Style::Cyan, &format!("> {}", first_line(text)))
     }
 
     fn call_started(&mut self, id: &str, name: &str) {
@@ -142,11 +186,13 @@ impl Renderer {
         let id = text(data, "toolCallId");
         self.announce(id)?;
         let streamed = self.calls.remove(id).is_some_and(|call| call.streamed);
-        if !streamed {
-            self.content(Style::Plain, text(data, "content"))?;
-        }
+        self.outcome(if streamed { "" } else { text(data, "content") }, &data["exitCode"])
+    }
+
+    fn outcome(&mut self, content: &str, exit_code: &Value) -> io::Result<()> {
+        self.content(Style::Plain, content)?;
         self.end_line()?;
-        match data["exitCode"].as_i64() {
+        match exit_code.as_i64() {
             None | Some(0) => Ok(()),
             Some(code) => self.console.styled(Style::Red, &format!("exit code {code}\n")),
         }
@@ -165,6 +211,8 @@ impl Renderer {
             custom::SNAPSHOT_FAILED => {
                 self.progress(Style::Yellow, &format!("  no snapshot of {}", sentence(value, "repo", "reason")))
             }
+            // The phases say it.
+            custom::EXIT if text(value, "reason") == ENDED_BY_REQUEST => Ok(()),
             custom::EXIT => {
                 self.progress(Style::Dim, &format!("  runner ended: {} {}", value["code"], text(value, "reason")))
             }
@@ -209,8 +257,9 @@ fn sentence(data: &Value, word: &str, explanation: &str) -> String {
 }
 
 fn first_line(text: &str) -> String {
-    let mut lines = text.trim().lines();
-    let first = cut(lines.next().unwrap_or_default(), MAX_LINE);
+    // A fence says nothing, what is in it does.
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with("```"));
+    let first = cut(lines.next().unwrap_or_default().trim(), MAX_LINE);
     if lines.next().is_some() { format!("{first} …") } else { first }
 }
 
@@ -227,122 +276,4 @@ fn headline(name: &str, arguments: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::output::capture;
-
-    fn events() -> Vec<Event> {
-        let event = |(n, (event_type, mut data)): (usize, (&str, Value))| {
-            if event_type.chars().all(|c| c.is_ascii_uppercase() || c == '_') {
-                data["type"] = json!(event_type);
-            }
-            Event { seq: n as i64 + 1, event_type: event_type.to_owned(), data, at: chrono::DateTime::UNIX_EPOCH }
-        };
-        let output = |id: &str, stream: &str, text: &str| json!({"name": "ambient.tool_output", "value": {"toolCallId": id, "stream": stream, "text": text}});
-        let told = vec![
-            ("session.phase", json!({"phase": "Pending", "reason": "Pending", "message": "", "run": 1})),
-            ("user.message", json!({"text": "# Task\nDo it", "is_prompt": true})),
-            (
-                "session.condition",
-                json!({"type": "RunnerStarted", "status": "True", "reason": "Running", "message": ""}),
-            ),
-            ("session.phase", json!({"phase": "Running", "reason": "Running", "message": "", "run": 1})),
-            ("RUN_STARTED", json!({"runId": "r"})),
-            ("TEXT_MESSAGE_START", json!({"messageId": "m"})),
-            ("TEXT_MESSAGE_CONTENT", json!({"messageId": "m", "delta": "Let me "})),
-            ("TEXT_MESSAGE_CONTENT", json!({"messageId": "m", "delta": "look.\u{1b}[2J"})),
-            ("TEXT_MESSAGE_END", json!({"messageId": "m"})),
-            ("TOOL_CALL_START", json!({"toolCallId": "a", "toolCallName": "shell"})),
-            ("TOOL_CALL_ARGS", json!({"toolCallId": "a", "delta": "{\"script\":\"make "})),
-            ("TOOL_CALL_ARGS", json!({"toolCallId": "a", "delta": "test\\necho done\"}"})),
-            ("TOOL_CALL_END", json!({"toolCallId": "a"})),
-            ("CUSTOM", output("a", "stdout", "one\ntw")),
-            ("CUSTOM", output("a", "stdout", "o")),
-            ("CUSTOM", output("a", "stderr", "!\r\n")),
-            ("TOOL_CALL_RESULT", json!({"toolCallId": "a", "content": "one\ntwo!\n", "exitCode": 3})),
-            ("TOOL_CALL_START", json!({"toolCallId": "c", "toolCallName": "shell"})),
-            ("TOOL_CALL_ARGS", json!({"toolCallId": "c", "delta": "\ncargo test"})),
-            ("TOOL_CALL_END", json!({"toolCallId": "c"})),
-            ("TOOL_CALL_RESULT", json!({"toolCallId": "c", "content": "", "exitCode": 0})),
-            ("TOOL_CALL_START", json!({"toolCallId": "b", "toolCallName": "read_file"})),
-            ("TOOL_CALL_ARGS", json!({"toolCallId": "b", "delta": "{\"path\":\"a.txt\"}"})),
-            ("TOOL_CALL_RESULT", json!({"toolCallId": "b", "content": "content"})),
-            (
-                "CUSTOM",
-                json!({"name": "ambient.snapshot", "value": {"repo": "demo", "commit": "0123456789abcdef", "ref": "x"}}),
-            ),
-            ("CUSTOM", json!({"name": "ambient.snapshot_failed", "value": {"repo": "other", "reason": "disk full"}})),
-            ("CUSTOM", json!({"name": "ambient.attempt_started", "value": {"attempt": 2, "resumed": true}})),
-            ("RUN_ERROR", json!({"code": "ScriptFailed", "message": "block 1 ended with 3"})),
-            ("A_LATER_RELEASES", json!({"x": 1})),
-            ("session.blocked", json!({"reason": "StopIncomplete", "blocked_on": "process 12"})),
-            ("session.blocked", Value::Null),
-            ("CUSTOM", json!({"name": "ambient.exit", "value": {"code": 3, "reason": "script failed"}})),
-            ("session.phase", json!({"phase": "Stopping", "reason": "RunnerExit", "message": "exit code 3"})),
-            ("session.phase", json!({"phase": "Failed", "reason": "RunnerExit", "message": "exit code 3"})),
-        ];
-        told.into_iter().enumerate().map(event).collect()
-    }
-
-    #[test]
-    fn the_agents_words_and_output_are_told_apart_from_progress() {
-        let (console, out, err) = capture::console(false, false);
-        let mut renderer = Renderer::new(console, OutputFormat::Table);
-        for event in events() {
-            renderer.event(&event).unwrap();
-        }
-        insta::assert_snapshot!(out.text(), @r#"
-        Let me look.\u{1b}[2J
-        $ make test …
-        one
-        two!
-        exit code 3
-        $ cargo test
-        [read_file] {"path":"a.txt"}
-        content
-        "#);
-        insta::assert_snapshot!(err.text(), @"
-        ● Pending
-        > # Task …
-          RunnerStarted True Running
-        ● Running
-          snapshot of demo: 0123456789ab…
-          no snapshot of other: disk full
-          runner is back (attempt 2)
-          turn failed: ScriptFailed: block 1 ended with 3
-          waiting: StopIncomplete: process 12
-          runner ended: 3 script failed
-        ● Stopping (RunnerExit): exit code 3
-        ● Failed (RunnerExit): exit code 3
-        ");
-    }
-
-    #[test]
-    fn json_is_one_event_a_line() {
-        let (console, out, err) = capture::console(false, false);
-        let mut renderer = Renderer::new(console, OutputFormat::Json);
-        for event in events() {
-            renderer.event(&event).unwrap();
-        }
-        let read: Vec<Event> = out.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(read, events());
-        assert_eq!(err.text(), "");
-    }
-
-    #[test]
-    fn on_a_terminal_progress_never_ends_up_behind_half_a_line() {
-        let (console, out, _) = capture::console(true, false);
-        let mut renderer = Renderer::new(console, OutputFormat::Table);
-        let event = |event_type: &str, data: Value| Event {
-            seq: 1,
-            event_type: event_type.to_owned(),
-            data,
-            at: chrono::DateTime::UNIX_EPOCH,
-        };
-        renderer.event(&event("TEXT_MESSAGE_CONTENT", json!({"delta": "half"}))).unwrap();
-        renderer.event(&event("session.phase", json!({"phase": "Stopping"}))).unwrap();
-        assert_eq!(out.text(), "half\n");
-    }
-}
+mod tests;

@@ -45,6 +45,26 @@ async fn all(follower: &mut Follower) -> Vec<i64> {
     seqs
 }
 
+fn snapshot(covers_seq: i64) -> ServerFrame {
+    ServerFrame::Snapshot { id: "1".to_owned(), covers_seq, data: json!({"covers_seq": covers_seq}) }
+}
+
+#[tokio::test]
+async fn a_snapshot_comes_once_and_following_goes_on_after_what_it_covers() {
+    let stub = Stub::start(|request| match request.before {
+        // Cut between the snapshot and all that was to follow.
+        0 => live(vec![snapshot(41)], false),
+        1 => live([vec![subscribed(41)], events([42])].concat(), false),
+        _ => live([vec![snapshot(40), subscribed(42)], events([43]), vec![ended()]].concat(), true),
+    })
+    .await;
+    let (mut follower, _) = follower(&stub.url, None, Duration::from_secs(60));
+    let first = follower.next().await.unwrap();
+    assert_eq!(first, Step::Snapshot(Snapshot { covers_seq: 41, data: json!({"covers_seq": 41}) }));
+    assert_eq!(all(&mut follower).await, [42, 43]);
+    assert_eq!(stub.cursors(), [None, Some(41), Some(42)]);
+}
+
 #[tokio::test]
 async fn every_event_comes_once_and_in_order_however_connections_end() {
     let stub = Stub::start(|request| match request.before {
@@ -126,7 +146,9 @@ async fn a_refusal_is_not_tried_again() {
         let error = follower.next().await.unwrap_err();
         assert_eq!((error.exit(), error.to_string().as_str(), stub.requests().len()), (exit, "no", 1));
     }
-    let stub = Stub::start(|_| live(vec![failure("not_found")], true)).await;
-    let (mut follower, _) = follower(&stub.url, Some(0), Duration::from_secs(60));
-    assert_eq!(follower.next().await.unwrap_err().exit(), Exit::NotFound);
+    for (code, exit) in [("not_found", Exit::NotFound), ("bad_frame", Exit::Rejected), ("refused", Exit::Failure)] {
+        let stub = Stub::start(move |_| live(vec![failure(code)], true)).await;
+        let (mut follower, _) = follower(&stub.url, Some(0), Duration::from_secs(60));
+        assert_eq!(follower.next().await.unwrap_err().exit(), exit, "{code}");
+    }
 }

@@ -118,7 +118,6 @@ impl Local {
             socket: self.socket(&session.session_id, request.run),
             interactive: request.interactive,
             agent: request.agent.clone(),
-            environment: request.environment.clone(),
             git_identity: request.git_identity.clone(),
             readable_paths: self.options.readable_paths.clone(),
             limits: request.limits.clone().unwrap_or_else(|| self.options.limits.clone()),
@@ -167,10 +166,6 @@ fn check(request: &LaunchRequest) -> Result<(), ComputeError> {
     }
     if request.run < 1 || request.attempt < 1 {
         return Err(ComputeError::Invalid("run and attempt begin with 1".to_owned()));
-    }
-    let bad = |name: &str, value: &str| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0');
-    if let Some((name, _)) = request.environment.iter().find(|(name, value)| bad(name, value)) {
-        return Err(ComputeError::Invalid(format!("environment variable '{}' is not one", name.escape_default())));
     }
     Ok(())
 }

@@ -208,7 +208,7 @@ impl Local {
     pub(super) fn delete_secrets(&self, session: &SessionRef, run: i64) -> Result<(), ComputeError> {
         check_session(session)?;
         let paths = self.paths(session);
-        for name in [SecretName::ServerToRunner, SecretName::RunnerToServer] {
+        for name in [SecretName::ServerToRunner, SecretName::RunnerToServer, SecretName::Environment] {
             remove_file(&secret_path(&paths, run, name))?;
         }
         Ok(())
@@ -234,6 +234,7 @@ fn secret_path(paths: &SessionPaths, run: i64, name: SecretName) -> PathBuf {
     match name {
         SecretName::ServerToRunner => paths.server_token(run),
         SecretName::RunnerToServer => paths.runner_token(run),
+        SecretName::Environment => paths.environment(run),
     }
 }
 

@@ -99,7 +99,6 @@ pub fn request(session: &SessionRef, run: i64, attempt: i32) -> LaunchRequest {
         attempt,
         interactive: true,
         agent: "script".to_owned(),
-        environment: Default::default(),
         git_identity: GitIdentity { name: "Ada".to_owned(), email: "ada@example.com".to_owned() },
         limits: None,
     }

@@ -92,6 +92,9 @@ pub struct SessionPatch {
     /// Output limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_max_tokens: Option<i64>,
+    /// Variables to set (id of the sealed value) or remove (null).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment_variables: Option<BTreeMap<String, Option<String>>>,
 }
 
 /// A field that is there: null clears it, which is not the same as its being absent.

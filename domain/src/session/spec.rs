@@ -53,6 +53,9 @@ pub struct Spec {
     pub llm_temperature: f64,
     /// Output limit, tokens.
     pub llm_max_tokens: i64,
+    /// Variables of the agent: name to the id under which the value is sealed. Values are never in operations.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment_variables: BTreeMap<String, String>,
     /// Session this one was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_session_id: Option<String>,
@@ -78,6 +81,7 @@ impl Spec {
             llm_model: None,
             llm_temperature: 0.7,
             llm_max_tokens: 4000,
+            environment_variables: BTreeMap::new(),
             parent_session_id: None,
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
@@ -119,6 +123,7 @@ impl Spec {
         if !(1..=10_000_000).contains(&self.llm_max_tokens) {
             return Err(Refusal::invalid("llm_max_tokens", "must be 1 to 10000000"));
         }
+        name::environment("environment_variables", self.environment_variables.keys())?;
         name::map("labels", &self.labels)?;
         name::map("annotations", &self.annotations)
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ambient_domain::session::{Fact, TurnOutcome};
 use ambient_persistence::{RunnerCursor, RunnerRecord, StoreError};
-use ambient_wire::runner::custom;
+use ambient_wire::runner::{ENDED_BY_REQUEST, custom};
 use serde_json::Value;
 use tokio::{sync::Notify, time::timeout};
 
@@ -13,8 +13,6 @@ use crate::retry::Pauses;
 
 const TYPES: &[&str] = &["RUN_STARTED"];
 const NAMES: &[&str] = &[custom::ATTEMPT_STARTED, custom::TURN_ENDED, custom::EXIT];
-/// Reason of an exit that was asked for.
-const ASKED_FOR: &str = "terminated by request";
 /// One try of handing a fact over.
 const REPORT: Duration = Duration::from_secs(10);
 
@@ -115,7 +113,7 @@ fn fact_of(event: &Value) -> Option<Fact> {
         ("CUSTOM", custom::EXIT) => {
             let reason = text("reason").unwrap_or_default();
             let code = i32::try_from(value["code"].as_i64()?).ok()?;
-            (reason != ASKED_FOR).then_some(Fact::Exited { code, reason })
+            (reason != ENDED_BY_REQUEST).then_some(Fact::Exited { code, reason })
         }
         _ => None,
     }
@@ -139,7 +137,7 @@ mod tests {
         assert_eq!(fact_of(&custom_event(custom::TURN_ENDED, &ended)), Some(fact));
         let exit = |reason: &str| custom_event(custom::EXIT, &json!({ "code": 3, "reason": reason }));
         assert_eq!(fact_of(&exit("x")), Some(Fact::Exited { code: 3, reason: "x".to_owned() }));
-        assert_eq!(fact_of(&exit(ASKED_FOR)), None);
+        assert_eq!(fact_of(&exit(ENDED_BY_REQUEST)), None);
         assert_eq!(fact_of(&custom_event(custom::SNAPSHOT, &json!({}))), None);
         assert_eq!(started_attempt(&custom_event(custom::ATTEMPT_STARTED, &json!({ "attempt": 2 }))), Some(2));
     }

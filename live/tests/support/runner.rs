@@ -1,7 +1,6 @@
 //! A runner as a real process.
 
 use std::{
-    collections::BTreeMap,
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::OnceLock,
@@ -61,7 +60,6 @@ impl Runner {
             socket: directory.path().join("s.sock"),
             interactive: session.spec.interactive,
             agent: "script".to_owned(),
-            environment: BTreeMap::new(),
             git_identity: GitIdentity { name: "Ada".to_owned(), email: "ada@example.com".to_owned() },
             readable_paths: Vec::new(),
             limits: Limits { processes: 512, open_files: 1024, address_space_bytes: 0, file_size_bytes: 1 << 30 },

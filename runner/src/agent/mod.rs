@@ -37,7 +37,7 @@ pub(crate) async fn work(turn: &Turn) -> Result<Outcome, LogError> {
 pub(crate) fn environment(app: &App, turn: &str) -> Vec<(OsString, OsString)> {
     let mut environment = platform_environment(app);
     environment.push(("AMBIENT_TURN".into(), turn.into()));
-    for (name, value) in &app.spec.environment {
+    for (name, value) in &app.environment {
         let reserved = RESERVED.contains(&name.as_str()) || name.starts_with("AMBIENT_") || is_identity(name);
         if !reserved && !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0') {
             environment.push((format!("{ENV_PREFIX}{name}").into(), value.into()));

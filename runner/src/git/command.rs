@@ -194,7 +194,7 @@ fn environment(app: &App) -> Vec<(OsString, OsString)> {
         environment.push((format!("GIT_CONFIG_KEY_{i}").into(), (*key).into()));
         environment.push((format!("GIT_CONFIG_VALUE_{i}").into(), (*value).into()));
     }
-    let network = app.spec.environment.iter().filter(|(name, _)| NETWORK.contains(&name.as_str()));
+    let network = app.environment.iter().filter(|(name, _)| NETWORK.contains(&name.as_str()));
     environment.extend(network.map(|(name, value)| (name.into(), value.into())));
     environment
 }

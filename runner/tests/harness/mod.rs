@@ -4,7 +4,6 @@
 pub mod client;
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -47,7 +46,6 @@ impl Session {
             socket: directory.path().join("s.sock"),
             interactive,
             agent: "script".to_owned(),
-            environment: BTreeMap::new(),
             git_identity: GitIdentity { name: "Ada".to_owned(), email: "ada@example.com".to_owned() },
             readable_paths: Vec::new(),
             limits: Limits { processes: 512, open_files: 1024, address_space_bytes: 0, file_size_bytes: 1 << 30 },

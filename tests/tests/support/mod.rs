@@ -169,6 +169,11 @@ impl Server {
         self.dir.path().join("server.log")
     }
 
+    /// All that it has logged.
+    pub(crate) fn whole_log(&self) -> String {
+        fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
     /// End of the server's log.
     pub(crate) fn log(&self) -> String {
         let log = fs::read_to_string(self.log_file()).unwrap_or_default();

@@ -75,3 +75,9 @@ pub(crate) fn end_all(nonces: &HashSet<String>) {
         left.into_iter().for_each(|pid| signal(pid, "KILL"));
     }
 }
+
+/// Arguments of every process there is.
+pub(crate) fn command_lines() -> Vec<String> {
+    let read = |pid| fs::read(format!("/proc/{pid}/cmdline")).ok();
+    entries_of_proc().into_iter().filter_map(read).map(|line| String::from_utf8_lossy(&line).into_owned()).collect()
+}

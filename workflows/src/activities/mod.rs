@@ -388,6 +388,15 @@ impl Activities {
         self.step(&ctx, "delete-workspace", &i, stop::delete_workspace(&self.services, &i)).await
     }
 
+    #[activity(name = "forget-secrets")]
+    pub(crate) async fn forget_secrets(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        i: WorkflowInput,
+    ) -> Result<Progress, ActivityError> {
+        self.step(&ctx, "forget-secrets", &i, stop::forget_secrets(&self.services, &i)).await
+    }
+
     #[activity(name = "refresh-token")]
     pub(crate) async fn refresh_token(
         self: Arc<Self>,

@@ -1,6 +1,6 @@
 //! Steps on the way to Running.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use ambient_compute::{LaunchRequest, RunnerState, Secret, SecretName};
 use ambient_domain::{
@@ -37,12 +37,32 @@ pub(super) async fn prove_earlier_runs_gone(s: &Services, i: &WorkflowInput) -> 
 }
 
 pub(super) async fn issue_credentials(s: &Services, i: &WorkflowInput) -> Done {
-    s.active_session(i).await?;
+    let spec = s.active_session(i).await?.spec;
     let session = session_ref(i);
+    if !spec.environment_variables.is_empty() {
+        let environment = environment(s, &spec.environment_variables).await?;
+        s.compute.write_secret(&session, i.run, SecretName::Environment, &environment).await?;
+    }
     let token = Secret::new(s.tokens.server_to_runner(&i.session_id, i.run));
     s.compute.write_secret(&session, i.run, SecretName::ServerToRunner, &token).await?;
     write_runner_token(s, i).await?;
     Ok(Progress::Done)
+}
+
+/// The values of a session's variables, as the runner reads them.
+async fn environment(s: &Services, ids: &BTreeMap<String, String>) -> Result<Secret, StepError> {
+    let values = s.vault.get_all(ids.values()).await?;
+    let mut environment = BTreeMap::new();
+    for (name, id) in ids {
+        let value = values.get(id).and_then(|value| std::str::from_utf8(value.expose()).ok());
+        let missing = || StepError::Fatal {
+            reason: "SecretMissing",
+            message: format!("the value of environment variable {name} is gone"),
+        };
+        environment.insert(name, value.ok_or_else(missing)?);
+    }
+    let json = serde_json::to_string(&environment).map_err(|error| StepError::retry("SecretMissing", &error))?;
+    Ok(Secret::new(json))
 }
 
 /// A new token for the runner, in place of the old one; the runner reads the file at each use.
@@ -73,7 +93,6 @@ fn launch_request(session: &Session, i: &WorkflowInput) -> LaunchRequest {
         attempt: i.attempt,
         interactive: session.spec.interactive,
         agent: session.spec.agent.clone(),
-        environment: std::collections::BTreeMap::new(),
         git_identity: GitIdentity {
             name: format!("{} (Ambient session)", session.spec.display_name),
             email: format!("{}@sessions.ambient.invalid", session.id.to_lowercase()),

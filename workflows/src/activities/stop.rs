@@ -98,6 +98,12 @@ pub(super) async fn prove_session_gone(s: &Services, i: &WorkflowInput) -> Done 
     Ok(Progress::Done)
 }
 
+/// What was sealed for the session is gone from then on; its row keeps the names only.
+pub(super) async fn forget_secrets(s: &Services, i: &WorkflowInput) -> Done {
+    s.vault.remove_session(&i.session_id).await?;
+    Ok(Progress::Done)
+}
+
 pub(super) async fn delete_workspace(s: &Services, i: &WorkflowInput) -> Done {
     s.compute.delete_workspace(&session_ref(i)).await?;
     s.db.mark_workspace_deleted(&i.session_id).await?;

@@ -75,5 +75,6 @@ fn is_over(row: Option<&Session>, run: i64) -> bool {
 /// Forgets what was kept for a time only.
 pub(super) async fn records(s: &Services) -> Done {
     s.db.purge_expired(10_000).await?;
+    s.vault.remove_unused(10_000).await?;
     Ok(Progress::Done)
 }

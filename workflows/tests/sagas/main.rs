@@ -8,7 +8,10 @@
 mod clocks;
 mod faults;
 mod life;
+mod long_running;
 mod lost_runner;
 mod meanwhile;
 mod start;
+mod stop;
+mod worker;
 mod world;

@@ -19,21 +19,28 @@ use ambient_compute::{
 };
 use ambient_domain::{
     project::{self, Project},
-    session::{Command, ConditionStatus, ConditionType, Fact, Phase, Repo, Session, Spec},
+    session::{Command, ConditionStatus, ConditionType, Phase, Repo, Session, Spec},
 };
 use ambient_engine::{Engine, EngineOptions};
-use ambient_live::{FactError, FactSink, ReaderOptions, RunnerEndpoints, RunnerReaders, Tokens};
-use ambient_persistence::{Database, DatabaseOptions, Hints, StoredEntity, VerifyScope, new_id};
+use ambient_live::{ReaderOptions, RunnerReaders, Tokens};
+use ambient_persistence::{Database, DatabaseOptions, Hints, StoredEntity, Vault, VerifyScope, new_id};
 use ambient_tests::TestDatabase;
 use ambient_wire::{
     execution::{HistoryEvent, WorkflowExecution},
     runner::{SessionPaths, Started},
 };
-use ambient_workflows::{ExecutionFilter, Executions, Services, TemporalExecutions, WorkerHost};
-use async_trait::async_trait;
+use ambient_workflows::{
+    ExecutionFilter, Executions, RunnerEnds, Services, TemporalExecutions, WorkerHealth, WorkerHost,
+};
 use chrono::TimeDelta;
+use futures::FutureExt as _;
 use tempfile::TempDir;
-use temporalio_client::{Client, ClientOptions};
+use temporalio_client::{
+    Client, ClientOptions, Connection, ConnectionOptions,
+    callback_based::{CallbackBasedGrpcService, GrpcRequest},
+    tonic::Status,
+};
+use tokio::sync::watch;
 
 use crate::faults::Faults;
 
@@ -62,6 +69,9 @@ pub(crate) struct World {
     readers: RunnerReaders,
     hints: Hints,
     worker: WorkerHost,
+    pub(crate) health: WorkerHealth,
+    /// While true, the engine refuses polls in a way that ends a worker.
+    pub(crate) polls_fail: watch::Sender<bool>,
     /// Seconds that the clock of actors and activities is ahead.
     ahead: Arc<AtomicI64>,
     origin: String,
@@ -88,11 +98,12 @@ impl World {
         let local = LocalOptions::new(directory.path().join("data"), runner_binary(), "here".to_owned());
         let compute: Arc<dyn Compute> = Arc::new(LocalCompute::new(local).unwrap());
         let tokens = Tokens::new(b"the token key of the saga tests");
-        let ends = Arc::new(RunnerEnds { compute: compute.clone(), actors: actors.clone(), db: db.clone() });
+        let ends = Arc::new(RunnerEnds::new(compute.clone(), actors.clone(), db.clone()));
         let options = ReaderOptions::default();
         let readers = RunnerReaders::start(db.clone(), hints.clone(), tokens.clone(), ends.clone(), ends, options);
         let engine = Engine::start(db.pool().clone(), EngineOptions::default()).await.unwrap();
-        let connection = engine.connection().await.unwrap();
+        let polls_fail = watch::Sender::new(false);
+        let connection = connection(&engine, polls_fail.subscribe()).await;
         let client = Client::new(connection, ClientOptions::new("default").build()).unwrap();
         let executions: Executions = Arc::new(TemporalExecutions::new(client.clone(), db.clone(), Box::new(|| Ok(()))));
         let faults = Faults::default();
@@ -102,11 +113,13 @@ impl World {
             compute: compute.clone(),
             readers: readers.clone(),
             tokens,
+            vault: Vault::open(&db, &[7; 32]).await.unwrap(),
             executions: executions.clone(),
             clock: Arc::new(now),
             hook: Arc::new(faults.clone()),
         };
-        let worker = WorkerHost::start(client, services, hints.clone()).await.unwrap();
+        let health = WorkerHealth::default();
+        let worker = WorkerHost::start(client, services, hints.clone(), health.clone()).await.unwrap();
         Self {
             db,
             actors,
@@ -117,6 +130,8 @@ impl World {
             readers,
             hints,
             worker,
+            health,
+            polls_fail,
             ahead,
             origin,
             directory,
@@ -184,6 +199,7 @@ impl World {
             llm_model: None,
             llm_temperature: 0.7,
             llm_max_tokens: 4000,
+            environment_variables: Default::default(),
             parent_session_id: None,
             labels: Default::default(),
             annotations: Default::default(),
@@ -372,30 +388,27 @@ fn make_origin(directory: &Path) -> String {
     format!("file://{}", origin.display())
 }
 
-/// What the readers of runners' logs need of compute and actors, as the composition root has it.
-struct RunnerEnds {
-    compute: Arc<dyn Compute>,
-    actors: Actors,
-    db: Database,
-}
+/// Others the SDK's client tries again for a minute.
+const FATAL: &str = "grpc: received message larger than max (for the test)";
 
-#[async_trait]
-impl RunnerEndpoints for RunnerEnds {
-    async fn endpoint(&self, project_id: &str, session_id: &str, run: i64) -> Option<PathBuf> {
-        self.db.host_of_session(session_id).await.ok().flatten()?;
-        let session = SessionRef { project_id: project_id.to_owned(), session_id: session_id.to_owned() };
-        self.compute.endpoint(&session, run).await.ok().map(|endpoint| endpoint.socket)
-    }
-}
-
-#[async_trait]
-impl FactSink for RunnerEnds {
-    async fn report(&self, session_id: &str, run: i64, attempt: i32, fact: Fact) -> Result<(), FactError> {
-        let caller = Caller { principal: "system:reader".to_owned(), ..Caller::default() };
-        let request = Request::new(Command::Fact { run, attempt, fact }, caller);
-        match self.actors.call::<Session>(session_id, request).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(FactError::new(error.to_string())),
+/// The engine's connection, whose polls can be made to fail.
+async fn connection(engine: &Engine, polls_fail: watch::Receiver<bool>) -> Connection {
+    let inner = engine.service();
+    let callback = Arc::new(move |request: GrpcRequest| {
+        let is_poll = request.rpc.starts_with("Poll");
+        let (answer, mut fail) = ((inner.callback)(request), polls_fail.clone());
+        async move {
+            tokio::select! {
+                biased;
+                Ok(_) = fail.wait_for(|fail| *fail && is_poll) => Err(Status::resource_exhausted(FATAL)),
+                answer = answer => answer,
+            }
         }
-    }
+        .boxed()
+    });
+    let options = ConnectionOptions::new(url::Url::parse("http://engine.in-process").unwrap())
+        .service_override(CallbackBasedGrpcService { callback })
+        .dns_load_balancing(None)
+        .build();
+    Connection::connect(options).await.unwrap()
 }

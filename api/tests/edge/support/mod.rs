@@ -10,7 +10,7 @@ use ambient_actors::{ActorOptions, Actors, Caller, Request};
 use ambient_api::{ApiConfig, AppParts, AppState, PlatformRole, Principal, PrincipalKind, StaticToken};
 use ambient_domain::session::{Command, Fact, Session};
 use ambient_live::{HubOptions, LiveHub, Tokens};
-use ambient_persistence::{Database, DatabaseOptions, Hints};
+use ambient_persistence::{Database, DatabaseOptions, Hints, Vault};
 use ambient_tests::TestDatabase;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -56,6 +56,7 @@ impl Server {
             actors: actors.clone(),
             hub: hub.clone(),
             tokens: tokens.clone(),
+            vault: Vault::open(&database, &[7; 32]).await.unwrap(),
             compute: compute.clone(),
             executions: Arc::new(executions::TestExecutions { database: database.clone() }),
             prometheus: Some(PrometheusBuilder::new().build_recorder().handle()),

@@ -55,6 +55,7 @@ impl Following<'_> {
         while !record.is_over() {
             tokio::select! {
                 step = follower.next() => match step? {
+                    Step::Snapshot(snapshot) => renderer.snapshot(&snapshot)?,
                     Step::Event(event) => {
                         renderer.event(&event)?;
                         record.take(&event);

@@ -27,8 +27,9 @@ fn outcome(session: &Session, record: &Record) -> (Style, String) {
     if !end.message.is_empty() {
         line += &format!(": {}", end.message);
     }
-    if let Some(code) = end.exit_code {
-        line += &format!(" (exit code {code})");
+    let code = end.exit_code.map(|code| format!("exit code {code}"));
+    if let Some(code) = code.filter(|code| !end.message.contains(code)) {
+        line += &format!(" ({code})");
     }
     if record.deleted {
         line += ", and deleted";

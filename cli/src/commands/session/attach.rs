@@ -50,11 +50,14 @@ pub(super) async fn attach(arguments: Attach, connection: &Connection) -> Result
     let mut follower = Follower::new(&client, &id, Some(after), patience);
     let mut renderer = Renderer::new(connection.console.clone(), connection.format);
     let mut lines = lines();
+    let mut goes_on = !session.phase.as_deref().is_none_or(is_terminal);
     loop {
         tokio::select! {
             step = follower.next() => match step? {
+                Step::Snapshot(snapshot) => renderer.snapshot(&snapshot)?,
                 Step::Event(event) => {
                     renderer.event(&event)?;
+                    goes_on |= event.event_type == "session.phase";
                     if event.event_type == "session.phase" && event.data["phase"].as_str().is_some_and(is_terminal) {
                         return Ok(Exit::Success);
                     }
@@ -74,7 +77,7 @@ pub(super) async fn attach(arguments: Attach, connection: &Connection) -> Result
                     }
                 }
                 None => {
-                    connection.console.note("detached; the session goes on");
+                    connection.console.note(if goes_on { "detached; the session goes on" } else { "detached" });
                     return Ok(Exit::Success);
                 }
             },

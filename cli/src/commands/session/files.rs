@@ -4,6 +4,7 @@ use ambient_wire::runner::{Entry, Listing};
 use chrono::SecondsFormat;
 use clap::Args;
 use futures::StreamExt;
+use reqwest::Response;
 
 use crate::{
     OutputFormat, client::innermost, client::route::Route, commands::Connection, error::CliError, exit::Exit,
@@ -15,11 +16,11 @@ use crate::{
 pub struct Files {
     /// Id or name
     session: String,
-    /// Folder or file, relative to the workspace
+    /// Folder to list or file to print, relative to the workspace; the workspace itself when absent
     #[arg(default_value = "")]
     path: String,
-    /// Print the file's bytes
-    #[arg(long, requires = "path")]
+    /// Only a file, never a folder
+    #[arg(long, requires = "path", hide = true)]
     cat: bool,
 }
 
@@ -29,7 +30,18 @@ pub(super) async fn files(arguments: Files, connection: &Connection) -> Result<E
         return Err(CliError::Usage("--cat: needs the PATH of a file".to_owned()));
     }
     let id = connection.session_id(&arguments.session).await?;
-    if arguments.cat { cat(&id, &path, connection).await } else { list(&id, &path, connection).await }
+    if path.is_empty() || (arguments.path.ends_with('/') && !arguments.cat) {
+        return list(&id, &path, connection).await;
+    }
+    match connection.client.stream(&Route::new(["sessions", &id, "workspace"]).path(&path)).await {
+        Ok(file) => print(file, connection).await,
+        // What is no file may be a folder; when it is neither, what is wrong with it as a file says more.
+        Err(CliError::Api { status: 400, error }) if !arguments.cat => match list(&id, &path, connection).await {
+            Err(CliError::Api { status: 400, .. }) => Err(CliError::Api { status: 400, error }),
+            listed => listed,
+        },
+        Err(error) => Err(error),
+    }
 }
 
 /// The path without what means nothing; one that could leave the workspace is refused here already.
@@ -80,9 +92,8 @@ fn table(listing: &Listing) -> Table {
     table
 }
 
-async fn cat(id: &str, path: &str, connection: &Connection) -> Result<Exit, CliError> {
-    let response = connection.client.stream(&Route::new(["sessions", id, "workspace"]).path(path)).await?;
-    let mut bytes = response.bytes_stream();
+async fn print(file: Response, connection: &Connection) -> Result<Exit, CliError> {
+    let mut bytes = file.bytes_stream();
     while let Some(chunk) = bytes.next().await {
         // What was printed cannot be taken back, so nothing is repeated from here on.
         let chunk = chunk.map_err(|error| CliError::Unreachable {

@@ -45,7 +45,13 @@ pub(super) async fn print_diff(arguments: Diff, connection: &Connection) -> Resu
     let id = connection.session_id(&arguments.session).await?;
     // Files need not be UTF-8, so neither need this.
     let route = Route::new(["sessions", &id, "git", "diff"]).query("repo", arguments.repo);
-    let diff = connection.client.get_bytes(&route).await?;
+    let diff = match connection.client.get_bytes(&route).await {
+        // The request's field is a flag here.
+        Err(CliError::Api { error, .. }) if error.details.iter().any(|detail| detail.field == "repo") => {
+            return Err(CliError::Usage(format!("--{}", error.reason)));
+        }
+        diff => diff?,
+    };
     if diff.is_empty() {
         connection.console.note("no changes");
     }

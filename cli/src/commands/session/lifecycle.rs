@@ -37,7 +37,7 @@ pub struct Create {
 /// Flags of waiting.
 #[derive(Debug, Clone, Args)]
 struct Wait {
-    /// Wait until it is so
+    /// Wait until it is done: started, or ended
     #[arg(long)]
     wait: bool,
     /// How long to wait, seconds
@@ -75,7 +75,12 @@ pub(super) async fn create(arguments: Create, connection: &Connection) -> Result
     create.stop_on_run_finished = arguments.stop_on_run_finished;
     create.start = arguments.start;
     let answer = connection.client.post(&Route::new(["sessions"]), &create).await?;
-    print(connection, &answer)
+    print(connection, &answer)?;
+    let session: Session = answer.decode()?;
+    let next =
+        if arguments.start { "follow it with 'ambient session attach" } else { "start it with 'ambient session start" };
+    connection.console.note(&format!("{next} {}'", crate::output::escape::line(&session.id)));
+    Ok(Exit::Success)
 }
 
 pub(super) async fn start(arguments: Start, connection: &Connection) -> Result<Exit, CliError> {
@@ -101,7 +106,8 @@ pub(super) async fn stop(arguments: Stop, connection: &Connection) -> Result<Exi
 pub(super) async fn delete(session: &str, connection: &Connection) -> Result<Exit, CliError> {
     let id = connection.session_id(session).await?;
     connection.client.delete(&Route::new(["sessions", &id])).await?;
-    connection.console.note(&format!("session {id} is deleted"));
+    let name = if session == id { String::new() } else { format!("{session} ") };
+    connection.console.note(&crate::output::escape::line(&format!("session {name}({id}) is deleted")));
     Ok(Exit::Success)
 }
 

@@ -1,6 +1,6 @@
 //! `ambient session logs`.
 
-use ambient_wire::{api::List, live::Event};
+use ambient_wire::{api::List, live::Event, session::Session};
 use clap::Args;
 
 use super::{attach::Reconnect, is_terminal};
@@ -20,10 +20,10 @@ const PAGE: u32 = 1_000;
 pub struct Logs {
     /// Id or name
     session: String,
-    /// Go on with what happens, until the session's run is over
+    /// Go on with what happens, until the session's run is over; earlier runs are shown as their messages
     #[arg(long)]
     follow: bool,
-    /// Only what came after this seq
+    /// Only what came after this seq; 0 = everything
     #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(i64).range(0..))]
     after_seq: Option<i64>,
     #[command(flatten)]
@@ -37,12 +37,16 @@ pub(super) async fn logs(arguments: Logs, connection: &Connection) -> Result<Exi
     let id = connection.session_id(&arguments.session).await?;
     let session = connection.session(&id).await?;
     let renderer = Renderer::new(connection.console.clone(), connection.format);
-    let is_over = session.phase.as_deref().is_none_or(is_terminal);
-    if arguments.follow && !is_over {
+    if arguments.follow && !is_over(&session) {
         follow(&arguments, connection, &id, session.last_seq.unwrap_or_default(), renderer).await
     } else {
         read(arguments.after_seq, connection, &id, session.last_seq, renderer).await
     }
+}
+
+/// Whether there is no run to follow.
+fn is_over(session: &Session) -> bool {
+    session.phase.as_deref().is_none_or(is_terminal)
 }
 
 /// All there is, page by page; a log that grows meanwhile is read to where it ended when the command began.
@@ -85,6 +89,13 @@ async fn follow(
     let mut follower = Follower::new(&client, id, arguments.after_seq, patience);
     loop {
         match follower.next().await? {
+            Step::Snapshot(snapshot) => {
+                renderer.snapshot(&snapshot)?;
+                // It may stand for the end of the run that was to be followed.
+                if snapshot.covers_seq > last && is_over(&connection.session(id).await?) {
+                    return Ok(Exit::Success);
+                }
+            }
             Step::Event(event) => {
                 renderer.event(&event)?;
                 // The end of an earlier run is not the end.

@@ -49,8 +49,8 @@ pub enum SessionCommand {
     /// Send a message
     #[command(after_help = "Example:\n  ambient session send fix 'Now run the tests'")]
     Send(send::Send),
-    /// List the files of a running session's workspace, or print one
-    #[command(after_help = "Example:\n  ambient session files fix src\n  ambient session files fix README.md --cat")]
+    /// List a folder of a running session's workspace, or print a file of it
+    #[command(after_help = "Example:\n  ambient session files fix src\n  ambient session files fix README.md")]
     Files(files::Files),
     /// Print what changed in a running session's repository
     #[command(after_help = "Example:\n  ambient session diff fix | git apply")]

@@ -4,8 +4,13 @@ use ambient_wire::session::{Repo, SessionRepo};
 use clap::Subcommand;
 
 use crate::{
-    OutputFormat, client::route::Route, commands::Connection, error::CliError, exit::Exit, local_repository,
-    output::table::Table,
+    OutputFormat,
+    client::route::Route,
+    commands::Connection,
+    error::CliError,
+    exit::Exit,
+    local_repository,
+    output::{escape, table::Table},
 };
 
 /// Commands of a session's repositories.
@@ -56,12 +61,15 @@ pub(super) async fn run(command: RepoCommand, connection: &Connection) -> Result
             if connection.format == OutputFormat::Json {
                 connection.console.json(answer.text())?;
             }
-            connection.console.note("accepted");
+            let session = escape::line(&session).into_owned();
+            connection
+                .console
+                .note(&format!("it will be cloned; 'ambient session repo list {session}' says when it is there"));
         }
         RepoCommand::Remove { session, name } => {
             let id = connection.session_id(&session).await?;
             client.delete(&Route::new(["sessions", &id, "repos", &name])).await?;
-            connection.console.note("accepted");
+            connection.console.note(&format!("repository {} is being removed", escape::line(&name)));
         }
         RepoCommand::List { session } => return list(&session, connection).await,
     }

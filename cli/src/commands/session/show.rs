@@ -1,11 +1,18 @@
 //! `ambient session list|get`, and how a session is shown anywhere.
 
-use ambient_wire::session::Session;
+use std::collections::BTreeMap;
+
+use ambient_wire::{
+    api::List,
+    project::Project,
+    session::{Session, StatusDetail},
+};
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Args;
 
 use super::is_terminal;
 use crate::{
+    OutputFormat,
     client::route::Route,
     commands::{Connection, input::Paging},
     error::CliError,
@@ -19,7 +26,7 @@ use crate::{
 /// Flags of `session list`.
 #[derive(Debug, Clone, Args)]
 pub struct ListArguments {
-    /// New, Pending, Creating, Running, Stopping, Stopped, Completed or Failed
+    /// Only those that are New, Pending, Creating, Running, Stopping, Stopped, Completed or Failed
     #[arg(long, value_name = "PHASE")]
     phase: Option<String>,
     /// Exact name
@@ -30,7 +37,7 @@ pub struct ListArguments {
     all_projects: bool,
     #[command(flatten)]
     paging: Paging,
-    /// Column, with ' desc' behind it for descending order
+    /// Column such as name, phase or created_at, with ' desc' behind it for the reverse [default: 'created_at desc']
     #[arg(long, value_name = "ORDER")]
     order_by: Option<String>,
 }
@@ -53,7 +60,23 @@ pub(super) async fn list(arguments: ListArguments, connection: &Connection) -> R
         .query("name", arguments.name)
         .query("order_by", arguments.order_by);
     let answer = connection.client.get(&arguments.paging.of(route)).await?;
-    connection.list(&answer, "sessions", |s: &Session| &s.id, table)
+    if !arguments.all_projects || connection.format != OutputFormat::Table {
+        return connection.list(&answer, "sessions", |s: &Session| &s.id, table);
+    }
+    let names = project_names(connection).await?;
+    connection.list(
+        &answer,
+        "sessions",
+        |s: &Session| &s.id,
+        |sessions| table_of_projects(sessions, &names, Utc::now()),
+    )
+}
+
+/// Names of the projects there are, by id.
+async fn project_names(connection: &Connection) -> Result<BTreeMap<String, String>, CliError> {
+    let projects: List<Project> =
+        connection.client.get(&Route::new(["projects"]).query("size", Some(65_500))).await?.decode()?;
+    Ok(projects.items.into_iter().map(|project| (project.id, project.name)).collect())
 }
 
 pub(super) async fn get(arguments: Get, connection: &Connection) -> Result<Exit, CliError> {
@@ -82,29 +105,40 @@ pub(crate) fn table(sessions: &[Session]) -> Table {
 
 fn table_at(sessions: &[Session], now: DateTime<Utc>) -> Table {
     let mut table = Table::new(["ID", "NAME", "PHASE", "RUN", "AGENT", "AGE", "REASON"]);
-    for s in sessions {
-        let run = if s.run == 0 { String::new() } else { s.run.to_string() };
-        let age = duration::age(s.created_at, now);
-        table.row([
-            s.id.clone(),
-            cut(&s.name, 40),
-            phase(s).to_owned(),
-            run,
-            s.agent.clone(),
-            age,
-            reason(s).to_owned(),
-        ]);
+    sessions.iter().for_each(|session| table.row(row(session, now)));
+    table
+}
+
+/// A table of sessions of several projects; a project that is gone shows its id.
+fn table_of_projects(sessions: &[Session], names: &BTreeMap<String, String>, now: DateTime<Utc>) -> Table {
+    let mut table = Table::new(["PROJECT", "ID", "NAME", "PHASE", "RUN", "AGENT", "AGE", "REASON"]);
+    for session in sessions {
+        let project = names.get(&session.project_id).unwrap_or(&session.project_id).clone();
+        let [id, name, phase, run, agent, age, reason] = row(session, now);
+        table.row([project, id, name, phase, run, agent, age, reason]);
     }
     table
+}
+
+fn row(s: &Session, now: DateTime<Utc>) -> [String; 7] {
+    let run = if s.run == 0 { String::new() } else { s.run.to_string() };
+    let age = duration::age(s.created_at, now);
+    [s.id.clone(), cut(&s.name, 40), phase(s).to_owned(), run, s.agent.clone(), age, reason(s).to_owned()]
 }
 
 fn details(s: &Session, now: DateTime<Utc>) -> String {
     let mut text = head(s, now);
     if let Some(outcome) = &s.outcome {
-        let code = outcome.exit_code.map(|code| format!(", exit code {code}")).unwrap_or_default();
-        text += &format!("Outcome:    {} ({}{code}) {}\n", outcome.phase, outcome.reason, outcome.message);
+        let code = outcome.exit_code.map(|code| format!("exit code {code}"));
+        let reason = Some(outcome.reason.clone()).filter(|reason| *reason != outcome.phase);
+        let why: Vec<_> = reason.into_iter().chain(code.filter(|code| !outcome.message.contains(code))).collect();
+        let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join(", ")) };
+        let message = if outcome.message.is_empty() { String::new() } else { format!(": {}", outcome.message) };
+        text += &format!("Outcome:    {}{why}{message}\n", outcome.phase);
     }
-    if let Some(detail) = &s.status_detail {
+    // When it is over, the detail only repeats the outcome, unless something is still to happen.
+    let over = |detail: &StatusDetail| is_terminal(phase(s)) && detail.blocked_on.is_none();
+    if let Some(detail) = s.status_detail.as_ref().filter(|detail| !over(detail)) {
         text += &format!("Waits:      {} since {}", detail.reason, time(detail.since));
         let more = [
             ("for", detail.blocked_on.clone()),
@@ -114,7 +148,7 @@ fn details(s: &Session, now: DateTime<Utc>) -> String {
         text.extend(more.into_iter().filter_map(|(name, value)| Some(format!(", {name} {}", value?))));
         text.push('\n');
     }
-    let mut text = escape::text(text.replace(" \n", "\n").as_str()).into_owned();
+    let mut text = escape::text(&text).into_owned();
     if !s.repos.is_empty() {
         text += &format!("\n{}", repos(s).render(""));
     }
@@ -126,10 +160,10 @@ fn details(s: &Session, now: DateTime<Utc>) -> String {
 
 fn head(s: &Session, now: DateTime<Utc>) -> String {
     let kind = if s.interactive { "interactive" } else { "batch" };
-    let timeout = s.timeout.map_or_else(|| "no limit".to_owned(), |seconds| format!("{seconds} s"));
+    let timeout = s.timeout.map_or_else(|| "no timeout".to_owned(), |seconds| format!("timeout {seconds} s"));
     let ran = s.start_time.map(|start| duration::span(s.completion_time.unwrap_or(now) - start));
     let mut text = format!(
-        "Session:    {} ({})\nProject:    {}\nPhase:      {}\nKind:       {kind}, agent {}, timeout {timeout}\nCreated:    {} by {}\n",
+        "Session:    {} ({})\nProject:    {}\nPhase:      {}\nKind:       {kind}, agent {}, {timeout}\nCreated:    {} by {}\n",
         s.name,
         s.id,
         s.project_id,

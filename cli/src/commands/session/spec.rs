@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use ambient_wire::session::{Repo, SessionCreate};
+use ambient_wire::session::{Repo, SecretText, SessionCreate};
 use clap::Args;
 use tokio::{process::Command, time::timeout};
 
@@ -24,7 +24,7 @@ pub(crate) struct Spec {
     /// Push the commits to this branch of the origin (never forced) at the end of every turn that went well
     #[arg(long = "push", value_name = "BRANCH", requires = "repos")]
     pub(crate) push_to: Option<String>,
-    /// Agent; script when absent
+    /// Agent; 'script', which runs the shell blocks of its prompt, when absent
     #[arg(long, value_name = "AGENT")]
     pub(crate) agent: Option<String>,
     /// Seconds a run may take [default: 300 for a batch session, else no limit]
@@ -33,10 +33,14 @@ pub(crate) struct Spec {
     /// Seconds without activity before it is stopped; 0 = never
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(0..))]
     pub(crate) inactivity_timeout: Option<i64>,
-    /// Model
+    /// Model the agent is to use
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<String>,
-    /// For selection; may be repeated
+    /// Variable of the agent, sealed and never shown again; with NAME alone its value is taken from this terminal's environment;
+    /// may be repeated
+    #[arg(long = "env", value_name = "NAME[=VALUE]", value_parser = input::variable)]
+    pub(crate) environment: Vec<(String, SecretText)>,
+    /// Label to find it by; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = input::label)]
     pub(crate) labels: Vec<(String, String)>,
 }
@@ -69,6 +73,7 @@ impl Spec {
             timeout: self.timeout,
             inactivity_timeout: self.inactivity_timeout,
             llm_model: self.model.clone(),
+            environment_variables: self.environment.iter().cloned().collect(),
             labels: self.labels.iter().cloned().collect(),
             ..SessionCreate::default()
         })
@@ -88,8 +93,7 @@ async fn warn_of_changes(folder: &Path, console: &Console) {
     let changes = done.stdout.iter().filter(|&&byte| byte == b'\n').count();
     if done.status.success() && changes > 0 {
         let folder = folder.display();
-        console.note(&format!(
-            "{folder}: {changes} changed files are not committed, so the session will not have the changes"
-        ));
+        let files = if changes == 1 { "1 changed file is".to_owned() } else { format!("{changes} changed files are") };
+        console.note(&format!("{folder}: {files} not committed, so the session will not have the changes"));
     }
 }

@@ -62,7 +62,7 @@ fn a_session_in_full() {
     Prompt:     # Task
     Label:      team=a
     Version:    1
-    Outcome:    Failed (RunnerExit, exit code 3) block 1 ended with 3
+    Outcome:    Failed (RunnerExit, exit code 3): block 1 ended with 3
     Waits:      StopIncomplete since 2026-01-02T03:10:00Z, for process 12, next try 2026-01-02T03:15:00Z, execution session-stop/x/1
 
     REPO   BRANCH   HEAD            URL
@@ -71,6 +71,20 @@ fn a_session_in_full() {
 
     CONDITION        STATUS   REASON        AGE   MESSAGE
     StopIncomplete   True     ProcessLeft   4m    process 12\n
+    ");
+    let over = json!({
+        "phase": "Stopped", "timeout": null, "outcome": {"phase": "Stopped", "reason": "UserStopped", "message": "", "exit_code": null},
+        "status_detail": {"reason": "UserStopped", "since": "2026-01-02T03:10:00Z", "blocked_on": null, "next_retry_at": null,
+            "workflow_execution": null},
+    });
+    insta::assert_snapshot!(details(&session(&over), now()), @"
+    Session:    demo (2PzyKuGf4Pp1cYCmLvjkxyDiEBD)
+    Project:    2PzyKuGf4Pp1cYCmLvjkxyDiEBC
+    Phase:      Stopped
+    Kind:       batch, agent script, no timeout
+    Created:    2026-01-02T03:04:05Z by admin
+    Version:    1
+    Outcome:    Stopped (UserStopped)
     ");
     insta::assert_snapshot!(details(&session(&json!({})), now()), @"
     Session:    demo (2PzyKuGf4Pp1cYCmLvjkxyDiEBD)

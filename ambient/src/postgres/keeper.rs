@@ -1,0 +1,59 @@
+//! Starts the server again when it dies under a running `up`: nobody else would.
+
+use std::time::Duration;
+
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+
+use super::EmbeddedPostgres;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(500);
+/// Pause after a start that failed: the first, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A server that lived for so long did not die of what the last start left.
+const WELL: Duration = Duration::from_secs(60);
+
+/// Ends with this value; the server stays.
+#[derive(Debug)]
+pub struct Keeper(JoinHandle<()>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl EmbeddedPostgres {
+    /// Looks after the server from now on. Keep what this answers for as long as the server is needed.
+    #[must_use]
+    pub fn keep(self) -> Keeper {
+        Keeper(tokio::spawn(keep(self)))
+    }
+}
+
+async fn keep(postgres: EmbeddedPostgres) {
+    let mut pause = FIRST_PAUSE;
+    let mut started = Instant::now();
+    loop {
+        sleep(LOOK).await;
+        if postgres.postmaster().is_some() {
+            continue;
+        }
+        if started.elapsed() > WELL {
+            pause = FIRST_PAUSE;
+        } else {
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        tracing::error!(log = %postgres.log().display(), "PostgreSQL has died; starting it again");
+        match postgres.start().await {
+            Ok(running) => tracing::info!(pid = running.postmaster.pid(), "PostgreSQL is ready again"),
+            Err(error) => tracing::error!(%error, "PostgreSQL cannot be started again; trying later"),
+        }
+        started = Instant::now();
+    }
+}

@@ -1,0 +1,104 @@
+//! Projects, sessions and commands that the figures are about.
+
+use std::time::Duration;
+
+use ambient_actors::{ActorOptions, Actors, Caller, Request};
+use ambient_domain::{
+    Context, Decision, Defaults, Entity,
+    project::{self, Project},
+    session::{self, Message, Session, Spec},
+};
+use ambient_persistence::{
+    AppendItem, AppendPart, Database, DatabaseOptions, Hints, Metadata, StoredEntity, new_id, to_micros,
+};
+use ambient_tests::TestDatabase;
+use chrono::Utc;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::Failure;
+
+/// The text of a message.
+pub(crate) const TEXT: &str = "Please look at the failing test in the parser, find out why it fails, and mend it.";
+
+/// Actors on a database of their own, as a server has them.
+pub(crate) struct World {
+    pub(crate) db: Database,
+    pub(crate) actors: Actors,
+    pub(crate) hints: Hints,
+    pub(crate) database: TestDatabase,
+}
+
+impl World {
+    pub(crate) async fn start() -> Result<Self, Failure> {
+        let database = TestDatabase::new().await;
+        let db = Database::connect(&database.url(), DatabaseOptions::default()).await?;
+        db.migrate().await?;
+        let hints = Hints::start(&db);
+        let actors = Actors::start(db.clone(), hints.clone(), ActorOptions::default());
+        Ok(Self { db, actors, hints, database })
+    }
+
+    /// Sessions that take messages. No server carries out their effects here.
+    pub(crate) async fn sessions(&self, count: usize) -> Result<Vec<Session>, Failure> {
+        let project_id = new_id();
+        let create = project::Command::Create {
+            project_id: project_id.clone(),
+            name: format!("bench-{}", project_id.to_ascii_lowercase()),
+            spec: Box::default(),
+            owner: "bench".to_owned(),
+        };
+        self.actors.call::<Project>(&project_id, Request::new(create, caller())).await?;
+        let spec: Spec = serde_json::from_value(serde_json::json!({
+            "display_name": "bench", "agent": "script", "interactive": true, "inactivity_timeout": 0,
+            "llm_temperature": 0.7, "llm_max_tokens": 4000, "prompt": "say hello"
+        }))?;
+        let create = |_| async {
+            let session_id = new_id();
+            let (project_id, spec) = (project_id.clone(), Box::new(spec.clone()));
+            let create = session::Command::Create { session_id: session_id.clone(), project_id, spec, start: true };
+            self.actors.call::<Session>(&session_id, Request::new(create, caller())).await.map(|reply| reply.state)
+        };
+        Ok(stream::iter(0..count).map(create).buffer_unordered(16).try_collect().await?)
+    }
+
+    pub(crate) async fn end(self) {
+        self.actors.shutdown(Duration::from_secs(5)).await;
+        self.hints.stop();
+        self.db.pool().close().await;
+        drop(self.database);
+    }
+}
+
+fn caller() -> Caller {
+    Caller { principal: "bench".to_owned(), ..Caller::default() }
+}
+
+fn message() -> session::Command {
+    session::Command::SendMessage { message: Message::of(TEXT), start: false }
+}
+
+/// A message, as the edge asks for it: operation, row, live event.
+pub(crate) fn message_request() -> Request<Session> {
+    Request { bodies: vec![TEXT.to_owned()], ..Request::new(message(), caller()) }
+}
+
+/// A message as an item of a batch, and the session after it.
+pub(crate) fn message_item(before: &Session) -> Result<(AppendItem, Session), Failure> {
+    let context = Context {
+        now: to_micros(Utc::now()),
+        operation_id: new_id(),
+        principal: "bench".to_owned(),
+        defaults: Defaults::default(),
+    };
+    let command = message();
+    let Ok(Decision::Events(events)) = Session::decide(Some(before), &command, &context) else {
+        return Err("a message was refused".into());
+    };
+    let apply = |state: Option<Session>, event| Some(Session::apply(state, event, context.now));
+    let mut after = events.iter().fold(Some(before.clone()), apply).ok_or("no state")?;
+    after.set_version(before.version() + 1, context.now);
+    let metadata = Metadata { correlation_id: context.operation_id.clone(), ..Metadata::default() };
+    let part = AppendPart::new(Some(before), &after, &command, &events, &context, &metadata)?;
+    debug_assert!(part.has_live_events() && Session::HAS_LIVE_LOG);
+    Ok((AppendItem { parts: vec![part], bodies: vec![TEXT.to_owned()], ..AppendItem::default() }, after))
+}

@@ -1,0 +1,77 @@
+//! First figures of the product, each beside a ceiling or a peer that is measured in the same run.
+//!
+//! `make bench` runs all of them; `figures commands workflow live start` some. Invariants: every measurement has a bound in
+//! count and in time; ours and theirs take turns, so that a busy machine slows both; what is started here ends here.
+
+mod commands;
+mod domain;
+mod interleave;
+mod limits;
+mod live;
+mod peer;
+mod raw_broadcast;
+mod server;
+mod start;
+mod subscribers;
+mod table;
+mod workflow;
+
+use std::{error::Error, process::ExitCode, time::Duration};
+
+use table::Table;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What went wrong, in words.
+pub(crate) type Failure = Box<dyn Error + Send + Sync>;
+
+/// All figures together.
+const PATIENCE: Duration = Duration::from_secs(280);
+const FIGURES: [&str; 4] = ["commands", "workflow", "live", "start"];
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // cargo adds flags of its own.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let result = match arguments.first().map(String::as_str) {
+        Some(raw_broadcast::ARGUMENT) => raw_broadcast::serve().await,
+        _ => bounded(&arguments).await,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// All that was asked for; an interruption ends what was started, too.
+async fn bounded(wanted: &[String]) -> Result<(), Failure> {
+    if let Some(unknown) = wanted.iter().find(|wanted| !FIGURES.contains(&wanted.as_str())) {
+        return Err(format!("there is no figure {unknown}; there are {}", FIGURES.join(", ")).into());
+    }
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        result = tokio::time::timeout(PATIENCE, Box::pin(all(wanted))) => result?,
+        _ = interrupt.recv() => Err("interrupted".into()),
+        _ = terminate.recv() => Err("terminated".into()),
+    }
+}
+
+async fn all(wanted: &[String]) -> Result<(), Failure> {
+    let mut table = Table::new();
+    let is_wanted = |figure: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == figure);
+    limits::raise_open_files()?;
+    limits::check_durability().await?;
+    for figure in FIGURES.into_iter().filter(|figure| is_wanted(figure)) {
+        eprintln!("measuring: {figure}");
+        match figure {
+            "commands" => Box::pin(commands::measure(&mut table)).await?,
+            "workflow" => Box::pin(workflow::measure(&mut table)).await?,
+            "live" => Box::pin(live::measure(&mut table)).await?,
+            _ => Box::pin(start::measure(&mut table)).await?,
+        }
+    }
+    table.print();
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! From the request to create and start a session to its phase Running, without a clone, through a real server process.
+//!
+//! The ceiling is compute alone: launch of a runner until its health answers, without API, database and workflows.
+
+use std::time::{Duration, Instant};
+
+use ambient_compute::{
+    Compute, LaunchRequest, Secret, SecretName, SessionRef,
+    local::{LocalCompute, LocalOptions},
+};
+use ambient_live::RunnerClient;
+use ambient_persistence::new_id;
+use ambient_tests::TestDatabase;
+use ambient_wire::runner::GitIdentity;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{
+    Failure,
+    interleave::{millis, percentile},
+    server::{Server, UID_BASE, end_processes_of, program, short_dir},
+    subscribers::{connect, next_event},
+    table::{Pair, Table},
+};
+
+const STARTS: usize = 20;
+const PROJECT: &str = "bench";
+const PATIENCE: Duration = Duration::from_secs(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+pub(crate) async fn measure(table: &mut Table) -> Result<(), Failure> {
+    let database = TestDatabase::new().await;
+    let server = Server::start(&database.url(), PROJECT).await?;
+    let bare = Bare::new()?;
+    started(&server).await?;
+    bare.launched().await?;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..STARTS {
+        ours.push(millis(started(&server).await?));
+        theirs.push(millis(bare.launched().await?));
+    }
+    for percent in [50, 95] {
+        let (ours, theirs) = (percentile(&ours, percent), percentile(&theirs, percent));
+        let pair = Pair { ours, theirs, ratio: ours / theirs };
+        let beside = format!("launch until the runner's health answers, p{percent}");
+        table.add(format!("create + start -> Running, p{percent} of {STARTS}"), "ms", pair, beside);
+    }
+    Ok(())
+}
+
+/// How long it takes a session to be Running, as a subscriber of its log sees it. It is stopped afterwards.
+async fn started(server: &Server) -> Result<Duration, Failure> {
+    let began = Instant::now();
+    let body = json!({"project_id": PROJECT, "interactive": true, "start": true});
+    let session = server.ask(Method::POST, "/sessions", body).await?;
+    let id = session["id"].as_str().ok_or("a session without id")?;
+    let subscribe = json!({"op": "subscribe", "id": "s", "channel": format!("session:{id}"), "after_seq": 0});
+    let url = format!("ws://{}/api/ambient/v1/live", server.address);
+    let mut socket = connect(&url, Some(&server.token), subscribe.to_string()).await?;
+    loop {
+        let event: Value = serde_json::from_str(&next_event(&mut socket).await?)?;
+        match event["data"]["phase"].as_str().filter(|_| event["type"] == "session.phase") {
+            Some("Running") => break,
+            Some("Pending" | "Creating") | None => {}
+            Some(other) => return Err(format!("the session became {other}").into()),
+        }
+    }
+    let took = began.elapsed();
+    server.ask(Method::POST, &format!("/sessions/{id}/stop"), json!({})).await?;
+    server.until(&format!("/sessions/{id}"), |session| session["phase"] == "Stopped").await?;
+    Ok(took)
+}
+
+/// Compute without a server.
+struct Bare {
+    compute: LocalCompute,
+    project_id: String,
+    dir: TempDir,
+}
+
+impl Bare {
+    fn new() -> Result<Self, Failure> {
+        let dir = short_dir()?;
+        let mut options = LocalOptions::new(dir.path().join("d"), program("ambient-runner")?, "bare".to_owned());
+        options.session_uid_base = Some(UID_BASE + 100_000);
+        Ok(Self { compute: LocalCompute::new(options)?, project_id: new_id(), dir })
+    }
+
+    async fn launched(&self) -> Result<Duration, Failure> {
+        let session = SessionRef { project_id: self.project_id.clone(), session_id: new_id() };
+        self.compute.ensure_project(&self.project_id).await?;
+        self.compute.ensure_workspace(&session).await?;
+        for name in [SecretName::ServerToRunner, SecretName::RunnerToServer] {
+            self.compute.write_secret(&session, 1, name, &Secret::new("token".to_owned())).await?;
+        }
+        let request = LaunchRequest {
+            session: session.clone(),
+            run: 1,
+            attempt: 1,
+            interactive: true,
+            agent: "script".to_owned(),
+            git_identity: GitIdentity { name: "bench".to_owned(), email: "bench@localhost.invalid".to_owned() },
+            limits: None,
+        };
+        let began = Instant::now();
+        self.compute.launch(&request).await?;
+        tokio::time::timeout(PATIENCE, self.healthy(&session)).await?;
+        let took = began.elapsed();
+        self.compute.raise_fence(&session, i64::MAX).await?;
+        self.compute.terminate(&session, 1, Duration::from_secs(2)).await?;
+        self.compute.delete_workspace(&session).await?;
+        Ok(took)
+    }
+
+    async fn healthy(&self, session: &SessionRef) {
+        loop {
+            if let Ok(endpoint) = self.compute.endpoint(session, 1).await
+                && let Ok(client) = RunnerClient::new(endpoint.socket, "token")
+                && client.health().await.is_ok()
+            {
+                return;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        end_processes_of(self.dir.path());
+    }
+}

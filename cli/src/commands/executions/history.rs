@@ -1,0 +1,133 @@
+//! A history for people: what each event is about.
+
+use std::collections::BTreeMap;
+
+use ambient_wire::execution::HistoryEvent;
+use chrono::SecondsFormat;
+use serde_json::Value;
+
+use crate::output::table::{Table, cut};
+
+/// Longest text of an event, characters.
+const MAX_WHAT: usize = 100;
+
+pub(super) fn table(events: &[HistoryEvent]) -> Table {
+    let mut table = Table::new(["EVENT", "TIME", "TYPE", "WHAT"]);
+    let mut scheduled = BTreeMap::new();
+    for event in events {
+        let attributes = attributes(event);
+        let what = what(attributes, &scheduled);
+        if event.event_type.ends_with("Scheduled") {
+            scheduled.insert(event.event_id, what.clone());
+        }
+        let time = event.at.map(|at| at.to_rfc3339_opts(SecondsFormat::Millis, true)).unwrap_or_default();
+        table.row([event.event_id.to_string(), time, event.event_type.clone(), cut(&what, MAX_WHAT)]);
+    }
+    table
+}
+
+/// The attributes themselves; they may come under the name of their type.
+fn attributes(event: &HistoryEvent) -> &Value {
+    let all = event.attributes.as_object();
+    let wrapped = all.filter(|all| all.len() == 1).and_then(|all| all.iter().next());
+    wrapped.filter(|(name, _)| name.ends_with("Attributes")).map_or(&event.attributes, |(_, attributes)| attributes)
+}
+
+/// What an event is about: a name that its attributes hold, or that of the event they refer to, and why it failed.
+fn what(attributes: &Value, scheduled: &BTreeMap<i64, String>) -> String {
+    let names = ["activity_type", "workflow_type", "signal_name", "marker_name"];
+    let named = names.into_iter().find_map(|name| text(field(attributes, name)));
+    let refers = || scheduled.get(&field(attributes, "scheduled_event_id").as_i64()?).cloned();
+    let timer = || Some(format!("timer {}", text(field(attributes, "timer_id"))?));
+    let what = named.or_else(refers).or_else(timer);
+    let more = failure(field(attributes, "failure"))
+        .or_else(|| text(field(attributes, "reason")))
+        .or_else(|| text(field(attributes, "start_to_fire_timeout")).map(|span| seconds(&span)));
+    [what, more].into_iter().flatten().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
+}
+
+/// The innermost cause, which is the one that says something.
+fn failure(failure: &Value) -> Option<String> {
+    let mut failure = failure;
+    while failure["cause"]["message"].is_string() {
+        failure = &failure["cause"];
+    }
+    text(&failure["message"])
+}
+
+/// A field by its name in Temporal's JSON, of either spelling.
+fn field<'a>(attributes: &'a Value, name: &str) -> &'a Value {
+    let mut words = name.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    let camel = words.fold(first, |camel, word| {
+        let (initial, rest) = word.split_at(1);
+        camel + &initial.to_ascii_uppercase() + rest
+    });
+    attributes.get(name).unwrap_or(&attributes[camel.as_str()])
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().or_else(|| value["name"].as_str()).filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// `300.000000000s` as `300 s`.
+fn seconds(span: &str) -> String {
+    let number = span.trim_end_matches('s');
+    let number = if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number };
+    format!("{number} s")
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_history_says_what_each_event_is_about() {
+        let event = |(event_id, (event_type, attributes)): (i64, (&str, Value))| HistoryEvent {
+            event_id,
+            event_type: event_type.to_owned(),
+            at: DateTime::from_timestamp_millis(event_id * 1_500),
+            attributes,
+        };
+        let wrapped = |name: &str, attributes: Value| json!({ format!("{name}EventAttributes"): attributes });
+        let cause = json!({"message": "Activity task failed", "cause": {"message": "disk\u{1b} full"}});
+        let told = [
+            ("WorkflowExecutionStarted", json!({"workflowType": {"name": "session-stop"}})),
+            ("WorkflowTaskScheduled", wrapped("WorkflowTaskScheduled", json!({"task_queue": {"name": "ambient"}}))),
+            ("WorkflowTaskStarted", wrapped("WorkflowTaskStarted", json!({"scheduled_event_id": 2}))),
+            (
+                "ActivityTaskScheduled",
+                wrapped("ActivityTaskScheduled", json!({"activity_type": {"name": "raise-fence"}})),
+            ),
+            ("ActivityTaskStarted", wrapped("ActivityTaskStarted", json!({"scheduled_event_id": 4}))),
+            ("ActivityTaskFailed", wrapped("ActivityTaskFailed", json!({"scheduled_event_id": 4, "failure": cause}))),
+            (
+                "TimerStarted",
+                wrapped("TimerStarted", json!({"timer_id": "1", "start_to_fire_timeout": "300.000000000s"})),
+            ),
+            ("WorkflowExecutionSignaled", json!({"signalName": "wake"})),
+            ("WorkflowExecutionFailed", wrapped("WorkflowExecutionFailed", json!({"failure": cause}))),
+            (
+                "WorkflowExecutionTerminated",
+                wrapped("WorkflowExecutionTerminated", json!({"reason": "stuck", "identity": "x"})),
+            ),
+        ];
+        let events: Vec<_> = (1..).zip(told).map(event).collect();
+        insta::assert_snapshot!(table(&events).render(""), @r"
+        EVENT   TIME                       TYPE                          WHAT
+        1       1970-01-01T00:00:01.500Z   WorkflowExecutionStarted      session-stop
+        2       1970-01-01T00:00:03.000Z   WorkflowTaskScheduled         -
+        3       1970-01-01T00:00:04.500Z   WorkflowTaskStarted           -
+        4       1970-01-01T00:00:06.000Z   ActivityTaskScheduled         raise-fence
+        5       1970-01-01T00:00:07.500Z   ActivityTaskStarted           raise-fence
+        6       1970-01-01T00:00:09.000Z   ActivityTaskFailed            raise-fence: disk\u{1b} full
+        7       1970-01-01T00:00:10.500Z   TimerStarted                  timer 1: 300 s
+        8       1970-01-01T00:00:12.000Z   WorkflowExecutionSignaled     wake
+        9       1970-01-01T00:00:13.500Z   WorkflowExecutionFailed       disk\u{1b} full
+        10      1970-01-01T00:00:15.000Z   WorkflowExecutionTerminated   stuck
+        ");
+    }
+}

@@ -1,0 +1,54 @@
+//! How a reader begins that has seen nothing yet: with the messages so far in one piece.
+
+use super::{LiveHub, SubscribeError, Subscription};
+
+/// Messages up to a place of the log, as readers pass them on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    covers_seq: i64,
+    json: Box<str>,
+}
+
+impl Snapshot {
+    /// Takes the place of all events up to this seq.
+    #[must_use]
+    pub fn covers_seq(&self) -> i64 {
+        self.covers_seq
+    }
+
+    /// The `MESSAGES_SNAPSHOT` as JSON: see [`crate::snapshot::MessagesSnapshot`].
+    #[must_use]
+    pub fn json(&self) -> &str {
+        &self.json
+    }
+}
+
+/// What a reader is given that begins to follow a log.
+#[derive(Debug)]
+pub struct Beginning {
+    /// Messages in the place of the events up to the subscription's cursor.
+    pub snapshot: Option<Snapshot>,
+    /// The events after that.
+    pub subscription: Subscription,
+}
+
+impl LiveHub {
+    /// Follows a session's log as somebody who has seen nothing of it: the newest snapshot and every event after what it
+    /// covers; without a snapshot, every event that is kept.
+    ///
+    /// # Errors
+    /// See [`SubscribeError`].
+    pub async fn begin(&self, session_id: &str) -> Result<Beginning, SubscribeError> {
+        let stored = {
+            let _turn = self.inner.catching_up.acquire().await;
+            self.inner.db.latest_snapshot_json(session_id).await?
+        };
+        let snapshot = stored.map(|(covers_seq, json)| Snapshot { covers_seq, json: json.into() });
+        let after_seq = snapshot.as_ref().map_or(0, Snapshot::covers_seq);
+        let subscription = match self.subscribe(session_id, after_seq).await {
+            Err(SubscribeError::TooOld { oldest }) => self.subscribe(session_id, oldest - 1).await?,
+            subscribed => subscribed?,
+        };
+        Ok(Beginning { snapshot, subscription })
+    }
+}

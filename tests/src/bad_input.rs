@@ -1,0 +1,108 @@
+//! Requests that must be refused, with the field at fault: for tests of the edge by itself and of a whole server.
+
+use serde_json::{Value, json};
+
+/// Ids that no session has.
+pub const UNKNOWN_IDS: [&str; 6] =
+    ["nope", "%2e%2e", "a%20b", "000000000000000000000000000", "zzzzzzzzzzzzzzzzzzzzzzzzzzz", "\u{fc}"];
+
+/// Sessions that cannot be created in `project`; `origin` is a repository's URL that would do.
+#[must_use]
+pub fn sessions(project: &str, origin: &str) -> Vec<(Value, &'static str)> {
+    let with = |field: &str, value: Value| {
+        let mut body = json!({"project_id": project});
+        body[field] = value;
+        body
+    };
+    let repo = |field: &str, value: Value| {
+        let mut repo = json!({"url": origin});
+        repo[field] = value;
+        with("repos", json!([repo]))
+    };
+    let mut cases = vec![
+        (with("bogus", json!(1)), "bogus"),
+        (with("timeout", json!("long")), "timeout"),
+        (with("timeout", json!(0)), "timeout"),
+        (with("name", json!("")), "name"),
+        (with("name", json!("a\0b")), "name"),
+        (with("name", json!("a\u{7}b")), "name"),
+        (with("prompt", json!("a\0b")), "prompt"),
+        (with("labels", json!([])), "labels"),
+        (with("labels", json!({"a\0": "b"})), "labels.a\\0"),
+        (with("interactive", json!("yes")), "interactive"),
+        (with("interactive", json!(false)), "prompt"),
+        (with("agent", json!("nope")), "agent"),
+        (with("llm_temperature", json!(3)), "llm_temperature"),
+        (with("parent_session_id", json!("nope")), "parent_session_id"),
+        (with("repos", json!([{"name": "x"}])), "repos[0].url"),
+        (repo("bogus", json!(1)), "repos[0].bogus"),
+        (repo("name", json!("status")), "repos[0].name"),
+        (repo("name", json!("../x")), "repos[0].name"),
+        (repo("branch", json!("--upload-pack=x")), "repos[0].branch"),
+        (repo("push_to", json!("-f")), "repos[0].push_to"),
+        (json!({}), "project_id"),
+        (json!([]), "body"),
+    ];
+    let urls = [
+        "https://user:secret@example.invalid/a",
+        "https://secret@example.invalid/a",
+        "--upload-pack=touch /tmp/x",
+        "ext::sh -c touch",
+        "ssh://-oProxyCommand=x/a",
+        "file:///a/../b",
+        "/etc",
+    ];
+    cases.extend(urls.map(|url| (repo("url", json!(url)), "repos[0].url")));
+    cases
+}
+
+/// Bodies that are no JSON, and what they are instead. Each is a fault of `body`.
+#[must_use]
+pub fn unreadable_bodies() -> Vec<(&'static str, Vec<u8>)> {
+    vec![
+        ("not JSON", b"{\"name\": ".to_vec()),
+        ("empty", Vec::new()),
+        ("not UTF-8", b"{\"name\": \"\xff\xfe\"}".to_vec()),
+        ("too deep", [b"[".repeat(10_000), b"]".repeat(10_000)].concat()),
+        ("a bare NUL", b"{\"name\": \"a\x00b\"}".to_vec()),
+    ]
+}
+
+/// Paths with a query that cannot be answered; `session` is there.
+#[must_use]
+pub fn queries(session: &str) -> Vec<(String, &'static str)> {
+    let fixed = [
+        ("/sessions?bogus=1", "bogus"),
+        ("/sessions?page=0", "page"),
+        ("/sessions?page=x", "page"),
+        ("/sessions?page=1&page=2", "page"),
+        ("/sessions?size=-1", "size"),
+        ("/sessions?size=65501", "size"),
+        ("/sessions?size=99999999999999999999", "size"),
+        ("/sessions?order_by=prompt", "order_by"),
+        ("/sessions?order_by=name;drop%20table", "order_by"),
+        ("/sessions?phase=Nope", "phase"),
+        ("/sessions?phase=%00", "phase"),
+        ("/sessions?phase=%ff", "phase"),
+        ("/sessions?interactive=maybe", "interactive"),
+        ("/sessions?label=x", "label"),
+        ("/sessions/a%00b", "session_id"),
+        ("/operations?after=%21", "after"),
+        ("/operations?size=0&after=x", "after"),
+        ("/operations?since=yesterday", "since"),
+        ("/operations?size=1001", "size"),
+        ("/operations?entity_kind=sessions", "entity_kind"),
+        ("/workflow_executions?status=Nope", "status"),
+        ("/workflow_executions?status=PendingDispatch", "status"),
+        ("/workflow_executions?workflow=sesion-start", "workflow"),
+    ];
+    let mut cases: Vec<_> = fixed.into_iter().map(|(path, field)| (path.to_owned(), field)).collect();
+    cases.extend([
+        (format!("/workflow_executions?session_id={session}&workflow=nope"), "workflow"),
+        (format!("/sessions/{session}/events?after_seq=-1"), "after_seq"),
+        (format!("/sessions/{session}/events?after_seq=x"), "after_seq"),
+        (format!("/sessions/{session}/events?size=1001"), "size"),
+        (format!("/sessions/{session}?version=x"), "version"),
+    ]);
+    cases
+}

@@ -1,0 +1,53 @@
+//! What the readers of runners' logs need of compute and actors.
+
+use std::{path::PathBuf, sync::Arc};
+
+use ambient_actors::{Actors, Caller, Request};
+use ambient_compute::{Compute, SessionRef};
+use ambient_domain::session::{Command, Fact, Session};
+use ambient_live::{FactError, FactSink, RunnerEndpoints};
+use ambient_persistence::Database;
+use async_trait::async_trait;
+
+/// Both ends of a reader: the runner's socket on this host, and the session's actor that takes the facts.
+pub struct RunnerEnds {
+    compute: Arc<dyn Compute>,
+    actors: Actors,
+    db: Database,
+}
+
+impl RunnerEnds {
+    /// Reads of this host's runners.
+    #[must_use]
+    pub fn new(compute: Arc<dyn Compute>, actors: Actors, db: Database) -> Self {
+        Self { compute, actors, db }
+    }
+}
+
+#[async_trait]
+impl RunnerEndpoints for RunnerEnds {
+    async fn endpoint(&self, project_id: &str, session_id: &str, run: i64) -> Option<PathBuf> {
+        let host = self.db.host_of_session(session_id).await.ok().flatten()?;
+        if host != self.compute.host() {
+            return None;
+        }
+        let session = SessionRef { project_id: project_id.to_owned(), session_id: session_id.to_owned() };
+        self.compute.endpoint(&session, run).await.ok().map(|endpoint| endpoint.socket)
+    }
+}
+
+#[async_trait]
+impl FactSink for RunnerEnds {
+    async fn report(&self, session_id: &str, run: i64, attempt: i32, fact: Fact) -> Result<(), FactError> {
+        let caller = Caller {
+            principal: "system:reader".to_owned(),
+            correlation_id: format!("{session_id}/{run}"),
+            ..Caller::default()
+        };
+        let request = Request::new(Command::Fact { run, attempt, fact }, caller);
+        match self.actors.call::<Session>(session_id, request).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(FactError::new(error.to_string())),
+        }
+    }
+}

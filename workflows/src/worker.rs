@@ -1,0 +1,227 @@
+//! The worker's thread. `Worker::run()` is not `Send`, so it has a runtime of its own; a worker that ends by itself is made
+//! anew, because everything that waits for it would wait for ever.
+
+use std::{
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use temporalio_client::Client;
+use temporalio_sdk::{Runtime, Worker, WorkerOptions, error::WorkflowRegistrationError};
+use tokio::sync::oneshot;
+
+use crate::{
+    activities::Activities, host::HostError, project_delete::ProjectDelete, project_provision::ProjectProvision,
+    services::Services, session_delete::SessionDelete, session_reconcile::SessionReconcile,
+    session_start::SessionStart, session_stop::SessionStop, session_supervise::SessionSupervise, step::host_queue,
+    sweep::Sweep, token_refresh::TokenRefresh,
+};
+
+/// Task queue of workflows and of activities that any worker may run.
+pub const TASK_QUEUE: &str = "ambient";
+
+/// Pause before a worker is made anew: the first, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// A worker that ran for so long was well: the pauses begin anew.
+const WELL: Duration = Duration::from_secs(60);
+
+type Stop = Box<dyn Fn() + Send + Sync>;
+
+/// Whether the worker works, for readiness checks. Clones share it.
+#[derive(Clone, Default)]
+pub struct WorkerHealth(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    stops: Vec<Stop>,
+    stopping: bool,
+    down: Option<String>,
+}
+
+impl WorkerHealth {
+    /// Whether the worker works.
+    ///
+    /// # Errors
+    /// Why it does not, for people.
+    pub fn check(&self) -> Result<(), String> {
+        self.state().down.clone().map_or(Ok(()), Err)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the handles of a worker that is up; it is stopped at once when the end was asked for meanwhile.
+    fn up(&self, stops: Vec<Stop>) {
+        let mut state = self.state();
+        state.down = None;
+        state.stops = stops;
+        if state.stopping {
+            state.stop();
+        }
+    }
+
+    /// Whether the end was asked for within `pause`.
+    fn stops_within(&self, pause: Duration) -> bool {
+        let waited = self.0.changed.wait_timeout_while(self.state(), pause, |state| !state.stopping);
+        waited.unwrap_or_else(PoisonError::into_inner).0.stopping
+    }
+
+    fn stop(&self) {
+        let mut state = self.state();
+        state.stopping = true;
+        state.stop();
+        self.0.changed.notify_all();
+    }
+}
+
+impl State {
+    fn stop(&self) {
+        for stop in &self.stops {
+            stop();
+        }
+    }
+}
+
+/// The thread and its worker.
+pub(crate) struct WorkerThread {
+    health: WorkerHealth,
+    thread: JoinHandle<()>,
+}
+
+impl WorkerThread {
+    /// Starts it; returns when the first worker polls.
+    pub(crate) async fn start(client: Client, services: Services, health: WorkerHealth) -> Result<Self, HostError> {
+        let (ready, is_ready) = oneshot::channel();
+        let thread = {
+            let health = health.clone();
+            std::thread::Builder::new().name("workflows".to_owned()).spawn(move || {
+                let mut ready = Some(ready);
+                keep(&health, || work(&client, &services, &health, &mut ready));
+            })
+        }
+        .map_err(|error| HostError::Worker(error.to_string()))?;
+        // The first one that cannot be made ends the start; its message is in the health.
+        match is_ready.await {
+            Ok(()) => Ok(Self { health, thread }),
+            Err(_) => Err(HostError::Worker(health.check().err().unwrap_or_default())),
+        }
+    }
+
+    /// Stops polling and lets running tasks end for at most `grace`.
+    pub(crate) async fn shutdown(self, grace: Duration) {
+        self.health.stop();
+        let joined = tokio::task::spawn_blocking(move || self.thread.join());
+        if tokio::time::timeout(grace, joined).await.is_err() {
+            tracing::warn!("the workflow worker did not end in time; its tasks are taken over");
+        }
+    }
+}
+
+/// Runs `work` again and again until the end is asked for, or it asks for it itself.
+fn keep(health: &WorkerHealth, mut work: impl FnMut() -> Result<(), Ended>) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let began = Instant::now();
+        let ended = work();
+        let reason = match ended {
+            _ if health.state().stopping => return,
+            Err(Ended::Unmade(reason)) => {
+                health.state().down = Some(reason);
+                return;
+            }
+            Err(Ended::Broken(reason)) => reason,
+            Ok(()) => "it ended by itself".to_owned(),
+        };
+        pause = if began.elapsed() > WELL { FIRST_PAUSE } else { pause };
+        tracing::error!(reason, pause_ms = pause.as_millis(), "the workflow worker has ended; it is made anew");
+        health.state().down = Some(format!("the workflow worker has ended and is made anew: {reason}"));
+        if health.stops_within(pause) {
+            return;
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// How a worker came to its end.
+enum Ended {
+    /// The first one could not be made.
+    Unmade(String),
+    /// It worked, or is a later one.
+    Broken(String),
+}
+
+fn work(
+    client: &Client,
+    services: &Services,
+    health: &WorkerHealth,
+    ready: &mut Option<oneshot::Sender<()>>,
+) -> Result<(), Ended> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let worked = match &runtime {
+        Ok(runtime) => runtime.block_on(run(client, services, health, ready)),
+        Err(error) => Err(error.to_string()),
+    };
+    worked.map_err(|reason| if ready.is_some() { Ended::Unmade(reason) } else { Ended::Broken(reason) })
+}
+
+async fn run(
+    client: &Client,
+    services: &Services,
+    health: &WorkerHealth,
+    ready: &mut Option<oneshot::Sender<()>>,
+) -> Result<(), String> {
+    let sdk = Runtime::from_current_tokio(Default::default()).map_err(|e| whole(&e))?;
+    let lifecycles = lifecycle_options(services.clone()).map_err(|e| whole(&e))?;
+    let mut lifecycles = Worker::new(&sdk, client.clone(), lifecycles).map_err(|e| whole(&e))?;
+    let queue = host_queue(services.compute.host());
+    let on_host = WorkerOptions::new(queue).register_activities(Activities::new(services.clone())).build();
+    let mut on_host = Worker::new(&sdk, client.clone(), on_host).map_err(|e| whole(&e))?;
+    let (stop_lifecycles, stop_on_host) = (lifecycles.shutdown_handle(), on_host.shutdown_handle());
+    health.up(vec![Box::new(lifecycles.shutdown_handle()), Box::new(on_host.shutdown_handle())]);
+    if let Some(ready) = ready.take() {
+        let _ = ready.send(());
+    }
+    // Neither is of use without the other: the one that ends takes the other with it.
+    let lifecycles = async {
+        let ended = lifecycles.run().await;
+        stop_on_host();
+        ended
+    };
+    let on_host = async {
+        let ended = on_host.run().await;
+        stop_lifecycles();
+        ended
+    };
+    let (lifecycles, on_host) = tokio::join!(lifecycles, on_host);
+    lifecycles.and(on_host).map_err(|e| whole(&e))
+}
+
+/// An error with its causes: the SDK's own word is only which poll it was.
+fn whole(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
+}
+
+fn lifecycle_options(services: Services) -> Result<WorkerOptions, WorkflowRegistrationError> {
+    Ok(WorkerOptions::new(TASK_QUEUE)
+        .register_workflow::<SessionSupervise>()?
+        .register_workflow::<SessionStart>()?
+        .register_workflow::<SessionStop>()?
+        .register_workflow::<SessionReconcile>()?
+        .register_workflow::<SessionDelete>()?
+        .register_workflow::<TokenRefresh>()?
+        .register_workflow::<ProjectProvision>()?
+        .register_workflow::<ProjectDelete>()?
+        .register_workflow::<Sweep>()?
+        .register_activities(Activities::new(services))
+        .build())
+}
