@@ -3,10 +3,14 @@
 use std::{
     path::PathBuf,
     process::Stdio,
+    str::FromStr,
     time::{Duration, Instant},
 };
 
-use sqlx::{PgPool, postgres::PgPoolOptions};
+use sqlx::{
+    ConnectOptions, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use tokio::process::Command;
 
 use crate::{Failure, domain::TEXT, interleave::per_second};
@@ -69,12 +73,25 @@ async fn run_pgbench(
     std::fs::write(script.path(), insert(":client_id", rows) + ";\n")?;
     let mut command = Command::new(pgbench);
     command.args(["--no-vacuum", "--protocol=prepared", "--jobs=2", &format!("--client={clients}")]);
-    command.arg(format!("--time={}", duration.as_secs())).arg("--file").arg(script.path()).arg(url);
+    command.arg(format!("--time={}", duration.as_secs())).arg("--file").arg(script.path());
+    connect_to(&mut command, url)?;
     command.stdin(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(duration + SLACK, command.output()).await??;
     let text = String::from_utf8_lossy(&output.stdout);
     let rate = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
     rate.ok_or_else(|| format!("pgbench: {}", String::from_utf8_lossy(&output.stderr)).into())
+}
+
+/// The driver's URLs have parameters that libpq does not know.
+fn connect_to(command: &mut Command, url: &str) -> Result<(), Failure> {
+    let options = PgConnectOptions::from_str(url)?;
+    let host = options.get_socket().map_or_else(|| options.get_host().into(), |socket| socket.as_os_str().to_owned());
+    command.env("PGHOST", host).env("PGPORT", options.get_port().to_string()).env("PGUSER", options.get_username());
+    if let Some(password) = options.to_url_lossy().password() {
+        command.env("PGPASSWORD", password);
+    }
+    command.arg(options.get_database().ok_or("the URL names no database")?);
+    Ok(())
 }
 
 async fn loop_of_inserts(url: &str, clients: u16, rows: u16, duration: Duration) -> Result<f64, Failure> {

@@ -37,6 +37,8 @@ enum Seen {
     TurnEnded(TurnOutcome),
     StaleTurnEnded,
     WorkflowLost,
+    Blocked,
+    Unblocked,
 }
 
 fn seen() -> impl Strategy<Value = Seen> {
@@ -47,6 +49,7 @@ fn seen() -> impl Strategy<Value = Seen> {
         2 => Just(Seen::RunnerLost), 1 => Just(Seen::Fatal), 3 => Just(Seen::TornDown),
         1 => prop_oneof![Just(Finished), Just(Error), Just(Interrupted)].prop_map(Seen::TurnEnded),
         1 => Just(Seen::StaleTurnEnded), 1 => Just(Seen::WorkflowLost),
+        1 => Just(Seen::Blocked), 1 => Just(Seen::Unblocked),
     ]
 }
 
@@ -107,6 +110,13 @@ fn fact(session: &Session, seen: Seen) -> Fact {
         Seen::WorkflowLost => Fact::WorkflowLost {
             workflow_execution: session.required_workflows().pop().unwrap_or_else(|| "none".to_owned()),
         },
+        Seen::Blocked => Fact::Blocked {
+            reason: "ComputeError".to_owned(),
+            blocked_on: "step: why".to_owned(),
+            next_retry_at: None,
+            workflow_execution: "w".to_owned(),
+        },
+        Seen::Unblocked => Fact::Unblocked { step: "step".to_owned(), workflow_execution: "w".to_owned() },
     }
 }
 
@@ -336,4 +346,31 @@ fn a_patch_with_null_clears_the_field_also_after_it_was_stored() {
     assert_eq!((patch.prompt.clone(), patch.timeout), (Some(None), None));
     let stored = serde_json::to_string(&Command::Patch(patch.clone())).unwrap();
     assert_eq!(serde_json::from_str::<Command>(&stored).unwrap(), Command::Patch(patch));
+}
+
+#[test]
+fn an_obstacle_is_shown_until_its_step_is_done_and_no_other_step_takes_it_away() {
+    let apply = |session: &Session, fact: Fact| step(Some(session), &now(session, fact), &context(5)).unwrap();
+    let unblocked = |step: &str| Fact::Unblocked { step: step.to_owned(), workflow_execution: "w".to_owned() };
+    let blocked = Fact::Blocked {
+        reason: "RepoCloneFailed".to_owned(),
+        blocked_on: "reconcile-repos: no such host".to_owned(),
+        next_retry_at: None,
+        workflow_execution: "w".to_owned(),
+    };
+    let mut session = new_session(spec(true, false));
+    session = step(Some(&session), &start(), &context(2)).unwrap().unwrap().after;
+    session = apply(&session, Fact::Provisioning).unwrap().after;
+    let creating = session.status_detail.clone();
+    session = apply(&session, blocked.clone()).unwrap().after;
+    assert_eq!(session.status_detail.as_ref().unwrap().reason, "RepoCloneFailed");
+    assert!(apply(&session, unblocked("reconcile")).is_none(), "another step, though its name begins so");
+    session = apply(&session, unblocked("reconcile-repos")).unwrap().after;
+    let shown = session.status_detail.clone().unwrap();
+    assert_eq!((shown.reason.as_str(), shown.blocked_on), ("Creating", None));
+    assert_eq!(shown.workflow_execution, creating.unwrap().workflow_execution);
+    session = apply(&session, Fact::MarkRunning).unwrap().after;
+    session = apply(&session, blocked).unwrap().after;
+    session = apply(&session, unblocked("reconcile-repos")).unwrap().after;
+    assert_eq!(session.status_detail, None, "a session that runs waits for nothing");
 }

@@ -32,11 +32,6 @@ impl Clock {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Reading { at: Instant::now(), now, wall };
     }
 
-    /// Engine time.
-    pub(crate) fn now(&self) -> DateTime<Utc> {
-        self.both().0
-    }
-
     /// Engine time and wall clock.
     pub(crate) fn both(&self) -> (DateTime<Utc>, DateTime<Utc>) {
         let Reading { at, now, wall } = *self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -24,7 +24,7 @@ use crate::{
         children::Names,
         commands::{Needs, Pending},
     },
-    hot::Hot,
+    hot::{Hot, Remembered, Tail},
     lease::Lease,
     matching::{Kind, Matching, Watchers},
     proto::{self, db},
@@ -36,7 +36,7 @@ use crate::{
 /// How often a decision is made anew after somebody else was faster.
 const MAX_ROUNDS: u32 = 50;
 /// Locks that keep this process from racing itself on one run.
-const STRIPES: usize = 256;
+const STRIPES: usize = 4096;
 
 /// A process's engine. Cheap to clone.
 #[derive(Clone)]
@@ -137,11 +137,11 @@ impl Engine {
         let mut remembered = self.remembered(target);
         for round in 0..MAX_ROUNDS {
             let guessed = remembered.is_some();
-            let loaded = match remembered.take() {
-                Some(loaded) => Some(loaded),
-                None => self.inner.store.load(target).await?,
+            let known = match remembered.take() {
+                Some(known) => Some(known),
+                None => self.inner.store.load(target).await?.map(Remembered::from),
             };
-            let Some(loaded) = loaded else { return Err(Unchanged::NotOpen) };
+            let Some(Remembered { loaded, tail }) = known else { return Err(Unchanged::NotOpen) };
             let run_id = loaded.run.run_id;
             let pending = self.pending(&loaded, needs, guessed).await?;
             let circumstances = self.circumstances(&loaded.run);
@@ -153,15 +153,17 @@ impl Engine {
                 Ok(Decision::Keep(value)) => return Ok((value, transition)),
                 Err(status) => return Err(Unchanged::Status(status)),
             };
-            match self.inner.store.commit(&transition).await {
-                Ok(()) => {
-                    self.remember(&transition);
+            self.start_directly(&mut transition);
+            match self.inner.store.writer.change(transition).await {
+                (Some(transition), Ok(())) => {
+                    self.remember(&transition, tail);
                     self.committed(&transition);
                     return Ok((value, transition));
                 }
-                Err(CommitError::Duplicate) => return Err(Unchanged::Duplicate),
-                Err(CommitError::Db(error)) => return Err(Unchanged::Status(db(error))),
-                Err(CommitError::Conflict) => {
+                (None, Ok(())) => return Err(Unchanged::Status(Status::internal("a change was lost"))),
+                (_, Err(CommitError::Duplicate)) => return Err(Unchanged::Duplicate),
+                (_, Err(CommitError::Db(error))) => return Err(Unchanged::Status(db(error))),
+                (_, Err(CommitError::Conflict)) => {
                     if turn.is_none() {
                         turn = Some(self.stripe(run_id).lock().await);
                     }
@@ -175,21 +177,24 @@ impl Engine {
 
     fn stripe(&self, run: Uuid) -> &Mutex<()> {
         let stripes = &self.inner.stripes;
-        &stripes[usize::from(run.as_bytes()[15]) % stripes.len()]
+        let bytes = run.as_bytes();
+        &stripes[usize::from(u16::from_be_bytes([bytes[14], bytes[15]])) % stripes.len()]
     }
 
-    fn remembered(&self, target: &Target) -> Option<Loaded> {
+    fn remembered(&self, target: &Target) -> Option<Remembered> {
         let (Target::Run(run) | Target::Exact(_, run)) = target else { return None };
-        let mut loaded = self.inner.hot.take(*run)?;
+        let mut known = self.inner.hot.take(*run)?;
+        let loaded = &mut known.loaded;
         if matches!(target, Target::Exact(workflow, _) if *workflow != loaded.run.workflow_id) {
             return None;
         }
         let (now, wall) = self.inner.clock.both();
         (loaded.now, loaded.wall) = (loaded.now.max(now), loaded.wall.max(wall));
-        Some(loaded)
+        Some(known)
     }
 
-    fn remember(&self, t: &Transition) {
+    /// Remembers what has been written, and hands over the tasks it has started.
+    fn remember(&self, t: &Transition, tail: Tail) {
         for activity in t.new_activities.iter().filter(|a| a.is_started()) {
             self.inner.hot.put_activity(activity.clone());
         }
@@ -200,7 +205,10 @@ impl Engine {
         if !t.is_closed() {
             let mut run = t.run.clone();
             run.revision = t.expected_revision + 1;
-            self.inner.hot.put(Loaded { run, now: t.now, wall: t.wall });
+            let tail = tail.advanced(&t.events, run.previous_started_id);
+            // What is handed over is answered after this change: its run is locked until then.
+            self.hand_over(t, &tail);
+            self.inner.hot.put(Remembered { loaded: Loaded { run, now: t.now, wall: t.wall }, tail });
         }
     }
 
@@ -266,7 +274,7 @@ impl Engine {
             self.wake_run(t.run.run_id);
         }
         if t.is_closed() {
-            inner.closed.wake(t.run.run_id);
+            inner.closed.close(t.run.run_id, t.events.last());
         }
         if let Some(next) = &t.continued {
             let queue = next.attributes.task_queue.as_ref().map_or("", |q| q.name.as_str());

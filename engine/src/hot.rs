@@ -1,27 +1,96 @@
-//! Runs as this process last left them, so that the next change need not read them first.
+//! Runs as this process last left them, so that the next change need not read them first and the next workflow task can be
+//! handed out without reading the history.
 //!
-//! Only a short cut: every change is compared with the database when it is written, and a refusal decided on a remembered
-//! state is decided again on what is stored.
+//! Only a short cut: every change is compared with the database when it is written, a refusal decided on a remembered
+//! state is decided again on what is stored, and a change made by another process makes the memory of it go (a hint) or
+//! makes the next change fail its comparison.
 
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use prost::Message;
+use temporalio_common::protos::temporal::api::history::v1::HistoryEvent;
 use uuid::Uuid;
 
 use crate::store::{Activity, load::Loaded};
 
-/// Runs remembered at most; when there are more, all are forgotten.
-const MAX_RUNS: usize = 4096;
-/// What is larger (buffered events, an activity's input) is not worth its memory.
-const MAX_BUFFERED: usize = 64 * 1024;
+/// Activities remembered at most; when there are more, all are forgotten.
+const MAX_ACTIVITIES: usize = 4096;
+/// Memory for runs and their latest events; when they need more, all are forgotten.
+const MAX_BYTES: usize = 48 * 1024 * 1024;
+/// What one run needs besides its events and buffered events, roughly.
+const RUN_BYTES: usize = 1024;
+/// What is larger (buffered events, latest events, an activity's input) is not worth its memory.
+const MAX_EACH: usize = 64 * 1024;
+
+/// The newest events of a run, up to its last one, without a gap.
+#[derive(Clone, Debug)]
+pub(crate) struct Tail {
+    /// Event before the first one remembered.
+    pub(crate) after: i64,
+    pub(crate) events: Vec<HistoryEvent>,
+    bytes: usize,
+}
+
+impl Tail {
+    /// `events` follow `after` and go up to the run's last event.
+    pub(crate) fn new(after: i64, events: Vec<HistoryEvent>) -> Self {
+        let bytes = events.iter().map(Message::encoded_len).sum();
+        Self { after, events, bytes }
+    }
+
+    /// Adds the events of a change; forgets those a worker with the run in its cache will not ask for again.
+    pub(crate) fn advanced(mut self, new: &[HistoryEvent], previous_started_id: i64) -> Self {
+        self.bytes += new.iter().map(Message::encoded_len).sum::<usize>();
+        self.events.extend_from_slice(new);
+        if previous_started_id > self.after {
+            let seen = self.events.partition_point(|e| e.event_id <= previous_started_id);
+            self.bytes -= self.events.drain(..seen).map(|e| e.encoded_len()).sum::<usize>();
+            self.after = previous_started_id;
+        }
+        self
+    }
+
+    /// The events that follow `after`, if they are all here.
+    pub(crate) fn since(&self, after: i64) -> Option<Vec<HistoryEvent>> {
+        (self.after <= after).then(|| self.events.iter().filter(|e| e.event_id > after).cloned().collect())
+    }
+}
+
+/// A run and its newest events.
+#[derive(Clone, Debug)]
+pub(crate) struct Remembered {
+    pub(crate) loaded: Loaded,
+    pub(crate) tail: Tail,
+}
+
+impl From<Loaded> for Remembered {
+    /// As read from the database: what comes is remembered.
+    fn from(loaded: Loaded) -> Self {
+        let tail = Tail::new(loaded.run.last_event_id, Vec::new());
+        Self { loaded, tail }
+    }
+}
+
+impl Remembered {
+    fn bytes(&self) -> usize {
+        RUN_BYTES + self.loaded.run.buffered.len() + self.tail.bytes
+    }
+}
 
 /// What is remembered.
 #[derive(Debug, Default)]
 pub(crate) struct Hot {
-    runs: Mutex<HashMap<Uuid, Loaded>>,
+    runs: Mutex<Runs>,
     activities: Mutex<HashMap<(Uuid, i64), Activity>>,
+}
+
+#[derive(Debug, Default)]
+struct Runs {
+    known: HashMap<Uuid, Remembered>,
+    bytes: usize,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -30,32 +99,43 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Hot {
     /// Takes a run out: until it is put back, nobody else decides on it.
-    pub(crate) fn take(&self, run: Uuid) -> Option<Loaded> {
-        lock(&self.runs).remove(&run)
+    pub(crate) fn take(&self, run: Uuid) -> Option<Remembered> {
+        let mut runs = lock(&self.runs);
+        let taken = runs.known.remove(&run)?;
+        runs.bytes = runs.bytes.saturating_sub(taken.bytes());
+        Some(taken)
     }
 
     /// Remembers a run as just read or written.
-    pub(crate) fn put(&self, loaded: Loaded) {
-        if loaded.run.buffered.len() > MAX_BUFFERED {
+    pub(crate) fn put(&self, run: Remembered) {
+        let bytes = run.bytes();
+        if bytes > MAX_EACH {
             return;
         }
+        let id = run.loaded.run.run_id;
         let mut runs = lock(&self.runs);
-        if runs.len() >= MAX_RUNS {
-            runs.clear();
+        if runs.bytes + bytes > MAX_BYTES {
+            *runs = Runs::default();
         }
-        let newer = runs.get(&loaded.run.run_id).is_some_and(|known| known.run.revision > loaded.run.revision);
-        if !newer {
-            runs.insert(loaded.run.run_id, loaded);
+        if runs.known.get(&id).is_some_and(|known| known.loaded.run.revision > run.loaded.run.revision) {
+            return;
         }
+        let replaced = runs.known.insert(id, run).map_or(0, |old| old.bytes());
+        runs.bytes = (runs.bytes + bytes).saturating_sub(replaced);
+    }
+
+    /// Whether the run was open, and of this workflow, when this process last saw it.
+    pub(crate) fn is_open(&self, run: Uuid, workflow_id: &str) -> bool {
+        lock(&self.runs).known.get(&run).is_some_and(|known| known.loaded.run.workflow_id == workflow_id)
     }
 
     /// Remembers an activity that a worker has just been given.
     pub(crate) fn put_activity(&self, activity: Activity) {
-        if activity.attributes.len() > MAX_BUFFERED {
+        if activity.attributes.len() > MAX_EACH {
             return;
         }
         let mut activities = lock(&self.activities);
-        if activities.len() >= MAX_RUNS {
+        if activities.len() >= MAX_ACTIVITIES {
             activities.clear();
         }
         activities.insert((activity.run_id, activity.scheduled_event_id), activity);

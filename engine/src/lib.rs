@@ -13,12 +13,13 @@
 //! ```
 //!
 //! How it is built: `rpc` answers requests, `history` decides what a request changes (pure), `store` writes the change
-//! (the only place that appends to a history), `matching` and `wake` bring tasks to pollers, `timers` handles what is due,
+//! (the only place that appends to a history), `matching`, `handoff` and `wake` bring tasks to pollers, `timers` handles what is due,
 //! `lease` frees the work of dead processes, `effects` carries changes over to other runs.
 
 mod clock;
 mod effects;
 mod engine;
+mod handoff;
 mod history;
 mod hot;
 mod lease;
@@ -42,7 +43,7 @@ pub struct EngineOptions {
     pub namespace: String,
     /// Shown as the owner of this process's row, for people.
     pub identity: String,
-    /// Connections of the engine's own for giving out and taking in tasks, besides the pool and the three that listen
+    /// Connections of the engine's own for giving out and taking in tasks, besides the pool, two that write, and the three that listen
     /// and keep the lease.
     pub connections: usize,
 }

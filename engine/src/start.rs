@@ -19,17 +19,20 @@ use crate::{
     clock::Clock,
     effects,
     engine::{Engine, Inner},
+    handoff,
     hot::Hot,
     lease::{self, Lease},
     matching::{Matching, Watchers},
     service,
-    store::{Store, lanes::Lanes},
+    store::{Store, lanes::Lanes, writer::Writer},
     timers::{self, Due},
     wake::{self, Hint},
 };
 
 /// Connections besides the pool: one listens, the others renew the lease and send hints.
 const SESSION_CONNECTIONS: u32 = 3;
+/// Connections that write. One writes; the other is for its successor while a broken one is given up.
+const WRITERS: usize = 2;
 /// Longest wait for releasing the lease at shutdown.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -56,14 +59,17 @@ impl Engine {
             .connect_with((*pool.connect_options()).clone())
             .await?;
         let (lease, (now, wall)) = Lease::take(&session, &options.identity).await?;
-        let lanes = Lanes::new(&pool.connect_options(), options.connections);
+        let lanes = Arc::new(Lanes::new(&pool.connect_options(), options.connections));
+        let runtime = tokio::runtime::Handle::current();
+        let writer = Lanes::by_key(&pool.connect_options(), WRITERS);
+        let writer = Arc::new(Writer::new(writer, runtime.clone()));
         let (hints, hint_receiver) = mpsc::channel(wake::QUEUED);
         let engine = Self {
             inner: Arc::new(Inner {
                 options,
-                store: Store { lanes: Arc::new(lanes), pool },
+                store: Store { lanes, pool, writer },
                 session,
-                runtime: tokio::runtime::Handle::current(),
+                runtime,
                 clock: Clock::new(now, wall),
                 lease,
                 matching: Matching::default(),
@@ -86,6 +92,7 @@ impl Engine {
         engine.background(wake::send(engine.clone(), hint_receiver));
         engine.background(wake::safety(engine.clone()));
         engine.background(lease::keep(engine.clone()));
+        engine.background(handoff::reclaim(engine.clone()));
         engine.background(timers::run(engine.clone()));
         engine.announce().await;
         Ok(engine)

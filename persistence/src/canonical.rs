@@ -86,9 +86,8 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// What the hash of an operation covers: all of it but what the database adds (xid, position).
+/// What the hash of an operation covers besides the hash before it: all of it but what the database adds (xid, position).
 pub(crate) struct Hashed<'a> {
-    pub(crate) previous_hash: &'a [u8],
     pub(crate) id: &'a str,
     pub(crate) entity_kind: &'a str,
     pub(crate) entity_id: &'a str,
@@ -108,34 +107,51 @@ pub(crate) struct Hashed<'a> {
 }
 
 impl Hashed<'_> {
-    /// The chained hash. Every part is preceded by its length, so that no two operations share an encoding.
-    pub(crate) fn hash(&self) -> Vec<u8> {
+    /// The chained hash: SHA-256 of [`before_previous`], the previous hash, [`Hashed::after_previous`].
+    pub(crate) fn hash(&self, previous_hash: &[u8]) -> Vec<u8> {
         let mut hasher = Sha256::new();
-        let mut part = |bytes: &[u8]| {
-            hasher.update((bytes.len() as u64).to_be_bytes());
+        for bytes in [&before_previous(), previous_hash, &self.after_previous()] {
             hasher.update(bytes);
-        };
-        part(b"ambient.operation.1");
-        part(self.previous_hash);
-        for text in [self.id, self.entity_kind, self.entity_id] {
-            part(text.as_bytes());
         }
-        part(&self.version.to_be_bytes());
-        part(self.project_id.as_bytes());
-        part(self.command.as_bytes());
-        part(&self.schema_version.to_be_bytes());
-        for bytes in [self.input, self.events, self.context] {
-            part(bytes);
-        }
-        part(self.principal.as_bytes());
-        part(self.correlation_id.as_bytes());
-        for optional in [self.causation_id, self.trace_parent] {
-            part(&[u8::from(optional.is_some())]);
-            part(optional.unwrap_or_default().as_bytes());
-        }
-        part(&self.occurred_at.to_be_bytes());
         hasher.finalize().to_vec()
     }
+
+    /// What is hashed after the previous hash. Every part is preceded by its length, so that no two operations share an
+    /// encoding.
+    pub(crate) fn after_previous(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(512 + self.input.len() + self.events.len() + self.context.len());
+        for text in [self.id, self.entity_kind, self.entity_id] {
+            part(&mut bytes, text.as_bytes());
+        }
+        part(&mut bytes, &self.version.to_be_bytes());
+        part(&mut bytes, self.project_id.as_bytes());
+        part(&mut bytes, self.command.as_bytes());
+        part(&mut bytes, &self.schema_version.to_be_bytes());
+        for stored in [self.input, self.events, self.context] {
+            part(&mut bytes, stored);
+        }
+        part(&mut bytes, self.principal.as_bytes());
+        part(&mut bytes, self.correlation_id.as_bytes());
+        for optional in [self.causation_id, self.trace_parent] {
+            part(&mut bytes, &[u8::from(optional.is_some())]);
+            part(&mut bytes, optional.unwrap_or_default().as_bytes());
+        }
+        part(&mut bytes, &self.occurred_at.to_be_bytes());
+        bytes
+    }
+}
+
+/// What is hashed before the previous hash, its length included.
+pub(crate) fn before_previous() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    part(&mut bytes, b"ambient.operation.1");
+    bytes.extend_from_slice(&(GENESIS.len() as u64).to_be_bytes());
+    bytes
+}
+
+fn part(bytes: &mut Vec<u8>, part: &[u8]) {
+    bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+    bytes.extend_from_slice(part);
 }
 
 #[cfg(test)]

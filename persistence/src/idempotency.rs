@@ -1,6 +1,6 @@
 //! Requests that can be repeated: what was answered under (principal, method, path, key), for 24 hours.
 
-use sqlx::{PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row, types::Json};
 
 use crate::{canonical, database::Database, entity::StoredEntity, error::StoreError};
 
@@ -97,29 +97,41 @@ impl IdempotencyRecord {
 
     /// Writes it; false when the key is in use. A record older than 24 hours counts as gone.
     pub(crate) async fn insert(&self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-        let sql = "insert into ambient.idempotency as i
-                       (principal, method, path, key, request_hash, operation_id, outcome, entity_kind, entity_id, version, state)
-                   values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-                   on conflict (principal, method, path, key) do update set request_hash = excluded.request_hash,
-                       operation_id = excluded.operation_id, outcome = excluded.outcome, entity_kind = excluded.entity_kind,
-                       entity_id = excluded.entity_id, version = excluded.version, state = excluded.state, created_at = now()
-                   where i.created_at < now() - interval '24 hours'";
-        let done = sqlx::query(sql)
-            .bind(&self.key.principal)
-            .bind(&self.key.method)
-            .bind(&self.key.path)
-            .bind(&self.key.key)
-            .bind(&self.request_hash)
-            .bind(&self.operation_id)
-            .bind(self.outcome.as_str())
-            .bind(self.entity_kind)
-            .bind(&self.entity_id)
-            .bind(self.version)
-            .bind(&self.state)
-            .execute(connection)
-            .await?;
+        let sql = insert_sql("$1", "true");
+        let done = sqlx::query(AssertSqlSafe(sql)).bind(Json(vec![self.row()])).execute(connection).await?;
         Ok(done.rows_affected() == 1)
     }
+
+    /// Its row, without `created_at`.
+    pub(crate) fn row(&self) -> serde_json::Value {
+        serde_json::json!({
+            "principal": self.key.principal,
+            "method": self.key.method,
+            "path": self.key.path,
+            "key": self.key.key,
+            "request_hash": format!("\\x{}", canonical::hex(&self.request_hash)),
+            "operation_id": self.operation_id,
+            "outcome": self.outcome.as_str(),
+            "entity_kind": self.entity_kind,
+            "entity_id": self.entity_id,
+            "version": self.version,
+            "state": self.state,
+        })
+    }
+}
+
+/// Writes the records in `rows` (a parameter: array of [`IdempotencyRecord::row`]) whose key is not in use, if `condition` holds.
+pub(crate) fn insert_sql(rows: &str, condition: &str) -> String {
+    let columns =
+        "principal, method, path, key, request_hash, operation_id, outcome, entity_kind, entity_id, version, state";
+    format!(
+        "insert into ambient.idempotency as i ({columns})
+         select {columns} from jsonb_populate_recordset(null::ambient.idempotency, {rows}) where {condition}
+         on conflict (principal, method, path, key) do update set request_hash = excluded.request_hash,
+             operation_id = excluded.operation_id, outcome = excluded.outcome, entity_kind = excluded.entity_kind,
+             entity_id = excluded.entity_id, version = excluded.version, state = excluded.state, created_at = now()
+         where i.created_at < now() - interval '24 hours'"
+    )
 }
 
 impl Database {

@@ -240,7 +240,6 @@ fn hash_of(row: &PgRow) -> Result<Vec<u8>, StoreError> {
     let bytes = |column: &str| row.try_get::<Vec<u8>, _>(column);
     let (causation_id, trace_parent) = (optional("causation_id")?, optional("trace_parent")?);
     let hashed = Hashed {
-        previous_hash: &bytes("previous_hash")?,
         id: &text("id")?,
         entity_kind: &text("entity_kind")?,
         entity_id: &text("entity_id")?,
@@ -257,7 +256,7 @@ fn hash_of(row: &PgRow) -> Result<Vec<u8>, StoreError> {
         trace_parent: trace_parent.as_deref(),
         occurred_at: row.try_get::<DateTime<Utc>, _>("occurred_at")?.timestamp_micros(),
     };
-    Ok(hashed.hash())
+    Ok(hashed.hash(&bytes("previous_hash")?))
 }
 
 /// The row against what its operations give.

@@ -305,7 +305,17 @@ fn history_event(event: &temporalio_common::protos::temporal::api::history::v1::
         event_id: event.event_id,
         event_type: event_type_name(event.event_type()),
         at: event.event_time.and_then(time),
-        attributes: serde_json::to_value(&event.attributes).unwrap_or_default(),
+        attributes: attributes(event),
+    }
+}
+
+/// The attributes themselves: their JSON names their type once more, as the event does.
+fn attributes(event: &temporalio_common::protos::temporal::api::history::v1::HistoryEvent) -> serde_json::Value {
+    match serde_json::to_value(&event.attributes).unwrap_or_default() {
+        serde_json::Value::Object(of_type) => {
+            of_type.into_iter().next().map_or_else(Default::default, |(_, inner)| inner)
+        }
+        other => other,
     }
 }
 

@@ -81,10 +81,11 @@ fn fact(rng: &mut impl Rng, known: Option<&Session>) -> Command {
         },
         Fact::Blocked {
             reason: format!("B{}", rng.random_range(0..5)),
-            blocked_on: words,
+            blocked_on: format!("obstacle: {words}"),
             next_retry_at: Some(to_micros(Utc::now())),
             workflow_execution: "w".to_owned(),
         },
+        Fact::Unblocked { step: "obstacle".to_owned(), workflow_execution: "w".to_owned() },
     ];
     let fact = facts.choose(rng).unwrap().clone();
     // One in ten is about another run or attempt.

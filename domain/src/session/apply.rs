@@ -6,7 +6,7 @@ use super::{
     condition::{ConditionStatus, ConditionType},
     event::Event,
     spec::Spec,
-    state::{Lifecycle, Outcome, Run, Session, StatusDetail},
+    state::{Lifecycle, Outcome, Phase, Run, Session, StatusDetail},
     workflow_id,
 };
 
@@ -94,6 +94,10 @@ pub(super) fn apply(s: &mut Session, event: &Event, at: DateTime<Utc>) {
                 workflow_execution: Some(workflow_execution.clone()),
             });
         }
+        Event::Unblocked => match s.phase() {
+            Some(phase @ (Phase::Pending | Phase::Creating | Phase::Stopping)) => detail(s, &phase.to_string(), at),
+            _ => s.status_detail = None,
+        },
         Event::WorkflowLost { .. } => {
             if let Lifecycle::Stopping { stop_attempt, .. } = &mut s.lifecycle {
                 *stop_attempt += 1;

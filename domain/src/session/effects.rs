@@ -181,6 +181,7 @@ impl Session {
             Event::Reconciled { .. } => condition(ConditionType::Reconciled),
             Event::ConditionChanged { condition_type, .. } => condition(*condition_type),
             Event::Blocked { .. } => plain("session.blocked", json!(self.status_detail)),
+            Event::Unblocked => plain("session.unblocked", json!(self.status_detail)),
             Event::Deleted => plain("session.deleted", json!({})),
             Event::Created { .. } | Event::SpecChanged { .. } | Event::WorkflowLost { .. } => None,
         }

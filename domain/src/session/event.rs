@@ -113,6 +113,8 @@ pub enum Event {
         /// Workflow id.
         workflow_execution: String,
     },
+    /// It waits no more.
+    Unblocked,
     /// The execution of this phase was lost; teardown takes over or is started anew.
     WorkflowLost {
         /// Its workflow id.

@@ -108,6 +108,13 @@ pub enum Fact {
         /// Workflow id.
         workflow_execution: String,
     },
+    /// A step that a workflow waited for is done.
+    Unblocked {
+        /// The step, as [`Fact::Blocked::blocked_on`] begins with it.
+        step: String,
+        /// Workflow id.
+        workflow_execution: String,
+    },
     /// The execution that should carry this phase is gone.
     WorkflowLost {
         /// Its workflow id.
@@ -133,6 +140,7 @@ impl Fact {
             Self::ReconcileFailed { .. } => "fact_reconcile_failed",
             Self::Observed { .. } => "fact_observed",
             Self::Blocked { .. } => "fact_blocked",
+            Self::Unblocked { .. } => "fact_unblocked",
             Self::WorkflowLost { .. } => "fact_workflow_lost",
         }
     }
@@ -186,6 +194,7 @@ fn while_active(session: &Session, run: &Run, fact: &Fact) -> Decision<Event> {
             observed(session, *condition_type, *status, reason, message)
         }
         Fact::Blocked { .. } => blocked(session, fact),
+        Fact::Unblocked { step, workflow_execution } => unblocked(session, step, workflow_execution),
         Fact::WorkflowLost { workflow_execution } => {
             one(failed("WorkflowLost", &format!("execution {workflow_execution} is gone"), None))
         }
@@ -196,6 +205,7 @@ fn while_stopping(session: &Session, fact: &Fact) -> Decision<Event> {
     match fact {
         Fact::TornDown { evidence } => one(Event::Ended { evidence: evidence.clone(), proven: true }),
         Fact::Blocked { .. } => blocked(session, fact),
+        Fact::Unblocked { step, workflow_execution } => unblocked(session, step, workflow_execution),
         Fact::Observed { condition_type: ConditionType::StopIncomplete, status, reason, message } => {
             observed(session, ConditionType::StopIncomplete, *status, reason, message)
         }
@@ -307,6 +317,16 @@ fn blocked(session: &Session, fact: &Fact) -> Decision<Event> {
         next_retry_at: *next_retry_at,
         workflow_execution: workflow_execution.clone(),
     })
+}
+
+/// Only the step that is shown as the obstacle takes it away.
+fn unblocked(session: &Session, step: &str, workflow_execution: &str) -> Decision<Event> {
+    let is_shown = session.status_detail.as_ref().is_some_and(|detail| {
+        let rest = detail.blocked_on.as_deref().and_then(|blocked_on| blocked_on.strip_prefix(step));
+        rest.is_some_and(|rest| rest.starts_with(':'))
+            && detail.workflow_execution.as_deref() == Some(workflow_execution)
+    });
+    if is_shown { one(Event::Unblocked) } else { ALREADY }
 }
 
 fn is_started(session: &Session) -> bool {

@@ -57,17 +57,12 @@ impl Engine {
         effect: &Effect,
         attributes: WorkflowExecutionStartedEventAttributes,
     ) -> Result<bool, Status> {
-        let now = self.inner.clock.now();
-        let child = self.with_expiry(child_run(effect, attributes), now);
+        let child = child_run(effect, attributes);
         let reuse =
             WorkflowIdReusePolicy::try_from(effect.data.policy).unwrap_or(WorkflowIdReusePolicy::AllowDuplicate);
         let policy = StartPolicy::Reuse(reuse);
-        let outcome = self.inner.store.start_run(&child, policy, now).await.map_err(db)?;
-        Ok(match outcome {
-            StartOutcome::Started => {
-                self.run_created(effect.attributes().as_ref());
-                true
-            }
+        Ok(match Box::pin(self.create(child, policy)).await? {
+            StartOutcome::Started => true,
             StartOutcome::Exists(existing) => existing.run_id == effect.id,
         })
     }

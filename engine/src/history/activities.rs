@@ -17,6 +17,7 @@ use temporalio_common::protos::temporal::api::{
     },
 };
 use tonic::Status;
+use uuid::Uuid;
 
 use super::{ActivityKey, ActivityRetry, Transition, commands::Refused};
 use crate::{
@@ -35,6 +36,15 @@ pub(crate) enum ActivityEnd {
 }
 
 impl Activity {
+    /// Starts the attempt in the name of a worker.
+    pub(crate) fn start(&mut self, identity: String, now: DateTime<Utc>, process: Uuid) {
+        self.state = 1;
+        self.started_at = Some(now);
+        self.identity = identity;
+        self.process = Some(process);
+        self.due_at = self.started_due_at();
+    }
+
     pub(crate) fn key(&self) -> ActivityKey {
         ActivityKey { scheduled_event_id: self.scheduled_event_id, attempt: self.attempt, state: self.state }
     }

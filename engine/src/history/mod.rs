@@ -75,6 +75,10 @@ pub(crate) struct Transition {
     pub(crate) search_attributes: Option<SearchAttributes>,
     pub(crate) closed: Option<WorkflowExecutionStatus>,
     pub(crate) continued: Option<Box<NewRun>>,
+    /// The workflow task is started by this transition, for whichever poller comes next (see `handoff`).
+    pub(crate) direct: bool,
+    /// The same for activities: the events that scheduled them.
+    pub(crate) direct_activities: Vec<i64>,
 }
 
 /// The attempt of an activity a transition is about; the row must still be in this state.
@@ -132,6 +136,8 @@ impl Transition {
             search_attributes: None,
             closed: None,
             continued: None,
+            direct: false,
+            direct_activities: Vec::new(),
         }
     }
 

@@ -17,7 +17,7 @@ use tonic::Status;
 use crate::{
     engine::{Decision, Engine, Unchanged},
     history::{Transition, activities::ActivityEnd, commands::Needs},
-    matching::Kind,
+    matching::{Kind, Task},
     proto,
     service::{Caller, Claim},
     store::{Activity, Target},
@@ -36,7 +36,7 @@ pub(super) async fn poll(
     proto::name(&queue, "task_queue")?;
     proto::optional_name(&request.identity, "identity")?;
     let waiting = engine.inner.matching.queue(Kind::Activity, &queue);
-    let _present = waiting.enter();
+    let _present = waiting.enter(&request.identity);
     let deadline = tokio::time::Instant::now() + super::LONG_POLL;
     let mut stopped = engine.inner.stopped.subscribe();
     loop {
@@ -50,6 +50,16 @@ pub(super) async fn poll(
             waiting.hint();
             tokio::time::sleep(NO_LEASE_PAUSE).await;
             continue;
+        }
+        if let Some(task) = waiting.take() {
+            caller.claimed(task.claim());
+            if hinted {
+                waiting.hint();
+            }
+            let Task::Activity(activity) = task else {
+                return Err(Status::internal("a workflow task lay on a queue of activities"));
+            };
+            return task_response(&activity, &engine.inner.options.namespace);
         }
         let process = engine.inner.lease.process();
         match engine.inner.store.claim_activity(&queue, process, &request.identity).await {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use temporalio_common::protos::temporal::api::{
+    common::v1::WorkflowExecution,
     enums::v1::HistoryEventFilterType,
     history::v1::{History, HistoryEvent},
     workflowservice::v1::{
@@ -36,11 +37,18 @@ pub(super) async fn get(
     request: GetWorkflowExecutionHistoryRequest,
 ) -> Result<GetWorkflowExecutionHistoryResponse, Status> {
     let token = HistoryToken::read(&request.next_page_token)?;
+    let closing = request.history_event_filter_type() == HistoryEventFilterType::CloseEvent;
+    if closing
+        && request.wait_new_event
+        && let Some(response) = engine.coming_close_event(request.execution.as_ref(), caller).await
+    {
+        return Ok(response);
+    }
     let run = match &token {
         Some(token) => token.run_id(),
         None => super::resolve(engine, request.execution.as_ref()).await?,
     };
-    if request.history_event_filter_type() == HistoryEventFilterType::CloseEvent {
+    if closing {
         return engine.close_event(run, request.wait_new_event, caller).await;
     }
     let from = token.as_ref().map_or(1, |t| t.next_event_id);
@@ -96,6 +104,26 @@ impl Engine {
         }
     }
 
+    /// The last event of a run that this process knows to be open, if it is closed here. None: look into the database.
+    async fn coming_close_event(
+        &self,
+        execution: Option<&WorkflowExecution>,
+        caller: &Caller,
+    ) -> Option<GetWorkflowExecutionHistoryResponse> {
+        let execution = execution?;
+        let run = proto::run_id(&execution.run_id).ok()??;
+        // First watch, then look: what closes in between is seen.
+        let watch = self.inner.closed.watch(run);
+        let news = watch.notified();
+        let mut news = std::pin::pin!(news);
+        news.as_mut().enable();
+        if !self.inner.hot.is_open(run, &execution.workflow_id) {
+            return None;
+        }
+        self.wait_for(news, tokio::time::Instant::now() + WAIT, caller).await;
+        watch.last().map(|event| response(vec![event], Vec::new()))
+    }
+
     /// The last event once the run has closed. Without waiting, the last event there is.
     async fn close_event(
         &self,
@@ -109,6 +137,9 @@ impl Engine {
             let news = watch.notified();
             let mut news = std::pin::pin!(news);
             news.as_mut().enable();
+            if let Some(event) = watch.last() {
+                return Ok(response(vec![event], Vec::new()));
+            }
             let mut lane = self.inner.store.lanes.take().await.map_err(db)?;
             let row = sqlx::query_as::<_, (bool, Option<Vec<u8>>)>(
                 "select status = 1, case when status <> 1 or not $2 then

@@ -20,7 +20,7 @@ use crate::{
     matching::Kind,
     proto::{self, db},
     service::Caller,
-    store::{Existing, NewRun, StartOutcome, StartPolicy, Target},
+    store::{Existing, NewRun, Start, StartOutcome, StartPolicy, Target},
 };
 
 /// Time a worker has for a workflow task, unless the start says otherwise.
@@ -73,7 +73,7 @@ impl Policies {
 }
 
 /// Checks a start request and makes the run of it. `signal` comes with signal-with-start.
-pub(super) fn new_run(request: StartWorkflowExecutionRequest, signal: Option<A>) -> Result<NewRun, Status> {
+pub(crate) fn new_run(request: StartWorkflowExecutionRequest, signal: Option<A>) -> Result<NewRun, Status> {
     check(&request)?;
     let run_id = Uuid::new_v4();
     let request_id = if request.request_id.is_empty() { run_id.to_string() } else { request.request_id };
@@ -166,16 +166,8 @@ impl Engine {
     /// Starts a run under its policies. True: it is a new one.
     pub(crate) async fn start_run(&self, run: NewRun, policies: Policies) -> Result<(Uuid, bool), Status> {
         for _ in 0..REPLACE_ROUNDS {
-            let now = self.inner.clock.now();
-            let run = self.with_expiry(run.clone(), now);
-            let policy = StartPolicy::Reuse(policies.reuse);
-            let outcome = self.inner.store.start_run(&run, policy, now).await.map_err(db)?;
-            let existing = match outcome {
-                StartOutcome::Started => {
-                    let attributes = A::WorkflowExecutionStartedEventAttributes(run.attributes);
-                    self.run_created(Some(&attributes));
-                    return Ok((run.run_id, true));
-                }
+            let existing = match Box::pin(self.create(run.clone(), StartPolicy::Reuse(policies.reuse))).await? {
+                StartOutcome::Started => return Ok((run.run_id, true)),
                 StartOutcome::Exists(existing) => existing,
             };
             if existing.request_id == run.request_id {
@@ -216,13 +208,24 @@ impl Engine {
         run
     }
 
-    /// Sets off what follows from a new run.
-    pub(crate) fn run_created(&self, started: Option<&A>) {
-        if let Some(A::WorkflowExecutionStartedEventAttributes(a)) = started {
-            self.wake_queue(Kind::Workflow, a.task_queue.as_ref().map_or("", |q| q.name.as_str()));
-            if a.workflow_run_timeout.is_some_and(|t| t.seconds > 0 || t.nanos > 0) {
-                self.inner.due.look();
+    /// Creates a run unless another one stands in the way, and sets off what follows from it.
+    pub(crate) async fn create(&self, run: NewRun, policy: StartPolicy) -> Result<StartOutcome, Status> {
+        let (now, wall) = self.inner.clock.both();
+        let mut start = Box::new(Start::new(self.with_expiry(run, now), policy, now, wall));
+        self.start_first_directly(&mut start);
+        let (start, outcome) = self.inner.store.start_run(start).await.map_err(db)?;
+        if matches!(outcome, StartOutcome::Started) {
+            self.created(&start);
+            if !start.direct {
+                self.wake_queue(Kind::Workflow, &start.run.task_queue);
+            }
+            if let Some(at) = start.run.timeout_at {
+                self.inner.due.within((at - start.now).to_std().unwrap_or_default());
+            }
+            if let Some(at) = start.run.wft_due_at {
+                self.inner.due.within((at - start.wall).to_std().unwrap_or_default());
             }
         }
+        Ok(outcome)
     }
 }

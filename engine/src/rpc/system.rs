@@ -66,7 +66,8 @@ pub(super) async fn shutdown_worker(
     if queue.is_empty() {
         return Ok(ShutdownWorkerResponse::default());
     }
-    engine.inner.matching.retire(&queue);
+    let ready = engine.inner.matching.retire(&queue);
+    engine.take_back(ready);
     let waiting: Vec<Uuid> =
         sqlx::query_scalar("select run_id from engine.runs where wft_state = 1 and wft_queue = $1")
             .bind(&queue)

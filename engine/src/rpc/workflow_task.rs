@@ -21,11 +21,12 @@ use crate::{
         commands::{self, Needs, Refused},
         workflow_task::{events_in_flight, holds},
     },
-    matching::Kind,
+    hot::{Remembered, Tail},
+    matching::{Kind, Task},
     proto,
     service::{Caller, Claim},
     store::{
-        Run, Target, TaskState,
+        Activity, Run, Target, TaskState,
         dispatch::{ClaimedTask, FIRST_PAGE},
         load::Loaded,
     },
@@ -45,7 +46,7 @@ pub(super) async fn poll(
     proto::optional_name(&request.identity, "identity")?;
     let sticky = queue.kind() == TaskQueueKind::Sticky;
     let waiting = engine.inner.matching.queue(Kind::Workflow, &queue.name);
-    let _present = waiting.enter();
+    let _present = waiting.enter(&request.identity);
     let deadline = tokio::time::Instant::now() + super::LONG_POLL;
     let mut stopped = engine.inner.stopped.subscribe();
     loop {
@@ -60,7 +61,11 @@ pub(super) async fn poll(
             tokio::time::sleep(NO_LEASE_PAUSE).await;
             continue;
         }
-        match engine.next_workflow_task(&queue.name, &request.identity, sticky, caller).await {
+        let next = match waiting.take() {
+            Some(task) => engine.ready_workflow_task(task, caller).await,
+            None => engine.next_workflow_task(&queue.name, &request.identity, sticky, caller).await,
+        };
+        match next {
             Ok(Some(task)) => {
                 if hinted {
                     waiting.hint();
@@ -77,6 +82,27 @@ pub(super) async fn poll(
 }
 
 impl Engine {
+    /// A task that lay ready.
+    async fn ready_workflow_task(
+        &self,
+        task: Task,
+        caller: &Caller,
+    ) -> Result<Option<PollWorkflowTaskQueueResponse>, Status> {
+        caller.claimed(task.claim());
+        let Task::Workflow { run, events } = task else {
+            return Err(Status::internal("an activity lay on a queue of workflow tasks"));
+        };
+        if let Some(events) = events {
+            return Ok(Some(task_response(&run, events, true)));
+        }
+        let after = if run.wft_queue == run.task_queue { 0 } else { run.previous_started_id };
+        let page = FirstPage::of(&self.inner.store.history(run.run_id, after, FIRST_PAGE).await?, after)?;
+        if !page.fits(after, run.last_event_id) {
+            return Err(gap(run.run_id));
+        }
+        Ok(Some(task_response(&run, page.events, page.complete)))
+    }
+
     async fn next_workflow_task(
         &self,
         queue: &str,
@@ -89,10 +115,15 @@ impl Engine {
         }
         let process = self.inner.lease.process();
         let claimed = self.inner.store.claim_workflow_task(queue, process, identity, sticky).await?;
-        let Some(ClaimedTask { run, batches }) = claimed else { return Ok(None) };
+        let Some(claimed) = claimed else { return Ok(None) };
+        let run = &claimed.run;
         let token = TaskToken::of(TokenKind::Workflow, run.run_id, run.task_scheduled_id(), run.wft_attempt);
         caller.claimed(Claim::Workflow(token));
-        self.remember_claim(&run);
+        self.claimed_task(claimed, sticky).await.map(Some)
+    }
+
+    async fn claimed_task(&self, claimed: ClaimedTask, sticky: bool) -> Result<PollWorkflowTaskQueueResponse, Status> {
+        let ClaimedTask { run, batches } = claimed;
         let after = if sticky { run.previous_started_id } else { 0 };
         let mut page = FirstPage::of(&batches.unwrap_or_default(), after)?;
         if !page.fits(after, run.last_event_id) {
@@ -100,10 +131,15 @@ impl Engine {
             page = FirstPage::of(&self.inner.store.history(run.run_id, after, FIRST_PAGE).await?, after)?;
         }
         if !page.fits(after, run.last_event_id) {
-            return Err(Status::data_loss(format!("history of run {} has a gap", run.run_id)));
+            return Err(gap(run.run_id));
         }
-        Ok(Some(task_response(&run, page.events, page.complete)))
+        self.remember_claim(&run, after, &page);
+        Ok(task_response(&run, page.events, page.complete))
     }
+}
+
+fn gap(run: uuid::Uuid) -> Status {
+    Status::data_loss(format!("history of run {run} has a gap"))
 }
 
 /// The events handed out with a task, or as many of them as make a page.
@@ -129,10 +165,16 @@ impl FirstPage {
 }
 
 impl Engine {
-    fn remember_claim(&self, run: &Run) {
+    fn remember_claim(&self, run: &Run, after: i64, page: &FirstPage) {
         let (now, wall) = self.inner.clock.both();
         let now = run.wft_started_at.map_or(now, |at| at.max(now));
-        self.inner.hot.put(Loaded { run: run.clone(), now, wall });
+        let loaded = Loaded { run: run.clone(), now, wall };
+        let tail = if page.complete {
+            Tail::new(after, page.events.clone())
+        } else {
+            Tail::new(run.last_event_id, Vec::new())
+        };
+        self.inner.hot.put(Remembered { loaded, tail });
     }
 }
 
@@ -216,10 +258,11 @@ fn refusal(message: &str) -> Failure {
 /// Activities the worker takes at once, and the next workflow task if there is one already.
 fn completed_response(engine: &Engine, t: &Transition) -> RespondWorkflowTaskCompletedResponse {
     // A run that closed has left no activities behind.
-    let eager = t.new_activities.iter().filter(|a| a.is_started() && !t.is_closed());
+    let own = |a: &Activity| a.is_started() && !t.direct_activities.contains(&a.scheduled_event_id);
+    let eager = t.new_activities.iter().filter(|a| own(a) && !t.is_closed());
     let activity_tasks =
         eager.filter_map(|a| super::activity_task::task_response(a, &engine.inner.options.namespace).ok()).collect();
-    let inline = !t.is_closed() && t.run.wft_state == TaskState::Started;
+    let inline = !t.is_closed() && !t.direct && t.run.wft_state == TaskState::Started;
     let workflow_task = inline.then(|| {
         let events = t.events.iter().filter(|e| e.event_id > t.run.previous_started_id).cloned().collect();
         task_response(&t.run, events, true)
@@ -271,5 +314,70 @@ pub(super) async fn give_back(engine: &Engine, token: &TaskToken) -> Result<(), 
     match given {
         Err(Unchanged::Status(status)) => Err(status),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ambient_tests::TestDatabase;
+    use temporalio_common::protos::temporal::api::{
+        history::v1::{WorkflowExecutionSignaledEventAttributes, history_event::Attributes as A},
+        workflowservice::v1::StartWorkflowExecutionRequest,
+    };
+
+    use super::*;
+    use crate::{EngineOptions, rpc::start::new_run, store::StartPolicy};
+
+    /// A run with three appends whose task is claimed as a statement would that took its snapshot before the last ones.
+    async fn claimed_behind(engine: &Engine, missing: usize) -> ClaimedTask {
+        let request = StartWorkflowExecutionRequest {
+            workflow_id: "w".to_owned(),
+            workflow_type: Some(WorkflowType { name: "any".to_owned() }),
+            task_queue: Some(proto::queue("q")),
+            ..Default::default()
+        };
+        let policy = StartPolicy::Reuse(Default::default());
+        Box::pin(engine.create(new_run(request, None).unwrap(), policy)).await.unwrap();
+        for signal in ["a", "b"] {
+            let event = A::WorkflowExecutionSignaledEventAttributes(WorkflowExecutionSignaledEventAttributes {
+                signal_name: signal.to_owned(),
+                ..Default::default()
+            });
+            engine.deliver_signal(&Target::Current("w".to_owned()), &event, "").await.unwrap();
+        }
+        let process = engine.inner.lease.process();
+        let claimed = engine.inner.store.claim_workflow_task("q", process, "me", false).await.unwrap();
+        let mut claimed = claimed.unwrap();
+        let batches = claimed.batches.as_mut().unwrap();
+        assert_eq!(batches.len(), 3);
+        batches.truncate(3 - missing);
+        claimed
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_claim_newer_than_its_snapshot_hands_out_every_event() {
+        for missing in [1, 2, 3] {
+            let database = TestDatabase::new().await;
+            let engine = Engine::start(database.pool().await, EngineOptions::default()).await.unwrap();
+            let claimed = claimed_behind(&engine, missing).await;
+            let task = engine.claimed_task(claimed, false).await.unwrap();
+            let ids: Vec<i64> = task.history.unwrap().events.iter().map(|e| e.event_id).collect();
+            assert_eq!(ids, [1, 2, 3, 4, 5], "started, task scheduled, two signals, task started");
+            engine.shutdown().await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_history_with_a_gap_is_not_handed_out() {
+        let database = TestDatabase::new().await;
+        let engine = Engine::start(database.pool().await, EngineOptions::default()).await.unwrap();
+        let claimed = claimed_behind(&engine, 1).await;
+        sqlx::query("delete from engine.history where first_event_id = 4")
+            .execute(&engine.inner.store.pool)
+            .await
+            .unwrap();
+        let refused = engine.claimed_task(claimed, false).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::DataLoss, "{refused}");
+        engine.shutdown().await;
     }
 }

@@ -14,6 +14,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Longest wait for a free lane.
 const WAIT: Duration = Duration::from_secs(10);
+/// Prepared statements kept per connection: one for every combination of sections the writer meets.
+const STATEMENTS: usize = 128;
 
 /// The connections.
 #[derive(Debug)]
@@ -31,14 +33,29 @@ pub(crate) struct Lane<'a> {
 }
 
 impl Lanes {
+    /// For statements that find few rows by a key or in the order of an index.
     pub(crate) fn new(options: &PgConnectOptions, count: usize) -> Self {
         // A statement of the hot path takes milliseconds; one that takes this long waits for a lock it will not get.
-        let options = options.clone().options([
+        let options = options.clone().statement_cache_capacity(STATEMENTS).options([
             ("statement_timeout", "30s"),
             ("lock_timeout", "10s"),
             ("idle_in_transaction_session_timeout", "30s"),
+            // Planned once per connection and always the same way: a plan made while the tables were empty must not be
+            // one that reads them whole.
+            ("plan_cache_mode", "force_generic_plan"),
+            ("enable_seqscan", "off"),
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
+            ("jit", "off"),
         ]);
         Self { options, idle: Mutex::default(), free: Semaphore::new(count.max(1)) }
+    }
+
+    /// For statements that find every row by its key. An index may only be used to look keys up, never to be read whole,
+    /// which is what looks cheapest to the planner as long as a table is empty.
+    pub(crate) fn by_key(options: &PgConnectOptions, count: usize) -> Self {
+        let options = options.clone().options([("enable_indexscan", "off"), ("enable_indexonlyscan", "off")]);
+        Self::new(&options, count)
     }
 
     pub(crate) async fn take(&self) -> Result<Lane<'_>, sqlx::Error> {
@@ -71,7 +88,7 @@ impl Lane<'_> {
     }
 }
 
-fn is_broken(error: &sqlx::Error) -> bool {
+pub(super) fn is_broken(error: &sqlx::Error) -> bool {
     match error {
         // 57P: the server shuts down; 08: connection exceptions
         sqlx::Error::Database(e) => e.code().is_some_and(|c| c.starts_with("57P") || c.starts_with("08")),

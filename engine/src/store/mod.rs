@@ -1,20 +1,24 @@
 //! All SQL on runs: reading a run's state and the one place that changes it.
 //!
 //! A change is decided by a pure function on a [`Run`] (see `history`), which yields a `Transition`; [`commit`] writes it
-//! in one statement that compares the run's revision and last event id. Nobody holds a lock while deciding.
+//! in a statement that compares the run's revision and last event id. [`writer`] puts what is ready at the same time into
+//! one such statement. Nobody holds a lock in the database while deciding.
 
 mod activities;
 pub(crate) mod commit;
 pub(crate) mod dispatch;
 pub(crate) mod lanes;
 pub(crate) mod load;
+mod parts;
 pub(crate) mod rows;
 pub(crate) mod start;
+mod statement;
+pub(crate) mod writer;
 
 pub(crate) use commit::CommitError;
 pub(crate) use load::Target;
 pub(crate) use rows::{Activity, Child, Run, TaskState};
-pub(crate) use start::{Existing, NewRun, StartOutcome, StartPolicy};
+pub(crate) use start::{Existing, NewRun, Start, StartOutcome, StartPolicy};
 
 use std::sync::Arc;
 
@@ -26,4 +30,5 @@ pub(crate) struct Store {
     pub(crate) pool: PgPool,
     /// For what every task passes through.
     pub(crate) lanes: Arc<lanes::Lanes>,
+    pub(crate) writer: Arc<writer::Writer>,
 }

@@ -24,7 +24,11 @@ pub struct Host {
 
 impl Host {
     pub async fn on(database: &TestDatabase) -> Self {
-        let engine = Engine::start(database.pool().await, EngineOptions::default()).await.unwrap();
+        Self::start(database.pool().await).await
+    }
+
+    pub async fn start(pool: sqlx::PgPool) -> Self {
+        let engine = Engine::start(pool, EngineOptions::default()).await.unwrap();
         let client = client(&engine).await;
         Self { engine, client, probe: Arc::default() }
     }

@@ -1,6 +1,8 @@
 //! Dead workers, dead processes, several processes.
 
 use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
@@ -120,4 +122,71 @@ async fn shutdown_hands_over_at_once() {
     leaving.probe.release.notify_one();
     drop(worker);
     assert_eq!(leaving.probe.runs.load(Ordering::SeqCst), 1);
+}
+
+const CHILD_DATABASE: &str = "ENGINE_TEST_CHILD_DATABASE";
+
+/// Not a test of its own: the process that [`whatever_was_acknowledged_before_kill_9_is_completed`] kills.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "run as a child process"]
+async fn process_to_be_killed() {
+    let Ok(url) = std::env::var(CHILD_DATABASE) else { return };
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    let host = Host::start(pool).await;
+    let _worker = host.worker();
+    let flow = |lane: usize| {
+        let host = &host;
+        async move {
+            for n in 0.. {
+                let id = format!("w-{lane}-{n}");
+                let handle = host.client.start_workflow(flows::Three::run, "a".to_owned(), options(&id)).await.unwrap();
+                println!("started {id}");
+                if n % 2 == 0 {
+                    handle.get_result(WorkflowGetResultOptions::default()).await.unwrap();
+                    println!("completed {id}");
+                }
+            }
+        }
+    };
+    join_all((0..16).map(flow)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_was_acknowledged_before_kill_9_is_completed() {
+    let database = TestDatabase::new().await;
+    // The schema is there before the child comes, so that its first line comes soon.
+    let host = Host::on(&database).await;
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "recovery::process_to_be_killed", "--ignored", "--nocapture"])
+        .env(CHILD_DATABASE, database.url())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (mut started, mut completed) = (Vec::new(), Vec::new());
+    for line in lines.map_while(Result::ok) {
+        // The test runner's own words may stand before the first line.
+        if let Some((_, id)) = line.split_once("started ") {
+            started.push(id.to_owned());
+        } else if let Some((_, id)) = line.split_once("completed ") {
+            completed.push(id.to_owned());
+        }
+        if completed.len() == 40 {
+            // SIGKILL; lines already in the pipe are acknowledgements as well.
+            child.kill().unwrap();
+        }
+    }
+    child.wait().unwrap();
+    assert!(completed.len() >= 40 && started.len() > completed.len(), "{} {}", started.len(), completed.len());
+    for id in &completed {
+        assert_eq!(kinds(&host.history(id).await).last().unwrap(), "WorkflowExecutionCompleted", "{id}");
+    }
+    let began = Instant::now();
+    let _worker = host.worker();
+    for id in &started {
+        let handle = host.client.get_workflow_handle::<flows::Three>(id);
+        assert_eq!(handle.get_result(WorkflowGetResultOptions::default()).await.unwrap(), "axxx", "{id}");
+        host.history(id).await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }

@@ -128,10 +128,9 @@ impl AppendPart {
         self.version - 1
     }
 
-    /// The part's hash after `previous_hash`.
-    pub(super) fn hash(&self, previous_hash: &[u8]) -> Vec<u8> {
+    /// What the operation's hash covers after the previous hash, which is known only under the row's lock.
+    pub(super) fn hashed(&self) -> Vec<u8> {
         canonical::Hashed {
-            previous_hash,
             id: &self.context.operation_id,
             entity_kind: self.kind,
             entity_id: &self.entity_id,
@@ -148,11 +147,11 @@ impl AppendPart {
             trace_parent: self.metadata.trace_parent.as_deref(),
             occurred_at: to_micros(self.context.now).timestamp_micros(),
         }
-        .hash()
+        .after_previous()
     }
 
-    /// The whole row, as the table takes it.
-    pub(super) fn full_row(&self, hash: &[u8]) -> Value {
+    /// The whole row, as the table takes it, but for `last_hash`.
+    pub(super) fn full_row(&self) -> Value {
         let mut row = self.row.clone();
         let mut set = |column: &str, value: Value| row.insert(column.to_owned(), value);
         set("id", self.entity_id.clone().into());
@@ -160,7 +159,6 @@ impl AppendPart {
         set("version", self.version.into());
         set("schema_version", self.schema_version.into());
         set("last_operation_id", self.context.operation_id.clone().into());
-        set("last_hash", format!("\\x{}", canonical::hex(hash)).into());
         Value::Object(row)
     }
 }

@@ -4,9 +4,14 @@
 //! transaction, locks in a fixed order (tables by rank, rows by id), each item with its own verdict. A batch that fails for
 //! another reason than an item's conflict is retried item by item. An item whose operation is there already (its COMMIT was
 //! cut off and had succeeded) is a success.
+//!
+//! Everything is written by one statement, which checks what it relies on. A single item is simply tried: begin, write,
+//! commit. Only when that does not write all of it, and for batches, rows are locked first and each item gets its verdict.
 
+mod at_once;
 mod exclusive;
 mod item;
+mod statement;
 mod transaction;
 mod write;
 

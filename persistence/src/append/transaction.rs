@@ -8,28 +8,41 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use ambient_domain::{Entity, Guard, NameClaim, project::Project};
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Row, Transaction};
 
-use super::{AppendError, AppendItem, AppendPart, Appended, Failure, Verdict, write};
-use crate::{canonical::GENESIS, entity::Table};
+use super::{
+    AppendError, AppendItem, AppendPart, Appended, Failure, Verdict, at_once,
+    write::{self, LastSeqs, Unclaimed},
+};
+use crate::entity::Table;
 
-/// What is known of a locked row.
-pub(super) struct Head {
-    version: i64,
-    hash: Vec<u8>,
-}
+/// A plan is kept for good, since making one costs more than carrying it out; and as it is made when tables are small and kept
+/// when they are large, it never reads a whole one.
+const BEGIN: &str = "begin; set local plan_cache_mode = force_generic_plan; set local enable_seqscan = off";
 
-pub(super) type Key = (&'static str, String);
+type Key = (&'static str, String);
 
 /// Items of a transaction with what has been found out about them.
-pub(super) struct Batch<'a> {
-    pub(super) items: &'a [AppendItem],
+struct Batch<'a> {
+    items: &'a [AppendItem],
     verdicts: Vec<Option<Verdict>>,
-    heads: HashMap<Key, Head>,
+    /// Versions of the locked rows.
+    versions: HashMap<Key, i64>,
     /// Guards that hold.
     holding: Vec<Guard>,
 }
 
+/// One statement where that can do; otherwise, and when it finds something not as expected, locks and verdicts first.
 pub(super) async fn run(pool: &PgPool, items: &[AppendItem]) -> Result<Vec<Verdict>, Failure> {
-    run_in(pool.begin().await?, pool, items).await
+    if let [item] = items
+        && let Some(unclaimed) = at_once::relied_on(item)
+    {
+        if let Some(last_seqs) = at_once::write(pool.begin_with(BEGIN).await?, item, &unclaimed).await? {
+            return Ok(vec![Ok(appended(item, &last_seqs))]);
+        }
+        if let Some(verdict) = at_once::overtaken(pool, item).await? {
+            return Ok(vec![verdict]);
+        }
+    }
+    run_in(pool.begin_with(BEGIN).await?, pool, items).await
 }
 
 /// The same in a transaction that has begun (and may hold locks).
@@ -39,17 +52,18 @@ pub(super) async fn run_in(
     items: &[AppendItem],
 ) -> Result<Vec<Verdict>, Failure> {
     let mut batch =
-        Batch { items, verdicts: items.iter().map(|_| None).collect(), heads: HashMap::new(), holding: Vec::new() };
+        Batch { items, verdicts: items.iter().map(|_| None).collect(), versions: HashMap::new(), holding: Vec::new() };
     batch.lock(&mut tx).await?;
     batch.judge_versions(&mut tx).await?;
     batch.judge_guards(&mut tx).await?;
     batch.claim_names(&mut tx).await?;
     batch.claim_keys(&mut tx).await?;
-    if batch.open().next().is_none() {
+    let open: Vec<&AppendItem> = batch.open().collect();
+    if open.is_empty() {
         tx.rollback().await?;
-        return Ok(batch.finish(&HashMap::new()));
+        return Ok(batch.finish(&LastSeqs::new()));
     }
-    let Some(last_seqs) = write::all(&mut tx, &mut batch).await? else {
+    let Some(last_seqs) = write::all(&mut tx, &open, &Unclaimed::default()).await? else {
         tx.rollback().await?;
         return batch.finish_lost_creation(pool).await;
     };
@@ -59,12 +73,12 @@ pub(super) async fn run_in(
 
 impl<'a> Batch<'a> {
     /// Items that nothing speaks against so far.
-    pub(super) fn open(&self) -> impl Iterator<Item = &'a AppendItem> {
+    fn open(&self) -> impl Iterator<Item = &'a AppendItem> {
         let (items, verdicts) = (self.items, &self.verdicts);
         items.iter().zip(verdicts).filter(|(_, verdict)| verdict.is_none()).map(|(item, _)| item)
     }
 
-    pub(super) fn open_parts(&self) -> impl Iterator<Item = &'a AppendPart> {
+    fn open_parts(&self) -> impl Iterator<Item = &'a AppendPart> {
         self.open().flat_map(|item| &item.parts)
     }
 
@@ -74,11 +88,6 @@ impl<'a> Batch<'a> {
 
     fn refuse(&mut self, index: usize, error: AppendError) {
         self.verdicts[index] = Some(Err(error));
-    }
-
-    /// Hash of the operation before a part's.
-    pub(super) fn previous_hash(&self, part: &AppendPart) -> &[u8] {
-        self.heads.get(&key(part)).map_or(&GENESIS[..], |head| &head.hash)
     }
 
     /// Locks every row that will be written or must stay as it is, and reads where the entities stand.
@@ -113,14 +122,10 @@ impl<'a> Batch<'a> {
         kind: &'static str,
         ids: BTreeSet<String>,
     ) -> Result<(), Failure> {
-        let sql = format!(
-            "select id, version, last_hash from {} where id = any($1) order by id for no key update",
-            table.name
-        );
+        let sql = format!("select id, version from {} where id = any($1) order by id for no key update", table.name);
         let ids: Vec<String> = ids.into_iter().collect();
         for row in sqlx::query(AssertSqlSafe(sql)).bind(ids).fetch_all(tx).await? {
-            let head = Head { version: row.try_get("version")?, hash: row.try_get("last_hash")? };
-            self.heads.insert((kind, row.try_get("id")?), head);
+            self.versions.insert((kind, row.try_get("id")?), row.try_get("version")?);
         }
         Ok(())
     }
@@ -156,7 +161,7 @@ impl<'a> Batch<'a> {
         let mut behind = Vec::new();
         for (index, item) in self.each_open() {
             let actual = |part: &AppendPart| {
-                let stored = self.heads.get(&key(part)).map_or(0, |head| head.version);
+                let stored = self.versions.get(&key(part)).copied().unwrap_or(0);
                 // A second item of the batch for the same entity comes too late.
                 stored + i64::from(writers.contains(&key(part)))
             };
@@ -285,27 +290,29 @@ impl<'a> Batch<'a> {
             created.map_or(Err(AppendError::Unavailable("an item without parts".to_owned())), |p| Err(conflict(p, 1)))
         };
         self.verdicts[0] = Some(verdict);
-        Ok(self.finish(&HashMap::new()))
+        Ok(self.finish(&LastSeqs::new()))
     }
 
-    fn finish(self, last_seqs: &HashMap<String, i64>) -> Vec<Verdict> {
-        let done = |item: &AppendItem| {
-            let last_seq = item.parts.iter().filter_map(|part| last_seqs.get(&part.entity_id)).max().copied();
-            Ok(Appended { repeated: false, last_seq })
-        };
-        self.verdicts.into_iter().zip(self.items).map(|(verdict, item)| verdict.unwrap_or_else(|| done(item))).collect()
+    fn finish(self, last_seqs: &LastSeqs) -> Vec<Verdict> {
+        let verdicts = self.verdicts.into_iter().zip(self.items);
+        verdicts.map(|(verdict, item)| verdict.unwrap_or_else(|| Ok(appended(item, last_seqs)))).collect()
     }
 }
 
-pub(super) fn key(part: &AppendPart) -> Key {
+fn appended(item: &AppendItem, last_seqs: &LastSeqs) -> Appended {
+    let last_seq = item.parts.iter().filter_map(|part| last_seqs.get(&part.entity_id)).max().copied();
+    Appended { repeated: false, last_seq }
+}
+
+fn key(part: &AppendPart) -> Key {
     (part.kind, part.entity_id.clone())
 }
 
-fn conflict(part: &AppendPart, actual: i64) -> AppendError {
+pub(super) fn conflict(part: &AppendPart, actual: i64) -> AppendError {
     AppendError::Conflict { kind: part.kind, id: part.entity_id.clone(), actual }
 }
 
-fn repeated() -> Appended {
+pub(super) fn repeated() -> Appended {
     Appended { repeated: true, last_seq: None }
 }
 
@@ -313,7 +320,7 @@ fn is_about_log(guard: &Guard) -> bool {
     matches!(guard, Guard::LogNotNewer { .. })
 }
 
-fn claimed(claim: &NameClaim) -> Option<(&String, &String)> {
+pub(super) fn claimed(claim: &NameClaim) -> Option<(&String, &String)> {
     match claim {
         NameClaim::Claim { scope, name } => Some((scope, name)),
         NameClaim::Release { .. } => None,
@@ -321,7 +328,7 @@ fn claimed(claim: &NameClaim) -> Option<(&String, &String)> {
 }
 
 /// Whether all operations of an item are in the log, under the ids and versions it gave them.
-async fn is_in(connection: &mut PgConnection, item: &AppendItem) -> Result<bool, sqlx::Error> {
+pub(super) async fn is_in(connection: &mut PgConnection, item: &AppendItem) -> Result<bool, sqlx::Error> {
     for part in &item.parts {
         let sql = "select exists (select from ambient.operations
                    where entity_kind = $1 and entity_id = $2 and version = $3 and id = $4)";

@@ -1,102 +1,88 @@
-//! The writes of an append: one statement a table, for all items together.
+//! Fills the one statement that writes: see [`statement`].
 
 use std::collections::{BTreeMap, HashMap};
 
 use ambient_domain::NameClaim;
-use chrono::{DateTime, Utc};
-use serde_json::Value;
-use sqlx::{AssertSqlSafe, PgConnection, types::Json};
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row, postgres::PgArguments, query::Query, types::Json};
 
-use super::{AppendPart, Failure, item::with_body, transaction::Batch};
+use super::{AppendItem, AppendPart, Failure, item::with_body, statement};
 use crate::{
-    entity::{COMMON, Table},
+    canonical::{GENESIS, before_previous},
+    entity::Table,
+    error::is_unique_violation,
+    idempotency::IdempotencyRecord,
     ids::to_micros,
 };
 
-/// Writes everything. Returns the last seq of each live log, or none when an entity to be created exists.
-pub(super) async fn all(tx: &mut PgConnection, batch: &mut Batch<'_>) -> Result<Option<HashMap<String, i64>>, Failure> {
-    let hashes: Vec<Vec<u8>> = batch.open_parts().map(|part| part.hash(batch.previous_hash(part))).collect();
-    if !rows(tx, batch, &hashes).await? {
+/// What the statement has to check itself, where nothing was locked or claimed before.
+#[derive(Default)]
+pub(super) struct Unclaimed<'a> {
+    /// Projects that must be active.
+    pub(super) projects: Vec<&'a str>,
+    /// Records whose key must be free.
+    pub(super) records: Vec<&'a IdempotencyRecord>,
+}
+
+/// Last seq of each live log that was written.
+pub(super) type LastSeqs = HashMap<String, i64>;
+
+/// Writes everything of the items. None when something is not as expected: then the transaction has to be rolled back.
+pub(super) async fn all(
+    tx: &mut PgConnection,
+    items: &[&AppendItem],
+    unclaimed: &Unclaimed<'_>,
+) -> Result<Option<LastSeqs>, Failure> {
+    let parts: Vec<&AppendPart> = items.iter().flat_map(|item| &item.parts).collect();
+    let tables: BTreeMap<u8, (&'static str, &'static Table)> =
+        parts.iter().map(|part| (part.table.lock_rank, (part.kind, part.table))).collect();
+    let tables: Vec<_> = tables.into_values().collect();
+    let logs = Logs::of(items);
+    let query = sqlx::query(AssertSqlSafe(statement::sql(&tables)));
+    let query = bind_operations(query.bind(&unclaimed.projects), &parts);
+    let query = logs.bind(query);
+    let query = bind_effects(query, &parts).bind(Json(unclaimed.records.iter().map(|r| r.row()).collect::<Vec<_>>()));
+    let query = tables.iter().fold(query, |query, (_, table)| bind_rows(query, table, &parts));
+    let row = match query.fetch_one(tx).await {
+        // Another transaction has created the same entity meanwhile.
+        Err(error) if is_unique_violation(&error) && creates(&parts) && is_about_creation(&error) => return Ok(None),
+        other => other?,
+    };
+    let (parts, records) = (count(parts.len()), count(unclaimed.records.len()));
+    let written = (row.try_get("operations")?, row.try_get("rows")?, row.try_get("records")?);
+    if written != (parts, parts, records) {
         return Ok(None);
     }
-    operations(tx, batch, &hashes).await?;
-    let last_seqs = live_events(tx, batch).await?;
-    effects(tx, batch).await?;
-    released_names(tx, batch).await?;
+    let Json(mut last_seqs) = row.try_get::<Json<LastSeqs>, _>("last_seqs")?;
+    last_seqs.retain(|session_id, _| logs.counts.get(session_id.as_str()).is_some_and(|(n, _)| *n > 0));
     Ok(Some(last_seqs))
 }
 
-/// Rows, created ones first. False when one exists already.
-async fn rows(tx: &mut PgConnection, batch: &Batch<'_>, hashes: &[Vec<u8>]) -> Result<bool, Failure> {
-    let mut created: BTreeMap<u8, (&'static Table, Vec<Value>)> = BTreeMap::new();
-    let mut changed: BTreeMap<u8, (&'static Table, Vec<Value>)> = BTreeMap::new();
-    let mut streams = Vec::new();
-    for (part, hash) in batch.open_parts().zip(hashes) {
-        let map = if part.expected() == 0 { &mut created } else { &mut changed };
-        map.entry(part.table.lock_rank).or_insert((part.table, Vec::new())).1.push(part.full_row(hash));
-        if part.expected() == 0 && part.has_live_log {
-            streams.push(part.entity_id.as_str());
-        }
-    }
-    for (table, rows) in created.into_values() {
-        let expected = rows.len() as u64;
-        let columns = columns(table).join(", ");
-        let sql = format!(
-            "insert into {0} ({columns}) select {columns} from jsonb_populate_recordset(null::{0}, $1) r
-             order by r.id on conflict (id) do nothing",
-            table.name
-        );
-        if sqlx::query(AssertSqlSafe(sql)).bind(Json(rows)).execute(&mut *tx).await?.rows_affected() != expected {
-            return Ok(false);
-        }
-    }
-    for (table, rows) in changed.into_values() {
-        let columns = columns(table);
-        let values: Vec<String> = columns.iter().map(|column| format!("r.{column}")).collect();
-        let sql = format!(
-            "update {0} t set ({1}) = row({2}) from jsonb_populate_recordset(null::{0}, $1) r where t.id = r.id",
-            table.name,
-            columns.join(", "),
-            values.join(", ")
-        );
-        sqlx::query(AssertSqlSafe(sql)).bind(Json(rows)).execute(&mut *tx).await?;
-    }
-    if !streams.is_empty() {
-        new_streams(tx, &streams).await?;
-    }
-    Ok(true)
+fn creates(parts: &[&AppendPart]) -> bool {
+    parts.iter().any(|part| part.expected() == 0)
 }
 
-fn columns(table: &Table) -> Vec<&'static str> {
-    COMMON.iter().chain(table.columns).copied().collect()
+fn is_about_creation(error: &sqlx::Error) -> bool {
+    let constraint = error.as_database_error().and_then(sqlx::error::DatabaseError::constraint);
+    matches!(constraint, Some("operations_pkey" | "session_streams_pkey" | "session_runtime_pkey"))
 }
 
-async fn new_streams(tx: &mut PgConnection, ids: &[&str]) -> Result<(), sqlx::Error> {
-    let sql = "with s as (insert into ambient.session_streams (session_id) select unnest($1::text[]))
-               insert into ambient.session_runtime (session_id, last_activity_at) select unnest($1::text[]), now()";
-    sqlx::query(sql).bind(ids).execute(tx).await?;
-    Ok(())
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-async fn operations(tx: &mut PgConnection, batch: &Batch<'_>, hashes: &[Vec<u8>]) -> Result<(), sqlx::Error> {
-    let parts: Vec<&AppendPart> = batch.open_parts().collect();
-    let previous: Vec<&[u8]> = parts.iter().map(|p| batch.previous_hash(p)).collect();
-    let times: Vec<DateTime<Utc>> = parts.iter().map(|p| to_micros(p.context.now)).collect();
+type PgQuery<'q> = Query<'q, Postgres, PgArguments>;
+
+fn bind_operations<'q>(query: PgQuery<'q>, parts: &[&'q AppendPart]) -> PgQuery<'q> {
     macro_rules! column {
         ($part:ident => $value:expr) => {
             parts.iter().map(|$part| $value).collect::<Vec<_>>()
         };
     }
-    let sql = "insert into ambient.operations (id, entity_kind, entity_id, version, project_id, command, schema_version,
-                   input, events, context, principal, correlation_id, causation_id, trace_parent, occurred_at,
-                   previous_hash, hash)
-               select * from unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::integer[],
-                   $8::bytea[], $9::bytea[], $10::bytea[], $11::text[], $12::text[], $13::text[], $14::text[],
-                   $15::timestamptz[], $16::bytea[], $17::bytea[])";
-    sqlx::query(sql)
+    query
+        .bind(column!(p => p.entity_id.as_str()))
         .bind(column!(p => p.context.operation_id.as_str()))
         .bind(column!(p => p.kind))
-        .bind(column!(p => p.entity_id.as_str()))
         .bind(column!(p => p.version))
         .bind(column!(p => p.project_id.as_str()))
         .bind(column!(p => p.command))
@@ -108,134 +94,97 @@ async fn operations(tx: &mut PgConnection, batch: &Batch<'_>, hashes: &[Vec<u8>]
         .bind(column!(p => p.metadata.correlation_id.as_str()))
         .bind(column!(p => p.metadata.causation_id.as_deref()))
         .bind(column!(p => p.metadata.trace_parent.as_deref()))
-        .bind(times)
-        .bind(previous)
-        .bind(hashes)
-        .execute(tx)
-        .await?;
-    Ok(())
+        .bind(column!(p => to_micros(p.context.now)))
+        .bind(column!(p => p.hashed()))
+        .bind(&GENESIS[..])
+        .bind(before_previous())
 }
 
-/// Live events, with seq from the stream's row: its lock makes commit order equal seq order.
-async fn live_events(tx: &mut PgConnection, batch: &Batch<'_>) -> Result<HashMap<String, i64>, sqlx::Error> {
-    let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
-    for part in batch.open_parts().filter(|part| part.has_live_events()) {
-        *counts.entry(&part.entity_id).or_default() += i64::try_from(part.live.len()).unwrap_or(i64::MAX);
-    }
-    if counts.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let ids: Vec<&str> = counts.keys().copied().collect();
-    let sql = "update ambient.session_streams s set next_seq = s.next_seq + c.n
-               from unnest($1::text[], $2::bigint[]) as c(id, n) where s.session_id = c.id
-               returning s.session_id, s.next_seq - c.n";
-    let counts: Vec<i64> = counts.into_values().collect();
-    let rows: Vec<(String, i64)> = sqlx::query_as(sql).bind(&ids).bind(counts).fetch_all(&mut *tx).await?;
-    let mut next: HashMap<String, i64> = rows.into_iter().collect();
-    let mut events = Events::default();
-    for item in batch.open() {
-        for part in item.parts.iter().filter(|part| part.has_live_events()) {
-            events.add(part, &item.bodies, next.entry(part.entity_id.clone()).or_insert(1));
-        }
-    }
-    events.insert(tx).await?;
-    next.values_mut().for_each(|next| *next -= 1);
-    Ok(next)
-}
-
-/// Columns of new live events.
-#[derive(Default)]
-struct Events<'a> {
-    session: Vec<&'a str>,
-    seq: Vec<i64>,
-    at: Vec<DateTime<Utc>>,
-    event_type: Vec<&'a str>,
-    data: Vec<Value>,
-    message: Vec<Option<&'a str>>,
-    run: Vec<Option<i64>>,
-    operation: Vec<&'a str>,
+/// What goes into the live logs.
+struct Logs<'a> {
+    /// Events of each session, and whether its log begins with them.
+    counts: BTreeMap<&'a str, (i64, bool)>,
+    events: Vec<Value>,
+    /// Sessions with a message: messages are activity; one of a person wakes a session as the agent's own events do.
     active: Vec<&'a str>,
 }
 
-impl<'a> Events<'a> {
-    fn add(&mut self, part: &'a AppendPart, bodies: &[String], next_seq: &mut i64) {
-        for event in &part.live {
-            self.session.push(&part.entity_id);
-            self.seq.push(*next_seq);
-            self.at.push(to_micros(part.context.now));
-            self.event_type.push(&event.event_type);
-            self.run.push(event.data.get("run").and_then(Value::as_i64).or(part.live_run));
-            self.data.push(with_body(event.data.clone(), bodies));
-            self.message.push(event.message_id.as_deref());
-            self.operation.push(&part.context.operation_id);
+impl<'a> Logs<'a> {
+    fn of(items: &[&'a AppendItem]) -> Self {
+        let mut logs = Self { counts: BTreeMap::new(), events: Vec::new(), active: Vec::new() };
+        for item in items {
+            for part in item.parts.iter().filter(|part| part.has_live_log) {
+                logs.add(part, &item.bodies);
+            }
+        }
+        logs
+    }
+
+    /// An entity is in a batch once, so its events are those of one part.
+    fn add(&mut self, part: &'a AppendPart, bodies: &[String]) {
+        let (n, is_new) = (part.live.len(), part.expected() == 0);
+        if n > 0 || is_new {
+            self.counts.insert(&part.entity_id, (count(n), is_new));
+        }
+        for (place, event) in part.live.iter().enumerate() {
+            self.events.push(json!({
+                "session_id": part.entity_id,
+                "from_end": n - place,
+                "at": to_micros(part.context.now),
+                "type": event.event_type,
+                "data": with_body(event.data.clone(), bodies),
+                "message_id": event.message_id,
+                "run": event.data.get("run").and_then(Value::as_i64).or(part.live_run),
+                "operation_id": part.context.operation_id,
+            }));
             if event.message_id.is_some() {
                 self.active.push(&part.entity_id);
             }
-            *next_seq += 1;
         }
     }
 
-    async fn insert(self, tx: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let sql = "insert into ambient.session_events (session_id, seq, at, type, data, message_id, run, operation_id)
-                   select * from unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::text[], $5::jsonb[], $6::text[],
-                       $7::bigint[], $8::text[])";
-        sqlx::query(sql)
-            .bind(self.session)
-            .bind(self.seq)
-            .bind(self.at)
-            .bind(self.event_type)
-            .bind(self.data)
-            .bind(self.message)
-            .bind(self.run)
-            .bind(self.operation)
-            .execute(&mut *tx)
-            .await?;
-        if !self.active.is_empty() {
-            // Messages are activity; a message of a person wakes a session as the agent's own events do.
-            sqlx::query("update ambient.session_runtime set last_activity_at = now() where session_id = any($1)")
-                .bind(self.active)
-                .execute(tx)
-                .await?;
-        }
-        Ok(())
+    fn bind<'q>(&self, query: PgQuery<'q>) -> PgQuery<'q>
+    where
+        'a: 'q,
+    {
+        query
+            .bind(self.counts.keys().copied().collect::<Vec<&'a str>>())
+            .bind(self.counts.values().map(|(n, _)| *n).collect::<Vec<_>>())
+            .bind(self.counts.values().map(|(_, is_new)| *is_new).collect::<Vec<_>>())
+            .bind(Json(self.events.clone()))
+            .bind(self.active.clone())
     }
 }
 
-/// Effects, in order: their position is the order in which they are carried out.
-async fn effects(tx: &mut PgConnection, batch: &Batch<'_>) -> Result<(), sqlx::Error> {
-    let (mut kinds, mut ids, mut operations, mut workflows, mut values) = (vec![], vec![], vec![], vec![], vec![]);
-    for part in batch.open_parts() {
-        for (workflow_id, effect) in &part.effects {
-            kinds.push(part.kind);
-            ids.push(part.entity_id.as_str());
-            operations.push(part.context.operation_id.as_str());
-            workflows.push(workflow_id.as_str());
-            values.push(effect);
-        }
-    }
-    if kinds.is_empty() {
-        return Ok(());
-    }
-    let sql = "insert into ambient.outbox (entity_kind, entity_id, operation_id, workflow_id, effect)
-               select kind, id, operation, workflow, effect
-               from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::jsonb[])
-                   with ordinality as e(kind, id, operation, workflow, effect, place)
-               order by place";
-    sqlx::query(sql).bind(kinds).bind(ids).bind(operations).bind(workflows).bind(values).execute(tx).await?;
-    Ok(())
+/// Effects, and names given back.
+fn bind_effects<'q>(query: PgQuery<'q>, parts: &[&'q AppendPart]) -> PgQuery<'q> {
+    let effects = || {
+        parts
+            .iter()
+            .flat_map(|p| p.effects.iter().map(|effect| (p.context.operation_id.as_str(), &effect.0, &effect.1)))
+    };
+    let released: Vec<(&str, &str, &str)> =
+        parts.iter().flat_map(|part| part.names.iter().filter_map(|claim| released(claim, &part.entity_id))).collect();
+    query
+        .bind(effects().map(|(operation_id, _, _)| operation_id).collect::<Vec<_>>())
+        .bind(effects().map(|(_, workflow_id, _)| workflow_id.as_str()).collect::<Vec<_>>())
+        .bind(effects().map(|(_, _, effect)| effect).collect::<Vec<_>>())
+        .bind(released.iter().map(|(scope, _, _)| *scope).collect::<Vec<_>>())
+        .bind(released.iter().map(|(_, name, _)| *name).collect::<Vec<_>>())
+        .bind(released.iter().map(|(_, _, id)| *id).collect::<Vec<_>>())
 }
 
-async fn released_names(tx: &mut PgConnection, batch: &Batch<'_>) -> Result<(), sqlx::Error> {
-    for part in batch.open_parts() {
-        for claim in &part.names {
-            let NameClaim::Release { scope, name } = claim else { continue };
-            sqlx::query("delete from ambient.names where scope = $1 and name = $2 and entity_id = $3")
-                .bind(scope)
-                .bind(name)
-                .bind(&part.entity_id)
-                .execute(&mut *tx)
-                .await?;
-        }
+fn released<'a>(claim: &'a NameClaim, entity_id: &'a str) -> Option<(&'a str, &'a str, &'a str)> {
+    match claim {
+        NameClaim::Release { scope, name } => Some((scope, name, entity_id)),
+        NameClaim::Claim { .. } => None,
     }
-    Ok(())
+}
+
+/// Rows of a table: those to create, those to change.
+fn bind_rows<'q>(query: PgQuery<'q>, table: &'static Table, parts: &[&AppendPart]) -> PgQuery<'q> {
+    let rows = parts.iter().filter(|part| part.table == table);
+    let (created, changed): (Vec<&AppendPart>, Vec<&AppendPart>) = rows.copied().partition(|part| part.expected() == 0);
+    let json = |parts: Vec<&AppendPart>| Json(parts.into_iter().map(AppendPart::full_row).collect::<Vec<_>>());
+    query.bind(json(created)).bind(json(changed))
 }

@@ -25,6 +25,8 @@ use crate::{
 
 const CLONE_PATIENCE: Duration = Duration::from_secs(600);
 const MAX_REPOS: usize = 50;
+/// Tries at the files of a removed repository.
+const REMOVALS: usize = 20;
 
 /// What is known of a repository, as it was when it was cloned.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -202,7 +204,15 @@ pub(crate) async fn delete(app: &App, name: &str) -> Result<()> {
     if let Ok(mut known) = app.repos.known.write() {
         known.remove(name);
     }
-    remove_tree(aside).await.map_err(io)
+    // A snapshot or the agent may still write there. What stays goes with the next launch, which empties this folder.
+    for _ in 0..REMOVALS {
+        match remove_tree(aside.clone()).await {
+            Ok(()) => return Ok(()),
+            Err(error) => tracing::info!(%error, repo = name, "files of a removed repository are still in use"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
 }
 
 /// State of one repository.

@@ -45,6 +45,9 @@ pub struct Failure {
 
 type Done = Result<Progress, ActivityError>;
 
+/// From this try on a step that fails is told to people.
+const TOLD_FROM: u32 = 2;
+
 /// Task queue of the session's host; the first call of a session decides it.
 pub(crate) async fn place<W: WorkflowImplementation>(
     ctx: &WorkflowContext<W>,
@@ -121,7 +124,10 @@ impl Activities {
         outcome: Result<Progress, StepError>,
     ) -> Done {
         let (reason, message, retry) = match outcome {
-            Ok(progress) => return Ok(progress),
+            Ok(progress) => {
+                self.tell_unblocked(ctx, name, input).await;
+                return Ok(progress);
+            }
             Err(StepError::Superseded) => return Ok(Progress::Superseded),
             Err(StepError::Retry { reason, message }) => (reason, message, true),
             Err(StepError::Fatal { reason, message }) => (reason, message, false),
@@ -136,7 +142,7 @@ impl Activities {
             message,
             "step failed"
         );
-        if retry && attempt >= 2 && !input.session_id.is_empty() {
+        if retry && attempt >= TOLD_FROM && !input.session_id.is_empty() {
             let workflow_id = ctx.info().workflow_id.clone().unwrap_or_default();
             let blocked = Fact::Blocked {
                 reason: reason.to_owned(),
@@ -152,6 +158,18 @@ impl Activities {
             .non_retryable(!retry)
             .build();
         Err(ActivityError::application(failure))
+    }
+
+    /// A step that was told as an obstacle is one no more. Best effort: the next change of phase clears it too.
+    async fn tell_unblocked(&self, ctx: &ActivityContext, name: &str, input: &WorkflowInput) {
+        if ctx.info().attempt <= TOLD_FROM || input.session_id.is_empty() {
+            return;
+        }
+        let workflow_id = by(ctx);
+        let fact = Fact::Unblocked { step: name.to_owned(), workflow_execution: workflow_id.clone() };
+        if let Err(error) = self.services.report(&workflow_id, input, fact).await {
+            tracing::info!(step = name, session = input.session_id, %error, "not told that a step is done at last");
+        }
     }
 }
 

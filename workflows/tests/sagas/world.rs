@@ -351,12 +351,7 @@ fn is_end(event_type: &str) -> bool {
 }
 
 fn activity_name(event: &HistoryEvent) -> String {
-    fn find(value: &serde_json::Value) -> Option<&str> {
-        let object = value.as_object()?;
-        let named = ["activityType", "activity_type"].iter().find_map(|key| object.get(*key)?.get("name")?.as_str());
-        named.or_else(|| object.values().find_map(find))
-    }
-    find(&event.attributes).unwrap_or_else(|| panic!("no activity type in {}", event.attributes)).to_owned()
+    event.attributes["activity_type"]["name"].as_str().unwrap_or_else(|| panic!("{}", event.attributes)).to_owned()
 }
 
 /// The runner that was built beside this test: `target/debug/deps/sagas-…` -> `target/debug/ambient-runner`.

@@ -15,8 +15,7 @@ pub(super) fn table(events: &[HistoryEvent]) -> Table {
     let mut table = Table::new(["EVENT", "TIME", "TYPE", "WHAT"]);
     let mut scheduled = BTreeMap::new();
     for event in events {
-        let attributes = attributes(event);
-        let what = what(attributes, &scheduled);
+        let what = what(&event.attributes, &scheduled);
         if event.event_type.ends_with("Scheduled") {
             scheduled.insert(event.event_id, what.clone());
         }
@@ -26,23 +25,16 @@ pub(super) fn table(events: &[HistoryEvent]) -> Table {
     table
 }
 
-/// The attributes themselves; they may come under the name of their type.
-fn attributes(event: &HistoryEvent) -> &Value {
-    let all = event.attributes.as_object();
-    let wrapped = all.filter(|all| all.len() == 1).and_then(|all| all.iter().next());
-    wrapped.filter(|(name, _)| name.ends_with("Attributes")).map_or(&event.attributes, |(_, attributes)| attributes)
-}
-
 /// What an event is about: a name that its attributes hold, or that of the event they refer to, and why it failed.
 fn what(attributes: &Value, scheduled: &BTreeMap<i64, String>) -> String {
     let names = ["activity_type", "workflow_type", "signal_name", "marker_name"];
-    let named = names.into_iter().find_map(|name| text(field(attributes, name)));
-    let refers = || scheduled.get(&field(attributes, "scheduled_event_id").as_i64()?).cloned();
-    let timer = || Some(format!("timer {}", text(field(attributes, "timer_id"))?));
+    let named = names.into_iter().find_map(|name| text(&attributes[name]));
+    let refers = || scheduled.get(&attributes["scheduled_event_id"].as_i64()?).cloned();
+    let timer = || Some(format!("timer {}", text(&attributes["timer_id"])?));
     let what = named.or_else(refers).or_else(timer);
-    let more = failure(field(attributes, "failure"))
-        .or_else(|| text(field(attributes, "reason")))
-        .or_else(|| text(field(attributes, "start_to_fire_timeout")).map(|span| seconds(&span)));
+    let more = failure(&attributes["failure"])
+        .or_else(|| text(&attributes["reason"]))
+        .or_else(|| text(&attributes["start_to_fire_timeout"]).map(|span| seconds(&span)));
     [what, more].into_iter().flatten().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
 }
 
@@ -53,17 +45,6 @@ fn failure(failure: &Value) -> Option<String> {
         failure = &failure["cause"];
     }
     text(&failure["message"])
-}
-
-/// A field by its name in Temporal's JSON, of either spelling.
-fn field<'a>(attributes: &'a Value, name: &str) -> &'a Value {
-    let mut words = name.split('_');
-    let first = words.next().unwrap_or_default().to_owned();
-    let camel = words.fold(first, |camel, word| {
-        let (initial, rest) = word.split_at(1);
-        camel + &initial.to_ascii_uppercase() + rest
-    });
-    attributes.get(name).unwrap_or(&attributes[camel.as_str()])
 }
 
 fn text(value: &Value) -> Option<String> {
@@ -92,28 +73,18 @@ mod tests {
             at: DateTime::from_timestamp_millis(event_id * 1_500),
             attributes,
         };
-        let wrapped = |name: &str, attributes: Value| json!({ format!("{name}EventAttributes"): attributes });
         let cause = json!({"message": "Activity task failed", "cause": {"message": "disk\u{1b} full"}});
         let told = [
-            ("WorkflowExecutionStarted", json!({"workflowType": {"name": "session-stop"}})),
-            ("WorkflowTaskScheduled", wrapped("WorkflowTaskScheduled", json!({"task_queue": {"name": "ambient"}}))),
-            ("WorkflowTaskStarted", wrapped("WorkflowTaskStarted", json!({"scheduled_event_id": 2}))),
-            (
-                "ActivityTaskScheduled",
-                wrapped("ActivityTaskScheduled", json!({"activity_type": {"name": "raise-fence"}})),
-            ),
-            ("ActivityTaskStarted", wrapped("ActivityTaskStarted", json!({"scheduled_event_id": 4}))),
-            ("ActivityTaskFailed", wrapped("ActivityTaskFailed", json!({"scheduled_event_id": 4, "failure": cause}))),
-            (
-                "TimerStarted",
-                wrapped("TimerStarted", json!({"timer_id": "1", "start_to_fire_timeout": "300.000000000s"})),
-            ),
-            ("WorkflowExecutionSignaled", json!({"signalName": "wake"})),
-            ("WorkflowExecutionFailed", wrapped("WorkflowExecutionFailed", json!({"failure": cause}))),
-            (
-                "WorkflowExecutionTerminated",
-                wrapped("WorkflowExecutionTerminated", json!({"reason": "stuck", "identity": "x"})),
-            ),
+            ("WorkflowExecutionStarted", json!({"workflow_type": {"name": "session-stop"}})),
+            ("WorkflowTaskScheduled", json!({"task_queue": {"name": "ambient"}})),
+            ("WorkflowTaskStarted", json!({"scheduled_event_id": 2})),
+            ("ActivityTaskScheduled", json!({"activity_type": {"name": "raise-fence"}})),
+            ("ActivityTaskStarted", json!({"scheduled_event_id": 4})),
+            ("ActivityTaskFailed", json!({"scheduled_event_id": 4, "failure": cause})),
+            ("TimerStarted", json!({"timer_id": "1", "start_to_fire_timeout": "300.000000000s"})),
+            ("WorkflowExecutionSignaled", json!({"signal_name": "wake"})),
+            ("WorkflowExecutionFailed", json!({"failure": cause})),
+            ("WorkflowExecutionTerminated", json!({"reason": "stuck", "identity": "x"})),
         ];
         let events: Vec<_> = (1..).zip(told).map(event).collect();
         insta::assert_snapshot!(table(&events).render(""), @r"

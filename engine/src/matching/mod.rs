@@ -1,12 +1,19 @@
 //! Who waits for what in this process.
 //!
 //! A queue is a semaphore: every task that becomes available adds one permit after its commit, every poller takes one
-//! before it looks into the database. So a wake-up reaches one poller of the queue concerned, none is lost, and a poll that
-//! finds nothing to do costs no query. Hints (from other processes, from the safety re-read) do not know how many tasks
-//! there are: a poller that found one after a hint passes the hint on.
+//! before it looks. So a wake-up reaches one poller of the queue concerned, none is lost, and a poll that finds nothing to
+//! do costs no query. Hints (from other processes, from the safety re-read) do not know how many tasks there are: a poller
+//! that found one after a hint passes the hint on.
+//!
+//! A task whose queue is being polled here is written as started by this process right away, and lies ready in memory for
+//! the next poller ([`Ready`]); other tasks are found in the database. A task that lies too long goes back (`handoff`).
+
+mod watchers;
+
+pub(crate) use watchers::Watchers;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -14,8 +21,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Notify, Semaphore};
-use uuid::Uuid;
+use temporalio_common::protos::temporal::api::history::v1::HistoryEvent;
+use tokio::sync::Semaphore;
+
+use crate::store::{Activity, Run};
 
 /// A sticky queue nobody has polled for so long is taken for dead.
 const STICKY_IDLE: Duration = Duration::from_secs(10);
@@ -24,6 +33,11 @@ const MAX_PERMITS: usize = 1024;
 /// Queues without pollers are forgotten after this time.
 const QUEUE_IDLE: Duration = Duration::from_secs(600);
 
+/// A poller that left so recently is taken to come back at once: under load pollers are rarely found waiting.
+const RECENT: Duration = Duration::from_millis(100);
+/// Tasks that lie ready for one queue, at most.
+const MAX_READY: usize = 1024;
+
 /// What a queue holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
@@ -31,10 +45,43 @@ pub(crate) enum Kind {
     Activity,
 }
 
+/// A task started by this process, not yet with a worker.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// With the events its worker needs, if they are at hand.
+    Workflow {
+        run: Box<Run>,
+        events: Option<Vec<HistoryEvent>>,
+    },
+    Activity(Box<Activity>),
+}
+
+/// A task that lies ready for the next poller.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) task: Task,
+    /// When it goes back if no poller has come.
+    until: Instant,
+}
+
+/// Pollers' names; tasks are started in the name of a poller before it is known which.
+#[derive(Debug, Default)]
+enum Identity {
+    #[default]
+    None,
+    One(String),
+    /// Workers of different names share the queue: only the database can tell who started what.
+    Many,
+}
+
 /// One task queue, as seen by this process.
 #[derive(Debug)]
 pub(crate) struct Queue {
     permits: Semaphore,
+    ready: Mutex<VecDeque<Ready>>,
+    /// Pollers that have nothing to do.
+    waiting: AtomicUsize,
+    identity: Mutex<Identity>,
     hinted: AtomicBool,
     /// Queries may be waiting.
     queries: AtomicBool,
@@ -62,6 +109,9 @@ impl Queue {
         // The first poller looks: work may have waited for it.
         Self {
             permits: Semaphore::new(1),
+            ready: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            identity: Mutex::default(),
             hinted: AtomicBool::new(true),
             queries: AtomicBool::new(true),
             pollers: AtomicUsize::new(0),
@@ -69,7 +119,14 @@ impl Queue {
         }
     }
 
-    pub(crate) fn enter(self: &Arc<Self>) -> Poller {
+    pub(crate) fn enter(self: &Arc<Self>, identity: &str) -> Poller {
+        let mut known = lock(&self.identity);
+        match &*known {
+            Identity::None => *known = Identity::One(identity.to_owned()),
+            Identity::One(one) if one != identity => *known = Identity::Many,
+            Identity::One(_) | Identity::Many => {}
+        }
+        drop(known);
         self.pollers.fetch_add(1, Ordering::Relaxed);
         Poller(Arc::clone(self))
     }
@@ -93,10 +150,44 @@ impl Queue {
 
     /// Waits until looking is worth it. True: other pollers should look too if something is found.
     pub(crate) async fn ready(&self) -> bool {
+        let _waiting = Waiting::new(&self.waiting);
         if let Ok(permit) = self.permits.acquire().await {
             permit.forget();
         }
         self.hinted.swap(false, Ordering::AcqRel)
+    }
+
+    /// The next task that lies ready.
+    pub(crate) fn take(&self) -> Option<Task> {
+        lock(&self.ready).pop_front().map(|ready| ready.task)
+    }
+
+    /// In whose name a task may be started for this queue: a poller waits for it, or (`soon`) will be back at once.
+    fn accepts(&self, soon: bool) -> Option<String> {
+        let lying = lock(&self.ready).len();
+        let waits = self.waiting.load(Ordering::Relaxed) > lying;
+        let soon = soon && lying < MAX_READY && self.idle() < RECENT;
+        if !waits && !soon {
+            return None;
+        }
+        match &*lock(&self.identity) {
+            Identity::One(identity) => Some(identity.clone()),
+            Identity::None | Identity::Many => None,
+        }
+    }
+
+    fn put(&self, task: Task, patience: Duration) {
+        lock(&self.ready).push_back(Ready { task, until: Instant::now() + patience });
+        self.permits.add_permits(1);
+    }
+
+    /// Takes out what has lain too long, or everything.
+    fn overdue(&self, all: bool) -> Vec<Task> {
+        let now = Instant::now();
+        let mut ready = lock(&self.ready);
+        let (over, kept): (VecDeque<_>, VecDeque<_>) = ready.drain(..).partition(|r| all || r.until <= now);
+        *ready = kept;
+        over.into_iter().map(|r| r.task).collect()
     }
 
     fn is_served(&self) -> bool {
@@ -105,6 +196,22 @@ impl Queue {
 
     fn idle(&self) -> Duration {
         if self.is_served() { Duration::ZERO } else { lock(&self.last_poll).elapsed() }
+    }
+}
+
+/// Counts a poller as waiting.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -123,7 +230,7 @@ impl Matching {
         if let Some(queue) = queues.get(&(kind, name.to_owned())) {
             return Arc::clone(queue);
         }
-        queues.retain(|_, q| q.idle() < QUEUE_IDLE);
+        queues.retain(|_, q| q.idle() < QUEUE_IDLE || !lock(&q.ready).is_empty());
         let queue = Arc::new(Queue::new());
         queues.insert((kind, name.to_owned()), Arc::clone(&queue));
         queue
@@ -162,12 +269,34 @@ impl Matching {
         }
     }
 
-    /// The worker of a sticky queue ends.
-    pub(crate) fn retire(&self, name: &str) {
-        lock(&self.queues).remove(&(Kind::Workflow, name.to_owned()));
+    /// In whose name a task of this queue may be started here before a poller asks for it.
+    pub(crate) fn accepts(&self, kind: Kind, name: &str, soon: bool) -> Option<String> {
+        lock(&self.queues).get(&(kind, name.to_owned()))?.accepts(soon)
+    }
+
+    /// Lays a task ready. It comes back if the queue has gone.
+    pub(crate) fn put(&self, kind: Kind, name: &str, task: Task, patience: Duration) -> Option<Task> {
+        match lock(&self.queues).get(&(kind, name.to_owned())) {
+            Some(queue) => {
+                queue.put(task, patience);
+                None
+            }
+            None => Some(task),
+        }
+    }
+
+    /// Takes out the tasks that have lain too long.
+    pub(crate) fn overdue(&self) -> Vec<Task> {
+        lock(&self.queues).values().flat_map(|q| q.overdue(false)).collect()
+    }
+
+    /// The worker of a sticky queue ends. Returns the tasks that lie ready for it.
+    pub(crate) fn retire(&self, name: &str) -> Vec<Task> {
+        let queue = lock(&self.queues).remove(&(Kind::Workflow, name.to_owned()));
         let mut retired = lock(&self.retired);
         retired.retain(|_, at| at.elapsed() < QUEUE_IDLE);
         retired.insert(name.to_owned(), Instant::now());
+        queue.map(|q| q.overdue(true)).unwrap_or_default()
     }
 
     /// Whether a sticky queue of this process is still polled.
@@ -181,56 +310,5 @@ impl Matching {
     /// Names of the queues polled here.
     pub(crate) fn served(&self, kind: Kind) -> Vec<String> {
         lock(&self.queues).iter().filter(|((k, _), _)| *k == kind).map(|((_, name), _)| name.clone()).collect()
-    }
-}
-
-/// Waiters for news of a run (or of a query).
-#[derive(Debug, Default)]
-pub(crate) struct Watchers(Mutex<HashMap<Uuid, (usize, Arc<Notify>)>>);
-
-/// One waiter; gone when dropped.
-pub(crate) struct Watch<'a> {
-    watchers: &'a Watchers,
-    id: Uuid,
-    notify: Arc<Notify>,
-}
-
-impl Watch<'_> {
-    /// Subscribe first, then read, then wait: what happens in between wakes the waiter.
-    pub(crate) fn notified(&self) -> tokio::sync::futures::Notified<'_> {
-        self.notify.notified()
-    }
-}
-
-impl Drop for Watch<'_> {
-    fn drop(&mut self) {
-        let mut map = lock(&self.watchers.0);
-        if let Some((count, _)) = map.get_mut(&self.id) {
-            *count -= 1;
-            if *count == 0 {
-                map.remove(&self.id);
-            }
-        }
-    }
-}
-
-impl Watchers {
-    pub(crate) fn watch(&self, id: Uuid) -> Watch<'_> {
-        let mut map = lock(&self.0);
-        let entry = map.entry(id).or_insert_with(|| (0, Arc::new(Notify::new())));
-        entry.0 += 1;
-        Watch { watchers: self, id, notify: Arc::clone(&entry.1) }
-    }
-
-    pub(crate) fn wake(&self, id: Uuid) {
-        if let Some((_, notify)) = lock(&self.0).get(&id) {
-            notify.notify_waiters();
-        }
-    }
-
-    pub(crate) fn wake_all(&self) {
-        for (_, notify) in lock(&self.0).values() {
-            notify.notify_waiters();
-        }
     }
 }

@@ -1,0 +1,166 @@
+//! Tasks that go from a change straight to a poller of the same process.
+//!
+//! When a change schedules a task and its queue is polled here, the change itself starts the task: it is stored as started
+//! by this process, in the same statement, and after the commit it lies ready in memory for the next poller. That saves the
+//! statement that would have started it and the query that would have found it. Nothing is handed out before the commit,
+//! and other processes see a started task like any other: its process holds it, by its lease.
+//!
+//! A task that no poller takes in time goes back, as one whose poller has gone does.
+
+use std::time::Duration;
+
+use temporalio_common::protos::temporal::api::history::v1::HistoryEvent;
+use uuid::Uuid;
+
+use crate::{
+    engine::Engine,
+    history::Transition,
+    hot::{Remembered, Tail},
+    matching::{Kind, Task},
+    proto, rpc,
+    store::{Activity, Run, Start, TaskState, load::Loaded},
+    token::{TaskToken, TokenKind},
+};
+
+/// Longest time a task lies ready.
+const PATIENCE: Duration = Duration::from_millis(2500);
+/// How often tasks that have lain too long are looked for.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// A task may lie for a quarter of the time its worker has for it.
+fn patience(timeout_ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(timeout_ms / 4).unwrap_or(0)).min(PATIENCE)
+}
+
+impl Run {
+    /// The first attempt of the task has just been scheduled: a worker may have it.
+    fn may_start(&self) -> bool {
+        self.wft_state == TaskState::Scheduled && self.wft_attempt == 1 && !self.task_is_transient()
+    }
+}
+
+impl Engine {
+    /// Who may be given the run's workflow task by this process right away.
+    fn poller_for(&self, run: &Run) -> Option<String> {
+        if !run.may_start() || !self.inner.lease.is_held() || self.is_stopping() {
+            return None;
+        }
+        let soon = run.wft_timeout_ms >= i64::try_from(LOOK.as_millis()).unwrap_or(0) * 8;
+        self.inner.matching.accepts(Kind::Workflow, &run.wft_queue, soon)
+    }
+
+    /// Starts the tasks a transition schedules, where pollers of this process wait for them.
+    pub(crate) fn start_directly(&self, t: &mut Transition) {
+        let fresh = t.run.wft_scheduled_id > t.expected_last_event_id && t.run.wft_ready_at <= Some(t.wall);
+        if !t.is_closed()
+            && fresh
+            && let Some(identity) = self.poller_for(&t.run)
+        {
+            t.start_task(&identity);
+            t.direct = true;
+        }
+        if t.is_closed() || !self.inner.lease.is_held() || self.is_stopping() {
+            return;
+        }
+        let (now, process) = (t.now, t.circumstances.process);
+        // Those started already are the answered worker's own.
+        for activity in t.new_activities.iter_mut().filter(|a| !a.is_started()) {
+            let Some(identity) = self.inner.matching.accepts(Kind::Activity, &activity.task_queue, false) else {
+                continue;
+            };
+            activity.start(identity, now, process);
+            t.direct_activities.push(activity.scheduled_event_id);
+        }
+    }
+
+    /// As [`Self::start_directly`], for the first task of a run.
+    pub(crate) fn start_first_directly(&self, start: &mut Start) {
+        let run = &mut start.run;
+        if let Some(identity) = self.poller_for(run) {
+            run.wft_state = TaskState::Started;
+            run.wft_started_at = Some(start.now);
+            run.wft_due_at = Some(proto::after(start.wall, run.wft_timeout_ms));
+            run.wft_process = Some(self.inner.lease.process());
+            run.wft_identity = identity;
+            start.direct = true;
+        }
+    }
+
+    /// Lays the tasks ready that a committed transition has started.
+    pub(crate) fn hand_over(&self, t: &Transition, tail: &Tail) {
+        if t.direct {
+            self.hand_over_task(&t.run, t.expected_revision + 1, tail);
+        }
+        for id in &t.direct_activities {
+            if let Some(activity) = t.new_activities.iter().find(|a| a.scheduled_event_id == *id) {
+                self.hand_over_activity(activity);
+            }
+        }
+    }
+
+    /// Remembers a run that has just been created and lays its first task ready if it is started.
+    pub(crate) fn created(&self, start: &Start) {
+        let tail = Tail::new(0, start.events.clone());
+        let loaded = Loaded { run: start.run.clone(), now: start.now, wall: start.wall };
+        // First remembered, then handed over: what the worker answers comes later.
+        self.inner.hot.put(Remembered { loaded, tail: tail.clone() });
+        if start.direct {
+            self.hand_over_task(&start.run, 0, &tail);
+        }
+    }
+
+    fn hand_over_task(&self, run: &Run, revision: i64, tail: &Tail) {
+        let sticky = run.wft_queue != run.task_queue;
+        let events: Option<Vec<HistoryEvent>> = tail.since(if sticky { run.previous_started_id } else { 0 });
+        let mut patience = patience(run.wft_timeout_ms);
+        if sticky {
+            patience = patience.min(Duration::from_millis(u64::try_from(run.sticky_timeout_ms).unwrap_or(0)));
+        }
+        let run = Box::new(Run { revision, ..run.clone() });
+        let queue = run.wft_queue.clone();
+        let back = self.inner.matching.put(Kind::Workflow, &queue, Task::Workflow { run, events }, patience);
+        self.take_back(back.into_iter().collect());
+    }
+
+    fn hand_over_activity(&self, activity: &Activity) {
+        let task = Task::Activity(Box::new(activity.clone()));
+        let time = [activity.start_to_close_ms, activity.heartbeat_ms].into_iter().filter(|ms| *ms > 0).min();
+        let patience = time.map_or(PATIENCE, patience);
+        let back = self.inner.matching.put(Kind::Activity, &activity.task_queue, task, patience);
+        self.take_back(back.into_iter().collect());
+    }
+
+    /// Tasks that reached no poller wait for one in the database.
+    pub(crate) fn take_back(&self, tasks: Vec<Task>) {
+        for task in tasks {
+            let engine = self.clone();
+            self.inner.runtime.spawn(async move { rpc::give_back(&engine, task.claim()).await });
+        }
+    }
+}
+
+impl Task {
+    /// What identifies the attempt.
+    pub(crate) fn claim(&self) -> crate::service::Claim {
+        let token = |kind, run: Uuid, event, attempt| TaskToken::of(kind, run, event, attempt);
+        match self {
+            Self::Workflow { run, .. } => crate::service::Claim::Workflow(token(
+                TokenKind::Workflow,
+                run.run_id,
+                run.task_scheduled_id(),
+                run.wft_attempt,
+            )),
+            Self::Activity(a) => {
+                crate::service::Claim::Activity(token(TokenKind::Activity, a.run_id, a.scheduled_event_id, a.attempt))
+            }
+        }
+    }
+}
+
+/// Takes back what has lain too long, until the engine stops.
+pub(crate) async fn reclaim(engine: Engine) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        engine.take_back(engine.inner.matching.overdue());
+    }
+}
