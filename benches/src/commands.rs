@@ -20,7 +20,7 @@ const SESSIONS_OF_CLIENT: usize = 4;
 const BATCH: u16 = 100;
 const BATCH_CLIENTS: u16 = 8;
 const ROUNDS: usize = 5;
-const ROUND: Duration = Duration::from_secs(3);
+const ROUND: Duration = Duration::from_secs(2);
 
 pub(crate) async fn measure(table: &mut Table) -> Result<(), Failure> {
     let world = Arc::new(World::start().await?);

@@ -25,8 +25,8 @@ const PROJECT: &str = "bench";
 const RUN: i64 = 1;
 const LEASE: Duration = Duration::from_secs(300);
 /// Events of a measurement of latency, and the time between two of them.
-const PACED: usize = 60;
-const PACE: Duration = Duration::from_millis(40);
+const PACED: usize = 40;
+const PACE: Duration = Duration::from_millis(100);
 /// Events of a measurement of throughput, one commit each.
 const BURST: usize = 200;
 
