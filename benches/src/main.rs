@@ -3,6 +3,7 @@
 //! `make bench` runs all of them; `figures commands workflow live start` some. Invariants: every measurement has a bound in
 //! count and in time; ours and theirs take turns, so that a busy machine slows both; what is started here ends here.
 
+mod ceiling;
 mod commands;
 mod domain;
 mod interleave;

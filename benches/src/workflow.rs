@@ -1,9 +1,11 @@
 //! A workflow of three activities that do nothing, on the embedded engine: client, worker, engine and Postgres on one machine.
 //!
-//! The ceiling is what any engine owes to durability, without an engine: the commits of such a workflow in a row. A start,
-//! three times "task done, activity scheduled" and "activity done", and a close make eight.
+//! Beside two ceilings. What any engine owes to durability, without an engine: the commits of such a workflow in a row; a start,
+//! three times "task done, activity scheduled" and "activity done", and a close make eight. And what client, worker and SDK
+//! cost by themselves: the same on an engine that stores nothing.
 
 use std::{
+    cell::Cell,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -12,7 +14,9 @@ use ambient_engine::{Engine, EngineOptions};
 use ambient_tests::TestDatabase;
 use futures::{StreamExt, TryStreamExt, stream};
 use sqlx::PgPool;
-use temporalio_client::{Client, ClientOptions, WorkflowGetResultOptions, WorkflowStartOptions};
+use temporalio_client::{
+    Client, ClientOptions, Connection, ConnectionOptions, WorkflowGetResultOptions, WorkflowStartOptions,
+};
 use temporalio_macros::{activities, workflow, workflow_methods};
 use temporalio_sdk::{
     ActivityOptions, Runtime, Worker, WorkerOptions, WorkflowContext, WorkflowResult,
@@ -20,7 +24,7 @@ use temporalio_sdk::{
 };
 
 use crate::{
-    Failure,
+    Failure, ceiling,
     interleave::{interleave, millis, per_second, percentile},
     table::Table,
 };
@@ -61,29 +65,63 @@ pub(crate) async fn measure(table: &mut Table) -> Result<(), Failure> {
     let pool = database.pool().await;
     sqlx::query("create table public.steps (run text, step integer, data text)").execute(&pool).await?;
     let engine = Engine::start(pool.clone(), EngineOptions::default()).await?;
-    let client = Client::new(engine.connection().await?, ClientOptions::new("default").build())?;
-    let (worker, stop) = spawn_worker(client.clone())?;
-    many(100, 10, |n| workflow(&client, format!("warm-up-{n}"))).await?;
+    let ours = Workflows::on(engine.connection().await?).await?;
+    let ceiling = Workflows::on(storing_nothing().await?).await?;
 
-    let mut round = 0;
-    let mut run = async |name: &str, count, in_flight| {
-        round += 1;
-        many(count, in_flight, |n| workflow(&client, format!("{name}-{round}-{n}"))).await
-    };
-    let ours = async || Ok(run("alone", ALONE, 1).await?.p50);
-    let alone = interleave(ROUNDS, ours, async || Ok(many(ALONE, 1, |_| commits(&pool)).await?.p50)).await?;
-    table.add("three-step workflow alone, p50", "ms", alone, format!("{COMMITS} commits in a row, p50"));
-    let ours = async || Ok(run("loaded", LOADED, IN_FLIGHT).await?.per_second);
-    let theirs = async || Ok(many(LOADED, IN_FLIGHT, |_| commits(&pool)).await?.per_second);
-    let loaded = interleave(ROUNDS, ours, theirs).await?;
+    let name = "three-step workflow alone, p50";
+    let alone = async || Ok(ours.run(ALONE, 1).await?.p50);
+    let pair = interleave(ROUNDS, alone, async || Ok(many(ALONE, 1, |_| commits(&pool)).await?.p50)).await?;
+    table.add(name, "ms", pair, format!("{COMMITS} commits in a row, p50"));
+    let pair = interleave(ROUNDS, alone, async || Ok(ceiling.run(ALONE, 1).await?.p50)).await?;
+    table.add(name, "ms", pair, "SDK alone: an engine that stores nothing");
+
+    let name = format!("three-step workflows, {IN_FLIGHT} in flight");
+    let loaded = async || Ok(ours.run(LOADED, IN_FLIGHT).await?.per_second);
+    let commits = async || Ok(many(LOADED, IN_FLIGHT, |_| commits(&pool)).await?.per_second);
     let beside = format!("{COMMITS} commits in a row, {IN_FLIGHT} in flight on 16 connections");
-    table.add(format!("three-step workflows, {IN_FLIGHT} in flight"), "workflows/s", loaded, beside);
+    table.add(&name, "workflows/s", interleave(ROUNDS, loaded, commits).await?, beside);
+    let top = async || Ok(ceiling.run(LOADED, IN_FLIGHT).await?.per_second);
+    table.add(name, "workflows/s", interleave(ROUNDS, loaded, top).await?, "SDK alone: an engine that stores nothing");
 
-    stop();
-    worker.join().map_err(|_| "the worker panicked")??;
+    ours.end()?;
+    ceiling.end()?;
     engine.shutdown().await;
     pool.close().await;
     Ok(())
+}
+
+async fn storing_nothing() -> Result<Connection, Failure> {
+    let target = url::Url::parse("http://ceiling.in-process")?;
+    let options = ConnectionOptions::new(target).service_override(ceiling::service()).dns_load_balancing(None).build();
+    Ok(Connection::connect(options).await?)
+}
+
+/// A client and a worker on one engine.
+struct Workflows {
+    client: Client,
+    worker: WorkerThread,
+    stop: Box<dyn Fn()>,
+    rounds: Cell<usize>,
+}
+
+impl Workflows {
+    async fn on(connection: Connection) -> Result<Self, Failure> {
+        let client = Client::new(connection, ClientOptions::new("default").build())?;
+        let (worker, stop) = spawn_worker(client.clone())?;
+        let workflows = Self { client, worker, stop: Box::new(stop), rounds: Cell::new(0) };
+        workflows.run(100, 10).await?;
+        Ok(workflows)
+    }
+
+    async fn run(&self, count: usize, in_flight: usize) -> Result<Run, Failure> {
+        let round = self.rounds.replace(self.rounds.get() + 1);
+        many(count, in_flight, |n| workflow(&self.client, format!("{round}-{n}"))).await
+    }
+
+    fn end(self) -> Result<(), Failure> {
+        (self.stop)();
+        self.worker.join().map_err(|_| "the worker panicked")?
+    }
 }
 
 type WorkerThread = JoinHandle<Result<(), Failure>>;

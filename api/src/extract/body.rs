@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::{
+    body::BodyDataStream,
     extract::{FromRequest, OriginalUri, Request},
     http::{HeaderValue, Method, header},
 };
@@ -19,6 +20,9 @@ use crate::{
 
 /// A body that does not arrive within this time is given up.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much of a body that is too large is taken in, bytes, and for how long.
+const MAX_DISCARDED: usize = 16 << 20;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How a body is read.
 pub(crate) trait ReadBody: Sized {
@@ -115,7 +119,8 @@ impl<B: ReadBody> FromRequest<AppState> for Write<B> {
         let conditions = Conditions::read(&parts.headers)?;
         let limit = state.config().max_body_bytes;
         let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        let bytes = read_bounded(body, length, limit).await?;
+        let waits = parts.headers.contains_key(header::EXPECT);
+        let bytes = read_bounded(body, Announced { length, waits }, limit).await?;
         let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);
         let fingerprint = Fingerprint::of(&parts.method, uri.path(), uri.query(), &bytes);
         let content_type = parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
@@ -123,17 +128,29 @@ impl<B: ReadBody> FromRequest<AppState> for Write<B> {
     }
 }
 
-async fn read_bounded(body: axum::body::Body, length: Option<u64>, limit: usize) -> ApiResult<Bytes> {
-    if length.is_some_and(|length| length > limit as u64) {
+/// What the headers say of a body.
+struct Announced {
+    /// Bytes.
+    length: Option<u64>,
+    /// It is sent when we ask for it (`Expect: 100-continue`).
+    waits: bool,
+}
+
+async fn read_bounded(body: axum::body::Body, announced: Announced, limit: usize) -> ApiResult<Bytes> {
+    let mut stream = body.into_data_stream();
+    if announced.length.is_some_and(|length| length > limit as u64) {
+        if !announced.waits {
+            discard(&mut stream).await;
+        }
         return Err(too_large(limit));
     }
-    let mut stream = body.into_data_stream();
     let read = async {
         let mut bytes = Vec::new();
         while let Some(chunk) = stream.next().await {
             let chunk =
                 chunk.map_err(|error| ApiError::new(Number::Malformed, format!("the body broke off: {error}")))?;
             if bytes.len() + chunk.len() > limit {
+                discard(&mut stream).await;
                 return Err(too_large(limit));
             }
             bytes.extend_from_slice(&chunk);
@@ -142,6 +159,20 @@ async fn read_bounded(body: axum::body::Body, length: Option<u64>, limit: usize)
     };
     let late = |_| ApiError::new(Number::Malformed, format!("the body did not arrive in {} s", BODY_TIMEOUT.as_secs()));
     tokio::time::timeout(BODY_TIMEOUT, read).await.map_err(late)?
+}
+
+/// Takes in the rest of what is refused anyway: a client that is still sending when the connection closes gets a reset in place
+/// of the answer. What goes on for longer than that is cut off.
+async fn discard(stream: &mut BodyDataStream) {
+    let mut left = MAX_DISCARDED;
+    let reading = async {
+        while let Some(Ok(chunk)) = stream.next().await
+            && left > chunk.len()
+        {
+            left -= chunk.len();
+        }
+    };
+    let _ = tokio::time::timeout(DISCARD_TIMEOUT, reading).await;
 }
 
 fn too_large(limit: usize) -> ApiError {

@@ -1,5 +1,5 @@
-//! An engine that stores nothing: what client, worker and SDK cost by themselves. Knows just enough for the benchmark's
-//! workflow: starts, workflow tasks with activities handed out at once, the result.
+//! An engine that stores nothing: what client, worker and SDK cost by themselves. Knows just enough for the workflow that is
+//! measured: starts, workflow tasks with activities handed out at once, histories, the result.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,6 +12,7 @@ use temporalio_client::callback_based::{CallbackBasedGrpcService, GrpcRequest, G
 use temporalio_common::protos::temporal::api::{
     command::v1::{ScheduleActivityTaskCommandAttributes, command::Attributes as C},
     common::v1::{WorkflowExecution, WorkflowType},
+    enums::v1::HistoryEventFilterType,
     history::v1::{
         ActivityTaskCompletedEventAttributes, ActivityTaskScheduledEventAttributes, ActivityTaskStartedEventAttributes,
         History, HistoryEvent, WorkflowExecutionCompletedEventAttributes, WorkflowExecutionStartedEventAttributes,
@@ -103,7 +104,7 @@ impl Nothing {
             "PollWorkflowTaskQueue" => self.poll(read(&request)?).await?.encode_to_vec(),
             "RespondWorkflowTaskCompleted" => self.task_completed(read(&request)?)?.encode_to_vec(),
             "RespondActivityTaskCompleted" => self.activity_completed(read(&request)?)?.encode_to_vec(),
-            "GetWorkflowExecutionHistory" => self.close_event(read(&request)?).await?.encode_to_vec(),
+            "GetWorkflowExecutionHistory" => self.history(read(&request)?).await?.encode_to_vec(),
             "PollActivityTaskQueue" => {
                 tokio::time::sleep(std::time::Duration::from_secs(20)).await;
                 Vec::new()
@@ -242,11 +243,18 @@ impl Nothing {
         Ok(ws::RespondActivityTaskCompletedResponse::default())
     }
 
-    async fn close_event(
+    /// The whole history for a worker that has forgotten the run; its end for a client that waits for the result.
+    async fn history(
         &self,
         request: ws::GetWorkflowExecutionHistoryRequest,
     ) -> Reply<ws::GetWorkflowExecutionHistoryResponse> {
+        let filter = request.history_event_filter_type();
         let run_id = request.execution.unwrap_or_default().run_id;
+        if filter != HistoryEventFilterType::CloseEvent {
+            let events = lock(&self.runs).get(&run_id).map(|run| run.events.clone());
+            let history = Some(History { events: events.ok_or_else(|| Status::not_found("run"))? });
+            return Ok(ws::GetWorkflowExecutionHistoryResponse { history, ..Default::default() });
+        }
         let closed = lock(&self.runs).get(&run_id).map(|r| Arc::clone(&r.closed));
         closed.ok_or_else(|| Status::not_found("run"))?.notified().await;
         let last = lock(&self.runs).remove(&run_id).and_then(|r| r.events.last().cloned());
