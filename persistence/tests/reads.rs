@@ -11,7 +11,7 @@ use ambient_domain::{
 };
 use ambient_persistence::{
     Database, DatabaseOptions, Hint, HintReceiver, Hints, ListQuery, OperationFilter, Order, Scope, StoreError, Vault,
-    VaultError,
+    VaultError, new_id, session_secret_id,
 };
 use support::*;
 
@@ -187,4 +187,35 @@ async fn secrets_are_sealed_to_their_owner_and_open_only_with_the_right_key() {
     assert!(vaults[0].remove("c").await.unwrap() && vaults[0].get("c").await.unwrap().is_none());
     assert!(matches!(Vault::open(&s.db, &[8; 32]).await, Err(VaultError::WrongKey(_))));
     assert!(matches!(Vault::open(&s.db, &[8; 31]).await, Err(VaultError::WrongKey(_))));
+}
+
+#[tokio::test]
+async fn only_sealed_values_that_no_session_refers_to_and_no_command_can_any_more_are_removed() {
+    let s = store().await;
+    let vault = Vault::open(&s.db, &[7; 32]).await.unwrap();
+    let project = new_project(&s.db, "sealed").await;
+    let session_id = new_id();
+    let id = |name: &str| session_secret_id(&session_id, name);
+    let nobodys = session_secret_id(&new_id(), "nobodys");
+    let old = [id("used"), id("replaced"), nobodys.clone(), "other/kind".to_owned()];
+    vault.put(&old.each_ref().map(|id| (id.clone(), "v"))).await.unwrap();
+    sqlx::query("update ambient.sealed_values set updated_at = now() - interval '2 hours'")
+        .execute(s.db.pool())
+        .await
+        .unwrap();
+    vault.put(&[(id("young"), "v")]).await.unwrap();
+    let mut create = create_session(&session_id, &project.id, false);
+    if let session::Command::Create { spec, .. } = &mut create {
+        spec.environment_variables.insert("USED".to_owned(), id("used"));
+    }
+    apply::<Session>(&s.db, &session_id, &create).await;
+
+    assert_eq!(vault.remove_unused(100).await.unwrap(), 2);
+    let all = [id("used"), id("replaced"), id("young"), nobodys, "other/kind".to_owned()];
+    let mut left: Vec<String> = vault.get_all(&all).await.unwrap().into_keys().collect();
+    left.sort();
+    let mut kept = vec![id("used"), id("young"), "other/kind".to_owned()];
+    kept.sort();
+    assert_eq!(left, kept);
+    assert_eq!(vault.remove_session(&session_id).await.unwrap(), 2);
 }
