@@ -1,7 +1,7 @@
 //! Messages of a session in one piece, so that a long history is shown at once.
 //!
 //! Made at the end of each run from the snapshot before and what followed it. A snapshot is an AG-UI `MESSAGES_SNAPSHOT`
-//! with `covers_seq`: the tail begins right after it. Deltas of a message that was not complete yet follow in the tail and
+//! (`{type, covers_seq, omitted, messages: [{id, role, content, …}]}`): the tail begins right after it. Deltas of a message that was not complete yet follow in the tail and
 //! are to be appended to it.
 //!
 //! Invariants: the same log gives the same messages, in however many pieces it was compacted; the newest snapshot is whole
@@ -32,24 +32,6 @@ pub enum SnapshotError {
         /// Its place.
         covers_seq: i64,
     },
-}
-
-/// Messages up to a place of the log.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MessagesSnapshot {
-    /// The tail begins at the next seq.
-    pub covers_seq: i64,
-    /// `{type: "MESSAGES_SNAPSHOT", covers_seq, omitted, messages: [{id, role, content, …}]}`.
-    pub data: Value,
-}
-
-/// The newest snapshot of a session; none before the end of its first run.
-///
-/// # Errors
-/// When the database cannot be reached.
-pub async fn snapshot_for(db: &Database, session_id: &str) -> Result<Option<MessagesSnapshot>, SnapshotError> {
-    let snapshot = db.latest_snapshot(session_id).await?;
-    Ok(snapshot.map(|snapshot| MessagesSnapshot { covers_seq: snapshot.covers_seq, data: snapshot.data }))
 }
 
 /// Compacts everything so far; the seq it covers. Earlier snapshots go when the new one stands. To be called at the end of a

@@ -61,7 +61,7 @@ async fn a_batch_session_is_read_from_its_prompt_to_the_end_of_its_runner() {
     let covers = snapshot::compact(&server.db, &session.id).await.unwrap();
     assert_eq!(covers, server.db.last_seq(&session.id).await.unwrap());
     assert_eq!(snapshot::compact(&server.db, &session.id).await.unwrap(), covers);
-    let messages = snapshot::snapshot_for(&server.db, &session.id).await.unwrap().unwrap().data["messages"].take();
+    let messages = server.db.latest_snapshot(&session.id).await.unwrap().unwrap().data["messages"].take();
     let roles: Vec<_> = messages.as_array().unwrap().iter().map(|m| m["role"].as_str().unwrap()).collect();
     assert_eq!(roles, ["user", "assistant", "assistant", "tool"]);
     assert_eq!(messages[0]["content"], session.spec.prompt.unwrap());

@@ -33,15 +33,6 @@ pub struct StoredEvent {
     pub operation_id: Option<String>,
 }
 
-/// Messages of a session in one piece.
-#[derive(Debug, Clone, PartialEq, FromRow)]
-pub struct Snapshot {
-    /// Holds everything up to this seq.
-    pub covers_seq: i64,
-    /// Payload of a MESSAGES_SNAPSHOT.
-    pub data: Value,
-}
-
 impl Database {
     /// Events after `after_seq` in order, without gap, at most `limit`.
     ///
@@ -107,26 +98,5 @@ impl Database {
         let sql = "select count(*) from ambient.session_events
                    where session_id = $1 and type in ('user.message', 'TEXT_MESSAGE_START')";
         Ok(sqlx::query_scalar(sql).bind(session_id).fetch_one(self.pool()).await?)
-    }
-
-    /// Stores a snapshot; a second one for the same seq changes nothing.
-    ///
-    /// # Errors
-    /// When the database cannot be reached.
-    pub async fn put_snapshot(&self, session_id: &str, covers_seq: i64, data: &Value) -> Result<(), StoreError> {
-        let sql =
-            "insert into ambient.snapshots (session_id, covers_seq, data) values ($1, $2, $3) on conflict do nothing";
-        sqlx::query(sql).bind(session_id).bind(covers_seq).bind(data).execute(self.pool()).await?;
-        Ok(())
-    }
-
-    /// The newest snapshot.
-    ///
-    /// # Errors
-    /// When the database cannot be reached.
-    pub async fn latest_snapshot(&self, session_id: &str) -> Result<Option<Snapshot>, StoreError> {
-        let sql =
-            "select covers_seq, data from ambient.snapshots where session_id = $1 order by covers_seq desc limit 1";
-        Ok(sqlx::query_as(sql).bind(session_id).fetch_optional(self.pool()).await?)
     }
 }

@@ -160,14 +160,6 @@ impl Vault {
         Ok(())
     }
 
-    /// A stored secret.
-    ///
-    /// # Errors
-    /// When it was changed or the database cannot be reached.
-    pub async fn get(&self, id: &str) -> Result<Option<Secret>, VaultError> {
-        Ok(self.get_all([id]).await?.remove(id))
-    }
-
     /// Those of the secrets that are stored, by id.
     ///
     /// # Errors
@@ -180,16 +172,6 @@ impl Vault {
         let sql = "select id, sealed from ambient.sealed_values where id = any($1)";
         let rows: Vec<(String, Vec<u8>)> = sqlx::query_as(sql).bind(ids).fetch_all(self.db.pool()).await?;
         rows.into_iter().map(|(id, sealed)| Ok((id.clone(), self.unseal(&id, &sealed)?))).collect()
-    }
-
-    /// Forgets a secret. False when there was none.
-    ///
-    /// # Errors
-    /// When the database cannot be reached.
-    pub async fn remove(&self, id: &str) -> Result<bool, VaultError> {
-        let done =
-            sqlx::query("delete from ambient.sealed_values where id = $1").bind(id).execute(self.db.pool()).await?;
-        Ok(done.rows_affected() == 1)
     }
 
     /// Forgets every secret of a session.

@@ -16,7 +16,7 @@ impl Snapshot {
         self.covers_seq
     }
 
-    /// The `MESSAGES_SNAPSHOT` as JSON: see [`crate::snapshot::MessagesSnapshot`].
+    /// The `MESSAGES_SNAPSHOT` as JSON: see [`crate::snapshot`].
     #[must_use]
     pub fn json(&self) -> &str {
         &self.json
