@@ -7,11 +7,6 @@ use crate::entity::Refusal;
 const RESERVED_PROJECTS: [&str; 1] = ["default"];
 const RESERVED_PREFIXES: [&str; 2] = ["kube-", "openshift"];
 
-/// Variables that the platform sets for every session.
-pub const RESERVED_VARIABLES: [&str; 4] = ["HOME", "TMPDIR", "GIT_CONFIG_NOSYSTEM", "GIT_CONFIG_GLOBAL"];
-/// Beginnings of names of such variables.
-pub const RESERVED_VARIABLE_PREFIXES: [&str; 3] = ["AMBIENT_", "GIT_AUTHOR_", "GIT_COMMITTER_"];
-
 /// Largest prompt or message, bytes.
 pub const MAX_TEXT_BYTES: usize = 1 << 20;
 /// Most repositories of a session.
@@ -87,8 +82,7 @@ pub fn map(field: &str, map: &BTreeMap<String, String>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Names of environment variables: at most 64, each 1-128 of letters, digits and `_`, not starting with a digit, and none that
-/// the platform sets itself.
+/// Names of environment variables: at most 64, each 1-128 of letters, digits and `_`, not starting with a digit.
 ///
 /// # Errors
 /// A refusal that names the variable.
@@ -103,10 +97,6 @@ pub fn environment<'a>(field: &str, names: impl ExactSizeIterator<Item = &'a Str
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if !well_formed {
             return refuse("must be 1-128 letters, digits and '_', not starting with a digit");
-        }
-        if RESERVED_VARIABLES.contains(&name.as_str()) || RESERVED_VARIABLE_PREFIXES.iter().any(|p| name.starts_with(p))
-        {
-            return refuse("is set by the platform");
         }
     }
     Ok(())

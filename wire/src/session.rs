@@ -215,7 +215,7 @@ pub struct SessionCreate {
     /// Output limit; 4000 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_max_tokens: Option<i64>,
-    /// Variables of the agent, such as the keys it works with. Values are sealed, at most 32 KiB, and never shown again.
+    /// Variables of the agent, such as the keys it works with. Values are sealed, at most 16 KiB, and never shown again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = BTreeMap<String, String>)]
     pub environment_variables: BTreeMap<String, SecretText>,

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use ambient_domain::name;
 use ambient_persistence::{new_id, session_secret_id};
-use ambient_wire::session::SecretText;
+use ambient_wire::{runner::is_platform_variable, session::SecretText};
 
 use super::access::Access;
 use crate::error::{ApiError, ApiResult};
 
 const FIELD: &str = "environment_variables";
 /// Longest value, bytes; all of an environment must fit into a process.
-const MAX_VALUE_BYTES: usize = 32 * 1024;
+const MAX_VALUE_BYTES: usize = 16 * 1024;
 
 impl Access {
     /// Seals the values of a session's variables; null stays null. What a command then does not use is removed by the sweep.
@@ -23,6 +23,9 @@ impl Access {
         name::environment(FIELD, secrets.keys())?;
         let (mut ids, mut values) = (BTreeMap::new(), Vec::new());
         for (name, value) in secrets {
+            if is_platform_variable(name) {
+                return Err(ApiError::invalid(format!("{FIELD}.{name}"), "is set by the platform"));
+            }
             let id = value.is_some().then(|| session_secret_id(session_id, &new_id()));
             if let (Some(id), Some(value)) = (&id, value) {
                 values.push((id.clone(), checked(name, value)?));

@@ -7,6 +7,8 @@ mod shell;
 
 use std::ffi::OsString;
 
+use ambient_wire::runner::is_platform_variable;
+
 use crate::{
     app::App,
     confine::ENV_PREFIX,
@@ -19,8 +21,6 @@ pub(crate) const AVAILABLE: [&str; 1] = ["script"];
 
 /// Search path when the session names none.
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Platform environment that a session's own cannot replace.
-const RESERVED: [&str; 4] = ["HOME", "TMPDIR", "GIT_CONFIG_NOSYSTEM", "GIT_CONFIG_GLOBAL"];
 
 /// Works on one message.
 ///
@@ -38,8 +38,7 @@ pub(crate) fn environment(app: &App, turn: &str) -> Vec<(OsString, OsString)> {
     let mut environment = platform_environment(app);
     environment.push(("AMBIENT_TURN".into(), turn.into()));
     for (name, value) in &app.environment {
-        let reserved = RESERVED.contains(&name.as_str()) || name.starts_with("AMBIENT_") || is_identity(name);
-        if !reserved && !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0') {
+        if !is_platform_variable(name) && !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0') {
             environment.push((format!("{ENV_PREFIX}{name}").into(), value.into()));
         }
     }
@@ -66,8 +65,4 @@ pub(crate) fn platform_environment(app: &App) -> Vec<(OsString, OsString)> {
         ("GIT_COMMITTER_NAME".into(), spec.git_identity.name.clone().into()),
         ("GIT_COMMITTER_EMAIL".into(), spec.git_identity.email.clone().into()),
     ]
-}
-
-fn is_identity(name: &str) -> bool {
-    name.starts_with("GIT_AUTHOR_") || name.starts_with("GIT_COMMITTER_")
 }

@@ -1,0 +1,103 @@
+//! Where the files of a session are.
+
+use std::path::PathBuf;
+
+/// Files of a session's directory. The agent may write `workspace`, `home` and `tmp` only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionPaths {
+    /// The session's directory.
+    pub root: PathBuf,
+}
+
+impl SessionPaths {
+    /// Repositories and files of the session; kept on stop.
+    #[must_use]
+    pub fn workspace(&self) -> PathBuf {
+        self.root.join("workspace")
+    }
+    /// `HOME` of the agent.
+    #[must_use]
+    pub fn home(&self) -> PathBuf {
+        self.root.join("home")
+    }
+    /// `TMPDIR` of the agent; emptied at launch.
+    #[must_use]
+    pub fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+    /// JSON [`Fence`], changed under an exclusive flock of `fence.lock` and replaced atomically; a runner reads it without.
+    #[must_use]
+    pub fn fence(&self) -> PathBuf {
+        self.root.join("fence.json")
+    }
+    /// Lock file of the fence; a launch holds it from the check of the fence until the runner is spawned.
+    #[must_use]
+    pub fn fence_lock(&self) -> PathBuf {
+        self.root.join("fence.lock")
+    }
+    /// Held exclusively (flock) by the one runner that may use the workspace: proves that it lives.
+    #[must_use]
+    pub fn life_lock(&self) -> PathBuf {
+        self.root.join("life.lock")
+    }
+    /// Directory of one run.
+    #[must_use]
+    pub fn run_dir(&self, run: i64) -> PathBuf {
+        self.root.join("runs").join(run.to_string())
+    }
+    /// [`LaunchSpec`] of an attempt, written (fsynced) before anything is spawned: the intent.
+    #[must_use]
+    pub fn launch(&self, run: i64, attempt: i32) -> PathBuf {
+        self.run_dir(run).join(format!("launch.{attempt}.json"))
+    }
+    /// [`Started`], written by the runner itself.
+    #[must_use]
+    pub fn started(&self, run: i64, attempt: i32) -> PathBuf {
+        self.run_dir(run).join(format!("started.{attempt}.json"))
+    }
+    /// [`Exited`], fsynced by the runner before it exits.
+    #[must_use]
+    pub fn exited(&self, run: i64, attempt: i32) -> PathBuf {
+        self.run_dir(run).join(format!("exited.{attempt}.json"))
+    }
+    /// The run's event log: one JSON [`Record`] a line.
+    #[must_use]
+    pub fn event_log(&self, run: i64) -> PathBuf {
+        self.run_dir(run).join("events.ndjson")
+    }
+    /// Texts of the messages the runner accepted, one JSON [`DeliverMessage`] a line; the event log says which count.
+    #[must_use]
+    pub fn messages(&self, run: i64) -> PathBuf {
+        self.run_dir(run).join("messages.ndjson")
+    }
+    /// Written before compute ends a runner on purpose: a SIGTERM without it (and without the fence) is a loss, not an end.
+    #[must_use]
+    pub fn stop_request(&self, run: i64) -> PathBuf {
+        self.run_dir(run).join("stop")
+    }
+    /// What is known of each cloned repository, outside the agent's reach: `repos/{name}.json`.
+    #[must_use]
+    pub fn repos(&self) -> PathBuf {
+        self.root.join("repos")
+    }
+    /// Token by which a server speaks to the runner (mode 0600).
+    #[must_use]
+    pub fn server_token(&self, run: i64) -> PathBuf {
+        self.run_dir(run).join("secrets").join("server-to-runner")
+    }
+    /// Token by which the runner speaks to a server (mode 0600).
+    #[must_use]
+    pub fn runner_token(&self, run: i64) -> PathBuf {
+        self.run_dir(run).join("secrets").join("runner-to-server")
+    }
+    /// The session's own variables, a JSON object of texts (mode 0600); absent when it has none.
+    #[must_use]
+    pub fn environment(&self, run: i64) -> PathBuf {
+        self.run_dir(run).join("secrets").join("environment.json")
+    }
+    /// Standard error of the runner, for people.
+    #[must_use]
+    pub fn runner_log(&self, run: i64) -> PathBuf {
+        self.run_dir(run).join("runner.log")
+    }
+}
