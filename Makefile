@@ -1,7 +1,7 @@
 # Every target does its own set-up: a clean clone and `make <target>` is all it takes.
 # The targets are few and each is one line; what they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down test lint fmt openapi bench clean
+.PHONY: help setup build demo up down test lint fmt openapi corpus bench conformance temporal clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z]*\): *[a-z ]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -12,8 +12,8 @@ setup:           ## what is missing on this machine
 build: setup     ## the programs and the tests
 	@. scripts/lib/cargo && build_all
 
-demo: build      ## the main job from end to end, with a kill -9 in the middle
-	@scripts/demo
+demo: build      ## the main job from end to end, with a kill -9 in the middle; ENGINE=temporal runs it on Temporal
+	@ENGINE=$(ENGINE) scripts/demo
 
 up: build        ## a server that stays; prints its URL
 	@"$$(. scripts/lib/cargo && target_dir)/debug/ambient" up --detach
@@ -24,14 +24,23 @@ down: build      ## the end of it; data is kept
 test: build      ## all tests, on a throw-away PostgreSQL
 	@scripts/with-postgres cargo test --workspace
 
+conformance: build ## both engines compared on a real Temporal server, and the lifecycles on it
+	@scripts/conformance
+
 lint: setup      ## form, clippy, licences, crate graph, OpenAPI drift
 	@scripts/lint
 
 fmt: setup       ## put the code into form
 	@cargo fmt --all
 
+temporal:        ## a real Temporal server for development, built once a machine; prints its address
+	@scripts/temporal start
+
 openapi: setup   ## write openapi/openapi.yaml anew
 	@scripts/check-openapi --write
+
+corpus: build    ## record the histories that replay is tested with anew
+	@scripts/record-corpus
 
 bench: setup     ## figures, each beside a ceiling or a peer of the same run
 	@scripts/bench

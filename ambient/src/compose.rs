@@ -12,15 +12,15 @@ use ambient_compute::{
     local::{self, LocalCompute, LocalOptions},
 };
 use ambient_domain::project::{self, Project};
-use ambient_engine::{Engine, EngineOptions};
+use ambient_engine::Engine;
 use ambient_live::{HubOptions, LiveHub, ReaderOptions, RunnerReaders, Tokens};
 use ambient_persistence::{Database, DatabaseOptions, Hints, Vault};
 use ambient_workflows::{Executions, NoHook, RunnerEnds, Services, TemporalExecutions, WorkerHealth, WorkerHost};
-use temporalio_client::{Client, ClientOptions};
 
 use crate::{
     config::{Confinement, ServerConfig},
-    keys,
+    engine_choice, keys,
+    workflow_engine::{WorkflowEngine, worker_settings},
 };
 
 /// Name of the local administrator.
@@ -57,7 +57,7 @@ pub struct Server {
     hints: Hints,
     actors: Actors,
     readers: RunnerReaders,
-    engine: Engine,
+    engine: WorkflowEngine,
     worker: WorkerHost,
     state: AppState,
 }
@@ -86,11 +86,10 @@ impl Server {
             ends,
             ReaderOptions::default(),
         );
-        let engine = start_engine(&db, config).await?;
-        let connection = engine.connection().await.map_err(part("engine"))?;
-        let client = Client::new(connection, ClientOptions::new("default").build()).map_err(part("engine client"))?;
+        engine_choice::settle(config, &db).await.map_err(part("engine"))?;
+        let engine = WorkflowEngine::start(config, &db).await.map_err(part("engine"))?;
         let health = WorkerHealth::default();
-        let executions = executions(&client, &db, &engine, &health);
+        let executions = executions(&db, &engine, &health);
         let services = Services {
             db: db.clone(),
             actors: actors.clone(),
@@ -102,8 +101,9 @@ impl Server {
             clock: Arc::new(chrono::Utc::now),
             hook: Arc::new(NoHook),
         };
-        let worker =
-            WorkerHost::start(client, services, hints.clone(), health).await.map_err(part("workflow worker"))?;
+        let settings = worker_settings(config);
+        let worker = WorkerHost::start(engine.client(), services, hints.clone(), health, settings);
+        let worker = worker.await.map_err(part("workflow worker"))?;
         let parts = EdgeParts {
             db: db.clone(),
             actors: actors.clone(),
@@ -178,17 +178,11 @@ impl Server {
     }
 }
 
-async fn start_engine(db: &Database, config: &ServerConfig) -> Result<Engine, ComposeError> {
-    let identity = format!("{}@{}", std::process::id(), config.host);
-    let options = EngineOptions { identity, ..EngineOptions::default() };
-    Engine::start(db.pool().clone(), options).await.map_err(part("engine"))
-}
-
-/// Ready when the engine holds its lease and the worker works.
-fn executions(client: &Client, db: &Database, engine: &Engine, health: &WorkerHealth) -> Executions {
-    let (engine, health) = (engine.clone(), health.clone());
-    let ready = move || engine.readiness().and_then(|()| health.check());
-    Arc::new(TemporalExecutions::new(client.clone(), db.clone(), Box::new(ready)))
+/// Ready when the engine is fit for work and the worker works.
+fn executions(db: &Database, engine: &WorkflowEngine, health: &WorkerHealth) -> Executions {
+    let (fit, health) = (engine.readiness(), health.clone());
+    let ready = move || fit().and_then(|()| health.check());
+    Arc::new(TemporalExecutions::new(engine.client(), engine.namespace(), db.clone(), Box::new(ready)))
 }
 
 fn actor_options(config: &ServerConfig) -> ActorOptions {

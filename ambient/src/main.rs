@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use ambient::commands::ServerCommand;
+use ambient::commands::{CheckFlags, CommandError, ServerCommand};
 use ambient_cli::{EXIT_CODES_HELP, Globals};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 /// A runtime for AI coding agents: durable sessions on your machine
 #[derive(Parser)]
@@ -23,22 +23,34 @@ enum AnyCommand {
     Server(ServerCommand),
     #[command(flatten)]
     Client(ambient_cli::Command),
+    #[command(skip)]
+    ReplayCheck(Box<CheckFlags>),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Arguments { globals, command } = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(error) => return ambient_cli::usage(&error),
-    };
-    match command {
-        AnyCommand::Client(command) => ambient_cli::run(command, globals).await,
-        AnyCommand::Server(command) => match command.run(globals.output.into()).await {
-            Ok(code) => code,
-            Err(error) => {
-                eprintln!("ambient: {error}");
-                ExitCode::from(error.exit_code())
-            }
-        },
+    match parse() {
+        Ok((AnyCommand::Client(command), globals)) => ambient_cli::run(command, globals).await,
+        Ok((AnyCommand::Server(command), globals)) => ended(command.run(globals.output.into()).await),
+        Ok((AnyCommand::ReplayCheck(flags), globals)) => ended(flags.run(globals.output.into()).await),
+        Err(error) => ambient_cli::usage(&error),
     }
+}
+
+/// `replay check` stands beside the client's `replay verify`, and is not the client's.
+fn parse() -> Result<(AnyCommand, Globals), clap::Error> {
+    let mut command = CheckFlags::beside_verify(Arguments::command());
+    let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    if let Some(flags) = CheckFlags::given(&matches) {
+        return Ok((AnyCommand::ReplayCheck(Box::new(flags?)), Globals::from_arg_matches(&matches)?));
+    }
+    let arguments = Arguments::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))?;
+    Ok((arguments.command, arguments.globals))
+}
+
+fn ended(outcome: Result<ExitCode, CommandError>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("ambient: {error}");
+        ExitCode::from(error.exit_code())
+    })
 }

@@ -67,6 +67,7 @@ pub const EXIT_CODES_HELP: &str = "\
 Exit codes:
   0    done (run: the session completed)
   1    refused or failed (run: the session failed)
+  3    replay check: this program decides otherwise than was recorded
   4    not found
   5    in conflict with the object's state, or changed meanwhile
   64   wrong arguments

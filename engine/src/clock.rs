@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+
+/// Longest time an answer of the database is taken to have been on its way.
+const SLOW: TimeDelta = TimeDelta::seconds(1);
 
 /// The database's clock, remembered. Never ahead of the original: readings count from the moment their answer came.
 #[derive(Debug)]
@@ -28,15 +31,24 @@ impl Clock {
         Self(Mutex::new(Reading { at: Instant::now(), now, wall }))
     }
 
+    /// An answer that took long is behind what is known already: time does not go back for that. It does when the
+    /// database's clock was set back.
     pub(crate) fn set(&self, now: DateTime<Utc>, wall: DateTime<Utc>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Reading { at: Instant::now(), now, wall };
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = TimeDelta::from_std(known.at.elapsed()).unwrap_or_default();
+        let later = |new: DateTime<Utc>, old: DateTime<Utc>| {
+            let old = old + since;
+            if old > new && old - new < SLOW { old } else { new }
+        };
+        *known = Reading { at: Instant::now(), now: later(now, known.now), wall: later(wall, known.wall) };
     }
 
-    /// Engine time and wall clock.
+    /// Engine time and wall clock, in whole microseconds: that is what the database keeps, and a time that went through it must not be
+    /// older than one that did not.
     pub(crate) fn both(&self) -> (DateTime<Utc>, DateTime<Utc>) {
         let Reading { at, now, wall } = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let since = TimeDelta::from_std(at.elapsed()).unwrap_or_default();
-        (now + since, wall + since)
+        ((now + since).trunc_subsecs(6), (wall + since).trunc_subsecs(6))
     }
 }
 

@@ -28,6 +28,7 @@ use crate::{
     lease::Lease,
     matching::{Kind, Matching, Watchers},
     proto::{self, db},
+    search_attributes::Registry,
     store::{CommitError, Run, Store, Target, TaskState, load::Loaded},
     timers::Due,
     wake::Hint,
@@ -59,6 +60,7 @@ pub(crate) struct Inner {
     /// Waiters for the end of a run, left alone until then.
     pub(crate) closed: Watchers,
     pub(crate) queries: Watchers,
+    pub(crate) attributes: Registry,
     pub(crate) due: Due,
     pub(crate) effects: tokio::sync::Semaphore,
     /// Effects being carried out.
@@ -212,7 +214,7 @@ impl Engine {
         }
     }
 
-    fn circumstances(&self, run: &Run) -> Circumstances {
+    pub(crate) fn circumstances(&self, run: &Run) -> Circumstances {
         let process = self.inner.lease.process();
         let sticky_alive = match (&run.sticky_queue, run.sticky_process) {
             (Some(queue), Some(owner)) if owner == process => self.inner.matching.sticky_alive(queue),
@@ -262,7 +264,7 @@ impl Engine {
     }
 
     /// Sets off what follows from a committed change.
-    fn committed(&self, t: &Transition) {
+    pub(crate) fn committed(&self, t: &Transition) {
         let inner = &self.inner;
         if !t.is_closed() && t.run.wft_state == TaskState::Scheduled && t.run.wft_ready_at <= Some(t.wall) {
             self.wake_queue(Kind::Workflow, &t.run.wft_queue);
@@ -270,7 +272,7 @@ impl Engine {
         for activity in t.new_activities.iter().filter(|a| !a.is_started()) {
             self.wake_queue(Kind::Activity, &activity.task_queue);
         }
-        if !t.events.is_empty() {
+        if !t.events.is_empty() || !t.rejected_updates.is_empty() {
             self.wake_run(t.run.run_id);
         }
         if t.is_closed() {

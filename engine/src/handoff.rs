@@ -35,7 +35,8 @@ fn patience(timeout_ms: i64) -> Duration {
 impl Run {
     /// The first attempt of the task has just been scheduled: a worker may have it.
     fn may_start(&self) -> bool {
-        self.wft_state == TaskState::Scheduled && self.wft_attempt == 1 && !self.task_is_transient()
+        let written = !self.task_is_transient() || self.task_is_speculative();
+        self.wft_state == TaskState::Scheduled && self.wft_attempt == 1 && written
     }
 }
 
@@ -51,7 +52,9 @@ impl Engine {
 
     /// Starts the tasks a transition schedules, where pollers of this process wait for them.
     pub(crate) fn start_directly(&self, t: &mut Transition) {
-        let fresh = t.run.wft_scheduled_id > t.expected_last_event_id && t.run.wft_ready_at <= Some(t.wall);
+        let scheduled = t.run.wft_scheduled_id > t.expected_last_event_id
+            || (t.run.task_is_speculative() && t.run.wft_scheduled_at == Some(t.now));
+        let fresh = scheduled && t.run.wft_ready_at <= Some(t.wall);
         if !t.is_closed()
             && fresh
             && let Some(identity) = self.poller_for(&t.run)
@@ -75,14 +78,17 @@ impl Engine {
 
     /// As [`Self::start_directly`], for the first task of a run.
     pub(crate) fn start_first_directly(&self, start: &mut Start) {
+        let eager = start.new.attributes.eager_execution_accepted;
         let run = &mut start.run;
-        if let Some(identity) = self.poller_for(run) {
+        let identity = if eager { Some(start.new.attributes.identity.clone()) } else { self.poller_for(run) };
+        if let Some(identity) = identity {
             run.wft_state = TaskState::Started;
             run.wft_started_at = Some(start.now);
             run.wft_due_at = Some(proto::after(start.wall, run.wft_timeout_ms));
             run.wft_process = Some(self.inner.lease.process());
             run.wft_identity = identity;
-            start.direct = true;
+            // The answer to the start brings an eager one.
+            start.direct = !eager;
         }
     }
 

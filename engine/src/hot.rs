@@ -76,7 +76,7 @@ impl From<Loaded> for Remembered {
 
 impl Remembered {
     fn bytes(&self) -> usize {
-        RUN_BYTES + self.loaded.run.buffered.len() + self.tail.bytes
+        RUN_BYTES + self.loaded.run.buffered.len() + self.loaded.run.updates.encoded_len() + self.tail.bytes
     }
 }
 

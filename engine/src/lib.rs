@@ -14,19 +14,26 @@
 //!
 //! How it is built: `rpc` answers requests, `history` decides what a request changes (pure), `store` writes the change
 //! (the only place that appends to a history), `matching`, `handoff` and `wake` bring tasks to pollers, `timers` handles what is due,
-//! `lease` frees the work of dead processes, `effects` carries changes over to other runs.
+//! `lease` frees the work of dead processes, `effects` carries changes over to other runs, `retention` removes old histories, `server`
+//! answers on a socket.
 
 mod clock;
 mod effects;
 mod engine;
+mod export;
 mod handoff;
 mod history;
 mod hot;
+pub mod integrity;
 mod lease;
 mod matching;
+mod pollers;
 mod proto;
+mod retention;
 mod retry;
 mod rpc;
+mod search_attributes;
+mod server;
 mod service;
 mod start;
 mod store;
@@ -34,15 +41,25 @@ mod timers;
 mod token;
 mod wake;
 
-pub use engine::Engine;
+use std::time::Duration;
 
-/// How an engine presents itself.
+pub use engine::Engine;
+pub use export::{After, HistoryReader, StoredRun};
+pub use server::{ServeError, Tls};
+
+/// A week: what went wrong on a Friday can be looked at after the weekend, and a version that runs for some days replays histories of
+/// every kind before the next one is deployed.
+const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How an engine presents itself, and how long it remembers.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
     /// The one namespace served; requests for another are `NotFound`.
     pub namespace: String,
     /// Shown as the owner of this process's row, for people.
     pub identity: String,
+    /// How long the history of a closed run is kept, at least; zero is for ever.
+    pub retention: Duration,
     /// Connections of the engine's own for giving out and taking in tasks, besides the pool, two that write, and the three that listen
     /// and keep the lease.
     pub connections: usize,
@@ -50,7 +67,12 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { namespace: "default".to_owned(), identity: format!("{}@engine", std::process::id()), connections: 8 }
+        Self {
+            namespace: "default".to_owned(),
+            identity: format!("{}@engine", std::process::id()),
+            retention: DEFAULT_RETENTION,
+            connections: 8,
+        }
     }
 }
 
@@ -66,6 +88,9 @@ pub enum EngineError {
     /// The SDK's client refused the in-process connection.
     #[error("engine connection: {0}")]
     Connection(String),
+    /// What is stored cannot be decoded; names the run.
+    #[error("engine history: {0}")]
+    Corrupt(String),
     /// The options cannot be used; names the field.
     #[error("engine options: {0}")]
     Options(&'static str),

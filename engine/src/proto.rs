@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use prost::Message;
 use prost_types::{Duration, Timestamp};
 use temporalio_common::protos::temporal::api::{
-    common::v1::WorkflowExecution,
+    common::v1::{Payload, Payloads, WorkflowExecution},
     enums::v1::TaskQueueKind,
     history::v1::{History, HistoryEvent, history_event::Attributes},
     taskqueue::v1::TaskQueue,
@@ -21,6 +21,13 @@ pub(crate) const MAX_NAME_BYTES: usize = 1000;
 
 pub(crate) fn timestamp(time: DateTime<Utc>) -> Timestamp {
     Timestamp::from(time)
+}
+
+/// A text as the SDKs' default converter writes it.
+pub(crate) fn json_payloads(text: &str) -> Payloads {
+    let metadata = [("encoding".to_owned(), b"json/plain".to_vec())].into();
+    let data = serde_json::Value::from(text).to_string().into_bytes();
+    Payloads { payloads: vec![Payload { metadata, data, ..Default::default() }] }
 }
 
 /// Milliseconds of an optional duration; none is 0.

@@ -91,7 +91,8 @@ fn kind(policy: &RetryPolicy, failure: Option<&Failure>) -> Kind {
         Some(FailureInfo::TerminatedFailureInfo(_) | FailureInfo::CanceledFailureInfo(_)) => last(true),
         Some(FailureInfo::TimeoutFailureInfo(t)) => match t.timeout_type() {
             TimeoutType::StartToClose | TimeoutType::Heartbeat => last(false),
-            _ => Kind::Final(RetryState::Timeout),
+            // As Temporal's servers say it, also when the whole time is over.
+            _ => Kind::Final(RetryState::NonRetryableFailure),
         },
         _ => Kind::Retryable,
     }

@@ -13,11 +13,8 @@ use tonic::{Code, Status};
 
 use crate::{engine::Engine, rpc};
 
-/// The service's only gRPC service.
-const SERVICE: &str = "temporal.api.workflowservice.v1.WorkflowService";
-
 /// Largest request accepted, as on Temporal's servers.
-const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
+pub(crate) const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
 
 /// A task claimed for a caller, until it has been handed over.
 #[derive(Clone, Debug)]
@@ -72,54 +69,95 @@ fn give_back(engine: &Engine, caller: &Caller) {
     }
 }
 
+/// What is asked: an RPC by name, and the bytes of its request.
+pub(crate) struct Call<B> {
+    pub(crate) service: String,
+    pub(crate) rpc: String,
+    pub(crate) request: B,
+}
+
+/// The bytes of a response. A task among them is given back unless they are taken.
+pub(crate) struct Answer {
+    bytes: Vec<u8>,
+    presence: Presence,
+}
+
+impl Answer {
+    /// Bytes of the response.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// For whoever has a caller that is there to receive them.
+    pub(crate) fn take(mut self) -> Vec<u8> {
+        self.presence.caller.take();
+        std::mem::take(&mut self.bytes)
+    }
+}
+
 /// The callback the SDK's client calls in place of the network.
 pub(crate) fn callback(engine: Engine) -> CallbackBasedGrpcService {
     CallbackBasedGrpcService {
-        callback: Arc::new(move |request| {
+        callback: Arc::new(move |GrpcRequest { service, rpc, proto, .. }| {
             let engine = engine.clone();
-            async move { answer(engine, request).await }.boxed()
+            let call = Call { service, rpc, request: proto };
+            async move {
+                let proto = answer(engine, call).await?.take();
+                Ok(GrpcSuccessResponse { headers: Default::default(), proto })
+            }
+            .boxed()
         }),
     }
 }
 
-async fn answer(engine: Engine, request: GrpcRequest) -> Result<GrpcSuccessResponse, Status> {
+/// Answers a call. Who drops the future, or the answer, is taken to have gone.
+pub(crate) async fn answer<B>(engine: Engine, call: Call<B>) -> Result<Answer, Status>
+where
+    B: AsRef<[u8]> + Send + Sync + 'static,
+{
     let (sender, receiver) = oneshot::channel();
     let (gone, gone_receiver) = watch::channel(false);
     let caller = Caller { gone: gone_receiver, claim: Arc::default() };
     let presence = Presence { engine: engine.clone(), gone, caller: caller.clone() };
     let runtime = engine.inner.runtime.clone();
     runtime.spawn(async move {
-        let result = dispatch(&engine, &caller, &request).await;
+        let result = dispatch(&engine, &caller, &call.service, &call.rpc, call.request.as_ref()).await;
         if sender.send(result).is_err() || *caller.gone.borrow() {
             give_back(&engine, &caller);
         }
     });
-    let proto = receiver.await.map_err(|_| Status::unavailable("the engine has stopped"))??;
-    presence.caller.take();
-    Ok(GrpcSuccessResponse { headers: Default::default(), proto })
+    let bytes = receiver.await.map_err(|_| Status::unavailable("the engine has stopped"))??;
+    Ok(Answer { bytes, presence })
 }
 
-async fn dispatch(engine: &Engine, caller: &Caller, request: &GrpcRequest) -> Result<Vec<u8>, Status> {
-    if request.service != SERVICE {
-        return Err(Status::unimplemented(format!("{} is not supported by this engine", request.service)));
+async fn dispatch(
+    engine: &Engine,
+    caller: &Caller,
+    service: &str,
+    name: &str,
+    request: &[u8],
+) -> Result<Vec<u8>, Status> {
+    if service != rpc::WORKFLOW_SERVICE {
+        return rpc::other_service(engine, service, name, request).await;
     }
-    let name = request.rpc.as_str();
-    if request.proto.len() > MAX_REQUEST_BYTES {
-        // The wording is gRPC's own: workers recognise it and fail the workflow task instead of trying again.
-        let message =
-            format!("grpc: received message larger than max ({} vs. {MAX_REQUEST_BYTES})", request.proto.len());
-        return Err(Status::resource_exhausted(message));
+    if request.len() > MAX_REQUEST_BYTES {
+        return Err(too_large(request.len()));
     }
     if engine.is_stopping() {
         return Err(stopping(name));
     }
     // Boxed: one future for all calls is as large as the largest.
-    let result = Box::pin(rpc::call(engine, caller, name, &request.proto)).await;
+    let result = Box::pin(rpc::call(engine, caller, name, request)).await;
     count(name, result.as_ref().err().map_or(Code::Ok, Status::code));
     if let Err(status) = &result {
         tracing::debug!(rpc = name, code = ?status.code(), message = status.message(), "refused");
     }
     result
+}
+
+/// The wording is gRPC's own: workers recognise it and fail the workflow task instead of trying again.
+pub(crate) fn too_large(bytes: usize) -> Status {
+    Status::resource_exhausted(format!("grpc: received message larger than max ({bytes} vs. {MAX_REQUEST_BYTES})"))
 }
 
 /// Unknown names are not counted: a client could invent any number of them.

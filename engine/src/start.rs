@@ -23,6 +23,8 @@ use crate::{
     hot::Hot,
     lease::{self, Lease},
     matching::{Matching, Watchers},
+    pollers, retention,
+    search_attributes::Registry,
     service,
     store::{Store, lanes::Lanes, writer::Writer},
     timers::{self, Due},
@@ -77,6 +79,7 @@ impl Engine {
                 runs: Watchers::default(),
                 closed: Watchers::default(),
                 queries: Watchers::default(),
+                attributes: Registry::default(),
                 due: Due::new(),
                 effects: Semaphore::new(effects::PARALLEL),
                 effects_in_hand: Mutex::default(),
@@ -94,6 +97,8 @@ impl Engine {
         engine.background(lease::keep(engine.clone()));
         engine.background(handoff::reclaim(engine.clone()));
         engine.background(timers::run(engine.clone()));
+        engine.background(pollers::publish(engine.clone()));
+        engine.background(retention::run(engine.clone()));
         engine.announce().await;
         Ok(engine)
     }

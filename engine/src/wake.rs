@@ -27,6 +27,8 @@ pub(crate) enum Hint {
     Queue(Kind, String),
     Run(Uuid),
     Query(Uuid),
+    /// A run with a workflow task under way is queried: the next task takes the query along.
+    Asked(Uuid),
     Clock,
     /// A process came or went.
     Processes,
@@ -39,6 +41,7 @@ impl Hint {
             Self::Queue(Kind::Activity, name) => format!("a{name}"),
             Self::Run(id) => format!("r{}", id.simple()),
             Self::Query(id) => format!("q{}", id.simple()),
+            Self::Asked(id) => format!("k{}", id.simple()),
             Self::Clock => "c".to_owned(),
             Self::Processes => "p".to_owned(),
         }
@@ -51,6 +54,7 @@ impl Hint {
             "a" => Self::Queue(Kind::Activity, rest.to_owned()),
             "r" => Self::Run(Uuid::parse_str(rest).ok()?),
             "q" => Self::Query(Uuid::parse_str(rest).ok()?),
+            "k" => Self::Asked(Uuid::parse_str(rest).ok()?),
             "c" => Self::Clock,
             "p" => Self::Processes,
             _ => return None,
@@ -136,6 +140,7 @@ fn take(engine: &Engine, hint: Hint) {
             inner.closed.wake(id);
         }
         Hint::Query(id) => inner.queries.wake(id),
+        Hint::Asked(id) => inner.matching.asked(id),
         Hint::Clock => {
             inner.lease.renew_now.notify_one();
             inner.due.look();

@@ -32,6 +32,8 @@ pub struct DatabaseOptions {
     pub append_timeout: Duration,
     /// Shown in `pg_stat_activity`.
     pub application_name: String,
+    /// Every transaction is read-only: the database refuses whatever would write.
+    pub read_only: bool,
 }
 
 impl Default for DatabaseOptions {
@@ -45,6 +47,7 @@ impl Default for DatabaseOptions {
             tcp_user_timeout: Duration::from_secs(10),
             append_timeout: Duration::from_secs(15),
             application_name: "ambient".to_owned(),
+            read_only: false,
         }
     }
 }
@@ -139,5 +142,6 @@ fn connect_options(url: &str, options: &DatabaseOptions) -> Result<PgConnectOpti
         ("tcp_keepalives_idle", "10".to_owned()),
         ("tcp_keepalives_interval", "5".to_owned()),
         ("tcp_keepalives_count", "3".to_owned()),
+        ("default_transaction_read_only", if options.read_only { "on" } else { "off" }.to_owned()),
     ]))
 }

@@ -19,13 +19,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("workflows", &["domain", "wire", "persistence", "live", "actors", "compute", "engine"]),
     ("api", &["domain", "wire", "persistence", "live", "actors", "compute", "workflows"]),
     ("tests", &[]),
+    ("conformance", &["engine", "tests"]),
     // Measures what is there; nothing depends on it.
     ("benches", &["domain", "wire", "persistence", "live", "actors", "compute", "engine", "tests"]),
 ];
 /// The composition root may depend on everything.
 const BINARY: &str = "ambient";
 /// What tests may depend on besides.
-const TEST_SUPPORT: &str = "tests";
+const TEST_SUPPORT: [&str; 2] = ["tests", "conformance"];
 
 fn short(name: &str) -> &str {
     name.strip_prefix("ambient-").unwrap_or(name)
@@ -33,7 +34,7 @@ fn short(name: &str) -> &str {
 
 fn is_allowed(from: &str, to: &str, kind: Option<&str>) -> bool {
     let listed = ALLOWED.iter().any(|(name, targets)| *name == from && targets.contains(&to));
-    from == BINARY || listed || (kind == Some("dev") && to == TEST_SUPPORT)
+    from == BINARY || listed || (kind == Some("dev") && TEST_SUPPORT.contains(&to))
 }
 
 fn workspace() -> Vec<Value> {

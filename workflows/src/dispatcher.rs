@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use ambient_domain::{Effect, WorkflowInput};
-use ambient_persistence::{Database, Hint, Hints, OutboxRow};
+use ambient_persistence::{Database, EngineChoice, Hint, Hints, OutboxRow, StoreError};
 use temporalio_client::{
     Client, UntypedSignal, WorkflowCancelOptions, WorkflowIdReusePolicy, WorkflowSignalOptions, WorkflowStartOptions,
     errors::{WorkflowInteractionError, WorkflowStartError},
@@ -16,6 +16,8 @@ use temporalio_common::{
     UntypedWorkflow,
     data_converters::{PayloadConverter, RawValue},
 };
+
+use crate::engine_client::EngineClient;
 
 /// Rows claimed at a time.
 const BATCH: i64 = 64;
@@ -30,11 +32,19 @@ enum Failure {
     Park(String),
 }
 
-/// Carries out effects until `stop` is done.
-pub(crate) async fn run(db: Database, hints: Hints, client: Client, task_queue: String) {
+/// Carries out effects, for ever; nothing is claimed before the engine is there.
+pub(crate) async fn run(db: Database, hints: Hints, client: EngineClient, task_queue: String) {
+    let client = client.connected().await;
+    let chosen = loop {
+        match db.chosen_engine().await {
+            Ok(chosen) => break chosen,
+            Err(error) => tracing::warn!(%error, "the choice of engine cannot be read"),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
     let mut hinted = hints.subscribe();
     loop {
-        match dispatch(&db, &client, &task_queue).await {
+        match dispatch(&db, &client, &task_queue, chosen.as_ref()).await {
             Ok(0) => {}
             // More may be ready at once: the next row of an entity opens when the one before is done.
             Ok(_) => continue,
@@ -56,7 +66,19 @@ pub(crate) async fn run(db: Database, hints: Hints, client: Client, task_queue: 
     }
 }
 
-async fn dispatch(db: &Database, client: &Client, task_queue: &str) -> Result<usize, ambient_persistence::StoreError> {
+async fn dispatch(
+    db: &Database,
+    client: &Client,
+    task_queue: &str,
+    chosen: Option<&EngineChoice>,
+) -> Result<usize, StoreError> {
+    // Another engine may have been chosen by a newer server: this one's is not to get anything any more.
+    let now = db.chosen_engine().await?;
+    let place = |choice: &EngineChoice| (choice.engine.clone(), choice.namespace.clone());
+    if now.as_ref().map(place) != chosen.map(place) {
+        tracing::error!(chosen = ?now, "another workflow engine was chosen for this database; restart this server");
+        return Ok(0);
+    }
     let rows = db.claim_outbox(BATCH).await?;
     let count = rows.len();
     for row in rows {

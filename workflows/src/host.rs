@@ -7,11 +7,16 @@ use temporalio_client::{Client, WorkflowIdConflictPolicy, WorkflowStartOptions, 
 use tokio::task::JoinSet;
 
 use crate::{
-    dispatcher, observer,
+    dispatcher,
+    engine_client::EngineClient,
+    observer,
     services::Services,
     sweep::Sweep,
-    worker::{TASK_QUEUE, WorkerHealth, WorkerThread},
+    worker::{WorkerHealth, WorkerSettings, WorkerThread},
 };
+
+/// Between two tries to start the sweep.
+const SWEEP_AGAIN: Duration = Duration::from_secs(2);
 
 /// Why the host could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -19,9 +24,6 @@ pub enum HostError {
     /// The worker cannot be made.
     #[error("the worker cannot be started: {0}")]
     Worker(String),
-    /// The sweep cannot be started.
-    #[error("the sweep cannot be started: {0}")]
-    Sweep(#[from] WorkflowStartError),
 }
 
 /// A running worker host.
@@ -31,21 +33,25 @@ pub struct WorkerHost {
 }
 
 impl WorkerHost {
-    /// Starts worker, dispatcher, observer and sweep. `health` tells from then on whether the worker works.
+    /// Starts worker, dispatcher, observer and sweep. `health` tells from then on whether the worker works. With a cluster that
+    /// is not there yet, they wait for it.
     ///
     /// # Errors
-    /// When worker or sweep cannot be started.
+    /// When the worker cannot be made.
     pub async fn start(
-        client: Client,
+        client: EngineClient,
         services: Services,
         hints: Hints,
         health: WorkerHealth,
+        settings: WorkerSettings,
     ) -> Result<Self, HostError> {
-        let worker = WorkerThread::start(client.clone(), services.clone(), health).await?;
+        let queue = settings.task_queue.clone();
+        let worker = WorkerThread::start(client.clone(), services.clone(), health, settings).await?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(dispatcher::run(services.db.clone(), hints, client.clone(), TASK_QUEUE.to_owned()));
+        tasks.spawn(dispatcher::run(services.db.clone(), hints, client.clone(), queue.clone()));
         tasks.spawn(observer::run(services.clone()));
-        start_sweep(&client, services.compute.host()).await?;
+        let host = services.compute.host().to_owned();
+        tasks.spawn(async move { start_sweep(&client.connected().await, &queue, &host).await });
         Ok(Self { worker, tasks })
     }
 
@@ -56,12 +62,15 @@ impl WorkerHost {
     }
 }
 
-async fn start_sweep(client: &Client, host: &str) -> Result<(), WorkflowStartError> {
-    let options = WorkflowStartOptions::new(TASK_QUEUE, format!("sweep/{host}"))
+async fn start_sweep(client: &Client, task_queue: &str, host: &str) {
+    let options = WorkflowStartOptions::new(task_queue, format!("sweep/{host}"))
         .id_conflict_policy(WorkflowIdConflictPolicy::UseExisting)
         .build();
-    match client.start_workflow(Sweep::run, host.to_owned(), options).await {
-        Ok(_) | Err(WorkflowStartError::AlreadyStarted { .. }) => Ok(()),
-        Err(error) => Err(error),
+    loop {
+        match client.start_workflow(Sweep::run, host.to_owned(), options.clone()).await {
+            Ok(_) | Err(WorkflowStartError::AlreadyStarted { .. }) => return,
+            Err(error) => tracing::warn!(%error, "the sweep waits for the engine"),
+        }
+        tokio::time::sleep(SWEEP_AGAIN).await;
     }
 }

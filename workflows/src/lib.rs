@@ -6,12 +6,15 @@
 #![allow(missing_docs, reason = "the workflow and activity macros make undocumented constants of every method")]
 
 pub mod activities;
+pub mod cluster;
 mod dispatcher;
+mod engine_client;
 pub mod executions;
 pub mod host;
 mod observer;
 pub mod project_delete;
 pub mod project_provision;
+pub mod replay;
 mod runner_ends;
 pub mod services;
 pub mod session_delete;
@@ -25,6 +28,8 @@ pub mod temporal;
 pub mod token_refresh;
 mod worker;
 
+pub use cluster::{Claim, Cluster, ClusterOptions};
+pub use engine_client::EngineClient;
 pub use executions::{
     ENTITY_WORKFLOWS, ExecutionError, ExecutionFilter, ExecutionService, Executions, PLATFORM_WORKFLOWS,
 };
@@ -32,4 +37,4 @@ pub use host::{HostError, WorkerHost};
 pub use runner_ends::RunnerEnds;
 pub use services::{Clock, NoHook, Services, StepError, StepHook};
 pub use temporal::TemporalExecutions;
-pub use worker::{TASK_QUEUE, WorkerHealth};
+pub use worker::{TASK_QUEUE, WorkerHealth, WorkerSettings};

@@ -125,10 +125,10 @@ impl ActivityDefinition for Named {
     }
 }
 
-/// Task queue of a host's compute activities.
+/// Task queue of a host's compute activities, beside the task queue of the lifecycles.
 #[must_use]
-pub fn host_queue(host: &str) -> String {
-    format!("compute-{host}")
+pub fn host_queue(task_queue: &str, host: &str) -> String {
+    format!("{task_queue}-compute-{host}")
 }
 
 /// A walk through a table of steps.

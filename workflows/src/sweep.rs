@@ -36,7 +36,7 @@ impl Sweep {
         let input = WorkflowInput { project_id: String::new(), session_id: String::new(), run: 0, attempt: 0 };
         loop {
             // A sweep that fails is seen in the history; the next one comes anyway.
-            let _ = Saga::new(ctx, &input, Some(host_queue(&host))).run(STEPS).await;
+            let _ = Saga::new(ctx, &input, Some(host_queue(ctx.task_queue(), &host))).run(STEPS).await;
             ctx.timer(EVERY).await;
             if ctx.cancellation_token().reason().is_some() {
                 return Err(temporalio_sdk::WorkflowTermination::cancelled());

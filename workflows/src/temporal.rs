@@ -5,7 +5,6 @@ use ambient_wire::execution::{HistoryEvent, PendingActivity, WorkflowExecution};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use temporalio_client::{
-    Client,
     grpc::WorkflowService,
     tonic::{Code, IntoRequest as _, Status},
 };
@@ -20,14 +19,17 @@ use temporalio_common::protos::temporal::api::{
     },
 };
 
-use crate::executions::{ENTITY_WORKFLOWS, ExecutionError, ExecutionFilter, ExecutionService};
+use crate::{
+    engine_client::EngineClient,
+    executions::{ENTITY_WORKFLOWS, ExecutionError, ExecutionFilter, ExecutionService},
+};
 
 /// Largest page of executions the engine is asked for.
 const PAGE: i32 = 1_000;
 
 /// Executions of one namespace.
 pub struct TemporalExecutions {
-    client: Client,
+    client: EngineClient,
     namespace: String,
     db: Database,
     ready: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
@@ -35,13 +37,18 @@ pub struct TemporalExecutions {
 
 impl TemporalExecutions {
     /// Executions behind `client`; `ready` tells whether the engine is fit for work.
-    pub fn new(client: Client, db: Database, ready: Box<dyn Fn() -> Result<(), String> + Send + Sync>) -> Self {
-        let namespace = client.options().namespace.clone();
+    pub fn new(
+        client: EngineClient,
+        namespace: String,
+        db: Database,
+        ready: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+    ) -> Self {
         Self { client, namespace, db, ready }
     }
 
-    fn service(&self) -> Box<dyn WorkflowService> {
-        self.client.connection().workflow_service()
+    fn service(&self) -> Result<Box<dyn WorkflowService>, ExecutionError> {
+        let client = self.client.get().map_err(ExecutionError::Unavailable)?;
+        Ok(client.connection().workflow_service())
     }
 
     fn of(workflow_id: &str) -> Option<ExecutionRef> {
@@ -89,7 +96,7 @@ impl ExecutionService for TemporalExecutions {
                 next_page_token: token,
                 ..Default::default()
             };
-            let answer = self.service().get_workflow_execution_history(request.into_request()).await;
+            let answer = self.service()?.get_workflow_execution_history(request.into_request()).await;
             let answer = answer.map_err(|status| failed(workflow_id, &status))?.into_inner();
             for event in answer.history.unwrap_or_default().events {
                 if event.event_id > after {
@@ -114,7 +121,7 @@ impl ExecutionService for TemporalExecutions {
             identity: "ambient-api".to_owned(),
             ..Default::default()
         };
-        let sent = self.service().signal_workflow_execution(request.into_request()).await;
+        let sent = self.service()?.signal_workflow_execution(request.into_request()).await;
         sent.map(|_| ()).map_err(|status| failed(workflow_id, &status))
     }
 
@@ -126,7 +133,7 @@ impl ExecutionService for TemporalExecutions {
             identity: "ambient-api".to_owned(),
             ..Default::default()
         };
-        let sent = self.service().request_cancel_workflow_execution(request.into_request()).await;
+        let sent = self.service()?.request_cancel_workflow_execution(request.into_request()).await;
         sent.map(|_| ()).map_err(|status| failed(workflow_id, &status))
     }
 
@@ -138,7 +145,7 @@ impl ExecutionService for TemporalExecutions {
             identity: "ambient-api".to_owned(),
             ..Default::default()
         };
-        let sent = self.service().terminate_workflow_execution(request.into_request()).await;
+        let sent = self.service()?.terminate_workflow_execution(request.into_request()).await;
         sent.map(|_| ()).map_err(|status| failed(workflow_id, &status))
     }
 
@@ -151,7 +158,7 @@ impl TemporalExecutions {
     async fn describe(&self, workflow_id: &str) -> Result<WorkflowExecution, ExecutionError> {
         let request =
             DescribeWorkflowExecutionRequest { namespace: self.namespace.clone(), execution: Self::of(workflow_id) };
-        let answer = self.service().describe_workflow_execution(request.into_request()).await;
+        let answer = self.service()?.describe_workflow_execution(request.into_request()).await;
         let answer = answer.map_err(|status| failed(workflow_id, &status))?.into_inner();
         let mut found = execution(answer.workflow_execution_info.unwrap_or_default());
         found.pending_activities = answer.pending_activities.into_iter().map(pending).collect();
@@ -160,7 +167,7 @@ impl TemporalExecutions {
 
     async fn count(&self, query: &str) -> Result<i64, ExecutionError> {
         let request = CountWorkflowExecutionsRequest { namespace: self.namespace.clone(), query: query.to_owned() };
-        let answer = self.service().count_workflow_executions(request.into_request()).await;
+        let answer = self.service()?.count_workflow_executions(request.into_request()).await;
         Ok(answer.map_err(|status| failed("", &status))?.into_inner().count)
     }
 
@@ -175,7 +182,7 @@ impl TemporalExecutions {
                 next_page_token: token,
                 query: query.to_owned(),
             };
-            let answer = self.service().list_workflow_executions(request.into_request()).await;
+            let answer = self.service()?.list_workflow_executions(request.into_request()).await;
             let answer = answer.map_err(|status| failed("", &status))?.into_inner();
             found.extend(answer.executions.into_iter().map(execution));
             if answer.next_page_token.is_empty() {
@@ -233,6 +240,10 @@ fn failed(workflow_id: &str, status: &Status) -> ExecutionError {
     match status.code() {
         Code::NotFound if status.message().contains("completed") || status.message().contains("closed") => {
             ExecutionError::Closed(workflow_id.to_owned())
+        }
+        // A namespace that is gone says nothing about an execution.
+        Code::NotFound if status.message().starts_with("Namespace") || status.message().starts_with("namespace") => {
+            ExecutionError::Unavailable(status.message().to_owned())
         }
         Code::NotFound => ExecutionError::NotFound(workflow_id.to_owned()),
         Code::InvalidArgument => {

@@ -8,18 +8,31 @@ use std::{
 };
 
 use temporalio_client::Client;
+use temporalio_common::worker::WorkerDeploymentOptions;
 use temporalio_sdk::{Runtime, Worker, WorkerOptions, error::WorkflowRegistrationError};
 use tokio::sync::oneshot;
 
 use crate::{
-    activities::Activities, host::HostError, project_delete::ProjectDelete, project_provision::ProjectProvision,
-    services::Services, session_delete::SessionDelete, session_reconcile::SessionReconcile,
-    session_start::SessionStart, session_stop::SessionStop, session_supervise::SessionSupervise, step::host_queue,
-    sweep::Sweep, token_refresh::TokenRefresh,
+    activities::Activities, engine_client::EngineClient, host::HostError, services::Services, step::host_queue,
 };
 
-/// Task queue of workflows and of activities that any worker may run.
+/// Task queue of workflows and of activities that any worker may run, unless configured otherwise.
 pub const TASK_QUEUE: &str = "ambient";
+
+/// How the worker presents itself to the engine.
+#[derive(Clone, Debug)]
+pub struct WorkerSettings {
+    /// Task queue of workflows and of activities that any worker may run; a host's compute activities have one beside it.
+    pub task_queue: String,
+    /// Build id, and whether the engine routes executions by it; the binary's checksum without routing when `None`.
+    pub deployment: Option<WorkerDeploymentOptions>,
+}
+
+impl Default for WorkerSettings {
+    fn default() -> Self {
+        Self { task_queue: TASK_QUEUE.to_owned(), deployment: None }
+    }
+}
 
 /// Pause before a worker is made anew: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -98,14 +111,20 @@ pub(crate) struct WorkerThread {
 }
 
 impl WorkerThread {
-    /// Starts it; returns when the first worker polls.
-    pub(crate) async fn start(client: Client, services: Services, health: WorkerHealth) -> Result<Self, HostError> {
+    /// Starts it; returns when the first worker polls, or waits for its engine.
+    pub(crate) async fn start(
+        client: EngineClient,
+        services: Services,
+        health: WorkerHealth,
+        settings: WorkerSettings,
+    ) -> Result<Self, HostError> {
         let (ready, is_ready) = oneshot::channel();
         let thread = {
             let health = health.clone();
             std::thread::Builder::new().name("workflows".to_owned()).spawn(move || {
                 let mut ready = Some(ready);
-                keep(&health, || work(&client, &services, &health, &mut ready));
+                let parts = Parts { client, services, settings };
+                keep(&health, || work(&parts, &health, &mut ready));
             })
         }
         .map_err(|error| HostError::Worker(error.to_string()))?;
@@ -159,32 +178,49 @@ enum Ended {
     Broken(String),
 }
 
-fn work(
-    client: &Client,
-    services: &Services,
-    health: &WorkerHealth,
-    ready: &mut Option<oneshot::Sender<()>>,
-) -> Result<(), Ended> {
+/// What a worker is made of.
+struct Parts {
+    client: EngineClient,
+    services: Services,
+    settings: WorkerSettings,
+}
+
+fn work(parts: &Parts, health: &WorkerHealth, ready: &mut Option<oneshot::Sender<()>>) -> Result<(), Ended> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let worked = match &runtime {
-        Ok(runtime) => runtime.block_on(run(client, services, health, ready)),
+        Ok(runtime) => runtime.block_on(run(parts, health, ready)),
         Err(error) => Err(error.to_string()),
     };
     worked.map_err(|reason| if ready.is_some() { Ended::Unmade(reason) } else { Ended::Broken(reason) })
 }
 
-async fn run(
-    client: &Client,
-    services: &Services,
-    health: &WorkerHealth,
-    ready: &mut Option<oneshot::Sender<()>>,
-) -> Result<(), String> {
+/// The engine's client, once it is there; `None` when the end is asked for first.
+async fn connected(parts: &Parts, health: &WorkerHealth, ready: &mut Option<oneshot::Sender<()>>) -> Option<Client> {
+    while parts.client.get().is_err() {
+        // Nobody waits for a cluster that may be down for hours: readiness tells of it.
+        if let Some(ready) = ready.take() {
+            let _ = ready.send(());
+        }
+        if health.state().stopping {
+            return None;
+        }
+        let _ = tokio::time::timeout(Duration::from_millis(100), parts.client.connected()).await;
+    }
+    parts.client.get().ok()
+}
+
+async fn run(parts: &Parts, health: &WorkerHealth, ready: &mut Option<oneshot::Sender<()>>) -> Result<(), String> {
+    let Some(client) = connected(parts, health, ready).await else { return Ok(()) };
+    let services = &parts.services;
     let sdk = Runtime::from_current_tokio(Default::default()).map_err(|e| whole(&e))?;
-    let lifecycles = lifecycle_options(services.clone()).map_err(|e| whole(&e))?;
+    let lifecycles = lifecycle_options(&parts.settings, services.clone()).map_err(|e| whole(&e))?;
     let mut lifecycles = Worker::new(&sdk, client.clone(), lifecycles).map_err(|e| whole(&e))?;
-    let queue = host_queue(services.compute.host());
-    let on_host = WorkerOptions::new(queue).register_activities(Activities::new(services.clone())).build();
-    let mut on_host = Worker::new(&sdk, client.clone(), on_host).map_err(|e| whole(&e))?;
+    let queue = host_queue(&parts.settings.task_queue, services.compute.host());
+    let on_host = WorkerOptions::new(queue)
+        .maybe_deployment_options(parts.settings.deployment.clone())
+        .register_activities(Activities::new(services.clone()))
+        .build();
+    let mut on_host = Worker::new(&sdk, client, on_host).map_err(|e| whole(&e))?;
     let (stop_lifecycles, stop_on_host) = (lifecycles.shutdown_handle(), on_host.shutdown_handle());
     health.up(vec![Box::new(lifecycles.shutdown_handle()), Box::new(on_host.shutdown_handle())]);
     if let Some(ready) = ready.take() {
@@ -211,17 +247,29 @@ fn whole(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
 }
 
-fn lifecycle_options(services: Services) -> Result<WorkerOptions, WorkflowRegistrationError> {
-    Ok(WorkerOptions::new(TASK_QUEUE)
-        .register_workflow::<SessionSupervise>()?
-        .register_workflow::<SessionStart>()?
-        .register_workflow::<SessionStop>()?
-        .register_workflow::<SessionReconcile>()?
-        .register_workflow::<SessionDelete>()?
-        .register_workflow::<TokenRefresh>()?
-        .register_workflow::<ProjectProvision>()?
-        .register_workflow::<ProjectDelete>()?
-        .register_workflow::<Sweep>()?
-        .register_activities(Activities::new(services))
-        .build())
+/// The workflows there are, registered with the options of a worker or of a replayer: the one must not have what the other has not.
+macro_rules! lifecycles {
+    ($options:expr) => {
+        $options
+            .register_workflow::<$crate::session_supervise::SessionSupervise>()?
+            .register_workflow::<$crate::session_start::SessionStart>()?
+            .register_workflow::<$crate::session_stop::SessionStop>()?
+            .register_workflow::<$crate::session_reconcile::SessionReconcile>()?
+            .register_workflow::<$crate::session_delete::SessionDelete>()?
+            .register_workflow::<$crate::token_refresh::TokenRefresh>()?
+            .register_workflow::<$crate::project_provision::ProjectProvision>()?
+            .register_workflow::<$crate::project_delete::ProjectDelete>()?
+            .register_workflow::<$crate::sweep::Sweep>()?
+    };
+}
+pub(crate) use lifecycles;
+
+fn lifecycle_options(
+    settings: &WorkerSettings,
+    services: Services,
+) -> Result<WorkerOptions, WorkflowRegistrationError> {
+    let options = WorkerOptions::new(settings.task_queue.clone())
+        .maybe_deployment_options(settings.deployment.clone())
+        .register_activities(Activities::new(services));
+    Ok(lifecycles!(options).build())
 }

@@ -52,6 +52,12 @@ pub enum CommandError {
         /// What the system says.
         source: io::Error,
     },
+    /// The engine cannot be served.
+    #[error(transparent)]
+    Serve(#[from] ambient_engine::ServeError),
+    /// Histories or operations cannot be read or written.
+    #[error(transparent)]
+    Replay(#[from] ambient_workflows::replay::ReplayError),
     /// A server process does not do as it should.
     #[error("{0}")]
     Process(String),
@@ -66,6 +72,6 @@ impl CommandError {
     /// Exit code of the program.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Config(_)) { USAGE } else { 1 }
+        if matches!(self, Self::Config(_) | Self::Serve(ambient_engine::ServeError::NeedsTls(_))) { USAGE } else { 1 }
     }
 }

@@ -4,9 +4,12 @@ mod config;
 mod detach;
 mod doctor;
 mod down;
+mod engine;
 mod error;
+mod export;
 mod migrate;
 mod openapi;
+mod replay_check;
 mod server;
 mod status;
 mod up;
@@ -16,7 +19,12 @@ use std::process::ExitCode;
 use ambient_cli::OutputFormat;
 use clap::{Args, Subcommand};
 
-pub use self::error::{CommandError, USAGE};
+pub use self::{
+    engine::EngineCommand,
+    error::{CommandError, USAGE},
+    export::ExportFlags,
+    replay_check::{CheckFlags, DIVERGED},
+};
 use crate::config::{ConfigFlags, ServerConfig};
 
 /// Commands of a server.
@@ -36,6 +44,11 @@ pub enum ServerCommand {
     Doctor(ConfigFlags),
     /// Print the server's configuration and where each setting comes from, without passwords
     Config(ConfigFlags),
+    /// The workflow engine by itself: serve it, verify what it has stored
+    #[command(subcommand)]
+    Engine(EngineCommand),
+    /// Write workflow histories and operations to a file, for `ambient replay check` elsewhere
+    Export(ExportFlags),
     /// Print the OpenAPI document of the HTTP API
     Openapi,
 }
@@ -80,6 +93,8 @@ impl ServerCommand {
             Self::Status(flags) => status::run(&ServerConfig::load(&flags)?, output),
             Self::Doctor(flags) => doctor::run(&ServerConfig::load(&flags)?, output).await,
             Self::Config(flags) => Ok(config::run(&ServerConfig::load(&flags)?)),
+            Self::Engine(command) => command.run(output).await,
+            Self::Export(flags) => export::run(&flags, output).await,
             Self::Openapi => Ok(openapi::run()),
         }
     }

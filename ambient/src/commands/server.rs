@@ -82,7 +82,7 @@ fn write_context(config: &ServerConfig, url: &str) {
 
 /// Ends when somebody asks this process to end. Asked for from the first call on, not from the first poll: who reads the URL
 /// may send a signal at once.
-fn shutdown() -> io::Result<impl Future<Output = ()> + Send> {
+pub(super) fn shutdown() -> io::Result<impl Future<Output = ()> + Send> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move {
         tokio::select! {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
+use super::TemporalFlags;
+
 /// Flags of `up`, `server`, `config` and the like: each overrides the variable and the file key of its name.
 /// Values are text here; they are parsed in one place with the other layers.
 #[derive(Debug, Clone, Default, Args, Serialize)]
@@ -46,13 +48,23 @@ pub struct ConfigFlags {
     /// File that holds the administrator's token [default: admin-token in the data folder]
     #[arg(long, value_name = "FILE")]
     pub admin_token_file: Option<String>,
-    /// What runs the workflows [default: embedded]
+    /// What runs the workflows: embedded or temporal [default: embedded]
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<String>,
+    /// Task queue of the lifecycles [default: ambient]
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
+    pub task_queue: Option<String>,
+    /// Days for which the histories of closed executions are kept [default: 30]
+    #[arg(long, value_name = "DAYS", hide_short_help = true)]
+    pub retention_days: Option<String>,
     /// Commands in flight at once [default: 1024]
     #[arg(long, value_name = "NUMBER")]
     pub permits: Option<String>,
     /// Model of sessions that name none
     #[arg(long, value_name = "MODEL")]
     pub default_model: Option<String>,
+    /// What counts with Temporal only.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub temporal: TemporalFlags,
 }

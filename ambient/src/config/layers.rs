@@ -11,7 +11,7 @@ use std::{
 use serde::de::DeserializeOwned;
 use toml::Value;
 
-use super::{ConfigError, ConfigFlags, FILE_VARIABLE, KEYS};
+use super::{ConfigError, ConfigFlags, FILE_VARIABLE, keys};
 
 /// `AMBIENT_*` variables that are not settings of the server: the command line's, and those of tests.
 const OTHER_VARIABLES: &[&str] =
@@ -113,17 +113,18 @@ impl Layers {
             ConfigError::Syntax { path: path.clone(), message: format!("line {line}: {}", error.message()) }
         };
         self.file = text.parse().map_err(syntax)?;
-        if let Some(key) = self.file.keys().find(|key| !KEYS.contains(&key.as_str())) {
+        if let Some(key) = self.file.keys().find(|key| !keys().any(|known| known == key.as_str())) {
             return Err(ConfigError::UnknownKey { path, key: key.clone() });
         }
-        if self.file.contains_key("database_url") && readable_by_others(&path) {
-            self.warnings.push(format!("{} holds database_url and others may read it; chmod 600", path.display()));
+        let secret = ["database_url", "temporal_api_key"].into_iter().find(|key| self.file.contains_key(*key));
+        if let Some(key) = secret.filter(|_| readable_by_others(&path)) {
+            self.warnings.push(format!("{} holds {key} and others may read it; chmod 600", path.display()));
         }
         Ok(())
     }
 
     fn warn_of_unknown_variables(&mut self) {
-        let known = |name: &str| OTHER_VARIABLES.contains(&name) || KEYS.iter().any(|key| variable_of(key) == name);
+        let known = |name: &str| OTHER_VARIABLES.contains(&name) || keys().any(|key| variable_of(key) == name);
         let ours = self.environment.keys().filter_map(|name| name.to_str());
         let ours = ours.filter(|name| name.starts_with("AMBIENT_") && !name.starts_with("AMBIENT_TEST_"));
         let mut unknown: Vec<String> = ours.filter(|name| !known(name)).map(str::to_owned).collect();

@@ -7,6 +7,8 @@
 mod database_url;
 mod flags;
 mod layers;
+mod secret;
+mod temporal;
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +21,13 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use self::layers::Layers;
-pub use self::{database_url::DatabaseUrl, flags::ConfigFlags, layers::Origin};
+pub use self::{
+    database_url::DatabaseUrl,
+    flags::ConfigFlags,
+    layers::Origin,
+    secret::Secret,
+    temporal::{TemporalConfig, TemporalFlags, WorkerVersioning},
+};
 
 /// Environment variable that names the configuration file.
 pub const FILE_VARIABLE: &str = "AMBIENT_SERVER_CONFIG";
@@ -53,10 +61,17 @@ pub struct ServerConfig {
     pub admin_token_file: PathBuf,
     /// What runs the workflows.
     pub engine: Engine,
+    /// Task queue of the lifecycles.
+    pub task_queue: String,
+    /// Days for which the histories of closed executions are kept. In a Temporal namespace it counts when that is made here.
+    pub retention_days: u32,
     /// Commands in flight at once, over all actors; one more is answered 503.
     pub permits: u32,
     /// Model of sessions for which neither session, agent nor project names one.
     pub default_model: Option<String>,
+    /// What counts with Temporal only.
+    #[serde(flatten)]
+    pub temporal: TemporalConfig,
     /// Where each setting came from, by key.
     #[serde(skip)]
     pub origins: BTreeMap<&'static str, Origin>,
@@ -65,8 +80,8 @@ pub struct ServerConfig {
     pub warnings: Vec<String>,
 }
 
-/// Keys of the configuration file, in the order of [`ServerConfig`].
-pub const KEYS: &[&str] = &[
+/// Keys of the configuration file but for Temporal's, in the order of [`ServerConfig`].
+const SERVER_KEYS: &[&str] = &[
     "database_url",
     "listen",
     "behind_proxy",
@@ -80,9 +95,16 @@ pub const KEYS: &[&str] = &[
     "runner_binary",
     "admin_token_file",
     "engine",
+    "task_queue",
+    "retention_days",
     "permits",
     "default_model",
 ];
+
+/// Keys of the configuration file, in the order in which they are shown.
+pub fn keys() -> impl Iterator<Item = &'static str> {
+    SERVER_KEYS.iter().chain(temporal::KEYS).copied()
+}
 
 /// Format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +136,8 @@ pub enum Confinement {
 pub enum Engine {
     /// The engine in this process, on the same PostgreSQL.
     Embedded,
+    /// A Temporal cluster.
+    Temporal,
 }
 
 /// Why there is no usable configuration. Every message names the setting and where its value came from.
@@ -136,7 +160,7 @@ pub enum ConfigError {
         message: String,
     },
     /// The file has a key that no setting has.
-    #[error("configuration file {}: unknown key `{key}`; known keys are {}", path.display(), KEYS.join(", "))]
+    #[error("configuration file {}: unknown key `{key}`; known keys are {}", path.display(), keys().collect::<Vec<_>>().join(", "))]
     UnknownKey {
         /// The file.
         path: PathBuf,
@@ -199,8 +223,11 @@ impl ServerConfig {
             runner_binary: layers.take("runner_binary")?.unwrap_or_else(default_runner),
             admin_token_file: layers.take("admin_token_file")?.unwrap_or_else(|| data_dir.join("admin-token")),
             engine: layers.take("engine")?.unwrap_or(Engine::Embedded),
+            task_queue: layers.take("task_queue")?.unwrap_or_else(|| ambient_workflows::TASK_QUEUE.to_owned()),
+            retention_days: layers.take("retention_days")?.unwrap_or(30),
             permits: layers.take("permits")?.unwrap_or(1024),
             default_model: layers.take("default_model")?,
+            temporal: TemporalConfig::take(&mut layers)?,
             data_dir,
             warnings: layers.warnings,
             origins: layers.origins,
@@ -248,6 +275,15 @@ impl ServerConfig {
         if !(1..=65_536).contains(&self.permits) {
             return Err(self.invalid("permits", "must be from 1 to 65536".to_owned()));
         }
+        if self.task_queue.is_empty() || self.task_queue.len() > 200 || !self.task_queue.chars().all(legal) {
+            return Err(self.invalid("task_queue", "must be 1 to 200 letters, digits, '-', '.' or '_'".to_owned()));
+        }
+        if !(1..=3_650).contains(&self.retention_days) {
+            return Err(self.invalid("retention_days", "must be from 1 to 3650".to_owned()));
+        }
+        if let Some((key, message)) = self.temporal.problem() {
+            return Err(self.invalid(key, message));
+        }
         Ok(())
     }
 
@@ -259,13 +295,11 @@ impl ServerConfig {
     #[must_use]
     pub fn to_redacted_toml(&self) -> String {
         let table = toml::Table::try_from(self).unwrap_or_default();
-        let line = |key: &&'static str| {
-            let origin = self.origins.get(*key).unwrap_or(&Origin::Default);
-            table
-                .get(*key)
-                .map_or_else(|| format!("# {key} is not set"), |value| format!("{key} = {value}  # {origin}"))
+        let line = |key: &'static str| {
+            let origin = self.origins.get(key).unwrap_or(&Origin::Default);
+            table.get(key).map_or_else(|| format!("# {key} is not set"), |value| format!("{key} = {value}  # {origin}"))
         };
-        KEYS.iter().map(line).collect::<Vec<_>>().join("\n")
+        keys().map(line).collect::<Vec<_>>().join("\n")
     }
 }
 

@@ -1,6 +1,6 @@
 use std::{ffi::OsString, fs, os::unix::fs::PermissionsExt, path::Path};
 
-use super::{ConfigError, ConfigFlags, Confinement, KEYS, ServerConfig};
+use super::{ConfigError, ConfigFlags, Confinement, ServerConfig, keys};
 
 fn resolve(flags: &ConfigFlags, variables: &[(&str, &str)]) -> Result<ServerConfig, ConfigError> {
     let home = [("HOME", "/nonexistent")];
@@ -48,18 +48,33 @@ fn every_setting_can_come_from_the_environment() {
         "require",
         "/r",
         "/t",
-        "embedded",
+        "temporal",
+        "q",
+        "7",
         "9",
         "m",
+        "cluster:7233",
+        "n",
+        "true",
+        "/ca",
+        "/cert",
+        "/key",
+        "name",
+        "hunter2",
+        "pinned",
+        "d",
+        "b",
     ];
     let variables: Vec<(String, &str)> =
-        KEYS.iter().map(|key| format!("AMBIENT_{}", key.to_uppercase())).zip(values).collect();
+        keys().map(|key| format!("AMBIENT_{}", key.to_uppercase())).zip(values).collect();
     let pairs: Vec<(&str, &str)> = variables.iter().map(|(k, v)| (k.as_str(), *v)).collect();
     let config = resolve(&ConfigFlags::default(), &pairs).unwrap();
-    assert_eq!(config.origins.len(), KEYS.len());
+    assert_eq!(config.origins.len(), keys().count());
     assert_eq!(config.readable_paths.len(), 2);
-    let printed: toml::Table = config.to_redacted_toml().parse().unwrap();
-    assert_eq!(printed.keys().collect::<Vec<_>>().len(), KEYS.len());
+    let shown = config.to_redacted_toml();
+    assert!(!shown.contains("hunter2"), "{shown}");
+    let printed: toml::Table = shown.parse().unwrap();
+    assert_eq!(printed.keys().collect::<Vec<_>>().len(), keys().count());
 }
 
 #[test]
@@ -82,7 +97,14 @@ fn a_mistake_is_an_error_that_names_setting_and_origin() {
         ("AMBIENT_LOG_LEVEL", "info,=x=y", "log_level: "),
         ("AMBIENT_SESSION_UID_BASE", "0", "session_uid_base: "),
         ("AMBIENT_CONFINEMENT", "maybe", "confinement: "),
-        ("AMBIENT_ENGINE", "temporal", "engine: "),
+        ("AMBIENT_ENGINE", "dbos", "engine: "),
+        ("AMBIENT_TASK_QUEUE", "a b", "task_queue: "),
+        ("AMBIENT_TEMPORAL_ADDRESS", "cluster", "temporal_address: "),
+        ("AMBIENT_TEMPORAL_ADDRESS", "http://cluster:7233", "temporal_address: "),
+        ("AMBIENT_RETENTION_DAYS", "0", "retention_days: "),
+        ("AMBIENT_TEMPORAL_TLS_CERT", "/cert", "temporal_tls_cert: needs temporal_tls_key"),
+        ("AMBIENT_TEMPORAL_TLS_CA", "ca", "temporal_tls_ca: "),
+        ("AMBIENT_WORKER_VERSIONING", "yes", "worker_versioning: "),
         ("AMBIENT_DATABASE_URL", "mysql://u:hunter2@h/d", "database_url: "),
     ];
     for (variable, value, start) in cases {

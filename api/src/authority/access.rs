@@ -67,6 +67,16 @@ impl Access {
         authenticate::still_valid(&self.principal, &self.state).await
     }
 
+    /// Nothing new is started while an administrator empties the workflow engine; what runs goes on and can be stopped.
+    pub(super) async fn refuse_while_draining(&self) -> ApiResult<()> {
+        if self.state.parts().database.is_draining().await? {
+            let reason =
+                "an administrator is draining the workflow engine (`ambient engine drain`): nothing new is started";
+            return Err(ApiError::unavailable(reason, 60));
+        }
+        Ok(())
+    }
+
     /// The router's state: settings only, its parts are this module's.
     pub(crate) fn state(&self) -> &AppState {
         &self.state

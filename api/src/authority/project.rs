@@ -90,6 +90,7 @@ impl Registered {
         spec: ProjectSpec,
         with: With<'_>,
     ) -> ApiResult<Reply<Project>> {
+        self.access().refuse_while_draining().await?;
         let project_id = new_id();
         let owner = self.access().principal.name.clone();
         let command = project::Command::Create { project_id: project_id.clone(), name, spec: Box::new(spec), owner };
@@ -131,6 +132,9 @@ impl Authorized<Project, Admin> {
 impl Authorized<Project, Edit> {
     /// Makes a session in it.
     pub(crate) async fn create_session(&self, creation: Creation, with: With<'_>) -> ApiResult<Reply<Session>> {
+        if creation.start {
+            self.access.refuse_while_draining().await?;
+        }
         self.check_parent(creation.spec.parent_session_id.as_deref()).await?;
         let (session_id, project_id) = (new_id(), self.target.id.clone());
         let Creation { mut spec, start, secrets } = creation;

@@ -94,6 +94,7 @@ impl Authorized<Session, Edit> {
 
     /// Starts a run.
     pub(crate) async fn start(&self, prompt: Option<String>, with: With<'_>) -> ApiResult<Reply<Session>> {
+        self.access.refuse_while_draining().await?;
         let command = Command::Start { prompt: prompt.as_deref().map(Message::of) };
         self.command_with_text(command, prompt, with).await
     }
@@ -117,6 +118,9 @@ impl Authorized<Session, Edit> {
 
     /// Sends a user's message.
     pub(crate) async fn send(&self, text: String, start: bool, with: With<'_>) -> ApiResult<Accepted> {
+        if start {
+            self.access.refuse_while_draining().await?;
+        }
         let command = Command::SendMessage { message: Message::of(&text), start };
         let reply = self.command_with_text(command, Some(text), with).await?;
         // A message's id is the operation's that accepted it.

@@ -18,6 +18,9 @@ use crate::{
     store::{Child, NewRun, StartOutcome, StartPolicy, Target, start::Parent},
 };
 
+/// Resets followed from a closed parent to the run that has its children now.
+const MAX_RESETS: usize = 100;
+
 fn needs_children() -> Needs {
     Needs { children: true, ..Needs::default() }
 }
@@ -36,12 +39,13 @@ impl Engine {
             return self.drop_effect(effect).await;
         }
         // An earlier try may have got so far; the child may even have ended or continued as new since.
+        let header = attributes.header.clone();
         let started = self.exists(effect.id).await? || self.create_child(effect, attributes).await?;
         let namespace = &self.inner.options.namespace;
         self.settle(effect, &effect.source(), needs_children(), |t, pending| {
             if let Some(child) = child_of(pending, effect.data.initiated_event_id) {
                 if started {
-                    t.child_started(child, effect.id, namespace);
+                    t.child_started(child, effect.id, header.clone(), namespace);
                 } else {
                     t.child_start_failed(child, namespace);
                 }
@@ -62,8 +66,8 @@ impl Engine {
             WorkflowIdReusePolicy::try_from(effect.data.policy).unwrap_or(WorkflowIdReusePolicy::AllowDuplicate);
         let policy = StartPolicy::Reuse(reuse);
         Ok(match Box::pin(self.create(child, policy)).await? {
-            StartOutcome::Started => true,
-            StartOutcome::Exists(existing) => existing.run_id == effect.id,
+            (StartOutcome::Started, _) => true,
+            (StartOutcome::Exists(existing), _) => existing.run_id == effect.id,
         })
     }
 
@@ -77,17 +81,27 @@ impl Engine {
 
     pub(super) async fn child_closed(&self, effect: &Effect) -> Result<Progress, Status> {
         let Some(event) = effect.attributes() else { return Err(Status::internal("effect without event")) };
-        let parent = Target::Run(proto::run_id(&effect.data.run_id)?.unwrap_or_default());
-        self.settle(effect, &parent, needs_children(), |t, pending| {
-            match child_of(pending, effect.data.initiated_event_id) {
-                // Its start has to be told first.
-                Some(child) if child.child_run_id.is_none() => return Ok(false),
-                Some(child) => t.child_closed(child, event.clone()),
-                None => {}
+        let mut parent = proto::run_id(&effect.data.run_id)?.unwrap_or_default();
+        for _ in 0..MAX_RESETS {
+            let target = Target::Run(parent);
+            let told = self.settle_if_open(effect, &target, needs_children(), |t, pending| {
+                match child_of(pending, effect.data.initiated_event_id) {
+                    // Its start has to be told first.
+                    Some(child) if child.child_run_id.is_none() => return Ok(false),
+                    Some(child) => t.child_closed(child, event.clone()),
+                    None => {}
+                }
+                Ok(true)
+            });
+            if let Some(progress) = told.await? {
+                return Ok(progress);
             }
-            Ok(true)
-        })
-        .await
+            match self.reset_to(parent).await? {
+                Some(next) => parent = next,
+                None => break,
+            }
+        }
+        self.drop_effect(effect).await
     }
 
     pub(super) async fn parent_closed(&self, effect: &Effect) -> Result<Progress, Status> {
@@ -96,15 +110,15 @@ impl Engine {
         }
         let namespace = &self.inner.options.namespace;
         let target = Target::Current(effect.data.workflow_id.clone());
+        let parents = self.lineage(effect.source_run()).await?;
         self.settle(effect, &target, needs_children(), |t, pending| {
-            let ours = t.run.parent_run_id == Some(effect.source_run())
+            let ours = t.run.parent_run_id.is_some_and(|parent| parents.contains(&parent))
                 && t.run.parent_initiated_id == effect.data.initiated_event_id;
             if !ours {
                 return Ok(true);
             }
             if effect.data.policy == ParentClosePolicy::RequestCancel as i32 {
                 t.request_cancel(WorkflowExecutionCancelRequestedEventAttributes {
-                    cause: "by parent close policy".to_owned(),
                     external_workflow_execution: Some(proto::execution(
                         &effect.data.source_workflow_id,
                         effect.source_run(),

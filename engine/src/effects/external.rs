@@ -15,9 +15,11 @@ impl Engine {
     pub(super) async fn reach_external(&self, effect: &Effect) -> Result<Progress, Status> {
         let target = Target::new(&effect.data.workflow_id, proto::run_id(&effect.data.run_id)?);
         let event = effect.attributes();
+        let parents = if effect.data.child_only { self.lineage(effect.source_run()).await? } else { Vec::new() };
         let reached = self
             .change(&target, Needs::default(), |t, _| {
-                if effect.data.child_only && t.run.parent_run_id != Some(effect.source_run()) {
+                let child = t.run.parent_run_id.is_some_and(|parent| parents.contains(&parent));
+                if effect.data.child_only && !child {
                     return Ok(Decision::Keep(false));
                 }
                 t.request_id = Some(effect.id.to_string());
@@ -34,6 +36,14 @@ impl Engine {
         let found = match reached {
             Ok((found, _)) => found,
             Err(Unchanged::Duplicate) => true,
+            // A run that has closed need not be cancelled any more.
+            Err(Unchanged::NotOpen) if effect.data.kind == EffectKind::CancelExternal as i32 => {
+                match self.inner.store.resolve(&effect.data.workflow_id, proto::run_id(&effect.data.run_id)?).await {
+                    Ok(_) => true,
+                    Err(status) if status.code() == tonic::Code::NotFound => false,
+                    Err(status) => return Err(status),
+                }
+            }
             Err(Unchanged::NotOpen) => false,
             Err(Unchanged::Status(status)) => return Err(status),
         };

@@ -191,6 +191,20 @@ impl Engine {
         needs: Needs,
         decide: impl Fn(&mut Transition, &Pending) -> Result<bool, Status>,
     ) -> Result<Progress, Status> {
+        match self.settle_if_open(effect, target, needs, decide).await? {
+            Some(progress) => Ok(progress),
+            None => self.drop_effect(effect).await,
+        }
+    }
+
+    /// As [`Self::settle`]; none if that run is gone, and nothing is settled.
+    async fn settle_if_open(
+        &self,
+        effect: &Effect,
+        target: &Target,
+        needs: Needs,
+        decide: impl Fn(&mut Transition, &Pending) -> Result<bool, Status>,
+    ) -> Result<Option<Progress>, Status> {
         let changed = self
             .change(target, needs, |t, pending| {
                 if !decide(t, pending)? {
@@ -201,11 +215,36 @@ impl Engine {
             })
             .await;
         match changed {
-            Ok((true, _)) => Ok(Progress::Settled),
-            Ok((false, _)) => Ok(Progress::NotYet),
-            Err(Unchanged::NotOpen | Unchanged::Duplicate) => self.drop_effect(effect).await,
+            Ok((true, _)) => Ok(Some(Progress::Settled)),
+            Ok((false, _)) => Ok(Some(Progress::NotYet)),
+            Err(Unchanged::NotOpen | Unchanged::Duplicate) => Ok(None),
             Err(Unchanged::Status(status)) => Err(status),
         }
+    }
+
+    /// The run and those it was reset from: what they have started is its.
+    async fn lineage(&self, run: Uuid) -> Result<Vec<Uuid>, Status> {
+        sqlx::query_scalar(
+            "with recursive line as (
+                 select $1::uuid as run_id
+                 union select e.run_id from engine.executions e join line l on e.reset_run_id = l.run_id)
+             select run_id from line",
+        )
+        .bind(run)
+        .fetch_all(&self.inner.store.pool)
+        .await
+        .map_err(db)
+    }
+
+    /// The run that took the place of a closed one by reset, if that happened.
+    async fn reset_to(&self, run: Uuid) -> Result<Option<Uuid>, Status> {
+        let next: Option<Option<Uuid>> =
+            sqlx::query_scalar("select reset_run_id from engine.executions where run_id = $1 and status <> 1")
+                .bind(run)
+                .fetch_optional(&self.inner.store.pool)
+                .await
+                .map_err(db)?;
+        Ok(next.flatten())
     }
 
     async fn drop_effect(&self, effect: &Effect) -> Result<Progress, Status> {

@@ -148,7 +148,8 @@ impl Transition {
             workflow_task_completed_event_id: completed_id,
             retry_policy: Some(retry_policy),
             priority: command.priority,
-            ..Default::default()
+            #[allow(deprecated, reason = "what the SDK sets is kept")]
+            use_workflow_build_id: command.use_workflow_build_id,
         };
         let encoded = attributes.encode_to_vec();
         let scheduled_event_id = self.append_event(HistoryEvent {
@@ -236,10 +237,32 @@ impl Transition {
     /// An activity that no worker had is cancelled right away; buffered, so that it follows the commands' events.
     fn append_canceled(&mut self, scheduled_event_id: i64, requested: i64) {
         self.buffer(A::ActivityTaskCanceledEventAttributes(ActivityTaskCanceledEventAttributes {
+            details: Some(proto::json_payloads("ACTIVITY_ID_NOT_STARTED")),
             latest_cancel_requested_event_id: requested,
             scheduled_event_id,
             ..Default::default()
         }));
+    }
+
+    /// The activity has a result. Somebody who completes it by its id need not wait for a worker to start it.
+    pub(crate) fn complete_activity(
+        &mut self,
+        activity: &Activity,
+        identity: &str,
+        result: Option<Payloads>,
+    ) -> Result<(), Status> {
+        let end = ActivityEnd::Completed { result };
+        if activity.is_started() {
+            return self.end_activity(activity, identity, end);
+        }
+        let mut started = activity.clone();
+        started.start(identity.to_owned(), self.now, self.circumstances.process);
+        self.end_activity(&started, identity, end)?;
+        // The row is still the one of an activity that waits.
+        if let Some(key) = self.ended_activities.last_mut() {
+            key.state = activity.state;
+        }
+        Ok(())
     }
 
     /// Started and the end of an activity.

@@ -2,7 +2,7 @@
 
 use temporalio_common::protos::temporal::api::{
     command::v1::StartChildWorkflowExecutionCommandAttributes,
-    common::v1::WorkflowType,
+    common::v1::{Header, WorkflowType},
     enums::v1::{
         ParentClosePolicy, StartChildWorkflowExecutionFailedCause, WorkflowIdReusePolicy,
         WorkflowTaskFailedCause as Cause,
@@ -54,7 +54,7 @@ impl Transition {
             workflow_type: Some(workflow_type.clone()),
             task_queue: Some(proto::queue(&task_queue)),
             input: command.input.clone(),
-            workflow_execution_timeout: Some(command.workflow_execution_timeout.unwrap_or_default()),
+            workflow_execution_timeout: command.workflow_execution_timeout,
             workflow_run_timeout: Some(command.workflow_run_timeout.unwrap_or_default()),
             workflow_task_timeout: Some(task_timeout(&command)),
             parent_close_policy: close_policy as i32,
@@ -64,6 +64,8 @@ impl Transition {
             memo: command.memo.clone(),
             search_attributes: command.search_attributes.clone(),
             priority: command.priority.clone(),
+            #[allow(deprecated, reason = "what the SDK sets is kept")]
+            inherit_build_id: command.inherit_build_id,
             ..Default::default()
         };
         let initiated_event_id = self.append_event(HistoryEvent {
@@ -75,13 +77,14 @@ impl Transition {
             workflow_id: command.workflow_id.clone(),
             workflow_type: workflow_type.name,
             close_policy: i16::try_from(close_policy as i32).unwrap_or(1),
+            started: None,
         });
         self.run.open_children += 1;
         self.owe_child_start(command, &task_queue, initiated_event_id, reuse, names);
         Ok(())
     }
 
-    fn owe_child_start(
+    pub(super) fn owe_child_start(
         &mut self,
         command: StartChildWorkflowExecutionCommandAttributes,
         task_queue: &str,
@@ -97,7 +100,7 @@ impl Transition {
             task_queue: Some(proto::queue(task_queue)),
             workflow_task_timeout: Some(task_timeout(&command)),
             input: command.input,
-            workflow_execution_timeout: Some(command.workflow_execution_timeout.unwrap_or_default()),
+            workflow_execution_timeout: command.workflow_execution_timeout,
             workflow_run_timeout: Some(command.workflow_run_timeout.unwrap_or_default()),
             attempt: 1,
             memo: command.memo,
@@ -105,7 +108,8 @@ impl Transition {
             header: command.header,
             workflow_id: command.workflow_id.clone(),
             root_workflow_execution: Some(proto::execution(&self.run.root_workflow_id, self.run.root_run_id)),
-            priority: command.priority,
+            priority: Some(command.priority.unwrap_or_default()),
+            first_workflow_task_backoff: Some(prost_types::Duration::default()),
             ..Default::default()
         };
         let mut effect = Effect::new(EffectKind::StartChild, &self.run, initiated_event_id);
@@ -117,13 +121,14 @@ impl Transition {
     }
 
     /// The child runs.
-    pub(crate) fn child_started(&mut self, child: &Child, run_id: Uuid, namespace: &str) {
+    pub(crate) fn child_started(&mut self, child: &Child, run_id: Uuid, header: Option<Header>, namespace: &str) {
         let attributes =
             A::ChildWorkflowExecutionStartedEventAttributes(ChildWorkflowExecutionStartedEventAttributes {
                 namespace: namespace.to_owned(),
                 initiated_event_id: child.initiated_event_id,
                 workflow_execution: Some(proto::execution(&child.workflow_id, run_id)),
                 workflow_type: Some(WorkflowType { name: child.workflow_type.clone() }),
+                header,
                 ..Default::default()
             });
         let started_event_id = self.arrive(attributes);
@@ -147,14 +152,7 @@ impl Transition {
 
     /// The child closed; `event` is one of `ChildWorkflowExecution{Completed,Failed,Canceled,TimedOut,Terminated}`.
     pub(crate) fn child_closed(&mut self, child: &Child, mut event: A) {
-        match &mut event {
-            A::ChildWorkflowExecutionCompletedEventAttributes(a) => a.started_event_id = child.started_event_id,
-            A::ChildWorkflowExecutionFailedEventAttributes(a) => a.started_event_id = child.started_event_id,
-            A::ChildWorkflowExecutionCanceledEventAttributes(a) => a.started_event_id = child.started_event_id,
-            A::ChildWorkflowExecutionTimedOutEventAttributes(a) => a.started_event_id = child.started_event_id,
-            A::ChildWorkflowExecutionTerminatedEventAttributes(a) => a.started_event_id = child.started_event_id,
-            _ => {}
-        }
+        fill_started(&mut event, child.started_event_id);
         self.end_child(child.initiated_event_id);
         self.arrive(event);
     }
@@ -173,10 +171,24 @@ impl Transition {
     }
 }
 
+/// Sets the Started event in an event that says how a child closed.
+pub(super) fn fill_started(event: &mut A, started_event_id: i64) {
+    match event {
+        A::ChildWorkflowExecutionCompletedEventAttributes(a) => a.started_event_id = started_event_id,
+        A::ChildWorkflowExecutionFailedEventAttributes(a) => a.started_event_id = started_event_id,
+        A::ChildWorkflowExecutionCanceledEventAttributes(a) => a.started_event_id = started_event_id,
+        A::ChildWorkflowExecutionTimedOutEventAttributes(a) => a.started_event_id = started_event_id,
+        A::ChildWorkflowExecutionTerminatedEventAttributes(a) => a.started_event_id = started_event_id,
+        _ => {}
+    }
+}
+
 fn task_timeout(command: &StartChildWorkflowExecutionCommandAttributes) -> prost_types::Duration {
+    let run_ms = proto::millis_or_zero(command.workflow_run_timeout.as_ref());
+    let within_run = |ms: i64| if run_ms > 0 { ms.min(run_ms) } else { ms };
     match proto::millis_or_zero(command.workflow_task_timeout.as_ref()) {
-        0 => proto::duration(crate::rpc::start::DEFAULT_TASK_TIMEOUT_MS),
-        ms => proto::duration(ms),
+        0 => proto::duration(within_run(crate::rpc::start::DEFAULT_TASK_TIMEOUT_MS)),
+        ms => proto::duration(within_run(ms)),
     }
 }
 

@@ -50,10 +50,11 @@ impl Transition {
     /// The run or the whole execution took too long.
     pub(crate) fn time_out_run(&mut self, children: &[Child], namespace: &str) -> Result<(), tonic::Status> {
         self.abort_task()?;
-        let attributes = WorkflowExecutionTimedOutEventAttributes {
-            retry_state: RetryState::RetryPolicyNotSet as i32,
-            ..Default::default()
-        };
+        // No further run could have time of an execution that has none left.
+        let execution_is_over = self.run.execution_expires_at.is_some_and(|at| at <= self.now);
+        let retry_state = if execution_is_over { RetryState::Timeout } else { RetryState::RetryPolicyNotSet };
+        let attributes =
+            WorkflowExecutionTimedOutEventAttributes { retry_state: retry_state as i32, ..Default::default() };
         self.close(Status::TimedOut, A::WorkflowExecutionTimedOutEventAttributes(attributes), children, namespace);
         Ok(())
     }

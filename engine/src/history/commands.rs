@@ -10,6 +10,7 @@ use temporalio_common::protos::temporal::api::{
         WorkflowExecutionCompletedEventAttributes, WorkflowExecutionFailedEventAttributes,
         WorkflowExecutionStartedEventAttributes, WorkflowTaskCompletedEventAttributes, history_event::Attributes as A,
     },
+    protocol::v1::Message as ProtocolMessage,
     workflowservice::v1::RespondWorkflowTaskCompletedRequest,
 };
 use tonic::Status;
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::{
     proto,
-    store::{Activity, Child},
+    store::{Activity, Child, TaskState},
 };
 
 /// A completion that cannot be accepted as it is.
@@ -117,6 +118,9 @@ pub(crate) fn complete(
     if closing && t.has_buffered() {
         return Err(Refused::task(Cause::UnhandledCommand, "UnhandledCommand"));
     }
+    if t.is_discarded_by(&request) {
+        return discard(t, request);
+    }
     let identity = request.identity;
     let (scheduled_event_id, started_event_id) = t.write_task_start();
     #[allow(deprecated, reason = "part of the history of workers that still send it")]
@@ -134,22 +138,63 @@ pub(crate) fn complete(
     t.clear_task();
     t.run.wft_attempt = 1;
     stick(t, request.sticky_attributes)?;
-    for command in request.commands {
+    let mut messages = request.messages;
+    for mut command in request.commands {
         if t.is_closed() {
             return Err(Refused::task(Cause::UnhandledCommand, "a command follows the one that closes the workflow"));
         }
-        apply(t, command, completed_id, &identity, pending, names)?;
+        if let Some(C::ProtocolMessageCommandAttributes(a)) = &mut command.attributes {
+            t.update_message(&take(&mut messages, &a.message_id)?)?;
+        } else {
+            apply(t, command, completed_id, &identity, pending, names)?;
+        }
+    }
+    for message in messages {
+        t.update_message(&message)?;
     }
     if t.is_closed() {
         return Ok(());
     }
-    let news = t.flush_buffered()?;
-    if news > 0 || request.force_create_new_workflow_task {
-        t.ensure_task();
-        if request.return_new_workflow_task && t.run.sticky_queue.is_some() {
-            t.start_task(&identity);
-        }
+    let heartbeat = request.force_create_new_workflow_task;
+    let inline = request.return_new_workflow_task && t.run.sticky_queue.is_some();
+    if !heartbeat {
+        t.reject_unprocessed_updates();
     }
+    t.redeliver_updates(heartbeat && inline);
+    let news = t.flush_buffered()?;
+    if news > 0 || heartbeat {
+        t.ensure_task();
+    } else {
+        t.ensure_task_for_updates();
+    }
+    if inline && t.run.wft_state == TaskState::Scheduled {
+        t.start_task(&identity);
+    }
+    Ok(())
+}
+
+/// The message a command stands for.
+fn take(messages: &mut Vec<ProtocolMessage>, id: &str) -> Result<ProtocolMessage, Refused> {
+    let Some(position) = messages.iter().position(|m| m.id == id) else {
+        return Err(Refused::task(
+            Cause::BadUpdateWorkflowExecutionMessage,
+            format!("ProtocolMessageCommand referenced absent message ID {id}"),
+        ));
+    };
+    Ok(messages.remove(position))
+}
+
+/// The speculative task has come to nothing: no event says that it was there.
+fn discard(t: &mut Transition, request: RespondWorkflowTaskCompletedRequest) -> Result<(), Refused> {
+    t.clear_task();
+    t.discarded_task = true;
+    stick(t, request.sticky_attributes)?;
+    for message in request.messages {
+        t.update_message(&message)?;
+    }
+    t.reject_unprocessed_updates();
+    t.redeliver_updates(false);
+    t.ensure_task_for_updates();
     Ok(())
 }
 
@@ -280,7 +325,6 @@ fn record_or_close(
             let event = A::WorkflowExecutionCanceledEventAttributes(attributes);
             t.close(WorkflowExecutionStatus::Canceled, event, &pending.children, names.namespace);
         }
-        C::ProtocolMessageCommandAttributes(_) => return unsupported("ProtocolMessage (workflow update)"),
         C::ScheduleNexusOperationCommandAttributes(_) => return unsupported("ScheduleNexusOperation"),
         C::RequestCancelNexusOperationCommandAttributes(_) => return unsupported("RequestCancelNexusOperation"),
         _ => return unsupported("this command"),

@@ -2,7 +2,7 @@
 
 use temporalio_common::protos::temporal::api::{
     command::v1::ContinueAsNewWorkflowExecutionCommandAttributes,
-    enums::v1::{WorkflowExecutionStatus, WorkflowTaskFailedCause as Cause},
+    enums::v1::{ContinueAsNewInitiator, WorkflowExecutionStatus, WorkflowTaskFailedCause as Cause},
     history::v1::{
         WorkflowExecutionContinuedAsNewEventAttributes, WorkflowExecutionStartedEventAttributes,
         history_event::Attributes as A,
@@ -41,31 +41,35 @@ pub(super) fn continue_as_new(
     let Some(before) = pending.started.as_deref() else {
         return Err(Refused::Status(Status::internal("the run's first event was not read")));
     };
+    let named_initiator = command.initiator;
+    let initiator = match command.initiator() {
+        ContinueAsNewInitiator::Unspecified => ContinueAsNewInitiator::Workflow,
+        initiator => initiator,
+    };
     let workflow_type = command.workflow_type.filter(|w| !w.name.is_empty()).or_else(|| before.workflow_type.clone());
     let task_queue = command.task_queue.map(|q| q.name).filter(|n| !n.is_empty());
     let task_queue = task_queue.unwrap_or_else(|| t.run.task_queue.clone());
     proto::name(&task_queue, "task_queue").map_err(refuse)?;
     let new_run_id = Uuid::new_v4();
-    let memo = command.memo.or_else(|| Some(t.memo.clone().unwrap_or_else(|| pending.memo.clone())));
-    let search_attributes = command
-        .search_attributes
-        .or_else(|| Some(t.search_attributes.clone().unwrap_or_else(|| pending.search_attributes.clone())));
+    // What the worker does not carry over is not: as on Temporal's servers.
+    let (memo, search_attributes) = (command.memo, command.search_attributes);
     let run_timeout = if run_timeout > 0 { Some(proto::duration(run_timeout)) } else { before.workflow_run_timeout };
     let task_timeout = proto::duration(if task_timeout > 0 { task_timeout } else { t.run.wft_timeout_ms });
     let attributes = WorkflowExecutionStartedEventAttributes {
         workflow_type: workflow_type.clone(),
         task_queue: Some(proto::queue(&task_queue)),
         input: command.input.clone(),
-        workflow_run_timeout: run_timeout,
+        workflow_run_timeout: Some(run_timeout.unwrap_or_default()),
         workflow_task_timeout: Some(task_timeout),
         continued_execution_run_id: t.run.run_id.to_string(),
-        initiator: command.initiator,
+        initiator: initiator as i32,
         continued_failure: command.failure,
         last_completion_result: command.last_completion_result.clone(),
         original_execution_run_id: new_run_id.to_string(),
         header: command.header.clone(),
         memo: memo.clone(),
         search_attributes: search_attributes.clone(),
+        first_workflow_task_backoff: None,
         ..before.clone()
     };
     t.continued = Some(Box::new(NewRun {
@@ -84,14 +88,16 @@ pub(super) fn continue_as_new(
         workflow_type,
         task_queue: Some(proto::queue(&task_queue)),
         input: command.input,
-        workflow_run_timeout: run_timeout,
+        workflow_run_timeout: Some(run_timeout.unwrap_or_default()),
         workflow_task_timeout: Some(task_timeout),
         workflow_task_completed_event_id: completed_id,
-        initiator: command.initiator,
+        initiator: named_initiator,
         last_completion_result: command.last_completion_result,
         header: command.header,
         memo,
         search_attributes,
+        #[allow(deprecated, reason = "what the SDK sets is kept")]
+        inherit_build_id: command.inherit_build_id,
         ..Default::default()
     });
     t.close(WorkflowExecutionStatus::ContinuedAsNew, event, &pending.children, names.namespace);

@@ -4,7 +4,7 @@ use temporalio_common::protos::temporal::api::{
     command::v1::{
         RequestCancelExternalWorkflowExecutionCommandAttributes, SignalExternalWorkflowExecutionCommandAttributes,
     },
-    common::v1::WorkflowExecution,
+    common::v1::{Header, Payloads, WorkflowExecution},
     enums::v1::{
         CancelExternalWorkflowExecutionFailedCause, SignalExternalWorkflowExecutionFailedCause,
         WorkflowTaskFailedCause as Cause,
@@ -24,6 +24,7 @@ use super::{Transition, children::Names, commands::Refused};
 use crate::{
     effects::{Effect, EffectKind},
     proto,
+    store::Run,
 };
 
 impl Transition {
@@ -65,14 +66,7 @@ impl Transition {
             attributes: Some(A::SignalExternalWorkflowExecutionInitiatedEventAttributes(attributes)),
             ..event
         });
-        let signal = WorkflowExecutionSignaledEventAttributes {
-            signal_name: command.signal_name,
-            input: command.input,
-            header: command.header,
-            external_workflow_execution: Some(proto::execution(&self.run.workflow_id, self.run.run_id)),
-            ..Default::default()
-        };
-        let signal = A::WorkflowExecutionSignaledEventAttributes(signal);
+        let signal = signal_for(&self.run, command.signal_name, command.input, command.header);
         self.owe(EffectKind::SignalExternal, initiated, target, signal, command.child_workflow_only);
         Ok(())
     }
@@ -91,7 +85,7 @@ impl Transition {
         #[allow(deprecated, reason = "echoed to the worker that set it")]
         let attributes = RequestCancelExternalWorkflowExecutionInitiatedEventAttributes {
             workflow_task_completed_event_id: completed_id,
-            namespace: names.namespace.to_owned(),
+            namespace: command.namespace,
             workflow_execution: Some(target.clone()),
             control: command.control,
             child_workflow_only: command.child_workflow_only,
@@ -102,18 +96,20 @@ impl Transition {
             attributes: Some(A::RequestCancelExternalWorkflowExecutionInitiatedEventAttributes(attributes)),
             ..event
         });
-        let cancel =
-            A::WorkflowExecutionCancelRequestedEventAttributes(WorkflowExecutionCancelRequestedEventAttributes {
-                cause: command.reason,
-                external_initiated_event_id: initiated,
-                external_workflow_execution: Some(proto::execution(&self.run.workflow_id, self.run.run_id)),
-                ..Default::default()
-            });
+        let cancel = cancel_for(&self.run, command.reason, initiated);
+        let cancel = A::WorkflowExecutionCancelRequestedEventAttributes(cancel);
         self.owe(EffectKind::CancelExternal, initiated, target, cancel, command.child_workflow_only);
         Ok(())
     }
 
-    fn owe(&mut self, kind: EffectKind, initiated: i64, target: WorkflowExecution, event: A, child_only: bool) {
+    pub(super) fn owe(
+        &mut self,
+        kind: EffectKind,
+        initiated: i64,
+        target: WorkflowExecution,
+        event: A,
+        child_only: bool,
+    ) {
         let mut effect = Effect::new(kind, &self.run, initiated);
         effect.data.workflow_id = target.workflow_id;
         effect.data.run_id = target.run_id;
@@ -180,6 +176,31 @@ impl Transition {
                 },
             )
         });
+    }
+}
+
+/// The signal as another run gets it from this one.
+pub(super) fn signal_for(from: &Run, signal_name: String, input: Option<Payloads>, header: Option<Header>) -> A {
+    A::WorkflowExecutionSignaledEventAttributes(WorkflowExecutionSignaledEventAttributes {
+        signal_name,
+        input,
+        header,
+        external_workflow_execution: Some(proto::execution(&from.workflow_id, from.run_id)),
+        ..Default::default()
+    })
+}
+
+/// The request to cancel as another run gets it from this one.
+pub(super) fn cancel_for(
+    from: &Run,
+    reason: String,
+    initiated: i64,
+) -> WorkflowExecutionCancelRequestedEventAttributes {
+    WorkflowExecutionCancelRequestedEventAttributes {
+        cause: reason,
+        external_initiated_event_id: initiated,
+        external_workflow_execution: Some(proto::execution(&from.workflow_id, from.run_id)),
+        ..Default::default()
     }
 }
 

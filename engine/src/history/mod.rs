@@ -16,7 +16,10 @@ pub(crate) mod commands;
 mod continue_as_new;
 pub(crate) mod external;
 mod properties;
+pub(crate) mod replay;
+pub(crate) mod reset;
 pub(crate) mod timers;
+pub(crate) mod updates;
 pub(crate) mod workflow_task;
 
 use chrono::{DateTime, Utc};
@@ -24,6 +27,7 @@ use prost::Message;
 use temporalio_common::protos::temporal::api::{
     common::v1::{Memo, SearchAttributes},
     enums::v1::WorkflowExecutionStatus,
+    failure::v1::Failure,
     history::v1::{HistoryEvent, history_event::Attributes},
 };
 use uuid::Uuid;
@@ -67,6 +71,11 @@ pub(crate) struct Transition {
     pub(crate) started_children: Vec<(i64, i64, Uuid)>,
     pub(crate) ended_children: Vec<i64>,
     pub(crate) effects: Vec<Effect>,
+    pub(crate) recorded_updates: Vec<updates::RecordedUpdate>,
+    /// (admission, why)
+    pub(crate) rejected_updates: Vec<(Uuid, Failure)>,
+    /// The speculative task that was completed has left no events.
+    pub(crate) discarded_task: bool,
     /// The effect this transition settles: it must still be owed.
     pub(crate) settles: Option<Uuid>,
     /// Refused when this run has taken in the request before.
@@ -107,6 +116,8 @@ pub(crate) struct NewChild {
     pub(crate) workflow_id: String,
     pub(crate) workflow_type: String,
     pub(crate) close_policy: i16,
+    /// Started event and run, for one that a reset finds running.
+    pub(crate) started: Option<(i64, Uuid)>,
 }
 
 impl Transition {
@@ -130,6 +141,9 @@ impl Transition {
             started_children: Vec::new(),
             ended_children: Vec::new(),
             effects: Vec::new(),
+            recorded_updates: Vec::new(),
+            rejected_updates: Vec::new(),
+            discarded_task: false,
             settles: None,
             request_id: None,
             memo: None,

@@ -27,6 +27,18 @@ fn is_null(payload: &Payload) -> bool {
     payload.metadata.get("encoding").is_some_and(|e| e == b"binary/null") || payload.data == b"null"
 }
 
+pub(super) fn merge_search_attributes(into: &mut SearchAttributes, upsert: Option<&SearchAttributes>) {
+    if let Some(upsert) = upsert {
+        merge(&mut into.indexed_fields, &upsert.indexed_fields, is_null);
+    }
+}
+
+pub(super) fn merge_memo(into: &mut Memo, upsert: Option<&Memo>) {
+    if let Some(upsert) = upsert {
+        merge(&mut into.fields, &upsert.fields, is_null);
+    }
+}
+
 pub(super) fn upsert_search_attributes(
     t: &mut Transition,
     upsert: Option<SearchAttributes>,
@@ -34,7 +46,7 @@ pub(super) fn upsert_search_attributes(
     pending: &Pending,
 ) {
     let mut now = t.search_attributes.take().unwrap_or_else(|| pending.search_attributes.clone());
-    merge(&mut now.indexed_fields, &upsert.clone().unwrap_or_default().indexed_fields, is_null);
+    merge_search_attributes(&mut now, upsert.as_ref());
     t.search_attributes = Some(now);
     t.append(A::UpsertWorkflowSearchAttributesEventAttributes(UpsertWorkflowSearchAttributesEventAttributes {
         workflow_task_completed_event_id: id,
@@ -44,7 +56,7 @@ pub(super) fn upsert_search_attributes(
 
 pub(super) fn upsert_memo(t: &mut Transition, upsert: Option<Memo>, id: i64, pending: &Pending) {
     let mut now = t.memo.take().unwrap_or_else(|| pending.memo.clone());
-    merge(&mut now.fields, &upsert.clone().unwrap_or_default().fields, is_null);
+    merge_memo(&mut now, upsert.as_ref());
     t.memo = Some(now);
     t.append(A::WorkflowPropertiesModifiedEventAttributes(WorkflowPropertiesModifiedEventAttributes {
         workflow_task_completed_event_id: id,

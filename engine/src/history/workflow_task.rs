@@ -14,7 +14,7 @@ use temporalio_common::protos::temporal::api::{
 };
 use tonic::Status;
 
-use super::Transition;
+use super::{Transition, updates::SUGGEST_CONTINUE_UPDATES};
 use crate::{
     proto,
     store::{Run, TaskState},
@@ -50,6 +50,9 @@ pub(crate) fn started_attributes(run: &Run) -> WorkflowTaskStartedEventAttribute
     }
     if run.history_bytes >= SUGGEST_CONTINUE_BYTES {
         reasons.push(SuggestContinueAsNewReason::HistorySizeTooLarge as i32);
+    }
+    if run.updates.total() >= SUGGEST_CONTINUE_UPDATES {
+        reasons.push(SuggestContinueAsNewReason::TooManyUpdates as i32);
     }
     WorkflowTaskStartedEventAttributes {
         scheduled_event_id: run.task_scheduled_id(),
@@ -102,12 +105,29 @@ impl Transition {
             self.run.wft_scheduled_id = 0;
             return;
         }
+        self.offer_sticky();
+        let attributes = A::WorkflowTaskScheduledEventAttributes(scheduled_attributes(&self.run));
+        self.run.wft_scheduled_id = self.append(attributes);
+    }
+
+    /// A task made to deliver updates: its events are written when it ends with something to keep.
+    pub(super) fn schedule_speculative_task(&mut self) {
+        self.run.wft_state = TaskState::Scheduled;
+        self.run.wft_scheduled_at = Some(self.now);
+        self.run.wft_ready_at = Some(self.wall);
+        self.run.wft_due_at = None;
+        self.run.wft_queue.clone_from(&self.run.task_queue);
+        self.run.wft_scheduled_id = 0;
+        self.run.wft_base_id = self.run.last_event_id;
+        self.offer_sticky();
+    }
+
+    /// The first attempt goes to the worker that has the run in its cache.
+    fn offer_sticky(&mut self) {
         if let Some(sticky) = self.run.sticky_queue.clone().filter(|_| self.circumstances.sticky_alive) {
             self.run.wft_queue = sticky;
             self.run.wft_due_at = Some(proto::after(self.wall, self.run.sticky_timeout_ms));
         }
-        let attributes = A::WorkflowTaskScheduledEventAttributes(scheduled_attributes(&self.run));
-        self.run.wft_scheduled_id = self.append(attributes);
     }
 
     /// Gives the scheduled task straight to the worker that is being answered.
@@ -142,19 +162,25 @@ impl Transition {
         self.run.wft_identity.clear();
     }
 
-    fn leave_sticky(&mut self) {
+    pub(crate) fn leave_sticky(&mut self) {
         self.run.sticky_queue = None;
         self.run.sticky_process = None;
     }
 
     /// After an attempt that came to nothing: buffered events, then the next attempt.
     fn next_attempt(&mut self, wait_ms: i64) -> Result<(), Status> {
+        // It may be the worker's memory of the run that is wrong: the first attempt without that counts as the first, as on
+        // Temporal's servers.
+        let was_sticky = self.run.sticky_queue.is_some();
         self.clear_task();
         self.leave_sticky();
-        self.run.wft_attempt = self.run.wft_attempt.saturating_add(1);
+        self.redeliver_updates(false);
+        if !was_sticky {
+            self.run.wft_attempt = self.run.wft_attempt.saturating_add(1);
+        }
         self.run.wft_base_id = self.run.last_event_id;
         self.flush_buffered()?;
-        self.schedule_task(wait_ms);
+        self.schedule_task(if was_sticky { 0 } else { wait_ms });
         Ok(())
     }
 
@@ -196,6 +222,11 @@ impl Transition {
 
     /// Nobody took the task from the sticky queue: offer it on the normal one.
     pub(crate) fn time_out_sticky(&mut self) {
+        if self.run.task_is_transient() {
+            let at = self.run.wft_scheduled_at.unwrap_or(self.now);
+            let scheduled = A::WorkflowTaskScheduledEventAttributes(scheduled_attributes(&self.run));
+            self.run.wft_scheduled_id = self.append_event(proto::event(0, at, scheduled));
+        }
         let scheduled = self.run.wft_scheduled_id;
         self.append_task_timed_out(scheduled, 0, TimeoutType::ScheduleToStart);
         self.clear_task();
@@ -247,6 +278,7 @@ impl Transition {
         self.run.wft_process = None;
         self.run.wft_identity.clear();
         self.leave_sticky();
+        self.redeliver_updates(false);
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ mod watchers;
 pub(crate) use watchers::Watchers;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -23,6 +23,7 @@ use std::{
 
 use temporalio_common::protos::temporal::api::history::v1::HistoryEvent;
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 use crate::store::{Activity, Run};
 
@@ -33,10 +34,15 @@ const MAX_PERMITS: usize = 1024;
 /// Queues without pollers are forgotten after this time.
 const QUEUE_IDLE: Duration = Duration::from_secs(600);
 
+/// Names of pollers known of one queue, at most.
+const MAX_SEEN: usize = 256;
 /// A poller that left so recently is taken to come back at once: under load pollers are rarely found waiting.
 const RECENT: Duration = Duration::from_millis(100);
 /// Tasks that lie ready for one queue, at most.
 const MAX_READY: usize = 1024;
+
+/// Queried runs remembered; when there are more, their queries wait until no workflow task is under way.
+const MAX_ASKED: usize = 4096;
 
 /// What a queue holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,6 +88,8 @@ pub(crate) struct Queue {
     /// Pollers that have nothing to do.
     waiting: AtomicUsize,
     identity: Mutex<Identity>,
+    /// When whom was seen polling; for people.
+    seen: Mutex<HashMap<String, Instant>>,
     hinted: AtomicBool,
     /// Queries may be waiting.
     queries: AtomicBool,
@@ -112,6 +120,7 @@ impl Queue {
             ready: Mutex::default(),
             waiting: AtomicUsize::new(0),
             identity: Mutex::default(),
+            seen: Mutex::default(),
             hinted: AtomicBool::new(true),
             queries: AtomicBool::new(true),
             pollers: AtomicUsize::new(0),
@@ -127,8 +136,23 @@ impl Queue {
             Identity::One(_) | Identity::Many => {}
         }
         drop(known);
+        self.note(identity);
         self.pollers.fetch_add(1, Ordering::Relaxed);
         Poller(Arc::clone(self))
+    }
+
+    fn note(&self, identity: &str) {
+        let mut seen = lock(&self.seen);
+        if let Some(at) = seen.get_mut(identity) {
+            *at = Instant::now();
+            return;
+        }
+        if seen.len() >= MAX_SEEN {
+            seen.retain(|_, at| at.elapsed() < crate::pollers::SHOWN);
+        }
+        if seen.len() < MAX_SEEN {
+            seen.insert(identity.to_owned(), Instant::now());
+        }
     }
 
     /// One more task is available.
@@ -221,6 +245,8 @@ pub(crate) struct Matching {
     queues: Mutex<HashMap<(Kind, String), Arc<Queue>>>,
     /// Sticky queues whose workers have said good-bye; late polls do not bring them back.
     retired: Mutex<HashMap<String, Instant>>,
+    /// Runs whose next workflow task is to take queries along.
+    asked: Mutex<HashSet<Uuid>>,
 }
 
 impl Matching {
@@ -255,6 +281,20 @@ impl Matching {
     /// A query is waiting.
     pub(crate) fn query(&self, name: &str) {
         self.hint(Kind::Workflow, name);
+    }
+
+    /// A run with a workflow task under way is queried.
+    pub(crate) fn asked(&self, run: Uuid) {
+        let mut asked = lock(&self.asked);
+        if asked.len() >= MAX_ASKED {
+            asked.clear();
+        }
+        asked.insert(run);
+    }
+
+    /// Whether looking for queries to go with a task of this run is worth it.
+    pub(crate) fn take_asked(&self, run: Uuid) -> bool {
+        lock(&self.asked).remove(&run)
     }
 
     /// Whether looking for queries is worth it; the poller that looks clears the mark.
@@ -305,6 +345,17 @@ impl Matching {
             return false;
         }
         lock(&self.queues).get(&(Kind::Workflow, name.to_owned())).is_some_and(|q| q.idle() < STICKY_IDLE)
+    }
+
+    /// Who has polled here within a time: kind, queue, name, how long ago.
+    pub(crate) fn pollers(&self, within: Duration) -> Vec<(Kind, String, String, Duration)> {
+        let queues = lock(&self.queues);
+        let seen = queues.iter().flat_map(|((kind, name), queue)| {
+            let seen = lock(&queue.seen);
+            let recent = seen.iter().map(|(identity, at)| (*kind, name.clone(), identity.clone(), at.elapsed()));
+            recent.filter(|(.., ago)| *ago < within).collect::<Vec<_>>()
+        });
+        seen.collect()
     }
 
     /// Names of the queues polled here.

@@ -5,17 +5,22 @@ use std::time::Duration;
 use prost::Message;
 use temporalio_common::protos::temporal::api::{
     common::v1::{ActivityType, Payloads, WorkflowType},
+    enums::v1::ActivityTaskFailedCause,
     workflowservice::v1::{
-        PollActivityTaskQueueRequest, PollActivityTaskQueueResponse, RecordActivityTaskHeartbeatRequest,
-        RecordActivityTaskHeartbeatResponse, RespondActivityTaskCanceledRequest, RespondActivityTaskCanceledResponse,
-        RespondActivityTaskCompletedRequest, RespondActivityTaskCompletedResponse, RespondActivityTaskFailedRequest,
-        RespondActivityTaskFailedResponse,
+        PollActivityTaskQueueRequest, PollActivityTaskQueueResponse, RecordActivityTaskHeartbeatByIdRequest,
+        RecordActivityTaskHeartbeatByIdResponse, RecordActivityTaskHeartbeatRequest,
+        RecordActivityTaskHeartbeatResponse, RespondActivityTaskCanceledByIdRequest,
+        RespondActivityTaskCanceledByIdResponse, RespondActivityTaskCanceledRequest,
+        RespondActivityTaskCanceledResponse, RespondActivityTaskCompletedByIdRequest,
+        RespondActivityTaskCompletedByIdResponse, RespondActivityTaskCompletedRequest,
+        RespondActivityTaskCompletedResponse, RespondActivityTaskFailedByIdRequest,
+        RespondActivityTaskFailedByIdResponse, RespondActivityTaskFailedRequest, RespondActivityTaskFailedResponse,
     },
 };
 use tonic::Status;
 
 use crate::{
-    engine::{Decision, Engine, Unchanged},
+    engine::{Decision, Engine},
     history::{Transition, activities::ActivityEnd, commands::Needs},
     matching::{Kind, Task},
     proto,
@@ -122,33 +127,81 @@ pub(super) fn task_response(activity: &Activity, namespace: &str) -> Result<Poll
 }
 
 fn stale() -> Status {
-    Status::not_found("activity task not found: the attempt has ended, or its workflow has")
+    Status::not_found("invalid activityID or activity already timed out or invoking workflow is completed")
+}
+
+/// The activity a request is about.
+enum Which {
+    /// One attempt.
+    Attempt(TaskToken),
+    /// Whatever attempt there is (the activity is completed by somebody who has no token).
+    Id { target: Target, activity_id: String },
+}
+
+impl Which {
+    fn token(token: &[u8]) -> Result<Self, Status> {
+        TaskToken::read(token, TokenKind::Activity).map(Self::Attempt)
+    }
+
+    fn id(workflow_id: &str, run_id: &str, activity_id: String) -> Result<Self, Status> {
+        proto::name(workflow_id, "workflow_id")?;
+        proto::name(&activity_id, "activity_id")?;
+        Ok(Self::Id { target: Target::new(workflow_id, proto::run_id(run_id)?), activity_id })
+    }
+
+    fn target(&self) -> Target {
+        match self {
+            Self::Attempt(token) => Target::Run(token.run_id()),
+            Self::Id { target, .. } => target.clone(),
+        }
+    }
+
+    fn find<'a>(&self, pending: &'a [Activity]) -> Result<&'a Activity, Status> {
+        match self {
+            Self::Attempt(token) => {
+                pending.iter().find(|a| a.attempt == token.attempt && a.is_started()).ok_or_else(stale)
+            }
+            Self::Id { activity_id, .. } => pending.iter().find(|a| a.activity_id == *activity_id).ok_or_else(|| {
+                Status::not_found(format!(
+                    "cannot find pending activity with ActivityID {activity_id}, check workflow execution history for \
+                     more details"
+                ))
+            }),
+        }
+    }
 }
 
 impl Engine {
-    /// Ends an attempt if the token is for the one that is running.
+    /// Ends an attempt if it is the one meant. `start_only`: of the activity only what its worker was given matters.
     async fn answer_activity(
         &self,
-        token: &[u8],
-        activity_start_only: bool,
+        which: Which,
+        start_only: bool,
         decide: impl Fn(&mut Transition, &Activity) -> Result<(), Status>,
     ) -> Result<(), Status> {
-        let token = TaskToken::read(token, TokenKind::Activity)?;
-        let activity = Some(token.scheduled_event_id);
-        let needs = Needs { activity, activity_start_only, ..Needs::default() };
+        let needs = match &which {
+            Which::Attempt(token) => {
+                let activity = Some(token.scheduled_event_id);
+                Needs { activity, activity_start_only: start_only, ..Needs::default() }
+            }
+            Which::Id { .. } => Needs { activities: true, ..Needs::default() },
+        };
         let answered = self
-            .change(&Target::Run(token.run_id()), needs, |t, pending| {
-                let running = pending.activities.iter().find(|a| a.attempt == token.attempt && a.is_started());
-                decide(t, running.ok_or_else(stale)?)?;
+            .change(&which.target(), needs, |t, pending| {
+                decide(t, which.find(&pending.activities)?)?;
                 Ok(Decision::Write(()))
             })
             .await;
         match answered {
             Ok(_) => Ok(()),
-            Err(Unchanged::NotOpen | Unchanged::Duplicate) => Err(stale()),
-            Err(Unchanged::Status(status)) => Err(status),
+            Err(unchanged) => Err(super::refused(self, &which.target(), unchanged).await),
         }
     }
+}
+
+/// Only an attempt that runs can fail or be cancelled.
+fn running(activity: &Activity) -> Result<&Activity, Status> {
+    if activity.is_started() { Ok(activity) } else { Err(stale()) }
 }
 
 pub(super) async fn respond_completed(
@@ -156,13 +209,36 @@ pub(super) async fn respond_completed(
     _caller: &Caller,
     request: RespondActivityTaskCompletedRequest,
 ) -> Result<RespondActivityTaskCompletedResponse, Status> {
-    engine
-        .answer_activity(&request.task_token, true, |t, activity| {
-            let end = ActivityEnd::Completed { result: request.result.clone() };
-            t.end_activity(activity, &request.identity, end)
-        })
-        .await?;
+    engine.complete_activity(Which::token(&request.task_token)?, &request.identity, request.result).await?;
     Ok(RespondActivityTaskCompletedResponse::default())
+}
+
+pub(super) async fn respond_completed_by_id(
+    engine: &Engine,
+    _caller: &Caller,
+    request: RespondActivityTaskCompletedByIdRequest,
+) -> Result<RespondActivityTaskCompletedByIdResponse, Status> {
+    let which = Which::id(&request.workflow_id, &request.run_id, request.activity_id)?;
+    engine.complete_activity(which, &request.identity, request.result).await?;
+    Ok(RespondActivityTaskCompletedByIdResponse::default())
+}
+
+impl Engine {
+    async fn complete_activity(&self, which: Which, identity: &str, result: Option<Payloads>) -> Result<(), Status> {
+        self.answer_activity(which, true, |t, activity| t.complete_activity(activity, identity, result.clone())).await
+    }
+
+    async fn cancel_activity(&self, which: Which, identity: &str, details: Option<Payloads>) -> Result<(), Status> {
+        self.answer_activity(which, false, |t, activity| {
+            if activity.cancel_requested_id == 0 {
+                return Err(Status::invalid_argument(
+                    "unable to mark activity as canceled without activity being request canceled first",
+                ));
+            }
+            t.end_activity(running(activity)?, identity, ActivityEnd::Canceled { details: details.clone() })
+        })
+        .await
+    }
 }
 
 pub(super) async fn respond_failed(
@@ -172,7 +248,7 @@ pub(super) async fn respond_failed(
 ) -> Result<RespondActivityTaskFailedResponse, Status> {
     let heartbeat = request.last_heartbeat_details.as_ref().map(Message::encode_to_vec);
     engine
-        .answer_activity(&request.task_token, false, |t, activity| {
+        .answer_activity(Which::token(&request.task_token)?, false, |t, activity| {
             let failure = request.failure.clone();
             t.fail_activity(activity, failure, heartbeat.clone(), &request.identity, request.cause())?;
             Ok(())
@@ -181,20 +257,40 @@ pub(super) async fn respond_failed(
     Ok(RespondActivityTaskFailedResponse::default())
 }
 
+pub(super) async fn respond_failed_by_id(
+    engine: &Engine,
+    _caller: &Caller,
+    request: RespondActivityTaskFailedByIdRequest,
+) -> Result<RespondActivityTaskFailedByIdResponse, Status> {
+    let heartbeat = request.last_heartbeat_details.as_ref().map(Message::encode_to_vec);
+    let which = Which::id(&request.workflow_id, &request.run_id, request.activity_id)?;
+    engine
+        .answer_activity(which, false, |t, activity| {
+            let (failure, cause) = (request.failure.clone(), ActivityTaskFailedCause::Unspecified);
+            t.fail_activity(running(activity)?, failure, heartbeat.clone(), &request.identity, cause)?;
+            Ok(())
+        })
+        .await?;
+    Ok(RespondActivityTaskFailedByIdResponse::default())
+}
+
 pub(super) async fn respond_canceled(
     engine: &Engine,
     _caller: &Caller,
     request: RespondActivityTaskCanceledRequest,
 ) -> Result<RespondActivityTaskCanceledResponse, Status> {
-    engine
-        .answer_activity(&request.task_token, false, |t, activity| {
-            if activity.cancel_requested_id == 0 {
-                return Err(Status::invalid_argument("task_token: cancellation of this activity was not requested"));
-            }
-            t.end_activity(activity, &request.identity, ActivityEnd::Canceled { details: request.details.clone() })
-        })
-        .await?;
+    engine.cancel_activity(Which::token(&request.task_token)?, &request.identity, request.details).await?;
     Ok(RespondActivityTaskCanceledResponse::default())
+}
+
+pub(super) async fn respond_canceled_by_id(
+    engine: &Engine,
+    _caller: &Caller,
+    request: RespondActivityTaskCanceledByIdRequest,
+) -> Result<RespondActivityTaskCanceledByIdResponse, Status> {
+    let which = Which::id(&request.workflow_id, &request.run_id, request.activity_id)?;
+    engine.cancel_activity(which, &request.identity, request.details).await?;
+    Ok(RespondActivityTaskCanceledByIdResponse::default())
 }
 
 pub(super) async fn heartbeat(
@@ -206,6 +302,21 @@ pub(super) async fn heartbeat(
     let details = request.details.as_ref().map(Message::encode_to_vec).unwrap_or_default();
     let cancel_requested = engine.inner.store.heartbeat(&token, &details).await?.ok_or_else(stale)?;
     Ok(RecordActivityTaskHeartbeatResponse { cancel_requested, ..Default::default() })
+}
+
+pub(super) async fn heartbeat_by_id(
+    engine: &Engine,
+    _caller: &Caller,
+    request: RecordActivityTaskHeartbeatByIdRequest,
+) -> Result<RecordActivityTaskHeartbeatByIdResponse, Status> {
+    let which = Which::id(&request.workflow_id, &request.run_id, request.activity_id)?;
+    let loaded = engine.inner.store.load(&which.target()).await?.ok_or_else(stale)?;
+    let pending = engine.inner.store.activities(loaded.run.run_id).await?;
+    let activity = running(which.find(&pending)?)?;
+    let token = TaskToken::of(TokenKind::Activity, activity.run_id, activity.scheduled_event_id, activity.attempt);
+    let details = request.details.as_ref().map(Message::encode_to_vec).unwrap_or_default();
+    let cancel_requested = engine.inner.store.heartbeat(&token, &details).await?.ok_or_else(stale)?;
+    Ok(RecordActivityTaskHeartbeatByIdResponse { cancel_requested, ..Default::default() })
 }
 
 /// The poller went away before it got the task.

@@ -47,7 +47,12 @@ pub(super) async fn request_cancel(
             Ok(Decision::Write(()))
         })
         .await;
-    cancelled.map_err(Unchanged::or_not_found)?;
+    match cancelled {
+        Ok(_) => {}
+        // There is nothing left to cancel.
+        Err(Unchanged::NotOpen) => super::exists(engine, &target).await?,
+        Err(other) => return Err(other.or_not_found()),
+    }
     Ok(RequestCancelWorkflowExecutionResponse::default())
 }
 
@@ -68,6 +73,8 @@ pub(super) async fn terminate(
             Ok(Decision::Write(()))
         })
         .await;
-    terminated.map_err(Unchanged::or_not_found)?;
+    if let Err(unchanged) = terminated {
+        return Err(super::refused(engine, &target, unchanged).await);
+    }
     Ok(TerminateWorkflowExecutionResponse::default())
 }

@@ -2,9 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use temporalio_common::protos::temporal::api::{
+    activity::v1::ActivityOptions,
     common::v1::{ActivityType, Memo, Payloads, SearchAttributes, WorkflowType},
     enums::v1::{PendingActivityState, PendingWorkflowTaskState},
     history::v1::{WorkflowExecutionStartedEventAttributes, history_event::Attributes},
+    taskqueue::v1::TaskQueue,
     workflow::v1::{
         PendingActivityInfo, PendingChildExecutionInfo, PendingWorkflowTaskInfo, WorkflowExecutionConfig,
         WorkflowExecutionExtendedInfo, WorkflowExecutionInfo,
@@ -89,21 +91,38 @@ pub(super) async fn describe(
         None => (Vec::new(), Vec::new()),
     };
     let first = proto::events(&store.history(run_id, 0, 1).await?)?.into_iter().next();
+    // This run took the place of another one; another one took its place.
+    let (came_by_reset, reset_run_id): (bool, Option<Uuid>) = sqlx::query_as(
+        "select exists (select 1 from engine.executions b where b.reset_run_id = e.run_id), e.reset_run_id
+         from engine.executions e where e.run_id = $1",
+    )
+    .bind(run_id)
+    .fetch_one(&store.pool)
+    .await
+    .map_err(db)?;
+    let resets = Resets {
+        last_reset_time: came_by_reset.then(|| proto::timestamp(execution.start_time)),
+        reset_run_id: reset_run_id.map(|r| r.to_string()).unwrap_or_default(),
+        original_start_time: first.as_ref().and_then(|e| e.event_time),
+    };
     let user_metadata = first.as_ref().and_then(|e| e.user_metadata.clone());
     let started = match first.and_then(|e| e.attributes) {
         Some(Attributes::WorkflowExecutionStartedEventAttributes(a)) => a,
         _ => WorkflowExecutionStartedEventAttributes::default(),
     };
+    let task_queue = Some(proto::queue(&execution.task_queue));
+    let mut info = execution.info()?;
+    engine.with_types(info.search_attributes.as_mut()).await?;
     Ok(DescribeWorkflowExecutionResponse {
         execution_config: Some(WorkflowExecutionConfig {
-            task_queue: Some(proto::queue(&execution.task_queue)),
+            task_queue,
             workflow_execution_timeout: started.workflow_execution_timeout,
             workflow_run_timeout: started.workflow_run_timeout,
             default_workflow_task_timeout: started.workflow_task_timeout,
             user_metadata,
         }),
-        workflow_extended_info: Some(extended(open.as_ref(), execution.start_time)),
-        workflow_execution_info: Some(execution.info()?),
+        workflow_extended_info: Some(extended(open.as_ref(), resets)),
+        workflow_execution_info: Some(info),
         pending_activities: activities.iter().map(activity_info).collect::<Result<_, _>>()?,
         pending_children: children.into_iter().map(child_info).collect(),
         pending_workflow_task: open.as_ref().and_then(task_info),
@@ -111,12 +130,21 @@ pub(super) async fn describe(
     })
 }
 
-fn extended(run: Option<&Run>, start: DateTime<Utc>) -> WorkflowExecutionExtendedInfo {
+/// What resets have to do with a run.
+struct Resets {
+    last_reset_time: Option<prost_types::Timestamp>,
+    reset_run_id: String,
+    original_start_time: Option<prost_types::Timestamp>,
+}
+
+fn extended(run: Option<&Run>, resets: Resets) -> WorkflowExecutionExtendedInfo {
     WorkflowExecutionExtendedInfo {
         execution_expiration_time: run.and_then(|r| r.execution_expires_at).map(proto::timestamp),
         run_expiration_time: run.and_then(|r| r.timeout_at).map(proto::timestamp),
         cancel_requested: run.is_some_and(|r| r.cancel_requested),
-        original_start_time: Some(proto::timestamp(start)),
+        original_start_time: resets.original_start_time,
+        last_reset_time: resets.last_reset_time,
+        reset_run_id: resets.reset_run_id,
         ..Default::default()
     }
 }
@@ -167,6 +195,19 @@ fn activity_info(a: &Activity) -> Result<PendingActivityInfo, Status> {
             .map(|ended| proto::duration((a.visible_at - ended).num_milliseconds().max(0))),
         last_attempt_complete_time: a.ended_at.map(proto::timestamp),
         next_attempt_schedule_time: retrying.then(|| proto::timestamp(a.visible_at)),
+        activity_options: Some(ActivityOptions {
+            task_queue: Some(TaskQueue {
+                name: a.task_queue.clone(),
+                normal_name: a.task_queue.clone(),
+                ..Default::default()
+            }),
+            schedule_to_close_timeout: scheduled.schedule_to_close_timeout,
+            schedule_to_start_timeout: scheduled.schedule_to_start_timeout,
+            start_to_close_timeout: scheduled.start_to_close_timeout,
+            heartbeat_timeout: scheduled.heartbeat_timeout,
+            retry_policy: scheduled.retry_policy,
+            ..Default::default()
+        }),
         priority: scheduled.priority,
         ..Default::default()
     })

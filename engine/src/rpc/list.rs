@@ -1,29 +1,40 @@
 //! Listing and counting runs.
 
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::QueryBuilder;
-use temporalio_common::protos::temporal::api::workflowservice::v1::{
-    CountWorkflowExecutionsRequest, CountWorkflowExecutionsResponse, ListWorkflowExecutionsRequest,
-    ListWorkflowExecutionsResponse,
+use temporalio_common::protos::temporal::api::{
+    common::v1::Payload,
+    workflowservice::v1::{
+        CountWorkflowExecutionsRequest, CountWorkflowExecutionsResponse, ListWorkflowExecutionsRequest,
+        ListWorkflowExecutionsResponse, count_workflow_executions_response::AggregationGroup,
+    },
 };
 use tonic::Status;
 use uuid::Uuid;
 
 use super::{
     describe::{COLUMNS, Execution},
-    visibility_query::VisibilityQuery,
+    visibility::{Query, TABLES, status_name},
 };
 use crate::{engine::Engine, proto::db, service::Caller};
 
 const DEFAULT_PAGE: i64 = 100;
 const MAX_PAGE: i64 = 1000;
 
-/// The last row of the page before.
+/// The last row of the page before: what the list is ordered by, as text, and the run.
 #[derive(Serialize, Deserialize)]
 struct Cursor {
-    start_time: DateTime<Utc>,
+    ordered_by: String,
+    value: String,
     run_id: Uuid,
+}
+
+/// A row with what it is ordered by.
+#[derive(sqlx::FromRow)]
+struct Listed {
+    #[sqlx(flatten)]
+    execution: Execution,
+    position: String,
 }
 
 pub(super) async fn list(
@@ -31,34 +42,63 @@ pub(super) async fn list(
     _caller: &Caller,
     request: ListWorkflowExecutionsRequest,
 ) -> Result<ListWorkflowExecutionsResponse, Status> {
-    let query = VisibilityQuery::parse(&request.query)?;
+    let query = Query::read(engine, &request.query).await?;
+    let order = query.order()?;
     let size = match i64::from(request.page_size) {
         0 => DEFAULT_PAGE,
         n if n < 0 => return Err(Status::invalid_argument("page_size must not be negative")),
         n => n.min(MAX_PAGE),
     };
     let mut sql = QueryBuilder::new("select ");
-    sql.push(COLUMNS);
-    query.push_where(&mut sql);
-    let (past, direction) = if query.ascending { (">", "asc") } else { ("<", "desc") };
+    sql.push(order.expression).push("::text as position, ").push(COLUMNS);
+    query.push_where(&mut sql)?;
+    let (past, direction) = if order.ascending { (">", "asc") } else { ("<", "desc") };
     if !request.next_page_token.is_empty() {
-        let cursor: Cursor = serde_json::from_slice(&request.next_page_token)
-            .map_err(|_| Status::invalid_argument("next_page_token cannot be read"))?;
-        sql.push(" and (e.start_time, e.run_id) ").push(past).push(" (").push_bind(cursor.start_time);
-        sql.push(", ").push_bind(cursor.run_id).push(")");
+        let cursor = cursor(&request.next_page_token, order.expression)?;
+        sql.push(format_args!(" and ({}, e.run_id) {past} (", order.expression)).push_bind(cursor.value);
+        sql.push("::").push(order.kind).push(", ").push_bind(cursor.run_id).push(")");
     }
-    sql.push(format_args!(" order by e.start_time {direction}, e.run_id {direction} limit ")).push_bind(size + 1);
-    let mut rows: Vec<Execution> = sql.build_query_as().fetch_all(&engine.inner.store.pool).await.map_err(db)?;
+    let by = order.expression;
+    sql.push(format_args!(" order by {by} {direction}, e.run_id {direction} limit ")).push_bind(size + 1);
+    let mut rows: Vec<Listed> = sql.build_query_as().fetch_all(&engine.inner.store.pool).await.map_err(db)?;
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     let more = rows.len() > size;
     rows.truncate(size);
-    let next = rows.last().filter(|_| more).map(|r| Cursor { start_time: r.start_time, run_id: r.run_id });
-    let next_page_token = match next {
-        Some(cursor) => serde_json::to_vec(&cursor).map_err(|e| Status::internal(e.to_string()))?,
+    let next_page_token = match rows.last().filter(|_| more) {
+        Some(Listed { execution, position }) => {
+            let cursor = Cursor { ordered_by: by.to_owned(), value: position.clone(), run_id: execution.run_id };
+            serde_json::to_vec(&cursor).map_err(|e| Status::internal(e.to_string()))?
+        }
         None => Vec::new(),
     };
-    let executions = rows.into_iter().map(Execution::info).collect::<Result<_, _>>()?;
+    let mut executions = Vec::with_capacity(rows.len());
+    for row in rows {
+        let mut info = row.execution.info()?;
+        engine.with_types(info.search_attributes.as_mut()).await?;
+        executions.push(info);
+    }
     Ok(ListWorkflowExecutionsResponse { executions, next_page_token })
+}
+
+/// A token that this list has given out. Its value goes back into the database as the type it came from.
+fn cursor(token: &[u8], ordered_by: &str) -> Result<Cursor, Status> {
+    let refused = || Status::invalid_argument("next_page_token cannot be read");
+    let cursor: Cursor = serde_json::from_slice(token).map_err(|_| refused())?;
+    let legible = match ordered_by {
+        "e.workflow_id" | "e.workflow_type" => !cursor.value.contains('\0'),
+        by if by.contains("last_event_id") => cursor.value.parse::<i64>().is_ok(),
+        _ => cursor.value == "infinity" || is_timestamp(&cursor.value),
+    };
+    if cursor.ordered_by != ordered_by || !legible {
+        return Err(refused());
+    }
+    Ok(cursor)
+}
+
+/// As PostgreSQL writes one.
+fn is_timestamp(text: &str) -> bool {
+    let formats = ["%Y-%m-%d %H:%M:%S%.f%#z"];
+    formats.iter().any(|format| chrono::DateTime::parse_from_str(text, format).is_ok())
 }
 
 pub(super) async fn count(
@@ -66,9 +106,36 @@ pub(super) async fn count(
     _caller: &Caller,
     request: CountWorkflowExecutionsRequest,
 ) -> Result<CountWorkflowExecutionsResponse, Status> {
-    let query = VisibilityQuery::parse(&request.query)?;
-    let mut sql = QueryBuilder::new("select count(*) from engine.executions e");
-    query.push_where(&mut sql);
-    let count = sql.build_query_scalar().fetch_one(&engine.inner.store.pool).await.map_err(db)?;
-    Ok(CountWorkflowExecutionsResponse { count, ..Default::default() })
+    let query = Query::read(engine, &request.query).await?;
+    let pool = &engine.inner.store.pool;
+    if !query.grouped()? {
+        let mut sql = QueryBuilder::new("select count(*)");
+        sql.push(TABLES);
+        query.push_where(&mut sql)?;
+        let count = sql.build_query_scalar().fetch_one(pool).await.map_err(db)?;
+        return Ok(CountWorkflowExecutionsResponse { count, ..Default::default() });
+    }
+    let mut sql = QueryBuilder::new("select e.status, count(*)");
+    sql.push(TABLES);
+    query.push_where(&mut sql)?;
+    sql.push(" group by e.status order by e.status");
+    let groups: Vec<(i16, i64)> = sql.build_query_as().fetch_all(pool).await.map_err(db)?;
+    let group = |(status, count): &(i16, i64)| AggregationGroup {
+        group_values: vec![keyword(status_name(*status))],
+        count: *count,
+    };
+    Ok(CountWorkflowExecutionsResponse {
+        count: groups.iter().map(|(_, count)| count).sum(),
+        groups: groups.iter().map(group).collect(),
+    })
+}
+
+/// A value of a search attribute, as clients read it.
+fn keyword(value: &str) -> Payload {
+    let metadata = [("encoding", "json/plain"), ("type", "Keyword")];
+    Payload {
+        metadata: metadata.into_iter().map(|(k, v)| (k.to_owned(), v.as_bytes().to_vec())).collect(),
+        data: format!("\"{value}\"").into_bytes(),
+        ..Default::default()
+    }
 }

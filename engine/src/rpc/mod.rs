@@ -3,13 +3,18 @@
 mod activity_task;
 mod cancel_terminate;
 mod describe;
+mod health;
 mod history;
 mod list;
+mod operator;
 mod query;
+mod reset;
 mod signal;
 pub(crate) mod start;
 mod system;
-mod visibility_query;
+mod task_queue;
+mod update;
+mod visibility;
 mod workflow_task;
 
 use prost::Message;
@@ -17,11 +22,14 @@ use temporalio_common::protos::temporal::api::{common::v1::WorkflowExecution, wo
 use tonic::Status;
 
 use crate::{
-    engine::Engine,
+    engine::{Engine, Unchanged},
     proto,
     service::{Caller, Claim, decode},
     store::Target,
 };
+
+/// What workers and clients speak to.
+pub(crate) const WORKFLOW_SERVICE: &str = "temporal.api.workflowservice.v1.WorkflowService";
 
 /// Longest wait of a long poll; clients give up after 70 s.
 const LONG_POLL: std::time::Duration = std::time::Duration::from_secs(55);
@@ -37,6 +45,9 @@ pub(crate) async fn call(engine: &Engine, caller: &Caller, name: &str, bytes: &[
                     Ok($handler(engine, caller, request).await?.encode_to_vec())
                 })+
                 "GetSystemInfo" => Ok(system::get_system_info().encode_to_vec()),
+                "GetClusterInfo" => Ok(system::get_cluster_info().encode_to_vec()),
+                "ListNamespaces" => Ok(system::list_namespaces(engine).encode_to_vec()),
+                "GetSearchAttributes" => Ok(system::get_search_attributes(engine).await?.encode_to_vec()),
                 other => Err(Status::unimplemented(format!("{other} is not supported by this engine"))),
             }
         };
@@ -50,11 +61,19 @@ pub(crate) async fn call(engine: &Engine, caller: &Caller, name: &str, bytes: &[
         "RespondActivityTaskFailed" => RespondActivityTaskFailedRequest, activity_task::respond_failed;
         "RespondActivityTaskCanceled" => RespondActivityTaskCanceledRequest, activity_task::respond_canceled;
         "RecordActivityTaskHeartbeat" => RecordActivityTaskHeartbeatRequest, activity_task::heartbeat;
+        "RespondActivityTaskCompletedById" => RespondActivityTaskCompletedByIdRequest, activity_task::respond_completed_by_id;
+        "RespondActivityTaskFailedById" => RespondActivityTaskFailedByIdRequest, activity_task::respond_failed_by_id;
+        "RespondActivityTaskCanceledById" => RespondActivityTaskCanceledByIdRequest, activity_task::respond_canceled_by_id;
+        "RecordActivityTaskHeartbeatById" => RecordActivityTaskHeartbeatByIdRequest, activity_task::heartbeat_by_id;
+        "ResetStickyTaskQueue" => ResetStickyTaskQueueRequest, workflow_task::reset_sticky;
         "StartWorkflowExecution" => StartWorkflowExecutionRequest, start::start;
         "SignalWithStartWorkflowExecution" => SignalWithStartWorkflowExecutionRequest, signal::signal_with_start;
         "SignalWorkflowExecution" => SignalWorkflowExecutionRequest, signal::signal;
         "RequestCancelWorkflowExecution" => RequestCancelWorkflowExecutionRequest, cancel_terminate::request_cancel;
         "TerminateWorkflowExecution" => TerminateWorkflowExecutionRequest, cancel_terminate::terminate;
+        "ResetWorkflowExecution" => ResetWorkflowExecutionRequest, reset::reset;
+        "UpdateWorkflowExecution" => UpdateWorkflowExecutionRequest, update::update;
+        "PollWorkflowExecutionUpdate" => PollWorkflowExecutionUpdateRequest, update::poll;
         "QueryWorkflow" => QueryWorkflowRequest, query::query;
         "RespondQueryTaskCompleted" => RespondQueryTaskCompletedRequest, query::respond;
         "GetWorkflowExecutionHistory" => GetWorkflowExecutionHistoryRequest, history::get;
@@ -62,9 +81,25 @@ pub(crate) async fn call(engine: &Engine, caller: &Caller, name: &str, bytes: &[
         "DescribeWorkflowExecution" => DescribeWorkflowExecutionRequest, describe::describe;
         "ListWorkflowExecutions" => ListWorkflowExecutionsRequest, list::list;
         "CountWorkflowExecutions" => CountWorkflowExecutionsRequest, list::count;
+        "DescribeTaskQueue" => DescribeTaskQueueRequest, task_queue::describe;
+        "ListTaskQueuePartitions" => ListTaskQueuePartitionsRequest, task_queue::partitions;
         "DescribeNamespace" => DescribeNamespaceRequest, system::describe_namespace;
         "ShutdownWorker" => ShutdownWorkerRequest, system::shutdown_worker;
         "RecordWorkerHeartbeat" => RecordWorkerHeartbeatRequest, system::record_worker_heartbeat;
+    }
+}
+
+/// Answers a call of another service: what operators ask.
+pub(crate) async fn other_service(
+    engine: &Engine,
+    service: &str,
+    name: &str,
+    request: &[u8],
+) -> Result<Vec<u8>, Status> {
+    match (service, name) {
+        (health::SERVICE, "Check") => health::check(engine, decode(name, request)?).map(|r| r.encode_to_vec()),
+        (operator::SERVICE, _) => operator::call(engine, name, request).await,
+        _ => Err(Status::unimplemented(format!("{service}/{name} is not supported by this engine"))),
     }
 }
 
@@ -101,4 +136,25 @@ async fn resolve(engine: &Engine, execution: Option<&WorkflowExecution>) -> Resu
     let execution = execution.ok_or_else(|| Status::invalid_argument("execution is not set"))?;
     proto::name(&execution.workflow_id, "workflow_id")?;
     engine.inner.store.resolve(&execution.workflow_id, proto::run_id(&execution.run_id)?).await
+}
+
+/// Whether there is such a run, open or closed.
+async fn exists(engine: &Engine, target: &Target) -> Result<(), Status> {
+    let (workflow_id, run) = match target {
+        Target::Current(workflow) => (workflow.as_str(), None),
+        Target::Exact(workflow, run) => (workflow.as_str(), Some(*run)),
+        Target::Run(run) => ("", Some(*run)),
+    };
+    engine.inner.store.resolve(workflow_id, run).await.map(drop)
+}
+
+/// Why a request did not change its run.
+async fn refused(engine: &Engine, target: &Target, unchanged: Unchanged) -> Status {
+    match unchanged {
+        Unchanged::NotOpen => match exists(engine, target).await {
+            Ok(()) => Status::not_found("workflow execution already completed"),
+            Err(status) => status,
+        },
+        other => other.or_not_found(),
+    }
 }

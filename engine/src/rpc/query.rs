@@ -1,16 +1,19 @@
 //! Queries: asked here, answered by whatever worker polls the run's task queue, of whatever process.
 //!
-//! A query waits until the run has no workflow task under way, so that its answer includes everything acknowledged before.
-//! It travels as a row (unlogged: after a crash the caller asks again).
+//! The answer includes everything acknowledged before: the query goes along with the run's next workflow task, or, when none is
+//! under way, has a task of its own. It travels as a row (unlogged: after a crash the caller asks again).
 
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use prost::Message;
 use temporalio_common::protos::temporal::api::{
     common::v1::WorkflowType,
     enums::v1::{QueryRejectCondition, QueryResultType, WorkflowExecutionStatus},
     history::v1::{History, HistoryEvent, history_event::Attributes},
-    query::v1::{QueryRejected, WorkflowQuery},
+    query::v1::{QueryRejected, WorkflowQuery, WorkflowQueryResult},
     workflowservice::v1::{
         PollWorkflowTaskQueueResponse, QueryWorkflowRequest, QueryWorkflowResponse, RespondQueryTaskCompletedRequest,
         RespondQueryTaskCompletedResponse,
@@ -25,7 +28,7 @@ use crate::{
     matching::Kind,
     proto::{self, db},
     service::Caller,
-    store::{Target, TaskState, dispatch::FIRST_PAGE},
+    store::{Run, Target, TaskState, dispatch::FIRST_PAGE},
     token::{HistoryToken, TaskToken, TokenKind},
     wake::Hint,
 };
@@ -33,7 +36,11 @@ use crate::{
 /// Longest wait for an answer; clients give a query 30 s.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(25);
 /// A lost wake-up costs at most so much.
-const RECHECK: Duration = Duration::from_secs(2);
+const RECHECK: Duration = Duration::from_secs(1);
+/// A query that has been with a worker for so long is asked again; twice as long the next time.
+const FIRST_PATIENCE: Duration = Duration::from_secs(2);
+/// Time between the end of a task that took a query along and its answer.
+const GRACE: Duration = Duration::from_millis(100);
 /// From this attempt on the workflow task is taken to be failing for good.
 const FAILING_ATTEMPT: i32 = 3;
 
@@ -60,14 +67,7 @@ pub(super) async fn query(
         return Ok(QueryWorkflowResponse { query_rejected: Some(rejected), ..Default::default() });
     }
     let id = Uuid::new_v4();
-    let answer = tokio::time::timeout(ANSWER_TIMEOUT, async {
-        engine.settled(run).await?;
-        if engine.last_started(run).await? == 0 {
-            return Err(Status::failed_precondition("the workflow has not completed a workflow task yet"));
-        }
-        engine.ask(id, run, &execution.task_queue, &query).await
-    })
-    .await;
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, engine.ask(id, run, &execution.task_queue, &query)).await;
     engine.forget_query(id).await;
     let answer = answer.map_err(|_| Status::deadline_exceeded("no worker has answered the query in time"))??;
     if answer.completed_type() == QueryResultType::Failed {
@@ -93,27 +93,7 @@ fn rejected(condition: QueryRejectCondition, status: i16) -> Option<QueryRejecte
 }
 
 impl Engine {
-    /// Waits until the run has no workflow task to do.
-    async fn settled(&self, run: Uuid) -> Result<(), Status> {
-        let watch = self.inner.runs.watch(run);
-        loop {
-            let news = watch.notified();
-            let mut news = std::pin::pin!(news);
-            news.as_mut().enable();
-            match self.inner.store.load(&Target::Run(run)).await? {
-                Some(loaded) if loaded.run.wft_state != TaskState::None => {
-                    if loaded.run.wft_attempt >= FAILING_ATTEMPT {
-                        return Err(Status::failed_precondition(
-                            "the workflow's task keeps failing, it cannot be queried",
-                        ));
-                    }
-                }
-                _ => return Ok(()),
-            }
-            let _ = tokio::time::timeout(jittered(RECHECK), news).await;
-        }
-    }
-
+    /// Asks, and waits for the answer.
     async fn ask(
         &self,
         id: Uuid,
@@ -121,33 +101,149 @@ impl Engine {
         queue: &str,
         query: &WorkflowQuery,
     ) -> Result<RespondQueryTaskCompletedRequest, Status> {
-        let watch = self.inner.queries.watch(id);
-        sqlx::query("insert into engine.queries (query_id, run_id, task_queue, query) values ($1, $2, $3, $4)")
+        let (answers, runs) = (self.inner.queries.watch(id), self.inner.runs.watch(run));
+        sqlx::query(
+            "insert into engine.queries (query_id, run_id, task_queue, query, ready) values ($1, $2, $3, $4, false)",
+        )
+        .bind(id)
+        .bind(run)
+        .bind(queue)
+        .bind(query.encode_to_vec())
+        .execute(&self.inner.store.pool)
+        .await
+        .map_err(db)?;
+        let (mut ready, mut patient) = (false, true);
+        let (mut taken_at, mut patience) = (None, FIRST_PATIENCE);
+        loop {
+            let (answered, news) = (answers.notified(), runs.notified());
+            let (mut answered, mut news) = (std::pin::pin!(answered), std::pin::pin!(news));
+            answered.as_mut().enable();
+            news.as_mut().enable();
+            let (answer, taken) = self.answer(id).await?;
+            if let Some(answer) = answer {
+                return proto::stored(&answer);
+            }
+            taken_at = taken.then(|| taken_at.unwrap_or_else(Instant::now));
+            if taken_at.is_some_and(|at: Instant| at.elapsed() > patience) {
+                // Its task was lost, or its worker has dropped it for a newer task of the run.
+                self.take_back_query(id).await?;
+                (ready, patient, taken_at, patience) = (false, true, None, patience * 2);
+                continue;
+            }
+            let mut wait = RECHECK;
+            if !ready {
+                if self.may_ask_alone(run).await? {
+                    // A task has just ended that took the query along: its answer comes at once.
+                    if taken && std::mem::take(&mut patient) {
+                        wait = GRACE;
+                    } else {
+                        self.ask_alone(id, queue).await?;
+                        ready = true;
+                    }
+                } else {
+                    self.inner.matching.asked(run);
+                    self.hint(Hint::Asked(run));
+                }
+            }
+            tokio::select! {
+                () = answered => {}
+                () = news, if !ready => {}
+                () = tokio::time::sleep(jittered(wait)) => {}
+            }
+        }
+    }
+
+    async fn answer(&self, id: Uuid) -> Result<(Option<Vec<u8>>, bool), Status> {
+        sqlx::query_as("select answer, taken from engine.queries where query_id = $1")
             .bind(id)
-            .bind(run)
-            .bind(queue)
-            .bind(query.encode_to_vec())
+            .fetch_optional(&self.inner.store.pool)
+            .await
+            .map_err(db)?
+            .ok_or_else(|| Status::unavailable("the query was lost, ask again"))
+    }
+
+    /// Whether the run has no workflow task under way: then a task of the query's own brings everything there is.
+    async fn may_ask_alone(&self, run: Uuid) -> Result<bool, Status> {
+        match self.inner.store.load(&Target::Run(run)).await? {
+            Some(loaded) if loaded.run.wft_state != TaskState::None => {
+                if loaded.run.wft_attempt >= FAILING_ATTEMPT {
+                    return Err(Status::failed_precondition("the workflow's task keeps failing, it cannot be queried"));
+                }
+                Ok(false)
+            }
+            _ if self.last_started(run).await? == 0 => {
+                Err(Status::failed_precondition("the workflow has not completed a workflow task yet"))
+            }
+            _ => Ok(true),
+        }
+    }
+
+    async fn take_back_query(&self, id: Uuid) -> Result<(), Status> {
+        sqlx::query("update engine.queries set ready = false, taken = false where query_id = $1 and answer is null")
+            .bind(id)
+            .execute(&self.inner.store.pool)
+            .await
+            .map_err(db)?;
+        Ok(())
+    }
+
+    async fn ask_alone(&self, id: Uuid, queue: &str) -> Result<(), Status> {
+        sqlx::query("update engine.queries set ready = true, taken = false where query_id = $1 and answer is null")
+            .bind(id)
             .execute(&self.inner.store.pool)
             .await
             .map_err(db)?;
         // Any poller may take it, and none may be waiting just now: everybody is told.
         self.inner.matching.query(queue);
         self.hint(Hint::Queue(Kind::Workflow, queue.to_owned()));
-        loop {
-            let news = watch.notified();
-            let mut news = std::pin::pin!(news);
-            news.as_mut().enable();
-            let answer: Option<Vec<u8>> = sqlx::query_scalar("select answer from engine.queries where query_id = $1")
-                .bind(id)
-                .fetch_optional(&self.inner.store.pool)
-                .await
-                .map_err(db)?
-                .ok_or_else(|| Status::unavailable("the query was lost, ask again"))?;
-            if let Some(answer) = answer {
-                return proto::stored(&answer);
-            }
-            let _ = tokio::time::timeout(jittered(RECHECK), news).await;
+        Ok(())
+    }
+
+    /// Queries that go along with a workflow task of this run that is about to be handed out.
+    pub(super) async fn queries_with_task(&self, run: &Run) -> Result<HashMap<String, WorkflowQuery>, Status> {
+        // The first task answers none: queries come after it. Nor does one that is behind what has been acknowledged since.
+        if run.previous_started_id == 0 || !self.inner.matching.take_asked(run.run_id) {
+            return Ok(HashMap::new());
         }
+        let taken: Vec<(Uuid, Vec<u8>)> = sqlx::query_as(
+            "update engine.queries q set taken = true from engine.runs r
+             where q.run_id = $1 and not q.taken and r.run_id = q.run_id and octet_length(r.buffered) = 0
+             returning q.query_id, q.query",
+        )
+        .bind(run.run_id)
+        .fetch_all(&self.inner.store.pool)
+        .await
+        .map_err(db)?;
+        taken.into_iter().map(|(id, query)| Ok((id.to_string(), proto::stored(&query)?))).collect()
+    }
+
+    /// Answers that came with the completion of a workflow task.
+    pub(super) async fn answer_queries(&self, answers: HashMap<String, WorkflowQueryResult>) -> Result<(), Status> {
+        for (id, result) in answers {
+            let Ok(id) = Uuid::parse_str(&id) else { continue };
+            let answer = RespondQueryTaskCompletedRequest {
+                completed_type: result.result_type,
+                query_result: result.answer,
+                error_message: result.error_message,
+                failure: result.failure,
+                ..Default::default()
+            };
+            self.store_answer(id, &answer).await?;
+        }
+        Ok(())
+    }
+
+    /// False: nobody waits for it any more.
+    async fn store_answer(&self, id: Uuid, answer: &RespondQueryTaskCompletedRequest) -> Result<bool, Status> {
+        let answered = sqlx::query("update engine.queries set answer = $2 where query_id = $1 and answer is null")
+            .bind(id)
+            .bind(answer.encode_to_vec())
+            .execute(&self.inner.store.pool)
+            .await
+            .map_err(db)?;
+        self.inner.queries.wake(id);
+        self.hint(Hint::Query(id));
+        Ok(answered.rows_affected() == 1)
     }
 
     async fn forget_query(&self, id: Uuid) {
@@ -170,7 +266,7 @@ impl Engine {
         }
         let taken: Option<(Uuid, Uuid, Vec<u8>)> = sqlx::query_as(
             "update engine.queries set taken = true where query_id = (
-                select query_id from engine.queries where not taken and task_queue = $1
+                select query_id from engine.queries where not taken and ready and task_queue = $1
                 order by asked_at limit 1 for update skip locked)
              returning query_id, run_id, query",
         )
@@ -241,16 +337,8 @@ pub(super) async fn respond(
     request: RespondQueryTaskCompletedRequest,
 ) -> Result<RespondQueryTaskCompletedResponse, Status> {
     let id = TaskToken::read(&request.task_token, TokenKind::Query)?.run_id();
-    let answered = sqlx::query("update engine.queries set answer = $2 where query_id = $1 and answer is null")
-        .bind(id)
-        .bind(request.encode_to_vec())
-        .execute(&engine.inner.store.pool)
-        .await
-        .map_err(db)?;
-    if answered.rows_affected() == 0 {
+    if !engine.store_answer(id, &request).await? {
         return Err(Status::not_found("query not found: its caller has gone"));
     }
-    engine.inner.queries.wake(id);
-    engine.hint(Hint::Query(id));
     Ok(RespondQueryTaskCompletedResponse::default())
 }

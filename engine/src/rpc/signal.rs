@@ -38,16 +38,19 @@ pub(super) async fn signal(
         header: request.header,
         ..Default::default()
     });
-    engine.deliver_signal(&target, &event, &request.request_id).await.map_err(Unchanged::or_not_found)?;
+    if let Err(unchanged) = engine.deliver_signal(&target, &event, &request.request_id).await {
+        return Err(super::refused(engine, &target, unchanged).await);
+    }
     Ok(SignalWorkflowExecutionResponse::default())
 }
 
 pub(super) async fn signal_with_start(
     engine: &Engine,
     _caller: &Caller,
-    request: SignalWithStartWorkflowExecutionRequest,
+    mut request: SignalWithStartWorkflowExecutionRequest,
 ) -> Result<SignalWithStartWorkflowExecutionResponse, Status> {
     proto::name(&request.signal_name, "signal_name")?;
+    engine.accept_search_attributes(request.search_attributes.as_mut()).await?;
     let policies = match request.workflow_id_conflict_policy() {
         Conflict::Unspecified | Conflict::UseExisting => {
             Policies::of(request.workflow_id_reuse_policy(), Conflict::Unspecified)?
@@ -73,7 +76,7 @@ pub(super) async fn signal_with_start(
             }
         }
         match Box::pin(engine.start_run(run.clone(), policies)).await {
-            Ok((run_id, _)) => return Ok(response(run_id, true)),
+            Ok((run_id, ..)) => return Ok(response(run_id, true)),
             // Somebody started it in between: signal that one.
             Err(status) if status.code() == tonic::Code::AlreadyExists && is_open(engine, &workflow_id).await? => {}
             Err(status) => return Err(status),

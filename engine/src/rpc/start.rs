@@ -19,8 +19,9 @@ use crate::{
     history::commands::Needs,
     matching::Kind,
     proto::{self, db},
-    service::Caller,
-    store::{Existing, NewRun, Start, StartOutcome, StartPolicy, Target},
+    service::{Caller, Claim},
+    store::{Existing, NewRun, Start, StartOutcome, StartPolicy, Target, TaskState},
+    token::{TaskToken, TokenKind},
 };
 
 /// Time a worker has for a workflow task, unless the start says otherwise.
@@ -32,16 +33,27 @@ const REPLACE_ROUNDS: usize = 10;
 
 pub(super) async fn start(
     engine: &Engine,
-    _caller: &Caller,
-    request: StartWorkflowExecutionRequest,
+    caller: &Caller,
+    mut request: StartWorkflowExecutionRequest,
 ) -> Result<StartWorkflowExecutionResponse, Status> {
     let policies = Policies::of(request.workflow_id_reuse_policy(), request.workflow_id_conflict_policy())?;
-    let run = new_run(request, None)?;
-    let (run_id, started) = Box::pin(engine.start_run(run, policies)).await?;
+    engine.accept_search_attributes(request.search_attributes.as_mut()).await?;
+    // The client has a worker with room for the first task.
+    let eager = request.request_eager_execution && engine.inner.lease.is_held();
+    let mut run = new_run(request, None)?;
+    run.attributes.eager_execution_accepted = eager;
+    let (run_id, started, first) = Box::pin(engine.start_run(run, policies)).await?;
+    let eager_workflow_task = first.filter(|_| eager).map(|start| {
+        let run = &start.run;
+        let attempt = TaskToken::of(TokenKind::Workflow, run.run_id, run.task_scheduled_id(), run.wft_attempt);
+        caller.claimed(Claim::Workflow(attempt));
+        super::workflow_task::task_response(run, start.events.clone(), true)
+    });
     Ok(StartWorkflowExecutionResponse {
         run_id: run_id.to_string(),
         started,
         status: WorkflowExecutionStatus::Running as i32,
+        eager_workflow_task,
         ..Default::default()
     })
 }
@@ -84,14 +96,16 @@ pub(crate) fn new_run(request: StartWorkflowExecutionRequest, signal: Option<A>)
         0 => DEFAULT_TASK_TIMEOUT_MS,
         ms => ms.min(MAX_TASK_TIMEOUT_MS),
     };
+    // A task has no more time than its run.
+    let task_ms = if run_ms > 0 { task_ms.min(run_ms) } else { task_ms };
     let queue = request.task_queue.unwrap_or_default().name;
     let root = (request.workflow_id.clone(), run_id);
     let attributes = WorkflowExecutionStartedEventAttributes {
         workflow_type: request.workflow_type,
         task_queue: Some(proto::queue(&queue)),
         input: request.input,
-        workflow_execution_timeout: Some(proto::duration(execution_ms)),
-        workflow_run_timeout: Some(proto::duration(run_ms)),
+        workflow_execution_timeout: given(request.workflow_execution_timeout, execution_ms),
+        workflow_run_timeout: given(request.workflow_run_timeout, run_ms),
         workflow_task_timeout: Some(proto::duration(task_ms)),
         original_execution_run_id: run_id.to_string(),
         first_execution_run_id: run_id.to_string(),
@@ -103,7 +117,6 @@ pub(crate) fn new_run(request: StartWorkflowExecutionRequest, signal: Option<A>)
         first_workflow_task_backoff: Some(prost_types::Duration::default()),
         continued_failure: request.continued_failure,
         last_completion_result: request.last_completion_result,
-        root_workflow_execution: Some(proto::execution(&root.0, run_id)),
         workflow_id: request.workflow_id,
         priority: request.priority,
         ..Default::default()
@@ -119,6 +132,11 @@ pub(crate) fn new_run(request: StartWorkflowExecutionRequest, signal: Option<A>)
         first_run_id: run_id,
         execution_expires_at: None,
     })
+}
+
+/// A timeout in the run's first event: there when it was given, were it zero, or follows from another.
+fn given(asked: Option<prost_types::Duration>, ms: i64) -> Option<prost_types::Duration> {
+    (asked.is_some() || ms > 0).then(|| proto::duration(ms))
 }
 
 fn check(request: &StartWorkflowExecutionRequest) -> Result<(), Status> {
@@ -147,8 +165,20 @@ fn check(request: &StartWorkflowExecutionRequest) -> Result<(), Status> {
 }
 
 /// `AlreadyExists` with the details the SDK reads.
-pub(super) fn already_started(existing: &Existing) -> Status {
-    let message = "Workflow execution is already running or its id may not be used again";
+fn already_started(workflow_id: &str, existing: &Existing, reuse: Reuse) -> Status {
+    let which = format!("WorkflowId: {workflow_id}, RunId: {}.", existing.run_id);
+    let message = match reuse {
+        _ if existing.status == WorkflowExecutionStatus::Running as i16 => {
+            format!("Workflow execution is already running. {which}")
+        }
+        Reuse::AllowDuplicateFailedOnly => format!(
+            "Workflow execution already finished successfully. {which} Workflow Id reuse policy: allow duplicate \
+             workflow Id if last run failed."
+        ),
+        _ => format!(
+            "Workflow execution already finished. {which} Workflow Id reuse policy: reject duplicate workflow Id."
+        ),
+    };
     let failure = WorkflowExecutionAlreadyStartedFailure {
         start_request_id: existing.request_id.clone(),
         run_id: existing.run_id.to_string(),
@@ -158,39 +188,44 @@ pub(super) fn already_started(existing: &Existing) -> Status {
         type_url: "type.googleapis.com/temporal.api.errordetails.v1.WorkflowExecutionAlreadyStartedFailure".to_owned(),
         value: failure.encode_to_vec(),
     };
-    let status = rpc::Status { code: Code::AlreadyExists as i32, message: message.to_owned(), details: vec![detail] };
+    let status = rpc::Status { code: Code::AlreadyExists as i32, message: message.clone(), details: vec![detail] };
     Status::with_details(Code::AlreadyExists, message, status.encode_to_vec().into())
 }
 
 impl Engine {
-    /// Starts a run under its policies. True: it is a new one.
-    pub(crate) async fn start_run(&self, run: NewRun, policies: Policies) -> Result<(Uuid, bool), Status> {
+    /// Starts a run under its policies. True: it is a new one, or was when this request came the first time.
+    pub(crate) async fn start_run(
+        &self,
+        run: NewRun,
+        policies: Policies,
+    ) -> Result<(Uuid, bool, Option<Box<Start>>), Status> {
         for _ in 0..REPLACE_ROUNDS {
             let existing = match Box::pin(self.create(run.clone(), StartPolicy::Reuse(policies.reuse))).await? {
-                StartOutcome::Started => return Ok((run.run_id, true)),
-                StartOutcome::Exists(existing) => existing,
+                (StartOutcome::Started, start) => return Ok((run.run_id, true, Some(start))),
+                (StartOutcome::Exists(existing), _) => existing,
             };
             if existing.request_id == run.request_id {
                 // A repeat of the request that started it.
-                return Ok((existing.run_id, true));
+                return Ok((existing.run_id, true, None));
             }
             let running = existing.status == WorkflowExecutionStatus::Running as i16;
             match policies.conflict {
-                Conflict::UseExisting if running => return Ok((existing.run_id, false)),
-                Conflict::TerminateExisting if running => self.replace(&existing).await?,
-                _ => return Err(already_started(&existing)),
+                Conflict::UseExisting if running => return Ok((existing.run_id, false, None)),
+                Conflict::TerminateExisting if running => self.replace(&existing, run.run_id).await?,
+                _ => return Err(already_started(&run.attributes.workflow_id, &existing, policies.reuse)),
             }
         }
         Err(Status::aborted("workflow_id is started by others at the same time, try again"))
     }
 
-    async fn replace(&self, existing: &Existing) -> Result<(), Status> {
+    async fn replace(&self, existing: &Existing, by: Uuid) -> Result<(), Status> {
         let needs = Needs { children: true, ..Needs::default() };
         let namespace = &self.inner.options.namespace;
         let ended = self
             .change(&Target::Run(existing.run_id), needs, |t, pending| {
                 let reason = "TerminateIfRunning WorkflowIdReusePolicy".to_owned();
-                t.terminate(reason, None, "history-service".to_owned(), &pending.children, namespace)?;
+                let details = proto::json_payloads(&format!("terminated by new runID: {by}"));
+                t.terminate(reason, Some(details), "history-service".to_owned(), &pending.children, namespace)?;
                 Ok(Decision::Write(()))
             })
             .await;
@@ -209,14 +244,14 @@ impl Engine {
     }
 
     /// Creates a run unless another one stands in the way, and sets off what follows from it.
-    pub(crate) async fn create(&self, run: NewRun, policy: StartPolicy) -> Result<StartOutcome, Status> {
+    pub(crate) async fn create(&self, run: NewRun, policy: StartPolicy) -> Result<(StartOutcome, Box<Start>), Status> {
         let (now, wall) = self.inner.clock.both();
         let mut start = Box::new(Start::new(self.with_expiry(run, now), policy, now, wall));
         self.start_first_directly(&mut start);
         let (start, outcome) = self.inner.store.start_run(start).await.map_err(db)?;
         if matches!(outcome, StartOutcome::Started) {
             self.created(&start);
-            if !start.direct {
+            if start.run.wft_state == TaskState::Scheduled {
                 self.wake_queue(Kind::Workflow, &start.run.task_queue);
             }
             if let Some(at) = start.run.timeout_at {
@@ -226,6 +261,6 @@ impl Engine {
                 self.inner.due.within((at - start.wall).to_std().unwrap_or_default());
             }
         }
-        Ok(outcome)
+        Ok((outcome, start))
     }
 }

@@ -8,8 +8,9 @@ use temporalio_common::protos::temporal::api::{
     failure::v1::{Failure, ServerFailureInfo, failure::FailureInfo},
     history::v1::{History, HistoryEvent},
     workflowservice::v1::{
-        PollWorkflowTaskQueueRequest, PollWorkflowTaskQueueResponse, RespondWorkflowTaskCompletedRequest,
-        RespondWorkflowTaskCompletedResponse, RespondWorkflowTaskFailedRequest, RespondWorkflowTaskFailedResponse,
+        PollWorkflowTaskQueueRequest, PollWorkflowTaskQueueResponse, ResetStickyTaskQueueRequest,
+        ResetStickyTaskQueueResponse, RespondWorkflowTaskCompletedRequest, RespondWorkflowTaskCompletedResponse,
+        RespondWorkflowTaskFailedRequest, RespondWorkflowTaskFailedResponse,
     },
 };
 use tonic::Status;
@@ -19,6 +20,7 @@ use crate::{
     history::{
         Transition,
         commands::{self, Needs, Refused},
+        updates,
         workflow_task::{events_in_flight, holds},
     },
     hot::{Remembered, Tail},
@@ -93,14 +95,14 @@ impl Engine {
             return Err(Status::internal("an activity lay on a queue of workflow tasks"));
         };
         if let Some(events) = events {
-            return Ok(Some(task_response(&run, events, true)));
+            return self.with_queries(&run, task_response(&run, events, true)).await.map(Some);
         }
         let after = if run.wft_queue == run.task_queue { 0 } else { run.previous_started_id };
         let page = FirstPage::of(&self.inner.store.history(run.run_id, after, FIRST_PAGE).await?, after)?;
         if !page.fits(after, run.last_event_id) {
             return Err(gap(run.run_id));
         }
-        Ok(Some(task_response(&run, page.events, page.complete)))
+        self.with_queries(&run, task_response(&run, page.events, page.complete)).await.map(Some)
     }
 
     async fn next_workflow_task(
@@ -134,7 +136,17 @@ impl Engine {
             return Err(gap(run.run_id));
         }
         self.remember_claim(&run, after, &page);
-        Ok(task_response(&run, page.events, page.complete))
+        let response = task_response(&run, page.events, page.complete);
+        self.with_queries(&run, response).await
+    }
+
+    async fn with_queries(
+        &self,
+        run: &Run,
+        mut task: PollWorkflowTaskQueueResponse,
+    ) -> Result<PollWorkflowTaskQueueResponse, Status> {
+        task.queries = self.queries_with_task(run).await?;
+        Ok(task)
     }
 }
 
@@ -200,6 +212,7 @@ pub(super) fn task_response(run: &Run, mut events: Vec<HistoryEvent>, complete: 
         workflow_execution_task_queue: Some(proto::queue(&run.task_queue)),
         scheduled_time: run.wft_scheduled_at.map(proto::timestamp),
         started_time: run.wft_started_at.map(proto::timestamp),
+        messages: updates::messages(run),
         ..Default::default()
     }
 }
@@ -211,13 +224,14 @@ fn stale() -> Status {
 pub(super) async fn respond_completed(
     engine: &Engine,
     _caller: &Caller,
-    request: RespondWorkflowTaskCompletedRequest,
+    mut request: RespondWorkflowTaskCompletedRequest,
 ) -> Result<RespondWorkflowTaskCompletedResponse, Status> {
     let token = TaskToken::read(&request.task_token, TokenKind::Workflow)?;
     if request.intermediate_page {
         return Err(Status::unimplemented("paged workflow task completions are not supported by this engine"));
     }
     proto::optional_name(&request.identity, "identity")?;
+    let bad_attributes = engine.refused_search_attributes(&mut request.commands).await?;
     let needs = Needs::of(&request.commands);
     let target = Target::Run(token.run_id());
     let decided = engine
@@ -226,11 +240,16 @@ pub(super) async fn respond_completed(
                 return Err(stale());
             }
             let before = t.clone();
-            match commands::complete(t, request.clone(), pending, &engine.names()) {
+            let completed = match &bad_attributes {
+                Some(message) => Err(Refused::task(Cause::BadSearchAttributes, message.as_str())),
+                None => commands::complete(t, request.clone(), pending, &engine.names()),
+            };
+            match completed {
                 Ok(()) => Ok(Decision::Write(Ok(()))),
                 Err(Refused::Status(status)) => Err(status),
                 Err(Refused::Task { cause, message }) => {
                     *t = before;
+                    t.drop_delivered_updates();
                     t.fail_task(cause, Some(refusal(&message)), &request.identity)?;
                     Ok(Decision::Write(Err(Status::invalid_argument(message))))
                 }
@@ -243,7 +262,12 @@ pub(super) async fn respond_completed(
         Err(Unchanged::Status(status)) => return Err(status),
     };
     outcome?;
-    Ok(completed_response(engine, &transition))
+    engine.answer_queries(request.query_results).await?;
+    let mut response = completed_response(engine, &transition);
+    if let Some(task) = response.workflow_task.take() {
+        response.workflow_task = Some(engine.with_queries(&transition.run, task).await?);
+    }
+    Ok(response)
 }
 
 fn refusal(message: &str) -> Failure {
@@ -267,7 +291,8 @@ fn completed_response(engine: &Engine, t: &Transition) -> RespondWorkflowTaskCom
         let events = t.events.iter().filter(|e| e.event_id > t.run.previous_started_id).cloned().collect();
         task_response(&t.run, events, true)
     });
-    RespondWorkflowTaskCompletedResponse { workflow_task, activity_tasks, ..Default::default() }
+    let reset_history_event_id = if t.discarded_task { t.run.previous_started_id } else { 0 };
+    RespondWorkflowTaskCompletedResponse { workflow_task, activity_tasks, reset_history_event_id }
 }
 
 pub(super) async fn respond_failed(
@@ -298,6 +323,32 @@ pub(super) async fn respond_failed(
         Err(Unchanged::Status(status)) => Err(status),
         Err(_) => Err(stale()),
     }
+}
+
+/// The worker that has the run in its cache gives it up.
+pub(super) async fn reset_sticky(
+    engine: &Engine,
+    _caller: &Caller,
+    request: ResetStickyTaskQueueRequest,
+) -> Result<ResetStickyTaskQueueResponse, Status> {
+    let target = super::target(request.execution.as_ref())?;
+    let reset = engine
+        .change(&target, Needs::default(), |t, _| {
+            let (queue, waits) = (t.run.wft_queue.clone(), t.run.wft_state == TaskState::Scheduled);
+            if waits && queue != t.run.task_queue {
+                t.reroute_task();
+            } else if t.run.sticky_queue.is_some() {
+                t.leave_sticky();
+            } else {
+                return Ok(Decision::Keep(()));
+            }
+            Ok(Decision::Write(()))
+        })
+        .await;
+    if let Err(unchanged) = reset {
+        return Err(super::refused(engine, &target, unchanged).await);
+    }
+    Ok(ResetStickyTaskQueueResponse::default())
 }
 
 /// The poller went away before it got the task: offer it again, as if it had not been taken.

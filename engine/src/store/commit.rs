@@ -14,7 +14,7 @@ use super::{
     start::{self, Start},
     statement::{AND_CHANGED, OF_CHANGED, Statement, Written, column},
 };
-use crate::history::Transition;
+use crate::{history::Transition, search_attributes::indexed};
 
 /// Why a transition was not written. Nothing of it was.
 #[derive(Debug)]
@@ -117,7 +117,7 @@ fn update(s: &mut Statement, open: &[&Transition]) {
     s.text("wft_queue = k.wft_queue, wft_scheduled_id = k.wft_scheduled_id, wft_attempt = k.wft_attempt, ");
     s.text("wft_base_id = k.wft_base_id, wft_scheduled_at = k.wft_scheduled_at, wft_started_at = k.wft_started_at, ");
     s.text("wft_ready_at = k.wft_ready_at, wft_due_at = k.wft_due_at, wft_process = k.wft_process, ");
-    s.text("wft_identity = k.wft_identity from ").rows();
+    s.text("wft_identity = k.wft_identity, updates = k.updates from ").rows();
     expected(s, open);
     column!(s, open, t => t.run.last_event_id, "bigint");
     column!(s, open, t => t.run.history_bytes, "bigint");
@@ -139,11 +139,12 @@ fn update(s: &mut Statement, open: &[&Transition]) {
     column!(s, open, t => t.run.wft_due_at, "timestamptz");
     column!(s, open, t => t.run.wft_process, "uuid");
     column!(s, open, t => t.run.wft_identity.clone(), "text");
+    column!(s, open, t => t.run.updates.encode_to_vec(), "bytea");
     s.rows_end(
         "run_id, expected_revision, expected_last, last_event_id, history_bytes, buffered, previous_started_id, \
          cancel_requested, open_children, sticky_queue, sticky_process, sticky_timeout_ms, wft_state, wft_queue, \
          wft_scheduled_id, wft_attempt, wft_base_id, wft_scheduled_at, wft_started_at, wft_ready_at, wft_due_at, \
-         wft_process, wft_identity",
+         wft_process, wft_identity, updates",
     );
     s.text(AS_DECIDED).end(" returning r.run_id");
 }
@@ -174,7 +175,8 @@ fn status(t: &Transition) -> i16 {
 fn close(s: &mut Statement, closed: &[&Transition]) {
     s.section("executions", "update engine.executions e set status = k.status, close_time = k.at, ");
     s.text("history_length = k.length, history_bytes = k.bytes, memo = coalesce(k.memo, e.memo), ");
-    s.text("search_attributes = coalesce(k.search_attributes, e.search_attributes) from ").rows();
+    s.text("search_attributes = coalesce(k.search_attributes, e.search_attributes), ");
+    s.text("attributes = case when k.search_attributes is null then e.attributes else k.attributes end from ").rows();
     column!(s, closed, t => t.run.run_id, "uuid");
     column!(s, closed, t => status(t), "smallint");
     column!(s, closed, t => t.now, "timestamptz");
@@ -182,7 +184,8 @@ fn close(s: &mut Statement, closed: &[&Transition]) {
     column!(s, closed, t => t.run.history_bytes, "bigint");
     column!(s, closed, t => t.memo.as_ref().map(Message::encode_to_vec), "bytea");
     column!(s, closed, t => t.search_attributes.as_ref().map(Message::encode_to_vec), "bytea");
-    s.rows_end("run_id, status, at, length, bytes, memo, search_attributes");
+    column!(s, closed, t => t.search_attributes.as_ref().and_then(indexed), "jsonb");
+    s.rows_end("run_id, status, at, length, bytes, memo, search_attributes, attributes");
     s.text(" where e.run_id = k.run_id").end(AND_CHANGED);
 
     s.section("latest", "update engine.workflows w set status = k.status from ").rows();

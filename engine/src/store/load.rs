@@ -91,7 +91,7 @@ impl Store {
         found.ok_or_else(|| {
             Status::not_found(match run_id {
                 Some(run) => format!("workflow execution not found: workflow id {workflow_id:?}, run id {run}"),
-                None => format!("workflow execution not found: workflow id {workflow_id:?}"),
+                None => format!("workflow not found for ID: {workflow_id}"),
             })
         })
     }

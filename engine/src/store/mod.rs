@@ -10,6 +10,7 @@ pub(crate) mod dispatch;
 pub(crate) mod lanes;
 pub(crate) mod load;
 mod parts;
+pub(crate) mod reset;
 pub(crate) mod rows;
 pub(crate) mod start;
 mod statement;

@@ -3,7 +3,7 @@
 use prost::Message;
 
 use super::statement::{AND_CHANGED, OF_CHANGED, Statement, column};
-use crate::history::Transition;
+use crate::{history::Transition, search_attributes::indexed};
 
 pub(super) fn write(s: &mut Statement, open: &[&Transition], all: &[&Transition]) {
     timers(s, open);
@@ -11,6 +11,7 @@ pub(super) fn write(s: &mut Statement, open: &[&Transition], all: &[&Transition]
     requests(s, open);
     visibility(s, open);
     effects(s, all);
+    updates(s, all);
 }
 
 fn timers(s: &mut Statement, open: &[&Transition]) {
@@ -44,13 +45,18 @@ fn children(s: &mut Statement, open: &[&Transition]) {
     let new: Vec<_> = open.iter().flat_map(|t| t.new_children.iter().map(|c| (t.run.run_id, c))).collect();
     if !new.is_empty() {
         s.section("children_new", "insert into engine.children (run_id, initiated_event_id, workflow_id, ");
-        s.text("workflow_type, close_policy) select k.* from ").rows();
+        s.text("workflow_type, close_policy, started_event_id, child_run_id) select k.* from ").rows();
         column!(s, new, (run, _) => *run, "uuid");
         column!(s, new, (_, c) => c.initiated_event_id, "bigint");
         column!(s, new, (_, c) => c.workflow_id.clone(), "text");
         column!(s, new, (_, c) => c.workflow_type.clone(), "text");
         column!(s, new, (_, c) => c.close_policy, "smallint");
-        s.rows_end("run_id, initiated_event_id, workflow_id, workflow_type, close_policy").end(OF_CHANGED);
+        column!(s, new, (_, c) => c.started.map_or(0, |(event, _)| event), "bigint");
+        column!(s, new, (_, c) => c.started.map(|(_, run)| run), "uuid");
+        s.rows_end(
+            "run_id, initiated_event_id, workflow_id, workflow_type, close_policy, started_event_id, child_run_id",
+        )
+        .end(OF_CHANGED);
     }
     // A child may start and end in one flush: what has ended needs no start.
     let started: Vec<_> = open
@@ -103,11 +109,13 @@ fn visibility(s: &mut Statement, open: &[&Transition]) {
         return;
     }
     s.section("visibility", "update engine.executions e set memo = coalesce(k.memo, e.memo), ");
-    s.text("search_attributes = coalesce(k.search_attributes, e.search_attributes) from ").rows();
+    s.text("search_attributes = coalesce(k.search_attributes, e.search_attributes), ");
+    s.text("attributes = case when k.search_attributes is null then e.attributes else k.attributes end from ").rows();
     column!(s, seen, t => t.run.run_id, "uuid");
     column!(s, seen, t => t.memo.as_ref().map(Message::encode_to_vec), "bytea");
     column!(s, seen, t => t.search_attributes.as_ref().map(Message::encode_to_vec), "bytea");
-    s.rows_end("run_id, memo, search_attributes");
+    column!(s, seen, t => t.search_attributes.as_ref().and_then(indexed), "jsonb");
+    s.rows_end("run_id, memo, search_attributes, attributes");
     s.text(" where e.run_id = k.run_id").end(AND_CHANGED);
 }
 
@@ -135,5 +143,28 @@ fn effects(s: &mut Statement, all: &[&Transition]) {
             "effects_settled",
             "delete from engine.effects x using effects_settled_keys k where x.effect_id = k.effect_id",
         );
+    }
+}
+
+fn updates(s: &mut Statement, all: &[&Transition]) {
+    let recorded: Vec<_> = all.iter().flat_map(|t| t.recorded_updates.iter().map(move |u| (t.run.run_id, u))).collect();
+    if !recorded.is_empty() {
+        s.section("updates_recorded", "insert into engine.updates (run_id, update_id, accepted_event_id, ");
+        s.text("completed_event_id) select k.* from ").rows();
+        column!(s, recorded, (run, _) => *run, "uuid");
+        column!(s, recorded, (_, u) => u.id.clone(), "text");
+        column!(s, recorded, (_, u) => u.accepted_event_id, "bigint");
+        column!(s, recorded, (_, u) => u.completed_event_id, "bigint");
+        s.rows_end("run_id, update_id, accepted_event_id, completed_event_id").text(OF_CHANGED);
+        s.end(" on conflict (run_id, update_id) do update set completed_event_id = excluded.completed_event_id");
+    }
+    let rejected: Vec<_> = all.iter().flat_map(|t| t.rejected_updates.iter().map(move |r| (t.run.run_id, r))).collect();
+    if !rejected.is_empty() {
+        s.section("updates_rejected", "insert into engine.update_rejections (admission, failure) ");
+        s.text("select k.admission, k.failure from ").rows();
+        column!(s, rejected, (run, _) => *run, "uuid");
+        column!(s, rejected, (_, (admission, _)) => *admission, "uuid");
+        column!(s, rejected, (_, (_, failure)) => failure.encode_to_vec(), "bytea");
+        s.rows_end("run_id, admission, failure").text(OF_CHANGED).end(" on conflict do nothing");
     }
 }

@@ -8,7 +8,7 @@ use temporalio_common::protos::temporal::api::{
 use tonic::Status;
 use uuid::Uuid;
 
-use crate::proto;
+use crate::{history::updates::Updates, proto};
 
 /// State of a run's workflow task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +70,8 @@ pub(crate) struct Run {
     pub(crate) wft_due_at: Option<DateTime<Utc>>,
     pub(crate) wft_process: Option<Uuid>,
     pub(crate) wft_identity: String,
+    #[sqlx(try_from = "Vec<u8>")]
+    pub(crate) updates: Updates,
 }
 
 impl Run {

@@ -16,7 +16,7 @@ use super::{
     Run, Store, TaskState,
     statement::{Statement, column},
 };
-use crate::proto;
+use crate::{history::updates::Updates, proto, search_attributes::indexed};
 
 /// A run about to be created.
 #[derive(Clone, Debug)]
@@ -131,6 +131,7 @@ impl NewRun {
             wft_due_at: None,
             wft_process: None,
             wft_identity: String::new(),
+            updates: Updates::default(),
         }
     }
 
@@ -193,8 +194,11 @@ pub(super) fn write(s: &mut Statement, starts: &[&Start]) {
     rows(s, starts);
     s.section("started_executions", "insert into engine.executions (run_id, workflow_id, workflow_type, task_queue, ");
     s.text("status, start_time, first_run_id, parent_workflow_id, parent_run_id, root_workflow_id, root_run_id, ");
-    s.text("memo, search_attributes) select run_id, workflow_id, workflow_type, task_queue, 1, start_time, ");
-    s.text("first_run_id, parent_workflow_id, parent_run_id, root_workflow_id, root_run_id, memo, search_attributes ");
+    s.text(
+        "memo, search_attributes, attributes) select run_id, workflow_id, workflow_type, task_queue, 1, start_time, ",
+    );
+    s.text("first_run_id, parent_workflow_id, parent_run_id, root_workflow_id, root_run_id, memo, search_attributes, ");
+    s.text("attributes ");
     s.end("from fresh");
     s.section(
         "started_runs",
@@ -230,6 +234,7 @@ fn rows(s: &mut Statement, starts: &[&Start]) {
     column!(s, starts, t => t.run.root_run_id, "uuid");
     column!(s, starts, t => encode(t.new.attributes.memo.as_ref().map(Message::encode_to_vec)), "bytea");
     column!(s, starts, t => encode(t.new.attributes.search_attributes.as_ref().map(Message::encode_to_vec)), "bytea");
+    column!(s, starts, t => t.new.attributes.search_attributes.as_ref().and_then(indexed), "jsonb");
     column!(s, starts, t => t.run.last_event_id, "bigint");
     column!(s, starts, t => t.run.history_bytes, "bigint");
     column!(s, starts, t => t.run.timeout_at, "timestamptz");
@@ -244,7 +249,8 @@ fn rows(s: &mut Statement, starts: &[&Start]) {
     column!(s, starts, t => History { events: t.events.clone() }.encode_to_vec(), "bytea");
     s.rows_end(
         "run_id, workflow_id, workflow_type, task_queue, start_time, first_run_id, parent_workflow_id, parent_run_id, \
-         parent_initiated_id, root_workflow_id, root_run_id, memo, search_attributes, last_event_id, history_bytes, \
+         parent_initiated_id, root_workflow_id, root_run_id, memo, search_attributes, attributes, last_event_id, \
+         history_bytes, \
          timeout_at, expires_at, wft_timeout_ms, wft_state, wft_ready_at, wft_started_at, wft_due_at, wft_process, \
          wft_identity, data",
     );

@@ -23,6 +23,7 @@ use super::{
     CommitError,
     commit::{write, write_and_continue},
     lanes::{Lanes, is_broken},
+    reset::{Reset, write_reset},
     start::Start,
 };
 use crate::history::Transition;
@@ -147,6 +148,13 @@ impl Writer {
             Some((_, Err(CommitError::Db(error)))) => Err(error),
             _ => Err(unknown("the writer has stopped")),
         }
+    }
+
+    /// Writes a reset, in a transaction of its own. False: somebody was faster.
+    pub(crate) async fn reset(&self, reset: &Reset) -> Result<bool, CommitError> {
+        let mut lane = self.lanes.take().await?;
+        let written = write_reset(&mut lane.connection, reset).await;
+        Ok(lane.finish(written)?)
     }
 
     /// Items waiting to be written.

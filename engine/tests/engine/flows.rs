@@ -83,6 +83,19 @@ impl Acts {
         Ok(())
     }
 
+    #[activity(name = "nap")]
+    pub async fn nap(_ctx: ActivityContext, ms: u64) -> Result<(), ActivityError> {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+        Ok(())
+    }
+
+    /// Somebody else says how it ends.
+    #[activity(name = "later")]
+    pub async fn later(self: Arc<Self>, _ctx: ActivityContext, _input: ()) -> Result<String, ActivityError> {
+        self.probe.started.notify_one();
+        Err(ActivityError::WillCompleteAsync)
+    }
+
     #[activity(name = "refund")]
     pub async fn refund(self: Arc<Self>, _ctx: ActivityContext, _input: ()) -> Result<(), ActivityError> {
         self.probe.refunds.fetch_add(1, Ordering::SeqCst);
@@ -391,5 +404,102 @@ impl Patched {
         token.cancel();
         let _ = long.await;
         Ok(ctx.execute_activity(Acts::step, out.to_owned(), soon()).await?)
+    }
+}
+
+/// Adds up what updates tell it until it is told to finish.
+#[workflow]
+#[derive(Default)]
+pub struct Ledger {
+    total: i64,
+    done: bool,
+}
+#[workflow_methods]
+impl Ledger {
+    #[run(name = "ledger")]
+    pub async fn run(ctx: &mut WorkflowContext<Self>, again: u32) -> WorkflowResult<i64> {
+        ctx.wait_condition(|s: &Self| s.done).await?;
+        if again > 0 {
+            ctx.continue_as_new(again - 1, ContinueAsNewOptions::default())?;
+        }
+        Ok(ctx.state(|s| s.total))
+    }
+    /// The total afterwards.
+    #[update(name = "add")]
+    pub fn add(&mut self, _c: &mut SyncWorkflowContext<Self>, n: i64) -> i64 {
+        self.total += n;
+        self.total
+    }
+    #[update_validator(add)]
+    fn validate_add(&self, _c: &WorkflowContextView, n: &i64) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        if *n > 0 { Ok(()) } else { Err("not a positive number".into()) }
+    }
+    /// Fails after it has been accepted.
+    #[update(name = "overdraw")]
+    pub async fn overdraw(
+        _c: &mut WorkflowContext<Self>,
+        _n: i64,
+    ) -> Result<i64, Box<dyn std::error::Error + Send + Sync>> {
+        Err("not enough".into())
+    }
+    /// Takes a step on the way.
+    #[update(name = "note")]
+    pub async fn note(ctx: &mut WorkflowContext<Self>, what: String) -> String {
+        ctx.execute_activity(Acts::step, what, soon()).await.unwrap_or_default()
+    }
+    /// Ends when the workflow is told to, if ever.
+    #[update(name = "wait")]
+    pub async fn wait(ctx: &mut WorkflowContext<Self>, total: i64) -> i64 {
+        let _ = ctx.wait_condition(move |s: &Self| s.total >= total).await;
+        ctx.state(|s| s.total)
+    }
+    #[signal(name = "finish")]
+    pub fn finish(&mut self, _c: &mut SyncWorkflowContext<Self>, _: ()) {
+        self.done = true;
+    }
+    #[query(name = "total")]
+    pub fn total(&self, _c: &WorkflowContextView) -> i64 {
+        self.total
+    }
+}
+
+/// An activity that somebody without a token completes.
+#[workflow]
+#[derive(Default)]
+pub struct Deferred;
+#[workflow_methods]
+impl Deferred {
+    #[run(name = "deferred")]
+    pub async fn run(ctx: &mut WorkflowContext<Self>, queue: Option<String>) -> WorkflowResult<String> {
+        let options = ActivityOptions::with_start_to_close_timeout(Duration::from_secs(3600))
+            .maybe_task_queue(queue)
+            .retry_policy(attempts(2))
+            .build();
+        Ok(match ctx.execute_activity(Acts::later, (), options).await {
+            Ok(done) => done,
+            Err(e) => format!("{e:?}"),
+        })
+    }
+}
+
+/// Takes a long local activity, and updates meanwhile; how many came before it ended.
+#[workflow]
+#[derive(Default)]
+pub struct Naps {
+    knocks: u32,
+}
+#[workflow_methods]
+impl Naps {
+    #[run(name = "naps")]
+    pub async fn run(ctx: &mut WorkflowContext<Self>, ms: u64) -> WorkflowResult<u32> {
+        let options =
+            temporalio_sdk::LocalActivityOptions::builder().start_to_close_timeout(Duration::from_secs(30)).build();
+        ctx.execute_local_activity(Acts::nap, ms, options).await?;
+        Ok(ctx.state(|s| s.knocks))
+    }
+    #[update(name = "knock")]
+    pub fn knock(&mut self, _c: &mut SyncWorkflowContext<Self>, _: ()) -> u32 {
+        self.knocks += 1;
+        self.knocks
     }
 }

@@ -1,13 +1,16 @@
 //! A database, an engine on it, workers with the real SDK.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use ambient_engine::{Engine, EngineOptions};
+use ambient_engine::{Engine, EngineOptions, integrity};
 use ambient_tests::TestDatabase;
-use temporalio_client::{Client, ClientOptions, WorkflowFetchHistoryOptions, WorkflowStartOptions};
+use temporalio_client::{
+    Client, ClientOptions, Connection, ConnectionOptions, WorkflowFetchHistoryOptions, WorkflowStartOptions,
+};
 use temporalio_common::protos::temporal::api::history::v1::{HistoryEvent, history_event::Attributes};
 use temporalio_sdk::{Runtime, Worker, WorkerOptions};
 
@@ -20,6 +23,7 @@ pub struct Host {
     pub engine: Engine,
     pub client: Client,
     pub probe: Arc<Probe>,
+    pool: sqlx::PgPool,
 }
 
 impl Host {
@@ -28,9 +32,21 @@ impl Host {
     }
 
     pub async fn start(pool: sqlx::PgPool) -> Self {
-        let engine = Engine::start(pool, EngineOptions::default()).await.unwrap();
+        let engine = Engine::start(pool.clone(), EngineOptions::default()).await.unwrap();
         let client = client(&engine).await;
-        Self { engine, client, probe: Arc::default() }
+        Self { engine, client, probe: Arc::default(), pool }
+    }
+
+    /// An engine that listens; client and workers come over the socket.
+    pub async fn served(database: &TestDatabase) -> (Self, SocketAddr) {
+        let pool = database.pool().await;
+        let engine = Engine::start(pool.clone(), EngineOptions::default()).await.unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = engine.clone();
+        tokio::spawn(async move { serving.serve(listener, None, std::future::pending()).await });
+        let client = dial(address, "over-the-socket").await;
+        (Self { engine, client, probe: Arc::default(), pool }, address)
     }
 
     pub fn worker(&self) -> Working {
@@ -39,6 +55,32 @@ impl Host {
 
     pub fn worker_on(&self, queue: &'static str) -> Working {
         work(self.client.clone(), queue, Arc::clone(&self.probe))
+    }
+
+    /// How many updates of the open run have no outcome yet, as stored.
+    pub async fn in_flight(&self, workflow_id: &str) -> usize {
+        let stored: Option<Vec<u8>> = sqlx::query_scalar("select updates from engine.runs where workflow_id = $1")
+            .bind(workflow_id)
+            .fetch_optional(&self.pool)
+            .await
+            .unwrap();
+        // Field 1 of the record, once per update.
+        let mut bytes = stored.unwrap_or_default();
+        let mut count = 0;
+        while bytes.first() == Some(&0x0a) {
+            let (mut length, mut at, mut shift) = (0usize, 1, 0);
+            loop {
+                length |= usize::from(bytes[at] & 0x7f) << shift;
+                shift += 7;
+                at += 1;
+                if bytes[at - 1] < 0x80 {
+                    break;
+                }
+            }
+            bytes.drain(..at + length);
+            count += 1;
+        }
+        count
     }
 
     /// The history of a workflow's latest run, which must replay.
@@ -50,6 +92,35 @@ impl Host {
         }
         events
     }
+}
+
+/// Whatever a test has done, what is stored is sound, also while work goes on.
+impl Drop for Host {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let options = (*self.pool.connect_options()).clone();
+        let check = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let pool = sqlx::PgPool::connect_with(options).await.unwrap();
+                let mut problems = Vec::new();
+                integrity::check(&pool, |problem| problems.push(problem)).await.unwrap();
+                pool.close().await;
+                problems
+            })
+        });
+        assert_eq!(check.join().unwrap(), [], "the database is sound");
+    }
+}
+
+/// A client over TCP, as the SDK makes one.
+pub async fn dial(address: SocketAddr, identity: &str) -> Client {
+    let target = url::Url::parse(&format!("http://{address}")).unwrap();
+    let options = ConnectionOptions::new(target).identity(identity.to_owned()).build();
+    let connection = Connection::connect(options).await.unwrap();
+    Client::new(connection, ClientOptions::new("default").build()).unwrap()
 }
 
 pub async fn client(engine: &Engine) -> Client {
@@ -88,7 +159,7 @@ impl Drop for Working {
     }
 }
 
-fn work(client: Client, queue: &'static str, probe: Arc<Probe>) -> Working {
+pub fn work(client: Client, queue: &'static str, probe: Arc<Probe>) -> Working {
     let (send, receive) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -124,6 +195,12 @@ fn work(client: Client, queue: &'static str, probe: Arc<Probe>) -> Working {
                 .register_workflow::<flows::Local>()
                 .unwrap()
                 .register_workflow::<flows::Patched>()
+                .unwrap()
+                .register_workflow::<flows::Ledger>()
+                .unwrap()
+                .register_workflow::<flows::Deferred>()
+                .unwrap()
+                .register_workflow::<flows::Naps>()
                 .unwrap()
                 .register_activities(Acts { probe })
                 .graceful_shutdown_period(Duration::from_millis(200))

@@ -11,10 +11,10 @@ use temporalio_common::protos::temporal::api::{
     history::v1::history_event::Attributes,
     taskqueue::v1::TaskQueue,
     workflowservice::v1::{
-        DescribeNamespaceRequest, PollWorkflowTaskQueueRequest, PollWorkflowTaskQueueResponse,
-        RespondActivityTaskCompletedRequest, RespondWorkflowTaskCompletedRequest, RespondWorkflowTaskFailedRequest,
-        SignalWithStartWorkflowExecutionRequest, SignalWorkflowExecutionRequest, StartWorkflowExecutionRequest,
-        UpdateWorkflowExecutionRequest,
+        DescribeNamespaceRequest, ExecuteMultiOperationRequest, PollWorkflowTaskQueueRequest,
+        PollWorkflowTaskQueueResponse, RespondActivityTaskCompletedRequest, RespondWorkflowTaskCompletedRequest,
+        RespondWorkflowTaskFailedRequest, SignalWithStartWorkflowExecutionRequest, SignalWorkflowExecutionRequest,
+        StartWorkflowExecutionRequest,
     },
 };
 use tonic::{Code, IntoRequest, Status};
@@ -229,10 +229,10 @@ async fn bad_requests_name_the_field_and_the_unsupported_names_itself() {
         assert_eq!(status.code(), code, "{status}");
         assert!(status.message().contains(named), "{status}");
     }
-    let update = UpdateWorkflowExecutionRequest { namespace: "default".into(), ..Default::default() };
-    let status = service.update_workflow_execution(update.into_request()).await.unwrap_err();
+    let both = ExecuteMultiOperationRequest { namespace: "default".into(), ..Default::default() };
+    let status = service.execute_multi_operation(both.into_request()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
-    assert!(status.message().contains("UpdateWorkflowExecution"));
+    assert!(status.message().contains("ExecuteMultiOperation"));
     let namespace = DescribeNamespaceRequest { namespace: "default".into(), ..Default::default() };
     service.describe_namespace(namespace.into_request()).await.unwrap();
 }

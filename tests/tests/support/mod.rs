@@ -64,7 +64,7 @@ pub(crate) fn short_dir() -> TempDir {
 }
 
 /// Below the range the kernel hands out by itself, so that it stays free over a restart.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let random = || 15_000 + u16::try_from(uuid::Uuid::new_v4().as_u128() % 15_000).unwrap();
     std::iter::repeat_with(random).take(1_000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
@@ -90,6 +90,8 @@ pub(crate) struct Server {
     database_url: String,
     port: u16,
     http: reqwest::Client,
+    /// Further settings, as variables.
+    pub(crate) settings: Vec<(&'static str, String)>,
     child: Option<Child>,
 }
 
@@ -110,10 +112,11 @@ impl Server {
         server
     }
 
-    fn new(database: &TestDatabase, host: &str) -> Self {
+    /// One that has not been started.
+    pub(crate) fn new(database: &TestDatabase, host: &str) -> Self {
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
         let (dir, host, database_url) = (short_dir(), host.to_owned(), database.url());
-        Self { dir, host, database_url, port: free_port(), http, child: None }
+        Self { dir, host, database_url, port: free_port(), http, settings: Vec::new(), child: None }
     }
 
     /// Begins to start again on the same address and data; [`Server::ready`] waits.
@@ -124,6 +127,7 @@ impl Server {
         command.arg("server").stdout(Stdio::null()).stderr(log);
         command.env("AMBIENT_DATABASE_URL", &self.database_url).env("AMBIENT_DATA_DIR", self.data_dir());
         command.env("AMBIENT_LISTEN", self.address()).env("AMBIENT_HOST", &self.host);
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         self.child = Some(command.spawn().unwrap());
     }
 
@@ -139,6 +143,27 @@ impl Server {
             assert!(ended.is_none() && Instant::now() < deadline, "not ready ({ended:?}):\n{}", self.log());
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// What `/readyz` says; none while nobody listens.
+    pub(crate) async fn readiness(&self) -> Option<Answer> {
+        let answer = self.http.get(format!("http://{}/readyz", self.address())).send().await.ok()?;
+        let status = answer.status().as_u16();
+        Some(Answer { status, json: answer.json().await.unwrap_or_default() })
+    }
+
+    /// Waits for its end; its status and the end of its log.
+    pub(crate) async fn ended(&mut self) -> (bool, String) {
+        let mut child = self.child.take().unwrap();
+        let status = eventually("the server's end", async || child.try_wait().unwrap()).await;
+        (status.success(), self.log())
+    }
+
+    /// Asks it to end, and waits.
+    pub(crate) async fn stop(&mut self) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.as_ref().unwrap().id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(self.ended().await.0, "it did not end well:\n{}", self.log());
     }
 
     /// `kill -9`.

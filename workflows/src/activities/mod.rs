@@ -55,7 +55,7 @@ pub(crate) async fn place<W: WorkflowImplementation>(
 ) -> Result<String, ActivityExecutionError> {
     let options = ActivityOptions::start_to_close_timeout(Duration::from_secs(30));
     let host = ctx.execute_activity(Activities::place_session, input.clone(), options).await?;
-    Ok(host_queue(&host))
+    Ok(host_queue(ctx.task_queue(), &host))
 }
 
 pub(crate) async fn report_failure<W: WorkflowImplementation>(

@@ -126,7 +126,7 @@ async fn minute_passes(world: &World) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_sweep_goes_on_through_failures_and_finds_a_lost_workflow() {
-    let world = World::new().await;
+    let world = World::with_short_timers().await;
     let (project, id) = (world.project().await, new_id());
     world.new_session(&id, &project, world.interactive(), true).await;
     at_rest(&world, &id).await;

@@ -23,25 +23,37 @@ pub(crate) struct Fault {
     when: When,
     /// How often at each step of an attempt.
     times: usize,
-    fatal: bool,
+    kind: Kind,
+}
+
+/// What the hook says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Retry,
+    Fatal,
+    Superseded,
 }
 
 impl Fault {
     /// A failure that no repeat mends.
     pub(crate) fn fatal(step: &'static str) -> Self {
-        Self { steps: Some(vec![step]), when: When::Before, times: usize::MAX, fatal: true }
+        Self { steps: Some(vec![step]), when: When::Before, times: usize::MAX, kind: Kind::Fatal }
     }
     /// A failure that stays until the plan is cleared.
     pub(crate) fn endless(step: &'static str) -> Self {
-        Self { fatal: false, ..Self::fatal(step) }
+        Self { kind: Kind::Retry, ..Self::fatal(step) }
+    }
+    /// The step is told that somebody else has taken over.
+    pub(crate) fn superseded(step: &'static str) -> Self {
+        Self { kind: Kind::Superseded, ..Self::fatal(step) }
     }
     /// Every step fails so often before its work.
     pub(crate) fn everywhere(times: usize) -> Self {
-        Self { steps: None, when: When::Before, times, fatal: false }
+        Self { steps: None, when: When::Before, times, kind: Kind::Retry }
     }
     /// Every step fails once when its work is done, so that it is done twice.
     pub(crate) fn all_twice() -> Self {
-        Self { steps: None, when: When::After, times: 1, fatal: false }
+        Self { steps: None, when: When::After, times: 1, kind: Kind::Retry }
     }
     /// These steps fail once when their work is done.
     pub(crate) fn twice(steps: Vec<&'static str>) -> Self {
@@ -104,12 +116,11 @@ impl Faults {
                 *so_far += 1;
                 let message = format!("injected at {step}");
                 let reason = "Injected";
-                let error = if fault.fatal {
-                    StepError::Fatal { reason, message }
-                } else {
-                    StepError::Retry { reason, message }
-                };
-                return Err(error);
+                return Err(match fault.kind {
+                    Kind::Fatal => StepError::Fatal { reason, message },
+                    Kind::Retry => StepError::Retry { reason, message },
+                    Kind::Superseded => StepError::Superseded,
+                });
             }
         }
         Ok(())

@@ -5,12 +5,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::large_futures, reason = "tests")]
 
+#[path = "../replay/branch.rs"]
+mod branch;
 mod clocks;
+#[allow(dead_code, reason = "read by the tests of replay")]
+#[path = "../replay/corpus.rs"]
+mod corpus;
+mod engine;
 mod faults;
 mod life;
 mod long_running;
 mod lost_runner;
 mod meanwhile;
+mod rare;
+mod recording;
 mod start;
 mod stop;
 mod worker;

@@ -17,7 +17,7 @@ fn stop(force: bool) -> Command {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_that_is_stuck_is_told_may_be_forced_and_is_proven_before_the_next_run() {
-    let world = World::new().await;
+    let world = World::with_short_timers().await;
     let (project, id, stuck) = (world.project().await, new_id(), "terminate-runner");
     world.new_session(&id, &project, world.interactive(), true).await;
     world.idle(&id).await;

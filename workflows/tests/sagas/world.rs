@@ -21,7 +21,7 @@ use ambient_domain::{
     project::{self, Project},
     session::{Command, ConditionStatus, ConditionType, Phase, Repo, Session, Spec},
 };
-use ambient_engine::{Engine, EngineOptions};
+use ambient_engine::HistoryReader;
 use ambient_live::{ReaderOptions, RunnerReaders, Tokens};
 use ambient_persistence::{Database, DatabaseOptions, Hints, StoredEntity, Vault, VerifyScope, new_id};
 use ambient_tests::TestDatabase;
@@ -30,31 +30,31 @@ use ambient_wire::{
     runner::{SessionPaths, Started},
 };
 use ambient_workflows::{
-    ExecutionFilter, Executions, RunnerEnds, Services, TemporalExecutions, WorkerHealth, WorkerHost,
+    EngineClient, ExecutionFilter, Executions, RunnerEnds, Services, TASK_QUEUE, TemporalExecutions, WorkerHealth,
+    WorkerHost, WorkerSettings,
+    replay::{ClientHistories, EngineHistories},
 };
 use chrono::TimeDelta;
-use futures::FutureExt as _;
 use tempfile::TempDir;
-use temporalio_client::{
-    Client, ClientOptions, Connection, ConnectionOptions,
-    callback_based::{CallbackBasedGrpcService, GrpcRequest},
-    tonic::Status,
-};
+use temporalio_client::Client;
 use tokio::sync::watch;
 
-use crate::faults::Faults;
+use crate::{engine::TestEngine, faults::Faults, recording};
 
 /// Longest wait for anything: far longer than it takes, for a busy machine.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// A real Temporal server is slower.
+fn patience() -> Duration {
+    Duration::from_secs(if crate::engine::is_temporal() { 240 } else { 90 })
+}
 
 /// Polls until there is an answer.
 pub(crate) async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     loop {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {:?}: {what}", patience());
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
 }
@@ -64,8 +64,9 @@ pub(crate) struct World {
     pub(crate) actors: Actors,
     pub(crate) compute: Arc<dyn Compute>,
     pub(crate) executions: Executions,
+    pub(crate) client: Client,
     pub(crate) faults: Faults,
-    engine: Engine,
+    engine: TestEngine,
     readers: RunnerReaders,
     hints: Hints,
     worker: WorkerHost,
@@ -81,6 +82,15 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::start(false).await
+    }
+
+    /// One in which long timers pass soon on a real Temporal server, whose clock cannot be moved.
+    pub(crate) async fn with_short_timers() -> Self {
+        Self::start(true).await
+    }
+
+    async fn start(short_timers: bool) -> Self {
         let database = TestDatabase::new().await;
         let directory = Directory(tempfile::Builder::new().prefix("sg").tempdir_in("/tmp").unwrap());
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -101,11 +111,11 @@ impl World {
         let ends = Arc::new(RunnerEnds::new(compute.clone(), actors.clone(), db.clone()));
         let options = ReaderOptions::default();
         let readers = RunnerReaders::start(db.clone(), hints.clone(), tokens.clone(), ends.clone(), ends, options);
-        let engine = Engine::start(db.pool().clone(), EngineOptions::default()).await.unwrap();
         let polls_fail = watch::Sender::new(false);
-        let connection = connection(&engine, polls_fail.subscribe()).await;
-        let client = Client::new(connection, ClientOptions::new("default").build()).unwrap();
-        let executions: Executions = Arc::new(TemporalExecutions::new(client.clone(), db.clone(), Box::new(|| Ok(()))));
+        let (engine, client) = TestEngine::start(&db, polls_fail.subscribe(), short_timers).await;
+        let to_engine = EngineClient::ready(client.clone());
+        let executions: Executions =
+            Arc::new(TemporalExecutions::new(to_engine.clone(), engine.namespace(), db.clone(), Box::new(|| Ok(()))));
         let faults = Faults::default();
         let services = Services {
             db: db.clone(),
@@ -119,12 +129,14 @@ impl World {
             hook: Arc::new(faults.clone()),
         };
         let health = WorkerHealth::default();
-        let worker = WorkerHost::start(client, services, hints.clone(), health.clone()).await.unwrap();
+        let settings = WorkerSettings::default();
+        let worker = WorkerHost::start(to_engine, services, hints.clone(), health.clone(), settings).await.unwrap();
         Self {
             db,
             actors,
             compute,
             executions,
+            client,
             faults,
             engine,
             readers,
@@ -143,6 +155,15 @@ impl World {
     pub(crate) async fn end(self) {
         let report = self.db.verify(&VerifyScope::default()).await.unwrap();
         assert!(report.is_clean(), "{:?}", report.divergences);
+        match &self.engine {
+            TestEngine::Embedded(_) => {
+                let histories = HistoryReader::new(self.db.pool().clone());
+                recording::record(&mut EngineHistories::new(histories, TASK_QUEUE, u32::MAX)).await;
+            }
+            TestEngine::Temporal { .. } => {
+                recording::record(&mut ClientHistories::new(self.client.clone(), TASK_QUEUE, u32::MAX)).await;
+            }
+        }
         self.worker.shutdown(Duration::from_secs(10)).await;
         self.readers.shutdown().await;
         self.actors.shutdown(Duration::from_secs(10)).await;
@@ -154,7 +175,7 @@ impl World {
     /// Moves all clocks.
     pub(crate) async fn advance(&self, by: Duration) {
         self.ahead.fetch_add(by.as_secs().cast_signed(), Ordering::SeqCst);
-        self.engine.advance_clock(by).await.unwrap();
+        self.engine.advance(by, &self.executions).await;
     }
 
     pub(crate) async fn ask<E: StoredEntity>(&self, id: &str, command: E::Command) -> Result<Reply<E>, CallError> {
@@ -229,13 +250,13 @@ impl World {
     }
 
     pub(crate) async fn session_where(&self, id: &str, what: &str, fits: impl Fn(&Session) -> bool) -> Session {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         loop {
             let session = self.session(id).await;
             if fits(&session) {
                 return session;
             }
-            assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}: {session:#?}");
+            assert!(Instant::now() < deadline, "not within {:?}: {what}: {session:#?}", patience());
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
     }
@@ -287,6 +308,15 @@ impl World {
         wait_for(&format!("{workflow_id} closed"), || async {
             let found = self.executions.get(workflow_id).await.ok()?;
             (!matches!(found.status.as_str(), "Running" | "PendingDispatch")).then_some(found.status)
+        })
+        .await
+    }
+
+    /// Id of the entity's open execution of a workflow.
+    pub(crate) async fn open_execution(&self, entity: &str, workflow: &str) -> String {
+        wait_for(&format!("{workflow} of {entity}"), || async {
+            let all = self.listed(entity).await;
+            all.into_iter().find(|e| e.workflow == workflow && e.status == "Running").map(|e| e.id)
         })
         .await
     }
@@ -381,29 +411,4 @@ fn make_origin(directory: &Path) -> String {
     git(&["add", "-A"]);
     git(&["commit", "--quiet", "-m", "first"]);
     format!("file://{}", origin.display())
-}
-
-/// Others the SDK's client tries again for a minute.
-const FATAL: &str = "grpc: received message larger than max (for the test)";
-
-/// The engine's connection, whose polls can be made to fail.
-async fn connection(engine: &Engine, polls_fail: watch::Receiver<bool>) -> Connection {
-    let inner = engine.service();
-    let callback = Arc::new(move |request: GrpcRequest| {
-        let is_poll = request.rpc.starts_with("Poll");
-        let (answer, mut fail) = ((inner.callback)(request), polls_fail.clone());
-        async move {
-            tokio::select! {
-                biased;
-                Ok(_) = fail.wait_for(|fail| *fail && is_poll) => Err(Status::resource_exhausted(FATAL)),
-                answer = answer => answer,
-            }
-        }
-        .boxed()
-    });
-    let options = ConnectionOptions::new(url::Url::parse("http://engine.in-process").unwrap())
-        .service_override(CallbackBasedGrpcService { callback })
-        .dns_load_balancing(None)
-        .build();
-    Connection::connect(options).await.unwrap()
 }

@@ -1,0 +1,243 @@
+//! Accepted operations decided again by this program: each on the state folded from those before it, with the context that was
+//! stored with it. The same command, state and context must give the same events, for ever; a release that decides otherwise is
+//! found before it takes over.
+//!
+//! Reads only. One entity's state and one page of its operations are in memory at a time.
+
+use ambient_domain::{Context, Decision, Entity, project::Project, session::Session};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use sqlx::{Row, postgres::PgRow};
+
+use crate::{canonical::hex, database::Database, error::StoreError};
+
+/// Operations read together.
+const PAGE: i64 = 500;
+
+/// An operation as it stands in the log, whole: its hash can be checked wherever it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoggedOperation {
+    /// KSUID.
+    pub id: String,
+    /// Entity kind.
+    pub entity_kind: String,
+    /// Entity id.
+    pub entity_id: String,
+    /// Version of the entity after it.
+    pub version: i64,
+    /// Project.
+    pub project_id: String,
+    /// Name of the command.
+    pub command: String,
+    /// Version of the shapes of `input` and `events`.
+    pub schema_version: i32,
+    /// The command.
+    pub input: Value,
+    /// What it led to.
+    pub events: Value,
+    /// What it was decided with.
+    pub context: Value,
+    /// Who asked.
+    pub principal: String,
+    /// Follows a request through everything it causes.
+    pub correlation_id: String,
+    /// What caused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub causation_id: Option<String>,
+    /// W3C trace context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_parent: Option<String>,
+    /// Time of the decision.
+    pub occurred_at: DateTime<Utc>,
+    /// Hash of the entity's operation before, hex.
+    pub previous_hash: String,
+    /// Its own, hex.
+    pub hash: String,
+}
+
+/// An entity whose operations from version `from` on are among those to be decided again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Concerned {
+    /// Entity kind.
+    pub entity_kind: String,
+    /// Entity id.
+    pub entity_id: String,
+    /// First version to be decided again; the ones before it are folded only.
+    pub from: i64,
+    /// Last.
+    pub to: i64,
+}
+
+impl Database {
+    /// The entities that the last `count` operations are of. An entity's operations become visible in order of version, so that none
+    /// before the ones found is missing.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn concerned_by_last(&self, count: u32) -> Result<Vec<Concerned>, StoreError> {
+        let sql = "select entity_kind, entity_id, min(version) as first, max(version) as last
+                   from (select entity_kind, entity_id, version from ambient.operations
+                         order by operations.xid desc, position desc limit $1) newest
+                   group by entity_kind, entity_id order by entity_kind, entity_id";
+        let rows = sqlx::query(sql).bind(i64::from(count)).fetch_all(self.pool()).await?;
+        let concerned = |row: &PgRow| {
+            Ok(Concerned {
+                entity_kind: row.try_get("entity_kind")?,
+                entity_id: row.try_get("entity_id")?,
+                from: row.try_get("first")?,
+                to: row.try_get("last")?,
+            })
+        };
+        rows.iter().map(concerned).collect()
+    }
+
+    /// A page of an entity's operations: those after version `after` up to version `to`, the oldest first.
+    ///
+    /// # Errors
+    /// When the database cannot be reached, or an operation is not JSON.
+    pub async fn logged_operations(&self, entity: &Concerned, after: i64) -> Result<Vec<LoggedOperation>, StoreError> {
+        let sql = "select * from ambient.operations
+                   where entity_kind = $1 and entity_id = $2 and version > $3 and version <= $4 order by version limit $5";
+        let query = sqlx::query(sql).bind(&entity.entity_kind).bind(&entity.entity_id).bind(after).bind(entity.to);
+        query.bind(PAGE).fetch_all(self.pool()).await?.iter().map(logged).collect()
+    }
+}
+
+fn logged(row: &PgRow) -> Result<LoggedOperation, StoreError> {
+    let id: String = row.try_get("id")?;
+    let json = |column: &str| {
+        let bytes: Vec<u8> = row.try_get(column)?;
+        serde_json::from_slice(&bytes).map_err(|e| StoreError::corrupt(format!("{column} of operation {id}"), &e))
+    };
+    let bytes = |column: &str| row.try_get::<Vec<u8>, _>(column).map(|bytes| hex(&bytes));
+    Ok(LoggedOperation {
+        entity_kind: row.try_get("entity_kind")?,
+        entity_id: row.try_get("entity_id")?,
+        version: row.try_get("version")?,
+        project_id: row.try_get("project_id")?,
+        command: row.try_get("command")?,
+        schema_version: row.try_get("schema_version")?,
+        input: json("input")?,
+        events: json("events")?,
+        context: json("context")?,
+        principal: row.try_get("principal")?,
+        correlation_id: row.try_get("correlation_id")?,
+        causation_id: row.try_get("causation_id")?,
+        trace_parent: row.try_get("trace_parent")?,
+        occurred_at: row.try_get("occurred_at")?,
+        previous_hash: bytes("previous_hash")?,
+        hash: bytes("hash")?,
+        id,
+    })
+}
+
+/// An entity on its way through its operations.
+#[derive(Debug)]
+pub enum Folded {
+    /// A session.
+    Session(Option<Box<Session>>),
+    /// A project.
+    Project(Option<Box<Project>>),
+}
+
+impl Folded {
+    /// An entity before its first operation. None: this program has no such kind.
+    #[must_use]
+    pub fn of_kind(kind: &str) -> Option<Self> {
+        match kind {
+            Session::KIND => Some(Self::Session(None)),
+            Project::KIND => Some(Self::Project(None)),
+            _ => None,
+        }
+    }
+
+    /// Takes the next operation: decides it again when asked to, then applies what was recorded, so that one that is decided
+    /// otherwise does not hide what follows. Returns how this program decides otherwise, in words; none: it does not.
+    ///
+    /// # Errors
+    /// When the operation cannot be applied, so that nothing can be said about those after it.
+    pub fn next(&mut self, operation: &LoggedOperation, decide: bool) -> Result<Option<String>, String> {
+        match self {
+            Self::Session(state) => step::<Session>(state, operation, decide),
+            Self::Project(state) => step::<Project>(state, operation, decide),
+        }
+    }
+}
+
+fn step<E: Entity>(
+    state: &mut Option<Box<E>>,
+    operation: &LoggedOperation,
+    decide: bool,
+) -> Result<Option<String>, String> {
+    if operation.schema_version > E::SCHEMA_VERSION {
+        return Err(format!("schema version {} is unknown to this release", operation.schema_version));
+    }
+    let expected = state.as_ref().map_or(0, |state| state.version()) + 1;
+    if operation.version != expected {
+        return Err(format!("version {expected} is missing"));
+    }
+    let recorded: Vec<E::Event> = read("the events", &operation.events)?;
+    let outcome = if decide { decided_again(state.as_deref(), operation, &recorded).err() } else { None };
+    let before = state.take().map(|state| *state);
+    let after = recorded.iter().fold(before, |state, event| Some(E::apply(state, event, operation.occurred_at)));
+    *state = after.map(Box::new);
+    if let Some(state) = state {
+        state.set_version(operation.version, operation.occurred_at);
+    }
+    Ok(outcome)
+}
+
+fn decided_again<E: Entity>(
+    state: Option<&E>,
+    operation: &LoggedOperation,
+    recorded: &[E::Event],
+) -> Result<(), String> {
+    let command: E::Command = read("the command", &operation.input)?;
+    let context: Context = read("the context", &operation.context)?;
+    let name = E::command_name(&command);
+    if name != operation.command {
+        return Err(format!("the command is now named {name}"));
+    }
+    match E::decide(state, &command, &context) {
+        Ok(Decision::Events(events)) if events == recorded => Ok(()),
+        Ok(Decision::Events(events)) => Err(first_difference(recorded, &events)),
+        Ok(Decision::Nothing(nothing)) => Err(format!("there is now nothing to do ({nothing:?})")),
+        Err(refusal) => Err(format!("it is now refused ({:?}): {}", refusal.code, refusal.reason)),
+    }
+}
+
+/// Names of the events that differ first; their contents may be long and are in the log.
+fn first_difference<T: PartialEq + Serialize>(recorded: &[T], now: &[T]) -> String {
+    let at = recorded.iter().zip(now).take_while(|(recorded, now)| recorded == now).count();
+    let (was, is) = (recorded.get(at).map(name_of), now.get(at).map(name_of));
+    let number = at + 1;
+    match (was, is) {
+        (Some(was), Some(is)) if was == is => {
+            let field =
+                recorded.get(at).zip(now.get(at)).and_then(|(was, is)| first_field(was, is)).unwrap_or_default();
+            format!("event {number}, {was}: {field} is not what was recorded")
+        }
+        (was, is) => {
+            let none = || "none".to_owned();
+            format!("event {number} was {}, is now {}", was.unwrap_or_else(none), is.unwrap_or_else(none))
+        }
+    }
+}
+
+fn name_of<T: Serialize>(event: &T) -> String {
+    let value = serde_json::to_value(event).unwrap_or_default();
+    value.get("event").and_then(Value::as_str).unwrap_or("an event").to_owned()
+}
+
+/// Name of the first field that differs; values may be long.
+fn first_field<T: Serialize>(was: &T, is: &T) -> Option<String> {
+    let (was, is) = (serde_json::to_value(was).ok()?, serde_json::to_value(is).ok()?);
+    let (was, is) = (was.as_object()?, is.as_object()?);
+    was.keys().chain(is.keys()).find(|key| was.get(*key) != is.get(*key)).cloned()
+}
+
+fn read<T: DeserializeOwned>(what: &str, value: &Value) -> Result<T, String> {
+    T::deserialize(value).map_err(|error| format!("{what} cannot be read: {error}"))
+}
