@@ -1,6 +1,10 @@
 //! A case, and what is seen of it on an engine.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use serde_json::{Value, json};
@@ -17,6 +21,7 @@ use temporalio_common::{
         history::v1::{HistoryEvent, history_event::Attributes},
         workflowservice::v1::{
             DescribeWorkflowExecutionRequest, DescribeWorkflowExecutionResponse, GetWorkflowExecutionHistoryRequest,
+            ResetWorkflowExecutionRequest,
         },
     },
 };
@@ -78,7 +83,7 @@ impl Case {
         let input = Input { prefix: id.clone(), op: self.op.clone() };
         let handle = backend.client.start_workflow(Script::run, input, options).await.unwrap();
         let first_run = handle.run_id().unwrap_or_default().to_owned();
-        let meanwhile = Meanwhile { client: backend.client.clone(), id: id.clone() };
+        let meanwhile = Meanwhile { client: backend.client.clone(), id: id.clone(), resets: Arc::default() };
         let people = (self.people)(meanwhile.clone()).await;
         let result = match timeout(PATIENCE, handle.get_result(WorkflowGetResultOptions::default())).await {
             Ok(Ok(value)) => json!({ "completed": value }),
@@ -87,7 +92,9 @@ impl Case {
         };
         let mut ids = Ids::default();
         let mut runs = Vec::new();
-        let mut found = all_runs(&meanwhile, id, first_run).await;
+        let resets = std::mem::take(&mut *meanwhile.resets.lock().unwrap());
+        let first = std::iter::once(first_run).chain(resets).map(|run| (id.clone(), run));
+        let mut found = all_runs(&meanwhile, first.collect()).await;
         found.sort_by(|one, two| one.0.cmp(&two.0));
         found.iter().for_each(|(_, run, _)| ids.name(run));
         for (workflow, run, events) in found {
@@ -199,9 +206,11 @@ fn differing(path: &str, one: &Value, two: &Value, found: &mut Vec<String>) {
 }
 
 /// Every run that belongs to the case, in the order in which they are found from the first.
-async fn all_runs(meanwhile: &Meanwhile, id: String, run: String) -> Vec<(String, String, Vec<HistoryEvent>)> {
+async fn all_runs(
+    meanwhile: &Meanwhile,
+    mut to_see: VecDeque<(String, String)>,
+) -> Vec<(String, String, Vec<HistoryEvent>)> {
     let (mut found, mut known) = (Vec::new(), BTreeSet::new());
-    let mut to_see = std::collections::VecDeque::from([(id, run)]);
     while let Some((workflow, run)) = to_see.pop_front() {
         if run.is_empty() || !known.insert(run.clone()) {
             continue;
@@ -232,6 +241,8 @@ fn next_runs(workflow: &str, event: &HistoryEvent) -> Option<(String, String)> {
 pub struct Meanwhile {
     pub client: Client,
     pub id: String,
+    /// Runs that a reset has made.
+    pub resets: Arc<Mutex<Vec<String>>>,
 }
 
 impl Meanwhile {
@@ -251,6 +262,21 @@ impl Meanwhile {
     pub async fn terminate(&self, reason: &str) {
         let options = WorkflowTerminateOptions::builder().reason(reason.to_owned()).build();
         self.handle().terminate(options).await.unwrap();
+    }
+
+    /// Resets the current run to before the end of its workflow task that ended at `event_id`.
+    pub async fn reset(&self, event_id: i64) {
+        let request = ResetWorkflowExecutionRequest {
+            namespace: NAMESPACE.to_owned(),
+            workflow_execution: Some(execution(&self.id, "")),
+            reason: "again".to_owned(),
+            workflow_task_finish_event_id: event_id,
+            request_id: uuid::Uuid::new_v4().to_string(),
+            ..Default::default()
+        };
+        let mut service = self.client.connection().workflow_service();
+        let answer = service.reset_workflow_execution(request.into_request()).await.unwrap();
+        self.resets.lock().unwrap().push(answer.into_inner().run_id);
     }
 
     /// The answer, or the error in words.

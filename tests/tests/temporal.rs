@@ -155,7 +155,7 @@ async fn the_engine_of_a_database_changes_only_when_nothing_is_open() {
     // And back: refused while it runs.
     server.phase(&id, "Running").await;
     server.stop().await;
-    server.settings.clear();
+    server.settings.retain(|(name, _)| *name != "AMBIENT_ENGINE");
     server.launch();
     let (success, log) = server.ended().await;
     assert!(!success && log.contains("Temporal's namespace default") && log.contains("session-supervise"), "{log}");

@@ -72,6 +72,39 @@ pub(super) fn cases() -> Vec<Case> {
             options.enable_eager_workflow_start = true;
             options
         }),
+        case("reset, and the signal is applied again", Op::Signals(2)).with(|people| {
+            Box::pin(async move {
+                people.at_rest().await;
+                people.signal(1).await;
+                people.at_rest().await;
+                people.reset(4).await;
+                people.at_rest().await;
+                people.signal(2).await;
+                Value::Null
+            })
+        }),
+        case("reset after an activity", seq([activity("echo", 1), activity("echo", 2), Op::Signals(1)])).with(
+            |people| {
+                Box::pin(async move {
+                    people.until("ActivityTaskCompleted", 2).await;
+                    people.at_rest().await;
+                    // The task that has the first activity's result.
+                    people.reset(10).await;
+                    people.until("ActivityTaskCompleted", 2).await;
+                    people.at_rest().await;
+                    people.signal(1).await;
+                    Value::Null
+                })
+            },
+        ),
+        case("reset of a closed run", seq([activity("echo", 1), Op::Timer(20)])).with(|people| {
+            Box::pin(async move {
+                closed(&people).await;
+                people.reset(4).await;
+                closed(&people).await;
+                Value::Null
+            })
+        }),
         case("the id is in use", Op::Signals(1)).with(|people| {
             Box::pin(async move {
                 people.at_rest().await;

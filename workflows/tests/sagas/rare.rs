@@ -124,6 +124,10 @@ async fn a_failed_start_undoes_nothing_when_it_is_superseded_and_goes_on_when_an
 /// A repository whose server takes connections and says nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_whose_step_does_not_come_to_an_end_fails() {
+    if crate::engine::is_temporal() {
+        println!("skipped on Temporal: its clock cannot be moved");
+        return;
+    }
     let world = World::new().await;
     let (project, id) = (world.project().await, new_id());
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -131,10 +135,28 @@ async fn a_start_whose_step_does_not_come_to_an_end_fails() {
     repo.url = format!("https://{}/silent.git", silent.local_addr().unwrap());
     world.new_session(&id, &project, Spec { repos: vec![repo], ..world.interactive() }, true).await;
     let start = workflow_id::start(&id, 1, 1);
-    for attempt in 1..=3 {
-        pending(&world, &start, "reconcile-repos", |a| a.attempt == attempt && a.state == "Started").await;
-        // Longer than between two heartbeats, shorter than the start's deadline.
-        world.advance(Duration::from_secs(60)).await;
+    let mut attempt = 0;
+    while attempt < 3 {
+        pending(&world, &start, "reconcile-repos", |a| a.attempt > attempt && a.state == "Started").await;
+        attempt += 1;
+        // Longer than between two heartbeats, shorter than the start's deadline. A heartbeat that comes first, with the new time, keeps
+        // the try alive: then once more.
+        let under_way = async |attempt: i32| {
+            let found = world.executions.get(&start).await.unwrap();
+            found.pending_activities.iter().any(|a| a.activity == "reconcile-repos" && a.attempt == attempt)
+        };
+        let mut moved = 0;
+        while under_way(attempt).await && moved < 3 {
+            world.advance(Duration::from_secs(30)).await;
+            moved += 1;
+            tokio::time::timeout(Duration::from_secs(5), async {
+                while under_way(attempt).await {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            })
+            .await
+            .ok();
+        }
     }
     assert_eq!(world.end_of(&start).await, "Failed");
     world.in_phase(&id, Phase::Failed).await;
