@@ -277,7 +277,7 @@ impl World {
     async fn listed(&self, entity: &str) -> Vec<WorkflowExecution> {
         let filter =
             ExecutionFilter { entity_id: Some(entity.to_owned()), page: 1, size: 100, ..ExecutionFilter::default() };
-        self.executions.list(&filter).await.unwrap().0
+        wait_for("the list of executions", || async { Some(self.executions.list(&filter).await.ok()?.0) }).await
     }
 
     /// The entity's executions, (workflow, status) in order of name, when all are closed and no effect is left: each closed
