@@ -42,7 +42,7 @@ pub use live::StoredEvent;
 pub use operations::{Operation, OperationFilter, OperationPage};
 pub use outbox::{OutboxCounts, OutboxRow};
 pub use reading::{EventPage, RunnerCursor, RunnerSession};
-pub use redecide::{Concerned, Folded, LoggedOperation};
+pub use redecide::{Concerned, Folded};
 pub use runner::{RunnerAppendError, RunnerBatch, RunnerLease, RunnerRecord, SessionRuntime};
 pub use snapshots::Snapshot;
 pub use vault::{Secret, Vault, VaultError, session_secret_id};

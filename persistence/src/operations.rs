@@ -5,6 +5,7 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Postgres, QueryBuilder, Row, postgres::PgRow};
 
@@ -13,8 +14,9 @@ use crate::{canonical::hex, database::Database, error::StoreError, list::Order};
 /// Most operations of a page.
 const MAX_PAGE: i64 = 1000;
 
-/// An accepted command or fact.
-#[derive(Debug, Clone, PartialEq)]
+/// An accepted command or fact as it stands in the log, whole: its hash can be checked wherever it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Operation {
     /// KSUID.
     pub id: String,
@@ -41,8 +43,10 @@ pub struct Operation {
     /// Follows a request through everything it causes.
     pub correlation_id: String,
     /// Operation or workflow that caused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub causation_id: Option<String>,
     /// W3C trace context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_parent: Option<String>,
     /// Time of the decision.
     pub occurred_at: DateTime<Utc>,
@@ -50,8 +54,6 @@ pub struct Operation {
     pub previous_hash: String,
     /// Its own, hex.
     pub hash: String,
-    /// Opaque place in a feed.
-    pub cursor: String,
 }
 
 /// Exact filters; absent = all.
@@ -130,7 +132,8 @@ impl Database {
         let rows = query.build().fetch_all(self.pool()).await?;
         let items = rows.iter().map(from_row).collect::<Result<Vec<_>, _>>()?;
         let full = i64::try_from(items.len()).is_ok_and(|n| n == size.clamp(1, MAX_PAGE));
-        let next = if full || order == Order::Ascending { items.last().map(|last| last.cursor.clone()) } else { None };
+        let last = rows.last().filter(|_| full || order == Order::Ascending);
+        let next = last.map(cursor).transpose()?;
         Ok(OperationPage { items, next })
     }
 
@@ -173,8 +176,10 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &OperationFilter) -> 
     Ok(())
 }
 
-fn cursor(xid: &str, position: i64) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{xid}.{position}"))
+/// A row's place in a feed.
+fn cursor(row: &PgRow) -> Result<String, StoreError> {
+    let (xid, position): (String, i64) = (row.try_get("xid")?, row.try_get("position")?);
+    Ok(URL_SAFE_NO_PAD.encode(format!("{xid}.{position}")))
 }
 
 fn parse_cursor(cursor: &str) -> Result<(String, i64), StoreError> {
@@ -187,7 +192,7 @@ fn parse_cursor(cursor: &str) -> Result<(String, i64), StoreError> {
     parse().ok_or_else(|| StoreError::bad_query("after", "is not a cursor of this list"))
 }
 
-fn from_row(row: &PgRow) -> Result<Operation, StoreError> {
+pub(crate) fn from_row(row: &PgRow) -> Result<Operation, StoreError> {
     let id: String = row.try_get("id")?;
     let json = |column: &str| {
         let bytes: Vec<u8> = row.try_get(column)?;
@@ -211,7 +216,6 @@ fn from_row(row: &PgRow) -> Result<Operation, StoreError> {
         occurred_at: row.try_get("occurred_at")?,
         previous_hash: bytes("previous_hash")?,
         hash: bytes("hash")?,
-        cursor: cursor(&row.try_get::<String, _>("xid")?, row.try_get("position")?),
         id,
     })
 }

@@ -5,57 +5,18 @@
 //! Reads only. One entity's state and one page of its operations are in memory at a time.
 
 use ambient_domain::{Context, Decision, Entity, project::Project, session::Session};
-use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use sqlx::{Row, postgres::PgRow};
 
-use crate::{canonical::hex, database::Database, error::StoreError};
+use crate::{
+    database::Database,
+    error::StoreError,
+    operations::{Operation, from_row},
+};
 
 /// Operations read together.
 const PAGE: i64 = 500;
-
-/// An operation as it stands in the log, whole: its hash can be checked wherever it is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LoggedOperation {
-    /// KSUID.
-    pub id: String,
-    /// Entity kind.
-    pub entity_kind: String,
-    /// Entity id.
-    pub entity_id: String,
-    /// Version of the entity after it.
-    pub version: i64,
-    /// Project.
-    pub project_id: String,
-    /// Name of the command.
-    pub command: String,
-    /// Version of the shapes of `input` and `events`.
-    pub schema_version: i32,
-    /// The command.
-    pub input: Value,
-    /// What it led to.
-    pub events: Value,
-    /// What it was decided with.
-    pub context: Value,
-    /// Who asked.
-    pub principal: String,
-    /// Follows a request through everything it causes.
-    pub correlation_id: String,
-    /// What caused it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub causation_id: Option<String>,
-    /// W3C trace context.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trace_parent: Option<String>,
-    /// Time of the decision.
-    pub occurred_at: DateTime<Utc>,
-    /// Hash of the entity's operation before, hex.
-    pub previous_hash: String,
-    /// Its own, hex.
-    pub hash: String,
-}
 
 /// An entity whose operations from version `from` on are among those to be decided again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,40 +58,12 @@ impl Database {
     ///
     /// # Errors
     /// When the database cannot be reached, or an operation is not JSON.
-    pub async fn logged_operations(&self, entity: &Concerned, after: i64) -> Result<Vec<LoggedOperation>, StoreError> {
+    pub async fn logged_operations(&self, entity: &Concerned, after: i64) -> Result<Vec<Operation>, StoreError> {
         let sql = "select * from ambient.operations
                    where entity_kind = $1 and entity_id = $2 and version > $3 and version <= $4 order by version limit $5";
         let query = sqlx::query(sql).bind(&entity.entity_kind).bind(&entity.entity_id).bind(after).bind(entity.to);
-        query.bind(PAGE).fetch_all(self.pool()).await?.iter().map(logged).collect()
+        query.bind(PAGE).fetch_all(self.pool()).await?.iter().map(from_row).collect()
     }
-}
-
-fn logged(row: &PgRow) -> Result<LoggedOperation, StoreError> {
-    let id: String = row.try_get("id")?;
-    let json = |column: &str| {
-        let bytes: Vec<u8> = row.try_get(column)?;
-        serde_json::from_slice(&bytes).map_err(|e| StoreError::corrupt(format!("{column} of operation {id}"), &e))
-    };
-    let bytes = |column: &str| row.try_get::<Vec<u8>, _>(column).map(|bytes| hex(&bytes));
-    Ok(LoggedOperation {
-        entity_kind: row.try_get("entity_kind")?,
-        entity_id: row.try_get("entity_id")?,
-        version: row.try_get("version")?,
-        project_id: row.try_get("project_id")?,
-        command: row.try_get("command")?,
-        schema_version: row.try_get("schema_version")?,
-        input: json("input")?,
-        events: json("events")?,
-        context: json("context")?,
-        principal: row.try_get("principal")?,
-        correlation_id: row.try_get("correlation_id")?,
-        causation_id: row.try_get("causation_id")?,
-        trace_parent: row.try_get("trace_parent")?,
-        occurred_at: row.try_get("occurred_at")?,
-        previous_hash: bytes("previous_hash")?,
-        hash: bytes("hash")?,
-        id,
-    })
 }
 
 /// An entity on its way through its operations.
@@ -158,7 +91,7 @@ impl Folded {
     ///
     /// # Errors
     /// When the operation cannot be applied, so that nothing can be said about those after it.
-    pub fn next(&mut self, operation: &LoggedOperation, decide: bool) -> Result<Option<String>, String> {
+    pub fn next(&mut self, operation: &Operation, decide: bool) -> Result<Option<String>, String> {
         match self {
             Self::Session(state) => step::<Session>(state, operation, decide),
             Self::Project(state) => step::<Project>(state, operation, decide),
@@ -166,11 +99,7 @@ impl Folded {
     }
 }
 
-fn step<E: Entity>(
-    state: &mut Option<Box<E>>,
-    operation: &LoggedOperation,
-    decide: bool,
-) -> Result<Option<String>, String> {
+fn step<E: Entity>(state: &mut Option<Box<E>>, operation: &Operation, decide: bool) -> Result<Option<String>, String> {
     if operation.schema_version > E::SCHEMA_VERSION {
         return Err(format!("schema version {} is unknown to this release", operation.schema_version));
     }
@@ -189,11 +118,7 @@ fn step<E: Entity>(
     Ok(outcome)
 }
 
-fn decided_again<E: Entity>(
-    state: Option<&E>,
-    operation: &LoggedOperation,
-    recorded: &[E::Event],
-) -> Result<(), String> {
+fn decided_again<E: Entity>(state: Option<&E>, operation: &Operation, recorded: &[E::Event]) -> Result<(), String> {
     let command: E::Command = read("the command", &operation.input)?;
     let context: Context = read("the context", &operation.context)?;
     let name = E::command_name(&command);

@@ -1,6 +1,6 @@
 //! The check: histories from a source, operations from a log, all into one report.
 
-use ambient_persistence::{Database, Folded, LoggedOperation};
+use ambient_persistence::{Database, Folded, Operation};
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream};
 use temporalio_sdk::workflow_replayer::WorkflowReplayerOptions;
@@ -224,7 +224,7 @@ struct OperationFold {
 
 impl OperationFold {
     /// Takes the next operation; `decide`: it is among those that are decided again.
-    fn next(&mut self, operation: &LoggedOperation, decide: bool, report: &mut Report) {
+    fn next(&mut self, operation: &Operation, decide: bool, report: &mut Report) {
         let entity = Some((operation.entity_kind.clone(), operation.entity_id.clone()));
         if self.entity != entity {
             *self = Self { entity, folded: Folded::of_kind(&operation.entity_kind), lost: false };
@@ -245,8 +245,8 @@ impl OperationFold {
     }
 }
 
-fn divergence(operation: &LoggedOperation, what: String) -> FirstDivergence {
-    let LoggedOperation { entity_kind, entity_id, version, command, id, .. } = operation;
+fn divergence(operation: &Operation, what: String) -> FirstDivergence {
+    let Operation { entity_kind, entity_id, version, command, id, .. } = operation;
     let source = format!("{entity_kind} {entity_id} version {version} (operation {id})");
     FirstDivergence { step: command.clone(), event_id: None, source, what }
 }

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ambient_persistence::LoggedOperation;
+use ambient_persistence::Operation;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
 use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
@@ -62,7 +62,7 @@ pub enum Exported {
     /// An operation; `decide`: it is among those to be decided again.
     Operation {
         /// The operation.
-        operation: Box<LoggedOperation>,
+        operation: Box<Operation>,
         /// To be decided again, and not only folded.
         decide: bool,
     },
@@ -113,7 +113,7 @@ impl HistoryLine {
 
 #[derive(Serialize, Deserialize)]
 struct OperationLine {
-    operation: Box<LoggedOperation>,
+    operation: Box<Operation>,
     decide: bool,
 }
 
@@ -166,7 +166,7 @@ impl ExportWriter {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn operation(&mut self, operation: LoggedOperation, decide: bool) -> Result<(), ReplayError> {
+    pub fn operation(&mut self, operation: Operation, decide: bool) -> Result<(), ReplayError> {
         self.written.operations += 1;
         self.line(&Line::Operation(OperationLine { operation: Box::new(operation), decide }))
     }
