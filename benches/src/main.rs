@@ -10,6 +10,7 @@ mod interleave;
 mod limits;
 mod live;
 mod peer;
+mod peers;
 mod raw_broadcast;
 mod server;
 mod start;
