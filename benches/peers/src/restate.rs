@@ -1,7 +1,7 @@
 //! Restate: the server of `RESTATE_SERVER` as a process of its own, a service of its Rust SDK in this one, calls over HTTP.
 //!
-//! The server's defaults are kept: one node whose replicated log is written through to the disk before it counts. Its data are
-//! in a directory that ends with it.
+//! The server's own mode is kept: one node whose log is written through to the disk before an entry counts. Its data are in a
+//! directory that ends with it.
 
 #![forbid(unsafe_code)]
 #![allow(missing_docs, reason = "of a method that the macro makes")]

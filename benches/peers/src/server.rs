@@ -63,7 +63,11 @@ impl Server {
     }
 }
 
-/// Only where it listens and what it says; all that costs or saves time is as it comes.
+/// Partitions of the log. 24 is what it comes with, meant for clusters; on two cores 4 did twice as many workflows a second in
+/// the same run, with the same delay of one alone. What is written through to the disk is the same.
+const PARTITIONS: u16 = 4;
+
+/// Where it listens, what it says, and its partitions; all else that costs or saves time is as it comes.
 fn settings(node: SocketAddr, ingress: SocketAddr, admin: SocketAddr) -> String {
     let (node, ingress, admin) = (node.port(), ingress.port(), admin.port());
     format!(
@@ -72,6 +76,7 @@ listen-mode = "tcp"
 bind-ip = "127.0.0.1"
 bind-port = {node}
 advertised-host = "127.0.0.1"
+default-num-partitions = {PARTITIONS}
 disable-telemetry = true
 log-filter = "warn"
 log-disable-ansi-codes = true
