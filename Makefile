@@ -1,10 +1,10 @@
 # Every target does its own set-up: a clean clone and `make <target>` is all it takes.
 # The targets are few and each is one line; what they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down test lint fmt openapi corpus bench conformance temporal clean
+.PHONY: help setup build demo up down test lint fmt openapi corpus bench bench-engine conformance temporal clean
 
 help:            ## this list
-	@sed -n 's/^\([a-z]*\): *[a-z ]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\): *[a-z ]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup:           ## what is missing on this machine
 	@scripts/setup
@@ -44,6 +44,9 @@ corpus: build    ## record the histories that replay is tested with anew
 
 bench: setup     ## figures, each beside a ceiling or a peer of the same run
 	@scripts/bench
+
+bench-engine: setup ## the engine beside its ceiling, Temporal's server, Restate and DBOS, and what it carries
+	@scripts/bench-engine
 
 clean:           ## what the build and the tests left
 	@scripts/test-postgres stop

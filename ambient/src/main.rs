@@ -6,6 +6,10 @@ use ambient::commands::{CheckFlags, CommandError, ServerCommand};
 use ambient_cli::{EXIT_CODES_HELP, Globals};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+/// Messages of workflows are many small and some large pieces that move between threads, which costs the system's allocator dear.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A runtime for AI coding agents: durable sessions on your machine
 #[derive(Parser)]
 #[command(name = "ambient", version, propagate_version = true, after_help = EXIT_CODES_HELP)]

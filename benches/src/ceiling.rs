@@ -15,9 +15,9 @@ use temporalio_common::protos::temporal::api::{
     enums::v1::HistoryEventFilterType,
     history::v1::{
         ActivityTaskCompletedEventAttributes, ActivityTaskScheduledEventAttributes, ActivityTaskStartedEventAttributes,
-        History, HistoryEvent, WorkflowExecutionCompletedEventAttributes, WorkflowExecutionStartedEventAttributes,
-        WorkflowTaskCompletedEventAttributes, WorkflowTaskScheduledEventAttributes, WorkflowTaskStartedEventAttributes,
-        history_event::Attributes as A,
+        History, HistoryEvent, MarkerRecordedEventAttributes, WorkflowExecutionCompletedEventAttributes,
+        WorkflowExecutionStartedEventAttributes, WorkflowTaskCompletedEventAttributes,
+        WorkflowTaskScheduledEventAttributes, WorkflowTaskStartedEventAttributes, history_event::Attributes as A,
     },
     namespace::v1::NamespaceInfo,
     taskqueue::v1::TaskQueue,
@@ -54,15 +54,35 @@ impl Run {
     }
 }
 
-struct Queue {
+struct Queue<T> {
     ready: Semaphore,
-    runs: Mutex<VecDeque<String>>,
+    waiting: Mutex<VecDeque<T>>,
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self { ready: Semaphore::new(0), waiting: Mutex::default() }
+    }
+}
+
+impl<T> Queue<T> {
+    fn put(&self, item: T) {
+        lock(&self.waiting).push_back(item);
+        self.ready.add_permits(1);
+    }
+
+    async fn take(&self) -> Reply<T> {
+        self.ready.acquire().await.map_err(|_| Status::unavailable("closed"))?.forget();
+        lock(&self.waiting).pop_front().ok_or_else(|| Status::internal("no task"))
+    }
 }
 
 #[derive(Default)]
 struct Nothing {
     runs: Mutex<HashMap<String, Run>>,
-    queues: Mutex<HashMap<String, Arc<Queue>>>,
+    queues: Mutex<HashMap<String, Arc<Queue<String>>>>,
+    /// Those the worker has no room to take at once.
+    activities: Queue<ws::PollActivityTaskQueueResponse>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -105,26 +125,20 @@ impl Nothing {
             "RespondWorkflowTaskCompleted" => self.task_completed(read(&request)?)?.encode_to_vec(),
             "RespondActivityTaskCompleted" => self.activity_completed(read(&request)?)?.encode_to_vec(),
             "GetWorkflowExecutionHistory" => self.history(read(&request)?).await?.encode_to_vec(),
-            "PollActivityTaskQueue" => {
-                tokio::time::sleep(std::time::Duration::from_secs(20)).await;
-                Vec::new()
-            }
+            "PollActivityTaskQueue" => self.activities.take().await?.encode_to_vec(),
             "ShutdownWorker" | "RecordWorkerHeartbeat" => Vec::new(),
             other => return Err(Status::unimplemented(other.to_owned())),
         };
         Ok(GrpcSuccessResponse { headers: Default::default(), proto })
     }
 
-    fn queue(&self, name: &str) -> Arc<Queue> {
-        let fresh = || Arc::new(Queue { ready: Semaphore::new(0), runs: Mutex::default() });
-        Arc::clone(lock(&self.queues).entry(name.to_owned()).or_insert_with(fresh))
+    fn queue(&self, name: &str) -> Arc<Queue<String>> {
+        Arc::clone(lock(&self.queues).entry(name.to_owned()).or_default())
     }
 
     fn schedule(&self, run_id: &str, run: &mut Run) {
         run.append(A::WorkflowTaskScheduledEventAttributes(WorkflowTaskScheduledEventAttributes::default()));
-        let queue = self.queue(&run.queue);
-        lock(&queue.runs).push_back(run_id.to_owned());
-        queue.ready.add_permits(1);
+        self.queue(&run.queue).put(run_id.to_owned());
     }
 
     fn start(&self, request: ws::StartWorkflowExecutionRequest) -> ws::StartWorkflowExecutionResponse {
@@ -144,6 +158,8 @@ impl Nothing {
             workflow_id: request.workflow_id,
             original_execution_run_id: run_id.clone(),
             first_execution_run_id: run_id.clone(),
+            // Without it the worker takes every task with a local activity for late.
+            workflow_task_timeout: Some(prost_types::Duration { seconds: 10, nanos: 0 }),
             attempt: 1,
             ..Default::default()
         }));
@@ -154,9 +170,7 @@ impl Nothing {
 
     async fn poll(&self, request: ws::PollWorkflowTaskQueueRequest) -> Reply<ws::PollWorkflowTaskQueueResponse> {
         let name = request.task_queue.unwrap_or_default().name;
-        let queue = self.queue(&name);
-        queue.ready.acquire().await.map_err(|_| Status::unavailable("closed"))?.forget();
-        let run_id = lock(&queue.runs).pop_front().ok_or_else(|| Status::internal("no task"))?;
+        let run_id = self.queue(&name).take().await?;
         let mut runs = lock(&self.runs);
         let run = runs.get_mut(&run_id).ok_or_else(|| Status::not_found("run"))?;
         let scheduled_event_id = i64::try_from(run.events.len()).unwrap_or(0);
@@ -201,7 +215,18 @@ impl Nothing {
             match command.attributes {
                 Some(C::ScheduleActivityTaskCommandAttributes(a)) => {
                     let id = run.append(scheduled(&a, workflow_task_completed_event_id));
-                    activity_tasks.push(activity(&run_id, run, id, a));
+                    let eager = a.request_eager_execution;
+                    let task = activity(&run_id, run, id, a);
+                    if eager { activity_tasks.push(task) } else { self.activities.put(task) }
+                }
+                Some(C::RecordMarkerCommandAttributes(a)) => {
+                    run.append(A::MarkerRecordedEventAttributes(MarkerRecordedEventAttributes {
+                        marker_name: a.marker_name,
+                        details: a.details,
+                        workflow_task_completed_event_id,
+                        header: a.header,
+                        failure: a.failure,
+                    }));
                 }
                 Some(C::CompleteWorkflowExecutionCommandAttributes(a)) => {
                     run.append(A::WorkflowExecutionCompletedEventAttributes(

@@ -1,17 +1,19 @@
 //! First figures of the product, each beside a ceiling or a peer that is measured in the same run.
 //!
-//! `make bench` runs all of them; `figures commands workflow live start` some. Invariants: every measurement has a bound in
+//! `make bench` and `make bench-engine` run them; `figures commands engine live start` some. Invariants: every measurement has a bound in
 //! count and in time; ours and theirs take turns, so that a busy machine slows both; what is started here ends here.
 
 mod ceiling;
 mod commands;
 mod domain;
+mod engine;
 mod interleave;
 mod limits;
 mod live;
 mod peer;
 mod peers;
 mod raw_broadcast;
+mod scale;
 mod server;
 mod start;
 mod subscribers;
@@ -23,12 +25,16 @@ use std::{error::Error, process::ExitCode, time::Duration};
 use table::Table;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// As the program's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What went wrong, in words.
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// All figures together.
-const PATIENCE: Duration = Duration::from_secs(280);
-const FIGURES: [&str; 4] = ["commands", "workflow", "live", "start"];
+const PATIENCE: Duration = Duration::from_secs(600);
+const FIGURES: [&str; 5] = ["commands", "engine", "scale", "live", "start"];
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -36,6 +42,7 @@ async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let result = match arguments.first().map(String::as_str) {
         Some(raw_broadcast::ARGUMENT) => raw_broadcast::serve().await,
+        Some(scale::ARGUMENT) => scale::serve(arguments.get(1).map_or("", String::as_str)).await,
         _ => bounded(&arguments).await,
     };
     match result {
@@ -69,7 +76,8 @@ async fn all(wanted: &[String]) -> Result<(), Failure> {
         eprintln!("measuring: {figure}");
         match figure {
             "commands" => Box::pin(commands::measure(&mut table)).await?,
-            "workflow" => Box::pin(workflow::measure(&mut table)).await?,
+            "engine" => Box::pin(engine::measure(&mut table)).await?,
+            "scale" => Box::pin(scale::measure(&mut table)).await?,
             "live" => Box::pin(live::measure(&mut table)).await?,
             _ => Box::pin(start::measure(&mut table)).await?,
         }

@@ -47,8 +47,6 @@ pub(crate) struct PeerProcess {
 pub(crate) struct PeerRun {
     /// Milliseconds from start to result, of the median workflow.
     pub(crate) p50: f64,
-    /// Milliseconds that one in a hundred exceeds.
-    pub(crate) p99: f64,
     /// Workflows.
     pub(crate) per_second: f64,
 }
@@ -88,7 +86,7 @@ impl PeerProcess {
         timeout(ROUND, orders.write_all(format!("run {count} {in_flight}\n").as_bytes())).await??;
         let answer = self.answer(ROUND).await?;
         let figure = |name: &str| answer[name].as_f64().ok_or_else(|| format!("no {name}: {answer}"));
-        Ok(PeerRun { p50: figure("p50_ms")?, p99: figure("p99_ms")?, per_second: figure("per_second")? })
+        Ok(PeerRun { p50: figure("p50_ms")?, per_second: figure("per_second")? })
     }
 
     /// The next line. Where there is none, the peer has said on standard error why.

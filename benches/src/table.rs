@@ -32,6 +32,18 @@ impl Table {
         self.rows.push(Row { figure: figure.into(), unit, pair, beside: beside.into() });
     }
 
+    /// A figure that is measured once, with what it is compared with.
+    pub(crate) fn compare(
+        &mut self,
+        figure: impl Into<String>,
+        unit: &'static str,
+        ours: f64,
+        theirs: f64,
+        beside: impl Into<String>,
+    ) {
+        self.add(figure, unit, Pair { ours, theirs, ratio: ours / theirs }, beside);
+    }
+
     /// A table that is also Markdown.
     pub(crate) fn print(&self) {
         let mut lines = vec![["figure", "unit", "ours", "beside", "ratio", "beside what"].map(str::to_owned)];

@@ -1,8 +1,5 @@
-//! A workflow of three activities that do nothing, on the embedded engine: client, worker, engine and Postgres on one machine.
-//!
-//! Beside two ceilings. What any engine owes to durability, without an engine: the commits of such a workflow in a row; a start,
-//! three times "task done, activity scheduled" and "activity done", and a close make eight. And what client, worker and SDK
-//! cost by themselves: the same on an engine that stores nothing.
+//! Workflows that are measured, and a client and a worker for them on whatever connection: the embedded engine, one that stores
+//! nothing, a Temporal server.
 
 use std::{
     cell::Cell,
@@ -10,32 +7,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ambient_engine::{Engine, EngineOptions};
-use ambient_tests::TestDatabase;
 use futures::{StreamExt, TryStreamExt, stream};
-use sqlx::PgPool;
 use temporalio_client::{
     Client, ClientOptions, Connection, ConnectionOptions, WorkflowGetResultOptions, WorkflowStartOptions,
 };
 use temporalio_macros::{activities, workflow, workflow_methods};
 use temporalio_sdk::{
-    ActivityOptions, Runtime, Worker, WorkerOptions, WorkflowContext, WorkflowResult,
+    ActivityOptions, LocalActivityOptions, Runtime, Worker, WorkerOptions, WorkflowContext, WorkflowResult,
     activities::{ActivityContext, ActivityError},
 };
 
 use crate::{
     Failure, ceiling,
-    interleave::{interleave, millis, per_second, percentile},
-    table::Table,
+    interleave::{millis, per_second, percentile},
 };
 
-const QUEUE: &str = "bench";
-/// Durable steps of a workflow of three activities.
-const COMMITS: usize = 8;
-const ROUNDS: usize = 3;
-const ALONE: usize = 50;
-const LOADED: usize = 600;
-const IN_FLIGHT: usize = 200;
+/// Task queue of everything measured.
+pub(crate) const QUEUE: &str = "bench";
 
 struct Acts;
 #[activities]
@@ -60,44 +48,24 @@ impl Three {
     }
 }
 
-pub(crate) async fn measure(table: &mut Table) -> Result<(), Failure> {
-    let database = TestDatabase::new().await;
-    let pool = database.pool().await;
-    sqlx::query("create table public.steps (run text, step integer, data text)").execute(&pool).await?;
-    let engine = Engine::start(pool.clone(), EngineOptions::default()).await?;
-    let ours = Workflows::on(engine.connection().await?).await?;
-    let ceiling = Workflows::on(storing_nothing().await?).await?;
-
-    let name = "three-step workflow alone, p50";
-    let alone = async || Ok(ours.run(ALONE, 1).await?.p50);
-    let pair = interleave(ROUNDS, alone, async || Ok(many(ALONE, 1, |_| commits(&pool)).await?.p50)).await?;
-    table.add(name, "ms", pair, format!("{COMMITS} commits in a row, p50"));
-    let pair = interleave(ROUNDS, alone, async || Ok(ceiling.run(ALONE, 1).await?.p50)).await?;
-    table.add(name, "ms", pair, "SDK alone: an engine that stores nothing");
-
-    let name = format!("three-step workflows, {IN_FLIGHT} in flight");
-    let loaded = async || Ok(ours.run(LOADED, IN_FLIGHT).await?.per_second);
-    let commits = async || Ok(many(LOADED, IN_FLIGHT, |_| commits(&pool)).await?.per_second);
-    let beside = format!("{COMMITS} commits in a row, {IN_FLIGHT} in flight on 16 connections");
-    table.add(&name, "workflows/s", interleave(ROUNDS, loaded, commits).await?, beside);
-    let top = async || Ok(ceiling.run(LOADED, IN_FLIGHT).await?.per_second);
-    table.add(name, "workflows/s", interleave(ROUNDS, loaded, top).await?, "SDK alone: an engine that stores nothing");
-
-    ours.end()?;
-    ceiling.end()?;
-    engine.shutdown().await;
-    pool.close().await;
-    Ok(())
-}
-
-async fn storing_nothing() -> Result<Connection, Failure> {
+/// A connection to an engine that stores nothing.
+pub(crate) async fn storing_nothing() -> Result<Connection, Failure> {
     let target = url::Url::parse("http://ceiling.in-process")?;
     let options = ConnectionOptions::new(target).service_override(ceiling::service()).dns_load_balancing(None).build();
     Ok(Connection::connect(options).await?)
 }
 
+/// What a measured workflow does; each returns its input with three letters more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Steps {
+    /// Three activities, one after the other.
+    Activities,
+    /// Three local activities, one after the other.
+    Local,
+}
+
 /// A client and a worker on one engine.
-struct Workflows {
+pub(crate) struct Workflows {
     client: Client,
     worker: WorkerThread,
     stop: Box<dyn Fn()>,
@@ -105,35 +73,57 @@ struct Workflows {
 }
 
 impl Workflows {
-    async fn on(connection: Connection) -> Result<Self, Failure> {
-        let client = Client::new(connection, ClientOptions::new("default").build())?;
-        let (worker, stop) = spawn_worker(client.clone())?;
+    /// Starts them, and warms them up.
+    pub(crate) async fn on(connection: Connection) -> Result<Self, Failure> {
+        let client = client(connection)?;
+        let options = WorkerOptions::new(QUEUE).register_workflow::<Three>()?.register_workflow::<ThreeLocal>()?;
+        let (worker, stop) = spawn_worker(client.clone(), options.register_activities(Acts).build())?;
         let workflows = Self { client, worker, stop: Box::new(stop), rounds: Cell::new(0) };
-        workflows.run(100, 10).await?;
+        workflows.run(Steps::Activities, 100, 10).await?;
         Ok(workflows)
     }
 
-    async fn run(&self, count: usize, in_flight: usize) -> Result<Run, Failure> {
+    /// So many workflows, so many of them at once.
+    pub(crate) async fn run(&self, steps: Steps, count: usize, in_flight: usize) -> Result<Run, Failure> {
         let round = self.rounds.replace(self.rounds.get() + 1);
-        many(count, in_flight, |n| workflow(&self.client, format!("{round}-{n}"))).await
+        many(count, in_flight, |n| workflow(&self.client, steps, format!("{round}-{n}"))).await
     }
 
-    fn end(self) -> Result<(), Failure> {
+    pub(crate) fn end(self) -> Result<(), Failure> {
         (self.stop)();
         self.worker.join().map_err(|_| "the worker panicked")?
     }
 }
 
-type WorkerThread = JoinHandle<Result<(), Failure>>;
+#[workflow]
+#[derive(Default)]
+struct ThreeLocal;
+#[workflow_methods]
+impl ThreeLocal {
+    #[run(name = "three-local")]
+    async fn run(ctx: &mut WorkflowContext<Self>, s: String) -> WorkflowResult<String> {
+        let options = LocalActivityOptions::default;
+        let a = ctx.execute_local_activity(Acts::step, s, options()).await?;
+        let b = ctx.execute_local_activity(Acts::step, a, options()).await?;
+        Ok(ctx.execute_local_activity(Acts::step, b, options()).await?)
+    }
+}
 
-/// The worker is not Send: it lives on a thread of its own.
-fn spawn_worker(client: Client) -> Result<(WorkerThread, impl Fn()), Failure> {
+/// How a worker ended.
+pub(crate) type WorkerThread = JoinHandle<Result<(), Failure>>;
+
+/// A client of the only namespace.
+pub(crate) fn client(connection: Connection) -> Result<Client, Failure> {
+    Ok(Client::new(connection, ClientOptions::new("default").build())?)
+}
+
+/// The worker is not Send: it lives on a thread of its own. Comes with what stops it.
+pub(crate) fn spawn_worker(client: Client, options: WorkerOptions) -> Result<(WorkerThread, impl Fn()), Failure> {
     let (send, receive) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async move {
             let sdk = Runtime::from_current_tokio(Default::default())?;
-            let options = WorkerOptions::new(QUEUE).register_workflow::<Three>()?.register_activities(Acts).build();
             let mut worker = Worker::new(&sdk, client, options)?;
             send.send(worker.shutdown_handle())?;
             worker.run().await?;
@@ -143,31 +133,31 @@ fn spawn_worker(client: Client) -> Result<(WorkerThread, impl Fn()), Failure> {
     Ok((thread, receive.recv()?))
 }
 
-async fn workflow(client: &Client, id: String) -> Result<(), Failure> {
+async fn workflow(client: &Client, steps: Steps, id: String) -> Result<(), Failure> {
     let options = WorkflowStartOptions::new(QUEUE, id).build();
-    let handle = client.start_workflow(Three::run, "a".to_owned(), options).await?;
-    match handle.get_result(WorkflowGetResultOptions::default()).await?.as_str() {
-        "axxx" => Ok(()),
-        other => Err(format!("wrong result {other}").into()),
-    }
+    let input = "a".to_owned();
+    let result = match steps {
+        Steps::Activities => {
+            let handle = client.start_workflow(Three::run, input, options).await?;
+            handle.get_result(WorkflowGetResultOptions::default()).await?
+        }
+        Steps::Local => {
+            let handle = client.start_workflow(ThreeLocal::run, input, options).await?;
+            handle.get_result(WorkflowGetResultOptions::default()).await?
+        }
+    };
+    if result == "axxx" { Ok(()) } else { Err(format!("wrong result {result}").into()) }
 }
 
-async fn commits(pool: &PgPool) -> Result<(), Failure> {
-    for step in 0..i32::try_from(COMMITS)? {
-        let sql = "insert into public.steps (run, step, data) values ($1, $2, $3)";
-        sqlx::query(sql).bind("run").bind(step).bind(crate::domain::TEXT).execute(pool).await?;
-    }
-    Ok(())
-}
-
-struct Run {
-    /// Milliseconds.
-    p50: f64,
-    per_second: f64,
+/// Figures of a round.
+pub(crate) struct Run {
+    /// Milliseconds from start to result, of the median.
+    pub(crate) p50: f64,
+    pub(crate) per_second: f64,
 }
 
 /// The same `count` times, `in_flight` at once.
-async fn many<F>(count: usize, in_flight: usize, one: impl Fn(usize) -> F) -> Result<Run, Failure>
+pub(crate) async fn many<F>(count: usize, in_flight: usize, one: impl Fn(usize) -> F) -> Result<Run, Failure>
 where
     F: Future<Output = Result<(), Failure>>,
 {

@@ -1,41 +1,27 @@
-//! The engine of one process: its parts, and the loop every change of a run goes through.
+//! The engine of one process: its parts, and what follows from a committed change.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use temporalio_common::protos::temporal::api::{
-    common::v1::{Memo, SearchAttributes},
-    history::v1::history_event::Attributes,
-};
-use tokio::sync::{Mutex, mpsc, watch};
-use tonic::Status;
+use tokio::sync::{Mutex, MutexGuard, mpsc, watch};
 use uuid::Uuid;
 
 use crate::{
     EngineOptions,
     clock::Clock,
-    history::{
-        Circumstances, Transition,
-        children::Names,
-        commands::{Needs, Pending},
-    },
+    deferred::Shelf,
+    history::{Circumstances, Transition, children::Names},
     hot::{Hot, Remembered, Tail},
     lease::Lease,
     matching::{Kind, Matching, Watchers},
-    proto::{self, db},
     search_attributes::Registry,
-    store::{CommitError, Run, Store, Target, TaskState, load::Loaded},
+    store::{Run, Store, TaskState, load::Loaded},
     timers::Due,
     wake::Hint,
 };
 
-/// How often a decision is made anew after somebody else was faster.
-const MAX_ROUNDS: u32 = 50;
 /// Locks that keep this process from racing itself on one run.
 const STRIPES: usize = 4096;
 
@@ -56,6 +42,7 @@ pub(crate) struct Inner {
     pub(crate) lease: Lease,
     pub(crate) matching: Matching,
     pub(crate) hot: Hot,
+    pub(crate) deferred: Shelf,
     pub(crate) runs: Watchers,
     /// Waiters for the end of a run, left alone until then.
     pub(crate) closed: Watchers,
@@ -72,46 +59,13 @@ pub(crate) struct Inner {
     pub(crate) tasks: std::sync::Mutex<Vec<tokio::task::JoinHandle<()>>>,
     pub(crate) stripes: Vec<Mutex<()>>,
     pub(crate) accepting: AtomicBool,
+    /// Calls under way that do not wait for something to happen.
+    pub(crate) calls: Arc<AtomicUsize>,
 }
 
 impl Inner {
     pub(crate) fn stripes() -> Vec<Mutex<()>> {
         (0..STRIPES).map(|_| Mutex::new(())).collect()
-    }
-}
-
-/// What a decision came to.
-pub(crate) enum Decision<T> {
-    /// Write the transition.
-    Write(T),
-    /// Nothing to change.
-    Keep(T),
-}
-
-/// Why no change was made.
-#[derive(Debug)]
-pub(crate) enum Unchanged {
-    /// No such open run.
-    NotOpen,
-    /// The run has taken in the request before.
-    Duplicate,
-    Status(Status),
-}
-
-impl From<Status> for Unchanged {
-    fn from(status: Status) -> Self {
-        Self::Status(status)
-    }
-}
-
-impl Unchanged {
-    /// For requests where "not open" is an error of the caller.
-    pub(crate) fn or_not_found(self) -> Status {
-        match self {
-            Self::NotOpen => Status::not_found("workflow execution not found or already completed"),
-            Self::Duplicate => Status::already_exists("request has been carried out before"),
-            Self::Status(status) => status,
-        }
     }
 }
 
@@ -124,79 +78,15 @@ impl Engine {
         !self.inner.accepting.load(Ordering::Acquire)
     }
 
-    /// Changes one run: reads it, decides, writes; again when somebody was faster. The decision must not have effects of
-    /// its own. What follows from the change (wake-ups, effects on other runs) is set off after the commit.
-    pub(crate) async fn change<T>(
-        &self,
-        target: &Target,
-        needs: Needs,
-        mut decide: impl FnMut(&mut Transition, &Pending) -> Result<Decision<T>, Status>,
-    ) -> Result<(T, Transition), Unchanged> {
-        let mut turn = match target {
-            Target::Run(run) | Target::Exact(_, run) => Some(self.stripe(*run).lock().await),
-            Target::Current(_) => None,
-        };
-        let mut remembered = self.remembered(target);
-        for round in 0..MAX_ROUNDS {
-            let guessed = remembered.is_some();
-            let known = match remembered.take() {
-                Some(known) => Some(known),
-                None => self.inner.store.load(target).await?.map(Remembered::from),
-            };
-            let Some(Remembered { loaded, tail }) = known else { return Err(Unchanged::NotOpen) };
-            let run_id = loaded.run.run_id;
-            let pending = self.pending(&loaded, needs, guessed).await?;
-            let circumstances = self.circumstances(&loaded.run);
-            let mut transition = Transition::new(loaded, circumstances);
-            let value = match decide(&mut transition, &pending) {
-                Ok(Decision::Write(value)) => value,
-                // Not to change anything is decided on what is stored, never on what is remembered.
-                _ if guessed => continue,
-                Ok(Decision::Keep(value)) => return Ok((value, transition)),
-                Err(status) => return Err(Unchanged::Status(status)),
-            };
-            self.start_directly(&mut transition);
-            match self.inner.store.writer.change(transition).await {
-                (Some(transition), Ok(())) => {
-                    self.remember(&transition, tail);
-                    self.committed(&transition);
-                    return Ok((value, transition));
-                }
-                (None, Ok(())) => return Err(Unchanged::Status(Status::internal("a change was lost"))),
-                (_, Err(CommitError::Duplicate)) => return Err(Unchanged::Duplicate),
-                (_, Err(CommitError::Db(error))) => return Err(Unchanged::Status(db(error))),
-                (_, Err(CommitError::Conflict)) => {
-                    if turn.is_none() {
-                        turn = Some(self.stripe(run_id).lock().await);
-                    }
-                    pause(round).await;
-                }
-            }
-        }
-        metrics::counter!("engine_contention_total").increment(1);
-        Err(Unchanged::Status(Status::aborted("the workflow is changing too fast, try again")))
-    }
-
-    fn stripe(&self, run: Uuid) -> &Mutex<()> {
+    /// A run's turn: who changes it in this process.
+    pub(crate) async fn turn(&self, run: Uuid) -> MutexGuard<'_, ()> {
         let stripes = &self.inner.stripes;
         let bytes = run.as_bytes();
-        &stripes[usize::from(u16::from_be_bytes([bytes[14], bytes[15]])) % stripes.len()]
-    }
-
-    fn remembered(&self, target: &Target) -> Option<Remembered> {
-        let (Target::Run(run) | Target::Exact(_, run)) = target else { return None };
-        let mut known = self.inner.hot.take(*run)?;
-        let loaded = &mut known.loaded;
-        if matches!(target, Target::Exact(workflow, _) if *workflow != loaded.run.workflow_id) {
-            return None;
-        }
-        let (now, wall) = self.inner.clock.both();
-        (loaded.now, loaded.wall) = (loaded.now.max(now), loaded.wall.max(wall));
-        Some(known)
+        stripes[usize::from(u16::from_be_bytes([bytes[14], bytes[15]])) % stripes.len()].lock().await
     }
 
     /// Remembers what has been written, and hands over the tasks it has started.
-    fn remember(&self, t: &Transition, tail: Tail) {
+    pub(crate) fn remember(&self, t: &Transition, tail: Tail) {
         for activity in t.new_activities.iter().filter(|a| a.is_started()) {
             self.inner.hot.put_activity(activity.clone());
         }
@@ -205,12 +95,10 @@ impl Engine {
             self.inner.hot.take_activity(t.run.run_id, id);
         }
         if !t.is_closed() {
-            let mut run = t.run.clone();
-            run.revision = t.expected_revision + 1;
-            let tail = tail.advanced(&t.events, run.previous_started_id);
+            let tail = tail.advanced(&t.events, t.run.previous_started_id);
             // What is handed over is answered after this change: its run is locked until then.
             self.hand_over(t, &tail);
-            self.inner.hot.put(Remembered { loaded: Loaded { run, now: t.now, wall: t.wall }, tail });
+            self.inner.hot.put(Remembered { loaded: Loaded::after(t), tail });
         }
     }
 
@@ -222,45 +110,6 @@ impl Engine {
             _ => false,
         };
         Circumstances { process, sticky_alive }
-    }
-
-    async fn pending(&self, loaded: &Loaded, needs: Needs, guess: bool) -> Result<Pending, Status> {
-        let mut pending = Pending::default();
-        let (store, run) = (&self.inner.store, &loaded.run);
-        if needs.activities {
-            pending.activities = store.activities(run.run_id).await?;
-        }
-        if let Some(scheduled) = needs.activity {
-            let known =
-                self.inner.hot.take_activity(run.run_id, scheduled).filter(|_| guess && needs.activity_start_only);
-            match known {
-                Some(activity) => pending.activities.push(activity),
-                None => pending.activities.extend(store.activity(run.run_id, scheduled).await?),
-            }
-        }
-        if needs.timers {
-            pending.timers = store.timers(run.run_id).await?;
-        }
-        if needs.children && run.open_children > 0 {
-            pending.children = store.children(run.run_id).await?;
-        }
-        if needs.started {
-            let first = proto::events(&store.history(run.run_id, 0, 1).await?)?.into_iter().next();
-            if let Some(Attributes::WorkflowExecutionStartedEventAttributes(a)) = first.and_then(|e| e.attributes) {
-                pending.started = Some(Box::new(a));
-            }
-        }
-        if needs.visibility {
-            let row: (Vec<u8>, Vec<u8>) =
-                sqlx::query_as("select memo, search_attributes from engine.executions where run_id = $1")
-                    .bind(run.run_id)
-                    .fetch_one(&store.pool)
-                    .await
-                    .map_err(db)?;
-            pending.memo = proto::stored::<Memo>(&row.0)?;
-            pending.search_attributes = proto::stored::<SearchAttributes>(&row.1)?;
-        }
-        Ok(pending)
     }
 
     /// Sets off what follows from a committed change.
@@ -276,7 +125,7 @@ impl Engine {
             self.wake_run(t.run.run_id);
         }
         if t.is_closed() {
-            inner.closed.close(t.run.run_id, t.events.last());
+            inner.closed.close(t.run.run_id, t.events.last().map(|event| &**event));
         }
         if let Some(next) = &t.continued {
             let queue = next.attributes.task_queue.as_ref().map_or("", |q| q.name.as_str());
@@ -329,13 +178,5 @@ impl Engine {
     pub(crate) fn background(&self, task: impl Future<Output = ()> + Send + 'static) {
         let handle = self.inner.runtime.spawn(task);
         self.inner.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(handle);
-    }
-}
-
-/// The first conflicts are retried at once, later ones after a short random wait.
-async fn pause(round: u32) {
-    if round >= 3 {
-        let longest = Duration::from_millis(u64::from(round.min(20)));
-        tokio::time::sleep(longest.mul_f64(rand::random())).await;
     }
 }

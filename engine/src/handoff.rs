@@ -32,6 +32,17 @@ fn patience(timeout_ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(timeout_ms / 4).unwrap_or(0)).min(PATIENCE)
 }
 
+/// The task a run has started, and how long it may lie.
+fn workflow_task(run: &Run, revision: i64, tail: &Tail) -> (Task, Duration) {
+    let sticky = run.wft_queue != run.task_queue;
+    let events: Option<Vec<HistoryEvent>> = tail.since(if sticky { run.previous_started_id } else { 0 });
+    let mut patience = patience(run.wft_timeout_ms);
+    if sticky {
+        patience = patience.min(Duration::from_millis(u64::try_from(run.sticky_timeout_ms).unwrap_or(0)));
+    }
+    (Task::Workflow { run: Box::new(Run { revision, ..run.clone() }), events }, patience)
+}
+
 impl Run {
     /// The first attempt of the task has just been scheduled: a worker may have it.
     fn may_start(&self) -> bool {
@@ -115,16 +126,17 @@ impl Engine {
         }
     }
 
+    /// Lays the task ready that a transition will have started once it is written. False: that has to wait for it.
+    pub(crate) fn hand_ahead(&self, t: &Transition, tail: &Tail) -> bool {
+        let (task, patience) = workflow_task(&t.run, t.expected_revision + 1, tail);
+        // Events that are not at hand would be read, and are not all there yet.
+        let complete = matches!(&task, Task::Workflow { events: Some(_), .. });
+        complete && self.inner.matching.put(Kind::Workflow, &t.run.wft_queue, task, patience).is_none()
+    }
+
     fn hand_over_task(&self, run: &Run, revision: i64, tail: &Tail) {
-        let sticky = run.wft_queue != run.task_queue;
-        let events: Option<Vec<HistoryEvent>> = tail.since(if sticky { run.previous_started_id } else { 0 });
-        let mut patience = patience(run.wft_timeout_ms);
-        if sticky {
-            patience = patience.min(Duration::from_millis(u64::try_from(run.sticky_timeout_ms).unwrap_or(0)));
-        }
-        let run = Box::new(Run { revision, ..run.clone() });
-        let queue = run.wft_queue.clone();
-        let back = self.inner.matching.put(Kind::Workflow, &queue, Task::Workflow { run, events }, patience);
+        let (task, patience) = workflow_task(run, revision, tail);
+        let back = self.inner.matching.put(Kind::Workflow, &run.wft_queue, task, patience);
         self.take_back(back.into_iter().collect());
     }
 

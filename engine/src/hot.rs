@@ -14,7 +14,10 @@ use prost::Message;
 use temporalio_common::protos::temporal::api::history::v1::HistoryEvent;
 use uuid::Uuid;
 
-use crate::store::{Activity, load::Loaded};
+use crate::{
+    recorded::{self, Recorded},
+    store::{Activity, load::Loaded},
+};
 
 /// Activities remembered at most; when there are more, all are forgotten.
 const MAX_ACTIVITIES: usize = 4096;
@@ -30,24 +33,24 @@ const MAX_EACH: usize = 64 * 1024;
 pub(crate) struct Tail {
     /// Event before the first one remembered.
     pub(crate) after: i64,
-    pub(crate) events: Vec<HistoryEvent>,
+    events: Vec<Recorded>,
     bytes: usize,
 }
 
 impl Tail {
     /// `events` follow `after` and go up to the run's last event.
-    pub(crate) fn new(after: i64, events: Vec<HistoryEvent>) -> Self {
-        let bytes = events.iter().map(Message::encoded_len).sum();
+    pub(crate) fn new(after: i64, events: Vec<Recorded>) -> Self {
+        let bytes = events.iter().map(Recorded::bytes).sum();
         Self { after, events, bytes }
     }
 
     /// Adds the events of a change; forgets those a worker with the run in its cache will not ask for again.
-    pub(crate) fn advanced(mut self, new: &[HistoryEvent], previous_started_id: i64) -> Self {
-        self.bytes += new.iter().map(Message::encoded_len).sum::<usize>();
+    pub(crate) fn advanced(mut self, new: &[Recorded], previous_started_id: i64) -> Self {
+        self.bytes += new.iter().map(Recorded::bytes).sum::<usize>();
         self.events.extend_from_slice(new);
         if previous_started_id > self.after {
             let seen = self.events.partition_point(|e| e.event_id <= previous_started_id);
-            self.bytes -= self.events.drain(..seen).map(|e| e.encoded_len()).sum::<usize>();
+            self.bytes -= self.events.drain(..seen).map(|e| e.bytes()).sum::<usize>();
             self.after = previous_started_id;
         }
         self
@@ -55,7 +58,7 @@ impl Tail {
 
     /// The events that follow `after`, if they are all here.
     pub(crate) fn since(&self, after: i64) -> Option<Vec<HistoryEvent>> {
-        (self.after <= after).then(|| self.events.iter().filter(|e| e.event_id > after).cloned().collect())
+        (self.after <= after).then(|| recorded::copies(self.events.iter().filter(|e| e.event_id > after)))
     }
 }
 
@@ -139,6 +142,10 @@ impl Hot {
             activities.clear();
         }
         activities.insert((activity.run_id, activity.scheduled_event_id), activity);
+    }
+
+    pub(crate) fn has_activity(&self, run: Uuid, scheduled_event_id: i64) -> bool {
+        lock(&self.activities).contains_key(&(run, scheduled_event_id))
     }
 
     pub(crate) fn take_activity(&self, run: Uuid, scheduled_event_id: i64) -> Option<Activity> {

@@ -3,6 +3,10 @@
 //! Renewed every second, lost after three on the database's wall clock. No task is renewed by itself: when the row goes,
 //! the workflow tasks of that process are offered again at once, and its activities end as a heartbeat timeout under their
 //! retry policy. A process that was only paused finds its row gone, takes a new one, and its old task tokens are stale.
+//!
+//! The connection that renews holds an advisory lock in the name of the process. When a process is killed, its connections end
+//! and the lock is free at once: a process without its lock that has missed a renewal is taken for dead without waiting for
+//! the three seconds. (Not while the database server has just started: then everybody's locks are gone.)
 
 use std::{
     collections::HashSet,
@@ -15,6 +19,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, stream};
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use temporalio_common::protos::temporal::api::enums::v1::TimeoutType;
 use tokio::sync::Notify;
 use tonic::Status;
@@ -22,8 +27,9 @@ use uuid::Uuid;
 
 use crate::{
     EngineError,
+    change::{Decision, Unchanged},
     clock::jittered,
-    engine::{Decision, Engine, Unchanged},
+    engine::Engine,
     history::commands::Needs,
     proto::db,
     store::{Activity, Target, TaskState},
@@ -34,6 +40,10 @@ use crate::{
 const RENEW: Duration = Duration::from_secs(1);
 /// A process that has not renewed for so long gives out no tasks. Less than the 3 s after which others free its work.
 const HELD: Duration = Duration::from_millis(2500);
+/// How soon to look again at a process whose lock is free.
+const SUSPECT: Duration = Duration::from_millis(200);
+/// Longest time a renewal may take, with a connection that has to be opened.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Runs freed at the same time.
 const PARALLEL: usize = 8;
 
@@ -50,6 +60,9 @@ pub(crate) struct Lease {
     freeing: Mutex<HashSet<Uuid>>,
     /// Tests stop renewing to play a dead process.
     abandoned: AtomicBool,
+    /// The connection that renews and holds the lock; none until there is one again.
+    line: tokio::sync::Mutex<Option<PgConnection>>,
+    options: PgConnectOptions,
 }
 
 /// Engine time and wall clock.
@@ -62,6 +75,8 @@ struct Renewal {
     wall: DateTime<Utc>,
     live: Vec<Uuid>,
     dead: Vec<Uuid>,
+    /// A live one is without its lock.
+    suspect: bool,
 }
 
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -82,7 +97,10 @@ impl Lease {
             sweep_now: Notify::new(),
             freeing: Mutex::default(),
             abandoned: AtomicBool::new(false),
+            line: tokio::sync::Mutex::default(),
+            options: (*pool.connect_options()).clone(),
         };
+        *lease.line.lock().await = Some(open(&lease.options, process).await?);
         Ok((lease, times))
     }
 
@@ -109,6 +127,22 @@ impl Lease {
     pub(crate) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Release);
     }
+
+    /// Lets go of the lock, as the end of the process does.
+    pub(crate) async fn hang_up(&self) {
+        if let Some(line) = self.line.lock().await.take() {
+            // It is gone either way.
+            let _ = line.close().await;
+        }
+    }
+}
+
+/// A connection with the lock of a process.
+async fn open(options: &PgConnectOptions, process: Uuid) -> Result<PgConnection, sqlx::Error> {
+    let options = options.clone().options([("lock_timeout", "1s"), ("statement_timeout", "2s")]);
+    let mut line = PgConnection::connect_with(&options).await?;
+    sqlx::query("select pg_advisory_lock(engine.presence($1))").bind(process).execute(&mut line).await?;
+    Ok(line)
 }
 
 async fn insert(pool: &sqlx::PgPool, process: Uuid, identity: &str) -> Result<Times, sqlx::Error> {
@@ -124,41 +158,64 @@ pub(crate) async fn keep(engine: Engine) {
         if lease.abandoned.load(Ordering::Acquire) {
             return;
         }
-        if let Err(error) = renew(&engine).await {
-            tracing::warn!(%error, "lease not renewed");
-        }
+        let next = match tokio::time::timeout(PATIENCE, renew(&engine)).await {
+            Ok(Ok(next)) => next,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "lease not renewed");
+                RENEW
+            }
+            Err(_) => {
+                tracing::warn!("lease not renewed: the database does not answer");
+                Duration::ZERO
+            }
+        };
         tokio::select! {
-            () = tokio::time::sleep(RENEW) => {}
+            () = tokio::time::sleep(next) => {}
             () = lease.renew_now.notified() => {}
         }
     }
 }
 
-async fn renew(engine: &Engine) -> Result<(), sqlx::Error> {
+/// Locks are taken for a statement's time only to see whether they are free. After a start of the server they mean nothing until
+/// everybody has had time to come back.
+const RENEWAL: &str = "
+with me as (update engine.processes set renewed_at = clock_timestamp() where process_id = $1 returning 1),
+others as materialized (
+    select process_id, clock_timestamp() - renewed_at as age,
+           pg_postmaster_start_time() < clock_timestamp() - interval '5 s'
+               and pg_try_advisory_xact_lock(engine.presence(process_id)) as unlocked
+    from engine.processes where process_id <> $1),
+judged as (select process_id, unlocked, age > interval '3 s' or (unlocked and age > interval '1.2 s') as dead from others)
+select (select count(*) from me) as held, engine.now() as now, clock_timestamp() as wall,
+       array(select process_id from judged where not dead) as live,
+       array(select process_id from judged where dead) as dead,
+       exists (select 1 from judged where not dead and unlocked) as suspect";
+
+/// The time until the next renewal.
+async fn renew(engine: &Engine) -> Result<Duration, sqlx::Error> {
     let lease = &engine.inner.lease;
+    let mut line = lease.line.lock().await;
+    // Taken out until it has answered: one that has not is not used again.
+    let mut connection = match line.take() {
+        Some(connection) => connection,
+        None => open(&lease.options, lease.process()).await?,
+    };
     let asked = Instant::now();
-    let renewal: Renewal = sqlx::query_as(
-        "with me as (update engine.processes set renewed_at = clock_timestamp() where process_id = $1 returning 1)
-         select (select count(*) from me) as held, engine.now() as now, clock_timestamp() as wall,
-                array(select process_id from engine.processes where process_id <> $1
-                      and renewed_at >= clock_timestamp() - interval '3 s') as live,
-                array(select process_id from engine.processes where process_id <> $1
-                      and renewed_at < clock_timestamp() - interval '3 s') as dead",
-    )
-    .bind(lease.process())
-    .fetch_one(&engine.inner.session)
-    .await?;
+    let renewal: Renewal = sqlx::query_as(RENEWAL).bind(lease.process()).fetch_one(&mut connection).await?;
     engine.inner.clock.set(renewal.now, renewal.wall);
     if renewal.held == 0 {
+        drop(connection);
         retake(engine).await?;
+        *line = Some(open(&lease.options, lease.process()).await?);
     } else {
         *guard(&lease.renewed) = asked;
+        *line = Some(connection);
     }
     *lease.live.write().unwrap_or_else(PoisonError::into_inner) = renewal.live.into_iter().collect();
     for dead in renewal.dead {
         spawn_free(engine, dead);
     }
-    Ok(())
+    Ok(if renewal.suspect { SUSPECT } else { RENEW })
 }
 
 /// Not in the renewing loop: freeing many runs must not delay the next renewal.

@@ -17,7 +17,9 @@
 //! `lease` frees the work of dead processes, `effects` carries changes over to other runs, `retention` removes old histories, `server`
 //! answers on a socket.
 
+mod change;
 mod clock;
+mod deferred;
 mod effects;
 mod engine;
 mod export;
@@ -29,6 +31,7 @@ mod lease;
 mod matching;
 mod pollers;
 mod proto;
+mod recorded;
 mod retention;
 mod retry;
 mod rpc;

@@ -1,20 +1,35 @@
 //! From an RPC's name and bytes to its handler and back.
 //!
-//! Every call runs as a task of the engine's runtime, to its end: a caller that goes away (a worker shutting down drops its
-//! polls) must not tear a change from what follows it. A task that was claimed for a caller that has gone is given back.
+//! A call is carried out by its caller, where it is: a thread less to wake makes a lone workflow faster. Under load calls go to the
+//! threads of the engine's runtime, since a worker has only one. Either way a call is carried out to its end: a caller that goes away (a worker shutting down drops its
+//! polls) must not tear a change from what follows it, so a task of the engine's runtime goes on with it. A task that was claimed
+//! for a caller that has gone is given back.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
 
-use futures::FutureExt;
+use futures::{FutureExt, future::BoxFuture};
 use prost::Message;
 use temporalio_client::callback_based::{CallbackBasedGrpcService, GrpcRequest, GrpcSuccessResponse};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tonic::{Code, Status};
 
 use crate::{engine::Engine, rpc};
 
 /// Largest request accepted, as on Temporal's servers.
 pub(crate) const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
+
+/// Calls that mostly wait; what they do takes no time.
+const WAITING: [&str; 3] = ["PollWorkflowTaskQueue", "PollActivityTaskQueue", "GetWorkflowExecutionHistory"];
+/// So many other calls under way are load.
+const CROWD: usize = 4;
 
 /// A task claimed for a caller, until it has been handed over.
 #[derive(Clone, Debug)]
@@ -115,19 +130,77 @@ pub(crate) async fn answer<B>(engine: Engine, call: Call<B>) -> Result<Answer, S
 where
     B: AsRef<[u8]> + Send + Sync + 'static,
 {
-    let (sender, receiver) = oneshot::channel();
     let (gone, gone_receiver) = watch::channel(false);
     let caller = Caller { gone: gone_receiver, claim: Arc::default() };
     let presence = Presence { engine: engine.clone(), gone, caller: caller.clone() };
+    let (waits, calls) = (WAITING.contains(&call.rpc.as_str()), Arc::clone(&engine.inner.calls));
     let runtime = engine.inner.runtime.clone();
-    runtime.spawn(async move {
-        let result = dispatch(&engine, &caller, &call.service, &call.rpc, call.request.as_ref()).await;
-        if sender.send(result).is_err() || *caller.gone.borrow() {
-            give_back(&engine, &caller);
-        }
-    });
-    let bytes = receiver.await.map_err(|_| Status::unavailable("the engine has stopped"))??;
+    let counted = (!waits).then(|| Counted::new(calls));
+    let crowd = counted.as_ref().is_some_and(|counted| counted.crowd);
+    let work = async move {
+        let _counted = counted;
+        dispatch(&engine, &caller, &call.service, &call.rpc, call.request.as_ref()).await
+    };
+    let work = if crowd {
+        let task = runtime.spawn(work);
+        async move { task.await.unwrap_or_else(|_| Err(broken())) }.boxed()
+    } else {
+        AssertUnwindSafe(work).catch_unwind().map(|result| result.unwrap_or_else(|_| Err(broken()))).boxed()
+    };
+    let bytes = InHand { work: Some(work), presence: &presence }.await?;
     Ok(Answer { bytes, presence })
+}
+
+/// A call under way, other than those that wait.
+struct Counted {
+    calls: Arc<AtomicUsize>,
+    crowd: bool,
+}
+
+impl Counted {
+    fn new(calls: Arc<AtomicUsize>) -> Self {
+        let crowd = calls.fetch_add(1, Ordering::Relaxed) >= CROWD;
+        Self { calls, crowd }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn broken() -> Status {
+    Status::internal("the engine has failed at this call")
+}
+
+/// A call that its caller carries out. When the caller goes away, a task of the engine takes it to its end.
+struct InHand<'a> {
+    work: Option<BoxFuture<'static, Result<Vec<u8>, Status>>>,
+    presence: &'a Presence,
+}
+
+impl Future for InHand<'_> {
+    type Output = Result<Vec<u8>, Status>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(work) = &mut self.work else { return Poll::Ready(Err(Status::internal("polled after its end"))) };
+        let result = ready!(work.poll_unpin(context));
+        self.work = None;
+        Poll::Ready(result)
+    }
+}
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        let Some(work) = self.work.take() else { return };
+        self.presence.gone.send_replace(true);
+        let (engine, caller) = (self.presence.engine.clone(), self.presence.caller.clone());
+        self.presence.engine.inner.runtime.spawn(async move {
+            let _ = work.await;
+            give_back(&engine, &caller);
+        });
+    }
 }
 
 async fn dispatch(
@@ -146,6 +219,7 @@ async fn dispatch(
     if engine.is_stopping() {
         return Err(stopping(name));
     }
+
     // Boxed: one future for all calls is as large as the largest.
     let result = Box::pin(rpc::call(engine, caller, name, request)).await;
     count(name, result.as_ref().err().map_or(Code::Ok, Status::code));

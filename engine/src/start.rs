@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::{
     EngineError, EngineOptions,
     clock::Clock,
+    deferred::{self, Shelf},
     effects,
     engine::{Engine, Inner},
     handoff,
@@ -76,6 +77,7 @@ impl Engine {
                 lease,
                 matching: Matching::default(),
                 hot: Hot::default(),
+                deferred: Shelf::default(),
                 runs: Watchers::default(),
                 closed: Watchers::default(),
                 queries: Watchers::default(),
@@ -89,6 +91,7 @@ impl Engine {
                 tasks: Mutex::default(),
                 stripes: Inner::stripes(),
                 accepting: AtomicBool::new(true),
+                calls: Arc::default(),
             }),
         };
         engine.background(wake::listen(engine.clone()));
@@ -96,6 +99,7 @@ impl Engine {
         engine.background(wake::safety(engine.clone()));
         engine.background(lease::keep(engine.clone()));
         engine.background(handoff::reclaim(engine.clone()));
+        engine.background(deferred::run(engine.clone()));
         engine.background(timers::run(engine.clone()));
         engine.background(pollers::publish(engine.clone()));
         engine.background(retention::run(engine.clone()));
@@ -177,11 +181,16 @@ impl Engine {
         for task in self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();
         }
-        match tokio::time::timeout(RELEASE_TIMEOUT, lease::release(self)).await {
+        let release = async {
+            self.flush_all().await;
+            lease::release(self).await
+        };
+        match tokio::time::timeout(RELEASE_TIMEOUT, release).await {
             Ok(Ok(())) => self.announce().await,
             Ok(Err(status)) => tracing::warn!(%status, "lease not released, it will run out"),
             Err(_) => tracing::warn!("lease not released in time, it will run out"),
         }
+        self.inner.lease.hang_up().await;
         self.inner.session.close().await;
     }
 
@@ -189,6 +198,12 @@ impl Engine {
     #[doc(hidden)]
     pub fn abandon_lease(&self) {
         self.inner.lease.abandon();
+    }
+
+    /// Lets go of what shows that this process is alive, as the end of its connections does. For tests of recovery only.
+    #[doc(hidden)]
+    pub async fn hang_up(&self) {
+        self.inner.lease.hang_up().await;
     }
 
     /// Tells the other processes that one came or went.

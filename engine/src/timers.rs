@@ -14,8 +14,9 @@ use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
+    change::{Decision, Unchanged},
     clock::jittered,
-    engine::{Decision, Engine, Unchanged},
+    engine::Engine,
     history::{Transition, commands::Needs},
     matching::Kind,
     proto::db,

@@ -5,7 +5,8 @@ use tonic::Status;
 
 use super::{Effect, EffectKind, Progress};
 use crate::{
-    engine::{Decision, Engine, Unchanged},
+    change::{Decision, Unchanged},
+    engine::Engine,
     history::commands::Needs,
     proto,
     store::Target,

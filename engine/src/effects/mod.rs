@@ -21,7 +21,8 @@ use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
-    engine::{Decision, Engine, Unchanged},
+    change::{Decision, Unchanged},
+    engine::Engine,
     history::{
         Transition,
         commands::{Needs, Pending},

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     proto,
-    store::{Activity, Child, TaskState},
+    store::{Activity, Child, Run, TaskState},
 };
 
 /// A completion that cannot be accepted as it is.
@@ -71,9 +71,16 @@ pub(crate) struct Needs {
     pub(crate) children: bool,
     pub(crate) started: bool,
     pub(crate) visibility: bool,
+    /// May be decided on top of a change of the run that is not written yet.
+    pub(crate) joins: bool,
 }
 
 impl Needs {
+    /// Whether rows of the database have to be read, apart from those of one activity.
+    pub(crate) fn reads(&self, run: &Run) -> bool {
+        self.activities || self.timers || self.started || self.visibility || (self.children && run.open_children > 0)
+    }
+
     pub(crate) fn of(commands: &[Command]) -> Self {
         let mut needs = Self::default();
         for command in commands {

@@ -23,7 +23,6 @@ pub(crate) mod updates;
 pub(crate) mod workflow_task;
 
 use chrono::{DateTime, Utc};
-use prost::Message;
 use temporalio_common::protos::temporal::api::{
     common::v1::{Memo, SearchAttributes},
     enums::v1::WorkflowExecutionStatus,
@@ -35,6 +34,7 @@ use uuid::Uuid;
 use crate::{
     effects::Effect,
     proto,
+    recorded::Recorded,
     store::{Activity, NewRun, Run, TaskState, load::Loaded},
 };
 
@@ -57,7 +57,7 @@ pub(crate) struct Transition {
     pub(crate) now: DateTime<Utc>,
     pub(crate) wall: DateTime<Utc>,
     pub(crate) circumstances: Circumstances,
-    pub(crate) events: Vec<HistoryEvent>,
+    pub(crate) events: Vec<Recorded>,
     pub(crate) new_activities: Vec<Activity>,
     pub(crate) ended_activities: Vec<ActivityKey>,
     pub(crate) retried_activities: Vec<ActivityRetry>,
@@ -155,6 +155,14 @@ impl Transition {
         }
     }
 
+    /// Another decision follows on this one before it is written.
+    pub(crate) fn go_on(&mut self, now: DateTime<Utc>, wall: DateTime<Utc>, circumstances: Circumstances) {
+        self.now = self.now.max(now);
+        self.wall = self.wall.max(wall);
+        self.circumstances = circumstances;
+        self.direct = false;
+    }
+
     /// Appends an event and returns its id.
     pub(crate) fn append(&mut self, attributes: Attributes) -> i64 {
         self.append_event(proto::event(0, self.now, attributes))
@@ -164,7 +172,8 @@ impl Transition {
     pub(crate) fn append_event(&mut self, mut event: HistoryEvent) -> i64 {
         self.run.last_event_id += 1;
         event.event_id = self.run.last_event_id;
-        self.run.history_bytes += i64::try_from(event.encoded_len()).unwrap_or(0);
+        let event = Recorded::new(event);
+        self.run.history_bytes += i64::try_from(event.bytes()).unwrap_or(0);
         self.events.push(event);
         self.run.last_event_id
     }

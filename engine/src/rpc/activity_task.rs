@@ -20,7 +20,8 @@ use temporalio_common::protos::temporal::api::{
 use tonic::Status;
 
 use crate::{
-    engine::{Decision, Engine},
+    change::Decision,
+    engine::Engine,
     history::{Transition, activities::ActivityEnd, commands::Needs},
     matching::{Kind, Task},
     proto,
@@ -182,12 +183,12 @@ impl Engine {
         let needs = match &which {
             Which::Attempt(token) => {
                 let activity = Some(token.scheduled_event_id);
-                Needs { activity, activity_start_only: start_only, ..Needs::default() }
+                Needs { activity, activity_start_only: start_only, joins: true, ..Needs::default() }
             }
             Which::Id { .. } => Needs { activities: true, ..Needs::default() },
         };
         let answered = self
-            .change(&which.target(), needs, |t, pending| {
+            .change_with_task(&which.target(), needs, |t, pending| {
                 decide(t, which.find(&pending.activities)?)?;
                 Ok(Decision::Write(()))
             })

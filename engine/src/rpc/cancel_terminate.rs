@@ -10,7 +10,8 @@ use temporalio_common::protos::temporal::api::{
 use tonic::Status;
 
 use crate::{
-    engine::{Decision, Engine, Unchanged},
+    change::{Decision, Unchanged},
+    engine::Engine,
     history::{Transition, commands::Needs},
     proto,
     service::Caller,

@@ -117,7 +117,8 @@ impl Engine {
         let news = watch.notified();
         let mut news = std::pin::pin!(news);
         news.as_mut().enable();
-        if !self.inner.hot.is_open(run, &execution.workflow_id) {
+        if !self.inner.hot.is_open(run, &execution.workflow_id) && !self.inner.deferred.has(run, &execution.workflow_id)
+        {
             return None;
         }
         self.wait_for(news, tokio::time::Instant::now() + WAIT, caller).await;

@@ -22,7 +22,8 @@ use temporalio_common::protos::temporal::api::{common::v1::WorkflowExecution, wo
 use tonic::Status;
 
 use crate::{
-    engine::{Engine, Unchanged},
+    change::Unchanged,
+    engine::Engine,
     proto,
     service::{Caller, Claim, decode},
     store::Target,

@@ -66,6 +66,7 @@ pub(super) async fn query(
     if let Some(rejected) = rejected(request.query_reject_condition(), execution.status) {
         return Ok(QueryWorkflowResponse { query_rejected: Some(rejected), ..Default::default() });
     }
+    engine.flush(run).await;
     let id = Uuid::new_v4();
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, engine.ask(id, run, &execution.task_queue, &query)).await;
     engine.forget_query(id).await;

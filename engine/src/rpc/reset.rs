@@ -14,6 +14,7 @@ use crate::{
     engine::Engine,
     history::{Circumstances, Transition, replay::Replayed, reset::ResetPlan, updates::Updates},
     proto::{self, db},
+    recorded,
     service::Caller,
     store::{CommitError, Existing, Run, Target, TaskState, load::Loaded, reset::Reset},
 };
@@ -44,6 +45,7 @@ pub(super) async fn reset(
         exclude: excluded(&request),
     };
     for round in 0..ROUNDS {
+        engine.flush_workflow(&workflow_id).await;
         let current = engine.latest(&workflow_id).await?;
         if current.request_id == request.request_id {
             return Ok(ResetWorkflowExecutionResponse { run_id: current.run_id.to_string() });
@@ -124,7 +126,7 @@ impl Engine {
         let mut later = after.to_vec();
         let visited = self.events_of_chain(plan.base_run_id, &mut later).await?;
         if let Some(ended) = ended.as_ref().filter(|_| visited == current.run_id) {
-            later.extend(ended.events.iter().cloned());
+            later.extend(recorded::copies(&ended.events));
         }
         let mut new = self.run_up_to(plan, kept, appends.whole_until(plan.finish_event_id - 1)).await?;
         new.reset(Replayed::of(kept), plan, &later, &self.names())?;

@@ -13,7 +13,8 @@ use uuid::Uuid;
 
 use super::start::{Policies, new_run};
 use crate::{
-    engine::{Decision, Engine, Unchanged},
+    change::{Decision, Unchanged},
+    engine::Engine,
     history::commands::Needs,
     proto,
     service::Caller,

@@ -15,7 +15,8 @@ use tonic::{Code, Status};
 use uuid::Uuid;
 
 use crate::{
-    engine::{Decision, Engine, Unchanged},
+    change::{Decision, Unchanged},
+    engine::Engine,
     history::commands::Needs,
     matching::Kind,
     proto::{self, db},
@@ -47,7 +48,7 @@ pub(super) async fn start(
         let run = &start.run;
         let attempt = TaskToken::of(TokenKind::Workflow, run.run_id, run.task_scheduled_id(), run.wft_attempt);
         caller.claimed(Claim::Workflow(attempt));
-        super::workflow_task::task_response(run, start.events.clone(), true)
+        super::workflow_task::task_response(run, crate::recorded::copies(&start.events), true)
     });
     Ok(StartWorkflowExecutionResponse {
         run_id: run_id.to_string(),

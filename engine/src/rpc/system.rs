@@ -17,7 +17,8 @@ use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
-    engine::{Decision, Engine},
+    change::Decision,
+    engine::Engine,
     history::commands::Needs,
     proto::{self, db},
     search_attributes,

@@ -21,8 +21,9 @@ use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
+    change::{Decision, Unchanged},
     clock::jittered,
-    engine::{Decision, Engine, Unchanged},
+    engine::Engine,
     history::{commands::Needs, updates::closed_failure},
     proto::{self, db},
     service::Caller,

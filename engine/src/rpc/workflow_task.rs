@@ -16,7 +16,8 @@ use temporalio_common::protos::temporal::api::{
 use tonic::Status;
 
 use crate::{
-    engine::{Decision, Engine, Unchanged},
+    change::{Decision, Unchanged},
+    engine::Engine,
     history::{
         Transition,
         commands::{self, Needs, Refused},
@@ -26,6 +27,7 @@ use crate::{
     hot::{Remembered, Tail},
     matching::{Kind, Task},
     proto,
+    recorded::{self, Recorded},
     service::{Caller, Claim},
     store::{
         Activity, Run, Target, TaskState,
@@ -182,7 +184,7 @@ impl Engine {
         let now = run.wft_started_at.map_or(now, |at| at.max(now));
         let loaded = Loaded { run: run.clone(), now, wall };
         let tail = if page.complete {
-            Tail::new(after, page.events.clone())
+            Tail::new(after, page.events.iter().cloned().map(Recorded::new).collect())
         } else {
             Tail::new(run.last_event_id, Vec::new())
         };
@@ -232,7 +234,7 @@ pub(super) async fn respond_completed(
     }
     proto::optional_name(&request.identity, "identity")?;
     let bad_attributes = engine.refused_search_attributes(&mut request.commands).await?;
-    let needs = Needs::of(&request.commands);
+    let needs = Needs { joins: true, ..Needs::of(&request.commands) };
     let target = Target::Run(token.run_id());
     let decided = engine
         .change(&target, needs, |t, pending| {
@@ -288,7 +290,7 @@ fn completed_response(engine: &Engine, t: &Transition) -> RespondWorkflowTaskCom
         eager.filter_map(|a| super::activity_task::task_response(a, &engine.inner.options.namespace).ok()).collect();
     let inline = !t.is_closed() && !t.direct && t.run.wft_state == TaskState::Started;
     let workflow_task = inline.then(|| {
-        let events = t.events.iter().filter(|e| e.event_id > t.run.previous_started_id).cloned().collect();
+        let events = recorded::copies(t.events.iter().filter(|e| e.event_id > t.run.previous_started_id));
         task_response(&t.run, events, true)
     });
     let reset_history_event_id = if t.discarded_task { t.run.previous_started_id } else { 0 };
@@ -306,7 +308,7 @@ pub(super) async fn respond_failed(
         cause => cause,
     };
     let failed = engine
-        .change(&Target::Run(token.run_id()), Needs::default(), |t, _| {
+        .change(&Target::Run(token.run_id()), Needs { joins: true, ..Needs::default() }, |t, _| {
             if !holds(&t.run, &token) {
                 return Err(stale());
             }

@@ -6,7 +6,7 @@
 
 use prost::Message;
 use sqlx::{Connection, PgConnection, postgres::PgDatabaseError};
-use temporalio_common::protos::temporal::api::{enums::v1::WorkflowExecutionStatus, history::v1::History};
+use temporalio_common::protos::temporal::api::enums::v1::WorkflowExecutionStatus;
 use uuid::Uuid;
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
     start::{self, Start},
     statement::{AND_CHANGED, OF_CHANGED, Statement, Written, column},
 };
-use crate::{history::Transition, search_attributes::indexed};
+use crate::{history::Transition, recorded, search_attributes::indexed};
 
 /// Why a transition was not written. Nothing of it was.
 #[derive(Debug)]
@@ -159,12 +159,8 @@ fn history(s: &mut Statement, transitions: &[&Transition]) {
     column!(s, appends, t => t.run.run_id, "uuid");
     column!(s, appends, t => t.expected_last_event_id + 1, "bigint");
     column!(s, appends, t => t.run.last_event_id, "bigint");
-    column!(s, appends, t => encoded(t), "bytea");
+    column!(s, appends, t => recorded::history(&t.events), "bytea");
     s.rows_end("run_id, first_event_id, last_event_id, data").end(OF_CHANGED);
-}
-
-fn encoded(t: &Transition) -> Vec<u8> {
-    History { events: t.events.clone() }.encode_to_vec()
 }
 
 fn status(t: &Transition) -> i16 {

@@ -21,6 +21,7 @@ const STATEMENTS: usize = 128;
 #[derive(Debug)]
 pub(crate) struct Lanes {
     options: PgConnectOptions,
+    runtime: tokio::runtime::Handle,
     idle: Mutex<Vec<PgConnection>>,
     free: Semaphore,
 }
@@ -33,7 +34,7 @@ pub(crate) struct Lane<'a> {
 }
 
 impl Lanes {
-    /// For statements that find few rows by a key or in the order of an index.
+    /// For statements that find few rows by a key or in the order of an index. Called on the engine's runtime.
     pub(crate) fn new(options: &PgConnectOptions, count: usize) -> Self {
         // A statement of the hot path takes milliseconds; one that takes this long waits for a lock it will not get.
         let options = options.clone().statement_cache_capacity(STATEMENTS).options([
@@ -48,7 +49,8 @@ impl Lanes {
             ("enable_mergejoin", "off"),
             ("jit", "off"),
         ]);
-        Self { options, idle: Mutex::default(), free: Semaphore::new(count.max(1)) }
+        let runtime = tokio::runtime::Handle::current();
+        Self { options, runtime, idle: Mutex::default(), free: Semaphore::new(count.max(1)) }
     }
 
     /// For statements that find every row by its key. An index may only be used to look keys up, never to be read whole,
@@ -67,7 +69,12 @@ impl Lanes {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => PgConnection::connect_with(&self.options).await?,
+            // On the engine's runtime, whoever calls: a connection belongs to the runtime that opened it.
+            None => {
+                let options = self.options.clone();
+                let opened = self.runtime.spawn(async move { PgConnection::connect_with(&options).await });
+                opened.await.map_err(|_| sqlx::Error::PoolClosed)??
+            }
         };
         Ok(Lane { lanes: self, connection, permit })
     }

@@ -6,8 +6,7 @@ use temporalio_common::protos::temporal::api::sdk::v1::UserMetadata;
 use temporalio_common::protos::temporal::api::{
     enums::v1::WorkflowIdReusePolicy,
     history::v1::{
-        History, HistoryEvent, WorkflowExecutionStartedEventAttributes, WorkflowTaskScheduledEventAttributes,
-        history_event::Attributes,
+        WorkflowExecutionStartedEventAttributes, WorkflowTaskScheduledEventAttributes, history_event::Attributes,
     },
 };
 use uuid::Uuid;
@@ -16,7 +15,12 @@ use super::{
     Run, Store, TaskState,
     statement::{Statement, column},
 };
-use crate::{history::updates::Updates, proto, search_attributes::indexed};
+use crate::{
+    history::updates::Updates,
+    proto,
+    recorded::{self, Recorded},
+    search_attributes::indexed,
+};
 
 /// A run about to be created.
 #[derive(Clone, Debug)]
@@ -75,7 +79,7 @@ impl NewRun {
         self.attributes.workflow_type.as_ref().map_or("", |t| t.name.as_str())
     }
 
-    fn first_events(&self, now: DateTime<Utc>) -> History {
+    fn first_events(&self, now: DateTime<Utc>) -> Vec<Recorded> {
         let task = WorkflowTaskScheduledEventAttributes {
             task_queue: Some(proto::queue(self.task_queue())),
             start_to_close_timeout: self.attributes.workflow_task_timeout,
@@ -89,12 +93,12 @@ impl NewRun {
         if let Some(first) = events.first_mut() {
             first.user_metadata.clone_from(&self.user_metadata);
         }
-        History { events }
+        events.into_iter().map(Recorded::new).collect()
     }
 
     /// The run as it is once its first events are stored: with a workflow task that waits for a worker.
-    fn first_state(&self, history: &History, now: DateTime<Utc>, wall: DateTime<Utc>) -> Run {
-        let last_event_id = i64::try_from(history.events.len()).unwrap_or(i64::MAX);
+    fn first_state(&self, events: &[Recorded], now: DateTime<Utc>, wall: DateTime<Utc>) -> Run {
+        let last_event_id = i64::try_from(events.len()).unwrap_or(i64::MAX);
         let parent = self.parent.as_ref();
         Run {
             run_id: self.run_id,
@@ -109,7 +113,7 @@ impl NewRun {
             root_run_id: self.root.1,
             revision: 0,
             last_event_id,
-            history_bytes: i64::try_from(history.encoded_len()).unwrap_or(i64::MAX),
+            history_bytes: i64::try_from(recorded::history(events).len()).unwrap_or(i64::MAX),
             buffered: Vec::new(),
             previous_started_id: 0,
             cancel_requested: false,
@@ -148,7 +152,7 @@ pub(crate) struct Start {
     pub(crate) new: NewRun,
     /// The run as it will be.
     pub(crate) run: Run,
-    pub(crate) events: Vec<HistoryEvent>,
+    pub(crate) events: Vec<Recorded>,
     pub(crate) policy: StartPolicy,
     pub(crate) now: DateTime<Utc>,
     pub(crate) wall: DateTime<Utc>,
@@ -158,9 +162,9 @@ pub(crate) struct Start {
 
 impl Start {
     pub(crate) fn new(new: NewRun, policy: StartPolicy, now: DateTime<Utc>, wall: DateTime<Utc>) -> Self {
-        let history = new.first_events(now);
-        let run = new.first_state(&history, now, wall);
-        Self { new, run, events: history.events, policy, now, wall, direct: false }
+        let events = new.first_events(now);
+        let run = new.first_state(&events, now, wall);
+        Self { new, run, events, policy, now, wall, direct: false }
     }
 
     /// What the run before may have been for this one to follow; starts of different codes are not written together.
@@ -246,7 +250,7 @@ fn rows(s: &mut Statement, starts: &[&Start]) {
     column!(s, starts, t => t.run.wft_due_at, "timestamptz");
     column!(s, starts, t => t.run.wft_process, "uuid");
     column!(s, starts, t => t.run.wft_identity.clone(), "text");
-    column!(s, starts, t => History { events: t.events.clone() }.encode_to_vec(), "bytea");
+    column!(s, starts, t => recorded::history(&t.events), "bytea");
     s.rows_end(
         "run_id, workflow_id, workflow_type, task_queue, start_time, first_run_id, parent_workflow_id, parent_run_id, \
          parent_initiated_id, root_workflow_id, root_run_id, memo, search_attributes, attributes, last_event_id, \

@@ -87,6 +87,33 @@ async fn work_of_a_dead_process_is_free_in_about_three_seconds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_of_a_process_whose_connections_have_ended_does_not_wait_for_its_lease() {
+    let database = TestDatabase::new().await;
+    let (dead, alive) = (Host::on(&database).await, Host::on(&database).await);
+    let worker = dead.worker();
+    let handle = alive.client.start_workflow(flows::Hangs::run, 0u64, options("w")).await.unwrap();
+    dead.probe.started.notified().await;
+    dead.engine.abandon_lease();
+    dead.engine.hang_up().await;
+    // A renewal missed, and never the three seconds: only the lock says that it is dead.
+    let pool = database.pool().await;
+    let missed = tokio::spawn(async move {
+        loop {
+            let sql = "update engine.processes p set renewed_at = clock_timestamp() - interval '2 s'
+                       from engine.activities a where a.process = p.process_id";
+            sqlx::query(sql).execute(&pool).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let _successor = alive.worker();
+    assert_eq!(handle.get_result(WorkflowGetResultOptions::default()).await.unwrap(), 2);
+    missed.abort();
+    dead.probe.release.notify_waiters();
+    dead.probe.release.notify_one();
+    drop(worker);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn signals_from_two_processes_to_one_run_all_arrive_once() {
     let database = TestDatabase::new().await;
     let (one, two) = (Host::on(&database).await, Host::on(&database).await);

@@ -1,0 +1,130 @@
+//! Speed of the embedded engine: a workflow of three steps that do nothing; client, worker, engine and Postgres on one machine.
+//!
+//! Beside three kinds of others. What client, worker and SDK cost by themselves: the same on an engine that stores nothing, which
+//! is the ceiling. What an engine owes to durability: commits of one row in a row. And peers, other durable engines on the same
+//! machine in the same run.
+
+use ambient_engine::{Engine, EngineOptions};
+use ambient_tests::TestDatabase;
+use sqlx::PgPool;
+use temporalio_client::{Connection, ConnectionOptions};
+
+use crate::{
+    Failure,
+    interleave::interleave,
+    peers::{self, PeerProcess},
+    table::Table,
+    workflow::{Run, Steps, Workflows, many, storing_nothing},
+};
+
+const ROUNDS: usize = 3;
+const ALONE: usize = 50;
+const LOADED: usize = 600;
+/// For peers that need seconds for a hundred.
+const LOADED_SLOW: usize = 200;
+const IN_FLIGHT: usize = 200;
+/// Commits of a workflow of three activities: start, first task, three times an activity's end together with the task it causes.
+const COMMITS: usize = 5;
+/// Address of a Temporal server, `host:port`; without it there is none in the table.
+const TEMPORAL: &str = "AMBIENT_TEST_TEMPORAL";
+
+pub(crate) async fn measure(table: &mut Table) -> Result<(), Failure> {
+    let database = TestDatabase::new().await;
+    let pool = database.pool().await;
+    sqlx::query("create table public.steps (run text, step integer, data text)").execute(&pool).await?;
+    let engine = Engine::start(pool.clone(), EngineOptions::default()).await?;
+    let ours = Workflows::on(engine.connection().await?).await?;
+
+    let ceiling = Workflows::on(storing_nothing().await?).await?;
+    let nothing = "SDK alone: an engine that stores nothing";
+    beside(table, &ours, nothing, LOADED, async |count, at_once| ceiling.run(Steps::Activities, count, at_once).await)
+        .await?;
+    local(table, &ours, &ceiling).await?;
+    ceiling.end()?;
+
+    let name = format!("{COMMITS} commits of a row, one after the other");
+    beside(table, &ours, &name, LOADED, async |count, at_once| many(count, at_once, |_| commits(&pool)).await).await?;
+    temporal(table, &ours).await?;
+    for (variable, name, loaded) in [
+        (peers::RESTATE, "Restate, Rust SDK", LOADED),
+        (peers::DBOS, "DBOS, Rust", LOADED),
+        (peers::DBOS_PYTHON, "DBOS, Python", LOADED_SLOW),
+    ] {
+        // What a peer cannot do costs its rows, not the others'.
+        if let Err(error) = peer(table, &ours, variable, name, loaded).await {
+            eprintln!("skipped: {name}: {error}");
+        }
+    }
+
+    ours.end()?;
+    engine.shutdown().await;
+    pool.close().await;
+    Ok(())
+}
+
+async fn temporal(table: &mut Table, ours: &Workflows) -> Result<(), Failure> {
+    let address = std::env::var(TEMPORAL).ok().filter(|address| !address.is_empty());
+    let Some(address) = address else { return Ok(()) };
+    let options = ConnectionOptions::new(url::Url::parse(&format!("http://{address}"))?).build();
+    let server = Workflows::on(Connection::connect(options).await?).await?;
+    let name = "Temporal's development server, same worker";
+    let run = async |count, at_once| server.run(Steps::Activities, count, at_once).await;
+    beside(table, ours, name, LOADED_SLOW, run).await?;
+    server.end()
+}
+
+async fn peer(table: &mut Table, ours: &Workflows, variable: &str, name: &str, loaded: usize) -> Result<(), Failure> {
+    let database = TestDatabase::new().await;
+    let Some(mut peer) = PeerProcess::from_environment(variable, &database.url()).await? else { return Ok(()) };
+    let name = format!("{name} {}", peer.version());
+    let run = async |count, at_once| {
+        let run = peer.run(count, at_once).await?;
+        Ok(Run { p50: run.p50, per_second: run.per_second })
+    };
+    beside(table, ours, &name, loaded, run).await?;
+    peer.end().await
+}
+
+/// Alone and loaded, in turns with somebody else who is told how many workflows, and how many at once.
+async fn beside(
+    table: &mut Table,
+    ours: &Workflows,
+    name: &str,
+    loaded: usize,
+    mut theirs: impl AsyncFnMut(usize, usize) -> Result<Run, Failure>,
+) -> Result<(), Failure> {
+    eprintln!("  beside {name}");
+    let alone = async || Ok(ours.run(Steps::Activities, ALONE, 1).await?.p50);
+    let pair = interleave(ROUNDS, alone, async || Ok(theirs(ALONE, 1).await?.p50)).await?;
+    table.add("three activities, alone, p50", "ms", pair, name);
+    let all = async || Ok(ours.run(Steps::Activities, LOADED, IN_FLIGHT).await?.per_second);
+    let pair = interleave(ROUNDS, all, async || Ok(theirs(loaded, IN_FLIGHT).await?.per_second)).await?;
+    table.add(format!("three activities, {IN_FLIGHT} in flight"), "workflows/s", pair, name);
+    Ok(())
+}
+
+/// Local activities beside remote ones, and beside the ceiling.
+async fn local(table: &mut Table, ours: &Workflows, ceiling: &Workflows) -> Result<(), Failure> {
+    let alone = async |workflows: &Workflows, steps| Ok(workflows.run(steps, ALONE, 1).await?.p50);
+    let all = async |workflows: &Workflows, steps| Ok(workflows.run(steps, LOADED, IN_FLIGHT).await?.per_second);
+    let name = format!("three local activities, {IN_FLIGHT} in flight");
+    let pair =
+        interleave(ROUNDS, async || alone(ours, Steps::Local).await, async || alone(ours, Steps::Activities).await)
+            .await?;
+    table.add("three local activities, alone, p50", "ms", pair, "three activities");
+    let pair =
+        interleave(ROUNDS, async || all(ours, Steps::Local).await, async || all(ours, Steps::Activities).await).await?;
+    table.add(&name, "workflows/s", pair, "three activities");
+    let pair =
+        interleave(ROUNDS, async || all(ours, Steps::Local).await, async || all(ceiling, Steps::Local).await).await?;
+    table.add(&name, "workflows/s", pair, "SDK alone: an engine that stores nothing");
+    Ok(())
+}
+
+async fn commits(pool: &PgPool) -> Result<(), Failure> {
+    for step in 0..i32::try_from(COMMITS)? {
+        let sql = "insert into public.steps (run, step, data) values ($1, $2, $3)";
+        sqlx::query(sql).bind("run").bind(step).bind(crate::domain::TEXT).execute(pool).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,347 @@
+//! The loop every change of a run goes through: read the run, decide, write; again when somebody was faster.
+//!
+//! A decision is made on what this process remembers, if it does, or on what is stored. To change nothing (a refusal, too) is only
+//! ever decided on what is stored.
+
+use std::time::Duration;
+
+use temporalio_common::protos::temporal::api::{
+    common::v1::{Memo, SearchAttributes},
+    history::v1::history_event::Attributes,
+};
+use tokio::sync::MutexGuard;
+use tonic::Status;
+use uuid::Uuid;
+
+use crate::{
+    deferred::{Deferred, Fate, Waiters},
+    engine::Engine,
+    history::{
+        Transition,
+        commands::{Needs, Pending},
+    },
+    hot::{Remembered, Tail},
+    proto::{self, db},
+    store::{CommitError, Run, Target, load::Loaded},
+};
+
+/// How often a decision is made anew after somebody else was faster.
+const MAX_ROUNDS: u32 = 50;
+
+/// What a decision came to.
+pub(crate) enum Decision<T> {
+    /// Write the transition.
+    Write(T),
+    /// Nothing to change.
+    Keep(T),
+}
+
+/// Why no change was made.
+#[derive(Debug)]
+pub(crate) enum Unchanged {
+    /// No such open run.
+    NotOpen,
+    /// The run has taken in the request before.
+    Duplicate,
+    Status(Status),
+}
+
+impl From<Status> for Unchanged {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
+}
+
+impl Unchanged {
+    /// For requests where "not open" is an error of the caller.
+    pub(crate) fn or_not_found(self) -> Status {
+        match self {
+            Self::NotOpen => Status::not_found("workflow execution not found or already completed"),
+            Self::Duplicate => Status::already_exists("request has been carried out before"),
+            Self::Status(status) => status,
+        }
+    }
+}
+
+/// Why a transition was not written, as those who wait for it see it.
+#[derive(Debug)]
+pub(crate) enum Unwritten {
+    /// Somebody was faster: decide again.
+    Conflict,
+    Duplicate,
+    Failed(Status),
+}
+
+/// A decided change with the run's newest events before it and the requests that wait for it.
+pub(crate) struct Change {
+    pub(crate) transition: Transition,
+    pub(crate) tail: Tail,
+    pub(crate) waiters: Option<Waiters>,
+}
+
+/// What one round came to.
+enum Decided<T> {
+    Write(T, Change),
+    Keep(T, Transition),
+    /// Look at what is stored.
+    Again,
+}
+
+/// One request's way through the loop.
+struct Attempt<'a> {
+    engine: &'a Engine,
+    target: &'a Target,
+    needs: Needs,
+    /// Keeps this process from racing itself on one run.
+    turn: Option<MutexGuard<'a, ()>>,
+    round: u32,
+}
+
+impl Engine {
+    /// Changes one run. The decision must not have effects of its own. What follows from the change (wake-ups, effects on
+    /// other runs) is set off after the commit.
+    pub(crate) async fn change<T>(
+        &self,
+        target: &Target,
+        needs: Needs,
+        mut decide: impl FnMut(&mut Transition, &Pending) -> Result<Decision<T>, Status>,
+    ) -> Result<(T, Transition), Unchanged> {
+        let mut attempt = Attempt::new(self, target, needs).await;
+        loop {
+            let (value, change) = match attempt.decide(&mut decide).await? {
+                Decided::Write(value, change) => (value, change),
+                Decided::Keep(value, transition) => return Ok((value, transition)),
+                Decided::Again => continue,
+            };
+            let run = change.transition.run.run_id;
+            match self.write(change).await {
+                Ok(transition) => return Ok((value, transition)),
+                Err(unwritten) => attempt.after(unwritten, run).await?,
+            }
+        }
+    }
+
+    /// As [`Self::change`], for a change that may wait for the workflow task it causes: see [`crate::deferred`].
+    pub(crate) async fn change_with_task(
+        &self,
+        target: &Target,
+        needs: Needs,
+        mut decide: impl FnMut(&mut Transition, &Pending) -> Result<Decision<()>, Status>,
+    ) -> Result<(), Unchanged> {
+        let mut attempt = Attempt::new(self, target, needs).await;
+        loop {
+            let change = match attempt.decide(&mut decide).await? {
+                Decided::Write((), change) => change,
+                Decided::Keep(..) => return Ok(()),
+                Decided::Again => continue,
+            };
+            let run = change.transition.run.run_id;
+            let unwritten = match self.defer(change) {
+                Ok(fate) => {
+                    attempt.turn = None;
+                    match fate.await {
+                        Ok(Fate::Written) => return Ok(()),
+                        Ok(Fate::Failed(status)) => Unwritten::Failed(status),
+                        Ok(Fate::Conflict) | Err(_) => Unwritten::Conflict,
+                    }
+                }
+                Err(change) => match self.write(*change).await {
+                    Ok(_) => return Ok(()),
+                    Err(unwritten) => unwritten,
+                },
+            };
+            attempt.after(unwritten, run).await?;
+        }
+    }
+
+    /// Writes a change; it is remembered, what it has started is handed over, and what follows from it is set off. Who else
+    /// waits for it is told.
+    pub(crate) async fn write(&self, change: Change) -> Result<Transition, Unwritten> {
+        let Change { transition, tail, waiters } = change;
+        let written = match self.inner.store.writer.change(transition).await {
+            (Some(transition), Ok(())) => {
+                self.remember(&transition, tail);
+                self.committed(&transition);
+                Ok(transition)
+            }
+            (None, Ok(())) => Err(Unwritten::Failed(Status::internal("a change was lost"))),
+            (_, Err(CommitError::Conflict)) => Err(Unwritten::Conflict),
+            (_, Err(CommitError::Duplicate)) => Err(Unwritten::Duplicate),
+            (_, Err(CommitError::Db(error))) => Err(Unwritten::Failed(db(error))),
+        };
+        if let Some(waiters) = waiters {
+            waiters.tell(&written);
+        }
+        written
+    }
+
+    /// A run as this process remembers it.
+    fn remembered(&self, target: &Target) -> Option<Remembered> {
+        let (Target::Run(run) | Target::Exact(_, run)) = target else { return None };
+        let mut known = self.inner.hot.take(*run)?;
+        let loaded = &mut known.loaded;
+        if matches!(target, Target::Exact(workflow, _) if *workflow != loaded.run.workflow_id) {
+            return None;
+        }
+        let (now, wall) = self.inner.clock.both();
+        (loaded.now, loaded.wall) = (loaded.now.max(now), loaded.wall.max(wall));
+        Some(known)
+    }
+
+    async fn pending(&self, run: &Run, needs: Needs, guess: bool) -> Result<Pending, Status> {
+        let mut pending = Pending::default();
+        let store = &self.inner.store;
+        if needs.activities {
+            pending.activities = store.activities(run.run_id).await?;
+        }
+        if let Some(scheduled) = needs.activity {
+            let known =
+                self.inner.hot.take_activity(run.run_id, scheduled).filter(|_| guess && needs.activity_start_only);
+            match known {
+                Some(activity) => pending.activities.push(activity),
+                None => pending.activities.extend(store.activity(run.run_id, scheduled).await?),
+            }
+        }
+        if needs.timers {
+            pending.timers = store.timers(run.run_id).await?;
+        }
+        if needs.children && run.open_children > 0 {
+            pending.children = store.children(run.run_id).await?;
+        }
+        if needs.started {
+            let first = proto::events(&store.history(run.run_id, 0, 1).await?)?.into_iter().next();
+            if let Some(Attributes::WorkflowExecutionStartedEventAttributes(a)) = first.and_then(|e| e.attributes) {
+                pending.started = Some(Box::new(a));
+            }
+        }
+        if needs.visibility {
+            let row: (Vec<u8>, Vec<u8>) =
+                sqlx::query_as("select memo, search_attributes from engine.executions where run_id = $1")
+                    .bind(run.run_id)
+                    .fetch_one(&store.pool)
+                    .await
+                    .map_err(db)?;
+            pending.memo = proto::stored::<Memo>(&row.0)?;
+            pending.search_attributes = proto::stored::<SearchAttributes>(&row.1)?;
+        }
+        Ok(pending)
+    }
+}
+
+impl<'a> Attempt<'a> {
+    async fn new(engine: &'a Engine, target: &'a Target, needs: Needs) -> Self {
+        let turn = match target {
+            Target::Run(run) | Target::Exact(_, run) => Some(engine.turn(*run).await),
+            Target::Current(workflow_id) => {
+                engine.flush_workflow(workflow_id).await;
+                None
+            }
+        };
+        Self { engine, target, needs, turn, round: 0 }
+    }
+
+    /// Makes the decision on what is remembered (in the first round) or stored.
+    async fn decide<T>(
+        &mut self,
+        decide: &mut impl FnMut(&mut Transition, &Pending) -> Result<Decision<T>, Status>,
+    ) -> Result<Decided<T>, Unchanged> {
+        let first = self.round == 0;
+        self.round += 1;
+        if let Some(deferred) = self.deferred().await {
+            return Ok(self.go_on(deferred, decide).await?);
+        }
+        let known = if first { self.engine.remembered(self.target) } else { None };
+        let guessed = known.is_some();
+        let known = match known {
+            Some(known) => Some(known),
+            None => self.engine.inner.store.load(self.target).await?.map(Remembered::from),
+        };
+        let Some(Remembered { loaded, tail }) = known else { return Err(Unchanged::NotOpen) };
+        let pending = self.engine.pending(&loaded.run, self.needs, guessed).await?;
+        let circumstances = self.engine.circumstances(&loaded.run);
+        let mut transition = Transition::new(loaded, circumstances);
+        match decide(&mut transition, &pending) {
+            Ok(Decision::Write(value)) => {
+                self.engine.start_directly(&mut transition);
+                Ok(Decided::Write(value, Change { transition, tail, waiters: None }))
+            }
+            _ if guessed => Ok(Decided::Again),
+            Ok(Decision::Keep(value)) => Ok(Decided::Keep(value, transition)),
+            Err(status) => Err(Unchanged::Status(status)),
+        }
+    }
+
+    /// The run's deferred change, if this request can be decided on top of it; if not, it is written first.
+    async fn deferred(&self) -> Option<Deferred> {
+        let (Target::Run(run) | Target::Exact(_, run)) = self.target else { return None };
+        let deferred = self.engine.inner.deferred.take(*run)?;
+        let fits = match self.target {
+            Target::Exact(workflow, _) => *workflow == deferred.transition.run.workflow_id,
+            _ => true,
+        };
+        let known = |scheduled| self.needs.activity_start_only && self.engine.inner.hot.has_activity(*run, scheduled);
+        let reads = self.needs.reads(&deferred.transition.run) || self.needs.activity.is_some_and(|id| !known(id));
+        if fits && self.needs.joins && !reads {
+            return Some(deferred);
+        }
+        self.engine.write_deferred(deferred).await;
+        None
+    }
+
+    /// Decides on top of a deferred change. If nothing comes of that, the change is written as it was.
+    async fn go_on<T>(
+        &self,
+        deferred: Deferred,
+        decide: &mut impl FnMut(&mut Transition, &Pending) -> Result<Decision<T>, Status>,
+    ) -> Result<Decided<T>, Status> {
+        let (before, tail, waiters) = deferred.into_parts();
+        let mut transition = before.clone();
+        let (now, wall) = self.engine.inner.clock.both();
+        transition.go_on(now, wall, self.engine.circumstances(&before.run));
+        let decided = match self.engine.pending(&before.run, self.needs, true).await {
+            Ok(pending) => decide(&mut transition, &pending),
+            Err(status) => Err(status),
+        };
+        if let Ok(Decision::Write(value)) = decided {
+            self.engine.start_directly(&mut transition);
+            return Ok(Decided::Write(value, Change { transition, tail, waiters: Some(waiters) }));
+        }
+        // Whoever waits for it is told; this request is decided anew whatever came of it.
+        let _ = self.engine.write(Change { transition: before, tail, waiters: Some(waiters) }).await;
+        Ok(Decided::Again)
+    }
+
+    /// The change was not written: on to the next round, unless that would be no use.
+    async fn after(&mut self, unwritten: Unwritten, run: Uuid) -> Result<(), Unchanged> {
+        match unwritten {
+            Unwritten::Duplicate => return Err(Unchanged::Duplicate),
+            Unwritten::Failed(status) => return Err(Unchanged::Status(status)),
+            Unwritten::Conflict => {}
+        }
+        if self.round >= MAX_ROUNDS {
+            metrics::counter!("engine_contention_total").increment(1);
+            return Err(Unchanged::Status(Status::aborted("the workflow is changing too fast, try again")));
+        }
+        if self.turn.is_none() {
+            self.turn = Some(self.engine.turn(run).await);
+        }
+        pause(self.round).await;
+        Ok(())
+    }
+}
+
+impl Loaded {
+    /// The run as it is after a transition.
+    pub(crate) fn after(t: &Transition) -> Self {
+        let run = Run { revision: t.expected_revision + 1, ..t.run.clone() };
+        Self { run, now: t.now, wall: t.wall }
+    }
+}
+
+/// The first conflicts are retried at once, later ones after a short random wait.
+async fn pause(round: u32) {
+    if round > 3 {
+        let longest = Duration::from_millis(u64::from(round.min(20)));
+        tokio::time::sleep(longest.mul_f64(rand::random())).await;
+    }
+}

@@ -1,0 +1,433 @@
+//! Changes that wait a moment for the workflow task they cause.
+//!
+//! The end of an activity causes a workflow task, whose end is the next change of the same run. When a poller of this process
+//! takes the task, it goes ahead of the change, and the change is written together with what the worker answers: one
+//! statement and one commit instead of two.
+//!
+//! Nothing is acknowledged before it is written: whoever reported the activity is answered after the commit. What a worker makes
+//! of a task whose cause is never written (the process dies, another process changes the run first) is refused as stale, and
+//! the worker forgets the run. Activities, timers and children that a workflow asks for wait for the commit as always. A start is
+//! not deferred: whether it is accepted is for the database to say, and until then nothing of the workflow may run.
+//!
+//! A change waits until the task ends, until another request concerns the run, or for [`PATIENCE`].
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{Notify, oneshot};
+use tonic::Status;
+use uuid::Uuid;
+
+use crate::{
+    change::{Change, Unwritten},
+    engine::Engine,
+    history::Transition,
+    hot::Tail,
+    store::TaskState,
+};
+
+/// Longest wait for the workflow task to end. Under load a task waits its turn; a worker that is slower than this costs a
+/// second statement.
+const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 20_000 } else { 250 });
+/// Changes whose patience ends so close together are written at the same time.
+const COALESCE: Duration = Duration::from_millis(5);
+
+/// What became of a deferred change, for those who asked for it.
+#[derive(Debug)]
+pub(crate) enum Fate {
+    Written,
+    /// Somebody else changed the run first: decide again on what is stored.
+    Conflict,
+    Failed(Status),
+}
+
+/// A change decided and not yet written, with the run's newest events before it.
+#[derive(Debug)]
+pub(crate) struct Deferred {
+    pub(crate) transition: Transition,
+    tail: Tail,
+    waiters: Waiters,
+}
+
+/// Requests that are part of a change.
+#[derive(Debug)]
+pub(crate) struct Waiters {
+    waiters: Vec<oneshot::Sender<Fate>>,
+    until: Instant,
+}
+
+impl Deferred {
+    pub(crate) fn into_parts(self) -> (Transition, Tail, Waiters) {
+        (self.transition, self.tail, self.waiters)
+    }
+}
+
+impl Waiters {
+    fn new() -> Self {
+        Self { waiters: Vec::new(), until: Instant::now() + PATIENCE }
+    }
+
+    pub(crate) fn tell(self, outcome: &Result<Transition, Unwritten>) {
+        for waiter in self.waiters {
+            // A request whose caller has gone is carried out all the same.
+            let _ = waiter.send(match outcome {
+                Ok(_) => Fate::Written,
+                Err(Unwritten::Failed(status)) => Fate::Failed(status.clone()),
+                // Of a request that was put on top of the others.
+                Err(Unwritten::Conflict | Unwritten::Duplicate) => Fate::Conflict,
+            });
+        }
+    }
+}
+
+/// The deferred changes of a process, by run.
+#[derive(Debug, Default)]
+pub(crate) struct Shelf {
+    entries: Mutex<Entries>,
+    added: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    runs: HashMap<Uuid, Deferred>,
+    /// When to look at which run, in order.
+    order: VecDeque<(Instant, Uuid)>,
+}
+
+impl Shelf {
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, deferred: Deferred) {
+        let (run, until) = (deferred.transition.run.run_id, deferred.waiters.until);
+        let mut entries = self.entries();
+        entries.runs.insert(run, deferred);
+        entries.order.push_back((until, run));
+        let alone = entries.order.len() == 1;
+        drop(entries);
+        if alone {
+            self.added.notify_one();
+        }
+    }
+
+    /// Takes a run's change; only for who has the run's turn.
+    pub(crate) fn take(&self, run: Uuid) -> Option<Deferred> {
+        self.entries().runs.remove(&run)
+    }
+
+    /// Whether a change of the run waits, which is then open, and of this workflow.
+    pub(crate) fn has(&self, run: Uuid, workflow_id: &str) -> bool {
+        self.entries().runs.get(&run).is_some_and(|d| d.transition.run.workflow_id == workflow_id)
+    }
+
+    /// The run of a workflow id that has a change waiting.
+    fn run_of(&self, workflow_id: &str) -> Option<Uuid> {
+        let entries = self.entries();
+        let mut waiting = entries.runs.values().map(|d| &d.transition.run);
+        waiting.find(|run| run.workflow_id == workflow_id).map(|run| run.run_id)
+    }
+
+    fn runs(&self) -> Vec<Uuid> {
+        self.entries().runs.keys().copied().collect()
+    }
+
+    /// Runs whose change has waited long enough, or when to look next.
+    fn overdue(&self) -> Result<Vec<Uuid>, Option<Instant>> {
+        let now = Instant::now();
+        let mut entries = self.entries();
+        let mut over = Vec::new();
+        while let Some((at, run)) = entries.order.front().copied().filter(|(at, _)| *at <= now) {
+            entries.order.pop_front();
+            if entries.runs.get(&run).is_some_and(|d| d.waiters.until <= at) {
+                over.push(run);
+            }
+        }
+        if over.is_empty() { Err(entries.order.front().map(|(at, _)| *at)) } else { Ok(over) }
+    }
+}
+
+impl Engine {
+    /// Lays a change aside and gives its workflow task to a poller. The change comes back if it has to be written at once.
+    pub(crate) fn defer(&self, change: Change) -> Result<oneshot::Receiver<Fate>, Box<Change>> {
+        let Change { mut transition, tail, waiters } = change;
+        let joins = waiters.is_some() && transition.run.wft_state == TaskState::Started;
+        let after = tail.clone().advanced(&transition.events, transition.run.previous_started_id);
+        let ahead = || transition.direct && self.is_only_its_task(&transition) && self.hand_ahead(&transition, &after);
+        if !joins && !ahead() {
+            return Err(Box::new(Change { transition, tail, waiters }));
+        }
+        // It has been handed over.
+        transition.direct = false;
+        let (sender, receiver) = oneshot::channel();
+        let mut waiters = waiters.unwrap_or_else(Waiters::new);
+        waiters.waiters.push(sender);
+        self.inner.deferred.put(Deferred { transition, tail, waiters });
+        Ok(receiver)
+    }
+
+    /// Nobody but the worker of its workflow task has to know of the change.
+    fn is_only_its_task(&self, t: &Transition) -> bool {
+        t.new_activities.is_empty()
+            && t.effects.is_empty()
+            && !t.is_closed()
+            && t.settles.is_none()
+            && !self.is_stopping()
+    }
+
+    /// Writes a run's deferred change now. What comes of it is for those who wait for it.
+    pub(crate) async fn flush(&self, run: Uuid) {
+        let _turn = self.turn(run).await;
+        if let Some(deferred) = self.inner.deferred.take(run) {
+            self.write_deferred(deferred).await;
+        }
+    }
+
+    /// As [`Self::flush`], for the run of a workflow id.
+    pub(crate) async fn flush_workflow(&self, workflow_id: &str) {
+        if let Some(run) = self.inner.deferred.run_of(workflow_id) {
+            self.flush(run).await;
+        }
+    }
+
+    /// Only for who has the run's turn.
+    pub(crate) async fn write_deferred(&self, deferred: Deferred) {
+        let (transition, tail, waiters) = deferred.into_parts();
+        // Those who wait for it are told.
+        let _ = self.write(Change { transition, tail, waiters: Some(waiters) }).await;
+    }
+
+    pub(crate) async fn flush_all(&self) {
+        futures::future::join_all(self.inner.deferred.runs().into_iter().map(|run| self.flush(run))).await;
+    }
+}
+
+/// Writes changes that have waited long enough, until the engine stops.
+pub(crate) async fn run(engine: Engine) {
+    let shelf = &engine.inner.deferred;
+    loop {
+        match shelf.overdue() {
+            Ok(runs) => {
+                for run in runs {
+                    let engine = engine.clone();
+                    engine.inner.runtime.clone().spawn(async move { engine.flush(run).await });
+                }
+            }
+            Err(Some(at)) => tokio::time::sleep_until((at + COALESCE).into()).await,
+            Err(None) => shelf.added.notified().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ambient_tests::TestDatabase;
+    use prost::Message;
+    use temporalio_common::protos::temporal::api::{
+        command::v1::{
+            Command, CompleteWorkflowExecutionCommandAttributes, ScheduleActivityTaskCommandAttributes,
+            command::Attributes as C,
+        },
+        common::v1::{ActivityType, WorkflowExecution, WorkflowType},
+        enums::v1::{EventType, TaskQueueKind},
+        history::v1::HistoryEvent,
+        taskqueue::v1::{StickyExecutionAttributes, TaskQueue},
+        workflowservice::v1 as ws,
+    };
+    use tokio::task::JoinHandle;
+    use tonic::Code;
+
+    use super::*;
+    use crate::{EngineOptions, matching::Kind, proto, service};
+
+    const NAMESPACE: &str = "default";
+
+    async fn call<R: Message + Default>(engine: &Engine, rpc: &str, request: impl Message) -> Result<R, Status> {
+        let call = service::Call {
+            service: crate::rpc::WORKFLOW_SERVICE.to_owned(),
+            rpc: rpc.to_owned(),
+            request: request.encode_to_vec(),
+        };
+        let answer = service::answer(engine.clone(), call).await?.take();
+        Ok(R::decode(answer.as_slice()).unwrap())
+    }
+
+    /// The worker's own queue, after its first task.
+    const STICKY: &str = "sticky";
+
+    fn queue(name: &str) -> TaskQueue {
+        let kind = if name == STICKY { TaskQueueKind::Sticky } else { TaskQueueKind::Normal };
+        TaskQueue { name: name.into(), kind: kind as i32, normal_name: "q".into() }
+    }
+
+    fn poll(engine: &Engine, name: &str) -> JoinHandle<ws::PollWorkflowTaskQueueResponse> {
+        let (engine, name) = (engine.clone(), name.to_owned());
+        tokio::spawn(async move {
+            let task_queue = Some(queue(&name));
+            let request =
+                ws::PollWorkflowTaskQueueRequest { namespace: NAMESPACE.into(), task_queue, ..Default::default() };
+            call(&engine, "PollWorkflowTaskQueue", request).await.unwrap()
+        })
+    }
+
+    async fn complete(
+        engine: &Engine,
+        task_token: Vec<u8>,
+        command: C,
+    ) -> Result<ws::RespondWorkflowTaskCompletedResponse, Status> {
+        let commands = vec![Command { attributes: Some(command), ..Default::default() }];
+        let request = ws::RespondWorkflowTaskCompletedRequest {
+            namespace: NAMESPACE.into(),
+            task_token,
+            commands,
+            sticky_attributes: Some(StickyExecutionAttributes {
+                worker_task_queue: Some(queue(STICKY)),
+                schedule_to_start_timeout: Some(proto::duration(60_000)),
+            }),
+            ..Default::default()
+        };
+        call(engine, "RespondWorkflowTaskCompleted", request).await
+    }
+
+    fn end() -> C {
+        C::CompleteWorkflowExecutionCommandAttributes(CompleteWorkflowExecutionCommandAttributes::default())
+    }
+
+    /// A run whose activity has just been reported as completed: the report, not answered, and the task that has gone ahead.
+    struct Reported {
+        report: JoinHandle<Result<ws::RespondActivityTaskCompletedResponse, Status>>,
+        task: ws::PollWorkflowTaskQueueResponse,
+    }
+
+    async fn reported(engine: &Engine) -> Reported {
+        let start = ws::StartWorkflowExecutionRequest {
+            namespace: NAMESPACE.into(),
+            workflow_id: "w".into(),
+            request_id: "r".into(),
+            workflow_type: Some(WorkflowType { name: "any".into() }),
+            task_queue: Some(proto::queue("q")),
+            ..Default::default()
+        };
+        let _: ws::StartWorkflowExecutionResponse = call(engine, "StartWorkflowExecution", start).await.unwrap();
+        let first = poll(engine, "q").await.unwrap();
+        let activity = C::ScheduleActivityTaskCommandAttributes(ScheduleActivityTaskCommandAttributes {
+            activity_id: "1".into(),
+            activity_type: Some(ActivityType { name: "a".into() }),
+            task_queue: Some(proto::queue("q")),
+            start_to_close_timeout: Some(proto::duration(600_000)),
+            request_eager_execution: true,
+            ..Default::default()
+        });
+        // Only with a poller is the worker's queue alive.
+        let next = poll(engine, STICKY);
+        while engine.inner.matching.accepts(Kind::Workflow, STICKY, false).is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let token = complete(engine, first.task_token, activity).await.unwrap().activity_tasks[0].task_token.clone();
+        let report = tokio::spawn({
+            let engine = engine.clone();
+            async move {
+                let (namespace, task_token) = (NAMESPACE.into(), token);
+                let request = ws::RespondActivityTaskCompletedRequest { namespace, task_token, ..Default::default() };
+                call(&engine, "RespondActivityTaskCompleted", request).await
+            }
+        });
+        Reported { report, task: next.await.unwrap() }
+    }
+
+    /// Stored appends, each with the kinds of its events.
+    async fn stored(engine: &Engine) -> Vec<Vec<EventType>> {
+        let sql = "select data from engine.history order by first_event_id";
+        let rows: Vec<Vec<u8>> = sqlx::query_scalar(sql).fetch_all(&engine.inner.store.pool).await.unwrap();
+        rows.iter().map(|row| proto::events(&[row]).unwrap().iter().map(HistoryEvent::event_type).collect()).collect()
+    }
+
+    async fn count(engine: &Engine, kind: EventType) -> usize {
+        stored(engine).await.concat().into_iter().filter(|k| *k == kind).count()
+    }
+
+    async fn signal(engine: &Engine) {
+        let request = ws::SignalWorkflowExecutionRequest {
+            namespace: NAMESPACE.into(),
+            workflow_execution: Some(WorkflowExecution { workflow_id: "w".into(), ..Default::default() }),
+            signal_name: "s".into(),
+            ..Default::default()
+        };
+        let _: ws::SignalWorkflowExecutionResponse = call(engine, "SignalWorkflowExecution", request).await.unwrap();
+    }
+
+    async fn engine(database: &TestDatabase) -> Engine {
+        Engine::start(database.pool().await, EngineOptions::default()).await.unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_activity_s_end_is_written_and_acknowledged_with_the_task_it_causes() {
+        let database = TestDatabase::new().await;
+        let engine = engine(&database).await;
+        let Reported { report, task } = reported(&engine).await;
+        assert_eq!(count(&engine, EventType::ActivityTaskCompleted).await, 0);
+        assert!(!report.is_finished(), "acknowledged before it is written");
+        complete(&engine, task.task_token, end()).await.unwrap();
+        report.await.unwrap().unwrap();
+        let appends = stored(&engine).await;
+        assert_eq!(appends.len(), 3, "{appends:?}");
+        let (first, last) = (appends[2].first(), appends[2].last());
+        assert_eq!(
+            (first, last),
+            (Some(&EventType::ActivityTaskStarted), Some(&EventType::WorkflowExecutionCompleted))
+        );
+        engine.shutdown().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_task_whose_cause_lost_a_race_with_another_process_is_stale_and_nothing_is_lost() {
+        let database = TestDatabase::new().await;
+        let (one, other) = (engine(&database).await, engine(&database).await);
+        let Reported { report, task } = reported(&one).await;
+        signal(&other).await;
+        assert_eq!(complete(&one, task.task_token, end()).await.unwrap_err().code(), Code::NotFound);
+        // Decided again on what is stored: the signal has caused a task, which takes the activity's end along.
+        let task = poll(&one, STICKY).await.unwrap();
+        report.await.unwrap().unwrap();
+        assert_eq!(count(&one, EventType::ActivityTaskCompleted).await, 1);
+        assert_eq!(count(&one, EventType::WorkflowExecutionSignaled).await, 1);
+        let ended = complete(&one, task.task_token, end()).await;
+        if let Err(status) = ended {
+            // The activity's end came after the task had been taken; the next attempt is anybody's.
+            assert_eq!(status.message(), "UnhandledCommand");
+            complete(&one, poll(&one, "q").await.unwrap().task_token, end()).await.unwrap();
+        }
+        assert_eq!(count(&one, EventType::WorkflowExecutionCompleted).await, 1);
+        one.shutdown().await;
+        other.shutdown().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn another_request_has_what_waits_written_first() {
+        let database = TestDatabase::new().await;
+        let engine = engine(&database).await;
+        let Reported { report, task } = reported(&engine).await;
+        signal(&engine).await;
+        report.await.unwrap().unwrap();
+        assert_eq!(count(&engine, EventType::ActivityTaskCompleted).await, 1);
+        let refused = complete(&engine, task.task_token, end()).await.unwrap_err();
+        assert_eq!(refused.message(), "UnhandledCommand", "the signal is yet to be seen");
+        complete(&engine, poll(&engine, "q").await.unwrap().task_token, end()).await.unwrap();
+        assert_eq!(count(&engine, EventType::WorkflowExecutionSignaled).await, 1);
+        engine.shutdown().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_stopping_engine_writes_what_waits() {
+        let database = TestDatabase::new().await;
+        let (engine, other) = (engine(&database).await, engine(&database).await);
+        let Reported { report, .. } = reported(&engine).await;
+        engine.shutdown().await;
+        report.await.unwrap().unwrap();
+        assert_eq!(count(&other, EventType::ActivityTaskCompleted).await, 1);
+        other.shutdown().await;
+    }
+}
