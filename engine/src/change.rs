@@ -136,7 +136,9 @@ impl Engine {
                 Decided::Again => continue,
             };
             let run = change.transition.run.run_id;
-            let unwritten = match self.defer(change) {
+            // Only who has the run's turn may lay a change aside.
+            let deferred = if attempt.turn.is_some() { self.defer(change) } else { Err(Box::new(change)) };
+            let unwritten = match deferred {
                 Ok(fate) => {
                     attempt.turn = None;
                     match fate.await {

@@ -165,7 +165,13 @@ impl Engine {
         let (sender, receiver) = oneshot::channel();
         let mut waiters = waiters.unwrap_or_else(Waiters::new);
         waiters.waiters.push(sender);
+        let run = transition.run.run_id;
         self.inner.deferred.put(Deferred { transition, tail, waiters });
+        if self.is_stopping() {
+            // Whoever writes what waits at the end may have passed by already.
+            let engine = self.clone();
+            self.inner.runtime.spawn(async move { engine.flush(run).await });
+        }
         Ok(receiver)
     }
 
