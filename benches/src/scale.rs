@@ -37,8 +37,10 @@ pub(crate) const ARGUMENT: &str = "engine-process";
 
 const OPEN_RUNS: i64 = 100_000;
 const LONG_HISTORY: i64 = 50_000;
-/// Activities at once in a step of the long workflow, and events of such a step besides three for each.
+/// Activities at once in a step of the long workflow; each makes three events.
 const WIDTH: usize = 100;
+/// Steps after so many events: the run is still open when it is looked at, and for whoever takes it over.
+const STEPS_LEFT: u32 = 20;
 const IN_FLIGHT: usize = 1_000;
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -238,7 +240,7 @@ async fn long_history(table: &mut Table) -> Result<(), Failure> {
     let engine = Engine::start(pool.clone(), EngineOptions::default()).await?;
     let client = client(engine.connection().await?)?;
     let process = EngineProcess::start(&database.url()).await?;
-    let steps = u32::try_from(LONG_HISTORY / i64::try_from(3 * WIDTH)? + 2)?;
+    let steps = u32::try_from(LONG_HISTORY / i64::try_from(3 * WIDTH)?)? + STEPS_LEFT;
     let options = WorkflowStartOptions::new(QUEUE, "long").build();
     let began = Instant::now();
     let handle = client.start_workflow(Long::run, steps, options).await?;

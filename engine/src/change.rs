@@ -14,7 +14,7 @@ use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
-    deferred::{Deferred, Fate, Waiters},
+    deferred::{Deferred, Waiters},
     engine::Engine,
     history::{
         Transition,
@@ -64,7 +64,7 @@ impl Unchanged {
 }
 
 /// Why a transition was not written, as those who wait for it see it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Unwritten {
     /// Somebody was faster: decide again.
     Conflict,
@@ -136,23 +136,20 @@ impl Engine {
                 Decided::Again => continue,
             };
             let run = change.transition.run.run_id;
-            // Only who has the run's turn may lay a change aside.
-            let deferred = if attempt.turn.is_some() { self.defer(change) } else { Err(Box::new(change)) };
-            let unwritten = match deferred {
+            // Only who has the run's turn may lay a change aside, and nothing is put on top of what may not be joined.
+            let defers = needs.joins && attempt.turn.is_some();
+            let written = match if defers { self.defer(change) } else { Err(Box::new(change)) } {
                 Ok(fate) => {
                     attempt.turn = None;
-                    match fate.await {
-                        Ok(Fate::Written) => return Ok(()),
-                        Ok(Fate::Failed(status)) => Unwritten::Failed(status),
-                        Ok(Fate::Conflict) | Err(_) => Unwritten::Conflict,
-                    }
+                    // Dropped untold: nobody knows, so it is decided again.
+                    fate.await.unwrap_or(Err(Unwritten::Conflict))
                 }
-                Err(change) => match self.write(*change).await {
-                    Ok(_) => return Ok(()),
-                    Err(unwritten) => unwritten,
-                },
+                Err(change) => self.write(*change).await.map(drop),
             };
-            attempt.after(unwritten, run).await?;
+            match written {
+                Ok(()) => return Ok(()),
+                Err(unwritten) => attempt.after(unwritten, run).await?,
+            }
         }
     }
 
@@ -308,7 +305,7 @@ impl<'a> Attempt<'a> {
             self.engine.start_directly(&mut transition);
             return Ok(Decided::Write(value, Change { transition, tail, waiters: Some(waiters) }));
         }
-        // Whoever waits for it is told; this request is decided anew whatever came of it.
+        // Those who wait for it are told; this request is decided anew whatever came of it.
         let _ = self.engine.write(Change { transition: before, tail, waiters: Some(waiters) }).await;
         Ok(Decided::Again)
     }

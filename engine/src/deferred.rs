@@ -18,7 +18,6 @@ use std::{
 };
 
 use tokio::sync::{Notify, oneshot};
-use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
@@ -35,14 +34,8 @@ const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 20_000 } else {
 /// Changes whose patience ends so close together are written at the same time.
 const COALESCE: Duration = Duration::from_millis(5);
 
-/// What became of a deferred change, for those who asked for it.
-#[derive(Debug)]
-pub(crate) enum Fate {
-    Written,
-    /// Somebody else changed the run first: decide again on what is stored.
-    Conflict,
-    Failed(Status),
-}
+/// What becomes of a deferred change, for those who asked for it.
+pub(crate) type Fate = oneshot::Receiver<Result<(), Unwritten>>;
 
 /// A change decided and not yet written, with the run's newest events before it.
 #[derive(Debug)]
@@ -55,7 +48,7 @@ pub(crate) struct Deferred {
 /// Requests that are part of a change.
 #[derive(Debug)]
 pub(crate) struct Waiters {
-    waiters: Vec<oneshot::Sender<Fate>>,
+    waiters: Vec<oneshot::Sender<Result<(), Unwritten>>>,
     until: Instant,
 }
 
@@ -74,10 +67,10 @@ impl Waiters {
         for waiter in self.waiters {
             // A request whose caller has gone is carried out all the same.
             let _ = waiter.send(match outcome {
-                Ok(_) => Fate::Written,
-                Err(Unwritten::Failed(status)) => Fate::Failed(status.clone()),
-                // Of a request that was put on top of the others.
-                Err(Unwritten::Conflict | Unwritten::Duplicate) => Fate::Conflict,
+                Ok(_) => Ok(()),
+                // A duplicate is what was put on top of the others.
+                Err(Unwritten::Duplicate) => Err(Unwritten::Conflict),
+                Err(unwritten) => Err(unwritten.clone()),
             });
         }
     }
@@ -152,7 +145,7 @@ impl Shelf {
 
 impl Engine {
     /// Lays a change aside and gives its workflow task to a poller. The change comes back if it has to be written at once.
-    pub(crate) fn defer(&self, change: Change) -> Result<oneshot::Receiver<Fate>, Box<Change>> {
+    pub(crate) fn defer(&self, change: Change) -> Result<Fate, Box<Change>> {
         let Change { mut transition, tail, waiters } = change;
         let joins = waiters.is_some() && transition.run.wft_state == TaskState::Started;
         let after = tail.clone().advanced(&transition.events, transition.run.previous_started_id);
@@ -244,7 +237,7 @@ mod tests {
         workflowservice::v1 as ws,
     };
     use tokio::task::JoinHandle;
-    use tonic::Code;
+    use tonic::{Code, Status};
 
     use super::*;
     use crate::{EngineOptions, matching::Kind, proto, service};

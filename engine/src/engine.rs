@@ -35,7 +35,7 @@ pub struct Engine {
 pub(crate) struct Inner {
     pub(crate) options: EngineOptions,
     pub(crate) store: Store,
-    /// Connections of the engine's own: listening, lease, hints. A busy pool must not cost the lease.
+    /// Connections of the engine's own: listening, hints. A busy pool must not delay them.
     pub(crate) session: sqlx::PgPool,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) clock: Clock,
@@ -59,7 +59,7 @@ pub(crate) struct Inner {
     pub(crate) tasks: std::sync::Mutex<Vec<tokio::task::JoinHandle<()>>>,
     pub(crate) stripes: Vec<Mutex<()>>,
     pub(crate) accepting: AtomicBool,
-    /// Calls under way that do not wait for something to happen.
+    /// Light calls under way: see `service`.
     pub(crate) calls: Arc<AtomicUsize>,
 }
 

@@ -185,7 +185,7 @@ others as materialized (
            pg_postmaster_start_time() < clock_timestamp() - interval '5 s'
                and pg_try_advisory_xact_lock(engine.presence(process_id)) as unlocked
     from engine.processes where process_id <> $1),
-judged as (select process_id, unlocked, age > interval '3 s' or (unlocked and age > interval '1.2 s') as dead from others)
+judged as (select process_id, unlocked, age > interval '3 s' or (unlocked and age > interval '1.5 s') as dead from others)
 select (select count(*) from me) as held, engine.now() as now, clock_timestamp() as wall,
        array(select process_id from judged where not dead) as live,
        array(select process_id from judged where dead) as dead,
@@ -195,13 +195,20 @@ select (select count(*) from me) as held, engine.now() as now, clock_timestamp()
 async fn renew(engine: &Engine) -> Result<Duration, sqlx::Error> {
     let lease = &engine.inner.lease;
     let mut line = lease.line.lock().await;
+    let mut asked = Instant::now();
     // Taken out until it has answered: one that has not is not used again.
-    let mut connection = match line.take() {
-        Some(connection) => connection,
-        None => open(&lease.options, lease.process()).await?,
+    let (connection, renewal) = match line.take() {
+        Some(connection) => match ask(connection, lease.process()).await {
+            Ok(answer) => answer,
+            // Cut off, and with it the lock is gone: another one at once, or the others take this process for dead.
+            Err(error) => {
+                tracing::warn!(%error, "the connection that renews the lease has ended");
+                asked = Instant::now();
+                ask(open(&lease.options, lease.process()).await?, lease.process()).await?
+            }
+        },
+        None => ask(open(&lease.options, lease.process()).await?, lease.process()).await?,
     };
-    let asked = Instant::now();
-    let renewal: Renewal = sqlx::query_as(RENEWAL).bind(lease.process()).fetch_one(&mut connection).await?;
     engine.inner.clock.set(renewal.now, renewal.wall);
     if renewal.held == 0 {
         drop(connection);
@@ -216,6 +223,11 @@ async fn renew(engine: &Engine) -> Result<Duration, sqlx::Error> {
         spawn_free(engine, dead);
     }
     Ok(if renewal.suspect { SUSPECT } else { RENEW })
+}
+
+async fn ask(mut line: PgConnection, process: Uuid) -> Result<(PgConnection, Renewal), sqlx::Error> {
+    let renewal = sqlx::query_as(RENEWAL).bind(process).fetch_one(&mut line).await?;
+    Ok((line, renewal))
 }
 
 /// Not in the renewing loop: freeing many runs must not delay the next renewal.

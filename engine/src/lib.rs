@@ -63,8 +63,8 @@ pub struct EngineOptions {
     pub identity: String,
     /// How long the history of a closed run is kept, at least; zero is for ever.
     pub retention: Duration,
-    /// Connections of the engine's own for giving out and taking in tasks, besides the pool, two that write, and the three that listen
-    /// and keep the lease.
+    /// Connections of the engine's own for giving out and taking in tasks, besides the pool, two that write, three that listen and send
+    /// hints, and the one that keeps the lease.
     pub connections: usize,
 }
 

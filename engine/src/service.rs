@@ -1,7 +1,7 @@
 //! From an RPC's name and bytes to its handler and back.
 //!
-//! A call is carried out by its caller, where it is: a thread less to wake makes a lone workflow faster. Under load calls go to the
-//! threads of the engine's runtime, since a worker has only one. Either way a call is carried out to its end: a caller that goes away (a worker shutting down drops its
+//! The calls of which a workflow is made are carried out by their caller, where it is: a thread less to wake makes a lone workflow
+//! faster. Under load they go to the threads of the engine's runtime, since a worker has only one, and so do all others always. Either way a call is carried out to its end: a caller that goes away (a worker shutting down drops its
 //! polls) must not tear a change from what follows it, so a task of the engine's runtime goes on with it. A task that was claimed
 //! for a caller that has gone is given back.
 
@@ -26,9 +26,11 @@ use crate::{engine::Engine, rpc};
 /// Largest request accepted, as on Temporal's servers.
 pub(crate) const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
 
+/// Calls that every workflow makes and that need no connection of the pool, which would belong to the caller's runtime.
+const LIGHT: [&str; 3] = ["StartWorkflowExecution", "RespondWorkflowTaskCompleted", "RespondActivityTaskCompleted"];
 /// Calls that mostly wait; what they do takes no time.
 const WAITING: [&str; 3] = ["PollWorkflowTaskQueue", "PollActivityTaskQueue", "GetWorkflowExecutionHistory"];
-/// So many other calls under way are load.
+/// So many light calls under way are load.
 const CROWD: usize = 4;
 
 /// A task claimed for a caller, until it has been handed over.
@@ -133,25 +135,24 @@ where
     let (gone, gone_receiver) = watch::channel(false);
     let caller = Caller { gone: gone_receiver, claim: Arc::default() };
     let presence = Presence { engine: engine.clone(), gone, caller: caller.clone() };
-    let (waits, calls) = (WAITING.contains(&call.rpc.as_str()), Arc::clone(&engine.inner.calls));
-    let runtime = engine.inner.runtime.clone();
-    let counted = (!waits).then(|| Counted::new(calls));
-    let crowd = counted.as_ref().is_some_and(|counted| counted.crowd);
+    let (rpc, calls, runtime) = (call.rpc.as_str(), &engine.inner.calls, engine.inner.runtime.clone());
+    let counted = LIGHT.contains(&rpc).then(|| Counted::new(Arc::clone(calls)));
+    let here = counted.as_ref().map_or_else(|| WAITING.contains(&rpc), |counted| !counted.crowd);
     let work = async move {
         let _counted = counted;
         dispatch(&engine, &caller, &call.service, &call.rpc, call.request.as_ref()).await
     };
-    let work = if crowd {
+    let work = if here {
+        AssertUnwindSafe(work).catch_unwind().map(|result| result.unwrap_or_else(|_| Err(broken()))).boxed()
+    } else {
         let task = runtime.spawn(work);
         async move { task.await.unwrap_or_else(|_| Err(broken())) }.boxed()
-    } else {
-        AssertUnwindSafe(work).catch_unwind().map(|result| result.unwrap_or_else(|_| Err(broken()))).boxed()
     };
     let bytes = InHand { work: Some(work), presence: &presence }.await?;
     Ok(Answer { bytes, presence })
 }
 
-/// A call under way, other than those that wait.
+/// A light call under way.
 struct Counted {
     calls: Arc<AtomicUsize>,
     crowd: bool,

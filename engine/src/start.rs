@@ -32,7 +32,7 @@ use crate::{
     wake::{self, Hint},
 };
 
-/// Connections besides the pool: one listens, the others renew the lease and send hints.
+/// Connections besides the pool and the lease's own: one listens, the others send hints.
 const SESSION_CONNECTIONS: u32 = 3;
 /// Connections that write. One writes; the other is for its successor while a broken one is given up.
 const WRITERS: usize = 2;

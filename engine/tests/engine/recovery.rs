@@ -9,11 +9,11 @@ use std::{
 
 use ambient_tests::TestDatabase;
 use futures::future::join_all;
-use temporalio_client::{WorkflowGetResultOptions, WorkflowSignalOptions};
+use temporalio_client::{Client, WorkflowGetResultOptions, WorkflowHandle, WorkflowSignalOptions};
 
 use crate::{
     flows,
-    harness::{Host, eventually, kinds, options},
+    harness::{Host, Working, eventually, kinds, options},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,34 +67,56 @@ async fn two_processes_share_the_work_and_wake_each_other() {
     assert_eq!(inbox.query(flows::Inbox::list, (), Default::default()).await.unwrap(), empty);
 }
 
+/// Two processes; the worker of the first holds an activity that has no heartbeat timeout and an hour from start to close: only the
+/// lease can free it.
+struct Held {
+    holder: Host,
+    worker: Working,
+    alive: Host,
+    handle: WorkflowHandle<Client, flows::Hangs>,
+}
+
+impl Held {
+    async fn on(database: &TestDatabase) -> Self {
+        let (holder, alive) = (Host::on(database).await, Host::on(database).await);
+        let worker = holder.worker();
+        alive.client.start_workflow(flows::Hangs::run, 0u64, options("w")).await.unwrap();
+        let handle = alive.client.get_workflow_handle::<flows::Hangs>("w");
+        holder.probe.started.notified().await;
+        Self { holder, worker, alive, handle }
+    }
+
+    /// The number of the attempt that gave the result.
+    async fn result(&self) -> u32 {
+        self.handle.get_result(WorkflowGetResultOptions::default()).await.unwrap()
+    }
+
+    fn end(self) {
+        self.holder.probe.release.notify_waiters();
+        self.holder.probe.release.notify_one();
+        drop(self.worker);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn work_of_a_dead_process_is_free_in_about_three_seconds() {
     let database = TestDatabase::new().await;
-    let (dead, alive) = (Host::on(&database).await, Host::on(&database).await);
-    let worker = dead.worker();
-    let handle = alive.client.start_workflow(flows::Hangs::run, 0u64, options("w")).await.unwrap();
-    dead.probe.started.notified().await;
-    // No heartbeat timeout, start-to-close an hour: only the lease can free this activity.
-    dead.engine.abandon_lease();
+    let held = Held::on(&database).await;
+    held.holder.engine.abandon_lease();
     let began = Instant::now();
-    let _successor = alive.worker();
-    assert_eq!(handle.get_result(WorkflowGetResultOptions::default()).await.unwrap(), 2);
+    let _successor = held.alive.worker();
+    assert_eq!(held.result().await, 2);
     assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
-    assert!(dead.engine.readiness().is_err());
-    dead.probe.release.notify_waiters();
-    dead.probe.release.notify_one();
-    drop(worker);
+    assert!(held.holder.engine.readiness().is_err());
+    held.end();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn work_of_a_process_whose_connections_have_ended_does_not_wait_for_its_lease() {
     let database = TestDatabase::new().await;
-    let (dead, alive) = (Host::on(&database).await, Host::on(&database).await);
-    let worker = dead.worker();
-    let handle = alive.client.start_workflow(flows::Hangs::run, 0u64, options("w")).await.unwrap();
-    dead.probe.started.notified().await;
-    dead.engine.abandon_lease();
-    dead.engine.hang_up().await;
+    let held = Held::on(&database).await;
+    held.holder.engine.abandon_lease();
+    held.holder.engine.hang_up().await;
     // A renewal missed, and never the three seconds: only the lock says that it is dead.
     let pool = database.pool().await;
     let missed = tokio::spawn(async move {
@@ -105,12 +127,35 @@ async fn work_of_a_process_whose_connections_have_ended_does_not_wait_for_its_le
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
-    let _successor = alive.worker();
-    assert_eq!(handle.get_result(WorkflowGetResultOptions::default()).await.unwrap(), 2);
+    let _successor = held.alive.worker();
+    assert_eq!(held.result().await, 2);
     missed.abort();
-    dead.probe.release.notify_waiters();
-    dead.probe.release.notify_one();
-    drop(worker);
+    held.end();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_whose_connections_are_cut_keeps_its_work() {
+    let database = TestDatabase::new().await;
+    let pool = database.pool().await;
+    let held = Held::on(&database).await;
+    let presence = "select pid from pg_locks where locktype = 'advisory' and database =
+                        (select oid from pg_database where datname = current_database())";
+    let before: Vec<i32> = sqlx::query_scalar(presence).fetch_all(&pool).await.unwrap();
+    assert_eq!(before.len(), 2, "one for each process");
+    sqlx::query("select pg_terminate_backend(pid) from unnest($1::int[]) pid")
+        .bind(&before)
+        .execute(&pool)
+        .await
+        .unwrap();
+    eventually("new connections with the locks", || async {
+        let now: Vec<i32> = sqlx::query_scalar(presence).fetch_all(&pool).await.unwrap();
+        (now.len() == 2 && now.iter().all(|pid| !before.contains(pid))).then_some(())
+    })
+    .await;
+    let _successor = held.alive.worker();
+    held.holder.probe.release.notify_one();
+    assert_eq!(held.result().await, 1, "the first attempt was left alone");
+    held.end();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
