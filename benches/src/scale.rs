@@ -16,7 +16,6 @@ use temporalio_macros::{activities, workflow, workflow_methods};
 use temporalio_sdk::{
     ActivityOptions, WorkerOptions, WorkflowContext, WorkflowResult,
     activities::{ActivityContext, ActivityError},
-    runtime::worker_tuner::{FixedSizeSlotSupplier, TunerHolder},
     workflows::join_all,
 };
 use tokio::{
@@ -29,7 +28,7 @@ use crate::{
     interleave::{millis, per_second},
     server::resident_bytes,
     table::Table,
-    workflow::{QUEUE, client, spawn_worker},
+    workflow::{QUEUE, client, room_for, spawn_worker},
 };
 
 /// Makes this program an engine with a worker on the database named next. It says when it is ready, and ends when it is killed.
@@ -112,11 +111,8 @@ impl Long {
 pub(crate) async fn serve(url: &str) -> Result<(), Failure> {
     let began = Instant::now();
     let engine = Engine::start(PgPool::connect(url).await?, EngineOptions::default()).await?;
-    let (slots, activities) = (FixedSizeSlotSupplier::new(100), FixedSizeSlotSupplier::new(2 * IN_FLIGHT));
-    let tuner = TunerHolder::builder().workflow_task_slot_supplier(slots).activity_task_slot_supplier(activities);
-    let tuner = tuner.local_activity_task_slot_supplier(slots).nexus_task_slot_supplier(slots).build();
     let options = WorkerOptions::new(QUEUE).register_workflow::<Sleeper>()?.register_workflow::<Waiter>()?;
-    let options = options.register_workflow::<Long>()?.register_activities(Acts).tuner(tuner);
+    let options = options.register_workflow::<Long>()?.register_activities(Acts).tuner(room_for(IN_FLIGHT));
     let client = client(engine.connection().await?)?;
     let (_worker, _stop) = spawn_worker(client, options.build())?;
     println!("{}", millis(began.elapsed()));

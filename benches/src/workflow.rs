@@ -15,6 +15,7 @@ use temporalio_macros::{activities, workflow, workflow_methods};
 use temporalio_sdk::{
     ActivityOptions, LocalActivityOptions, Runtime, Worker, WorkerOptions, WorkflowContext, WorkflowResult,
     activities::{ActivityContext, ActivityError},
+    runtime::worker_tuner::{FixedSizeSlotSupplier, TunerHolder},
 };
 
 use crate::{
@@ -24,6 +25,8 @@ use crate::{
 
 /// Task queue of everything measured.
 pub(crate) const QUEUE: &str = "bench";
+/// Workflows under way at once, at most.
+const MOST_IN_FLIGHT: usize = 200;
 
 struct Acts;
 #[activities]
@@ -77,7 +80,8 @@ impl Workflows {
     pub(crate) async fn on(connection: Connection) -> Result<Self, Failure> {
         let client = client(connection)?;
         let options = WorkerOptions::new(QUEUE).register_workflow::<Three>()?.register_workflow::<ThreeLocal>()?;
-        let (worker, stop) = spawn_worker(client.clone(), options.register_activities(Acts).build())?;
+        let options = options.register_activities(Acts).tuner(room_for(MOST_IN_FLIGHT));
+        let (worker, stop) = spawn_worker(client.clone(), options.build())?;
         let workflows = Self { client, worker, stop: Box::new(stop), rounds: Cell::new(0) };
         workflows.run(Steps::Activities, 100, 10).await?;
         Ok(workflows)
@@ -107,6 +111,13 @@ impl ThreeLocal {
         let b = ctx.execute_local_activity(Acts::step, a, options()).await?;
         Ok(ctx.execute_local_activity(Acts::step, b, options()).await?)
     }
+}
+
+/// Room for every activity of that many workflows: not the worker's limits are measured.
+pub(crate) fn room_for(workflows: usize) -> TunerHolder {
+    let (slots, activities) = (FixedSizeSlotSupplier::new(100), FixedSizeSlotSupplier::new(2 * workflows));
+    let tuner = TunerHolder::builder().workflow_task_slot_supplier(slots).activity_task_slot_supplier(activities);
+    tuner.local_activity_task_slot_supplier(slots).nexus_task_slot_supplier(slots).build()
 }
 
 /// How a worker ended.

@@ -74,7 +74,7 @@ pub(crate) enum Unwritten {
 
 /// A decided change with the run's newest events before it and the requests that wait for it.
 pub(crate) struct Change {
-    pub(crate) transition: Transition,
+    pub(crate) transition: Box<Transition>,
     pub(crate) tail: Tail,
     pub(crate) waiters: Option<Waiters>,
 }
@@ -82,7 +82,7 @@ pub(crate) struct Change {
 /// What one round came to.
 enum Decided<T> {
     Write(T, Change),
-    Keep(T, Transition),
+    Keep(T, Box<Transition>),
     /// Look at what is stored.
     Again,
 }
@@ -105,7 +105,7 @@ impl Engine {
         target: &Target,
         needs: Needs,
         mut decide: impl FnMut(&mut Transition, &Pending) -> Result<Decision<T>, Status>,
-    ) -> Result<(T, Transition), Unchanged> {
+    ) -> Result<(T, Box<Transition>), Unchanged> {
         let mut attempt = Attempt::new(self, target, needs).await;
         loop {
             let (value, change) = match attempt.decide(&mut decide).await? {
@@ -155,7 +155,7 @@ impl Engine {
 
     /// Writes a change; it is remembered, what it has started is handed over, and what follows from it is set off. Who else
     /// waits for it is told.
-    pub(crate) async fn write(&self, change: Change) -> Result<Transition, Unwritten> {
+    pub(crate) async fn write(&self, change: Change) -> Result<Box<Transition>, Unwritten> {
         let Change { transition, tail, waiters } = change;
         let written = match self.inner.store.writer.change(transition).await {
             (Some(transition), Ok(())) => {
@@ -258,7 +258,7 @@ impl<'a> Attempt<'a> {
         let Some(Remembered { loaded, tail }) = known else { return Err(Unchanged::NotOpen) };
         let pending = self.engine.pending(&loaded.run, self.needs, guessed).await?;
         let circumstances = self.engine.circumstances(&loaded.run);
-        let mut transition = Transition::new(loaded, circumstances);
+        let mut transition = Box::new(Transition::new(loaded, circumstances));
         match decide(&mut transition, &pending) {
             Ok(Decision::Write(value)) => {
                 self.engine.start_directly(&mut transition);

@@ -40,7 +40,7 @@ pub(crate) type Fate = oneshot::Receiver<Result<(), Unwritten>>;
 /// A change decided and not yet written, with the run's newest events before it.
 #[derive(Debug)]
 pub(crate) struct Deferred {
-    pub(crate) transition: Transition,
+    pub(crate) transition: Box<Transition>,
     tail: Tail,
     waiters: Waiters,
 }
@@ -53,7 +53,7 @@ pub(crate) struct Waiters {
 }
 
 impl Deferred {
-    pub(crate) fn into_parts(self) -> (Transition, Tail, Waiters) {
+    pub(crate) fn into_parts(self) -> (Box<Transition>, Tail, Waiters) {
         (self.transition, self.tail, self.waiters)
     }
 }
@@ -63,7 +63,7 @@ impl Waiters {
         Self { waiters: Vec::new(), until: Instant::now() + PATIENCE }
     }
 
-    pub(crate) fn tell(self, outcome: &Result<Transition, Unwritten>) {
+    pub(crate) fn tell(self, outcome: &Result<Box<Transition>, Unwritten>) {
         for waiter in self.waiters {
             // A request whose caller has gone is carried out all the same.
             let _ = waiter.send(match outcome {
@@ -240,7 +240,11 @@ mod tests {
     use tonic::{Code, Status};
 
     use super::*;
-    use crate::{EngineOptions, matching::Kind, proto, service};
+    use crate::{
+        EngineOptions,
+        matching::{Kind, Patience},
+        proto, service,
+    };
 
     const NAMESPACE: &str = "default";
 
@@ -322,7 +326,7 @@ mod tests {
         });
         // Only with a poller is the worker's queue alive.
         let next = poll(engine, STICKY);
-        while engine.inner.matching.accepts(Kind::Workflow, STICKY, false).is_none() {
+        while engine.inner.matching.accepts(Kind::Workflow, STICKY, Patience::None).is_none() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let token = complete(engine, first.task_token, activity).await.unwrap().activity_tasks[0].task_token.clone();

@@ -125,7 +125,7 @@ impl Engine {
             self.wake_run(t.run.run_id);
         }
         if t.is_closed() {
-            inner.closed.close(t.run.run_id, t.events.last().map(|event| &**event));
+            inner.closed.close(t.run.run_id, t.events.last());
         }
         if let Some(next) = &t.continued {
             let queue = next.attributes.task_queue.as_ref().map_or("", |q| q.name.as_str());

@@ -9,14 +9,13 @@
 
 use std::time::Duration;
 
-use temporalio_common::protos::temporal::api::history::v1::HistoryEvent;
 use uuid::Uuid;
 
 use crate::{
     engine::Engine,
     history::Transition,
     hot::{Remembered, Tail},
-    matching::{Kind, Task},
+    matching::{Kind, Patience, Task},
     proto, rpc,
     store::{Activity, Run, Start, TaskState, load::Loaded},
     token::{TaskToken, TokenKind},
@@ -24,6 +23,8 @@ use crate::{
 
 /// Longest time a task lies ready.
 const PATIENCE: Duration = Duration::from_millis(2500);
+/// Longest time an activity lies ready that no poller waits for: another process may have one.
+const MOMENT: Duration = Duration::from_millis(250);
 /// How often tasks that have lain too long are looked for.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -32,15 +33,27 @@ fn patience(timeout_ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(timeout_ms / 4).unwrap_or(0)).min(PATIENCE)
 }
 
+/// Whether a task with so much time is not looked for too late to be taken back when nobody comes.
+fn lies_long(timeout_ms: i64) -> bool {
+    timeout_ms >= i64::try_from(LOOK.as_millis()).unwrap_or(0) * 8
+}
+
 /// The task a run has started, and how long it may lie.
 fn workflow_task(run: &Run, revision: i64, tail: &Tail) -> (Task, Duration) {
     let sticky = run.wft_queue != run.task_queue;
-    let events: Option<Vec<HistoryEvent>> = tail.since(if sticky { run.previous_started_id } else { 0 });
+    let events = tail.since(if sticky { run.previous_started_id } else { 0 });
     let mut patience = patience(run.wft_timeout_ms);
     if sticky {
         patience = patience.min(Duration::from_millis(u64::try_from(run.sticky_timeout_ms).unwrap_or(0)));
     }
     (Task::Workflow { run: Box::new(Run { revision, ..run.clone() }), events }, patience)
+}
+
+impl Activity {
+    /// Milliseconds a worker has until the end or the next sign of life, if there is a limit.
+    fn time(&self) -> Option<i64> {
+        [self.start_to_close_ms, self.heartbeat_ms].into_iter().filter(|ms| *ms > 0).min()
+    }
 }
 
 impl Run {
@@ -57,8 +70,8 @@ impl Engine {
         if !run.may_start() || !self.inner.lease.is_held() || self.is_stopping() {
             return None;
         }
-        let soon = run.wft_timeout_ms >= i64::try_from(LOOK.as_millis()).unwrap_or(0) * 8;
-        self.inner.matching.accepts(Kind::Workflow, &run.wft_queue, soon)
+        let patience = if lies_long(run.wft_timeout_ms) { Patience::Some } else { Patience::None };
+        self.inner.matching.accepts(Kind::Workflow, &run.wft_queue, patience)
     }
 
     /// Starts the tasks a transition schedules, where pollers of this process wait for them.
@@ -79,7 +92,8 @@ impl Engine {
         let (now, process) = (t.now, t.circumstances.process);
         // Those started already are the answered worker's own.
         for activity in t.new_activities.iter_mut().filter(|a| !a.is_started()) {
-            let Some(identity) = self.inner.matching.accepts(Kind::Activity, &activity.task_queue, false) else {
+            let patience = if activity.time().is_none_or(lies_long) { Patience::Moment } else { Patience::None };
+            let Some(identity) = self.inner.matching.accepts(Kind::Activity, &activity.task_queue, patience) else {
                 continue;
             };
             activity.start(identity, now, process);
@@ -142,8 +156,10 @@ impl Engine {
 
     fn hand_over_activity(&self, activity: &Activity) {
         let task = Task::Activity(Box::new(activity.clone()));
-        let time = [activity.start_to_close_ms, activity.heartbeat_ms].into_iter().filter(|ms| *ms > 0).min();
-        let patience = time.map_or(PATIENCE, patience);
+        let mut patience = activity.time().map_or(PATIENCE, patience);
+        if !self.inner.matching.is_awaited(Kind::Activity, &activity.task_queue) {
+            patience = patience.min(MOMENT);
+        }
         let back = self.inner.matching.put(Kind::Activity, &activity.task_queue, task, patience);
         self.take_back(back.into_iter().collect());
     }

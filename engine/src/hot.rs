@@ -11,11 +11,10 @@ use std::{
 };
 
 use prost::Message;
-use temporalio_common::protos::temporal::api::history::v1::HistoryEvent;
 use uuid::Uuid;
 
 use crate::{
-    recorded::{self, Recorded},
+    recorded::Recorded,
     store::{Activity, load::Loaded},
 };
 
@@ -49,7 +48,7 @@ impl Tail {
         self.bytes += new.iter().map(Recorded::bytes).sum::<usize>();
         self.events.extend_from_slice(new);
         if previous_started_id > self.after {
-            let seen = self.events.partition_point(|e| e.event_id <= previous_started_id);
+            let seen = self.events.partition_point(|e| e.event_id() <= previous_started_id);
             self.bytes -= self.events.drain(..seen).map(|e| e.bytes()).sum::<usize>();
             self.after = previous_started_id;
         }
@@ -57,8 +56,8 @@ impl Tail {
     }
 
     /// The events that follow `after`, if they are all here.
-    pub(crate) fn since(&self, after: i64) -> Option<Vec<HistoryEvent>> {
-        (self.after <= after).then(|| recorded::copies(self.events.iter().filter(|e| e.event_id > after)))
+    pub(crate) fn since(&self, after: i64) -> Option<Vec<Recorded>> {
+        (self.after <= after).then(|| self.events.iter().filter(|e| e.event_id() > after).cloned().collect())
     }
 }
 

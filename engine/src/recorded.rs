@@ -1,75 +1,107 @@
-//! Events as they are written: encoded once, shared by everything that keeps them.
+//! Events as they are stored: encoded once, shared by everything that keeps them, decoded only by who looks into them.
 
-use std::{ops::Deref, sync::Arc};
-
-use prost::{
-    Message,
-    encoding::{WireType, encode_key, encode_varint},
-};
-use temporalio_common::protos::temporal::api::history::v1::HistoryEvent;
-
-/// Number of the field `events` of a `History`.
-const EVENTS: u32 = 1;
+use bytes::Bytes;
+use prost::Message;
+use temporalio_common::protos::temporal::api::history::v1::{History, HistoryEvent};
+use tonic::Status;
 
 /// An event that will not change any more.
 #[derive(Clone, Debug)]
-pub(crate) struct Recorded(Arc<Inner>);
+pub(crate) struct Recorded {
+    event_id: i64,
+    encoded: Bytes,
+}
 
-#[derive(Debug)]
-struct Inner {
-    event: HistoryEvent,
-    encoded: Vec<u8>,
+/// A `History` whose events stay encoded.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct RawHistory {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    events: Vec<Bytes>,
+}
+
+/// Of a `HistoryEvent`, its id.
+#[derive(Clone, PartialEq, Message)]
+struct Numbered {
+    #[prost(int64, tag = "1")]
+    event_id: i64,
 }
 
 impl Recorded {
-    pub(crate) fn new(event: HistoryEvent) -> Self {
-        let encoded = event.encode_to_vec();
-        Self(Arc::new(Inner { event, encoded }))
+    pub(crate) fn new(event: &HistoryEvent) -> Self {
+        Self { event_id: event.event_id, encoded: event.encode_to_vec().into() }
+    }
+
+    pub(crate) fn event_id(&self) -> i64 {
+        self.event_id
     }
 
     /// Encoded size, bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.0.encoded.len()
+        self.encoded.len()
+    }
+
+    pub(crate) fn decode(&self) -> Result<HistoryEvent, Status> {
+        HistoryEvent::decode(self.encoded.clone()).map_err(|e| unreadable(&e))
     }
 }
 
-impl Deref for Recorded {
-    type Target = HistoryEvent;
-
-    fn deref(&self) -> &HistoryEvent {
-        &self.0.event
-    }
+/// For who looks into them.
+pub(crate) fn decoded<'a>(events: impl IntoIterator<Item = &'a Recorded>) -> Result<Vec<HistoryEvent>, Status> {
+    events.into_iter().map(Recorded::decode).collect()
 }
 
-/// For workers and readers.
-pub(crate) fn copies<'a>(events: impl IntoIterator<Item = &'a Recorded>) -> Vec<HistoryEvent> {
-    events.into_iter().map(|event| event.0.event.clone()).collect()
+/// The events of these appends.
+pub(crate) fn read(appends: Vec<Vec<u8>>) -> Result<Vec<Recorded>, Status> {
+    let mut read = Vec::new();
+    for append in appends {
+        let history = RawHistory::decode(Bytes::from(append)).map_err(|e| unreadable(&e))?;
+        for encoded in history.events {
+            let Numbered { event_id } = Numbered::decode(encoded.clone()).map_err(|e| unreadable(&e))?;
+            read.push(Recorded { event_id, encoded });
+        }
+    }
+    Ok(read)
+}
+
+fn unreadable(error: &prost::DecodeError) -> Status {
+    Status::data_loss(format!("stored history cannot be read: {error}"))
+}
+
+impl<'a> FromIterator<&'a Recorded> for RawHistory {
+    fn from_iter<I: IntoIterator<Item = &'a Recorded>>(events: I) -> Self {
+        Self { events: events.into_iter().map(|event| event.encoded.clone()).collect() }
+    }
 }
 
 /// An encoded `History` of these events.
 pub(crate) fn history(events: &[Recorded]) -> Vec<u8> {
-    let framing = 11;
-    let mut history = Vec::with_capacity(events.iter().map(|e| e.bytes() + framing).sum());
-    for event in events {
-        encode_key(EVENTS, WireType::LengthDelimited, &mut history);
-        encode_varint(event.bytes() as u64, &mut history);
-        history.extend_from_slice(&event.0.encoded);
-    }
-    history
+    events.iter().collect::<RawHistory>().encode_to_vec()
+}
+
+/// The same, decoded.
+pub(crate) fn decoded_history(events: &[Recorded]) -> Result<History, Status> {
+    Ok(History { events: decoded(events)? })
 }
 
 #[cfg(test)]
 mod tests {
-    use temporalio_common::protos::temporal::api::history::v1::History;
+    use temporalio_common::protos::temporal::api::history::v1::{
+        WorkflowExecutionStartedEventAttributes, history_event::Attributes,
+    };
 
     use super::*;
 
     #[test]
-    fn recorded_events_are_encoded_as_a_history() {
+    fn events_are_stored_as_a_history_and_read_back() {
+        let started = WorkflowExecutionStartedEventAttributes { workflow_id: "w".into(), ..Default::default() };
+        let attributes = Some(Attributes::WorkflowExecutionStartedEventAttributes(started));
         let event = |event_id| HistoryEvent { event_id, version: 7 * event_id, ..Default::default() };
-        let events = vec![event(1), event(300), HistoryEvent::default()];
-        let recorded: Vec<_> = events.iter().cloned().map(Recorded::new).collect();
-        assert_eq!(history(&recorded), History { events: events.clone() }.encode_to_vec());
-        assert_eq!(copies(&recorded), events);
+        let events = vec![HistoryEvent { attributes, ..event(1) }, event(300), HistoryEvent::default()];
+        let recorded: Vec<_> = events.iter().map(Recorded::new).collect();
+        let stored = history(&recorded);
+        assert_eq!(stored, History { events: events.clone() }.encode_to_vec());
+        let read = read(vec![stored, Vec::new()]).unwrap();
+        assert_eq!(read.iter().map(Recorded::event_id).collect::<Vec<_>>(), [1, 300, 0]);
+        assert_eq!(decoded(&read).unwrap(), events);
     }
 }

@@ -221,8 +221,7 @@ async fn dispatch(
         return Err(stopping(name));
     }
 
-    // Boxed: one future for all calls is as large as the largest.
-    let result = Box::pin(rpc::call(engine, caller, name, request)).await;
+    let result = rpc::call(engine, caller, name, request).await;
     count(name, result.as_ref().err().map_or(Code::Ok, Status::code));
     if let Err(status) = &result {
         tracing::debug!(rpc = name, code = ?status.code(), message = status.message(), "refused");

@@ -172,7 +172,7 @@ impl Transition {
     pub(crate) fn append_event(&mut self, mut event: HistoryEvent) -> i64 {
         self.run.last_event_id += 1;
         event.event_id = self.run.last_event_id;
-        let event = Recorded::new(event);
+        let event = Recorded::new(&event);
         self.run.history_bytes += i64::try_from(event.bytes()).unwrap_or(0);
         self.events.push(event);
         self.run.last_event_id

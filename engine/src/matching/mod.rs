@@ -8,39 +8,30 @@
 //! A task whose queue is being polled here is written as started by this process right away, and lies ready in memory for
 //! the next poller ([`Ready`]); other tasks are found in the database. A task that lies too long goes back (`handoff`).
 
+mod queue;
 mod watchers;
 
+pub(crate) use queue::Patience;
+use queue::Queue;
 pub(crate) use watchers::Watchers;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use temporalio_common::protos::temporal::api::history::v1::HistoryEvent;
-use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::store::{Activity, Run};
+use crate::{
+    recorded::Recorded,
+    store::{Activity, Run},
+};
 
 /// A sticky queue nobody has polled for so long is taken for dead.
 const STICKY_IDLE: Duration = Duration::from_secs(10);
-/// Permits kept for a queue nobody polls; beyond that a hint does.
-const MAX_PERMITS: usize = 1024;
 /// Queues without pollers are forgotten after this time.
 const QUEUE_IDLE: Duration = Duration::from_secs(600);
-
-/// Names of pollers known of one queue, at most.
-const MAX_SEEN: usize = 256;
-/// A poller that left so recently is taken to come back at once: under load pollers are rarely found waiting.
-const RECENT: Duration = Duration::from_millis(100);
-/// Tasks that lie ready for one queue, at most.
-const MAX_READY: usize = 1024;
-
 /// Queried runs remembered; when there are more, their queries wait until no workflow task is under way.
 const MAX_ASKED: usize = 4096;
 
@@ -57,186 +48,13 @@ pub(crate) enum Task {
     /// With the events its worker needs, if they are at hand.
     Workflow {
         run: Box<Run>,
-        events: Option<Vec<HistoryEvent>>,
+        events: Option<Vec<Recorded>>,
     },
     Activity(Box<Activity>),
 }
 
-/// A task that lies ready for the next poller.
-#[derive(Debug)]
-pub(crate) struct Ready {
-    pub(crate) task: Task,
-    /// When it goes back if no poller has come.
-    until: Instant,
-}
-
-/// Pollers' names; tasks are started in the name of a poller before it is known which.
-#[derive(Debug, Default)]
-enum Identity {
-    #[default]
-    None,
-    One(String),
-    /// Workers of different names share the queue: only the database can tell who started what.
-    Many,
-}
-
-/// One task queue, as seen by this process.
-#[derive(Debug)]
-pub(crate) struct Queue {
-    permits: Semaphore,
-    ready: Mutex<VecDeque<Ready>>,
-    /// Pollers that have nothing to do.
-    waiting: AtomicUsize,
-    identity: Mutex<Identity>,
-    /// When whom was seen polling; for people.
-    seen: Mutex<HashMap<String, Instant>>,
-    hinted: AtomicBool,
-    /// Queries may be waiting.
-    queries: AtomicBool,
-    pollers: AtomicUsize,
-    last_poll: Mutex<Instant>,
-}
-
-/// Presence of a poller.
-#[derive(Debug)]
-pub(crate) struct Poller(Arc<Queue>);
-
-impl Drop for Poller {
-    fn drop(&mut self) {
-        self.0.pollers.fetch_sub(1, Ordering::Relaxed);
-        *lock(&self.0.last_poll) = Instant::now();
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Queue {
-    fn new() -> Self {
-        // The first poller looks: work may have waited for it.
-        Self {
-            permits: Semaphore::new(1),
-            ready: Mutex::default(),
-            waiting: AtomicUsize::new(0),
-            identity: Mutex::default(),
-            seen: Mutex::default(),
-            hinted: AtomicBool::new(true),
-            queries: AtomicBool::new(true),
-            pollers: AtomicUsize::new(0),
-            last_poll: Mutex::new(Instant::now()),
-        }
-    }
-
-    pub(crate) fn enter(self: &Arc<Self>, identity: &str) -> Poller {
-        let mut known = lock(&self.identity);
-        match &*known {
-            Identity::None => *known = Identity::One(identity.to_owned()),
-            Identity::One(one) if one != identity => *known = Identity::Many,
-            Identity::One(_) | Identity::Many => {}
-        }
-        drop(known);
-        self.note(identity);
-        self.pollers.fetch_add(1, Ordering::Relaxed);
-        Poller(Arc::clone(self))
-    }
-
-    fn note(&self, identity: &str) {
-        let mut seen = lock(&self.seen);
-        if let Some(at) = seen.get_mut(identity) {
-            *at = Instant::now();
-            return;
-        }
-        if seen.len() >= MAX_SEEN {
-            seen.retain(|_, at| at.elapsed() < crate::pollers::SHOWN);
-        }
-        if seen.len() < MAX_SEEN {
-            seen.insert(identity.to_owned(), Instant::now());
-        }
-    }
-
-    /// One more task is available.
-    pub(crate) fn wake(&self) {
-        if self.permits.available_permits() < MAX_PERMITS {
-            self.permits.add_permits(1);
-        } else {
-            self.hinted.store(true, Ordering::Release);
-        }
-    }
-
-    /// Tasks may be available.
-    pub(crate) fn hint(&self) {
-        self.queries.store(true, Ordering::Release);
-        if !self.hinted.swap(true, Ordering::AcqRel) {
-            self.wake();
-        }
-    }
-
-    /// Waits until looking is worth it. True: other pollers should look too if something is found.
-    pub(crate) async fn ready(&self) -> bool {
-        let _waiting = Waiting::new(&self.waiting);
-        if let Ok(permit) = self.permits.acquire().await {
-            permit.forget();
-        }
-        self.hinted.swap(false, Ordering::AcqRel)
-    }
-
-    /// The next task that lies ready.
-    pub(crate) fn take(&self) -> Option<Task> {
-        lock(&self.ready).pop_front().map(|ready| ready.task)
-    }
-
-    /// In whose name a task may be started for this queue: a poller waits for it, or (`soon`) will be back at once.
-    fn accepts(&self, soon: bool) -> Option<String> {
-        let lying = lock(&self.ready).len();
-        let waits = self.waiting.load(Ordering::Relaxed) > lying;
-        let soon = soon && lying < MAX_READY && self.idle() < RECENT;
-        if !waits && !soon {
-            return None;
-        }
-        match &*lock(&self.identity) {
-            Identity::One(identity) => Some(identity.clone()),
-            Identity::None | Identity::Many => None,
-        }
-    }
-
-    fn put(&self, task: Task, patience: Duration) {
-        lock(&self.ready).push_back(Ready { task, until: Instant::now() + patience });
-        self.permits.add_permits(1);
-    }
-
-    /// Takes out what has lain too long, or everything.
-    fn overdue(&self, all: bool) -> Vec<Task> {
-        let now = Instant::now();
-        let mut ready = lock(&self.ready);
-        let (over, kept): (VecDeque<_>, VecDeque<_>) = ready.drain(..).partition(|r| all || r.until <= now);
-        *ready = kept;
-        over.into_iter().map(|r| r.task).collect()
-    }
-
-    fn is_served(&self) -> bool {
-        self.pollers.load(Ordering::Relaxed) > 0
-    }
-
-    fn idle(&self) -> Duration {
-        if self.is_served() { Duration::ZERO } else { lock(&self.last_poll).elapsed() }
-    }
-}
-
-/// Counts a poller as waiting.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// The queues of this process.
@@ -256,7 +74,7 @@ impl Matching {
         if let Some(queue) = queues.get(&(kind, name.to_owned())) {
             return Arc::clone(queue);
         }
-        queues.retain(|_, q| q.idle() < QUEUE_IDLE || !lock(&q.ready).is_empty());
+        queues.retain(|_, q| !q.is_forgotten(QUEUE_IDLE));
         let queue = Arc::new(Queue::new());
         queues.insert((kind, name.to_owned()), Arc::clone(&queue));
         queue
@@ -300,7 +118,7 @@ impl Matching {
     /// Whether looking for queries is worth it; the poller that looks clears the mark.
     pub(crate) fn has_queries(&self, name: &str) -> bool {
         let queue = lock(&self.queues).get(&(Kind::Workflow, name.to_owned())).cloned();
-        queue.is_some_and(|q| q.queries.swap(false, Ordering::AcqRel))
+        queue.is_some_and(|q| q.take_queries())
     }
 
     pub(crate) fn hint_all(&self) {
@@ -310,8 +128,13 @@ impl Matching {
     }
 
     /// In whose name a task of this queue may be started here before a poller asks for it.
-    pub(crate) fn accepts(&self, kind: Kind, name: &str, soon: bool) -> Option<String> {
-        lock(&self.queues).get(&(kind, name.to_owned()))?.accepts(soon)
+    pub(crate) fn accepts(&self, kind: Kind, name: &str, patience: Patience) -> Option<String> {
+        lock(&self.queues).get(&(kind, name.to_owned()))?.accepts(patience)
+    }
+
+    /// Whether a poller waits for one more task of this queue.
+    pub(crate) fn is_awaited(&self, kind: Kind, name: &str) -> bool {
+        lock(&self.queues).get(&(kind, name.to_owned())).is_some_and(|q| q.is_awaited())
     }
 
     /// Lays a task ready. It comes back if the queue has gone.
@@ -351,9 +174,7 @@ impl Matching {
     pub(crate) fn pollers(&self, within: Duration) -> Vec<(Kind, String, String, Duration)> {
         let queues = lock(&self.queues);
         let seen = queues.iter().flat_map(|((kind, name), queue)| {
-            let seen = lock(&queue.seen);
-            let recent = seen.iter().map(|(identity, at)| (*kind, name.clone(), identity.clone(), at.elapsed()));
-            recent.filter(|(.., ago)| *ago < within).collect::<Vec<_>>()
+            queue.pollers(within).into_iter().map(|(identity, ago)| (*kind, name.clone(), identity, ago))
         });
         seen.collect()
     }

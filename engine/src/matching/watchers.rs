@@ -5,9 +5,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use temporalio_common::protos::temporal::api::history::v1::HistoryEvent;
 use tokio::sync::Notify;
 use uuid::Uuid;
+
+use crate::recorded::Recorded;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -18,7 +19,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Watched {
     notify: Notify,
     /// The last event, once this process has closed the run.
-    last: OnceLock<HistoryEvent>,
+    last: OnceLock<Recorded>,
 }
 
 /// Waiters for news of a run (or of a query).
@@ -39,7 +40,7 @@ impl Watch<'_> {
     }
 
     /// The event that closed the run, if this process closed it while somebody waited.
-    pub(crate) fn last(&self) -> Option<HistoryEvent> {
+    pub(crate) fn last(&self) -> Option<Recorded> {
         self.watched.last.get().cloned()
     }
 }
@@ -71,7 +72,7 @@ impl Watchers {
     }
 
     /// The run has been closed by this event.
-    pub(crate) fn close(&self, id: Uuid, last: Option<&HistoryEvent>) {
+    pub(crate) fn close(&self, id: Uuid, last: Option<&Recorded>) {
         if let Some((_, watched)) = lock(&self.0).get(&id) {
             if let Some(last) = last {
                 let _ = watched.last.set(last.clone());

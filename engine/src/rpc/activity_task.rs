@@ -70,6 +70,7 @@ pub(super) async fn poll(
         let process = engine.inner.lease.process();
         match engine.inner.store.claim_activity(&queue, process, &request.identity).await {
             Ok(Some(activity)) => {
+                waiting.taken();
                 if hinted {
                     waiting.hint();
                 }

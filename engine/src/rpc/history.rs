@@ -122,7 +122,7 @@ impl Engine {
             return None;
         }
         self.wait_for(news, tokio::time::Instant::now() + WAIT, caller).await;
-        watch.last().map(|event| response(vec![event], Vec::new()))
+        watch.last().and_then(|event| event.decode().ok()).map(|event| response(vec![event], Vec::new()))
     }
 
     /// The last event once the run has closed. Without waiting, the last event there is.
@@ -139,7 +139,7 @@ impl Engine {
             let mut news = std::pin::pin!(news);
             news.as_mut().enable();
             if let Some(event) = watch.last() {
-                return Ok(response(vec![event], Vec::new()));
+                return Ok(response(vec![event.decode()?], Vec::new()));
             }
             let mut lane = self.inner.store.lanes.take().await.map_err(db)?;
             let row = sqlx::query_as::<_, (bool, Option<Vec<u8>>)>(

@@ -43,7 +43,8 @@ pub(crate) async fn call(engine: &Engine, caller: &Caller, name: &str, bytes: &[
                 $($rpc => {
                     let request: ws::$request = decode(name, bytes)?;
                     check_namespace(engine, &request.namespace)?;
-                    Ok($handler(engine, caller, request).await?.encode_to_vec())
+                    // Boxed one by one: a future for all calls would be as large as the largest, for every poll.
+                    Ok(Box::pin($handler(engine, caller, request)).await?.encode_to_vec())
                 })+
                 "GetSystemInfo" => Ok(system::get_system_info().encode_to_vec()),
                 "GetClusterInfo" => Ok(system::get_cluster_info().encode_to_vec()),

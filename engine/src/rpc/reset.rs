@@ -126,7 +126,7 @@ impl Engine {
         let mut later = after.to_vec();
         let visited = self.events_of_chain(plan.base_run_id, &mut later).await?;
         if let Some(ended) = ended.as_ref().filter(|_| visited == current.run_id) {
-            later.extend(recorded::copies(&ended.events));
+            later.extend(recorded::decoded(&ended.events)?);
         }
         let mut new = self.run_up_to(plan, kept, appends.whole_until(plan.finish_event_id - 1)).await?;
         new.reset(Replayed::of(kept), plan, &later, &self.names())?;

@@ -48,13 +48,13 @@ pub(super) async fn start(
         let run = &start.run;
         let attempt = TaskToken::of(TokenKind::Workflow, run.run_id, run.task_scheduled_id(), run.wft_attempt);
         caller.claimed(Claim::Workflow(attempt));
-        super::workflow_task::task_response(run, crate::recorded::copies(&start.events), true)
+        super::workflow_task::task_response(run, start.events.clone(), true).into_message()
     });
     Ok(StartWorkflowExecutionResponse {
         run_id: run_id.to_string(),
         started,
         status: WorkflowExecutionStatus::Running as i32,
-        eager_workflow_task,
+        eager_workflow_task: eager_workflow_task.transpose()?,
         ..Default::default()
     })
 }

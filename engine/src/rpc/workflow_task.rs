@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use prost::Message;
 use temporalio_common::protos::temporal::api::{
     common::v1::WorkflowType,
     enums::v1::{TaskQueueKind, WorkflowTaskFailedCause as Cause},
     failure::v1::{Failure, ServerFailureInfo, failure::FailureInfo},
-    history::v1::{History, HistoryEvent},
     workflowservice::v1::{
         PollWorkflowTaskQueueRequest, PollWorkflowTaskQueueResponse, ResetStickyTaskQueueRequest,
         ResetStickyTaskQueueResponse, RespondWorkflowTaskCompletedRequest, RespondWorkflowTaskCompletedResponse,
@@ -27,7 +27,7 @@ use crate::{
     hot::{Remembered, Tail},
     matching::{Kind, Task},
     proto,
-    recorded::{self, Recorded},
+    recorded::{self, RawHistory, Recorded},
     service::{Caller, Claim},
     store::{
         Activity, Run, Target, TaskState,
@@ -44,7 +44,7 @@ pub(super) async fn poll(
     engine: &Engine,
     caller: &Caller,
     request: PollWorkflowTaskQueueRequest,
-) -> Result<PollWorkflowTaskQueueResponse, Status> {
+) -> Result<WorkflowTask, Status> {
     let queue = request.task_queue.unwrap_or_default();
     proto::name(&queue.name, "task_queue")?;
     proto::optional_name(&request.identity, "identity")?;
@@ -56,9 +56,9 @@ pub(super) async fn poll(
     loop {
         let hinted = tokio::select! {
             hinted = waiting.ready() => hinted,
-            () = tokio::time::sleep_until(deadline) => return Ok(PollWorkflowTaskQueueResponse::default()),
-            () = caller.gone() => return Ok(PollWorkflowTaskQueueResponse::default()),
-            _ = stopped.wait_for(|s| *s) => return Ok(PollWorkflowTaskQueueResponse::default()),
+            () = tokio::time::sleep_until(deadline) => return Ok(WorkflowTask::default()),
+            () = caller.gone() => return Ok(WorkflowTask::default()),
+            _ = stopped.wait_for(|s| *s) => return Ok(WorkflowTask::default()),
         };
         if !engine.inner.lease.is_held() {
             waiting.hint();
@@ -87,11 +87,7 @@ pub(super) async fn poll(
 
 impl Engine {
     /// A task that lay ready.
-    async fn ready_workflow_task(
-        &self,
-        task: Task,
-        caller: &Caller,
-    ) -> Result<Option<PollWorkflowTaskQueueResponse>, Status> {
+    async fn ready_workflow_task(&self, task: Task, caller: &Caller) -> Result<Option<WorkflowTask>, Status> {
         caller.claimed(task.claim());
         let Task::Workflow { run, events } = task else {
             return Err(Status::internal("an activity lay on a queue of workflow tasks"));
@@ -100,7 +96,7 @@ impl Engine {
             return self.with_queries(&run, task_response(&run, events, true)).await.map(Some);
         }
         let after = if run.wft_queue == run.task_queue { 0 } else { run.previous_started_id };
-        let page = FirstPage::of(&self.inner.store.history(run.run_id, after, FIRST_PAGE).await?, after)?;
+        let page = FirstPage::of(self.inner.store.history(run.run_id, after, FIRST_PAGE).await?, after)?;
         if !page.fits(after, run.last_event_id) {
             return Err(gap(run.run_id));
         }
@@ -113,9 +109,9 @@ impl Engine {
         identity: &str,
         sticky: bool,
         caller: &Caller,
-    ) -> Result<Option<PollWorkflowTaskQueueResponse>, Status> {
-        if let Some(query) = self.next_query_task(queue).await? {
-            return Ok(Some(query));
+    ) -> Result<Option<WorkflowTask>, Status> {
+        if let Some(message) = self.next_query_task(queue).await? {
+            return Ok(Some(WorkflowTask { message, events: Vec::new() }));
         }
         let process = self.inner.lease.process();
         let claimed = self.inner.store.claim_workflow_task(queue, process, identity, sticky).await?;
@@ -126,13 +122,13 @@ impl Engine {
         self.claimed_task(claimed, sticky).await.map(Some)
     }
 
-    async fn claimed_task(&self, claimed: ClaimedTask, sticky: bool) -> Result<PollWorkflowTaskQueueResponse, Status> {
+    async fn claimed_task(&self, claimed: ClaimedTask, sticky: bool) -> Result<WorkflowTask, Status> {
         let ClaimedTask { run, batches } = claimed;
         let after = if sticky { run.previous_started_id } else { 0 };
-        let mut page = FirstPage::of(&batches.unwrap_or_default(), after)?;
+        let mut page = FirstPage::of(batches.unwrap_or_default(), after)?;
         if !page.fits(after, run.last_event_id) {
             // The row that was locked may be newer than the statement's snapshot, which is what the events came from.
-            page = FirstPage::of(&self.inner.store.history(run.run_id, after, FIRST_PAGE).await?, after)?;
+            page = FirstPage::of(self.inner.store.history(run.run_id, after, FIRST_PAGE).await?, after)?;
         }
         if !page.fits(after, run.last_event_id) {
             return Err(gap(run.run_id));
@@ -142,12 +138,8 @@ impl Engine {
         self.with_queries(&run, response).await
     }
 
-    async fn with_queries(
-        &self,
-        run: &Run,
-        mut task: PollWorkflowTaskQueueResponse,
-    ) -> Result<PollWorkflowTaskQueueResponse, Status> {
-        task.queries = self.queries_with_task(run).await?;
+    async fn with_queries(&self, run: &Run, mut task: WorkflowTask) -> Result<WorkflowTask, Status> {
+        task.message.queries = self.queries_with_task(run).await?;
         Ok(task)
     }
 }
@@ -158,21 +150,22 @@ fn gap(run: uuid::Uuid) -> Status {
 
 /// The events handed out with a task, or as many of them as make a page.
 struct FirstPage {
-    events: Vec<HistoryEvent>,
+    events: Vec<Recorded>,
     complete: bool,
 }
 
 impl FirstPage {
-    fn of(batches: &[Vec<u8>], after: i64) -> Result<Self, Status> {
-        let complete = i64::try_from(batches.len()).is_ok_and(|n| n < FIRST_PAGE);
-        let events = proto::events(batches)?.into_iter().filter(|e| e.event_id > after).collect();
+    fn of(appends: Vec<Vec<u8>>, after: i64) -> Result<Self, Status> {
+        let complete = i64::try_from(appends.len()).is_ok_and(|n| n < FIRST_PAGE);
+        let mut events = recorded::read(appends)?;
+        events.retain(|e| e.event_id() > after);
         Ok(Self { events, complete })
     }
 
     /// Whether these are the events that follow `after`, up to `last` if that is not for a later page.
     fn fits(&self, after: i64, last: i64) -> bool {
         match (self.events.first(), self.events.last()) {
-            (Some(first), Some(end)) => first.event_id == after + 1 && (!self.complete || end.event_id == last),
+            (Some(first), Some(end)) => first.event_id() == after + 1 && (!self.complete || end.event_id() == last),
             _ => false,
         }
     }
@@ -184,7 +177,7 @@ impl Engine {
         let now = run.wft_started_at.map_or(now, |at| at.max(now));
         let loaded = Loaded { run: run.clone(), now, wall };
         let tail = if page.complete {
-            Tail::new(after, page.events.iter().cloned().map(Recorded::new).collect())
+            Tail::new(after, page.events.clone())
         } else {
             Tail::new(run.last_event_id, Vec::new())
         };
@@ -192,23 +185,53 @@ impl Engine {
     }
 }
 
+/// A task for a worker: the message, and the events that belong into it as they were recorded.
+#[derive(Debug, Default)]
+pub(super) struct WorkflowTask {
+    message: PollWorkflowTaskQueueResponse,
+    events: Vec<Recorded>,
+}
+
+/// Of a `PollWorkflowTaskQueueResponse`, its history.
+#[derive(Clone, PartialEq, prost::Message)]
+struct TaskHistory {
+    #[prost(message, optional, tag = "8")]
+    history: Option<RawHistory>,
+}
+
+impl WorkflowTask {
+    /// The whole message as it is sent: one message after the other is both in one.
+    pub(super) fn encode_to_vec(&self) -> Vec<u8> {
+        let mut encoded = self.message.encode_to_vec();
+        if !self.events.is_empty() {
+            encoded.extend(TaskHistory { history: Some(self.events.iter().collect()) }.encode_to_vec());
+        }
+        encoded
+    }
+
+    /// The whole message, to become part of another one.
+    pub(super) fn into_message(mut self) -> Result<PollWorkflowTaskQueueResponse, Status> {
+        self.message.history = Some(recorded::decoded_history(&self.events)?);
+        Ok(self.message)
+    }
+}
+
 /// A task for a worker. `complete`: `events` go up to the last stored one.
-pub(super) fn task_response(run: &Run, mut events: Vec<HistoryEvent>, complete: bool) -> PollWorkflowTaskQueueResponse {
+pub(super) fn task_response(run: &Run, mut events: Vec<Recorded>, complete: bool) -> WorkflowTask {
     let next_page_token = if complete {
-        events.extend(events_in_flight(run));
+        events.extend(events_in_flight(run).iter().map(Recorded::new));
         Vec::new()
     } else {
-        let next = events.last().map_or(1, |e| e.event_id + 1);
+        let next = events.last().map_or(1, |e| e.event_id() + 1);
         HistoryToken::encode(run.run_id, next, true)
     };
-    PollWorkflowTaskQueueResponse {
+    let message = PollWorkflowTaskQueueResponse {
         task_token: TaskToken::encode(TokenKind::Workflow, run.run_id, run.task_scheduled_id(), run.wft_attempt),
         workflow_execution: Some(proto::execution(&run.workflow_id, run.run_id)),
         workflow_type: Some(WorkflowType { name: run.workflow_type.clone() }),
         previous_started_event_id: run.previous_started_id,
         started_event_id: run.task_started_id(),
         attempt: run.wft_attempt,
-        history: Some(History { events }),
         next_page_token,
         // Workers refuse a task without it.
         workflow_execution_task_queue: Some(proto::queue(&run.task_queue)),
@@ -216,7 +239,8 @@ pub(super) fn task_response(run: &Run, mut events: Vec<HistoryEvent>, complete: 
         started_time: run.wft_started_at.map(proto::timestamp),
         messages: updates::messages(run),
         ..Default::default()
-    }
+    };
+    WorkflowTask { message, events }
 }
 
 fn stale() -> Status {
@@ -265,11 +289,11 @@ pub(super) async fn respond_completed(
     };
     outcome?;
     engine.answer_queries(request.query_results).await?;
-    let mut response = completed_response(engine, &transition);
-    if let Some(task) = response.workflow_task.take() {
-        response.workflow_task = Some(engine.with_queries(&transition.run, task).await?);
-    }
-    Ok(response)
+    let workflow_task = match inline_task(&transition) {
+        Some(task) => Some(engine.with_queries(&transition.run, task).await?.into_message()?),
+        None => None,
+    };
+    Ok(RespondWorkflowTaskCompletedResponse { workflow_task, ..completed_response(engine, &transition) })
 }
 
 fn refusal(message: &str) -> Failure {
@@ -281,20 +305,24 @@ fn refusal(message: &str) -> Failure {
     }
 }
 
-/// Activities the worker takes at once, and the next workflow task if there is one already.
+/// The next workflow task, if there is one already that nobody else gets.
+fn inline_task(t: &Transition) -> Option<WorkflowTask> {
+    let inline = !t.is_closed() && !t.direct && t.run.wft_state == TaskState::Started;
+    inline.then(|| {
+        let events = t.events.iter().filter(|e| e.event_id() > t.run.previous_started_id).cloned();
+        task_response(&t.run, events.collect(), true)
+    })
+}
+
+/// Activities the worker takes at once.
 fn completed_response(engine: &Engine, t: &Transition) -> RespondWorkflowTaskCompletedResponse {
     // A run that closed has left no activities behind.
     let own = |a: &Activity| a.is_started() && !t.direct_activities.contains(&a.scheduled_event_id);
     let eager = t.new_activities.iter().filter(|a| own(a) && !t.is_closed());
     let activity_tasks =
         eager.filter_map(|a| super::activity_task::task_response(a, &engine.inner.options.namespace).ok()).collect();
-    let inline = !t.is_closed() && !t.direct && t.run.wft_state == TaskState::Started;
-    let workflow_task = inline.then(|| {
-        let events = recorded::copies(t.events.iter().filter(|e| e.event_id > t.run.previous_started_id));
-        task_response(&t.run, events, true)
-    });
     let reset_history_event_id = if t.discarded_task { t.run.previous_started_id } else { 0 };
-    RespondWorkflowTaskCompletedResponse { workflow_task, activity_tasks, reset_history_event_id }
+    RespondWorkflowTaskCompletedResponse { activity_tasks, reset_history_event_id, ..Default::default() }
 }
 
 pub(super) async fn respond_failed(
@@ -414,7 +442,9 @@ mod tests {
             let engine = Engine::start(database.pool().await, EngineOptions::default()).await.unwrap();
             let claimed = claimed_behind(&engine, missing).await;
             let task = engine.claimed_task(claimed, false).await.unwrap();
-            let ids: Vec<i64> = task.history.unwrap().events.iter().map(|e| e.event_id).collect();
+            let sent = PollWorkflowTaskQueueResponse::decode(task.encode_to_vec().as_slice()).unwrap();
+            assert_eq!(sent, task.into_message().unwrap());
+            let ids: Vec<i64> = sent.history.unwrap().events.iter().map(|e| e.event_id).collect();
             assert_eq!(ids, [1, 2, 3, 4, 5], "started, task scheduled, two signals, task started");
             engine.shutdown().await;
         }

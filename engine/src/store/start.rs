@@ -93,7 +93,7 @@ impl NewRun {
         if let Some(first) = events.first_mut() {
             first.user_metadata.clone_from(&self.user_metadata);
         }
-        events.into_iter().map(Recorded::new).collect()
+        events.iter().map(Recorded::new).collect()
     }
 
     /// The run as it is once its first events are stored: with a workflow task that waits for a worker.

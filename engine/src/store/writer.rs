@@ -138,9 +138,9 @@ impl Writer {
     }
 
     /// Writes a transition.
-    pub(crate) async fn change(self: &Arc<Self>, transition: Transition) -> (Option<Transition>, Outcome) {
-        match self.submit(Item::Change(Box::new(transition))).await {
-            Some((Item::Change(transition), outcome)) => (Some(*transition), outcome),
+    pub(crate) async fn change(self: &Arc<Self>, transition: Box<Transition>) -> (Option<Box<Transition>>, Outcome) {
+        match self.submit(Item::Change(transition)).await {
+            Some((Item::Change(transition), outcome)) => (Some(transition), outcome),
             _ => (None, Err(CommitError::Db(unknown("the writer has stopped")))),
         }
     }

@@ -53,7 +53,7 @@ async fn together(engine: &Engine, changes: Vec<Transition>) -> Vec<Outcome> {
     let mut asked = Vec::new();
     for (position, change) in changes.into_iter().enumerate() {
         let writer = Arc::clone(&writer);
-        asked.push(tokio::spawn(async move { writer.change(change).await.1 }));
+        asked.push(tokio::spawn(async move { writer.change(Box::new(change)).await.1 }));
         until(|| engine.inner.store.writer.waiting() > position).await;
     }
     assert_eq!(writer.waiting(), count);
@@ -92,7 +92,7 @@ async fn a_conflict_in_a_batch_leaves_its_neighbours_alone() {
         engine.inner.store.start_run(start(id)).await.unwrap();
     }
     let stale = signal(&engine, "b", None).await;
-    engine.inner.store.writer.change(signal(&engine, "b", None).await).await.1.unwrap();
+    engine.inner.store.writer.change(Box::new(signal(&engine, "b", None).await)).await.1.unwrap();
     let outcomes =
         together(&engine, vec![signal(&engine, "a", None).await, stale, signal(&engine, "c", None).await]).await;
     assert!(matches!(outcomes[..], [Ok(()), Err(CommitError::Conflict), Ok(())]), "{outcomes:?}");
@@ -108,7 +108,7 @@ async fn an_item_the_database_refuses_fails_alone() {
     for id in ["a", "b", "c"] {
         engine.inner.store.start_run(start(id)).await.unwrap();
     }
-    engine.inner.store.writer.change(signal(&engine, "b", Some("r")).await).await.1.unwrap();
+    engine.inner.store.writer.change(Box::new(signal(&engine, "b", Some("r")).await)).await.1.unwrap();
     let again = signal(&engine, "b", Some("r")).await;
     // A secondary row that is not as expected: the timer is not there.
     let mut missing = signal(&engine, "c", None).await;

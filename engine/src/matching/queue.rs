@@ -1,0 +1,299 @@
+//! One task queue, as seen by this process: its pollers, and the tasks that lie ready for them.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Semaphore;
+
+use super::{Task, lock};
+
+/// Permits kept for a queue nobody polls; beyond that a hint does.
+const MAX_PERMITS: usize = 1024;
+/// Names of pollers known of one queue, at most.
+const MAX_SEEN: usize = 256;
+/// A poller that left so recently is taken to come back at once: under load pollers are rarely found waiting.
+const RECENT: Duration = Duration::from_millis(100);
+/// As many tasks as pollers took in this time may lie ready for them: that long a task lies at most.
+const TURN: Duration = Duration::from_millis(100);
+/// Tasks that lie ready for one queue, at most.
+const MAX_READY: usize = 1024;
+
+/// A task that lies ready for the next poller.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) task: Task,
+    /// When it goes back if no poller has come.
+    until: Instant,
+}
+
+/// Pollers' names; tasks are started in the name of a poller before it is known which.
+#[derive(Debug, Default)]
+enum Identity {
+    #[default]
+    None,
+    One(String),
+    /// Workers of different names share the queue: only the database can tell who started what.
+    Many,
+}
+
+/// One task queue, as seen by this process.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    permits: Semaphore,
+    ready: Mutex<VecDeque<Ready>>,
+    /// Pollers that have nothing to do.
+    waiting: AtomicUsize,
+    identity: Mutex<Identity>,
+    /// When whom was seen polling; for people.
+    seen: Mutex<HashMap<String, Instant>>,
+    hinted: AtomicBool,
+    /// Queries may be waiting.
+    queries: AtomicBool,
+    pollers: AtomicUsize,
+    last_poll: Mutex<Instant>,
+    turnover: Mutex<Turnover>,
+}
+
+/// How many tasks pollers take in a [`TURN`].
+#[derive(Debug)]
+struct Turnover {
+    began: Instant,
+    taken: usize,
+    before: usize,
+}
+
+impl Turnover {
+    fn new() -> Self {
+        Self { began: Instant::now(), taken: 0, before: 0 }
+    }
+
+    /// Begins a new turn if it is time; what was taken longer ago than the last turn does not count.
+    fn turn(&mut self) {
+        let age = self.began.elapsed();
+        if age >= TURN {
+            let before = if age < TURN * 2 { self.taken } else { 0 };
+            *self = Self { began: Instant::now(), taken: 0, before };
+        }
+    }
+
+    fn take(&mut self) {
+        self.turn();
+        self.taken += 1;
+    }
+
+    fn expected(&mut self) -> usize {
+        self.turn();
+        self.before.max(self.taken)
+    }
+}
+
+/// When a task may be started for a queue before a poller asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// A poller is waiting for it.
+    None,
+    /// As many may lie ready as pollers take in a moment: those who take tasks may be long at each.
+    Moment,
+    /// A poller will be back at once: tasks are short.
+    Some,
+}
+
+/// Presence of a poller.
+#[derive(Debug)]
+pub(crate) struct Poller(Arc<Queue>);
+
+impl Drop for Poller {
+    fn drop(&mut self) {
+        self.0.pollers.fetch_sub(1, Ordering::Relaxed);
+        *lock(&self.0.last_poll) = Instant::now();
+    }
+}
+
+impl Queue {
+    pub(super) fn new() -> Self {
+        // The first poller looks: work may have waited for it.
+        Self {
+            permits: Semaphore::new(1),
+            ready: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            identity: Mutex::default(),
+            seen: Mutex::default(),
+            hinted: AtomicBool::new(true),
+            queries: AtomicBool::new(true),
+            pollers: AtomicUsize::new(0),
+            last_poll: Mutex::new(Instant::now()),
+            turnover: Mutex::new(Turnover::new()),
+        }
+    }
+
+    pub(crate) fn enter(self: &Arc<Self>, identity: &str) -> Poller {
+        let mut known = lock(&self.identity);
+        match &*known {
+            Identity::None => *known = Identity::One(identity.to_owned()),
+            Identity::One(one) if one != identity => *known = Identity::Many,
+            Identity::One(_) | Identity::Many => {}
+        }
+        drop(known);
+        self.note(identity);
+        self.pollers.fetch_add(1, Ordering::Relaxed);
+        Poller(Arc::clone(self))
+    }
+
+    fn note(&self, identity: &str) {
+        let mut seen = lock(&self.seen);
+        if let Some(at) = seen.get_mut(identity) {
+            *at = Instant::now();
+            return;
+        }
+        if seen.len() >= MAX_SEEN {
+            seen.retain(|_, at| at.elapsed() < crate::pollers::SHOWN);
+        }
+        if seen.len() < MAX_SEEN {
+            seen.insert(identity.to_owned(), Instant::now());
+        }
+    }
+
+    /// One more task is available.
+    pub(crate) fn wake(&self) {
+        if self.permits.available_permits() < MAX_PERMITS {
+            self.permits.add_permits(1);
+        } else {
+            self.hinted.store(true, Ordering::Release);
+        }
+    }
+
+    /// Tasks may be available.
+    pub(crate) fn hint(&self) {
+        self.queries.store(true, Ordering::Release);
+        if !self.hinted.swap(true, Ordering::AcqRel) {
+            self.wake();
+        }
+    }
+
+    /// Waits until looking is worth it. True: other pollers should look too if something is found.
+    pub(crate) async fn ready(&self) -> bool {
+        let _waiting = Waiting::new(&self.waiting);
+        if let Ok(permit) = self.permits.acquire().await {
+            permit.forget();
+        }
+        self.hinted.swap(false, Ordering::AcqRel)
+    }
+
+    /// The next task that lies ready.
+    pub(crate) fn take(&self) -> Option<Task> {
+        let next = lock(&self.ready).pop_front().map(|ready| ready.task);
+        if next.is_some() {
+            self.taken();
+        }
+        next
+    }
+
+    /// A poller has got a task.
+    pub(crate) fn taken(&self) {
+        lock(&self.turnover).take();
+    }
+
+    /// Whether a poller has nothing to do but wait for one more task.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > self.lying()
+    }
+
+    fn lying(&self) -> usize {
+        lock(&self.ready).len()
+    }
+
+    /// Whether nobody has polled for so long, and nothing is left.
+    pub(super) fn is_forgotten(&self, idle: Duration) -> bool {
+        self.idle() >= idle && self.lying() == 0
+    }
+
+    /// Whether queries may be waiting; clears the mark.
+    pub(super) fn take_queries(&self) -> bool {
+        self.queries.swap(false, Ordering::AcqRel)
+    }
+
+    /// Who has polled within a time, and how long ago.
+    pub(super) fn pollers(&self, within: Duration) -> Vec<(String, Duration)> {
+        let seen = lock(&self.seen);
+        let recent = seen.iter().map(|(identity, at)| (identity.clone(), at.elapsed()));
+        recent.filter(|(_, ago)| *ago < within).collect()
+    }
+
+    /// In whose name a task may be started for this queue: a poller waits for it, or will be back in time.
+    pub(super) fn accepts(&self, patience: Patience) -> Option<String> {
+        let room = match patience {
+            Patience::None => 0,
+            Patience::Moment => lock(&self.turnover).expected().min(MAX_READY),
+            Patience::Some => MAX_READY,
+        };
+        if !self.is_awaited() && (self.lying() >= room || self.idle() >= RECENT) {
+            return None;
+        }
+        match &*lock(&self.identity) {
+            Identity::One(identity) => Some(identity.clone()),
+            Identity::None | Identity::Many => None,
+        }
+    }
+
+    pub(super) fn put(&self, task: Task, patience: Duration) {
+        lock(&self.ready).push_back(Ready { task, until: Instant::now() + patience });
+        self.permits.add_permits(1);
+    }
+
+    /// Takes out what has lain too long, or everything.
+    pub(super) fn overdue(&self, all: bool) -> Vec<Task> {
+        let now = Instant::now();
+        let mut ready = lock(&self.ready);
+        let (over, kept): (VecDeque<_>, VecDeque<_>) = ready.drain(..).partition(|r| all || r.until <= now);
+        *ready = kept;
+        over.into_iter().map(|r| r.task).collect()
+    }
+
+    pub(super) fn is_served(&self) -> bool {
+        self.pollers.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn idle(&self) -> Duration {
+        if self.is_served() { Duration::ZERO } else { lock(&self.last_poll).elapsed() }
+    }
+}
+
+/// Counts a poller as waiting.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_lie_ready_for_busy_pollers_only_while_these_take_some() {
+        let queue = Arc::new(Queue::new());
+        drop(queue.enter("me"));
+        assert_eq!(queue.accepts(Patience::None), None);
+        assert_eq!(queue.accepts(Patience::Moment), None, "nobody has taken any");
+        queue.taken();
+        assert_eq!(queue.accepts(Patience::Moment).as_deref(), Some("me"));
+        assert_eq!(queue.accepts(Patience::None), None);
+        lock(&queue.turnover).began -= TURN * 3;
+        assert_eq!(queue.accepts(Patience::Moment), None, "long ago");
+    }
+}
