@@ -46,7 +46,7 @@ pub(super) async fn write(
     transitions: &[&Transition],
     starts: &[&Start],
 ) -> Result<Written, sqlx::Error> {
-    let mut statement = Statement::new();
+    let mut statement = if transitions.len() + starts.len() == 1 { Statement::for_one() } else { Statement::new() };
     // Sorted: two processes that write the same rows lock them in the same order.
     let mut transitions = transitions.to_vec();
     transitions.sort_by_key(|t| t.run.run_id);
@@ -198,7 +198,7 @@ fn close(s: &mut Statement, closed: &[&Transition]) {
         ("no_children", "delete from engine.children x using "),
         ("no_requests", "delete from engine.requests x using "),
     ] {
-        s.section(name, delete).rows().array(runs.clone(), "::uuid[]");
+        s.section(name, delete).rows().array(runs.clone(), "uuid");
         s.rows_end("run_id").text(" where x.run_id = k.run_id").end(AND_CHANGED);
     }
 }
