@@ -102,6 +102,7 @@ async fn open_runs_are_listed_by_start_id_and_type() {
     };
     let all = list(None, None).await.unwrap();
     assert_eq!(ids(&all), ["i2", "i1", "i0"], "the latest first");
+    assert!(all.iter().all(|info| info.state_transition_count > 0), "the start is one");
     let id = WorkflowExecutionFilter { workflow_id: "i1".into(), ..Default::default() };
     assert_eq!(ids(&list(Some(Open::ExecutionFilter(id)), None).await.unwrap()), ["i1"]);
     for (name, count) in [("inbox", 3), ("three", 0), ("' or true or '", 0)] {
