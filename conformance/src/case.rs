@@ -406,7 +406,7 @@ fn json(raw: &RawValue) -> Value {
 }
 
 /// `EVENT_TYPE_TIMER_FIRED` -> `TimerFired`.
-fn camel(name: &str) -> String {
+pub fn camel(name: &str) -> String {
     let words = name.trim_start_matches("EVENT_TYPE_").split('_');
     words.map(|word| word[..1].to_owned() + &word[1..].to_lowercase()).collect()
 }

@@ -10,6 +10,7 @@
 
 pub mod activities;
 pub mod backend;
+pub mod by_hand;
 pub mod case;
 pub mod cases;
 pub mod forward;

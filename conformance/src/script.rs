@@ -13,7 +13,10 @@ use temporalio_sdk::{
     WorkflowResult, WorkflowTermination, workflows::join_all,
 };
 
-use crate::program::{Activity, Child, Input, Op};
+use crate::{
+    case::errors,
+    program::{Activity, Child, Input, Op},
+};
 
 /// See the module.
 #[workflow]
@@ -138,7 +141,7 @@ impl Walk {
             Op::Catch(op) => match self.go(*op, scope).await {
                 Ok(value) => Ok(json!({ "done": value })),
                 Err(error @ (WorkflowTermination::Evicted | WorkflowTermination::ContinueAsNew(_))) => Err(error),
-                Err(error) => Ok(json!({ "caught": whole(&error) })),
+                Err(error) => Ok(json!({ "caught": errors(&error) })),
             },
             Op::CancelWhen { op, when } => self.cancel_when(*op, *when, &scope).await,
             Op::Shielded(op) => self.go(*op, WorkflowCancellationToken::new()).await,
@@ -306,9 +309,4 @@ fn millis(count: u64) -> Option<Duration> {
 
 fn text(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
-}
-
-/// An error with its causes.
-fn whole(error: &dyn std::error::Error) -> Vec<String> {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect()
 }

@@ -17,7 +17,7 @@ use temporalio_common::protos::temporal::api::workflowservice::v1::{
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use url::Url;
 
-use crate::engine_client::EngineClient;
+use crate::{engine_client::EngineClient, worker::whole};
 
 /// One attempt to connect, or one look at the cluster, at most.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -187,10 +187,4 @@ async fn look_on(client: &Client, options: &ClusterOptions, health: &watch::Send
             changed
         });
     }
-}
-
-/// An error with its causes.
-fn whole(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
 }

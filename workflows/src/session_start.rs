@@ -1,7 +1,8 @@
 //! `session-start/{session}/{run}.{attempt}`: from Pending (or a lost runner) to Running.
 //!
 //! On failure it reports and undoes what it did, in this order: a runner that an undo ends before the outcome is decided would
-//! be seen as lost and launched again. On cancellation it undoes nothing, since session-stop owns teardown.
+//! be seen as lost and launched again. On cancellation it undoes nothing, since session-stop owns teardown, and ends as cancelled,
+//! whatever its step said last.
 
 use std::time::Duration;
 
@@ -30,6 +31,9 @@ pub const STEPS: &[Step] = &[
     Step::on_host("deliver-prompt").at_most(120),
 ];
 
+/// A start that is cancelled ends as cancelled, however its step ends.
+const CANCELED_ANYHOW: &str = "session-start-2026-11-canceled-anyhow";
+
 /// See the module.
 #[workflow]
 #[derive(Default)]
@@ -48,10 +52,7 @@ impl SessionStart {
         if input.attempt > 1 {
             ctx.timer(backoff(input.attempt)).await;
         }
-        match attempt(ctx, &input).await {
-            Err(error) if is_cancelled(&error) => Err(WorkflowTermination::cancelled()),
-            outcome => Ok(outcome?),
-        }
+        attempt(ctx, &input).await
     }
 
     /// The session has changed. State is read again by the steps themselves.
@@ -61,26 +62,36 @@ impl SessionStart {
     }
 }
 
-async fn attempt(
-    ctx: &WorkflowContext<SessionStart>,
-    input: &WorkflowInput,
-) -> Result<Progress, ActivityExecutionError> {
+async fn attempt(ctx: &WorkflowContext<SessionStart>, input: &WorkflowInput) -> WorkflowResult<Progress> {
     let mut saga = None;
     let work = async {
         let queue = place(ctx, input).await?;
         saga.insert(Saga::new(ctx, input, Some(queue))).run(STEPS).await
     };
     let error = match work.await {
-        Err(error) if !is_cancelled(&error) && ctx.cancellation_token().reason().is_none() => error,
-        other => return other,
+        Ok(progress) => return Ok(progress),
+        Err(error) if is_cancelled(&error) || ctx.cancellation_token().reason().is_some() => {
+            return Err(end(ctx, error));
+        }
+        Err(error) => error,
     };
     let (reason, message) = failure_of(&error);
-    let reported = report_failure(ctx, input, reason, message).await?;
+    let reported = report_failure(ctx, input, reason, message).await.map_err(|error| end(ctx, error))?;
     // Superseded: a stop owns the teardown, or a next attempt has begun, which an undo would take for its own.
     if let (Progress::Done, Some(saga)) = (reported, &mut saga) {
         saga.undo().await;
     }
-    Err(error)
+    Err(error.into())
+}
+
+/// The end of a start whose failure is not told: what fails once it is cancelled may well fail because of that.
+fn end(ctx: &WorkflowContext<SessionStart>, error: ActivityExecutionError) -> WorkflowTermination {
+    let asked_to = || ctx.cancellation_token().reason().is_some();
+    // Before, what failed in spite of being cancelled made the start a failed one.
+    if is_cancelled(&error) || asked_to() && ctx.patched(CANCELED_ANYHOW) {
+        return WorkflowTermination::cancelled();
+    }
+    error.into()
 }
 
 /// Wait before launch `attempt`: 1 s, 4 s.

@@ -241,8 +241,8 @@ async fn run(parts: &Parts, health: &WorkerHealth, ready: &mut Option<oneshot::S
     lifecycles.and(on_host).map_err(|e| whole(&e))
 }
 
-/// An error with its causes: the SDK's own word is only which poll it was.
-fn whole(error: &dyn std::error::Error) -> String {
+/// An error with its causes: the SDK's own word is only what it did, such as which poll it was.
+pub(crate) fn whole(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
     causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
 }

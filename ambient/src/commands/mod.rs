@@ -1,6 +1,7 @@
 //! The commands that run and look after a server. Those that speak to one over HTTP are in `ambient-cli`.
 
 mod config;
+mod database;
 mod detach;
 mod doctor;
 mod down;

@@ -19,10 +19,9 @@ use ambient_workflows::{
 };
 use clap::{ArgMatches, Args, Command, FromArgMatches as _};
 
-use super::{CommandError, Output};
+use super::{CommandError, Output, database};
 use crate::{
     config::{ConfigFlags, DatabaseUrl, Engine, ServerConfig, TemporalFlags},
-    postgres::EmbeddedPostgres,
     workflow_engine::look_into_cluster,
 };
 
@@ -138,10 +137,9 @@ impl CheckFlags {
 
 /// The database of the source, for reading only.
 pub(super) async fn open_read_only(config: &ServerConfig, url: Option<&str>) -> Result<Database, CommandError> {
-    let url = match (url.map(DatabaseUrl::parse), &config.database_url) {
-        (Some(url), _) => without_password(url.map_err(CommandError::Process)?)?,
-        (None, Some(url)) => url.clone(),
-        (None, None) => embedded(config).await?,
+    let url = match url.map(DatabaseUrl::parse) {
+        Some(url) => without_password(url.map_err(CommandError::Process)?)?,
+        None => database::found(config).await?,
     };
     let options = DatabaseOptions {
         max_connections: 2,
@@ -161,15 +159,6 @@ fn without_password(url: DatabaseUrl) -> Result<DatabaseUrl, CommandError> {
     }
     let text = "a password does not belong into an argument: set AMBIENT_DATABASE_URL, or PGPASSWORD";
     Err(CommandError::Process(text.to_owned()))
-}
-
-/// The PostgreSQL that `up` runs. One that does not run is not started: that would write.
-pub(super) async fn embedded(config: &ServerConfig) -> Result<DatabaseUrl, CommandError> {
-    let postgres = EmbeddedPostgres::new(&config.data_dir)?;
-    if postgres.postmaster().is_none() {
-        config.require_database_url()?;
-    }
-    Ok(postgres.start().await?.url)
 }
 
 /// Histories of the engine that the configuration names; the second part keeps a cluster's connection.

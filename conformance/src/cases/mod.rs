@@ -4,6 +4,7 @@ mod activities;
 mod basics;
 mod cancellation;
 mod children;
+mod lost;
 mod messages;
 mod runs;
 
@@ -16,6 +17,7 @@ pub fn all() -> Vec<Case> {
         activities::cases(),
         cancellation::cases(),
         children::cases(),
+        lost::cases(),
         messages::cases(),
         runs::cases(),
     ];

@@ -50,12 +50,12 @@ impl Activity {
     }
 }
 
-/// The failure of an attempt that ran into a timeout.
-pub(crate) fn timeout_failure(activity: &Activity, kind: TimeoutType) -> Result<Failure, Status> {
-    let heartbeat = if activity.heartbeat_details.is_empty() {
-        None
-    } else {
-        Some(proto::stored::<Payloads>(&activity.heartbeat_details)?)
+/// The failure of an attempt that ran into a timeout. When it was the last one, it also tells how far it was and how the attempt
+/// before had failed; the next attempt would be given that itself.
+fn timeout_failure(activity: &Activity, kind: TimeoutType, last: bool) -> Result<Failure, Status> {
+    let heartbeat = match activity.heartbeat_details.as_slice() {
+        details if last && !details.is_empty() => Some(proto::stored::<Payloads>(details)?),
+        _ => None,
     };
     let name = match kind {
         TimeoutType::StartToClose => "StartToClose",
@@ -63,10 +63,11 @@ pub(crate) fn timeout_failure(activity: &Activity, kind: TimeoutType) -> Result<
         TimeoutType::ScheduleToClose => "ScheduleToClose",
         _ => "Heartbeat",
     };
+    let cause = if last { activity.last_failure()?.map(Box::new) } else { None };
     Ok(Failure {
         message: format!("activity {name} timeout"),
         source: "Server".to_owned(),
-        cause: activity.last_failure()?.map(Box::new),
+        cause,
         failure_info: Some(FailureInfo::TimeoutFailureInfo(TimeoutFailureInfo {
             timeout_type: kind as i32,
             last_heartbeat_details: heartbeat,
@@ -354,11 +355,12 @@ impl Transition {
 
     /// An attempt ran into a timeout, or its process is gone (a heartbeat timeout).
     pub(crate) fn time_out_activity(&mut self, activity: &Activity, kind: TimeoutType) -> Result<Retry, Status> {
-        let failure = timeout_failure(activity, kind)?;
+        let failure = timeout_failure(activity, kind, false)?;
         let verdict = retry::after_failure(activity, Some(&failure), self.now)?;
         match verdict {
             Retry::After(ms) => self.retry_activity(activity, ms, Some(&failure), None)?,
             Retry::No(retry_state) => {
+                let failure = timeout_failure(activity, kind, true)?;
                 self.end_activity(activity, "", ActivityEnd::TimedOut { failure, retry_state })?;
             }
         }

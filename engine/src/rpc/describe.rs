@@ -40,6 +40,7 @@ pub(super) struct Execution {
     root_run_id: Uuid,
     length: i64,
     bytes: i64,
+    transitions: i64,
     memo: Vec<u8>,
     search_attributes: Vec<u8>,
 }
@@ -48,7 +49,7 @@ pub(super) struct Execution {
 pub(super) const COLUMNS: &str = "e.run_id, e.workflow_id, e.workflow_type, e.task_queue, e.status, e.start_time,
     e.close_time, e.first_run_id, e.parent_workflow_id, e.parent_run_id, e.root_workflow_id, e.root_run_id, e.memo,
     e.search_attributes, coalesce(r.last_event_id, e.history_length) as length,
-    coalesce(r.history_bytes, e.history_bytes) as bytes
+    coalesce(r.history_bytes, e.history_bytes) as bytes, coalesce(r.revision + 1, 0) as transitions
     from engine.executions e left join engine.runs r on r.run_id = e.run_id";
 
 impl Execution {
@@ -62,6 +63,8 @@ impl Execution {
             close_time: self.close_time.map(proto::timestamp),
             status: i32::from(self.status),
             history_length: self.length,
+            // Of open runs; it goes with the state of a run, and is not kept.
+            state_transition_count: self.transitions,
             parent_execution: parent.map(|(workflow, run)| proto::execution(&workflow, run)),
             execution_time: Some(proto::timestamp(self.start_time)),
             memo: Some(proto::stored::<Memo>(&self.memo)?),

@@ -4,9 +4,14 @@ use serde::{Deserialize, Serialize};
 use sqlx::QueryBuilder;
 use temporalio_common::protos::temporal::api::{
     common::v1::Payload,
+    workflow::v1::WorkflowExecutionInfo,
     workflowservice::v1::{
-        CountWorkflowExecutionsRequest, CountWorkflowExecutionsResponse, ListWorkflowExecutionsRequest,
-        ListWorkflowExecutionsResponse, count_workflow_executions_response::AggregationGroup,
+        CountWorkflowExecutionsRequest, CountWorkflowExecutionsResponse, ListClosedWorkflowExecutionsRequest,
+        ListClosedWorkflowExecutionsResponse, ListOpenWorkflowExecutionsRequest, ListOpenWorkflowExecutionsResponse,
+        ListWorkflowExecutionsRequest, ListWorkflowExecutionsResponse, ScanWorkflowExecutionsRequest,
+        ScanWorkflowExecutionsResponse, count_workflow_executions_response::AggregationGroup,
+        list_closed_workflow_executions_request::Filters as ClosedFilters,
+        list_open_workflow_executions_request::Filters as OpenFilters,
     },
 };
 use tonic::Status;
@@ -14,7 +19,7 @@ use uuid::Uuid;
 
 use super::{
     describe::{COLUMNS, Execution},
-    visibility::{Query, TABLES, status_name},
+    visibility::{Only, Query, TABLES, status_name},
 };
 use crate::{engine::Engine, proto::db, service::Caller};
 
@@ -43,8 +48,63 @@ pub(super) async fn list(
     request: ListWorkflowExecutionsRequest,
 ) -> Result<ListWorkflowExecutionsResponse, Status> {
     let query = Query::read(engine, &request.query).await?;
+    let (executions, next_page_token) = page(engine, &query, request.page_size, &request.next_page_token).await?;
+    Ok(ListWorkflowExecutionsResponse { executions, next_page_token })
+}
+
+/// The same as [`list`], under its older name.
+pub(super) async fn scan(
+    engine: &Engine,
+    _caller: &Caller,
+    request: ScanWorkflowExecutionsRequest,
+) -> Result<ScanWorkflowExecutionsResponse, Status> {
+    let query = Query::read(engine, &request.query).await?;
+    let (executions, next_page_token) = page(engine, &query, request.page_size, &request.next_page_token).await?;
+    Ok(ScanWorkflowExecutionsResponse { executions, next_page_token })
+}
+
+/// A filter by execution goes by the workflow id alone, as on Temporal's servers.
+pub(super) async fn open(
+    engine: &Engine,
+    _caller: &Caller,
+    request: ListOpenWorkflowExecutionsRequest,
+) -> Result<ListOpenWorkflowExecutionsResponse, Status> {
+    let only = request.filters.map(|filter| match filter {
+        OpenFilters::ExecutionFilter(filter) => Only::WorkflowId(filter.workflow_id),
+        OpenFilters::TypeFilter(filter) => Only::WorkflowType(filter.name),
+    });
+    let query = Query::open(request.start_time_filter, only)?;
+    let (executions, next_page_token) =
+        page(engine, &query, request.maximum_page_size, &request.next_page_token).await?;
+    Ok(ListOpenWorkflowExecutionsResponse { executions, next_page_token })
+}
+
+/// As [`open`].
+pub(super) async fn closed(
+    engine: &Engine,
+    _caller: &Caller,
+    request: ListClosedWorkflowExecutionsRequest,
+) -> Result<ListClosedWorkflowExecutionsResponse, Status> {
+    let only = request.filters.map(|filter| match filter {
+        ClosedFilters::ExecutionFilter(filter) => Only::WorkflowId(filter.workflow_id),
+        ClosedFilters::TypeFilter(filter) => Only::WorkflowType(filter.name),
+        ClosedFilters::StatusFilter(filter) => Only::Status(filter.status),
+    });
+    let query = Query::closed(request.start_time_filter, only)?;
+    let (executions, next_page_token) =
+        page(engine, &query, request.maximum_page_size, &request.next_page_token).await?;
+    Ok(ListClosedWorkflowExecutionsResponse { executions, next_page_token })
+}
+
+/// One page of what a query finds, and the token of the next one; empty when there is none.
+async fn page(
+    engine: &Engine,
+    query: &Query,
+    size: i32,
+    token: &[u8],
+) -> Result<(Vec<WorkflowExecutionInfo>, Vec<u8>), Status> {
     let order = query.order()?;
-    let size = match i64::from(request.page_size) {
+    let size = match i64::from(size) {
         0 => DEFAULT_PAGE,
         n if n < 0 => return Err(Status::invalid_argument("page_size must not be negative")),
         n => n.min(MAX_PAGE),
@@ -53,8 +113,8 @@ pub(super) async fn list(
     sql.push(order.expression).push("::text as position, ").push(COLUMNS);
     query.push_where(&mut sql)?;
     let (past, direction) = if order.ascending { (">", "asc") } else { ("<", "desc") };
-    if !request.next_page_token.is_empty() {
-        let cursor = cursor(&request.next_page_token, order.expression)?;
+    if !token.is_empty() {
+        let cursor = cursor(token, order.expression)?;
         sql.push(format_args!(" and ({}, e.run_id) {past} (", order.expression)).push_bind(cursor.value);
         sql.push("::").push(order.kind).push(", ").push_bind(cursor.run_id).push(")");
     }
@@ -77,7 +137,7 @@ pub(super) async fn list(
         engine.with_types(info.search_attributes.as_mut()).await?;
         executions.push(info);
     }
-    Ok(ListWorkflowExecutionsResponse { executions, next_page_token })
+    Ok((executions, next_page_token))
 }
 
 /// A token that this list has given out. Its value goes back into the database as the type it came from.

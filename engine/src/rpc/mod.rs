@@ -82,6 +82,9 @@ pub(crate) async fn call(engine: &Engine, caller: &Caller, name: &str, bytes: &[
         "GetWorkflowExecutionHistoryReverse" => GetWorkflowExecutionHistoryReverseRequest, history::get_reverse;
         "DescribeWorkflowExecution" => DescribeWorkflowExecutionRequest, describe::describe;
         "ListWorkflowExecutions" => ListWorkflowExecutionsRequest, list::list;
+        "ScanWorkflowExecutions" => ScanWorkflowExecutionsRequest, list::scan;
+        "ListOpenWorkflowExecutions" => ListOpenWorkflowExecutionsRequest, list::open;
+        "ListClosedWorkflowExecutions" => ListClosedWorkflowExecutionsRequest, list::closed;
         "CountWorkflowExecutions" => CountWorkflowExecutionsRequest, list::count;
         "DescribeTaskQueue" => DescribeTaskQueueRequest, task_queue::describe;
         "ListTaskQueuePartitions" => ListTaskQueuePartitionsRequest, task_queue::partitions;

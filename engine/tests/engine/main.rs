@@ -7,6 +7,7 @@ mod eager;
 mod flows;
 mod harness;
 mod integrity;
+mod killed;
 mod lifecycle;
 mod listing;
 mod protocol;

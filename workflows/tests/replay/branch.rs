@@ -44,6 +44,7 @@ pub(crate) fn branch_of(recorded: &RecordedHistory) -> String {
     feature(has(EventType::ActivityTaskTimedOut), "step-timed-out");
     let repeats = ["session-supervise", "token-refresh", "sweep"].contains(&recorded.workflow.as_str());
     feature(repeats && has(EventType::TimerFired), "clock");
+    feature(recorded.workflow == "session-start" && recorded.status == "Canceled" && !failed.is_empty(), "step-failed");
     feature(repeats && has(EventType::TimerCanceled), "woken");
     feature(recorded.workflow == "sweep" && !failed.is_empty(), "through-failure");
     if let Some(reported) = reported {

@@ -41,12 +41,14 @@ fn required() -> Vec<(&'static str, String, &'static [&'static str])> {
         required.push(("session-start", format!("canceled-at-{}", step.name), &[]));
         required.push(("session-start", format!("superseded-at-{}", step.name), &[]));
     }
-    let rest: [(&str, &str, &[&str]); 33] = [
+    let rest: [(&str, &str, &[&str]); 35] = [
         ("session-start", "completed", &[]),
         ("session-start", "completed|superseded-at-deliver-prompt", &["after-backoff"]),
         ("session-start", "failed-at-await-runner", &["report-superseded"]),
         ("session-start", "failed-at-await-runner", &["undone", "undo-failed"]),
         ("session-start", "failed-at-reconcile-repos", &["undone", "step-timed-out"]),
+        ("session-start", "canceled-at-ensure-workspace", &["step-failed"]),
+        ("session-start", "canceled-at-await-runner", &["step-failed"]),
         ("session-stop", "completed", &[]),
         ("session-stop", "superseded-at-prove-torn-down", &["told"]),
         ("session-stop", "canceled-at-raise-fence", &[]),

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, Sender, channel},
+    },
 };
 
 use ambient_domain::WorkflowInput;
@@ -24,7 +27,11 @@ pub(crate) struct Fault {
     /// How often at each step of an attempt.
     times: usize,
     kind: Kind,
+    /// It waits until this is dropped; the worker does nothing else meanwhile.
+    held: Option<Held>,
 }
+
+type Held = Arc<Mutex<Receiver<()>>>;
 
 /// What the hook says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +44,12 @@ enum Kind {
 impl Fault {
     /// A failure that no repeat mends.
     pub(crate) fn fatal(step: &'static str) -> Self {
-        Self { steps: Some(vec![step]), when: When::Before, times: usize::MAX, kind: Kind::Fatal }
+        Self { steps: Some(vec![step]), when: When::Before, times: usize::MAX, kind: Kind::Fatal, held: None }
+    }
+    /// The step fails for good, but not before what comes with it is dropped.
+    pub(crate) fn fatal_when_let(step: &'static str) -> (Self, Sender<()>) {
+        let (let_go, held) = channel();
+        (Self { held: Some(Arc::new(Mutex::new(held))), ..Self::fatal(step) }, let_go)
     }
     /// A failure that stays until the plan is cleared.
     pub(crate) fn endless(step: &'static str) -> Self {
@@ -49,11 +61,11 @@ impl Fault {
     }
     /// Every step fails so often before its work.
     pub(crate) fn everywhere(times: usize) -> Self {
-        Self { steps: None, when: When::Before, times, kind: Kind::Retry }
+        Self { steps: None, when: When::Before, times, kind: Kind::Retry, held: None }
     }
     /// Every step fails once when its work is done, so that it is done twice.
     pub(crate) fn all_twice() -> Self {
-        Self { steps: None, when: When::After, times: 1, kind: Kind::Retry }
+        Self { steps: None, when: When::After, times: 1, kind: Kind::Retry, held: None }
     }
     /// These steps fail once when their work is done.
     pub(crate) fn twice(steps: Vec<&'static str>) -> Self {
@@ -101,6 +113,14 @@ impl Faults {
     }
 
     fn pass(&self, step: &str, input: &WorkflowInput, when: When) -> Result<(), StepError> {
+        let Some((error, held)) = self.planned(step, input, when) else { return Ok(()) };
+        if let Some(held) = held {
+            let _ = held.lock().unwrap().recv();
+        }
+        Err(error)
+    }
+
+    fn planned(&self, step: &str, input: &WorkflowInput, when: When) -> Option<(StepError, Option<Held>)> {
         let mut state = self.0.lock().unwrap();
         let State { plans, injected, seen } = &mut *state;
         let entity = match (&input.session_id, &input.project_id) {
@@ -116,14 +136,15 @@ impl Faults {
                 *so_far += 1;
                 let message = format!("injected at {step}");
                 let reason = "Injected";
-                return Err(match fault.kind {
+                let error = match fault.kind {
                     Kind::Fatal => StepError::Fatal { reason, message },
                     Kind::Retry => StepError::Retry { reason, message },
                     Kind::Superseded => StepError::Superseded,
-                });
+                };
+                return Some((error, fault.held.clone()));
             }
         }
-        Ok(())
+        None
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{CommandError, Output};
 use crate::{
+    commands::database,
     config::{ConfigFlags, ServerConfig},
     engine_choice::{left, told},
 };
@@ -32,10 +33,7 @@ pub struct DrainFlags {
 pub(super) async fn run(flags: DrainFlags, output: Output) -> Result<ExitCode, CommandError> {
     let config = ServerConfig::load(&flags.config)?;
     let failed = |error: &dyn std::fmt::Display| CommandError::Process(error.to_string());
-    let url = match &config.database_url {
-        Some(url) => url.clone(),
-        None => super::super::replay_check::embedded(&config).await?,
-    };
+    let url = database::found(&config).await?;
     let db = Database::connect(url.expose(), DatabaseOptions::default()).await.map_err(|error| failed(&error))?;
     let set = db.set_draining(!flags.undo).await.map_err(|error| failed(&error))?;
     let chosen = db.chosen_engine().await.map_err(|error| failed(&error))?;

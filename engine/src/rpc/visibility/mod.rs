@@ -5,6 +5,7 @@
 //! `InvalidArgument` naming the word.
 
 mod fields;
+mod filters;
 mod lexer;
 mod parser;
 mod sql;
@@ -14,6 +15,7 @@ mod tests;
 use sqlx::{Postgres, QueryBuilder};
 use tonic::Status;
 
+pub(super) use self::filters::Only;
 use self::{
     fields::{Field, Known, ORDER, STATUSES},
     lexer::refuse,
