@@ -27,8 +27,10 @@ pub(crate) struct Fault {
     times: usize,
     kind: Kind,
     /// It waits until the other end of this is dropped.
-    held: Option<watch::Receiver<()>>,
+    held: Option<Held>,
 }
+
+type Held = watch::Receiver<()>;
 
 /// What the hook says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,12 +126,7 @@ impl Faults {
         outcome
     }
 
-    fn planned(
-        &self,
-        step: &str,
-        input: &WorkflowInput,
-        when: When,
-    ) -> Option<(Result<(), StepError>, Option<watch::Receiver<()>>)> {
+    fn planned(&self, step: &str, input: &WorkflowInput, when: When) -> Option<(Result<(), StepError>, Option<Held>)> {
         let mut state = self.0.lock().unwrap();
         let State { plans, injected, seen } = &mut *state;
         let entity = match (&input.session_id, &input.project_id) {
