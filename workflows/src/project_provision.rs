@@ -4,13 +4,16 @@ use ambient_domain::WorkflowInput;
 use temporalio_macros::{workflow, workflow_methods};
 use temporalio_sdk::{WorkflowContext, WorkflowResult};
 
-use crate::step::{Patience, Progress, Saga, Step};
+use crate::step::{Patience, Progress, Saga, Step, end};
 
 /// The order of effects.
 pub const STEPS: &[Step] = &[
     Step::anywhere("ensure-project-space").patience(Patience::Endless),
     Step::anywhere("report-provisioned").patience(Patience::Endless),
 ];
+
+/// One that is cancelled ends as cancelled, however its step ends.
+const CANCELED_ANYHOW: &str = "project-provision-2026-11-canceled-anyhow";
 
 /// See the module.
 #[workflow]
@@ -25,6 +28,6 @@ impl ProjectProvision {
     /// When cancelled by an administrator.
     #[run(name = "project-provision")]
     pub async fn run(ctx: &mut WorkflowContext<Self>, input: WorkflowInput) -> WorkflowResult<Progress> {
-        Ok(Saga::new(ctx, &input, None).run(STEPS).await?)
+        Saga::new(ctx, &input, None).run(STEPS).await.map_err(|error| end(ctx, error, CANCELED_ANYHOW))
     }
 }

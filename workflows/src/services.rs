@@ -14,6 +14,7 @@ use ambient_live::{
     token::Tokens,
 };
 use ambient_persistence::{Database, StoreError, Vault, VaultError};
+use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use crate::{executions::Executions, step::Progress};
@@ -22,12 +23,13 @@ use crate::{executions::Executions, step::Progress};
 pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
 
 /// A place where tests make steps fail, before or after their work.
+#[async_trait]
 pub trait StepHook: Send + Sync {
     /// Before the work of `step`; an error is a failure of the step.
     ///
     /// # Errors
     /// As the test wants.
-    fn before(&self, step: &str, input: &WorkflowInput) -> Result<(), StepError> {
+    async fn before(&self, step: &str, input: &WorkflowInput) -> Result<(), StepError> {
         let _ = (step, input);
         Ok(())
     }
@@ -35,7 +37,7 @@ pub trait StepHook: Send + Sync {
     ///
     /// # Errors
     /// As the test wants.
-    fn after(&self, step: &str, input: &WorkflowInput) -> Result<(), StepError> {
+    async fn after(&self, step: &str, input: &WorkflowInput) -> Result<(), StepError> {
         let _ = (step, input);
         Ok(())
     }

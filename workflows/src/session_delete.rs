@@ -6,7 +6,7 @@ use temporalio_sdk::{WorkflowContext, WorkflowResult};
 
 use crate::{
     activities::place,
-    step::{Patience, Progress, Saga, Step},
+    step::{Patience, Progress, Saga, Step, end},
 };
 
 /// The order of effects.
@@ -21,6 +21,9 @@ pub const STEPS: &[Step] = &[
     Step::on_host("delete-workspace").patience(Patience::Endless),
 ];
 
+/// One that is cancelled ends as cancelled, however its step ends.
+const CANCELED_ANYHOW: &str = "session-delete-2026-11-canceled-anyhow";
+
 /// See the module.
 #[workflow]
 #[derive(Default)]
@@ -34,7 +37,10 @@ impl SessionDelete {
     /// When cancelled by an administrator.
     #[run(name = "session-delete")]
     pub async fn run(ctx: &mut WorkflowContext<Self>, input: WorkflowInput) -> WorkflowResult<Progress> {
-        let queue = place(ctx, &input).await?;
-        Ok(Saga::new(ctx, &input, Some(queue)).run(STEPS).await?)
+        let work = async {
+            let queue = place(ctx, &input).await?;
+            Saga::new(ctx, &input, Some(queue)).run(STEPS).await
+        };
+        work.await.map_err(|error| end(ctx, error, CANCELED_ANYHOW))
     }
 }

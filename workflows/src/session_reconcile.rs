@@ -7,11 +7,14 @@ use temporalio_sdk::{WorkflowContext, WorkflowResult};
 
 use crate::{
     activities::place,
-    step::{Patience, Progress, Saga, Step},
+    step::{Patience, Progress, Saga, Step, end},
 };
 
 /// The order of effects.
 pub const STEPS: &[Step] = &[Step::on_host("reconcile-repos").at_most(600).patience(Patience::Endless)];
+
+/// One that is cancelled ends as cancelled, however its step ends.
+const CANCELED_ANYHOW: &str = "session-reconcile-2026-11-canceled-anyhow";
 
 /// See the module.
 #[workflow]
@@ -26,7 +29,10 @@ impl SessionReconcile {
     /// When cancelled with its parent.
     #[run(name = "session-reconcile")]
     pub async fn run(ctx: &mut WorkflowContext<Self>, input: WorkflowInput) -> WorkflowResult<Progress> {
-        let queue = place(ctx, &input).await?;
-        Ok(Saga::new(ctx, &input, Some(queue)).run(STEPS).await?)
+        let work = async {
+            let queue = place(ctx, &input).await?;
+            Saga::new(ctx, &input, Some(queue)).run(STEPS).await
+        };
+        work.await.map_err(|error| end(ctx, error, CANCELED_ANYHOW))
     }
 }

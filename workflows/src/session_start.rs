@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use ambient_domain::WorkflowInput;
 use temporalio_macros::{workflow, workflow_methods};
-use temporalio_sdk::{
-    ActivityExecutionError, SyncWorkflowContext, WorkflowContext, WorkflowResult, WorkflowTermination,
-};
+use temporalio_sdk::{SyncWorkflowContext, WorkflowContext, WorkflowResult};
 
 use crate::{
     activities::{place, report_failure},
-    step::{Patience, Progress, Saga, Step, failure_of},
+    step::{Patience, Progress, Saga, Step, end, failure_of, is_cancelled},
 };
 
 /// The order of effects.
@@ -71,12 +69,13 @@ async fn attempt(ctx: &WorkflowContext<SessionStart>, input: &WorkflowInput) -> 
     let error = match work.await {
         Ok(progress) => return Ok(progress),
         Err(error) if is_cancelled(&error) || ctx.cancellation_token().reason().is_some() => {
-            return Err(end(ctx, error));
+            return Err(end(ctx, error, CANCELED_ANYHOW));
         }
         Err(error) => error,
     };
     let (reason, message) = failure_of(&error);
-    let reported = report_failure(ctx, input, reason, message).await.map_err(|error| end(ctx, error))?;
+    let reported =
+        report_failure(ctx, input, reason, message).await.map_err(|error| end(ctx, error, CANCELED_ANYHOW))?;
     // Superseded: a stop owns the teardown, or a next attempt has begun, which an undo would take for its own.
     if let (Progress::Done, Some(saga)) = (reported, &mut saga) {
         saga.undo().await;
@@ -84,21 +83,7 @@ async fn attempt(ctx: &WorkflowContext<SessionStart>, input: &WorkflowInput) -> 
     Err(error.into())
 }
 
-/// The end of a start whose failure is not told: what fails once it is cancelled may well fail because of that.
-fn end(ctx: &WorkflowContext<SessionStart>, error: ActivityExecutionError) -> WorkflowTermination {
-    let asked_to = || ctx.cancellation_token().reason().is_some();
-    // Before, what failed in spite of being cancelled made the start a failed one.
-    if is_cancelled(&error) || asked_to() && ctx.patched(CANCELED_ANYHOW) {
-        return WorkflowTermination::cancelled();
-    }
-    error.into()
-}
-
 /// Wait before launch `attempt`: 1 s, 4 s.
 fn backoff(attempt: i32) -> Duration {
     Duration::from_secs(1 << (2 * (attempt.clamp(2, 5) - 2)))
-}
-
-fn is_cancelled(error: &ActivityExecutionError) -> bool {
-    matches!(error, ActivityExecutionError::Cancelled(_))
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use ambient_domain::WorkflowInput;
 use futures::FutureExt as _;
 use temporalio_macros::{workflow, workflow_methods};
-use temporalio_sdk::{WorkflowContext, WorkflowResult};
+use temporalio_sdk::{ActivityExecutionError, ActivityOptions, WorkflowContext, WorkflowResult};
 
 use crate::{
     activities::place,
-    step::{Named, Patience, Progress, Saga, Step},
+    step::{Named, Patience, Progress, Saga, Step, end},
 };
 
 /// The order of effects.
@@ -30,6 +30,9 @@ pub const STEPS: &[Step] = &[
 /// After this time people are told what is left.
 pub const TELL_AFTER: Duration = Duration::from_secs(300);
 
+/// One that is cancelled ends as cancelled, however its step ends.
+const CANCELED_ANYHOW: &str = "session-stop-2026-11-canceled-anyhow";
+
 /// See the module.
 #[workflow]
 #[derive(Default)]
@@ -43,16 +46,20 @@ impl SessionStop {
     /// When cancelled by an administrator.
     #[run(name = "session-stop")]
     pub async fn run(ctx: &mut WorkflowContext<Self>, input: WorkflowInput) -> WorkflowResult<Progress> {
-        let queue = place(ctx, &input).await?;
-        let mut saga = Saga::new(ctx, &input, Some(queue));
-        let mut work = std::pin::pin!(saga.run(STEPS).fuse());
-        let mut long = std::pin::pin!(ctx.timer(TELL_AFTER).fuse());
-        temporalio_sdk::workflows::select! {
-            progress = work => return Ok(progress?),
-            _ = long => {}
-        }
-        let options = temporalio_sdk::ActivityOptions::start_to_close_timeout(Duration::from_secs(30));
-        ctx.execute_activity(Named("report-stop-incomplete"), input.clone(), options).await?;
-        Ok(work.await?)
+        stop(ctx, &input).await.map_err(|error| end(ctx, error, CANCELED_ANYHOW))
     }
+}
+
+async fn stop(ctx: &WorkflowContext<SessionStop>, input: &WorkflowInput) -> Result<Progress, ActivityExecutionError> {
+    let queue = place(ctx, input).await?;
+    let mut saga = Saga::new(ctx, input, Some(queue));
+    let mut work = std::pin::pin!(saga.run(STEPS).fuse());
+    let mut long = std::pin::pin!(ctx.timer(TELL_AFTER).fuse());
+    temporalio_sdk::workflows::select! {
+        progress = work => return progress,
+        _ = long => {}
+    }
+    let options = ActivityOptions::start_to_close_timeout(Duration::from_secs(30));
+    ctx.execute_activity(Named("report-stop-incomplete"), input.clone(), options).await?;
+    work.await
 }

@@ -2,14 +2,17 @@
 //!
 //! Every step is an activity of one shape, [`Step`] -> [`Progress`], named in the table, so that a workflow file reads from top
 //! to bottom. Invariants: undo runs in reverse order, in a scope of its own (a cancelled workflow can still clean up); a step
-//! that says `Superseded` ends the workflow, since another run, attempt or a deletion has taken over.
+//! that says `Superseded` ends the workflow, since another run, attempt or a deletion has taken over; a workflow that is cancelled
+//! ends as cancelled, whatever its step said last.
 
 use std::time::Duration;
 
 use ambient_domain::WorkflowInput;
 use serde::{Deserialize, Serialize};
 use temporalio_common::{ActivityDefinition, RetryPolicy};
-use temporalio_sdk::{ActivityExecutionError, ActivityOptions, WorkflowCancellationToken, WorkflowContext};
+use temporalio_sdk::{
+    ActivityExecutionError, ActivityOptions, WorkflowCancellationToken, WorkflowContext, WorkflowTermination,
+};
 use temporalio_workflow::workflows::WorkflowImplementation;
 
 /// What a step came to.
@@ -169,6 +172,25 @@ impl<W: WorkflowImplementation> Saga<W> {
             let _ = self.ctx.execute_activity(Named(undo), self.input.clone(), options).await;
         }
     }
+}
+
+/// The end of a workflow whose step failed: what fails once it is cancelled may well fail because of that.
+///
+/// `canceled_anyhow` is the workflow's patch: before, what failed in spite of being cancelled made it a failed one.
+pub(crate) fn end<W: WorkflowImplementation>(
+    ctx: &WorkflowContext<W>,
+    error: ActivityExecutionError,
+    canceled_anyhow: &str,
+) -> WorkflowTermination {
+    let asked_to = || ctx.cancellation_token().reason().is_some();
+    if is_cancelled(&error) || asked_to() && ctx.patched(canceled_anyhow) {
+        return WorkflowTermination::cancelled();
+    }
+    error.into()
+}
+
+pub(crate) fn is_cancelled(error: &ActivityExecutionError) -> bool {
+    matches!(error, ActivityExecutionError::Cancelled(_))
 }
 
 /// The failure that an activity reported: its type (a condition reason) and message.

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use ambient_domain::WorkflowInput;
 use futures::FutureExt as _;
+use serde::{Deserialize, Serialize};
 use temporalio_macros::{workflow, workflow_methods};
 use temporalio_sdk::{ContinueAsNewOptions, SyncWorkflowContext, WorkflowContext, WorkflowResult};
 
 use crate::{
     activities::place,
-    step::{Patience, Progress, Saga, Step},
+    step::{Patience, Progress, Saga, Step, end},
 };
 
 /// Life of a runner-to-server token, seconds.
@@ -17,6 +18,20 @@ pub const TOKEN_LIFE: i64 = 3_600;
 
 /// The order of effects.
 pub const STEPS: &[Step] = &[Step::on_host("refresh-token").patience(Patience::Endless)];
+
+/// What a run begins with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// Whose token.
+    #[serde(flatten)]
+    pub of: WorkflowInput,
+    /// The run before had a signal that it had not seen to when it continued as this one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub woken: bool,
+}
+
+/// One that is cancelled ends as cancelled, however its step ends.
+const CANCELED_ANYHOW: &str = "token-refresh-2026-11-canceled-anyhow";
 
 /// See the module.
 #[workflow]
@@ -32,8 +47,13 @@ impl TokenRefresh {
     /// # Errors
     /// When cancelled (the session was deleted).
     #[run(name = "token-refresh")]
-    pub async fn run(ctx: &mut WorkflowContext<Self>, input: WorkflowInput) -> WorkflowResult<Progress> {
-        let queue = place(ctx, &input).await?;
+    pub async fn run(ctx: &mut WorkflowContext<Self>, input: Input) -> WorkflowResult<Progress> {
+        let Input { of: input, woken } = input;
+        if woken {
+            ctx.state_mut(|s| s.woken = true);
+        }
+        let ended = |error| end(ctx, error, CANCELED_ANYHOW);
+        let queue = place(ctx, &input).await.map_err(ended)?;
         loop {
             let jitter: f64 = ctx.random();
             {
@@ -46,11 +66,12 @@ impl TokenRefresh {
             }
             ctx.state_mut(|s| s.woken = false);
             // Also after a wake-up: the step itself sees whether the run is over.
-            if Saga::new(ctx, &input, Some(queue.clone())).run(STEPS).await? == Progress::Superseded {
+            if Saga::new(ctx, &input, Some(queue.clone())).run(STEPS).await.map_err(ended)? == Progress::Superseded {
                 return Ok(Progress::Done);
             }
             if ctx.history_length() > 2_000 {
-                ctx.continue_as_new(input.clone(), ContinueAsNewOptions::default())?;
+                let next = Input { of: input.clone(), woken: ctx.state(|s| s.woken) };
+                ctx.continue_as_new(next, ContinueAsNewOptions::default())?;
             }
         }
     }

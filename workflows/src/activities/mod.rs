@@ -86,9 +86,9 @@ impl Activities {
         work: impl Future<Output = Result<Progress, StepError>>,
     ) -> Done {
         let guarded = async {
-            self.services.hook.before(name, input)?;
+            self.services.hook.before(name, input).await?;
             let progress = work.await?;
-            self.services.hook.after(name, input)?;
+            self.services.hook.after(name, input).await?;
             Ok(progress)
         };
         let mut guarded = std::pin::pin!(guarded);

@@ -44,7 +44,8 @@ pub(crate) fn branch_of(recorded: &RecordedHistory) -> String {
     feature(has(EventType::ActivityTaskTimedOut), "step-timed-out");
     let repeats = ["session-supervise", "token-refresh", "sweep"].contains(&recorded.workflow.as_str());
     feature(repeats && has(EventType::TimerFired), "clock");
-    feature(recorded.workflow == "session-start" && recorded.status == "Canceled" && !failed.is_empty(), "step-failed");
+    feature(recorded.workflow != "sweep" && recorded.status == "Canceled" && !failed.is_empty(), "step-failed");
+    feature(events.first().is_some_and(began_woken), "woken-before");
     feature(repeats && has(EventType::TimerCanceled), "woken");
     feature(recorded.workflow == "sweep" && !failed.is_empty(), "through-failure");
     if let Some(reported) = reported {
@@ -87,6 +88,15 @@ fn failed_activity(event: &HistoryEvent) -> Option<i64> {
         Attributes::ActivityTaskTimedOutEventAttributes(a) => Some(a.scheduled_event_id),
         _ => None,
     }
+}
+
+/// Whether it takes a signal over from the run before.
+fn began_woken(event: &HistoryEvent) -> bool {
+    let Some(Attributes::WorkflowExecutionStartedEventAttributes(a)) = &event.attributes else { return false };
+    let input = a.input.iter().flat_map(|input| &input.payloads);
+    input
+        .flat_map(|payload| serde_json::from_slice(&payload.data))
+        .any(|input: serde_json::Value| input["woken"] == true)
 }
 
 fn superseded_activity(event: &HistoryEvent) -> Option<i64> {

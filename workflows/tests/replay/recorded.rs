@@ -41,7 +41,7 @@ fn required() -> Vec<(&'static str, String, &'static [&'static str])> {
         required.push(("session-start", format!("canceled-at-{}", step.name), &[]));
         required.push(("session-start", format!("superseded-at-{}", step.name), &[]));
     }
-    let rest: [(&str, &str, &[&str]); 35] = [
+    let rest: [(&str, &str, &[&str]); 42] = [
         ("session-start", "completed", &[]),
         ("session-start", "completed|superseded-at-deliver-prompt", &["after-backoff"]),
         ("session-start", "failed-at-await-runner", &["report-superseded"]),
@@ -52,6 +52,7 @@ fn required() -> Vec<(&'static str, String, &'static [&'static str])> {
         ("session-stop", "completed", &[]),
         ("session-stop", "superseded-at-prove-torn-down", &["told"]),
         ("session-stop", "canceled-at-raise-fence", &[]),
+        ("session-stop", "canceled-at-raise-fence", &["step-failed"]),
         ("session-supervise", "completed", &[]),
         ("session-supervise", "completed", &["clock"]),
         ("session-supervise", "completed", &["woken"]),
@@ -63,16 +64,22 @@ fn required() -> Vec<(&'static str, String, &'static [&'static str])> {
         ("session-reconcile", "completed", &[]),
         ("session-reconcile", "superseded-at-reconcile-repos", &[]),
         ("session-reconcile", "canceled-at-reconcile-repos", &[]),
+        ("session-reconcile", "canceled-at-reconcile-repos", &["step-failed"]),
         ("session-delete", "completed", &[]),
         ("session-delete", "canceled-at-raise-fence-for-good", &[]),
+        ("session-delete", "canceled-at-raise-fence-for-good", &["step-failed"]),
         ("token-refresh", "superseded-at-refresh-token", &[]),
         ("token-refresh", "superseded-at-refresh-token", &["clock"]),
         ("token-refresh", "continued-as-new", &["at-its-longest"]),
+        ("token-refresh", "superseded-at-refresh-token", &["woken-before"]),
         ("token-refresh", "canceled", &[]),
+        ("token-refresh", "canceled", &["step-failed"]),
         ("project-provision", "completed", &[]),
         ("project-provision", "canceled-at-ensure-project-space", &[]),
+        ("project-provision", "canceled-at-ensure-project-space", &["step-failed"]),
         ("project-delete", "completed", &[]),
         ("project-delete", "canceled-at-delete-sessions", &[]),
+        ("project-delete", "canceled-at-delete-sessions", &["step-failed"]),
         ("sweep", "running", &["clock"]),
         ("sweep", "canceled", &[]),
         ("sweep", "continued-as-new", &["at-its-longest"]),
@@ -84,7 +91,7 @@ fn required() -> Vec<(&'static str, String, &'static [&'static str])> {
 
 /// Whether it takes minutes to hours, which a test can move on the embedded engine only.
 fn needs_time(outcome: &str, through: &[&str]) -> bool {
-    let slow = ["clock", "told", "step-timed-out"];
+    let slow = ["clock", "told", "step-timed-out", "woken-before"];
     outcome == "running" || outcome == "continued-as-new" || slow.iter().any(|feature| through.contains(feature))
 }
 

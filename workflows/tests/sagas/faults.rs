@@ -2,14 +2,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex,
-        mpsc::{Receiver, Sender, channel},
-    },
+    sync::{Arc, Mutex},
 };
 
 use ambient_domain::WorkflowInput;
 use ambient_workflows::{StepError, StepHook};
+use async_trait::async_trait;
+use tokio::sync::watch;
 
 /// Where a step fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,11 +26,11 @@ pub(crate) struct Fault {
     /// How often at each step of an attempt.
     times: usize,
     kind: Kind,
-    /// It waits until this is dropped; the worker does nothing else meanwhile.
+    /// It waits until the other end of this is dropped.
     held: Option<Held>,
 }
 
-type Held = Arc<Mutex<Receiver<()>>>;
+type Held = watch::Receiver<()>;
 
 /// What the hook says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +38,8 @@ enum Kind {
     Retry,
     Fatal,
     Superseded,
+    /// It only waits.
+    Held,
 }
 
 impl Fault {
@@ -47,9 +48,14 @@ impl Fault {
         Self { steps: Some(vec![step]), when: When::Before, times: usize::MAX, kind: Kind::Fatal, held: None }
     }
     /// The step fails for good, but not before what comes with it is dropped.
-    pub(crate) fn fatal_when_let(step: &'static str) -> (Self, Sender<()>) {
-        let (let_go, held) = channel();
-        (Self { held: Some(Arc::new(Mutex::new(held))), ..Self::fatal(step) }, let_go)
+    pub(crate) fn fatal_when_let(step: &'static str) -> (Self, watch::Sender<()>) {
+        let (let_go, held) = watch::channel(());
+        (Self { held: Some(held), ..Self::fatal(step) }, let_go)
+    }
+    /// The step waits until what comes with it is dropped, and fails in no way.
+    pub(crate) fn held(step: &'static str) -> (Self, watch::Sender<()>) {
+        let (fault, let_go) = Self::fatal_when_let(step);
+        (Self { kind: Kind::Held, ..fault }, let_go)
     }
     /// A failure that stays until the plan is cleared.
     pub(crate) fn endless(step: &'static str) -> Self {
@@ -112,15 +118,15 @@ impl Faults {
         self.0.lock().unwrap().seen.get(&key).copied().unwrap_or_default()
     }
 
-    fn pass(&self, step: &str, input: &WorkflowInput, when: When) -> Result<(), StepError> {
-        let Some((error, held)) = self.planned(step, input, when) else { return Ok(()) };
-        if let Some(held) = held {
-            let _ = held.lock().unwrap().recv();
+    async fn pass(&self, step: &str, input: &WorkflowInput, when: When) -> Result<(), StepError> {
+        let Some((outcome, held)) = self.planned(step, input, when) else { return Ok(()) };
+        if let Some(mut held) = held {
+            let _ = held.changed().await;
         }
-        Err(error)
+        outcome
     }
 
-    fn planned(&self, step: &str, input: &WorkflowInput, when: When) -> Option<(StepError, Option<Held>)> {
+    fn planned(&self, step: &str, input: &WorkflowInput, when: When) -> Option<(Result<(), StepError>, Option<Held>)> {
         let mut state = self.0.lock().unwrap();
         let State { plans, injected, seen } = &mut *state;
         let entity = match (&input.session_id, &input.project_id) {
@@ -136,23 +142,25 @@ impl Faults {
                 *so_far += 1;
                 let message = format!("injected at {step}");
                 let reason = "Injected";
-                let error = match fault.kind {
-                    Kind::Fatal => StepError::Fatal { reason, message },
-                    Kind::Retry => StepError::Retry { reason, message },
-                    Kind::Superseded => StepError::Superseded,
+                let outcome = match fault.kind {
+                    Kind::Fatal => Err(StepError::Fatal { reason, message }),
+                    Kind::Retry => Err(StepError::Retry { reason, message }),
+                    Kind::Superseded => Err(StepError::Superseded),
+                    Kind::Held => Ok(()),
                 };
-                return Some((error, fault.held.clone()));
+                return Some((outcome, fault.held.clone()));
             }
         }
         None
     }
 }
 
+#[async_trait]
 impl StepHook for Faults {
-    fn before(&self, step: &str, input: &WorkflowInput) -> Result<(), StepError> {
-        self.pass(step, input, When::Before)
+    async fn before(&self, step: &str, input: &WorkflowInput) -> Result<(), StepError> {
+        self.pass(step, input, When::Before).await
     }
-    fn after(&self, step: &str, input: &WorkflowInput) -> Result<(), StepError> {
-        self.pass(step, input, When::After)
+    async fn after(&self, step: &str, input: &WorkflowInput) -> Result<(), StepError> {
+        self.pass(step, input, When::After).await
     }
 }

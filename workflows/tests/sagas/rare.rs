@@ -3,6 +3,7 @@
 
 use std::{net::TcpListener, time::Duration};
 
+use ambient_actors::CallError;
 use ambient_domain::{
     WorkflowInput,
     project::{self, Project},
@@ -29,6 +30,11 @@ async fn stopped(world: &World, id: &str) {
     world.faults.clear(id);
     world.ask::<Session>(id, stop()).await.unwrap();
     stopped_at_last(world, id).await;
+}
+
+/// The sweep does not look for workflows that are gone: a session whose start was cancelled would fail as soon as it does.
+fn nobody_misses_workflows(world: &World) {
+    world.faults.plan(SWEEP, &[Fault::fatal(sweep::STEPS[0].name)]);
 }
 
 /// Waits until a step of an entity was begun.
@@ -70,6 +76,7 @@ async fn a_start_that_is_superseded_at_any_step_ends_there_and_undoes_nothing() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_that_an_administrator_cancels_at_any_step_ends_there_and_undoes_nothing() {
     let world = World::new().await;
+    nobody_misses_workflows(&world);
     let project = world.project().await;
     join_all(session_start::STEPS.iter().enumerate().map(|(at, step)| {
         let (world, project) = (&world, &project);
@@ -94,6 +101,7 @@ async fn a_start_that_an_administrator_cancels_at_any_step_ends_there_and_undoes
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_that_is_cancelled_ends_so_also_when_its_step_fails_then() {
     let world = World::new().await;
+    nobody_misses_workflows(&world);
     let project = world.project().await;
     for step in ["ensure-workspace", "await-runner"] {
         let id = new_id();
@@ -254,6 +262,68 @@ async fn what_an_administrator_cancels_or_terminates_ends_so() {
     world.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_administrator_cancels_ends_so_also_when_its_step_fails_then() {
+    let world = World::new().await;
+    let (id, cancelled, deleted) = (new_id(), new_id(), new_id());
+    let begin = world.new_project(&id, "cancelled");
+    assert_eq!(
+        cancelled_when_it_fails(&world, &id, "project-provision", "ensure-project-space", begin).await,
+        "Canceled"
+    );
+    let begin = asked(world.ask::<Project>(&id, project::Command::Delete));
+    assert_eq!(cancelled_when_it_fails(&world, &id, "project-delete", "delete-sessions", begin).await, "Canceled");
+
+    let project = world.project().await;
+    world.new_session(&cancelled, &project, world.interactive(), true).await;
+    world.idle(&cancelled).await;
+    let refresh = workflow_id::token_refresh(&cancelled, 1);
+    wait_for("token-refresh", || async { world.executions.get(&refresh).await.ok() }).await;
+    let begin = async { world.executions.signal(&refresh, "wake", &serde_json::Value::Null).await.unwrap() };
+    assert_eq!(cancelled_when_it_fails(&world, &cancelled, "token-refresh", "refresh-token", begin).await, "Canceled");
+    let (step, begin) = (session_stop::STEPS[0].name, asked(world.ask::<Session>(&cancelled, stop())));
+    assert_eq!(cancelled_when_it_fails(&world, &cancelled, "session-stop", step, begin).await, "Canceled");
+    minute_passes(&world).await;
+    stopped_at_last(&world, &cancelled).await;
+    let (step, begin) = (session_delete::STEPS[0].name, asked(world.ask::<Session>(&cancelled, Command::Delete)));
+    assert_eq!(cancelled_when_it_fails(&world, &cancelled, "session-delete", step, begin).await, "Canceled");
+
+    world.new_session(&deleted, &project, world.interactive(), true).await;
+    world.idle(&deleted).await;
+    assert_eq!(world.end_of(&workflow_id::start(&deleted, 1, 1)).await, "Completed");
+    let begin = asked(world.ask::<Session>(&deleted, Command::AddRepo(world.repo("second"))));
+    let (workflow, step) = ("session-reconcile", "reconcile-repos");
+    assert_eq!(cancelled_when_it_fails(&world, &deleted, workflow, step, begin).await, "Canceled");
+    world.ask::<Session>(&deleted, Command::Delete).await.unwrap();
+    world.closed(&deleted).await;
+    world.end().await;
+}
+
+/// Cancels the workflow that something begins while its step is under way, which fails then, and returns how it ended.
+async fn cancelled_when_it_fails(
+    world: &World,
+    entity: &str,
+    workflow: &str,
+    step: &'static str,
+    begin: impl Future<Output = ()>,
+) -> String {
+    let (fault, let_go) = Fault::fatal_when_let(step);
+    world.faults.plan(entity, &[fault]);
+    let before = world.faults.begun(entity, step);
+    begin.await;
+    wait_for(step, || async { (world.faults.begun(entity, step) > before).then_some(()) }).await;
+    let found = world.open_execution(entity, workflow).await;
+    world.executions.cancel(&found, "by an administrator").await.unwrap();
+    drop(let_go);
+    let end = world.end_of(&found).await;
+    world.faults.clear(entity);
+    end
+}
+
+async fn asked<T>(answer: impl Future<Output = Result<T, CallError>>) {
+    assert!(answer.await.is_ok());
+}
+
 async fn stopped_at_last(world: &World, id: &str) {
     world.faults.clear(id);
     world.in_phase(id, Phase::Stopped).await;
@@ -298,12 +368,26 @@ async fn a_sweep_and_a_token_refresh_continue_as_new_and_go_on() {
     world.idle(&id).await;
     let refresh = workflow_id::token_refresh(&id, 1);
     let first = wait_for("token-refresh", || async { world.executions.get(&refresh).await.ok() }).await.run_id;
+    // Every signal but the first comes while a refresh is under way, also before the task in which a run continues as new: none
+    // is lost.
+    let wake = || async { world.executions.signal(&refresh, "wake", &serde_json::Value::Null).await.unwrap() };
+    let step = "refresh-token";
+    let (fault, mut let_go) = Fault::held(step);
+    let mut signals = world.faults.begun(&id, step);
+    world.faults.plan(&id, &[fault]);
+    wake().await;
     while world.executions.get(&refresh).await.unwrap().run_id == first {
-        let done = world.faults.done(&id, "refresh-token");
-        world.executions.signal(&refresh, "wake", &serde_json::Value::Null).await.unwrap();
-        wait_for("a refresh", || async { (world.faults.done(&id, "refresh-token") > done).then_some(()) }).await;
-        assert!(done < 300, "{done} refreshes and no new run");
+        signals += 1;
+        wait_for("a refresh", || async { (world.faults.begun(&id, step) >= signals).then_some(()) }).await;
+        let (fault, let_next_go) = Fault::held(step);
+        world.faults.plan(&id, &[fault]);
+        wake().await;
+        let_go = let_next_go;
+        assert!(signals < 400, "{signals} refreshes and no new run");
     }
+    wait_for("a refresh of the next run", || async { (world.faults.begun(&id, step) > signals).then_some(()) }).await;
+    world.faults.clear(&id);
+    drop(let_go);
     world.ask::<Session>(&id, stop()).await.unwrap();
     world.in_phase(&id, Phase::Stopped).await;
     assert_eq!(world.end_of(&refresh).await, "Completed");

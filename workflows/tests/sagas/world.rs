@@ -283,11 +283,20 @@ impl World {
     /// The entity's executions, (workflow, status) in order of name, when all are closed and no effect is left: each closed
     /// exactly once.
     pub(crate) async fn closed(&self, entity: &str) -> Vec<(String, String)> {
-        let all = wait_for(&format!("all executions of {entity} closed"), || async {
+        let deadline = Instant::now() + patience();
+        let all = loop {
             let all = self.listed(entity).await;
-            all.iter().all(|e| e.status != "Running").then_some(all)
-        })
-        .await;
+            let open = all.iter().filter(|e| e.status == "Running").collect::<Vec<_>>();
+            if open.is_empty() {
+                break all;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "not within {:?}: all executions of {entity} closed: {open:#?}",
+                patience()
+            );
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        };
         let mut ids = all.iter().map(|e| e.id.clone()).collect::<Vec<_>>();
         ids.sort();
         ids.dedup();
