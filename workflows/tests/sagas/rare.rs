@@ -54,6 +54,7 @@ async fn pending(world: &World, workflow_id: &str, activity: &str, fits: impl Fn
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_that_is_superseded_at_any_step_ends_there_and_undoes_nothing() {
     let world = World::new().await;
+    nobody_misses_workflows(&world);
     let project = world.project().await;
     join_all(session_start::STEPS.iter().enumerate().map(|(at, step)| {
         let (world, project) = (&world, &project);
