@@ -14,7 +14,7 @@ use crate::{
     interleave::interleave,
     peers::{self, PeerProcess},
     table::Table,
-    workflow::{Run, Steps, Workflows, many, storing_nothing},
+    workflow::{IN_FLIGHT, Run, Steps, Workflows, many, storing_nothing},
 };
 
 const ROUNDS: usize = 3;
@@ -22,7 +22,6 @@ const ALONE: usize = 50;
 const LOADED: usize = 600;
 /// For peers that need seconds for a hundred.
 const LOADED_SLOW: usize = 200;
-const IN_FLIGHT: usize = 200;
 /// Commits of a workflow of three activities: start, first task, three times an activity's end together with the task it causes.
 const COMMITS: usize = 5;
 /// Address of a Temporal server, `host:port`; without it there is none in the table.

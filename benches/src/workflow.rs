@@ -26,7 +26,7 @@ use crate::{
 /// Task queue of everything measured.
 pub(crate) const QUEUE: &str = "bench";
 /// Workflows under way at once, at most.
-const MOST_IN_FLIGHT: usize = 200;
+pub(crate) const IN_FLIGHT: usize = 200;
 
 struct Acts;
 #[activities]
@@ -80,7 +80,7 @@ impl Workflows {
     pub(crate) async fn on(connection: Connection) -> Result<Self, Failure> {
         let client = client(connection)?;
         let options = WorkerOptions::new(QUEUE).register_workflow::<Three>()?.register_workflow::<ThreeLocal>()?;
-        let options = options.register_activities(Acts).tuner(room_for(MOST_IN_FLIGHT));
+        let options = options.register_activities(Acts).tuner(room_for(IN_FLIGHT));
         let (worker, stop) = spawn_worker(client.clone(), options.build())?;
         let workflows = Self { client, worker, stop: Box::new(stop), rounds: Cell::new(0) };
         workflows.run(Steps::Activities, 100, 10).await?;

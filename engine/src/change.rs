@@ -138,13 +138,14 @@ impl Engine {
             let run = change.transition.run.run_id;
             // Only who has the run's turn may lay a change aside, and nothing is put on top of what may not be joined.
             let defers = needs.joins && attempt.turn.is_some();
-            let written = match if defers { self.defer(change) } else { Err(Box::new(change)) } {
+            let deferred = if defers { self.defer(change) } else { Err(change) };
+            let written = match deferred {
                 Ok(fate) => {
                     attempt.turn = None;
                     // Dropped untold: nobody knows, so it is decided again.
                     fate.await.unwrap_or(Err(Unwritten::Conflict))
                 }
-                Err(change) => self.write(*change).await.map(drop),
+                Err(change) => self.write(change).await.map(drop),
             };
             match written {
                 Ok(()) => return Ok(()),

@@ -145,13 +145,13 @@ impl Shelf {
 
 impl Engine {
     /// Lays a change aside and gives its workflow task to a poller. The change comes back if it has to be written at once.
-    pub(crate) fn defer(&self, change: Change) -> Result<Fate, Box<Change>> {
+    pub(crate) fn defer(&self, change: Change) -> Result<Fate, Change> {
         let Change { mut transition, tail, waiters } = change;
         let joins = waiters.is_some() && transition.run.wft_state == TaskState::Started;
         let after = tail.clone().advanced(&transition.events, transition.run.previous_started_id);
         let ahead = || transition.direct && self.is_only_its_task(&transition) && self.hand_ahead(&transition, &after);
         if !joins && !ahead() {
-            return Err(Box::new(Change { transition, tail, waiters }));
+            return Err(Change { transition, tail, waiters });
         }
         // It has been handed over.
         transition.direct = false;
@@ -242,7 +242,7 @@ mod tests {
     use super::*;
     use crate::{
         EngineOptions,
-        matching::{Kind, Patience},
+        matching::{Ahead, Kind},
         proto, service,
     };
 
@@ -326,7 +326,7 @@ mod tests {
         });
         // Only with a poller is the worker's queue alive.
         let next = poll(engine, STICKY);
-        while engine.inner.matching.accepts(Kind::Workflow, STICKY, Patience::None).is_none() {
+        while engine.inner.matching.accepts(Kind::Workflow, STICKY, Ahead::Awaited).is_none() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let token = complete(engine, first.task_token, activity).await.unwrap().activity_tasks[0].task_token.clone();

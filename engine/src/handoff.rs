@@ -15,7 +15,7 @@ use crate::{
     engine::Engine,
     history::Transition,
     hot::{Remembered, Tail},
-    matching::{Kind, Patience, Task},
+    matching::{Ahead, Kind, Task},
     proto, rpc,
     store::{Activity, Run, Start, TaskState, load::Loaded},
     token::{TaskToken, TokenKind},
@@ -23,7 +23,7 @@ use crate::{
 
 /// Longest time a task lies ready.
 const PATIENCE: Duration = Duration::from_millis(2500);
-/// Longest time an activity lies ready that no poller waits for: another process may have one.
+/// After this time an activity that no poller waited for is taken back at the next look: another process may have one.
 const MOMENT: Duration = Duration::from_millis(250);
 /// How often tasks that have lain too long are looked for.
 const LOOK: Duration = Duration::from_millis(250);
@@ -33,8 +33,8 @@ fn patience(timeout_ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(timeout_ms / 4).unwrap_or(0)).min(PATIENCE)
 }
 
-/// Whether a task with so much time is not looked for too late to be taken back when nobody comes.
-fn lies_long(timeout_ms: i64) -> bool {
+/// Whether a task with so much time may wait for a poller: it is taken back well before its time is over.
+fn may_lie(timeout_ms: i64) -> bool {
     timeout_ms >= i64::try_from(LOOK.as_millis()).unwrap_or(0) * 8
 }
 
@@ -70,8 +70,8 @@ impl Engine {
         if !run.may_start() || !self.inner.lease.is_held() || self.is_stopping() {
             return None;
         }
-        let patience = if lies_long(run.wft_timeout_ms) { Patience::Some } else { Patience::None };
-        self.inner.matching.accepts(Kind::Workflow, &run.wft_queue, patience)
+        let ahead = if may_lie(run.wft_timeout_ms) { Ahead::Freely } else { Ahead::Awaited };
+        self.inner.matching.accepts(Kind::Workflow, &run.wft_queue, ahead)
     }
 
     /// Starts the tasks a transition schedules, where pollers of this process wait for them.
@@ -92,8 +92,8 @@ impl Engine {
         let (now, process) = (t.now, t.circumstances.process);
         // Those started already are the answered worker's own.
         for activity in t.new_activities.iter_mut().filter(|a| !a.is_started()) {
-            let patience = if activity.time().is_none_or(lies_long) { Patience::Moment } else { Patience::None };
-            let Some(identity) = self.inner.matching.accepts(Kind::Activity, &activity.task_queue, patience) else {
+            let ahead = if activity.time().is_none_or(may_lie) { Ahead::AsTaken } else { Ahead::Awaited };
+            let Some(identity) = self.inner.matching.accepts(Kind::Activity, &activity.task_queue, ahead) else {
                 continue;
             };
             activity.start(identity, now, process);

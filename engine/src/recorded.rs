@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use prost::Message;
-use temporalio_common::protos::temporal::api::history::v1::{History, HistoryEvent};
+use temporalio_common::protos::temporal::api::history::v1::HistoryEvent;
 use tonic::Status;
 
 /// An event that will not change any more.
@@ -50,11 +50,11 @@ pub(crate) fn decoded<'a>(events: impl IntoIterator<Item = &'a Recorded>) -> Res
     events.into_iter().map(Recorded::decode).collect()
 }
 
-/// The events of these appends.
-pub(crate) fn read(appends: Vec<Vec<u8>>) -> Result<Vec<Recorded>, Status> {
+/// The events of these appends. Each is a copy: an event that is kept must not keep its whole append.
+pub(crate) fn read(appends: &[Vec<u8>]) -> Result<Vec<Recorded>, Status> {
     let mut read = Vec::new();
     for append in appends {
-        let history = RawHistory::decode(Bytes::from(append)).map_err(|e| unreadable(&e))?;
+        let history = RawHistory::decode(append.as_slice()).map_err(|e| unreadable(&e))?;
         for encoded in history.events {
             let Numbered { event_id } = Numbered::decode(encoded.clone()).map_err(|e| unreadable(&e))?;
             read.push(Recorded { event_id, encoded });
@@ -78,15 +78,10 @@ pub(crate) fn history(events: &[Recorded]) -> Vec<u8> {
     events.iter().collect::<RawHistory>().encode_to_vec()
 }
 
-/// The same, decoded.
-pub(crate) fn decoded_history(events: &[Recorded]) -> Result<History, Status> {
-    Ok(History { events: decoded(events)? })
-}
-
 #[cfg(test)]
 mod tests {
     use temporalio_common::protos::temporal::api::history::v1::{
-        WorkflowExecutionStartedEventAttributes, history_event::Attributes,
+        History, WorkflowExecutionStartedEventAttributes, history_event::Attributes,
     };
 
     use super::*;
@@ -100,7 +95,7 @@ mod tests {
         let recorded: Vec<_> = events.iter().map(Recorded::new).collect();
         let stored = history(&recorded);
         assert_eq!(stored, History { events: events.clone() }.encode_to_vec());
-        let read = read(vec![stored, Vec::new()]).unwrap();
+        let read = read(&[stored, Vec::new()]).unwrap();
         assert_eq!(read.iter().map(Recorded::event_id).collect::<Vec<_>>(), [1, 300, 0]);
         assert_eq!(decoded(&read).unwrap(), events);
     }

@@ -1,9 +1,12 @@
 //! From an RPC's name and bytes to its handler and back.
 //!
-//! The calls of which a workflow is made are carried out by their caller, where it is: a thread less to wake makes a lone workflow
-//! faster. Under load they go to the threads of the engine's runtime, since a worker has only one, and so do all others always. Either way a call is carried out to its end: a caller that goes away (a worker shutting down drops its
-//! polls) must not tear a change from what follows it, so a task of the engine's runtime goes on with it. A task that was claimed
-//! for a caller that has gone is given back.
+//! The calls of which a workflow is made are carried out by their caller, where it is: a thread less to wake makes a lone
+//! workflow faster. Under load they go to the threads of the engine's runtime, since a worker has only one, and so do all
+//! others always.
+//!
+//! Either way a call is carried out to its end: a caller that goes away (a worker shutting down drops its polls) must not tear a
+//! change from what follows it, so a task of the engine's runtime goes on with it. A task that was claimed for a caller that
+//! has gone is given back.
 
 use std::{
     panic::AssertUnwindSafe,

@@ -6,12 +6,12 @@
 //! that found one after a hint passes the hint on.
 //!
 //! A task whose queue is being polled here is written as started by this process right away, and lies ready in memory for
-//! the next poller ([`Ready`]); other tasks are found in the database. A task that lies too long goes back (`handoff`).
+//! the next poller (`queue`); other tasks are found in the database. A task that lies too long goes back (`handoff`).
 
 mod queue;
 mod watchers;
 
-pub(crate) use queue::Patience;
+pub(crate) use queue::Ahead;
 use queue::Queue;
 pub(crate) use watchers::Watchers;
 
@@ -128,8 +128,8 @@ impl Matching {
     }
 
     /// In whose name a task of this queue may be started here before a poller asks for it.
-    pub(crate) fn accepts(&self, kind: Kind, name: &str, patience: Patience) -> Option<String> {
-        lock(&self.queues).get(&(kind, name.to_owned()))?.accepts(patience)
+    pub(crate) fn accepts(&self, kind: Kind, name: &str, ahead: Ahead) -> Option<String> {
+        lock(&self.queues).get(&(kind, name.to_owned()))?.accepts(ahead)
     }
 
     /// Whether a poller waits for one more task of this queue.

@@ -19,7 +19,7 @@ const MAX_PERMITS: usize = 1024;
 const MAX_SEEN: usize = 256;
 /// A poller that left so recently is taken to come back at once: under load pollers are rarely found waiting.
 const RECENT: Duration = Duration::from_millis(100);
-/// As many tasks as pollers took in this time may lie ready for them: that long a task lies at most.
+/// As many tasks as pollers took in this time may lie ready for them: about so long they lie.
 const TURN: Duration = Duration::from_millis(100);
 /// Tasks that lie ready for one queue, at most.
 const MAX_READY: usize = 1024;
@@ -93,15 +93,15 @@ impl Turnover {
     }
 }
 
-/// When a task may be started for a queue before a poller asks for it.
+/// How far ahead of pollers tasks of a queue may be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// A poller is waiting for it.
-    None,
-    /// As many may lie ready as pollers take in a moment: those who take tasks may be long at each.
-    Moment,
-    /// A poller will be back at once: tasks are short.
-    Some,
+pub(crate) enum Ahead {
+    /// One for each poller that waits.
+    Awaited,
+    /// As many besides as pollers take in a [`TURN`]: those who take them may be long at each.
+    AsTaken,
+    /// All, as long as somebody polls: tasks are short, and pollers back at once.
+    Freely,
 }
 
 /// Presence of a poller.
@@ -226,11 +226,11 @@ impl Queue {
     }
 
     /// In whose name a task may be started for this queue: a poller waits for it, or will be back in time.
-    pub(super) fn accepts(&self, patience: Patience) -> Option<String> {
-        let room = match patience {
-            Patience::None => 0,
-            Patience::Moment => lock(&self.turnover).expected().min(MAX_READY),
-            Patience::Some => MAX_READY,
+    pub(super) fn accepts(&self, ahead: Ahead) -> Option<String> {
+        let room = match ahead {
+            Ahead::Awaited => 0,
+            Ahead::AsTaken => lock(&self.turnover).expected().min(MAX_READY),
+            Ahead::Freely => MAX_READY,
         };
         if !self.is_awaited() && (self.lying() >= room || self.idle() >= RECENT) {
             return None;
@@ -288,12 +288,12 @@ mod tests {
     fn tasks_lie_ready_for_busy_pollers_only_while_these_take_some() {
         let queue = Arc::new(Queue::new());
         drop(queue.enter("me"));
-        assert_eq!(queue.accepts(Patience::None), None);
-        assert_eq!(queue.accepts(Patience::Moment), None, "nobody has taken any");
+        assert_eq!(queue.accepts(Ahead::Awaited), None);
+        assert_eq!(queue.accepts(Ahead::AsTaken), None, "nobody has taken any");
         queue.taken();
-        assert_eq!(queue.accepts(Patience::Moment).as_deref(), Some("me"));
-        assert_eq!(queue.accepts(Patience::None), None);
+        assert_eq!(queue.accepts(Ahead::AsTaken).as_deref(), Some("me"));
+        assert_eq!(queue.accepts(Ahead::Awaited), None);
         lock(&queue.turnover).began -= TURN * 3;
-        assert_eq!(queue.accepts(Patience::Moment), None, "long ago");
+        assert_eq!(queue.accepts(Ahead::AsTaken), None, "long ago");
     }
 }

@@ -48,18 +48,20 @@ pub(super) async fn list(
     request: ListWorkflowExecutionsRequest,
 ) -> Result<ListWorkflowExecutionsResponse, Status> {
     let query = Query::read(engine, &request.query).await?;
-    let (executions, next_page_token) = page(engine, &query, request.page_size, &request.next_page_token).await?;
+    let (executions, next_page_token) =
+        page(engine, &query, ("page_size", request.page_size), &request.next_page_token).await?;
     Ok(ListWorkflowExecutionsResponse { executions, next_page_token })
 }
 
 /// The same as [`list`], under its older name.
 pub(super) async fn scan(
     engine: &Engine,
-    _caller: &Caller,
+    caller: &Caller,
     request: ScanWorkflowExecutionsRequest,
 ) -> Result<ScanWorkflowExecutionsResponse, Status> {
-    let query = Query::read(engine, &request.query).await?;
-    let (executions, next_page_token) = page(engine, &query, request.page_size, &request.next_page_token).await?;
+    let ScanWorkflowExecutionsRequest { namespace, page_size, next_page_token, query } = request;
+    let list = ListWorkflowExecutionsRequest { namespace, page_size, next_page_token, query };
+    let ListWorkflowExecutionsResponse { executions, next_page_token } = self::list(engine, caller, list).await?;
     Ok(ScanWorkflowExecutionsResponse { executions, next_page_token })
 }
 
@@ -75,7 +77,7 @@ pub(super) async fn open(
     });
     let query = Query::open(request.start_time_filter, only)?;
     let (executions, next_page_token) =
-        page(engine, &query, request.maximum_page_size, &request.next_page_token).await?;
+        page(engine, &query, ("maximum_page_size", request.maximum_page_size), &request.next_page_token).await?;
     Ok(ListOpenWorkflowExecutionsResponse { executions, next_page_token })
 }
 
@@ -92,21 +94,21 @@ pub(super) async fn closed(
     });
     let query = Query::closed(request.start_time_filter, only)?;
     let (executions, next_page_token) =
-        page(engine, &query, request.maximum_page_size, &request.next_page_token).await?;
+        page(engine, &query, ("maximum_page_size", request.maximum_page_size), &request.next_page_token).await?;
     Ok(ListClosedWorkflowExecutionsResponse { executions, next_page_token })
 }
 
-/// One page of what a query finds, and the token of the next one; empty when there is none.
+/// One page of what a query finds, and the token of the next one; empty when there is none. `size` comes with its field's name.
 async fn page(
     engine: &Engine,
     query: &Query,
-    size: i32,
+    (field, size): (&str, i32),
     token: &[u8],
 ) -> Result<(Vec<WorkflowExecutionInfo>, Vec<u8>), Status> {
     let order = query.order()?;
     let size = match i64::from(size) {
         0 => DEFAULT_PAGE,
-        n if n < 0 => return Err(Status::invalid_argument("page_size must not be negative")),
+        n if n < 0 => return Err(Status::invalid_argument(format!("{field} must not be negative"))),
         n => n.min(MAX_PAGE),
     };
     let mut sql = QueryBuilder::new("select ");

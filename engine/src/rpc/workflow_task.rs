@@ -7,6 +7,7 @@ use temporalio_common::protos::temporal::api::{
     common::v1::WorkflowType,
     enums::v1::{TaskQueueKind, WorkflowTaskFailedCause as Cause},
     failure::v1::{Failure, ServerFailureInfo, failure::FailureInfo},
+    history::v1::History,
     workflowservice::v1::{
         PollWorkflowTaskQueueRequest, PollWorkflowTaskQueueResponse, ResetStickyTaskQueueRequest,
         ResetStickyTaskQueueResponse, RespondWorkflowTaskCompletedRequest, RespondWorkflowTaskCompletedResponse,
@@ -96,7 +97,7 @@ impl Engine {
             return self.with_queries(&run, task_response(&run, events, true)).await.map(Some);
         }
         let after = if run.wft_queue == run.task_queue { 0 } else { run.previous_started_id };
-        let page = FirstPage::of(self.inner.store.history(run.run_id, after, FIRST_PAGE).await?, after)?;
+        let page = FirstPage::of(&self.inner.store.history(run.run_id, after, FIRST_PAGE).await?, after)?;
         if !page.fits(after, run.last_event_id) {
             return Err(gap(run.run_id));
         }
@@ -125,10 +126,10 @@ impl Engine {
     async fn claimed_task(&self, claimed: ClaimedTask, sticky: bool) -> Result<WorkflowTask, Status> {
         let ClaimedTask { run, batches } = claimed;
         let after = if sticky { run.previous_started_id } else { 0 };
-        let mut page = FirstPage::of(batches.unwrap_or_default(), after)?;
+        let mut page = FirstPage::of(&batches.unwrap_or_default(), after)?;
         if !page.fits(after, run.last_event_id) {
             // The row that was locked may be newer than the statement's snapshot, which is what the events came from.
-            page = FirstPage::of(self.inner.store.history(run.run_id, after, FIRST_PAGE).await?, after)?;
+            page = FirstPage::of(&self.inner.store.history(run.run_id, after, FIRST_PAGE).await?, after)?;
         }
         if !page.fits(after, run.last_event_id) {
             return Err(gap(run.run_id));
@@ -155,7 +156,7 @@ struct FirstPage {
 }
 
 impl FirstPage {
-    fn of(appends: Vec<Vec<u8>>, after: i64) -> Result<Self, Status> {
+    fn of(appends: &[Vec<u8>], after: i64) -> Result<Self, Status> {
         let complete = i64::try_from(appends.len()).is_ok_and(|n| n < FIRST_PAGE);
         let mut events = recorded::read(appends)?;
         events.retain(|e| e.event_id() > after);
@@ -211,7 +212,7 @@ impl WorkflowTask {
 
     /// The whole message, to become part of another one.
     pub(super) fn into_message(mut self) -> Result<PollWorkflowTaskQueueResponse, Status> {
-        self.message.history = Some(recorded::decoded_history(&self.events)?);
+        self.message.history = Some(History { events: recorded::decoded(&self.events)? });
         Ok(self.message)
     }
 }

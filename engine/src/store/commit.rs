@@ -198,7 +198,7 @@ fn close(s: &mut Statement, closed: &[&Transition]) {
         ("no_children", "delete from engine.children x using "),
         ("no_requests", "delete from engine.requests x using "),
     ] {
-        s.section(name, delete).rows().array(runs.clone(), "uuid");
+        s.section(name, delete).rows().column(runs.clone(), "uuid");
         s.rows_end("run_id").text(" where x.run_id = k.run_id").end(AND_CHANGED);
     }
 }

@@ -2,17 +2,18 @@
 //!
 //! Every section is a CTE over arrays with one element per row (`unnest`), so the text depends only on which sections
 //! there are, and a connection plans each such text once. A statement for one item ([`Statement::for_one`]) has plain values
-//! instead where there is one row, which PostgreSQL carries out in two thirds of the time. Rows of a run hang on `changed` (or `started`): the runs whose
-//! row was still as the decision was made on. A secondary row that is not as expected aborts the whole statement
-//! (`engine.expect`).
+//! instead where there is one row, which is less work for PostgreSQL.
+//!
+//! Rows of a run hang on `changed` (or `started`): the runs whose row was still as the decision was made on. A secondary row
+//! that is not as expected aborts the whole statement (`engine.expect`).
 
 use sqlx::{PgConnection, Postgres, QueryBuilder};
 use uuid::Uuid;
 
-/// Adds one array to `unnest(...)`.
+/// Adds one column to the rows under construction.
 macro_rules! column {
     ($s:expr, $rows:expr, $row:pat => $value:expr, $cast:literal) => {
-        $s.array($rows.iter().map(|$row| $value).collect::<Vec<_>>(), $cast)
+        $s.column($rows.iter().map(|$row| $value).collect::<Vec<_>>(), $cast)
     };
 }
 pub(super) use column;
@@ -67,7 +68,7 @@ impl Statement {
     }
 
     /// One column of the rows.
-    pub(super) fn array<T>(&mut self, mut values: Vec<T>, cast: &'static str) -> &mut Self
+    pub(super) fn column<T>(&mut self, mut values: Vec<T>, cast: &'static str) -> &mut Self
     where
         T: for<'q> sqlx::Encode<'q, Postgres> + sqlx::Type<Postgres>,
         Vec<T>: for<'q> sqlx::Encode<'q, Postgres> + sqlx::Type<Postgres>,

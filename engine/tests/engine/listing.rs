@@ -120,6 +120,10 @@ async fn open_runs_are_listed_by_start_id_and_type() {
     assert_eq!(list(None, between(never, None)).await.unwrap_err().code(), Code::InvalidArgument);
     let nul = WorkflowExecutionFilter { workflow_id: "a\0".into(), ..Default::default() };
     assert_eq!(list(Some(Open::ExecutionFilter(nul)), None).await.unwrap_err().code(), Code::InvalidArgument);
+    let namespace = "default".to_owned();
+    let request = ListOpenWorkflowExecutionsRequest { namespace, maximum_page_size: -1, ..Default::default() };
+    let refused = service.list_open_workflow_executions(request.into_request()).await.unwrap_err();
+    assert!(refused.message().contains("maximum_page_size"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
