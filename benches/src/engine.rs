@@ -27,6 +27,50 @@ const COMMITS: usize = 5;
 /// Address of a Temporal server, `host:port`; without it there is none in the table.
 const TEMPORAL: &str = "AMBIENT_TEST_TEMPORAL";
 
+/// A peer, and what its steps are.
+struct Peer {
+    name: &'static str,
+    /// Variable of the environment that names its program.
+    program: &'static str,
+    arguments: &'static [&'static str],
+    /// Which of ours they are like, the best first.
+    beside: &'static [Steps],
+    loaded: usize,
+}
+
+/// Steps in the workflow's own process are like local activities, what an engine brings to a worker like activities. As many
+/// people will think of any step as an activity, they stand beside these too.
+const PEERS: [&Peer; 4] = [
+    &Peer {
+        name: "Restate, calls of a service",
+        program: peers::RESTATE,
+        arguments: &["calls"],
+        beside: &[Steps::Activities],
+        loaded: LOADED,
+    },
+    &Peer {
+        name: "Restate, steps in the workflow's process",
+        program: peers::RESTATE,
+        arguments: &[],
+        beside: &[Steps::Local, Steps::Activities],
+        loaded: LOADED,
+    },
+    &Peer {
+        name: "DBOS for Rust, steps in the workflow's process",
+        program: peers::DBOS,
+        arguments: &[],
+        beside: &[Steps::Local, Steps::Activities],
+        loaded: LOADED,
+    },
+    &Peer {
+        name: "DBOS for Python, steps in the workflow's process",
+        program: peers::DBOS_PYTHON,
+        arguments: &[],
+        beside: &[Steps::Local, Steps::Activities],
+        loaded: LOADED_SLOW,
+    },
+];
+
 pub(crate) async fn measure(table: &mut Table) -> Result<(), Failure> {
     let database = TestDatabase::new().await;
     let pool = database.pool().await;
@@ -36,22 +80,19 @@ pub(crate) async fn measure(table: &mut Table) -> Result<(), Failure> {
 
     let ceiling = Workflows::on(storing_nothing().await?).await?;
     let nothing = "SDK alone: an engine that stores nothing";
-    beside(table, &ours, nothing, LOADED, async |count, at_once| ceiling.run(Steps::Activities, count, at_once).await)
-        .await?;
+    let run = async |count, at_once| ceiling.run(Steps::Activities, count, at_once).await;
+    beside(table, &ours, Steps::Activities, nothing, LOADED, run).await?;
     local(table, &ours, &ceiling).await?;
     ceiling.end()?;
 
     let name = format!("{COMMITS} commits of a row, one after the other");
-    beside(table, &ours, &name, LOADED, async |count, at_once| many(count, at_once, |_| commits(&pool)).await).await?;
+    let run = async |count, at_once| many(count, at_once, |_| commits(&pool)).await;
+    beside(table, &ours, Steps::Activities, &name, LOADED, run).await?;
     temporal(table, &ours).await?;
-    for (variable, name, loaded) in [
-        (peers::RESTATE, "Restate, Rust SDK", LOADED),
-        (peers::DBOS, "DBOS, Rust", LOADED),
-        (peers::DBOS_PYTHON, "DBOS, Python", LOADED_SLOW),
-    ] {
+    for other in PEERS {
         // What a peer cannot do costs its rows, not the others'.
-        if let Err(error) = peer(table, &ours, variable, name, loaded).await {
-            eprintln!("skipped: {name}: {error}");
+        if let Err(error) = peer(table, &ours, other).await {
+            eprintln!("skipped: {}: {error}", other.name);
         }
     }
 
@@ -68,19 +109,22 @@ async fn temporal(table: &mut Table, ours: &Workflows) -> Result<(), Failure> {
     let server = Workflows::on(Connection::connect(options).await?).await?;
     let name = "Temporal's development server, same worker";
     let run = async |count, at_once| server.run(Steps::Activities, count, at_once).await;
-    beside(table, ours, name, LOADED_SLOW, run).await?;
+    beside(table, ours, Steps::Activities, name, LOADED_SLOW, run).await?;
     server.end()
 }
 
-async fn peer(table: &mut Table, ours: &Workflows, variable: &str, name: &str, loaded: usize) -> Result<(), Failure> {
+async fn peer(table: &mut Table, ours: &Workflows, other: &Peer) -> Result<(), Failure> {
     let database = TestDatabase::new().await;
-    let Some(mut peer) = PeerProcess::from_environment(variable, &database.url()).await? else { return Ok(()) };
-    let name = format!("{name} {}", peer.version());
-    let run = async |count, at_once| {
-        let run = peer.run(count, at_once).await?;
-        Ok(Run { p50: run.p50, per_second: run.per_second })
-    };
-    beside(table, ours, &name, loaded, run).await?;
+    let peer = PeerProcess::from_environment(other.program, other.arguments, &database.url()).await?;
+    let Some(mut peer) = peer else { return Ok(()) };
+    let name = format!("{} ({})", other.name, peer.version());
+    for steps in other.beside {
+        let run = async |count, at_once| {
+            let run = peer.run(count, at_once).await?;
+            Ok(Run { p50: run.p50, per_second: run.per_second })
+        };
+        beside(table, ours, *steps, &name, other.loaded, run).await?;
+    }
     peer.end().await
 }
 
@@ -88,17 +132,18 @@ async fn peer(table: &mut Table, ours: &Workflows, variable: &str, name: &str, l
 async fn beside(
     table: &mut Table,
     ours: &Workflows,
+    steps: Steps,
     name: &str,
     loaded: usize,
     mut theirs: impl AsyncFnMut(usize, usize) -> Result<Run, Failure>,
 ) -> Result<(), Failure> {
-    eprintln!("  beside {name}");
-    let alone = async || Ok(ours.run(Steps::Activities, ALONE, 1).await?.p50);
+    eprintln!("  {} beside {name}", steps.name());
+    let alone = async || Ok(ours.run(steps, ALONE, 1).await?.p50);
     let pair = interleave(ROUNDS, alone, async || Ok(theirs(ALONE, 1).await?.p50)).await?;
-    table.add("three activities, alone, p50", "ms", pair, name);
-    let all = async || Ok(ours.run(Steps::Activities, LOADED, IN_FLIGHT).await?.per_second);
+    table.add(format!("{}, alone, p50", steps.name()), "ms", pair, name);
+    let all = async || Ok(ours.run(steps, LOADED, IN_FLIGHT).await?.per_second);
     let pair = interleave(ROUNDS, all, async || Ok(theirs(loaded, IN_FLIGHT).await?.per_second)).await?;
-    table.add(format!("three activities, {IN_FLIGHT} in flight"), "workflows/s", pair, name);
+    table.add(format!("{}, {IN_FLIGHT} in flight", steps.name()), "workflows/s", pair, name);
     Ok(())
 }
 
@@ -106,14 +151,15 @@ async fn beside(
 async fn local(table: &mut Table, ours: &Workflows, ceiling: &Workflows) -> Result<(), Failure> {
     let alone = async |workflows: &Workflows, steps| Ok(workflows.run(steps, ALONE, 1).await?.p50);
     let all = async |workflows: &Workflows, steps| Ok(workflows.run(steps, LOADED, IN_FLIGHT).await?.per_second);
-    let name = format!("three local activities, {IN_FLIGHT} in flight");
+    let (local, remote) = (Steps::Local.name(), Steps::Activities.name());
+    let name = format!("{local}, {IN_FLIGHT} in flight");
     let pair =
         interleave(ROUNDS, async || alone(ours, Steps::Local).await, async || alone(ours, Steps::Activities).await)
             .await?;
-    table.add("three local activities, alone, p50", "ms", pair, "three activities");
+    table.add(format!("{local}, alone, p50"), "ms", pair, remote);
     let pair =
         interleave(ROUNDS, async || all(ours, Steps::Local).await, async || all(ours, Steps::Activities).await).await?;
-    table.add(&name, "workflows/s", pair, "three activities");
+    table.add(&name, "workflows/s", pair, remote);
     let pair =
         interleave(ROUNDS, async || all(ours, Steps::Local).await, async || all(ceiling, Steps::Local).await).await?;
     table.add(&name, "workflows/s", pair, "SDK alone: an engine that stores nothing");

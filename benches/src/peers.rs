@@ -53,16 +53,20 @@ pub(crate) struct PeerRun {
 
 impl PeerProcess {
     /// The peer whose program a variable of the environment names; none where it names none.
-    pub(crate) async fn from_environment(variable: &str, database_url: &str) -> Result<Option<Self>, Failure> {
+    pub(crate) async fn from_environment(
+        variable: &str,
+        arguments: &[&str],
+        database_url: &str,
+    ) -> Result<Option<Self>, Failure> {
         let Some(program) = std::env::var_os(variable) else { return Ok(None) };
-        Ok(Some(Self::start(program.as_ref(), database_url).await?))
+        Ok(Some(Self::start(program.as_ref(), arguments, database_url).await?))
     }
 
     /// Starts a peer and waits until it is ready. Those that need a database take it for themselves, with a schema of their own
     /// making.
-    pub(crate) async fn start(program: &Path, database_url: &str) -> Result<Self, Failure> {
+    pub(crate) async fn start(program: &Path, arguments: &[&str], database_url: &str) -> Result<Self, Failure> {
         let mut command = Command::new(program);
-        command.env("DATABASE_URL", database_url).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(arguments).env("DATABASE_URL", database_url).stdin(Stdio::piped()).stdout(Stdio::piped());
         // A group of its own, so that what it starts can be ended if it does not do so itself.
         let child = command.process_group(0).kill_on_drop(true).spawn();
         let mut child = child.map_err(|error| format!("{}: {error}", program.display()))?;

@@ -67,6 +67,16 @@ pub(crate) enum Steps {
     Local,
 }
 
+impl Steps {
+    /// Of a workflow of them.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Activities => "three activities",
+            Self::Local => "three local activities",
+        }
+    }
+}
+
 /// A client and a worker on one engine.
 pub(crate) struct Workflows {
     client: Client,

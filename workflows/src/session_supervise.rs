@@ -1,17 +1,27 @@
 //! `session-supervise/{session}/{run}`: owns every clock of a run (start deadline, timeout, inactivity) and brings changed
 //! specs into force, one `session-reconcile` at a time. Acts only by commands and facts. Ends with the run.
+//!
+//! The clocks go on while a reconciliation does: one of a repository that is not there tries for as long as nobody mends the spec.
 
 use std::time::Duration;
 
 use ambient_domain::WorkflowInput;
-use futures::FutureExt as _;
+use futures::{
+    FutureExt as _,
+    future::{Fuse, FusedFuture as _},
+};
 use serde::{Deserialize, Serialize};
 use temporalio_macros::{workflow, workflow_methods};
 use temporalio_sdk::{
-    ActivityOptions, ChildWorkflowOptions, ContinueAsNewOptions, SyncWorkflowContext, WorkflowContext, WorkflowResult,
+    ActivityOptions, ChildWorkflowOptions, ContinueAsNewOptions, ParentClosePolicy, SyncWorkflowContext,
+    WorkflowContext, WorkflowResult,
 };
 
-use crate::{activities::Activities, session_reconcile::SessionReconcile, step::Progress};
+use crate::{
+    activities::Activities,
+    session_reconcile::SessionReconcile,
+    step::{Progress, is_asked_to_end},
+};
 
 /// What a look at the session came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +36,15 @@ pub struct Look {
 
 /// Events after which it continues as new: a short history is quick to replay after a crash.
 pub const LONGEST_HISTORY: u32 = 500;
+/// Pause after a reconciliation that did not come to its end: an administrator cancelled it, or the engine gave it up.
+const AFTER_FAILURE: Duration = Duration::from_secs(10);
+/// Longest wait for a reconciliation that the run before has begun: nobody tells this one how it ends.
+const BEGUN_BEFORE: Duration = Duration::from_secs(60);
+
+/// The clocks go on while a reconciliation does, and one that fails is begun again.
+const CLOCKS_BESIDE: &str = "session-supervise-2026-11-clocks-beside-reconciliation";
+/// One that is cancelled ends so, also when it would have continued as new then.
+const CANCELED_AT_LONGEST: &str = "session-supervise-2026-11-canceled-at-longest";
 
 /// See the module.
 #[workflow]
@@ -42,28 +61,49 @@ impl SessionSupervise {
     /// When cancelled (the session was deleted).
     #[run(name = "session-supervise")]
     pub async fn run(ctx: &mut WorkflowContext<Self>, input: WorkflowInput) -> WorkflowResult<Progress> {
+        let mut reconciliation = Fuse::terminated();
         loop {
             ctx.state_mut(|s| s.woken = false);
             let look = ctx.execute_activity(Activities::supervise, input.clone(), options()).await?;
             if look.over {
                 return Ok(Progress::Done);
             }
-            if let Some(generation) = look.reconcile {
+            let mut wait = Duration::from_millis(look.wait_ms);
+            if let Some(generation) = look.reconcile
+                && reconciliation.is_terminated()
+            {
+                let beside = ctx.patched(CLOCKS_BESIDE);
                 let id = format!("session-reconcile/{}/{}.{generation}", input.session_id, input.run);
-                let options = ChildWorkflowOptions::workflow_id(id);
-                // A child that ran before (this workflow continued as new meanwhile) is as good as one that ends now.
-                if let Ok(child) = ctx.start_child_workflow(SessionReconcile::run, input.clone(), options).await {
-                    child.result().await?;
-                    continue;
+                // One that outlives this run sees by itself when it is not wanted any more.
+                let policy = if beside { ParentClosePolicy::Abandon } else { ParentClosePolicy::default() };
+                let options = ChildWorkflowOptions::builder().workflow_id(id).parent_close_policy(policy).build();
+                match ctx.start_child_workflow(SessionReconcile::run, input.clone(), options).await {
+                    Ok(child) if beside => reconciliation = child.result().boxed_local().fuse(),
+                    Ok(child) => {
+                        child.result().await?;
+                        continue;
+                    }
+                    // It is under way: this workflow continued as new meanwhile.
+                    Err(_) => wait = wait.min(BEGUN_BEFORE),
                 }
             }
-            if ctx.continue_as_new_suggested() || ctx.history_length() > LONGEST_HISTORY {
+            let long = ctx.continue_as_new_suggested() || ctx.history_length() > LONGEST_HISTORY;
+            if long && !is_asked_to_end(ctx, CANCELED_AT_LONGEST) {
                 ctx.continue_as_new(input.clone(), ContinueAsNewOptions::default())?;
             }
             let mut woken = std::pin::pin!(ctx.wait_condition(|s: &Self| s.woken).fuse());
-            let mut clock = std::pin::pin!(ctx.timer(Duration::from_millis(look.wait_ms)).fuse());
+            let mut clock = std::pin::pin!(ctx.timer(wait).fuse());
             temporalio_sdk::workflows::select! {
-                woken = woken => woken?,
+                woken = woken => if let Err(cancelled) = woken {
+                    // It is cancelled too, and ends first.
+                    if !reconciliation.is_terminated() {
+                        let _ = reconciliation.await;
+                    }
+                    return Err(cancelled.into());
+                },
+                ended = reconciliation => if ended.is_err() {
+                    let _ = ctx.timer(AFTER_FAILURE).await;
+                },
                 _ = clock => {}
             }
         }

@@ -182,11 +182,15 @@ pub(crate) fn end<W: WorkflowImplementation>(
     error: ActivityExecutionError,
     canceled_anyhow: &str,
 ) -> WorkflowTermination {
-    let asked_to = || ctx.cancellation_token().reason().is_some();
-    if is_cancelled(&error) || asked_to() && ctx.patched(canceled_anyhow) {
+    if is_cancelled(&error) || is_asked_to_end(ctx, canceled_anyhow) {
         return WorkflowTermination::cancelled();
     }
     error.into()
+}
+
+/// Whether the workflow has been cancelled, and began with the patch of those that heed it here.
+pub(crate) fn is_asked_to_end<W: WorkflowImplementation>(ctx: &WorkflowContext<W>, patch: &str) -> bool {
+    ctx.cancellation_token().reason().is_some() && ctx.patched(patch)
 }
 
 pub(crate) fn is_cancelled(error: &ActivityExecutionError) -> bool {

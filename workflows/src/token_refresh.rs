@@ -10,11 +10,14 @@ use temporalio_sdk::{ContinueAsNewOptions, SyncWorkflowContext, WorkflowContext,
 
 use crate::{
     activities::place,
-    step::{Patience, Progress, Saga, Step, end},
+    step::{Patience, Progress, Saga, Step, end, is_asked_to_end},
 };
 
 /// Life of a runner-to-server token, seconds.
 pub const TOKEN_LIFE: i64 = 3_600;
+
+/// Events after which it continues as new.
+pub const LONGEST_HISTORY: u32 = 2_000;
 
 /// The order of effects.
 pub const STEPS: &[Step] = &[Step::on_host("refresh-token").patience(Patience::Endless)];
@@ -32,6 +35,8 @@ pub struct Input {
 
 /// One that is cancelled ends as cancelled, however its step ends.
 const CANCELED_ANYHOW: &str = "token-refresh-2026-11-canceled-anyhow";
+/// The same when it would have continued as new.
+const CANCELED_AT_LONGEST: &str = "token-refresh-2026-11-canceled-at-longest";
 
 /// See the module.
 #[workflow]
@@ -69,7 +74,7 @@ impl TokenRefresh {
             if Saga::new(ctx, &input, Some(queue.clone())).run(STEPS).await.map_err(ended)? == Progress::Superseded {
                 return Ok(Progress::Done);
             }
-            if ctx.history_length() > 2_000 {
+            if ctx.history_length() > LONGEST_HISTORY && !is_asked_to_end(ctx, CANCELED_AT_LONGEST) {
                 let next = Input { of: input.clone(), woken: ctx.state(|s| s.woken) };
                 ctx.continue_as_new(next, ContinueAsNewOptions::default())?;
             }

@@ -2,6 +2,9 @@
 //!
 //! The server's own mode is kept: one node whose log is written through to the disk before an entry counts. Its data are in a
 //! directory that ends with it.
+//!
+//! The steps are blocks of the workflow's own handler (`run`), or with the argument `calls` calls of another service, which the
+//! server puts through to it, tries again by itself, and might put through to another process.
 
 #![forbid(unsafe_code)]
 #![allow(missing_docs, reason = "of a method that the macro makes")]
@@ -12,7 +15,9 @@ mod server;
 use std::process::ExitCode;
 
 use reqwest::Client;
-use restate_sdk::prelude::{Context, ContextSideEffects, Endpoint, HandlerError, HttpServer, RunFuture};
+use restate_sdk::prelude::{
+    Context, ContextClient, ContextSideEffects, Endpoint, HandlerError, HttpServer, RunFuture,
+};
 use rounds::{Engine, Failure, INPUT, locked};
 use server::Server;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -31,6 +36,31 @@ impl Three {
     }
 }
 
+struct Calling;
+
+#[restate_sdk::service]
+impl Calling {
+    /// Three calls, one after the other.
+    #[handler]
+    async fn run(&self, context: Context<'_>, mut text: String) -> Result<String, HandlerError> {
+        for _ in 0..3 {
+            text = context.service_client::<StepClient>().append(text).call().await?;
+        }
+        Ok(text)
+    }
+}
+
+struct Step;
+
+#[restate_sdk::service]
+impl Step {
+    /// A step as a service.
+    #[handler]
+    async fn append(&self, _: Context<'_>, text: String) -> Result<String, HandlerError> {
+        Ok(text + "x")
+    }
+}
+
 struct Restate {
     server: Server,
     service: JoinHandle<()>,
@@ -42,12 +72,18 @@ impl Restate {
     async fn start() -> Result<Self, Failure> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let service = tokio::spawn(HttpServer::new(Endpoint::builder().bind(Three).build()).serve(listener));
+        let workflow = match std::env::args().nth(1).as_deref() {
+            None => "Three",
+            Some("calls") => "Calling",
+            Some(other) => return Err(format!("not calls: {other}").into()),
+        };
+        let services = Endpoint::builder().bind(Three).bind(Calling).bind(Step).build();
+        let service = tokio::spawn(HttpServer::new(services).serve(listener));
         // Connections are kept: one for each that is in flight.
         let http = Client::builder().no_proxy().tcp_nodelay(true).build()?;
         let server = Server::start(&http).await?;
         server.register(&http, address).await?;
-        let call = format!("http://{}/Three/run", server.ingress);
+        let call = format!("http://{}/{workflow}/run", server.ingress);
         Ok(Self { server, service, http, call })
     }
 }

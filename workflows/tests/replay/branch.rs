@@ -39,6 +39,7 @@ pub(crate) fn branch_of(recorded: &RecordedHistory) -> String {
     );
     feature(scheduled.iter().any(|(_, name)| *name == "report-stop-incomplete"), "told");
     feature(has(EventType::ChildWorkflowExecutionCompleted), "reconciled");
+    feature(has(EventType::ChildWorkflowExecutionCanceled), "reconciliation-canceled");
     feature(has(EventType::StartChildWorkflowExecutionFailed), "reconciled-before");
     feature(has(EventType::WorkflowExecutionContinuedAsNew), "at-its-longest");
     feature(has(EventType::ActivityTaskTimedOut), "step-timed-out");

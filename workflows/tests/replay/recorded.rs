@@ -41,7 +41,7 @@ fn required() -> Vec<(&'static str, String, &'static [&'static str])> {
         required.push(("session-start", format!("canceled-at-{}", step.name), &[]));
         required.push(("session-start", format!("superseded-at-{}", step.name), &[]));
     }
-    let rest: [(&str, &str, &[&str]); 42] = [
+    let rest: [(&str, &str, &[&str]); 43] = [
         ("session-start", "completed", &[]),
         ("session-start", "completed|superseded-at-deliver-prompt", &["after-backoff"]),
         ("session-start", "failed-at-await-runner", &["report-superseded"]),
@@ -58,6 +58,7 @@ fn required() -> Vec<(&'static str, String, &'static [&'static str])> {
         ("session-supervise", "completed", &["woken"]),
         ("session-supervise", "completed", &["reconciled"]),
         ("session-supervise", "completed", &["reconciled-before"]),
+        ("session-supervise", "completed", &["reconciliation-canceled"]),
         ("session-supervise", "continued-as-new", &["at-its-longest"]),
         ("session-supervise", "canceled", &[]),
         ("session-supervise", "running", &[]),
@@ -71,7 +72,7 @@ fn required() -> Vec<(&'static str, String, &'static [&'static str])> {
         ("token-refresh", "superseded-at-refresh-token", &[]),
         ("token-refresh", "superseded-at-refresh-token", &["clock"]),
         ("token-refresh", "continued-as-new", &["at-its-longest"]),
-        ("token-refresh", "superseded-at-refresh-token", &["woken-before"]),
+        ("token-refresh", "canceled", &["woken-before"]),
         ("token-refresh", "canceled", &[]),
         ("token-refresh", "canceled", &["step-failed"]),
         ("project-provision", "completed", &[]),

@@ -63,6 +63,30 @@ async fn a_run_ends_when_its_time_is_over_or_nothing_has_happened_for_long() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_time_of_a_run_goes_on_while_its_repositories_cannot_be_brought_about() {
+    let world = World::new().await;
+    let (project, id) = (world.project().await, new_id());
+    world.new_session(&id, &project, Spec { timeout: Some(7200), ..world.interactive() }, true).await;
+    at_rest(&world, &id).await;
+    let (step, before) = ("reconcile-repos", world.faults.begun(&id, "reconcile-repos"));
+    world.faults.plan(&id, &[Fault::endless(step)]);
+    world.ask::<Session>(&id, Command::AddRepo(world.repo("second"))).await.unwrap();
+    wait_for("the second try", || async { (world.faults.begun(&id, step) > before + 1).then_some(()) }).await;
+    asleep(&world, &workflow_id::supervise(&id, 1)).await;
+    world.advance(Duration::from_secs(7_300)).await;
+    let session = world.in_phase(&id, Phase::Failed).await;
+    assert!(
+        matches!(outcome(&session), Outcome::Failed { reason, .. } if reason == "Timeout"),
+        "{:?}",
+        outcome(&session)
+    );
+    world.faults.clear(&id);
+    world.closed(&id).await;
+    world.torn_down(&session).await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_that_never_comes_to_an_end_fails_at_its_deadline() {
     let world = World::new().await;
     let (project, id) = (world.project().await, new_id());

@@ -12,7 +12,7 @@ use ambient_domain::{
 use ambient_persistence::new_id;
 use ambient_wire::execution::PendingActivity;
 use ambient_workflows::{
-    TASK_QUEUE, session_delete, session_reconcile::SessionReconcile, session_start, session_stop, sweep,
+    TASK_QUEUE, session_delete, session_reconcile::SessionReconcile, session_start, session_stop, sweep, token_refresh,
 };
 use futures::future::join_all;
 use temporalio_client::WorkflowStartOptions;
@@ -230,6 +230,28 @@ async fn a_reconciliation_is_cancelled_with_its_session_and_may_have_begun_befor
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reconciliation_that_an_administrator_cancels_is_begun_again() {
+    let world = World::new().await;
+    let (project, id) = (world.project().await, new_id());
+    world.new_session(&id, &project, world.interactive(), true).await;
+    world.idle(&id).await;
+    assert_eq!(world.end_of(&workflow_id::start(&id, 1, 1)).await, "Completed");
+    world.faults.plan(&id, &[Fault::endless("reconcile-repos")]);
+    let before = world.faults.begun(&id, "reconcile-repos");
+    world.ask::<Session>(&id, Command::AddRepo(world.repo("second"))).await.unwrap();
+    wait_for("the step", || async { (world.faults.begun(&id, "reconcile-repos") > before).then_some(()) }).await;
+    assert_eq!(cancelled(&world, &id, "session-reconcile").await, "Canceled");
+    world.faults.clear(&id);
+    world.session_where(&id, "reconciled", |session| session.observed_generation == session.generation).await;
+    let supervisor = workflow_id::supervise(&id, 1);
+    assert_eq!(world.executions.get(&supervisor).await.unwrap().status, "Running");
+    world.ask::<Session>(&id, stop()).await.unwrap();
+    world.in_phase(&id, Phase::Stopped).await;
+    assert_eq!(world.end_of(&supervisor).await, "Completed");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_administrator_cancels_or_terminates_ends_so() {
     let world = World::new().await;
     let (id, lost) = (new_id(), new_id());
@@ -387,10 +409,15 @@ async fn a_sweep_and_a_token_refresh_continue_as_new_and_go_on() {
         assert!(signals < 400, "{signals} refreshes and no new run");
     }
     wait_for("a refresh of the next run", || async { (world.faults.begun(&id, step) > signals).then_some(()) }).await;
+    // Nor is a cancellation, which comes where this run would continue as new.
+    while world.executions.history(&refresh, token_refresh::LONGEST_HISTORY.into(), 1).await.unwrap().is_empty() {
+        wake().await;
+    }
+    world.executions.cancel(&refresh, "by an administrator").await.unwrap();
     world.faults.clear(&id);
     drop(let_go);
+    assert_eq!(world.end_of(&refresh).await, "Canceled");
     world.ask::<Session>(&id, stop()).await.unwrap();
     world.in_phase(&id, Phase::Stopped).await;
-    assert_eq!(world.end_of(&refresh).await, "Completed");
     world.end().await;
 }
