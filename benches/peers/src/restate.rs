@@ -15,9 +15,7 @@ mod server;
 use std::process::ExitCode;
 
 use reqwest::Client;
-use restate_sdk::prelude::{
-    Context, ContextClient, ContextSideEffects, Endpoint, HandlerError, HttpServer, RunFuture,
-};
+use restate_sdk::prelude::{Context, ContextClient, ContextSideEffects, Endpoint, HandlerError, HttpServer, RunFuture};
 use rounds::{Engine, Failure, INPUT, locked};
 use server::Server;
 use tokio::{net::TcpListener, task::JoinHandle};
