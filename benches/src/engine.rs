@@ -33,36 +33,36 @@ struct Peer {
     /// Variable of the environment that names its program.
     program: &'static str,
     arguments: &'static [&'static str],
-    /// Which of ours they are like, the best first.
+    /// Which of ours they stand beside, the likest first.
     beside: &'static [Steps],
     loaded: usize,
 }
 
 /// Steps in the workflow's own process are like local activities, what an engine brings to a worker like activities. As many
 /// people will think of any step as an activity, they stand beside these too.
-const PEERS: [&Peer; 4] = [
-    &Peer {
+const PEERS: [Peer; 4] = [
+    Peer {
         name: "Restate, calls of a service",
         program: peers::RESTATE,
         arguments: &["calls"],
         beside: &[Steps::Activities],
         loaded: LOADED,
     },
-    &Peer {
+    Peer {
         name: "Restate, steps in the workflow's process",
         program: peers::RESTATE,
         arguments: &[],
         beside: &[Steps::Local, Steps::Activities],
         loaded: LOADED,
     },
-    &Peer {
+    Peer {
         name: "DBOS for Rust, steps in the workflow's process",
         program: peers::DBOS,
         arguments: &[],
         beside: &[Steps::Local, Steps::Activities],
         loaded: LOADED,
     },
-    &Peer {
+    Peer {
         name: "DBOS for Python, steps in the workflow's process",
         program: peers::DBOS_PYTHON,
         arguments: &[],
@@ -89,7 +89,7 @@ pub(crate) async fn measure(table: &mut Table) -> Result<(), Failure> {
     let run = async |count, at_once| many(count, at_once, |_| commits(&pool)).await;
     beside(table, &ours, Steps::Activities, &name, LOADED, run).await?;
     temporal(table, &ours).await?;
-    for other in PEERS {
+    for other in &PEERS {
         // What a peer cannot do costs its rows, not the others'.
         if let Err(error) = peer(table, &ours, other).await {
             eprintln!("skipped: {}: {error}", other.name);

@@ -224,7 +224,6 @@ pub(crate) async fn run(engine: Engine) {
 #[cfg(test)]
 mod tests {
     use ambient_tests::TestDatabase;
-    use prost::Message;
     use temporalio_common::protos::temporal::api::{
         command::v1::{
             Command, CompleteWorkflowExecutionCommandAttributes, ScheduleActivityTaskCommandAttributes,
@@ -243,20 +242,9 @@ mod tests {
     use crate::{
         EngineOptions,
         matching::{Ahead, Kind},
-        proto, service,
+        proto,
+        testing::{NAMESPACE, call},
     };
-
-    const NAMESPACE: &str = "default";
-
-    async fn call<R: Message + Default>(engine: &Engine, rpc: &str, request: impl Message) -> Result<R, Status> {
-        let call = service::Call {
-            service: crate::rpc::WORKFLOW_SERVICE.to_owned(),
-            rpc: rpc.to_owned(),
-            request: request.encode_to_vec(),
-        };
-        let answer = service::answer(engine.clone(), call).await?.take();
-        Ok(R::decode(answer.as_slice()).unwrap())
-    }
 
     /// The worker's own queue, after its first task.
     const STICKY: &str = "sticky";

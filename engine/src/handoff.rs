@@ -198,3 +198,84 @@ pub(crate) async fn reclaim(engine: Engine) {
         engine.take_back(engine.inner.matching.overdue());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+    use ambient_tests::TestDatabase;
+    use temporalio_common::protos::temporal::api::{
+        command::v1::{Command, ScheduleActivityTaskCommandAttributes, command::Attributes as C},
+        common::v1::{ActivityType, WorkflowType},
+        workflowservice::v1 as ws,
+    };
+
+    use super::*;
+    use crate::{
+        EngineOptions,
+        testing::{NAMESPACE, call},
+    };
+
+    async fn poll_activity(engine: Engine) -> ws::PollActivityTaskQueueResponse {
+        let task_queue = Some(proto::queue("q"));
+        let request =
+            ws::PollActivityTaskQueueRequest { namespace: NAMESPACE.into(), task_queue, ..Default::default() };
+        call(&engine, "PollActivityTaskQueue", request).await.unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn activities_started_for_pollers_that_do_not_come_back_are_done_by_another_process() {
+        let database = TestDatabase::new().await;
+        let one = Engine::start(database.pool().await, EngineOptions::default()).await.unwrap();
+        let two = Engine::start(database.pool().await, EngineOptions::default()).await.unwrap();
+        let start = ws::StartWorkflowExecutionRequest {
+            namespace: NAMESPACE.into(),
+            workflow_id: "w".into(),
+            request_id: "r".into(),
+            workflow_type: Some(WorkflowType { name: "any".into() }),
+            task_queue: Some(proto::queue("q")),
+            ..Default::default()
+        };
+        let _: ws::StartWorkflowExecutionResponse = call(&one, "StartWorkflowExecution", start).await.unwrap();
+        let task_queue = Some(proto::queue("q"));
+        let poll = ws::PollWorkflowTaskQueueRequest { namespace: NAMESPACE.into(), task_queue, ..Default::default() };
+        let task: ws::PollWorkflowTaskQueueResponse = call(&one, "PollWorkflowTaskQueue", poll).await.unwrap();
+        // The only poller of the first process, for the first of three.
+        let first = tokio::spawn(poll_activity(one.clone()));
+        while !one.inner.matching.is_awaited(Kind::Activity, "q") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let schedule = |id: &str| {
+            let attributes = C::ScheduleActivityTaskCommandAttributes(ScheduleActivityTaskCommandAttributes {
+                activity_id: id.into(),
+                activity_type: Some(ActivityType { name: "step".into() }),
+                task_queue: Some(proto::queue("q")),
+                start_to_close_timeout: Some(proto::duration(3_600_000)),
+                ..Default::default()
+            });
+            Command { attributes: Some(attributes), ..Default::default() }
+        };
+        let request = ws::RespondWorkflowTaskCompletedRequest {
+            namespace: NAMESPACE.into(),
+            task_token: task.task_token,
+            commands: ["a", "b", "c"].map(schedule).into(),
+            ..Default::default()
+        };
+        let began = std::time::Instant::now();
+        let _: ws::RespondWorkflowTaskCompletedResponse =
+            call(&one, "RespondWorkflowTaskCompleted", request).await.unwrap();
+        let mut taken = vec![first.await.unwrap()];
+        for _ in 0..2 {
+            let next = tokio::time::timeout(Duration::from_secs(10), poll_activity(two.clone())).await;
+            taken.push(next.expect("it is offered to the other process"));
+        }
+        assert!(began.elapsed() >= MOMENT, "they have lain ready at the first one: {:?}", began.elapsed());
+        // Nobody has begun them before.
+        assert_eq!(taken.iter().map(|task| task.attempt).collect::<Vec<_>>(), [1, 1, 1]);
+        let mut ids: Vec<_> = taken.into_iter().map(|task| task.activity_id).collect();
+        ids.sort();
+        assert_eq!(ids, ["a", "b", "c"]);
+        one.shutdown().await;
+        two.shutdown().await;
+    }
+}

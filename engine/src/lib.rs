@@ -40,6 +40,8 @@ mod server;
 mod service;
 mod start;
 mod store;
+#[cfg(test)]
+mod testing;
 mod timers;
 mod token;
 mod wake;

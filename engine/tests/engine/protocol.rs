@@ -5,19 +5,16 @@ use std::time::Duration;
 use ambient_tests::TestDatabase;
 use temporalio_client::{Connection, WorkflowSignalOptions, WorkflowStartOptions, grpc::WorkflowService};
 use temporalio_common::protos::temporal::api::{
-    command::v1::{
-        Command, CompleteWorkflowExecutionCommandAttributes, ScheduleActivityTaskCommandAttributes,
-        command::Attributes as C,
-    },
-    common::v1::{ActivityType, WorkflowExecution, WorkflowType},
+    command::v1::{Command, CompleteWorkflowExecutionCommandAttributes, command::Attributes as C},
+    common::v1::{WorkflowExecution, WorkflowType},
     enums::v1::WorkflowTaskFailedCause,
     history::v1::history_event::Attributes,
     taskqueue::v1::TaskQueue,
     workflowservice::v1::{
-        DescribeNamespaceRequest, ExecuteMultiOperationRequest, PollActivityTaskQueueRequest,
-        PollActivityTaskQueueResponse, PollWorkflowTaskQueueRequest, PollWorkflowTaskQueueResponse,
-        RespondActivityTaskCompletedRequest, RespondWorkflowTaskCompletedRequest, RespondWorkflowTaskFailedRequest,
-        SignalWithStartWorkflowExecutionRequest, SignalWorkflowExecutionRequest, StartWorkflowExecutionRequest,
+        DescribeNamespaceRequest, ExecuteMultiOperationRequest, PollWorkflowTaskQueueRequest,
+        PollWorkflowTaskQueueResponse, RespondActivityTaskCompletedRequest, RespondWorkflowTaskCompletedRequest,
+        RespondWorkflowTaskFailedRequest, SignalWithStartWorkflowExecutionRequest, SignalWorkflowExecutionRequest,
+        StartWorkflowExecutionRequest,
     },
 };
 use tonic::{Code, IntoRequest, Status};
@@ -35,16 +32,6 @@ async fn poll(service: &mut Connection) -> PollWorkflowTaskQueueResponse {
         ..Default::default()
     };
     service.poll_workflow_task_queue(request.into_request()).await.unwrap().into_inner()
-}
-
-async fn poll_activity(mut service: Connection) -> PollActivityTaskQueueResponse {
-    let request = PollActivityTaskQueueRequest {
-        namespace: "default".into(),
-        task_queue: Some(TaskQueue { name: QUEUE.into(), ..Default::default() }),
-        identity: "by hand".into(),
-        ..Default::default()
-    };
-    service.poll_activity_task_queue(request.into_request()).await.unwrap().into_inner()
 }
 
 async fn complete(service: &mut Connection, task: &PollWorkflowTaskQueueResponse) -> Result<(), Status> {
@@ -119,46 +106,6 @@ async fn a_task_nobody_answers_is_offered_again() {
     complete(&mut service, &second).await.unwrap();
     let kinds = kinds(&host.history("w").await);
     assert!(kinds.contains(&"WorkflowTaskTimedOut".to_owned()), "{kinds:?}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn activities_started_for_pollers_that_do_not_come_back_are_done_by_another_process() {
-    let database = TestDatabase::new().await;
-    let (one, two) = (Host::on(&database).await, Host::on(&database).await);
-    let _handle = one.client.start_workflow(flows::Inbox::run, 1usize, options("w")).await.unwrap();
-    let mut service = one.engine.connection().await.unwrap();
-    let task = poll(&mut service).await;
-    // The only poller of the first process, for the first of three.
-    let first = tokio::spawn(poll_activity(service.clone()));
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let schedule = |id: &str| {
-        let attributes = C::ScheduleActivityTaskCommandAttributes(ScheduleActivityTaskCommandAttributes {
-            activity_id: id.into(),
-            activity_type: Some(ActivityType { name: "step".into() }),
-            task_queue: Some(TaskQueue { name: QUEUE.into(), ..Default::default() }),
-            start_to_close_timeout: Some(prost_types::Duration { seconds: 3600, nanos: 0 }),
-            ..Default::default()
-        });
-        Command { attributes: Some(attributes), ..Default::default() }
-    };
-    let request = RespondWorkflowTaskCompletedRequest {
-        namespace: "default".into(),
-        task_token: task.task_token,
-        commands: ["a", "b", "c"].map(schedule).into(),
-        ..Default::default()
-    };
-    service.respond_workflow_task_completed(request.into_request()).await.unwrap();
-    let other = two.engine.connection().await.unwrap();
-    let mut taken = vec![first.await.unwrap()];
-    for _ in 0..2 {
-        let next = tokio::time::timeout(Duration::from_secs(10), poll_activity(other.clone())).await;
-        taken.push(next.expect("it is offered to the other process"));
-    }
-    // Nobody has begun them before.
-    assert_eq!(taken.iter().map(|task| task.attempt).collect::<Vec<_>>(), [1, 1, 1]);
-    let mut ids: Vec<_> = taken.into_iter().map(|task| task.activity_id).collect();
-    ids.sort();
-    assert_eq!(ids, ["a", "b", "c"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

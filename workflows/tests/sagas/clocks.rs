@@ -28,6 +28,14 @@ async fn asleep(world: &World, workflow_id: &str) {
     .await;
 }
 
+/// Failed, because its time is over.
+async fn timed_out(world: &World, id: &str) -> Session {
+    let session = world.in_phase(id, Phase::Failed).await;
+    let why = outcome(&session);
+    assert!(matches!(why, Outcome::Failed { reason, .. } if reason == "Timeout"), "{why:?}");
+    session
+}
+
 /// Started, idle, and nothing of it under way that a moved clock would time out.
 async fn at_rest(world: &World, id: &str) -> Session {
     let session = world.idle(id).await;
@@ -51,12 +59,7 @@ async fn a_run_ends_when_its_time_is_over_or_nothing_has_happened_for_long() {
     world.torn_down(&session).await;
     assert_eq!(at_rest(&world, &timed).await.phase(), Some(Phase::Running), "its time is not over");
     world.advance(Duration::from_secs(3_600)).await;
-    let session = world.in_phase(&timed, Phase::Failed).await;
-    assert!(
-        matches!(outcome(&session), Outcome::Failed { reason, .. } if reason == "Timeout"),
-        "{:?}",
-        outcome(&session)
-    );
+    let session = timed_out(&world, &timed).await;
     world.closed(&timed).await;
     world.torn_down(&session).await;
     world.end().await;
@@ -74,12 +77,7 @@ async fn the_time_of_a_run_goes_on_while_its_repositories_cannot_be_brought_abou
     wait_for("the second try", || async { (world.faults.begun(&id, step) > before + 1).then_some(()) }).await;
     asleep(&world, &workflow_id::supervise(&id, 1)).await;
     world.advance(Duration::from_secs(7_300)).await;
-    let session = world.in_phase(&id, Phase::Failed).await;
-    assert!(
-        matches!(outcome(&session), Outcome::Failed { reason, .. } if reason == "Timeout"),
-        "{:?}",
-        outcome(&session)
-    );
+    let session = timed_out(&world, &id).await;
     world.faults.clear(&id);
     world.closed(&id).await;
     world.torn_down(&session).await;
