@@ -1,4 +1,5 @@
 //! What a caller can rely on, whatever happens in between.
+#![allow(clippy::disallowed_methods, reason = "nobody gives a test's transactions up")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;

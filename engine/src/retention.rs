@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::{clock::jittered, engine::Engine};
+use crate::{clock::jittered, engine::Engine, store};
 
 /// How often is looked for what may go.
 const LOOK: Duration = Duration::from_secs(60);
@@ -61,7 +61,7 @@ impl Engine {
         if retention.is_zero() {
             return Ok(0);
         }
-        let mut transaction = self.inner.store.pool.begin().await?;
+        let mut transaction = store::begin(&self.inner.store.pool).await?;
         let mine: bool =
             sqlx::query_scalar("select pg_try_advisory_xact_lock($1)").bind(LOCK).fetch_one(&mut *transaction).await?;
         if !mine {

@@ -8,6 +8,7 @@
 //! * Only the database's clock decides leases and retries.
 
 mod append;
+mod begin;
 mod canonical;
 mod database;
 mod engine_choice;

@@ -7,6 +7,7 @@ use serde_json::Value;
 use sqlx::{FromRow, PgConnection};
 
 use crate::{
+    begin::begin,
     canonical::replace_nul,
     database::Database,
     error::{StoreError, is_unique_violation},
@@ -163,7 +164,7 @@ impl Database {
     }
 
     async fn append_runner_transaction(&self, batch: RunnerBatch) -> Result<i64, RunnerAppendError> {
-        let mut tx = self.pool().begin().await?;
+        let mut tx = begin(self.pool(), "begin").await?;
         fence(&mut tx, &batch).await?;
         move_cursor(&mut tx, &batch).await?;
         let last_seq = insert_records(&mut tx, batch).await?;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgRow};
 
 use crate::{
+    begin::begin,
     canonical::{GENESIS, Hashed, hex},
     database::Database,
     entity::{COMMON, StoredEntity},
@@ -102,7 +103,7 @@ impl Database {
     /// # Errors
     /// When the database cannot be reached; what it finds is in the report.
     pub async fn verify(&self, scope: &VerifyScope) -> Result<VerifyReport, StoreError> {
-        let mut tx = self.pool().begin_with("begin isolation level repeatable read read only").await?;
+        let mut tx = begin(self.pool(), "begin isolation level repeatable read read only").await?;
         // A long look at one snapshot; it holds no locks that a writer waits for.
         sqlx::raw_sql("set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0")
             .execute(&mut *tx)

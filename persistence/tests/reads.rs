@@ -1,4 +1,5 @@
 //! Lists, feeds, hints and the vault.
+#![allow(clippy::disallowed_methods, reason = "nobody gives a test's transactions up")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;

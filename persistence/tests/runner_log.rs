@@ -3,10 +3,14 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    future::poll_fn,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use ambient_domain::session::Session;
-use ambient_persistence::{Database, RunnerAppendError, RunnerBatch, RunnerLease, RunnerRecord};
+use ambient_persistence::{Database, RunnerAppendError, RunnerBatch, RunnerLease, RunnerRecord, VerifyScope};
 use chrono::Utc;
 use serde_json::json;
 use support::*;
@@ -32,6 +36,44 @@ fn batch(session: &Session, lease: &RunnerLease, cursor_before: i64, count: i64)
 
 async fn lease(db: &Database, session: &Session, holder: &str) -> Option<RunnerLease> {
     db.acquire_runner_lease(&session.id, 1, holder, TTL).await.unwrap()
+}
+
+/// Gives `work` up at its wait number `waits`, counted from 0.
+async fn given_up_at(waits: usize, work: impl Future) {
+    let (mut work, mut waited) = (Box::pin(work), 0);
+    poll_fn(|context| {
+        if work.as_mut().poll(context).is_ready() || waited == waits {
+            return Poll::Ready(());
+        }
+        waited += 1;
+        Poll::Pending
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn work_that_is_given_up_at_any_wait_leaves_no_transaction_open() {
+    let s = store().await;
+    let project = new_project(&s.db, "demo").await;
+    let session = new_session(&s.db, &project, true).await;
+    let lease = lease(&s.db, &session, "server-1").await.unwrap();
+    let elsewhere = s.database.pool().await;
+    let open =
+        "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in trans%'";
+    let mut stored = 0;
+    for waits in 0..12 {
+        given_up_at(waits, s.db.append_runner_events(batch(&session, &lease, stored, 1))).await;
+        given_up_at(waits, s.db.lock::<Session>(&session.id)).await;
+        given_up_at(waits, s.db.verify(&VerifyScope::default())).await;
+        // A commit that is under way may be given up too.
+        let until = Instant::now() + Duration::from_secs(5);
+        while sqlx::query_scalar::<_, i64>(open).fetch_one(&elsewhere).await.unwrap() > 0 {
+            assert!(Instant::now() < until, "given up at wait {waits}, and a transaction is still open");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        stored = s.db.runner_cursor(&session.id, "log-1").await.unwrap();
+    }
+    assert!(stored > 0, "none came to its end");
 }
 
 #[tokio::test]

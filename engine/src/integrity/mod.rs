@@ -17,7 +17,7 @@ use self::{
     history::Course,
     run::{OpenRun, Rows},
 };
-use crate::EngineError;
+use crate::{EngineError, store};
 
 /// Runs whose rows are held in memory at once.
 const PAGE: i64 = 200;
@@ -72,7 +72,7 @@ struct Append {
 /// # Errors
 /// When the database cannot be read. A history that cannot be decoded is a problem, not an error.
 pub async fn check(pool: &PgPool, mut report: impl FnMut(Problem) + Send) -> Result<Checked, EngineError> {
-    let mut snapshot = pool.begin().await?;
+    let mut snapshot = store::begin(pool).await?;
     sqlx::query("set transaction isolation level repeatable read, read only").execute(&mut *snapshot).await?;
     let checked = check_within(&mut snapshot, &mut report).await?;
     snapshot.rollback().await?;

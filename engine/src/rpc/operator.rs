@@ -15,6 +15,7 @@ use crate::{
     proto::db,
     search_attributes::{self, MAX_CUSTOM},
     service::decode,
+    store,
 };
 
 pub(super) const SERVICE: &str = "temporal.api.operatorservice.v1.OperatorService";
@@ -46,7 +47,7 @@ async fn add(engine: &Engine, request: AddSearchAttributesRequest) -> Result<Add
     wanted.sort();
     let (names, kinds): (Vec<String>, Vec<i16>) = wanted.into_iter().unzip();
     let pool = &engine.inner.store.pool;
-    let mut transaction = pool.begin().await.map_err(db)?;
+    let mut transaction = store::begin(pool).await.map_err(db)?;
     sqlx::query(
         "insert into engine.search_attributes (name, type) select * from unnest($1::text[], $2::smallint[])
          on conflict (name) do nothing",

@@ -23,7 +23,7 @@ pub(crate) use start::{Existing, NewRun, Start, StartOutcome, StartPolicy};
 
 use std::sync::Arc;
 
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 
 /// The engine's tables.
 #[derive(Clone)]
@@ -32,4 +32,14 @@ pub(crate) struct Store {
     /// For what every task passes through.
     pub(crate) lanes: Arc<lanes::Lanes>,
     pub(crate) writer: Arc<writer::Writer>,
+}
+
+/// Begins a transaction of the pool.
+///
+/// In a task of its own, because sqlx 0.9.0 (its issue 4393) puts a connection back into the pool with an open transaction when
+/// the caller goes away before `begin` is answered, and whoever gets it next works in that one.
+#[allow(clippy::disallowed_methods, reason = "it comes to its end")]
+pub(crate) async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let pool = pool.clone();
+    tokio::spawn(async move { pool.begin().await }).await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
 }

@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
 
 use super::{AppendError, AppendItem, Appended, Failure, transaction};
 use crate::{
+    begin::begin,
     database::Database,
     entity::StoredEntity,
     error::{StoreError, is_transient},
@@ -30,7 +31,7 @@ impl Database {
     /// # Errors
     /// When the database cannot be reached, or the lock is not given in time.
     pub async fn lock<E: StoredEntity>(&self, id: &str) -> Result<Exclusive<E>, StoreError> {
-        let mut tx = self.pool().begin().await?;
+        let mut tx = begin(self.pool(), "begin").await?;
         let sql = format!("select {STATE} from {} t where t.id = $1 for no key update", E::TABLE.name);
         let row = sqlx::query(AssertSqlSafe(sql)).bind(id).fetch_optional(&mut *tx).await?;
         let state = row.as_ref().map(from_row).transpose()?;

@@ -12,7 +12,7 @@ use super::{
     AppendError, AppendItem, AppendPart, Appended, Failure, Verdict, at_once,
     write::{self, LastSeqs, Unclaimed},
 };
-use crate::entity::Table;
+use crate::{begin::begin, entity::Table};
 
 /// A plan is kept for good, since making one costs more than carrying it out; and as it is made when tables are small and kept
 /// when they are large, it never reads a whole one.
@@ -35,14 +35,14 @@ pub(super) async fn run(pool: &PgPool, items: &[AppendItem]) -> Result<Vec<Verdi
     if let [item] = items
         && let Some(unclaimed) = at_once::relied_on(item)
     {
-        if let Some(last_seqs) = at_once::write(pool.begin_with(BEGIN).await?, item, &unclaimed).await? {
+        if let Some(last_seqs) = at_once::write(begin(pool, BEGIN).await?, item, &unclaimed).await? {
             return Ok(vec![Ok(appended(item, &last_seqs))]);
         }
         if let Some(verdict) = at_once::overtaken(pool, item).await? {
             return Ok(vec![verdict]);
         }
     }
-    run_in(pool.begin_with(BEGIN).await?, pool, items).await
+    run_in(begin(pool, BEGIN).await?, pool, items).await
 }
 
 /// The same in a transaction that has begun (and may hold locks).

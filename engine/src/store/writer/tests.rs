@@ -1,4 +1,5 @@
 //! Batches: conflicts, refusals, broken connections.
+#![allow(clippy::disallowed_methods, reason = "nobody gives a test's transactions up")]
 
 use std::time::Duration;
 
