@@ -188,6 +188,9 @@ impl Future for InHand<'_> {
     type Output = Result<Vec<u8>, Status>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // The caller may be a worker with a runtime of its own, which ends with it. What this call begins there, a connection
+        // of the pool or a timer, would end too, for everybody.
+        let _engines = self.presence.engine.inner.runtime.enter();
         let Some(work) = &mut self.work else { return Poll::Ready(Err(Status::internal("polled after its end"))) };
         let result = ready!(work.poll_unpin(context));
         self.work = None;

@@ -1,16 +1,25 @@
 //! The worker's thread. `Worker::run()` is not `Send`, so it has a runtime of its own; a worker that ends by itself is made
 //! anew, because everything that waits for it would wait for ever.
+//!
+//! That runtime ends with the worker, and with it whatever was opened in it: a connection of the pool, a timer, a child process.
+//! So what activities open belongs to the process's runtime ([`InProcess`]), as what the embedded engine opens belongs to its own.
 
 use std::{
+    pin::Pin,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use temporalio_client::Client;
 use temporalio_common::worker::WorkerDeploymentOptions;
-use temporalio_sdk::{Runtime, Worker, WorkerOptions, error::WorkflowRegistrationError};
-use tokio::sync::oneshot;
+use temporalio_sdk::{
+    Runtime, Worker, WorkerOptions,
+    error::WorkflowRegistrationError,
+    interceptors::{ActivityInboundInterceptor, ExecuteActivityInput, ExecuteActivityOutput, Next},
+};
+use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
     activities::Activities, engine_client::EngineClient, host::HostError, services::Services, step::host_queue,
@@ -120,10 +129,10 @@ impl WorkerThread {
     ) -> Result<Self, HostError> {
         let (ready, is_ready) = oneshot::channel();
         let thread = {
-            let health = health.clone();
+            let (health, process) = (health.clone(), Handle::current());
             std::thread::Builder::new().name("workflows".to_owned()).spawn(move || {
                 let mut ready = Some(ready);
-                let parts = Parts { client, services, settings };
+                let parts = Parts { client, services, settings, process };
                 keep(&health, || work(&parts, &health, &mut ready));
             })
         }
@@ -183,6 +192,8 @@ struct Parts {
     client: EngineClient,
     services: Services,
     settings: WorkerSettings,
+    /// The process's runtime.
+    process: Handle,
 }
 
 fn work(parts: &Parts, health: &WorkerHealth, ready: &mut Option<oneshot::Sender<()>>) -> Result<(), Ended> {
@@ -213,12 +224,14 @@ async fn run(parts: &Parts, health: &WorkerHealth, ready: &mut Option<oneshot::S
     let Some(client) = connected(parts, health, ready).await else { return Ok(()) };
     let services = &parts.services;
     let sdk = Runtime::from_current_tokio(Default::default()).map_err(|e| whole(&e))?;
-    let lifecycles = lifecycle_options(&parts.settings, services.clone()).map_err(|e| whole(&e))?;
+    let in_process = InProcess(parts.process.clone());
+    let lifecycles = lifecycle_options(&parts.settings, services.clone(), in_process.clone()).map_err(|e| whole(&e))?;
     let mut lifecycles = Worker::new(&sdk, client.clone(), lifecycles).map_err(|e| whole(&e))?;
     let queue = host_queue(&parts.settings.task_queue, services.compute.host());
     let on_host = WorkerOptions::new(queue)
         .maybe_deployment_options(parts.settings.deployment.clone())
         .register_activities(Activities::new(services.clone()))
+        .activity_inbound_interceptor(in_process)
         .build();
     let mut on_host = Worker::new(&sdk, client, on_host).map_err(|e| whole(&e))?;
     let (stop_lifecycles, stop_on_host) = (lifecycles.shutdown_handle(), on_host.shutdown_handle());
@@ -239,6 +252,49 @@ async fn run(parts: &Parts, health: &WorkerHealth, ready: &mut Option<oneshot::S
     };
     let (lifecycles, on_host) = tokio::join!(lifecycles, on_host);
     lifecycles.and(on_host).map_err(|e| whole(&e))
+}
+
+/// Lets activities open what they open in the process's runtime, though the worker's runs them.
+#[derive(Clone)]
+struct InProcess(Handle);
+
+impl ActivityInboundInterceptor for InProcess {
+    fn execute_activity<'a>(
+        &'a self,
+        input: ExecuteActivityInput,
+        next: Next<'a, ExecuteActivityInput, ExecuteActivityOutput<'a>>,
+    ) -> ExecuteActivityOutput<'a> {
+        let work = {
+            let _process = self.0.enter();
+            next.run(input)
+        };
+        Box::pin(Entered { process: &self.0, work: Some(work) })
+    }
+}
+
+/// A future that is polled, and dropped, within a runtime that need not be the one that polls it.
+struct Entered<'a, F> {
+    process: &'a Handle,
+    work: Option<F>,
+}
+
+impl<F: Future + Unpin> Future for Entered<'_, F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let _process = self.process.enter();
+        match &mut self.work {
+            Some(work) => Pin::new(work).poll(context),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<F> Drop for Entered<'_, F> {
+    fn drop(&mut self) {
+        let _process = self.process.enter();
+        self.work = None;
+    }
 }
 
 /// An error with its causes: the SDK's own word is only what it did, such as which poll it was.
@@ -267,9 +323,41 @@ pub(crate) use lifecycles;
 fn lifecycle_options(
     settings: &WorkerSettings,
     services: Services,
+    in_process: InProcess,
 ) -> Result<WorkerOptions, WorkflowRegistrationError> {
     let options = WorkerOptions::new(settings.task_queue.clone())
         .maybe_deployment_options(settings.deployment.clone())
+        .activity_inbound_interceptor(in_process)
         .register_activities(Activities::new(services));
     Ok(lifecycles!(options).build())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::UnixStream,
+        runtime::Builder,
+    };
+
+    use super::*;
+
+    #[test]
+    fn what_an_activity_opens_outlives_its_worker() {
+        let process = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let open = async {
+            tokio::task::yield_now().await;
+            UnixStream::pair()
+        };
+        let opened = {
+            let worker = Builder::new_current_thread().enable_all().build().unwrap();
+            worker.block_on(Entered { process: process.handle(), work: Some(Box::pin(open)) })
+        };
+        let (mut one, mut other) = opened.unwrap();
+        let received = process.block_on(async {
+            one.write_all(b"x").await?;
+            other.read_u8().await
+        });
+        assert_eq!(received.unwrap(), b'x');
+    }
 }
