@@ -1,12 +1,16 @@
 //! [`ExecutionService`] over a Temporal client: the embedded engine's or a cluster's.
 
-use ambient_persistence::Database;
+use std::time::Duration;
+
+use ambient_persistence::{Database, new_id};
 use ambient_wire::execution::{HistoryEvent, PendingActivity, WorkflowExecution};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use temporalio_client::{
+    RetryOptions,
     grpc::WorkflowService,
-    tonic::{Code, IntoRequest as _, Status},
+    request_extensions::RetryConfigForCall,
+    tonic::{Code, Request, Status},
 };
 use temporalio_common::protos::temporal::api::{
     common::v1::{Payload, Payloads, WorkflowExecution as ExecutionRef},
@@ -26,6 +30,8 @@ use crate::{
 
 /// Largest page of executions the engine is asked for.
 const PAGE: i32 = 1_000;
+/// How long a request that the engine does not carry out at present is repeated.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Executions of one namespace.
 pub struct TemporalExecutions {
@@ -48,7 +54,8 @@ impl TemporalExecutions {
 
     fn service(&self) -> Result<Box<dyn WorkflowService>, ExecutionError> {
         let client = self.client.get().map_err(ExecutionError::Unavailable)?;
-        Ok(client.connection().workflow_service())
+        // The connection itself, not the service under it, tries again.
+        Ok(Box::new(client.connection().clone()))
     }
 
     fn of(workflow_id: &str) -> Option<ExecutionRef> {
@@ -96,7 +103,7 @@ impl ExecutionService for TemporalExecutions {
                 next_page_token: token,
                 ..Default::default()
             };
-            let answer = self.service()?.get_workflow_execution_history(request.into_request()).await;
+            let answer = self.service()?.get_workflow_execution_history(patiently(request)).await;
             let answer = answer.map_err(|status| failed(workflow_id, &status))?.into_inner();
             for event in answer.history.unwrap_or_default().events {
                 if event.event_id > after {
@@ -118,10 +125,11 @@ impl ExecutionService for TemporalExecutions {
             workflow_execution: Self::of(workflow_id),
             signal_name: signal.to_owned(),
             input: Some(json_payload(input)),
+            request_id: new_id(),
             identity: "ambient-api".to_owned(),
             ..Default::default()
         };
-        let sent = self.service()?.signal_workflow_execution(request.into_request()).await;
+        let sent = self.service()?.signal_workflow_execution(patiently(request)).await;
         sent.map(|_| ()).map_err(|status| failed(workflow_id, &status))
     }
 
@@ -130,10 +138,11 @@ impl ExecutionService for TemporalExecutions {
             namespace: self.namespace.clone(),
             workflow_execution: Self::of(workflow_id),
             reason: reason.to_owned(),
+            request_id: new_id(),
             identity: "ambient-api".to_owned(),
             ..Default::default()
         };
-        let sent = self.service()?.request_cancel_workflow_execution(request.into_request()).await;
+        let sent = self.service()?.request_cancel_workflow_execution(patiently(request)).await;
         sent.map(|_| ()).map_err(|status| failed(workflow_id, &status))
     }
 
@@ -145,7 +154,7 @@ impl ExecutionService for TemporalExecutions {
             identity: "ambient-api".to_owned(),
             ..Default::default()
         };
-        let sent = self.service()?.terminate_workflow_execution(request.into_request()).await;
+        let sent = self.service()?.terminate_workflow_execution(patiently(request)).await;
         sent.map(|_| ()).map_err(|status| failed(workflow_id, &status))
     }
 
@@ -158,7 +167,7 @@ impl TemporalExecutions {
     async fn describe(&self, workflow_id: &str) -> Result<WorkflowExecution, ExecutionError> {
         let request =
             DescribeWorkflowExecutionRequest { namespace: self.namespace.clone(), execution: Self::of(workflow_id) };
-        let answer = self.service()?.describe_workflow_execution(request.into_request()).await;
+        let answer = self.service()?.describe_workflow_execution(patiently(request)).await;
         let answer = answer.map_err(|status| failed(workflow_id, &status))?.into_inner();
         let mut found = execution(answer.workflow_execution_info.unwrap_or_default());
         found.pending_activities = answer.pending_activities.into_iter().map(pending).collect();
@@ -167,7 +176,7 @@ impl TemporalExecutions {
 
     async fn count(&self, query: &str) -> Result<i64, ExecutionError> {
         let request = CountWorkflowExecutionsRequest { namespace: self.namespace.clone(), query: query.to_owned() };
-        let answer = self.service()?.count_workflow_executions(request.into_request()).await;
+        let answer = self.service()?.count_workflow_executions(patiently(request)).await;
         Ok(answer.map_err(|status| failed("", &status))?.into_inner().count)
     }
 
@@ -182,7 +191,7 @@ impl TemporalExecutions {
                 next_page_token: token,
                 query: query.to_owned(),
             };
-            let answer = self.service()?.list_workflow_executions(request.into_request()).await;
+            let answer = self.service()?.list_workflow_executions(patiently(request)).await;
             let answer = answer.map_err(|status| failed("", &status))?.into_inner();
             found.extend(answer.executions.into_iter().map(execution));
             if answer.next_page_token.is_empty() {
@@ -234,6 +243,15 @@ fn plain<'a>(field: &str, value: &'a str) -> Result<&'a str, ExecutionError> {
     }
     let problem = "must be letters, digits, '-', '_', '.' and '/'".to_owned();
     Err(ExecutionError::Invalid { field: field.to_owned(), problem })
+}
+
+/// A request that is repeated while the engine has only just no answer: a server that restarts, or an execution that is about to
+/// close and takes no signals until it has. Not for long: a person waits.
+fn patiently<T>(request: T) -> Request<T> {
+    let retries = RetryOptions::builder().max_elapsed_time(Some(PATIENCE)).build();
+    let mut request = Request::new(request);
+    request.extensions_mut().insert(RetryConfigForCall(retries));
+    request
 }
 
 fn failed(workflow_id: &str, status: &Status) -> ExecutionError {
