@@ -13,6 +13,7 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tracing_subscriber::filter::LevelFilter;
 
 fn server_url() -> &'static str {
     static URL: OnceLock<String> = OnceLock::new();
@@ -27,6 +28,13 @@ fn server_url() -> &'static str {
     })
 }
 
+/// What a failing test's components warned of stands beside its failure.
+fn show_warnings() {
+    let warnings = tracing_subscriber::fmt().with_max_level(LevelFilter::WARN).with_ansi(false).with_test_writer();
+    // Another test of the program was first.
+    let _ = warnings.try_init();
+}
+
 /// A fresh, empty database, dropped (with every connection to it) when this value is dropped.
 pub struct TestDatabase {
     name: String,
@@ -39,6 +47,7 @@ impl TestDatabase {
     /// # Panics
     /// When no server can be reached: a test that needs a database cannot say anything without one.
     pub async fn new() -> Self {
+        show_warnings();
         let name = format!("t_{}", uuid::Uuid::new_v4().simple());
         let options = PgConnectOptions::from_str(server_url()).unwrap();
         let mut server = PgConnection::connect_with(&options).await.unwrap();

@@ -123,13 +123,17 @@ impl Runner {
 
     /// The log as it is in the file.
     pub fn records(&self) -> Vec<Record> {
-        let text = std::fs::read_to_string(self.paths.event_log(1)).unwrap();
+        let text = std::fs::read_to_string(self.paths.event_log(1)).unwrap_or_default();
         text.lines().map_while(|line| serde_json::from_str(line).ok()).collect()
     }
 }
 
 impl Drop for Runner {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = std::fs::read_to_string(self.paths.runner_log(1)).unwrap_or_default();
+            println!("the runner recorded {} lines; it said:\n{said}", self.records().len());
+        }
         self.kill();
     }
 }
