@@ -33,9 +33,13 @@ fn patience(timeout_ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(timeout_ms / 4).unwrap_or(0)).min(PATIENCE)
 }
 
-/// Whether a task with so much time may wait for a poller: it is taken back well before its time is over.
+/// Milliseconds that a task must have to be laid ready where no poller waits: it is taken back well before they are over.
+pub(crate) const LEAST_MS: i64 = 2_000;
+const _: () = assert!(LEAST_MS as u128 >= LOOK.as_millis() * 8);
+
+/// Whether a task with so much time may wait for a poller.
 fn may_lie(timeout_ms: i64) -> bool {
-    timeout_ms >= i64::try_from(LOOK.as_millis()).unwrap_or(0) * 8
+    timeout_ms >= LEAST_MS
 }
 
 /// The task a run has started, and how long it may lie.
@@ -154,10 +158,14 @@ impl Engine {
         self.take_back(back.into_iter().collect());
     }
 
-    fn hand_over_activity(&self, activity: &Activity) {
+    /// Lays an activity ready that is started. One with little time goes back at once if no poller waits for it.
+    pub(crate) fn hand_over_activity(&self, activity: &Activity) {
         let task = Task::Activity(Box::new(activity.clone()));
         let mut patience = activity.time().map_or(PATIENCE, patience);
         if !self.inner.matching.is_awaited(Kind::Activity, &activity.task_queue) {
+            if !activity.time().is_none_or(may_lie) {
+                return self.take_back(vec![task]);
+            }
             patience = patience.min(MOMENT);
         }
         let back = self.inner.matching.put(Kind::Activity, &activity.task_queue, task, patience);
@@ -223,11 +231,12 @@ mod tests {
         call(&engine, "PollActivityTaskQueue", request).await.unwrap()
     }
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn activities_started_for_pollers_that_do_not_come_back_are_done_by_another_process() {
-        let database = TestDatabase::new().await;
-        let one = Engine::start(database.pool().await, EngineOptions::default()).await.unwrap();
-        let two = Engine::start(database.pool().await, EngineOptions::default()).await.unwrap();
+    async fn start(database: &TestDatabase) -> Engine {
+        Engine::start(database.pool().await, EngineOptions::default()).await.unwrap()
+    }
+
+    /// A run whose first workflow task is with its worker; the task's token.
+    async fn begun(engine: &Engine) -> Vec<u8> {
         let start = ws::StartWorkflowExecutionRequest {
             namespace: NAMESPACE.into(),
             workflow_id: "w".into(),
@@ -236,34 +245,47 @@ mod tests {
             task_queue: Some(proto::queue("q")),
             ..Default::default()
         };
-        let _: ws::StartWorkflowExecutionResponse = call(&one, "StartWorkflowExecution", start).await.unwrap();
+        let _: ws::StartWorkflowExecutionResponse = call(engine, "StartWorkflowExecution", start).await.unwrap();
         let task_queue = Some(proto::queue("q"));
         let poll = ws::PollWorkflowTaskQueueRequest { namespace: NAMESPACE.into(), task_queue, ..Default::default() };
-        let task: ws::PollWorkflowTaskQueueResponse = call(&one, "PollWorkflowTaskQueue", poll).await.unwrap();
-        // The only poller of the first process, for the first of three.
-        let first = tokio::spawn(poll_activity(one.clone()));
-        while !one.inner.matching.is_awaited(Kind::Activity, "q") {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let schedule = |id: &str| {
+        let task: ws::PollWorkflowTaskQueueResponse = call(engine, "PollWorkflowTaskQueue", poll).await.unwrap();
+        task.task_token
+    }
+
+    /// Answers the task with activities: their ids, and milliseconds from start to close.
+    async fn schedule(engine: &Engine, task_token: Vec<u8>, activities: &[(&str, i64)]) {
+        let command = |&(id, timeout_ms): &(&str, i64)| {
             let attributes = C::ScheduleActivityTaskCommandAttributes(ScheduleActivityTaskCommandAttributes {
                 activity_id: id.into(),
                 activity_type: Some(ActivityType { name: "step".into() }),
                 task_queue: Some(proto::queue("q")),
-                start_to_close_timeout: Some(proto::duration(3_600_000)),
+                start_to_close_timeout: Some(proto::duration(timeout_ms)),
                 ..Default::default()
             });
             Command { attributes: Some(attributes), ..Default::default() }
         };
         let request = ws::RespondWorkflowTaskCompletedRequest {
             namespace: NAMESPACE.into(),
-            task_token: task.task_token,
-            commands: ["a", "b", "c"].map(schedule).into(),
+            task_token,
+            commands: activities.iter().map(command).collect(),
             ..Default::default()
         };
-        let began = std::time::Instant::now();
         let _: ws::RespondWorkflowTaskCompletedResponse =
-            call(&one, "RespondWorkflowTaskCompleted", request).await.unwrap();
+            call(engine, "RespondWorkflowTaskCompleted", request).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn activities_started_for_pollers_that_do_not_come_back_are_done_by_another_process() {
+        let database = TestDatabase::new().await;
+        let (one, two) = (start(&database).await, start(&database).await);
+        let task = begun(&one).await;
+        // The only poller of the first process, for the first of three.
+        let first = tokio::spawn(poll_activity(one.clone()));
+        while !one.inner.matching.is_awaited(Kind::Activity, "q") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let began = std::time::Instant::now();
+        schedule(&one, task, &["a", "b", "c"].map(|id| (id, 3_600_000))).await;
         let mut taken = vec![first.await.unwrap()];
         for _ in 0..2 {
             let next = tokio::time::timeout(Duration::from_secs(10), poll_activity(two.clone())).await;
@@ -277,5 +299,25 @@ mod tests {
         assert_eq!(ids, ["a", "b", "c"]);
         one.shutdown().await;
         two.shutdown().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn of_waiting_activities_those_with_little_time_are_started_one_by_one() {
+        let database = TestDatabase::new().await;
+        let engine = start(&database).await;
+        let task = begun(&engine).await;
+        let long = ["long 1", "long 2"].map(|id| (id, LEAST_MS));
+        let short = ["short 1", "short 2"].map(|id| (id, LEAST_MS - 1));
+        schedule(&engine, task, &[long, short].concat()).await;
+        let (store, process) = (&engine.inner.store, engine.inner.lease.process());
+        let mut started = Vec::new();
+        while started.len() < 4 {
+            let claimed = store.claim_activities("q", process, "me", 10, LEAST_MS).await.unwrap();
+            let short = claimed.iter().filter(|activity| activity.activity_id.starts_with("short")).count();
+            assert!(!claimed.is_empty() && short <= 1, "{claimed:?}");
+            started.extend(claimed);
+        }
+        assert_eq!(started.len(), 4);
+        engine.shutdown().await;
     }
 }

@@ -44,8 +44,8 @@ const HELD: Duration = Duration::from_millis(2500);
 const SUSPECT: Duration = Duration::from_millis(200);
 /// Longest time a renewal may take, with a connection that has to be opened.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Runs freed at the same time.
-const PARALLEL: usize = 8;
+/// Runs freed at the same time: about a batch of the writer, so that they share commits.
+const PARALLEL: usize = 64;
 
 /// This process's row, and what it knows of the others.
 #[derive(Debug)]

@@ -245,9 +245,7 @@ async fn activities(engine: &Engine) -> Result<bool, Status> {
         sqlx::query_scalar("select engine.now()").fetch_one(&engine.inner.store.pool).await.map_err(db)?
     };
     let (timed_out, waiting): (Vec<_>, Vec<_>) = due.into_iter().partition(|a| passed(a, now).is_some());
-    for activity in waiting {
-        postpone(engine, &activity).await?;
-    }
+    postpone(engine, &waiting).await?;
     let needs = Needs { activities: true, ..Needs::default() };
     let items = timed_out.into_iter().map(|a| (a.run_id, a.scheduled_event_id));
     each(engine, items, needs, |t, pending, scheduled| {
@@ -260,27 +258,37 @@ async fn activities(engine: &Engine) -> Result<bool, Status> {
     Ok(more)
 }
 
-/// Nothing has passed: a retry has become ready, or heartbeats have moved the deadline.
-async fn postpone(engine: &Engine, activity: &Activity) -> Result<(), Status> {
-    let due_at = if activity.is_started() {
-        activity.started_due_at()
-    } else {
-        crate::proto::earlier(activity.start_by, activity.expires_at)
+/// Nothing has passed: retries have become ready, or heartbeats have moved deadlines. Those that somebody else has in hand are looked
+/// at again.
+async fn postpone(engine: &Engine, activities: &[Activity]) -> Result<(), Status> {
+    if activities.is_empty() {
+        return Ok(());
+    }
+    let due_at = |a: &Activity| match a.is_started() {
+        true => a.started_due_at(),
+        false => crate::proto::earlier(a.start_by, a.expires_at),
     };
-    let moved = sqlx::query(
-        "update engine.activities set due_at = $5
-         where run_id = $1 and scheduled_event_id = $2 and attempt = $3 and state = $4 and due_at is not null",
+    let moved: Vec<(String, i16)> = sqlx::query_as(
+        "with picked as (
+             select a.run_id, a.scheduled_event_id, k.due_at from engine.activities a
+             join unnest($1::uuid[], $2::bigint[], $3::int[], $4::smallint[], $5::timestamptz[])
+                  as k (run_id, id, attempt, state, due_at)
+               on a.run_id = k.run_id and a.scheduled_event_id = k.id and a.attempt = k.attempt and a.state = k.state
+             where a.due_at is not null for update of a skip locked)
+         update engine.activities a set due_at = p.due_at from picked p
+         where a.run_id = p.run_id and a.scheduled_event_id = p.scheduled_event_id
+         returning a.task_queue, a.state",
     )
-    .bind(activity.run_id)
-    .bind(activity.scheduled_event_id)
-    .bind(activity.attempt)
-    .bind(activity.state)
-    .bind(due_at)
-    .execute(&engine.inner.store.pool)
+    .bind(activities.iter().map(|a| a.run_id).collect::<Vec<_>>())
+    .bind(activities.iter().map(|a| a.scheduled_event_id).collect::<Vec<_>>())
+    .bind(activities.iter().map(|a| a.attempt).collect::<Vec<_>>())
+    .bind(activities.iter().map(|a| a.state).collect::<Vec<_>>())
+    .bind(activities.iter().map(due_at).collect::<Vec<_>>())
+    .fetch_all(&engine.inner.store.pool)
     .await
     .map_err(db)?;
-    if moved.rows_affected() == 1 && !activity.is_started() {
-        engine.wake_queue(Kind::Activity, &activity.task_queue);
+    for (queue, _) in moved.iter().filter(|(_, state)| *state == 0) {
+        engine.wake_queue(Kind::Activity, queue);
     }
     Ok(())
 }

@@ -21,6 +21,8 @@ const MAX_SEEN: usize = 256;
 const RECENT: Duration = Duration::from_millis(100);
 /// As many tasks as pollers took in this time may lie ready for them: about so long they lie.
 const TURN: Duration = Duration::from_millis(100);
+/// Tasks that one statement starts for pollers besides the one that asks, at most.
+const MAX_AT_ONCE: usize = 64;
 /// Tasks that lie ready for one queue, at most.
 const MAX_READY: usize = 1024;
 
@@ -239,6 +241,15 @@ impl Queue {
             Identity::One(identity) => Some(identity.clone()),
             Identity::None | Identity::Many => None,
         }
+    }
+
+    /// How many tasks may be started besides the one that a poller has come for: others wait, or take some all the time.
+    pub(crate) fn room(&self, identity: &str) -> usize {
+        if !matches!(&*lock(&self.identity), Identity::One(one) if one == identity) {
+            return 0;
+        }
+        let soon = self.waiting.load(Ordering::Relaxed) + lock(&self.turnover).expected();
+        soon.min(MAX_AT_ONCE).saturating_sub(self.lying())
     }
 
     pub(super) fn put(&self, task: Task, patience: Duration) {

@@ -22,6 +22,7 @@ use tonic::Status;
 use crate::{
     change::Decision,
     engine::Engine,
+    handoff::LEAST_MS,
     history::{Transition, activities::ActivityEnd, commands::Needs},
     matching::{Kind, Task},
     proto,
@@ -68,22 +69,25 @@ pub(super) async fn poll(
             return task_response(&activity, &engine.inner.options.namespace);
         }
         let process = engine.inner.lease.process();
-        match engine.inner.store.claim_activity(&queue, process, &request.identity).await {
-            Ok(Some(activity)) => {
+        let most = 1 + waiting.room(&request.identity);
+        match engine.inner.store.claim_activities(&queue, process, &request.identity, most, LEAST_MS).await {
+            Ok(claimed) => {
+                let mut claimed = claimed.into_iter();
+                let Some(activity) = claimed.next() else { continue };
                 waiting.taken();
+                engine.started_here(&activity);
+                for other in claimed {
+                    engine.started_here(&other);
+                    engine.hand_over_activity(&other);
+                }
                 if hinted {
                     waiting.hint();
                 }
                 let token =
                     TaskToken::of(TokenKind::Activity, activity.run_id, activity.scheduled_event_id, activity.attempt);
                 caller.claimed(Claim::Activity(token));
-                engine.inner.hot.put_activity(activity.clone());
-                if let (Some(due), Some(started)) = (activity.due_at, activity.started_at) {
-                    engine.inner.due.within((due - started).to_std().unwrap_or_default());
-                }
                 return task_response(&activity, &engine.inner.options.namespace);
             }
-            Ok(None) => {}
             Err(status) => {
                 waiting.hint();
                 return Err(status);
@@ -174,6 +178,14 @@ impl Which {
 }
 
 impl Engine {
+    /// An activity that was waiting in the database has been started by this process.
+    fn started_here(&self, activity: &Activity) {
+        self.inner.hot.put_activity(activity.clone());
+        if let (Some(due), Some(started)) = (activity.due_at, activity.started_at) {
+            self.inner.due.within((due - started).to_std().unwrap_or_default());
+        }
+    }
+
     /// Ends an attempt if it is the one meant. `start_only`: of the activity only what its worker was given matters.
     async fn answer_activity(
         &self,

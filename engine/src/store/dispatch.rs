@@ -38,16 +38,21 @@ select c.*, (select array_agg(h.data order by h.first_event_id) from (
         order by first_event_id limit $5) h) as batches
 from claimed c";
 
-const CLAIM_ACTIVITY: &str = "
+/// All but the longest waiting lie ready for a while: of those with little time only that one is started.
+const CLAIM_ACTIVITIES: &str = "
 with picked as (
-    select run_id, scheduled_event_id from engine.activities
+    select run_id, scheduled_event_id, visible_at,
+        (start_to_close_ms = 0 or start_to_close_ms >= $5) and (heartbeat_ms = 0 or heartbeat_ms >= $5) as may_lie
+    from engine.activities
     where state = 0 and task_queue = $1 and visible_at <= (select clock_timestamp() + shift from engine.clock)
-    order by visible_at limit 1 for update skip locked)
+    order by visible_at limit $4 for update skip locked),
+chosen as (
+    select run_id, scheduled_event_id, may_lie or row_number() over (order by visible_at) = 1 as taken from picked)
 update engine.activities a set state = 1, process = $2, identity = $3, started_at = clock_timestamp() + (select shift from engine.clock), heartbeat_at = null,
     due_at = least(a.expires_at,
         case when a.start_to_close_ms > 0 then clock_timestamp() + (select shift from engine.clock) + a.start_to_close_ms * interval '1 ms' end,
         case when a.heartbeat_ms > 0 then clock_timestamp() + (select shift from engine.clock) + a.heartbeat_ms * interval '1 ms' end)
-from picked p where a.run_id = p.run_id and a.scheduled_event_id = p.scheduled_event_id
+from chosen p where p.taken and a.run_id = p.run_id and a.scheduled_event_id = p.scheduled_event_id
 returning a.*";
 
 impl Store {
@@ -72,21 +77,28 @@ impl Store {
         lane.finish(claimed).map_err(db)
     }
 
-    /// Starts the longest waiting activity of a queue.
-    pub(crate) async fn claim_activity(
+    /// Starts the activities of a queue that have waited longest, at most so many, the longest first. `least_ms`: those with less time
+    /// are started one by one.
+    pub(crate) async fn claim_activities(
         &self,
         queue: &str,
         process: Uuid,
         identity: &str,
-    ) -> Result<Option<Activity>, Status> {
+        most: usize,
+        least_ms: i64,
+    ) -> Result<Vec<Activity>, Status> {
         let mut lane = self.lanes.take().await.map_err(db)?;
-        let claimed = sqlx::query_as(CLAIM_ACTIVITY)
+        let claimed = sqlx::query_as(CLAIM_ACTIVITIES)
             .bind(queue)
             .bind(process)
             .bind(identity)
-            .fetch_optional(&mut lane.connection)
+            .bind(i64::try_from(most).unwrap_or(1))
+            .bind(least_ms)
+            .fetch_all(&mut lane.connection)
             .await;
-        lane.finish(claimed).map_err(db)
+        let mut claimed: Vec<Activity> = lane.finish(claimed).map_err(db)?;
+        claimed.sort_by_key(|a| a.visible_at);
+        Ok(claimed)
     }
 
     /// Takes back the start of an activity whose worker never got it. Returns its queue.
