@@ -123,7 +123,7 @@ impl Runner {
 
     /// The log as it is in the file.
     pub fn records(&self) -> Vec<Record> {
-        let text = std::fs::read_to_string(self.paths.event_log(1)).unwrap_or_default();
+        let text = std::fs::read_to_string(self.paths.event_log(1)).unwrap();
         text.lines().map_while(|line| serde_json::from_str(line).ok()).collect()
     }
 }
@@ -131,8 +131,9 @@ impl Runner {
 impl Drop for Runner {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let said = std::fs::read_to_string(self.paths.runner_log(1)).unwrap_or_default();
-            println!("the runner recorded {} lines; it said:\n{said}", self.records().len());
+            let text = |path| std::fs::read_to_string(path).unwrap_or_default();
+            let (recorded, said) = (text(self.paths.event_log(1)), text(self.paths.runner_log(1)));
+            println!("the runner recorded {} lines; it said:\n{said}", recorded.lines().count());
         }
         self.kill();
     }
