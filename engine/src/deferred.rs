@@ -229,7 +229,7 @@ mod tests {
             Command, CompleteWorkflowExecutionCommandAttributes, ScheduleActivityTaskCommandAttributes,
             command::Attributes as C,
         },
-        common::v1::{ActivityType, WorkflowExecution, WorkflowType},
+        common::v1::WorkflowExecution,
         enums::v1::{EventType, TaskQueueKind},
         history::v1::HistoryEvent,
         taskqueue::v1::{StickyExecutionAttributes, TaskQueue},
@@ -243,7 +243,7 @@ mod tests {
         EngineOptions,
         matching::{Ahead, Kind},
         proto,
-        testing::{NAMESPACE, call},
+        testing::{NAMESPACE, activity, begun, call},
     };
 
     /// The worker's own queue, after its first task.
@@ -294,30 +294,15 @@ mod tests {
     }
 
     async fn reported(engine: &Engine) -> Reported {
-        let start = ws::StartWorkflowExecutionRequest {
-            namespace: NAMESPACE.into(),
-            workflow_id: "w".into(),
-            request_id: "r".into(),
-            workflow_type: Some(WorkflowType { name: "any".into() }),
-            task_queue: Some(proto::queue("q")),
-            ..Default::default()
-        };
-        let _: ws::StartWorkflowExecutionResponse = call(engine, "StartWorkflowExecution", start).await.unwrap();
-        let first = poll(engine, "q").await.unwrap();
-        let activity = C::ScheduleActivityTaskCommandAttributes(ScheduleActivityTaskCommandAttributes {
-            activity_id: "1".into(),
-            activity_type: Some(ActivityType { name: "a".into() }),
-            task_queue: Some(proto::queue("q")),
-            start_to_close_timeout: Some(proto::duration(600_000)),
-            request_eager_execution: true,
-            ..Default::default()
-        });
+        let first = begun(engine).await;
+        let eager = ScheduleActivityTaskCommandAttributes { request_eager_execution: true, ..activity("1", 600_000) };
+        let eager = C::ScheduleActivityTaskCommandAttributes(eager);
         // Only with a poller is the worker's queue alive.
         let next = poll(engine, STICKY);
         while engine.inner.matching.accepts(Kind::Workflow, STICKY, Ahead::Awaited).is_none() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let token = complete(engine, first.task_token, activity).await.unwrap().activity_tasks[0].task_token.clone();
+        let token = complete(engine, first, eager).await.unwrap().activity_tasks[0].task_token.clone();
         let report = tokio::spawn({
             let engine = engine.clone();
             async move {

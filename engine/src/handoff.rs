@@ -212,16 +212,16 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
     use ambient_tests::TestDatabase;
+    use futures::future::join_all;
     use temporalio_common::protos::temporal::api::{
-        command::v1::{Command, ScheduleActivityTaskCommandAttributes, command::Attributes as C},
-        common::v1::{ActivityType, WorkflowType},
+        command::v1::{Command, command::Attributes as C},
         workflowservice::v1 as ws,
     };
 
     use super::*;
     use crate::{
         EngineOptions,
-        testing::{NAMESPACE, call},
+        testing::{NAMESPACE, activity, begun, call},
     };
 
     async fn poll_activity(engine: Engine) -> ws::PollActivityTaskQueueResponse {
@@ -235,33 +235,10 @@ mod tests {
         Engine::start(database.pool().await, EngineOptions::default()).await.unwrap()
     }
 
-    /// A run whose first workflow task is with its worker; the task's token.
-    async fn begun(engine: &Engine) -> Vec<u8> {
-        let start = ws::StartWorkflowExecutionRequest {
-            namespace: NAMESPACE.into(),
-            workflow_id: "w".into(),
-            request_id: "r".into(),
-            workflow_type: Some(WorkflowType { name: "any".into() }),
-            task_queue: Some(proto::queue("q")),
-            ..Default::default()
-        };
-        let _: ws::StartWorkflowExecutionResponse = call(engine, "StartWorkflowExecution", start).await.unwrap();
-        let task_queue = Some(proto::queue("q"));
-        let poll = ws::PollWorkflowTaskQueueRequest { namespace: NAMESPACE.into(), task_queue, ..Default::default() };
-        let task: ws::PollWorkflowTaskQueueResponse = call(engine, "PollWorkflowTaskQueue", poll).await.unwrap();
-        task.task_token
-    }
-
     /// Answers the task with activities: their ids, and milliseconds from start to close.
     async fn schedule(engine: &Engine, task_token: Vec<u8>, activities: &[(&str, i64)]) {
         let command = |&(id, timeout_ms): &(&str, i64)| {
-            let attributes = C::ScheduleActivityTaskCommandAttributes(ScheduleActivityTaskCommandAttributes {
-                activity_id: id.into(),
-                activity_type: Some(ActivityType { name: "step".into() }),
-                task_queue: Some(proto::queue("q")),
-                start_to_close_timeout: Some(proto::duration(timeout_ms)),
-                ..Default::default()
-            });
+            let attributes = C::ScheduleActivityTaskCommandAttributes(activity(id, timeout_ms));
             Command { attributes: Some(attributes), ..Default::default() }
         };
         let request = ws::RespondWorkflowTaskCompletedRequest {
@@ -318,6 +295,20 @@ mod tests {
             started.extend(claimed);
         }
         assert_eq!(started.len(), 4);
+        engine.shutdown().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn waiting_activities_that_one_poll_starts_reach_the_other_pollers() {
+        let database = TestDatabase::new().await;
+        let engine = start(&database).await;
+        let task = begun(&engine).await;
+        schedule(&engine, task, &["a", "b", "c", "d"].map(|id| (id, 3_600_000))).await;
+        let taken = join_all((0..4).map(|_| poll_activity(engine.clone()))).await;
+        assert_eq!(taken.iter().map(|task| task.attempt).collect::<Vec<_>>(), [1, 1, 1, 1]);
+        let mut ids: Vec<_> = taken.into_iter().map(|task| task.activity_id).collect();
+        ids.sort();
+        assert_eq!(ids, ["a", "b", "c", "d"]);
         engine.shutdown().await;
     }
 }

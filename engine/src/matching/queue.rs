@@ -304,7 +304,9 @@ mod tests {
         queue.taken();
         assert_eq!(queue.accepts(Ahead::AsTaken).as_deref(), Some("me"));
         assert_eq!(queue.accepts(Ahead::Awaited), None);
+        assert_eq!((queue.room("me"), queue.room("other")), (1, 0), "besides the one that is asked for");
         lock(&queue.turnover).began -= TURN * 3;
         assert_eq!(queue.accepts(Ahead::AsTaken), None, "long ago");
+        assert_eq!(queue.room("me"), 0);
     }
 }
