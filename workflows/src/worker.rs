@@ -5,9 +5,7 @@
 //! So what activities open belongs to the process's runtime ([`InProcess`]), as what the embedded engine opens belongs to its own.
 
 use std::{
-    pin::Pin,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -20,6 +18,7 @@ use temporalio_sdk::{
     interceptors::{ActivityInboundInterceptor, ExecuteActivityInput, ExecuteActivityOutput, Next},
 };
 use tokio::{runtime::Handle, sync::oneshot};
+use tokio_util::context::TokioContext;
 
 use crate::{
     activities::Activities, engine_client::EngineClient, host::HostError, services::Services, step::host_queue,
@@ -264,36 +263,7 @@ impl ActivityInboundInterceptor for InProcess {
         input: ExecuteActivityInput,
         next: Next<'a, ExecuteActivityInput, ExecuteActivityOutput<'a>>,
     ) -> ExecuteActivityOutput<'a> {
-        let work = {
-            let _process = self.0.enter();
-            next.run(input)
-        };
-        Box::pin(Entered { process: &self.0, work: Some(work) })
-    }
-}
-
-/// A future that is polled, and dropped, within a runtime that need not be the one that polls it.
-struct Entered<'a, F> {
-    process: &'a Handle,
-    work: Option<F>,
-}
-
-impl<F: Future + Unpin> Future for Entered<'_, F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let _process = self.process.enter();
-        match &mut self.work {
-            Some(work) => Pin::new(work).poll(context),
-            None => Poll::Pending,
-        }
-    }
-}
-
-impl<F> Drop for Entered<'_, F> {
-    fn drop(&mut self) {
-        let _process = self.process.enter();
-        self.work = None;
+        Box::pin(TokioContext::new(next.run(input), self.0.clone()))
     }
 }
 
@@ -330,34 +300,4 @@ fn lifecycle_options(
         .activity_inbound_interceptor(in_process)
         .register_activities(Activities::new(services));
     Ok(lifecycles!(options).build())
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::UnixStream,
-        runtime::Builder,
-    };
-
-    use super::*;
-
-    #[test]
-    fn what_an_activity_opens_outlives_its_worker() {
-        let process = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let open = async {
-            tokio::task::yield_now().await;
-            UnixStream::pair()
-        };
-        let opened = {
-            let worker = Builder::new_current_thread().enable_all().build().unwrap();
-            worker.block_on(Entered { process: process.handle(), work: Some(Box::pin(open)) })
-        };
-        let (mut one, mut other) = opened.unwrap();
-        let received = process.block_on(async {
-            one.write_all(b"x").await?;
-            other.read_u8().await
-        });
-        assert_eq!(received.unwrap(), b'x');
-    }
 }
