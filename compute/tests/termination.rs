@@ -52,9 +52,9 @@ async fn a_runner_that_does_not_end_in_its_grace_is_killed_with_all_who_escaped_
 }
 
 #[tokio::test]
-async fn what_a_killed_runner_leaves_behind_is_found_told_and_ended() {
+async fn without_namespaces_what_a_killed_runner_leaves_behind_is_found_told_and_ended() {
     let host = Host::new();
-    let (compute, s) = (host.compute(), session("a"));
+    let (compute, s) = (host.compute_without_namespaces(), session("a"));
     let client = start(&compute, &s, 1, 1).await;
     // One keeps the nonce in a session of its own; one drops its environment and stays in the runner's session. One that does
     // both, and outlives its runner, is known by its user id alone: only a root server can find it.
@@ -82,7 +82,46 @@ async fn what_a_killed_runner_leaves_behind_is_found_told_and_ended() {
     assert!(matches!(restarted.delete_workspace(&s).await, Err(ComputeError::Remains { .. })));
     restarted.terminate(&s, 1, Duration::from_secs(1)).await.unwrap();
     assert!(running("313.3").is_empty());
-    restarted.prove_absent(&s, 1).await.unwrap();
+    let proof = restarted.prove_absent(&s, 1).await.unwrap();
+    // What nobody can know is said.
+    let known = if harness::is_root() { "known by their user id" } else { "would not be seen" };
+    assert!(proof.evidence.iter().any(|what| what.contains(known)), "{proof:?}");
+}
+
+#[tokio::test]
+async fn nothing_outlives_a_killed_runner_whatever_it_did_to_hide_and_only_then_is_absence_proven() {
+    let host = Host::new();
+    let (compute, s) = (host.compute(), session("a"));
+    let client = start(&compute, &s, 1, 1).await;
+    let hide =
+        "(env -i setsid sh -c '(setsid sleep 317.7 &) ; (trap \"\" TERM HUP INT; setsid sleep 317.7 &) ; exit 0' &)";
+    begin(&client, "m", &format!("{hide}; {hide}; sleep 0.3; echo ready; sleep 317.7")).await;
+    compute.raise_fence(&s, 1).await.unwrap();
+    let (runner, init) = (host.started(&s, 1, 1).pid, host.started(&s, 1, 1).init.expect("namespaces"));
+    // A stopped runner ends nobody: what hides is seen through the namespace's first process.
+    let pid = rustix::process::Pid::from_raw(runner).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    assert!(running("317.7").len() >= 5);
+    let Err(ComputeError::Remains { remains, .. }) = compute.prove_absent(&s, 1).await else { panic!("absent?") };
+    for process in running("317.7") {
+        let pid = process.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(remains.iter().any(|what| what.contains(&pid)), "{pid} in {remains:?}");
+    }
+    kill_9(runner);
+    let restarted = host.compute();
+    let deadline = std::time::Instant::now() + harness::PATIENCE;
+    let proof = loop {
+        match restarted.prove_absent(&s, 1).await {
+            Ok(proof) => break proof,
+            Err(ComputeError::Remains { .. }) if std::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert!(running("317.7").is_empty(), "proven while something lives");
+    let first = format!("pid {}, the first of its PID namespace, has ended", init.pid);
+    assert!(proof.evidence.iter().any(|what| what.contains(&first)), "{proof:?}");
 }
 
 #[tokio::test]

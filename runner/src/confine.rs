@@ -22,6 +22,8 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::isolate::{self, Place};
+
 /// As shells use it: found but not executable.
 pub(crate) const EXIT_CANNOT_EXECUTE: i32 = 126;
 /// Prefix of environment meant for the confined command.
@@ -31,9 +33,11 @@ pub(crate) const ENV_PREFIX: &str = "AMBIENT_ENV_";
 const FILES: ABI = ABI::V5;
 /// Oldest that counts as confinement: before it, files outside could be truncated.
 const FILES_REQUIRED: ABI = ABI::V3;
-const SYSTEM: [&str; 11] =
+pub(crate) const SYSTEM: [&str; 11] =
     ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/etc", "/proc", "/sys"];
-const DEVICES: [&str; 8] =
+/// Private to the agent, so writable, once it has a mount namespace.
+const MEMORY: [&str; 2] = ["/tmp", "/dev/shm"];
+pub(crate) const DEVICES: [&str; 8] =
     ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/pts"];
 
 /// What a confined process may still do.
@@ -44,6 +48,10 @@ pub(crate) struct Rights {
     pub(crate) read: Vec<PathBuf>,
     pub(crate) limits: Limits,
     pub(crate) own_user: bool,
+    /// What is not to be seen even below something that may be read.
+    pub(crate) hidden: Vec<PathBuf>,
+    /// Namespaces to run in; [`crate::process::confined`] chooses them.
+    pub(crate) place: Place,
 }
 
 impl Rights {
@@ -51,6 +59,8 @@ impl Rights {
     pub(crate) fn of_agent(spec: &LaunchSpec) -> Self {
         let paths = SessionPaths { root: spec.session_dir.clone() };
         Self {
+            hidden: vec![data_directory(&paths.root)],
+            place: Place::Here,
             mode: spec.confinement,
             write: vec![paths.workspace(), paths.home(), paths.tmp()],
             read: spec.readable_paths.clone(),
@@ -60,31 +70,50 @@ impl Rights {
     }
 }
 
+/// The server's directory, where compute has laid the session out in one; elsewhere the session's own.
+fn data_directory(session: &Path) -> PathBuf {
+    let above: Vec<_> = session.ancestors().skip(1).take(4).collect();
+    match above.as_slice() {
+        [sessions, _, projects, data] if sessions.ends_with("sessions") && projects.ends_with("projects") => {
+            (*data).to_owned()
+        }
+        _ => session.to_owned(),
+    }
+}
+
 /// Gives up rights and becomes `command`; returns only on failure, with the reason.
 pub(crate) fn become_command(rights: &str, command: &[OsString]) -> String {
     let rights: Rights = match serde_json::from_str(rights) {
         Ok(rights) => rights,
         Err(error) => return format!("cannot read the rights: {error}"),
     };
-    let Some((program, arguments)) = command.split_first() else { return "no command".to_owned() };
-    if let Err(reason) = limit(&rights) {
-        return format!("cannot set the resource limits: {reason}");
+    match give_up(&rights, command) {
+        Ok(mut command) => {
+            let error = command.exec();
+            format!("cannot execute {}: {error}", command.get_program().display())
+        }
+        Err(reason) => reason,
     }
-    if let Err(reason) = restrict(&rights) {
-        return reason;
-    }
-    if let Err(error) = drop_capabilities() {
-        return format!("cannot drop capabilities: {error}");
-    }
+}
+
+/// Gives up all but the rights; the command, with the environment that is meant for it.
+///
+/// # Errors
+/// In words; then too much may be given up, and nothing must be run.
+pub(crate) fn give_up(rights: &Rights, command: &[OsString]) -> Result<Command, String> {
+    let (program, arguments) = command.split_first().ok_or("no command")?;
+    limit(rights).map_err(|e| format!("cannot set the resource limits: {e}"))?;
+    drop_capabilities().map_err(|e| format!("cannot drop capabilities: {e}"))?;
+    restrict(rights)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let mut command = Command::new(program);
-    command.args(arguments);
+    command.args(arguments).env_remove(isolate::ORDER);
     for (name, value) in std::env::vars_os() {
         if let Some(own) = name.as_bytes().strip_prefix(ENV_PREFIX.as_bytes()) {
             command.env_remove(&name).env(OsStr::from_bytes(own), value);
         }
     }
-    format!("cannot execute {}: {}", program.display(), command.exec())
+    Ok(command)
 }
 
 /// What of the confinement this kernel lacks, found by confining a thread of our own.
@@ -97,8 +126,8 @@ pub(crate) fn probe(rights: &Rights) -> Result<Vec<String>, String> {
         .join()
         .map_err(|_| "the confinement cannot be probed".to_owned())??;
     if !rights.own_user {
-        missing
-            .push("own user id: the session shares the server's, so the limit on processes is not applied".to_owned());
+        let limit = if rights.place == Place::Here { ", so the limit on processes is not applied" } else { "" };
+        missing.push(format!("own user id: the session shares the server's{limit}"));
     }
     Ok(missing)
 }
@@ -110,9 +139,15 @@ fn restrict(rights: &Rights) -> Result<Vec<String>, String> {
         return Ok(vec!["file system confinement: it is switched off".to_owned()]);
     }
     let mut ruleset = ruleset(rights).map_err(cannot_confine)?;
-    for path in &rights.write {
+    let memory = MEMORY.map(PathBuf::from);
+    let memory = if rights.place == Place::Here { &[][..] } else { &memory };
+    for path in rights.write.iter().chain(memory) {
         let handle = PathFd::new(path).map_err(cannot_confine)?;
         ruleset = ruleset.add_rule(PathBeneath::new(handle, AccessFs::from_all(FILES))).map_err(cannot_confine)?;
+    }
+    if rights.place != Place::Here {
+        // Names in the private root are no secret.
+        ruleset = ruleset.add_rules(path_beneath_rules(["/"], AccessFs::ReadDir)).map_err(cannot_confine)?;
     }
     Ok(lacking(ruleset.restrict_self().map_err(cannot_confine)?.landlock))
 }
@@ -138,7 +173,7 @@ fn ruleset(rights: &Rights) -> Result<RulesetCreated, RulesetError> {
 }
 
 /// `/etc/resolv.conf` is often a link into `/run`.
-fn resolver() -> Option<PathBuf> {
+pub(crate) fn resolver() -> Option<PathBuf> {
     std::fs::canonicalize(Path::new("/etc/resolv.conf")).ok()
 }
 
@@ -156,17 +191,18 @@ fn lacking(status: LandlockStatus) -> Vec<String> {
     .collect()
 }
 
-/// A session without a user id of its own under a root server is root, but only by name.
-fn drop_capabilities() -> std::io::Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
+/// Whoever is root, or has come into a user namespace, is so only by name from here on.
+pub(crate) fn drop_capabilities() -> std::io::Result<()> {
     for capability in CapabilitySet::all().iter() {
         match rustix::thread::remove_capability_from_bounding_set(capability) {
             // Not known to this kernel; or nothing is left to drop.
             Ok(()) | Err(Errno::INVAL | Errno::PERM) => {}
             Err(error) => return Err(error.into()),
         }
+    }
+    match rustix::thread::clear_ambient_capability_set() {
+        Ok(()) | Err(Errno::INVAL) => {}
+        Err(error) => return Err(error.into()),
     }
     let none = CapabilitySet::empty();
     Ok(rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?)
@@ -175,7 +211,8 @@ fn drop_capabilities() -> std::io::Result<()> {
 fn limit(rights: &Rights) -> std::io::Result<()> {
     lower(Resource::Core, 0)?;
     lower(Resource::Nofile, rights.limits.open_files)?;
-    if rights.own_user {
+    // In a user namespace the kernel counts the namespace's processes only.
+    if rights.own_user || rights.place != Place::Here {
         lower(Resource::Nproc, rights.limits.processes)?;
     }
     if rights.limits.address_space_bytes > 0 {

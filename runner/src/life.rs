@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ambient_wire::runner::{CONTRACT_VERSION, Fence, LaunchSpec, SessionPaths, Started};
+use ambient_wire::runner::{CONTRACT_VERSION, Fence, LaunchSpec, ProcessIdentity, SessionPaths, Started};
 use rustix::fs::OFlags;
 use serde::Serialize;
 
@@ -86,13 +86,18 @@ pub(crate) fn end_was_asked_for(paths: &SessionPaths, run: i64) -> bool {
 ///
 /// # Errors
 /// The system's.
-pub(crate) fn identity(nonce: &str, missing_confinement: Vec<String>) -> std::io::Result<Started> {
+pub(crate) fn identity(
+    nonce: &str,
+    init: Option<ProcessIdentity>,
+    missing_confinement: Vec<String>,
+) -> std::io::Result<Started> {
     let stat = procfs::process::Process::myself().and_then(|me| me.stat()).map_err(std::io::Error::other)?;
     Ok(Started {
         pid: stat.pid,
         start_time: stat.starttime,
         boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned(),
         nonce: nonce.to_owned(),
+        init,
         missing_confinement,
     })
 }

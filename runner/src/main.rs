@@ -1,7 +1,7 @@
 //! The program beside an agent: keeps its workspace, runs it confined, and serves what it does as a numbered log.
 //!
-//! `serve` is one attempt of one run of one session; `confine` is the re-execution that gives up rights and becomes the
-//! agent's (or git's) process. Invariants: at most one runner uses a workspace (`life.lock`); only fsynced records are
+//! `serve` is one attempt of one run of one session; `isolate`, `init`, `enter` and `confine` are re-executions that
+//! make namespaces, live in them, and give up rights on the way to the agent's (or git's) process. Invariants: at most one runner uses a workspace (`life.lock`); only fsynced records are
 //! served; nothing the agent can write is ever executed or followed by the unconfined part of this program.
 
 mod agent;
@@ -13,6 +13,7 @@ mod error;
 mod git;
 mod history;
 mod http;
+mod isolate;
 mod life;
 mod log;
 mod messages;
@@ -51,6 +52,23 @@ enum Command {
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
+    /// Makes namespaces, for as long as standard input is open or for a command.
+    #[command(hide = true)]
+    Isolate {
+        /// The command.
+        #[arg(last = true)]
+        command: Vec<OsString>,
+    },
+    /// The first process of the namespaces.
+    #[command(hide = true)]
+    Init,
+    /// Gives up rights and runs a command in the agent's namespaces.
+    #[command(hide = true)]
+    Enter {
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -68,6 +86,9 @@ fn main() -> ExitCode {
             eprintln!("ambient-runner: {reason}");
             exit_code(confine::EXIT_CANNOT_EXECUTE)
         }
+        Command::Isolate { command } => exit_code(isolate::isolate(&command)),
+        Command::Init => exit_code(isolate::init::run()),
+        Command::Enter { command } => exit_code(isolate::enter(&command)),
     }
 }
 

@@ -16,7 +16,10 @@ use procfs::process::Process;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use tokio::process::{Child, Command};
 
-use crate::confine::Rights;
+use crate::{
+    confine::Rights,
+    isolate::{self, Namespaces, Order, Place},
+};
 
 /// Pause between two looks at `/proc`.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -36,14 +39,20 @@ pub(crate) enum Mark {
 pub(crate) struct Processes {
     nonce: String,
     own_uid: Option<u32>,
+    namespaces: Option<Namespaces>,
     /// Children that someone waits for; the others are orphans to be reaped.
     awaited: Mutex<HashSet<u32>>,
 }
 
 impl Processes {
-    pub(crate) fn new(nonce: &str, own_user: bool) -> Arc<Self> {
+    pub(crate) fn new(nonce: &str, own_user: bool, namespaces: Option<Namespaces>) -> Arc<Self> {
         let own_uid = own_user.then(|| rustix::process::getuid().as_raw());
-        Arc::new(Self { nonce: nonce.to_owned(), own_uid, awaited: Mutex::default() })
+        Arc::new(Self { nonce: nonce.to_owned(), own_uid, namespaces, awaited: Mutex::default() })
+    }
+
+    /// The namespaces of the agent, where the kernel has some for us.
+    pub(crate) fn namespaces(&self) -> Option<&Namespaces> {
+        self.namespaces.as_ref()
     }
 
     /// Starts a child, which is ours to wait for as long as the guard lives.
@@ -80,6 +89,8 @@ impl Processes {
     }
 
     fn end_blocking(&self, mark: &Mark, patience: Duration) -> bool {
+        let whole = matches!(mark, Mark::Session).then_some(self.namespaces.as_ref()).flatten();
+        whole.inspect(|namespaces| namespaces.terminate());
         let begin = Instant::now();
         let mut asked = HashSet::new();
         let mut empty_looks = 0;
@@ -89,17 +100,23 @@ impl Processes {
             // Twice, because a process that forks while we look may be missed once.
             empty_looks = if left.is_empty() { empty_looks + 1 } else { 0 };
             if empty_looks == 2 || begin.elapsed() > patience + KILL_PATIENCE {
-                return left.is_empty();
+                whole.inspect(|namespaces| namespaces.close());
+                return left.is_empty() && whole.is_none_or(ends);
             }
             for process in left {
                 if late {
                     process.signal(Signal::KILL);
-                } else if asked.insert(process.pid) {
+                } else if !self.waits_outside(&process) && asked.insert(process.pid) {
                     process.signal(Signal::TERM);
                 }
             }
             std::thread::sleep(LOOK_AGAIN);
         }
+    }
+
+    /// True for our own stage that waits outside for a command: it ends with the command, whose end it tells.
+    fn waits_outside(&self, process: &Seen) -> bool {
+        self.namespaces.is_some() && process.parent == isolate::own_pid()
     }
 
     fn marked(&self, mark: &Mark) -> Vec<Seen> {
@@ -126,8 +143,23 @@ impl Processes {
                 process.has_variable("AMBIENT_NONCE", &self.nonce) && process.has_variable("AMBIENT_TURN", turn)
             }
         };
-        seen.into_iter().filter(|process| process.pid != me && !process.dead && marked(process)).collect()
+        // Init is the last to go.
+        let init = self.namespaces.as_ref().map(|namespaces| namespaces.init.pid);
+        let spared = |process: &Seen| process.pid == me || Some(process.pid) == init || process.dead;
+        seen.into_iter().filter(|process| !spared(process) && marked(process)).collect()
     }
+}
+
+/// Waits until the namespaces have ended: the kernel kills all that is left in them.
+fn ends(namespaces: &Namespaces) -> bool {
+    let begin = Instant::now();
+    while !namespaces.has_ended() {
+        if begin.elapsed() > KILL_PATIENCE {
+            return false;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    true
 }
 
 /// A child that someone waits for.
@@ -150,8 +182,21 @@ impl Drop for Awaited<'_> {
 /// When the rights cannot be written down.
 pub(crate) fn confined(rights: &Rights, directory: &Path, program: &OsStr) -> std::io::Result<Command> {
     let mut command = Command::new("/proc/self/exe");
-    command.args(["confine", "--rights", &serde_json::to_string(rights)?, "--"]).arg(program);
     command.current_dir(directory).env_clear();
+    let place = isolate::place(rights);
+    let stage = match place {
+        Place::Here => "confine",
+        Place::Agents(_) => "enter",
+        Place::Own => "isolate",
+    };
+    let rights = Rights { place, ..rights.clone() };
+    if rights.place == Place::Here {
+        command.args([stage, "--rights", &serde_json::to_string(&rights)?]);
+    } else {
+        let order = Order { rights, directory: directory.to_owned(), runner: isolate::own_pid() };
+        command.arg(stage).env(isolate::ORDER, serde_json::to_string(&order)?);
+    }
+    command.arg("--").arg(program);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Ok(command)
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use ambient_wire::runner::{
-    ENDED_BY_REQUEST, EXIT_FENCED, EXIT_PREREQUISITE, Exited, LaunchSpec, SessionPaths, custom,
+    Confinement, ENDED_BY_REQUEST, EXIT_FENCED, EXIT_PREREQUISITE, Exited, LaunchSpec, SessionPaths, custom,
 };
 use chrono::Utc;
 use serde_json::json;
@@ -20,7 +20,9 @@ use crate::{
     confine::{self, Rights},
     git::repos::Repos,
     history::History,
-    http, life,
+    http,
+    isolate::{self, Namespaces},
+    life,
     log::EventLog,
     messages::{Inbox, Outbox},
     process::{Mark, Processes},
@@ -117,7 +119,7 @@ async fn start(spec: LaunchSpec, paths: SessionPaths) -> Result<Attempt, Refusal
         std::fs::create_dir_all(directory)?;
     }
     empty(&paths.tmp())?;
-    let missing = confine::probe(&Rights::of_agent(&spec)).map_err(Refusal::Prerequisite)?;
+    let (namespaces, missing) = make_namespaces(&spec).await.map_err(Refusal::Prerequisite)?;
     let mut history = History::default();
     let log = EventLog::open(&paths.event_log(spec.run), |record| history.see(record))?;
     let (inbox, outbox) = Inbox::open(&paths.messages(spec.run), &history, spec.interactive)?;
@@ -127,7 +129,7 @@ async fn start(spec: LaunchSpec, paths: SessionPaths) -> Result<Attempt, Refusal
         log_id,
         inbox,
         readers: Readers::new(),
-        processes: Processes::new(&spec.nonce, spec.own_user),
+        processes: Processes::new(&spec.nonce, spec.own_user, namespaces),
         repos: Repos::open(&paths)?,
         auth: Auth::new(paths.server_token(spec.run)),
         current: CurrentTurn::default(),
@@ -141,9 +143,34 @@ async fn start(spec: LaunchSpec, paths: SessionPaths) -> Result<Attempt, Refusal
     began.map_err(std::io::Error::other)?;
     let listener = listen(&app.spec.socket)?;
     // Last, so that whoever sees it can connect.
-    let started = life::identity(&app.spec.nonce, missing)?;
+    let init = app.processes.namespaces().map(|namespaces| namespaces.init.clone());
+    let started = life::identity(&app.spec.nonce, init, missing)?;
     life::write_record(&app.paths.started(app.spec.run, app.spec.attempt), &started)?;
     Ok((app, outbox, history, listener))
+}
+
+/// Namespaces for the agent, and what this kernel lacks of its confinement.
+///
+/// # Errors
+/// When the confinement is required and not to be had.
+async fn make_namespaces(spec: &LaunchSpec) -> Result<(Option<Namespaces>, Vec<String>), String> {
+    let rights = Rights::of_agent(spec);
+    let (namespaces, mut missing) = match Namespaces::make(&rights, &spec.nonce).await {
+        Ok((namespaces, missing)) => (Some(namespaces), missing),
+        Err(reason) => {
+            let what = format!(
+                "namespaces of its own ({reason}): the agent sees the machine's processes and sockets, and a process that drops \
+                 its environment and its parents may outlive the session unseen"
+            );
+            (None, vec![what])
+        }
+    };
+    if spec.confinement == Confinement::Require && !missing.is_empty() {
+        return Err(format!("the agent cannot be confined: it lacks {}", missing.join("; ")));
+    }
+    let rights = Rights { place: isolate::place(&rights), ..rights };
+    missing.extend(confine::probe(&rights)?);
+    Ok((namespaces, missing))
 }
 
 fn listen(socket: &Path) -> std::io::Result<UnixListener> {
@@ -171,6 +198,7 @@ fn empty(directory: &Path) -> std::io::Result<()> {
 async fn live(app: SharedApp, outbox: Outbox, mut history: History, listener: UnixListener) -> i32 {
     tracing::info!(run = app.spec.run, attempt = app.spec.attempt, "serving");
     watch_log(&app);
+    watch_namespaces(&app);
     let router = http::router(app.clone());
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
     let work = tokio::spawn({
@@ -253,6 +281,17 @@ fn end_by_signal(app: &App) -> End {
     }
     let reason = "terminated by a signal from outside".to_owned();
     End { code: 128 + 15, reason, stop: Stop::RunnerLost, ack, recorded: false }
+}
+
+/// Without its namespaces the agent is gone, and no command can be run: the attempt is lost.
+fn watch_namespaces(app: &SharedApp) {
+    let app = app.clone();
+    tokio::spawn(async move {
+        let Some(namespaces) = app.processes.namespaces() else { return };
+        namespaces.ended().await;
+        let reason = "the agent's namespaces were ended from outside".to_owned();
+        app.ending.begin(End { code: EXIT_IO, reason, stop: Stop::RunnerLost, ack: Duration::ZERO, recorded: false });
+    });
 }
 
 /// A log that cannot be written ends the runner: nothing may happen unrecorded.

@@ -154,8 +154,21 @@ pub struct Started {
     pub boot_id: String,
     /// The launch's nonce.
     pub nonce: String,
+    /// First process of the attempt's PID namespace: it outlives everything in it, so its end proves that nothing of the agent
+    /// is left. None where the kernel has no namespaces for us.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<ProcessIdentity>,
     /// What of the confinement the kernel lacks, in words; empty when all is in force.
     pub missing_confinement: Vec<String>,
+}
+
+/// Exactly one process of a boot, as the machine numbers it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessIdentity {
+    /// Process id.
+    pub pid: i32,
+    /// Field 22 of `/proc/<pid>/stat`, clock ticks since boot.
+    pub start_time: u64,
 }
 
 /// Why a runner ended.

@@ -2,12 +2,12 @@
 
 use std::fs::TryLockError;
 
-use ambient_wire::runner::{LaunchSpec, SessionPaths};
+use ambient_wire::runner::{LaunchSpec, SessionPaths, Started};
 
 use super::{
     Local, io_error,
     layout::{check_session, open_lock, read_json, remove_tree, write_file},
-    processes::{Entry, Table, boot_id, open_runner},
+    processes::{Entry, Table, boot_id, lives, open_runner},
     state::{all_attempts, attempts_of, runs_of, started},
 };
 use crate::{AbsenceProof, ComputeError, SessionRef};
@@ -78,10 +78,42 @@ impl Local {
                 Some(started) if open_runner(&started).is_some() => {
                     remains.push(format!("runner of attempt {attempt}: pid {}", started.pid));
                 }
-                Some(started) => evidence.push(format!("attempt {attempt}: runner pid {} is gone", started.pid)),
+                Some(started) => {
+                    evidence.push(format!("attempt {attempt}: runner pid {} is gone", started.pid));
+                    self.look_at_namespaces(paths, attempt, &started, evidence, remains);
+                }
             }
         }
         Ok(())
+    }
+
+    /// What the kernel knows better than any look at `/proc`, and what nobody knows where it has no namespaces.
+    fn look_at_namespaces(
+        &self,
+        paths: &SessionPaths,
+        attempt: i32,
+        started: &Started,
+        evidence: &mut Vec<String>,
+        remains: &mut Vec<String>,
+    ) {
+        match &started.init {
+            Some(init) if lives(init) => remains.push(format!(
+                "attempt {attempt}: pid {}, the first of its PID namespace, has not ended, so something in there may live (it may \
+                 wait for a device)",
+                init.pid
+            )),
+            Some(init) => evidence.push(format!(
+                "attempt {attempt}: pid {}, the first of its PID namespace, has ended, and with it everything in there",
+                init.pid
+            )),
+            None if self.own_uid(paths).is_some() => {
+                evidence.push(format!("attempt {attempt}: it had no PID namespace; its processes are known by their user id"));
+            }
+            None => evidence.push(format!(
+                "attempt {attempt}: it had no PID namespace: a process that dropped its environment and left its session would \
+                 not be seen"
+            )),
+        }
     }
 
     fn look_at_processes(
@@ -112,8 +144,7 @@ impl Local {
         if paths.root.exists() {
             let _fence = self.lock_fence(session)?;
             let attempts = all_attempts(&paths)?;
-            let mut remains = Vec::new();
-            remains.extend(Table::look().members(&self.marks(&paths, &attempts)?).iter().map(Entry::describe));
+            let mut remains = self.marks(&paths, &attempts)?.remains();
             look_at_lock(&paths, &mut Vec::new(), &mut remains)?;
             if !remains.is_empty() {
                 let run = attempts.last().map_or(0, |(run, _)| *run);

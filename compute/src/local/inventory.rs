@@ -3,7 +3,7 @@
 use super::{
     Local,
     layout::{check_session, read_json},
-    processes::{Table, open_runner},
+    processes::{Table, boot_id, lives, open_runner},
     state::{all_attempts, runs_of, started},
 };
 use crate::{ComputeError, Inventory, Resource, RunnerState, SessionRef};
@@ -20,8 +20,10 @@ impl Local {
                 let Some(intent) = read_json::<ambient_wire::runner::LaunchSpec>(&paths.launch(run, attempt))? else {
                     continue;
                 };
-                let runner = started(&paths, &intent).as_ref().and_then(open_runner).is_some();
-                if (runner || live.contains(intent.nonce.as_str())) && !live_runs.contains(&run) {
+                let started = started(&paths, &intent).filter(|started| started.boot_id == boot_id());
+                let runner = started.as_ref().and_then(open_runner).is_some();
+                let init = started.and_then(|started| started.init).is_some_and(|init| lives(&init));
+                if (runner || init || live.contains(intent.nonce.as_str())) && !live_runs.contains(&run) {
                     live_runs.push(run);
                 }
             }

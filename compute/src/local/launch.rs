@@ -94,8 +94,7 @@ impl Local {
         if earlier.is_empty() {
             return Ok(());
         }
-        let left = self.marks(paths, earlier)?.kill(&HashSet::new(), REMAINS_PATIENCE);
-        let remains = left.iter().map(processes::Entry::describe).collect::<Vec<_>>();
+        let remains = self.marks(paths, earlier)?.kill(&HashSet::new(), REMAINS_PATIENCE);
         if remains.is_empty() { Ok(()) } else { Err(ComputeError::Remains { run, remains }) }
     }
 

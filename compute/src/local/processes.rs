@@ -7,12 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ambient_wire::runner::Started;
+use ambient_wire::runner::{ProcessIdentity, Started};
 use procfs::process::Process;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 /// Pause between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// What a runner's init takes as the order to kill everything in its namespace but itself.
+const INIT_KILLS_ALL: Signal = Signal::USR1;
 
 /// How to know a session's (or run's) processes.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +23,8 @@ pub(super) struct Marks {
     pub(super) nonces: HashSet<String>,
     /// Runners of this boot; their pid is their session id.
     pub(super) leaders: Vec<Started>,
+    /// First processes of the attempts' PID namespaces: everything in there descends from them.
+    pub(super) inits: Vec<ProcessIdentity>,
     /// The session's own user id.
     pub(super) uid: Option<u32>,
 }
@@ -79,17 +83,36 @@ impl Marks {
             || self.uid.is_some_and(|uid| has_uid(entry.pid, uid))
     }
 
-    /// Ends every process with these marks, except for `spared`; what is left after `patience`.
-    pub(super) fn kill(&self, spared: &HashSet<i32>, patience: Duration) -> Vec<Entry> {
+    /// What is there of these marks, in words.
+    pub(super) fn remains(&self) -> Vec<String> {
+        self.describe(&Table::look().members(self), &HashSet::new())
+    }
+
+    /// An init that ends may have lost its nonce: it lives until the kernel has ended everything in its namespace.
+    fn describe(&self, members: &[Entry], spared: &HashSet<i32>) -> Vec<String> {
+        let known = |init: &&ProcessIdentity| {
+            !spared.contains(&init.pid) && !members.iter().any(|entry| entry.pid == init.pid) && lives(init)
+        };
+        let ending = self.inits.iter().filter(known);
+        let ending = ending.map(|init| format!("pid {}, the first of a PID namespace that has not ended", init.pid));
+        members.iter().map(Entry::describe).chain(ending).collect()
+    }
+
+    /// Ends every process with these marks, except for `spared`; what is left after `patience`, in words.
+    pub(super) fn kill(&self, spared: &HashSet<i32>, patience: Duration) -> Vec<String> {
         let deadline = Instant::now() + patience;
         let mut empty_looks = 0;
         loop {
             let mut left = Table::look().members(self);
             left.retain(|entry| !spared.contains(&entry.pid));
+            let remains = self.describe(&left, spared);
             // Twice, because a process that forks while we look may be missed once.
-            empty_looks = if left.is_empty() { empty_looks + 1 } else { 0 };
+            empty_looks = if remains.is_empty() { empty_looks + 1 } else { 0 };
             if empty_looks == 2 || Instant::now() > deadline {
-                return left;
+                return remains;
+            }
+            for init in self.inits.iter().filter(|init| spared.contains(&init.pid)) {
+                self.have_all_killed(init);
             }
             for entry in &left {
                 entry.signal(Signal::KILL);
@@ -97,6 +120,24 @@ impl Marks {
             std::thread::sleep(LOOK_AGAIN);
         }
     }
+}
+
+impl Marks {
+    /// Has an init that goes on kill everything else in its namespace, in one call that nobody can fork past. It must carry
+    /// one of our nonces: a record could name any process.
+    fn have_all_killed(&self, init: &ProcessIdentity) {
+        let Some(handle) = open(init.pid, init.start_time) else { return };
+        let ours = Process::new(init.pid).ok().and_then(|process| nonce(&process));
+        if ours.is_some_and(|nonce| self.nonces.contains(&nonce)) {
+            let _ = rustix::process::pidfd_send_signal(&handle, INIT_KILLS_ALL);
+        }
+    }
+}
+
+/// True when this process has not ended. One that ends lives until the kernel has ended everything in its namespace; it may
+/// have lost its environment by then, so its nonce is not asked for.
+pub(super) fn lives(init: &ProcessIdentity) -> bool {
+    open(init.pid, init.start_time).is_some()
 }
 
 /// True when the process is in the session (`setsid`) that the runner began, also after the runner's death. A number that

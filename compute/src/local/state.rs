@@ -93,7 +93,9 @@ impl Local {
         let mut nonces = HashSet::new();
         for (run, attempt) in attempts {
             let Some(intent) = read_json::<LaunchSpec>(&paths.launch(*run, *attempt))? else { continue };
-            marks.leaders.extend(started(paths, &intent).filter(|started| started.boot_id == boot_id()));
+            let started = started(paths, &intent).filter(|started| started.boot_id == boot_id());
+            marks.inits.extend(started.iter().filter_map(|started| started.init.clone()));
+            marks.leaders.extend(started);
             nonces.insert(intent.nonce);
         }
         marks.nonces = nonces;

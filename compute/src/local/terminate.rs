@@ -9,7 +9,7 @@ use tokio::time::timeout_at;
 use super::{
     Local,
     layout::{check_session, give, read_json, write_file},
-    processes::{Entry, Table, open_runner},
+    processes::{Table, open_runner},
     run_blocking,
     state::{attempts_of, started},
     watch::ended,
@@ -74,7 +74,7 @@ impl Local {
             // The user id is the session's, not the run's.
             marks.uid = None;
         }
-        let remains = marks.kill(spared, KILL_PATIENCE).iter().map(Entry::describe).collect::<Vec<_>>();
+        let remains = marks.kill(spared, KILL_PATIENCE);
         if remains.is_empty() { Ok(()) } else { Err(ComputeError::Remains { run, remains }) }
     }
 
@@ -84,7 +84,8 @@ impl Local {
         let attempts = attempts_of(&paths, run)?.into_iter().map(|attempt| (run, attempt)).collect::<Vec<_>>();
         let marks = self.marks(&paths, &attempts)?;
         let runners = marks.leaders.iter().filter(|leader| open_runner(leader).is_some());
-        let runners = runners.map(|leader| leader.pid).collect::<HashSet<_>>();
+        let spared = runners.flat_map(|leader| [Some(leader.pid), leader.init.as_ref().map(|init| init.pid)]);
+        let runners = spared.flatten().collect::<HashSet<_>>();
         if runners.is_empty() && !Table::look().members(&marks).is_empty() && marks.leaders.is_empty() {
             // It comes up and has no agent yet.
             return Ok(());

@@ -23,6 +23,8 @@ pub struct Session {
     directory: TempDir,
     pub paths: SessionPaths,
     pub spec: LaunchSpec,
+    /// Starts the runner where the kernel makes no user namespaces.
+    pub without_namespaces: bool,
 }
 
 impl Session {
@@ -53,7 +55,7 @@ impl Session {
             own_user: false,
             host: "test".to_owned(),
         };
-        Self { directory, paths, spec }
+        Self { directory, paths, spec, without_namespaces: false }
     }
 
     pub fn directory(&self) -> &Path {
@@ -77,7 +79,14 @@ impl Session {
         let launch = self.paths.launch(self.spec.run, self.spec.attempt);
         std::fs::write(&launch, serde_json::to_vec(&self.spec).unwrap()).unwrap();
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.paths.runner_log(1)).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_ambient-runner"))
+        let runner = env!("CARGO_BIN_EXE_ambient-runner");
+        let mut command = Command::new(runner);
+        if self.without_namespaces {
+            command = Command::new("unshare");
+            let refuse = "echo 0 > /proc/sys/user/max_user_namespaces; exec \"$@\"";
+            command.args(["--map-root-user", "sh", "-c", refuse, "sh", runner]);
+        }
+        let child = command
             .args(["serve", "--launch"])
             .arg(&launch)
             .env_clear()

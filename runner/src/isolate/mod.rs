@@ -1,0 +1,188 @@
+//! Namespaces of the agent's own: user, PID, mount and IPC, with a root that holds what it may see and nothing else.
+//!
+//! `isolate` (a re-execution with one thread, as a user namespace asks for) makes the namespaces and starts `init`, the first
+//! process of the PID namespace. Init builds the root, gives up every right and waits: it ends when its pipe does, and the
+//! kernel ends with it everything in the namespace. **Its end is the proof that nothing of the agent lives.** Commands come in
+//! through `enter` (a re-execution too), which joins, gives up its rights, and waits outside where the agent cannot see it.
+//! A command with other rights than the agent's (git that reads an origin) gets namespaces of its own for its time.
+
+mod enter;
+pub(crate) mod init;
+mod root;
+mod stage;
+
+use std::{
+    os::fd::OwnedFd,
+    path::PathBuf,
+    process::Stdio,
+    sync::{Mutex, OnceLock},
+    time::Duration,
+};
+
+use ambient_wire::runner::{Confinement, ProcessIdentity};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncReadExt, unix::AsyncFd},
+    process::{ChildStdin, Command},
+    time::timeout,
+};
+
+use crate::confine::Rights;
+pub(crate) use enter::enter;
+pub(crate) use stage::isolate;
+
+/// How long the making may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest report of a stage.
+const MAX_REPORT: u64 = 64 * 1024;
+/// Where a stage finds its [`Order`].
+pub(crate) const ORDER: &str = "AMBIENT_ORDER";
+
+/// What a stage is told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Order {
+    pub(crate) rights: Rights,
+    /// Where the command begins.
+    pub(crate) directory: PathBuf,
+    /// Our runner: a stage ends when it does.
+    pub(crate) runner: i32,
+}
+
+/// What a stage (and init) say of the namespaces.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Report {
+    Made { pid: i32, missing: Vec<String> },
+    Failed(String),
+}
+
+/// Where the agent's processes live; one for the whole program, because it serves one attempt.
+static AGENTS: OnceLock<Shared> = OnceLock::new();
+
+#[derive(Debug)]
+struct Shared {
+    init: ProcessIdentity,
+    read: Vec<PathBuf>,
+    write: Vec<PathBuf>,
+}
+
+/// The namespaces of this attempt's agent. They end with this.
+pub(crate) struct Namespaces {
+    pub(crate) init: ProcessIdentity,
+    handle: OwnedFd,
+    /// Init ends at the end of this pipe.
+    life: Mutex<Option<ChildStdin>>,
+}
+
+/// How a command comes to its namespaces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Place {
+    /// There are none: the kernel has none for us, or they are switched off.
+    Here,
+    /// Those of the agent.
+    Agents(ProcessIdentity),
+    /// Some for this command alone.
+    Own,
+}
+
+/// Where a command with these rights belongs: what the agent may not have is out of the agent's sight.
+pub(crate) fn place(rights: &Rights) -> Place {
+    let Some(agents) = AGENTS.get() else { return Place::Here };
+    let fits = rights.read.iter().all(|path| agents.read.contains(path))
+        && rights.write.iter().all(|path| agents.write.contains(path));
+    if fits { Place::Agents(agents.init.clone()) } else { Place::Own }
+}
+
+impl Namespaces {
+    /// Makes the agent's namespaces; with them come words for what they lack. To be called once.
+    ///
+    /// # Errors
+    /// In words, when the kernel refuses.
+    pub(crate) async fn make(rights: &Rights, nonce: &str) -> Result<(Self, Vec<String>), String> {
+        if rights.mode == Confinement::Off {
+            return Err("confinement is switched off".to_owned());
+        }
+        let order = Order { rights: rights.clone(), directory: PathBuf::from("/"), runner: own_pid() };
+        let order = serde_json::to_string(&order).map_err(|e| e.to_string())?;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("isolate").env_clear().env("AMBIENT_NONCE", nonce).env(ORDER, order);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut stage = command.spawn().map_err(|e| e.to_string())?;
+        let (life, output) = (stage.stdin.take(), stage.stdout.take());
+        let mut text = Vec::new();
+        let report = async {
+            let Some(output) = output else { return Ok(()) };
+            output.take(MAX_REPORT).read_to_end(&mut text).await?;
+            stage.wait().await.map(drop)
+        };
+        timeout(PATIENCE, report).await.map_err(|_| "it took too long".to_owned())?.map_err(|e| e.to_string())?;
+        let (pid, missing) = match serde_json::from_slice(&text) {
+            Ok(Report::Made { pid, missing }) => (pid, missing),
+            Ok(Report::Failed(reason)) => return Err(reason),
+            Err(_) => return Err("the stage that makes them ended without a word".to_owned()),
+        };
+        // Its parent has ended, so it is our child, and its number stays its own until we wait for it.
+        let init = identity(pid)?;
+        let handle = open(&init).ok_or("their first process has ended")?;
+        let _ = AGENTS.set(Shared { init: init.clone(), read: rights.read.clone(), write: rights.write.clone() });
+        Ok((Self { init, handle, life: Mutex::new(life) }, missing))
+    }
+
+    /// Asks every process of the namespace to end.
+    pub(crate) fn terminate(&self) {
+        let _ = rustix::process::pidfd_send_signal(&self.handle, Signal::TERM);
+    }
+
+    /// Ends init, and with it everything in the namespace. Final.
+    pub(crate) fn close(&self) {
+        if let Ok(mut life) = self.life.lock() {
+            *life = None;
+        }
+        let _ = rustix::process::pidfd_send_signal(&self.handle, Signal::KILL);
+    }
+
+    /// True once init, and so everything in the namespace, has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        open(&self.init).is_none()
+    }
+
+    /// Waits for the end of init.
+    #[allow(deprecated, reason = "deprecated for descriptors that could be closed under it; this one is its own")]
+    pub(crate) async fn ended(&self) {
+        let watch = self.handle.try_clone().and_then(AsyncFd::new);
+        match watch {
+            Ok(watch) => drop(watch.readable().await),
+            Err(error) => {
+                tracing::error!(%error, "the agent's namespaces cannot be watched");
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// A handle of exactly this process, if it lives.
+fn open(process: &ProcessIdentity) -> Option<OwnedFd> {
+    let handle = rustix::process::pidfd_open(Pid::from_raw(process.pid)?, PidfdFlags::NONBLOCK).ok()?;
+    let stat = procfs::process::Process::new(process.pid).and_then(|process| process.stat()).ok()?;
+    (stat.starttime == process.start_time && !matches!(stat.state, 'Z' | 'X')).then_some(handle)
+}
+
+fn identity(pid: i32) -> Result<ProcessIdentity, String> {
+    let stat = procfs::process::Process::new(pid).and_then(|process| process.stat()).map_err(|e| e.to_string())?;
+    Ok(ProcessIdentity { pid, start_time: stat.starttime })
+}
+
+/// Our own process id.
+pub(crate) fn own_pid() -> i32 {
+    std::process::id().cast_signed()
+}
+
+/// Reads what this stage is told.
+///
+/// # Errors
+/// In words.
+fn order() -> Result<Order, String> {
+    let text = std::env::var(ORDER).map_err(|_| format!("{ORDER} is not set"))?;
+    serde_json::from_str(&text).map_err(|e| format!("cannot read {ORDER}: {e}"))
+}

@@ -1,0 +1,86 @@
+//! The stage with one thread that makes namespaces.
+
+use std::{
+    ffi::OsString,
+    io::{BufRead, BufReader, Read},
+    process::{Child, Command, Stdio},
+};
+
+use nix::sched::CloneFlags;
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use super::{MAX_REPORT, ORDER, Order, Report, enter, order};
+use crate::confine::EXIT_CANNOT_EXECUTE;
+
+/// Makes namespaces. With a command they are for it alone, and its exit code is ours; without one they live as long as the
+/// pipe at standard input, and what came of it is reported on standard output.
+pub(crate) fn isolate(command: &[OsString]) -> i32 {
+    if command.is_empty() {
+        let report = order().and_then(|order| make(&order, Stdio::inherit()));
+        let report = report
+            .map_or_else(Report::Failed, |(init, missing)| Report::Made { pid: init.id().cast_signed(), missing });
+        let told = serde_json::to_writer(std::io::stdout(), &report).is_ok();
+        return if told { 0 } else { EXIT_CANNOT_EXECUTE };
+    }
+    // Init's pipe is held until the command has ended.
+    let made = order().and_then(|order| make(&order, Stdio::piped()).map(|(init, _)| (order, init)));
+    let ended = made.and_then(|(order, _init)| enter::run(&order, command));
+    enter::code(ended)
+}
+
+/// Leaves every namespace but the network's, and starts init.
+fn make(order: &Order, life: Stdio) -> Result<(Child, Vec<String>), String> {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    unshare(CloneFlags::CLONE_NEWUSER, "a user namespace")?;
+    write("setgroups", "deny")?;
+    write("uid_map", &format!("{uid} {uid} 1"))?;
+    write("gid_map", &format!("{gid} {gid} 1"))?;
+    unshare(CloneFlags::CLONE_NEWNS, "a mount namespace")?;
+    unshare(CloneFlags::CLONE_NEWIPC, "an IPC namespace")?;
+    unshare(CloneFlags::CLONE_NEWPID, "a PID namespace")?;
+    keep_capabilities().map_err(|e| format!("capabilities in the user namespace: {e}"))?;
+    let mut init = start_init(order, life)?;
+    let report = init.stdout.take().map(first_line).unwrap_or_default();
+    match serde_json::from_str(&report) {
+        Ok(Report::Made { missing, .. }) => Ok((init, missing)),
+        Ok(Report::Failed(reason)) => Err(reason),
+        Err(_) => Err("the first process of the namespaces ended without a word".to_owned()),
+    }
+}
+
+fn unshare(flags: CloneFlags, what: &str) -> Result<(), String> {
+    nix::sched::unshare(flags).map_err(|e| format!("{what}: {}", std::io::Error::from(e)))
+}
+
+fn write(file: &str, text: &str) -> Result<(), String> {
+    std::fs::write(format!("/proc/self/{file}"), text).map_err(|e| format!("{file} of the user namespace: {e}"))
+}
+
+/// Init is executed, and an execution by anyone but root keeps what is ambient only.
+fn keep_capabilities() -> std::io::Result<()> {
+    let needed = CapabilitySet::SYS_ADMIN | CapabilitySet::SETPCAP;
+    let sets = rustix::thread::capabilities(None)?;
+    rustix::thread::set_capabilities(None, CapabilitySets { inheritable: needed, ..sets })?;
+    for capability in needed.iter() {
+        rustix::thread::configure_capability_in_ambient_set(capability, true)?;
+    }
+    Ok(())
+}
+
+fn start_init(order: &Order, life: Stdio) -> Result<Child, String> {
+    let text = serde_json::to_string(order).map_err(|e| e.to_string())?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("init").env_clear().env(ORDER, text).current_dir("/");
+    if let Some(nonce) = std::env::var_os("AMBIENT_NONCE") {
+        command.env("AMBIENT_NONCE", nonce);
+    }
+    command.stdin(life).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    command.spawn().map_err(|e| format!("the first process of the namespaces: {e}"))
+}
+
+fn first_line(pipe: impl Read) -> String {
+    let mut line = String::new();
+    // What cannot be read is no report.
+    let _ = BufReader::new(pipe.take(MAX_REPORT)).read_line(&mut line);
+    line
+}
