@@ -1,4 +1,4 @@
-//! Giving up rights: no-new-privileges, resource limits, capabilities and Landlock, then `exec`.
+//! Giving up rights: no-new-privileges, resource limits, capabilities, Landlock and seccomp, then `exec`.
 //!
 //! The environment of the person's choice comes as `AMBIENT_ENV_*`, so that it takes effect for the confined command only
 //! and not (think of `LD_PRELOAD`) for the re-execution that is still free.
@@ -22,7 +22,10 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::isolate::{self, Place};
+use crate::{
+    isolate::{self, Place},
+    seccomp,
+};
 
 /// As shells use it: found but not executable.
 pub(crate) const EXIT_CANNOT_EXECUTE: i32 = 126;
@@ -149,7 +152,14 @@ fn restrict(rights: &Rights) -> Result<Vec<String>, String> {
         // Names in the private root are no secret.
         ruleset = ruleset.add_rules(path_beneath_rules(["/"], AccessFs::ReadDir)).map_err(cannot_confine)?;
     }
-    Ok(lacking(ruleset.restrict_self().map_err(cannot_confine)?.landlock))
+    let mut missing = lacking(ruleset.restrict_self().map_err(cannot_confine)?.landlock);
+    // Last: it refuses some of what the others need.
+    match seccomp::refuse() {
+        Err(reason) if rights.mode == Confinement::Require => return Err(reason),
+        Err(reason) => missing.push(format!("a filter of system calls (seccomp): {reason}")),
+        Ok(()) => {}
+    }
+    Ok(missing)
 }
 
 fn cannot_confine(error: impl std::fmt::Display) -> String {

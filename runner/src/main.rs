@@ -19,6 +19,7 @@ mod log;
 mod messages;
 mod process;
 mod reader;
+mod seccomp;
 mod serve;
 mod turn;
 

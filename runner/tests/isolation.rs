@@ -4,27 +4,7 @@
 mod harness;
 
 use ambient_wire::runner::Confinement;
-use harness::{Runner, Session, eventually, output, running};
-
-/// `yes`/`no` and what was tried, a line each.
-const TRY: &str = "try() { if \"$@\" >/dev/null 2>&1; then echo \"yes $*\"; else echo \"no $*\"; fi; }\n";
-
-async fn run(runner: &Runner, id: &str, script: &str) -> String {
-    let mut reader = runner.client.events(1, "", 0).await;
-    runner.client.deliver(id, 1, &format!("```\n{TRY}{script}\n```")).await.expect(200);
-    let mut records = Vec::new();
-    loop {
-        records.extend(reader.until_turn_ended().await);
-        let ended = harness::custom(&records, "ambient.turn_ended").into_iter().any(|turn| turn["message_id"] == id);
-        if ended {
-            return output(&records);
-        }
-    }
-}
-
-fn answers<'a>(output: &'a str, answer: &str) -> Vec<&'a str> {
-    output.lines().filter(|line| line.starts_with(answer)).collect()
-}
+use harness::{Session, answers, eventually, output, run, running};
 
 #[tokio::test]
 async fn an_agent_can_neither_see_nor_stop_nor_cripple_its_runner() {

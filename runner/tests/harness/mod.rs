@@ -201,6 +201,28 @@ pub fn git(directory: &Path, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
+/// `yes`/`no` and what was tried, a line each.
+const TRY: &str = "try() { if \"$@\" >/dev/null 2>&1; then echo \"yes $*\"; else echo \"no $*\"; fi; }\n";
+
+/// Runs a script to the end of its turn; its output. `try COMMAND` prints `yes` or `no` and the command.
+pub async fn run(runner: &Runner, id: &str, script: &str) -> String {
+    let mut reader = runner.client.events(1, "", 0).await;
+    runner.client.deliver(id, 1, &format!("```\n{TRY}{script}\n```")).await.expect(200);
+    let mut records = Vec::new();
+    loop {
+        records.extend(reader.until_turn_ended().await);
+        let ended = custom(&records, "ambient.turn_ended").into_iter().any(|turn| turn["message_id"] == id);
+        if ended {
+            return output(&records);
+        }
+    }
+}
+
+/// Lines that begin so.
+pub fn answers<'a>(output: &'a str, answer: &str) -> Vec<&'a str> {
+    output.lines().filter(|line| line.starts_with(answer)).collect()
+}
+
 /// Processes whose command line contains the text.
 pub fn running(text: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
