@@ -16,6 +16,9 @@
 //! **Messages** are handed over in order while the session is Running; `delivered_seq` moves only when the runner has
 //! recorded the acceptance.
 //!
+//! **Readiness**: a runner that lives and gives no sign of life makes the session's `Ready` False (`RunnerUnresponsive`), and True
+//! again when it is heard; one that stays so is lost, so that the next attempt ends it and goes on.
+//!
 //! When a runner cannot be reached for a second its lease is given back, so that whoever stops the session can store the rest of
 //! the log from its file ([`RunnerReaders::drain_from_file`]).
 
@@ -26,6 +29,7 @@ mod facts;
 mod lease;
 mod log_file;
 mod registry;
+mod silence;
 mod task;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -85,6 +89,12 @@ pub struct ReaderOptions {
     pub scan_interval: Duration,
     /// How long a runner may be unreachable before its lease is given back.
     pub unreachable_patience: Duration,
+    /// After so long without a word a runner is asked for a sign of life.
+    pub ping_interval: Duration,
+    /// How long the sign may take; then the runner counts as unresponsive.
+    pub answer_patience: Duration,
+    /// A runner that lives and stays unresponsive for so long counts as lost.
+    pub unresponsive_patience: Duration,
     /// Longest pause between tries.
     pub longest_pause: Duration,
     /// How long [`RunnerReaders::drained`] waits.
@@ -104,6 +114,9 @@ impl Default for ReaderOptions {
             lease_poll: Duration::from_secs(1),
             scan_interval: Duration::from_secs(5),
             unreachable_patience: Duration::from_secs(1),
+            ping_interval: Duration::from_secs(10),
+            answer_patience: Duration::from_secs(10),
+            unresponsive_patience: Duration::from_secs(60),
             longest_pause: Duration::from_secs(2),
             drain_patience: Duration::from_secs(3),
             batch_records: 256,

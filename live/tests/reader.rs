@@ -5,7 +5,7 @@ mod support;
 
 use std::{io::Write, time::Duration};
 
-use ambient_domain::session::{Fact, TurnOutcome};
+use ambient_domain::session::{ConditionStatus, Fact, RUNNER_UNRESPONSIVE, TurnOutcome};
 use ambient_live::snapshot;
 use ambient_tests::TestDatabase;
 use support::{Server, World, eventually, runner::Runner};
@@ -208,4 +208,40 @@ async fn the_rest_of_a_log_is_stored_from_its_file_though_another_server_holds_t
     readers_a.shutdown().await;
     readers_b.shutdown().await;
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runner_that_does_not_answer_is_not_ready_and_one_that_stays_so_is_lost() {
+    let database = TestDatabase::new().await;
+    let server = Server::on(&database).await;
+    let (world, sink) = (World::new(), server.sink());
+    let session = server.new_session(|_| {}).await;
+    let mut runner = Runner::of(&session);
+    runner.start().await;
+    world.set(&session.id, Some(runner.spec.socket.clone()));
+    let readers = server.readers_with(&world, &sink, |options| {
+        options.ping_interval = Duration::from_millis(500);
+        options.answer_patience = Duration::from_secs(2);
+        options.unresponsive_patience = Duration::from_secs(8);
+    });
+    readers.ensure(&session.project_id, &session.id, 1);
+    server.running(&session).await;
+    eventually("it is read", || async { !server.runner_events(&session.id).await.is_empty() }).await;
+    // Silence alone is no fault: who has nothing to say answers when asked.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(server.ready(&session.id).await, (ConditionStatus::True, "Idle".to_owned()));
+
+    let unresponsive = (ConditionStatus::False, RUNNER_UNRESPONSIVE.to_owned());
+    runner.signal("STOP");
+    eventually("it is noticed", || async { server.ready(&session.id).await == unresponsive }).await;
+    assert_eq!(server.phase(&session.id).await, "Running");
+    runner.signal("CONT");
+    let well = (ConditionStatus::True, "Idle".to_owned());
+    eventually("so is its return", || async { server.ready(&session.id).await == well }).await;
+
+    runner.signal("STOP");
+    eventually("it counts as lost", || async { server.session(&session.id).await.restart_count == 1 }).await;
+    let lost = sink.reported().into_iter().find(|(_, fact)| fact.name() == "fact_runner_lost").unwrap();
+    assert_eq!(lost.0, 1, "of the attempt that the log knows");
+    readers.shutdown().await;
 }

@@ -10,6 +10,9 @@ use super::{
 };
 use crate::entity::{Decision, Nothing};
 
+/// Reason of a `Ready` that is False because the runner lives and does not answer.
+pub const RUNNER_UNRESPONSIVE: &str = "RunnerUnresponsive";
+
 /// How a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -190,6 +193,12 @@ fn while_active(session: &Session, run: &Run, fact: &Fact) -> Decision<Event> {
             observed(session, ConditionType::Reconciled, ConditionStatus::False, reason, message)
         }
         Fact::ReconcileFailed { .. } => ALREADY,
+        // Taken away by what it said only; and who comes up is not ready for other reasons.
+        Fact::Observed { condition_type: ConditionType::Ready, reason, .. }
+            if !running || (reason == RUNNER_UNRESPONSIVE) == (ready_reason(session) == RUNNER_UNRESPONSIVE) =>
+        {
+            ALREADY
+        }
         Fact::Observed { condition_type, status, reason, message } => {
             observed(session, *condition_type, *status, reason, message)
         }

@@ -18,7 +18,7 @@ pub use command::{Command, Message, SessionPatch, StopReason};
 pub use condition::{Condition, ConditionStatus, ConditionType};
 pub(crate) use decide::merge as merge_map;
 pub use event::Event;
-pub use fact::{Fact, TurnOutcome};
+pub use fact::{Fact, RUNNER_UNRESPONSIVE, TurnOutcome};
 pub use spec::{Repo, Spec};
 pub use state::{Lifecycle, Outcome, Phase, ReconciledRepo, Run, Session, StatusDetail};
 

@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Context, RunRef, delivery, facts, lease::HeldLease};
+use super::{Context, RunRef, delivery, facts, lease::HeldLease, silence::Silence};
 use crate::{
     retry::Pauses,
     runner_client::{RunnerClient, RunnerClientError, RunnerEvents},
@@ -24,7 +24,11 @@ const FACTS_STRIDE: i64 = 1_000;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Ended {
     #[error("the runner cannot be reached")]
-    Unreachable { had_read: bool },
+    Unreachable {
+        had_read: bool,
+        /// It is there, and says nothing.
+        silent: bool,
+    },
     #[error("the lease is another's")]
     LeaseLost,
 }
@@ -56,6 +60,7 @@ pub(super) struct Reading<'a> {
     pub(super) wake: &'a Notify,
     /// Facts may have come.
     pub(super) facts_due: &'a Notify,
+    pub(super) silence: &'a Silence,
 }
 
 /// Where a log is stored up to.
@@ -85,7 +90,8 @@ impl Reading<'_> {
                 tracing::warn!(session = self.run.session_id, reason = %cut, "reading was cut off; trying again");
             }
             if reached.elapsed() > self.context.options.unreachable_patience {
-                return Ended::Unreachable { had_read: reached > first };
+                let silent = matches!(cut, Cut::Client(RunnerClientError::Timeout(_)));
+                return Ended::Unreachable { had_read: reached > first, silent };
             }
             if reached > began {
                 pauses.reset();
@@ -104,6 +110,7 @@ impl Reading<'_> {
         let cut = tokio::select! {
             cut = self.store_all(&mut events, place, reached) => cut,
             () = deliver => Cut::Closed,
+            () = self.silence.heard(self.context, self.run, self.client) => Cut::Closed,
         };
         cut
     }
@@ -166,7 +173,8 @@ impl Reading<'_> {
     /// Waits for records and stores them, with those that came meanwhile, in one transaction.
     async fn store_next(&self, events: &mut RunnerEvents, place: &mut Place) -> Result<(), Cut> {
         let options = &self.context.options;
-        let (mut frame, mut bytes) = events.next().await?.ok_or(Cut::Closed)?;
+        let next = events.next_while_alive(options.ping_interval, options.answer_patience).await?;
+        let (mut frame, mut bytes) = next.ok_or(Cut::Closed)?;
         let mut records = Vec::new();
         loop {
             match frame {

@@ -14,6 +14,7 @@ use super::{
     connection::{Ended, Reading},
     facts,
     lease::HeldLease,
+    silence::Silence,
 };
 use crate::{
     retry::{Pauses, jittered},
@@ -29,6 +30,8 @@ enum Round {
     Read,
     /// Nothing to read and nothing to report.
     Nothing,
+    /// The runner is there, and says nothing.
+    Silent,
     /// Another process reads.
     Elsewhere,
 }
@@ -36,14 +39,25 @@ enum Round {
 /// Reads for as long as it is wanted.
 pub(super) async fn run(context: Arc<Context>, run: RunRef, wake: Arc<Notify>, cancel: CancellationToken) {
     let mut pauses = Pauses::new(Duration::from_millis(100), context.options.longest_pause);
+    let silence = Silence::default();
     while !cancel.is_cancelled() {
-        let round = Box::pin(one_round(&context, &run, &wake, &cancel)).await;
+        let round = Box::pin(one_round(&context, &run, &wake, &cancel, &silence)).await;
+        match round {
+            Ok(Round::Silent) => {
+                tokio::select! {
+                    () = silence.unheard(&context, &run) => {}
+                    () = cancel.cancelled() => return,
+                }
+            }
+            Ok(_) => silence.broken(),
+            Err(_) => {}
+        }
         let pause = match round {
             Ok(Round::Read) => {
                 pauses.reset();
                 pauses.next()
             }
-            Ok(Round::Nothing) => pauses.next(),
+            Ok(Round::Nothing | Round::Silent) => pauses.next(),
             Ok(Round::Elsewhere) => jittered(context.options.lease_poll),
             Err(error) => {
                 tracing::warn!(session = run.session_id, %error, "a runner's log cannot be read; trying again");
@@ -63,6 +77,7 @@ async fn one_round(
     run: &RunRef,
     wake: &Notify,
     cancel: &CancellationToken,
+    silence: &Silence,
 ) -> Result<Round, StoreError> {
     let client = tokio::select! {
         client = context.client(run) => client,
@@ -74,7 +89,7 @@ async fn one_round(
     }
     let Some(lease) = context.leases.acquire(&run.session_id, run.run).await? else { return Ok(Round::Elsewhere) };
     let round = tokio::select! {
-        round = with_lease(context, run, client.as_ref(), &lease, wake) => round,
+        round = with_lease(context, run, client.as_ref(), &lease, wake, silence) => round,
         () = lease.lost() => Round::Elsewhere,
         () = cancel.cancelled() => Round::Nothing,
     };
@@ -88,14 +103,15 @@ async fn with_lease(
     client: Option<&RunnerClient>,
     lease: &HeldLease,
     wake: &Notify,
+    silence: &Silence,
 ) -> Round {
     let facts_due = Notify::new();
-    let mut ended = Ended::Unreachable { had_read: false };
+    let mut ended = Ended::Unreachable { had_read: false, silent: false };
     if let Some(client) = client {
-        let reading = Reading { context, run, client, lease, wake, facts_due: &facts_due };
+        let reading = Reading { context, run, client, lease, wake, facts_due: &facts_due, silence };
         ended = tokio::select! {
             ended = reading.until_unreachable() => ended,
-            () = facts::report_whenever(context, run, &facts_due) => Ended::Unreachable { had_read: false },
+            () = facts::report_whenever(context, run, &facts_due) => Ended::Unreachable { had_read: false, silent: false },
         };
     }
     if matches!(ended, Ended::LeaseLost) {
@@ -107,5 +123,9 @@ async fn with_lease(
         Ok(Err(error)) => tracing::warn!(session = run.session_id, %error, "facts are left to report"),
         Err(_) => tracing::warn!(session = run.session_id, "facts are left to report: nobody takes them"),
     }
-    if matches!(ended, Ended::Unreachable { had_read: true }) { Round::Read } else { Round::Nothing }
+    match ended {
+        Ended::Unreachable { silent: true, .. } => Round::Silent,
+        Ended::Unreachable { had_read: true, .. } => Round::Read,
+        _ => Round::Nothing,
+    }
 }

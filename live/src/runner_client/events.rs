@@ -48,21 +48,41 @@ impl RunnerEvents {
     /// See [`RunnerClientError`].
     pub async fn next(&mut self) -> Result<Option<(ServerFrame, usize)>> {
         loop {
-            let message = match self.socket.next().await {
-                None => return Ok(None),
-                Some(Err(tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed)) => return Ok(None),
-                Some(message) => message.map_err(|e| failure(&e))?,
-            };
-            match message {
-                Message::Text(text) => {
-                    let frame = serde_json::from_str(text.as_str());
-                    let frame = frame.map_err(|e| RunnerClientError::Protocol(e.to_string()))?;
-                    return Ok(Some((frame, text.len())));
-                }
-                Message::Close(_) => return Ok(None),
-                Message::Ping(_) | Message::Pong(_) => {}
-                Message::Binary(_) | Message::Frame(_) => {
-                    return Err(RunnerClientError::Protocol("a binary frame".to_owned()));
+            match self.message().await? {
+                Some(Message::Ping(_) | Message::Pong(_)) => {}
+                message => return message.map(frame).transpose(),
+            }
+        }
+    }
+
+    async fn message(&mut self) -> Result<Option<Message>> {
+        match self.socket.next().await {
+            None | Some(Err(tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed)) => Ok(None),
+            Some(Ok(Message::Close(_))) => Ok(None),
+            Some(message) => message.map(Some).map_err(|e| failure(&e)),
+        }
+    }
+
+    /// Like [`Self::next`], but asks for a sign of life after each `interval` without one.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`]; [`RunnerClientError::Timeout`] when none comes within `patience`.
+    pub async fn next_while_alive(
+        &mut self,
+        interval: Duration,
+        patience: Duration,
+    ) -> Result<Option<(ServerFrame, usize)>> {
+        let mut asked = false;
+        loop {
+            let limit = if asked { patience } else { interval };
+            match tokio::time::timeout(limit, self.message()).await {
+                Ok(Ok(Some(Message::Pong(_) | Message::Ping(_)))) => asked = false,
+                Ok(message) => return message?.map(frame).transpose(),
+                Err(_) if asked => return Err(RunnerClientError::Timeout(patience)),
+                Err(_) => {
+                    let ping = self.socket.send(Message::Ping(Vec::new().into()));
+                    within(SEND, async { ping.await.map_err(|e| failure(&e)) }).await?;
+                    asked = true;
                 }
             }
         }
@@ -89,6 +109,14 @@ impl RunnerEvents {
         let send = self.socket.send(Message::Text(text.into()));
         within(SEND, async { send.await.map_err(|e| failure(&e)) }).await
     }
+}
+
+fn frame(message: Message) -> Result<(ServerFrame, usize)> {
+    let Message::Text(text) = message else {
+        return Err(RunnerClientError::Protocol("a binary frame".to_owned()));
+    };
+    let frame = serde_json::from_str(text.as_str()).map_err(|e| RunnerClientError::Protocol(e.to_string()))?;
+    Ok((frame, text.len()))
 }
 
 fn upgrade(token: &str) -> Result<http::Request<()>> {

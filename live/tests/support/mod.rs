@@ -47,20 +47,32 @@ impl Server {
     }
 
     pub fn readers(&self, world: &Arc<World>, sink: &Arc<DomainSink>) -> RunnerReaders {
-        RunnerReaders::start(
-            self.db.clone(),
-            self.hints.clone(),
-            tokens(),
-            world.clone(),
-            sink.clone(),
-            ReaderOptions {
-                lease_ttl: Duration::from_millis(1500),
-                lease_renewal: Duration::from_millis(400),
-                lease_poll: Duration::from_millis(200),
-                scan_interval: Duration::from_secs(1),
-                ..ReaderOptions::default()
-            },
-        )
+        self.readers_with(world, sink, |_| {})
+    }
+
+    pub fn readers_with(
+        &self,
+        world: &Arc<World>,
+        sink: &Arc<DomainSink>,
+        change: impl FnOnce(&mut ReaderOptions),
+    ) -> RunnerReaders {
+        let mut options = ReaderOptions {
+            lease_ttl: Duration::from_millis(1500),
+            lease_renewal: Duration::from_millis(400),
+            lease_poll: Duration::from_millis(200),
+            scan_interval: Duration::from_secs(1),
+            ..ReaderOptions::default()
+        };
+        change(&mut options);
+        let (db, hints) = (self.db.clone(), self.hints.clone());
+        RunnerReaders::start(db, hints, tokens(), world.clone(), sink.clone(), options)
+    }
+
+    /// Status and reason of the session's `Ready`.
+    pub async fn ready(&self, id: &str) -> (session::ConditionStatus, String) {
+        let session = self.session(id).await;
+        let ready = session.condition(session::ConditionType::Ready).unwrap();
+        (ready.status, ready.reason.clone())
     }
 
     pub fn sink(&self) -> Arc<DomainSink> {

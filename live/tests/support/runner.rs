@@ -95,6 +95,12 @@ impl Runner {
         eventually("the runner comes up", || async { started.exists() }).await;
     }
 
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
     /// Kills it, as a power failure would.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
