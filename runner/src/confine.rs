@@ -66,7 +66,7 @@ impl Rights {
             place: Place::Here,
             mode: spec.confinement,
             write: vec![paths.workspace(), paths.home(), paths.tmp()],
-            read: spec.readable_paths.clone(),
+            read: spec.readable_paths.iter().cloned().chain([paths.blocks(spec.run)]).collect(),
             limits: spec.limits.clone(),
             own_user: spec.own_user,
         }

@@ -115,10 +115,12 @@ async fn start(spec: LaunchSpec, paths: SessionPaths) -> Result<Attempt, Refusal
         let available = agent::AVAILABLE.join(", ");
         return Err(Refusal::Prerequisite(format!("agent '{}' is not in this build; it has: {available}", spec.agent)));
     }
-    for directory in [paths.workspace(), paths.home(), paths.tmp()] {
+    for directory in [paths.workspace(), paths.home(), paths.tmp(), paths.blocks(spec.run)] {
         std::fs::create_dir_all(directory)?;
     }
-    empty(&paths.tmp())?;
+    // Nothing of an earlier attempt is left in them, whatever it did to keep it.
+    ambient_removal::empty_tree(&paths.tmp())?;
+    ambient_removal::empty_tree(&paths.blocks(spec.run))?;
     let (namespaces, missing) = make_namespaces(&spec).await.map_err(Refusal::Prerequisite)?;
     let mut history = History::default();
     let log = EventLog::open(&paths.event_log(spec.run), |record| history.see(record))?;
@@ -179,19 +181,6 @@ fn listen(socket: &Path) -> std::io::Result<UnixListener> {
         _ => {}
     }
     UnixListener::bind(socket)
-}
-
-/// Nothing of an earlier attempt is left in the temporary directory.
-fn empty(directory: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            std::fs::remove_dir_all(entry.path())?;
-        } else {
-            std::fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 /// Serves until the end, then carries the end out.

@@ -166,3 +166,19 @@ async fn signals_and_codes_of_a_command_are_told_as_they_are_and_a_trapped_sigte
         .until(|record| record.event["value"]["message_id"] == "d" && record.event["value"]["outcome"].is_string());
     assert!(output(&records.await).contains("got TERM"), "the command ended in its own way");
 }
+
+#[tokio::test]
+async fn nothing_left_in_the_temporary_folder_keeps_a_later_attempt_from_starting() {
+    let mut session = Session::new(true);
+    let runner = session.start().await;
+    let script = "cd $TMPDIR; mkdir -p a/b/c; echo x > a/b/c/x; chmod 555 a/b/c; chmod 000 a/b; chmod 555 a\n\
+                  (d=0; while [ $d -lt 1500 ]; do mkdir d && cd d && d=$((d+1)); done)\n\
+                  ln -s / root; ln -s $HOME home; echo kept > $HOME/kept; chmod 500 .";
+    run(&runner, "m", script).await;
+    drop(runner);
+    session.next_attempt();
+    let runner = session.start().await;
+    assert_eq!(std::fs::read_dir(session.paths.tmp()).unwrap().count(), 0);
+    let output = run(&runner, "n", "cat $HOME/kept; ls -d /etc; echo x > $TMPDIR/x && echo written").await;
+    assert!(output.contains("kept") && output.contains("/etc") && output.contains("written"), "{output}");
+}

@@ -362,31 +362,9 @@ pub(super) fn remove_file(path: &Path) -> Result<(), ComputeError> {
     }
 }
 
-/// Removes a tree, also when the agent has made parts of it unwritable.
+/// Removes a tree, whatever the agent has made of it.
 pub(super) fn remove_tree(path: &Path) -> Result<(), ComputeError> {
-    let removed = match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            unlock(path);
-            std::fs::remove_dir_all(path)
-        }
-        other => other,
-    };
-    match removed {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(io_error(format!("removing {}", path.display()), error))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn unlock(directory: &Path) {
-    let mut left = vec![directory.to_owned()];
-    while let Some(directory) = left.pop() {
-        let _ = std::fs::set_permissions(&directory, Permissions::from_mode(0o700));
-        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
-        let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        left.extend(directories.map(|entry| entry.path()));
-    }
+    ambient_removal::remove_tree(path).map_err(|e| io_error(format!("removing {}", path.display()), e))
 }
 
 /// Names in a directory, sorted; none when it is absent.

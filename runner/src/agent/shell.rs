@@ -63,7 +63,7 @@ impl Call<'_> {
 
     fn spawn(&self, script: &str, directory: &Path) -> std::io::Result<(Child, Awaited<'_>)> {
         let app = &self.turn.app;
-        let file = app.paths.tmp().join(format!("block-{}-{}.sh", self.turn.number, self.number));
+        let file = app.paths.blocks(app.spec.run).join(format!("block-{}-{}.sh", self.turn.number, self.number));
         life::create_new(&file)?.write_all(script.as_bytes())?;
         let mut command = confined(&Rights::of_agent(&app.spec), directory, shell().as_ref())?;
         command.arg("-eu").arg(&file).envs(environment(app, &self.turn.run_id));

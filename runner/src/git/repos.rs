@@ -246,11 +246,7 @@ fn record(app: &App, name: &str, known: Known) -> Result<()> {
 }
 
 async fn remove_tree(path: PathBuf) -> std::io::Result<()> {
-    let removed = tokio::task::spawn_blocking(move || match path.symlink_metadata() {
-        Ok(kind) if kind.is_dir() => std::fs::remove_dir_all(&path),
-        Ok(_) => std::fs::remove_file(&path),
-        Err(_) => Ok(()),
-    });
+    let removed = tokio::task::spawn_blocking(move || ambient_removal::remove_tree(&path));
     removed.await.map_err(std::io::Error::other)?
 }
 

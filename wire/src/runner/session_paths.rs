@@ -95,6 +95,11 @@ impl SessionPaths {
     pub fn environment(&self, run: i64) -> PathBuf {
         self.run_dir(run).join("secrets").join("environment.json")
     }
+    /// Scripts that the runner has the agent's shell run, where the agent can read and not write.
+    #[must_use]
+    pub fn blocks(&self, run: i64) -> PathBuf {
+        self.run_dir(run).join("blocks")
+    }
     /// Standard error of the runner, for people.
     #[must_use]
     pub fn runner_log(&self, run: i64) -> PathBuf {
