@@ -3,7 +3,15 @@
 //! Every path is opened relative to a handle of the workspace, beneath it and through no link (`openat2`), so that what the
 //! agent does to the tree in the meantime cannot lead outside.
 
-use std::{fs::File, io::Read, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    fs::File,
+    io::Read,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    path::Path,
+};
 
 use ambient_wire::runner::{Entry, Listing};
 use axum::{
@@ -162,10 +170,19 @@ fn open(workspace: &Path, path: &str, flags: OFlags) -> Result<File> {
         .map_err(|e| Error::io("cannot open the workspace", &e.into()))?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let beneath = if path.is_empty() { "." } else { path };
-    match rustix::fs::openat2(&root, beneath, flags, Mode::empty(), resolve) {
-        Ok(file) => Ok(File::from(file)),
-        Err(error) => Err(failure(path, error)),
+    let path_only = OFlags::PATH | OFlags::CLOEXEC | flags.intersection(OFlags::DIRECTORY);
+    let handle = rustix::fs::openat2(&root, beneath, path_only, Mode::empty(), resolve);
+    let opened = handle.and_then(|handle| reopen(&handle, flags));
+    opened.map(File::from).map_err(|error| failure(path, error))
+}
+
+/// Opens for reading what a handle is of, whatever has its name by now. Only a file or a folder: a pipe would notice.
+fn reopen(handle: &OwnedFd, flags: OFlags) -> std::result::Result<OwnedFd, Errno> {
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(handle)?.st_mode);
+    if !matches!(kind, FileType::RegularFile | FileType::Directory) {
+        return Err(Errno::NXIO);
     }
+    rustix::fs::open(format!("/proc/self/fd/{}", handle.as_raw_fd()), flags, Mode::empty())
 }
 
 /// What the system says of a path, told as what it is: the state of the workspace is the agent's doing and no fault of the

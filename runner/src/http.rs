@@ -1,5 +1,7 @@
 //! Routes of the runner; handlers only translate.
 
+use std::time::Duration;
+
 use ambient_wire::runner::{
     Accepted, CONTRACT_VERSION, DeliverMessage, GitCommit, GitCommitted, GitPush, GitPushed, GitStatus, Health,
     Listing, RepoSpec, RepoStatus,
@@ -28,6 +30,9 @@ use crate::{
 
 /// Largest body: a message of 1 MiB whose every byte is escaped as `\u00xx`.
 const MAX_BODY: usize = 6 * messages::MAX_TEXT_BYTES + 4096;
+
+/// How long a body may take.
+const BODY: Duration = Duration::from_secs(30);
 
 /// All routes.
 pub(crate) fn router(app: SharedApp) -> Router {
@@ -160,7 +165,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
+        let bytes = tokio::time::timeout(BODY, Bytes::from_request(request, state)).await;
+        let bytes = bytes.map_err(|_| Error::bad("body", format!("did not come within {} s", BODY.as_secs())))?;
+        let bytes = bytes.map_err(|rejection| match rejection {
             BytesRejection::FailedToBufferBody(e) if e.status() == StatusCode::PAYLOAD_TOO_LARGE => {
                 Error::TooLarge(format!("the body is larger than {MAX_BODY} bytes"))
             }

@@ -15,6 +15,7 @@ mod history;
 mod http;
 mod isolate;
 mod life;
+mod listener;
 mod log;
 mod messages;
 mod process;

@@ -22,7 +22,7 @@ use crate::{
     history::History,
     http,
     isolate::{self, Namespaces},
-    life,
+    life, listener,
     log::EventLog,
     messages::{Inbox, Outbox},
     process::{Mark, Processes},
@@ -189,7 +189,7 @@ async fn live(app: SharedApp, outbox: Outbox, mut history: History, listener: Un
     watch_log(&app);
     watch_namespaces(&app);
     let router = http::router(app.clone());
-    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let server = tokio::spawn(listener::serve(listener, router));
     let work = tokio::spawn({
         let app = app.clone();
         async move {

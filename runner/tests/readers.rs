@@ -99,3 +99,25 @@ async fn bad_messages_and_routes_are_refused_with_the_field() {
         runner.client.events(1, "", 0).await.until(|record| is_custom(record, "ambient.attempt_started")).await;
     assert_eq!(records.len(), 1, "nothing bad was recorded");
 }
+
+#[tokio::test]
+async fn who_sends_no_whole_request_is_cut_off_and_keeps_nobody_else_out() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let session = Session::new(true);
+    let runner = session.start().await;
+    let mut idle = Vec::new();
+    for beginning in ["", "GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: "].iter().cycle().take(100) {
+        let mut stream = tokio::net::UnixStream::connect(&session.spec.socket).await.unwrap();
+        stream.write_all(beginning.as_bytes()).await.unwrap();
+        idle.push(stream);
+    }
+    runner.client.get("/health").await.expect(200);
+    for mut stream in idle {
+        let ends = async {
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest).await;
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), ends).await.expect("it is cut off");
+    }
+    runner.client.get("/health").await.expect(200);
+}
