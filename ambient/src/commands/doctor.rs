@@ -48,7 +48,7 @@ fn check(name: &'static str, verdict: Verdict, detail: impl Into<String>) -> Che
 }
 
 pub(super) async fn run(config: &ServerConfig, output: Output) -> Result<ExitCode, CommandError> {
-    let mut checks = vec![git(), runner(&config.runner_binary), landlock(), database(config).await];
+    let mut checks = vec![git(), runner(&config.runner_binary), landlock(), namespaces(), database(config).await];
     checks.extend([data_dir(&config.data_dir), space(&config.data_dir), port(config)]);
     if rustix::process::geteuid().is_root() {
         checks.push(session_uids(config.session_uid_base));
@@ -101,6 +101,20 @@ fn landlock() -> Check {
     match versions.into_iter().find(|(_, abi)| granted(*abi)) {
         Some((number, _)) => check("landlock", Verdict::Ok, format!("version {number} or newer")),
         None => check("landlock", Verdict::Warning, "this kernel has none: sessions are confined by uid only"),
+    }
+}
+
+/// Whether the kernel makes namespaces for ordinary users; asked of the program that everybody has for it.
+fn namespaces() -> Check {
+    let without = "agents see the machine's processes, and what hides may outlive a session (see docs/security.md)";
+    let made = Command::new("unshare").args(["--user", "--pid", "--mount", "--ipc", "--fork", "true"]).output();
+    match made {
+        Ok(made) if made.status.success() => check("namespaces", Verdict::Ok, "user, PID, mount and IPC"),
+        Ok(made) => {
+            let reason = String::from_utf8_lossy(&made.stderr).trim().to_owned();
+            check("namespaces", Verdict::Warning, format!("{reason}: {without}"))
+        }
+        Err(_) => check("namespaces", Verdict::Ok, "not tried: `unshare` is not on PATH; a session's Confined tells"),
     }
 }
 

@@ -16,6 +16,9 @@ use crate::{ComputeError, Secret, SecretName, SessionRef};
 
 /// How many user ids sessions may have.
 const UIDS: u32 = 50_000;
+/// Not a session's: the kernel shows what a user namespace does not map as the one, and takes the other for "no change" in
+/// 16 bits.
+const NOBODY: [u32; 2] = [65_534, 65_535];
 /// Most bytes of a socket's path; the system's limit is 107.
 const MAX_SOCKET_PATH: usize = 100;
 /// Longest id that is taken; a KSUID has 27.
@@ -186,7 +189,8 @@ impl Local {
         let mut taken = live_uids();
         taken.extend(all.iter().filter_map(|other| self.own_uid(&self.paths(other))));
         let first = stable_hash(&paths.root.to_string_lossy()) % UIDS;
-        let free = (0..UIDS).map(|i| base + (first + i) % UIDS).find(|uid| !taken.contains(uid));
+        let free =
+            (0..UIDS).map(|i| base + (first + i) % UIDS).find(|uid| !NOBODY.contains(uid) && !taken.contains(uid));
         let uid = free.ok_or_else(|| ComputeError::Invalid(format!("all {UIDS} user ids for sessions are taken")))?;
         hand_to_group(&paths.root, Some(uid))?;
         Ok(uid)
