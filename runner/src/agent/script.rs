@@ -40,7 +40,7 @@ pub(super) async fn work(turn: &Turn) -> Result<Outcome, LogError> {
                     shell::Ended::Stopped => return Ok(Outcome::Stopped),
                     shell::Ended::Failure { code, reason } => {
                         let message = format!("shell block {blocks} failed: {reason}");
-                        return Ok(Outcome::failed("ScriptFailed", message, Some(code)));
+                        return Ok(Outcome::failed("ScriptFailed", message, code));
                     }
                 }
             }
