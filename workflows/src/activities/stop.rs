@@ -14,8 +14,9 @@ use crate::{
 
 type Done = Result<Progress, StepError>;
 
-/// An agent that is still at work after this time is killed.
-const INTERRUPT_GRACE: Duration = Duration::from_millis(1_500);
+/// The runner gives what it interrupts 1.5 s and then kills it. An agent that is still at work after this time has a runner
+/// that does not.
+const INTERRUPT_GRACE: Duration = Duration::from_secs(3);
 /// The runner's grace: for snapshot and drain only.
 const TERMINATE_GRACE: Duration = Duration::from_secs(10);
 
