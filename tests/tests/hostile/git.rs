@@ -6,11 +6,12 @@ use serde_json::json;
 
 use crate::world::{Attacker, World};
 
-/// A script that says where it ran, by what it could do there.
-fn payload(world: &World, log: &str) -> String {
+/// A program that writes beside itself what it can read, and plants what it can write.
+fn payload(world: &World) -> String {
     format!(
-        "#!/bin/sh\n(id; ls -A '{data}'; cat '{data}/vault.key' '{data}/admin-token' '{secret}'; \
-         touch '{origin}/planted'; touch '{origin}/hooks/pre-receive') >> {log} 2>&1\nexit 1",
+        "#!/bin/sh\nexec 2>/dev/null\n\
+         (id; ls -A '{data}'; cat '{data}/vault.key' '{data}/admin-token' '{secret}') >> \"$0.log\"\n\
+         touch '{origin}/planted'; touch '{origin}/hooks/pre-receive'; rm -f '{origin}/refs/heads/others'\nexit 1",
         data = world.server.data_dir().display(),
         secret = world.victims_secret_file().display(),
         origin = world.origin.path().display(),
@@ -42,7 +43,7 @@ impl Attacker<'_> {
         assert!(!origin.join("hooks/pre-receive").exists(), "a hook was planted");
         assert_eq!(self.world.origin.file("main", "log.txt"), "start\n");
         assert_eq!(self.world.origin.file("others", "log.txt"), "start\n");
-        self.gets_nothing("cd ..; cat evil.log \"$HOME\"/evil.log /tmp/evil.log 2>/dev/null").await;
+        self.gets_nothing("cat ../evil.sh.log 2>/dev/null").await;
     }
 }
 
@@ -53,17 +54,42 @@ async fn scene() -> World {
     world
 }
 
+/// The program as `$E`.
+fn program_on_disk(world: &World) -> String {
+    format!("cat > ../evil.sh <<'END'\n{}\nEND\nchmod 755 ../evil.sh; E=$(cd ..; pwd)/evil.sh", payload(world))
+}
+
+#[tokio::test]
+async fn a_missing_object_is_fetched_by_nobody_with_more_rights() {
+    let world = scene().await;
+    let agent = world.attacker(None).await;
+    agent
+        .run(&format!(
+            "{}\n\
+             echo more >> log.txt; git commit -qam more; lost=$(git rev-parse HEAD:log.txt)\n\
+             echo again >> log.txt; git commit -qam again\n\
+             git config core.repositoryformatversion 1; git config extensions.partialClone evil\n\
+             git config remote.evil.promisor true; git config remote.evil.url \"file://$PWD\"\n\
+             git config remote.evil.uploadpack \"$E\"\n\
+             rm -f .git/objects/$(echo $lost | sed 's,^..,&/,')",
+            program_on_disk(&world)
+        ))
+        .await;
+    // An object that is in no working tree: a snapshot would write it again.
+    agent.push("attack").await;
+    agent.got_nowhere().await;
+    agent.looked_at().await;
+    agent.got_nowhere().await;
+}
+
 #[tokio::test]
 async fn programs_named_by_a_repositorys_configuration_get_no_further_than_the_agent() {
     let world = scene().await;
     let agent = world.attacker(None).await;
-    let program = payload(&world, "../evil.log");
     agent
         .run(&format!(
-            "cat > ../evil.sh <<'END'\n{program}\nEND\nchmod 755 ../evil.sh; E=$(cd ..; pwd)/evil.sh\n\
-             git config core.repositoryformatversion 1; git config extensions.partialClone evil\n\
-             git config remote.evil.promisor true; git config remote.evil.url \"file://$PWD\"\n\
-             git config remote.evil.uploadpack \"$E\"; git config remote.origin.uploadpack \"$E\"; git config remote.origin.receivepack \"$E\"\n\
+            "{}\n\
+             git config remote.origin.uploadpack \"$E\"; git config remote.origin.receivepack \"$E\"\n\
              git config core.fsmonitor \"$E\"; git config core.sshCommand \"$E\"; git config core.gitProxy \"$E\"; git config core.askPass \"$E\"\n\
              git config core.pager \"$E\"; git config core.editor \"$E\"; git config diff.external \"$E\"; git config credential.helper \"!$E\"\n\
              git config gpg.program \"$E\"; git config commit.gpgSign true; git config push.gpgSign true; git config core.alternateRefsCommand \"$E\"\n\
@@ -73,7 +99,8 @@ async fn programs_named_by_a_repositorys_configuration_get_no_further_than_the_a
              mkdir -p ../hooks .git/hooks; for h in pre-commit commit-msg post-commit pre-push post-checkout reference-transaction post-index-change; do cp ../evil.sh ../hooks/$h; cp ../evil.sh .git/hooks/$h; done\n\
              echo '* filter=evil diff=evil merge=evil' > .gitattributes; cp .gitattributes .git/info/attributes\n\
              echo more >> log.txt; git -c core.hooksPath=/dev/null -c commit.gpgSign=false -c filter.evil.required=false commit -qam more\n\
-             rm -f .git/objects/$(git rev-parse HEAD:log.txt | sed 's,^..,&/,')"
+             git config --list | wc -l",
+            program_on_disk(&world)
         ))
         .await;
     agent.looked_at().await;
@@ -219,4 +246,47 @@ async fn what_one_session_pushes_reaches_no_further_through_another() {
     let (status, answer) = agent.push("mine").await;
     assert!(status >= 400, "a tree with .git in it was taken: {answer}");
     agent.got_nowhere().await;
+}
+
+#[tokio::test]
+async fn objects_that_a_clone_borrows_cannot_be_changed_through_it() {
+    let world = scene().await;
+    let agent = world.attacker(None).await;
+    agent
+        .gets_nothing(
+            "for from in $(cat .git/objects/info/alternates 2>/dev/null); do\n\
+             find $from/.. -type f | while read -r file; do\n\
+             chmod u+w $file 2>/dev/null && echo GOT $file; (echo x >> $file) 2>/dev/null && echo GOT $file\n\
+             ln $file ../hard 2>/dev/null && echo GOT a hard link; rm -f ../hard; rm -f $file 2>/dev/null && echo GOT $file; done\n\
+             touch $from/planted $from/../planted $from/info/alternates 2>/dev/null && echo GOT planted\n\
+             mv $from ../moved 2>/dev/null && echo GOT moved; done\n\
+             true",
+        )
+        .await;
+    agent.run("git fsck --full && echo more >> log.txt && git commit -qam more").await;
+    let (status, answer) = agent.push("mine").await;
+    assert_eq!(status, 200, "{answer}");
+    agent.got_nowhere().await;
+}
+
+#[tokio::test]
+async fn a_repository_is_not_put_where_the_agent_points() {
+    let world = scene().await;
+    let agent = world.attacker(None).await;
+    let victim = world.server.session_dir(&world.victim).join("workspace");
+    agent
+        .run(&format!(
+            "cd ..; ln -s '{}' one; ln -s '{}/new' two; mkfifo three; touch four",
+            victim.display(),
+            victim.display()
+        ))
+        .await;
+    for name in ["one", "two", "three", "four"] {
+        let path = format!("/sessions/{}/repos", agent.id);
+        let answer = world.server.post(&path, json!({"name": name, "url": world.origin.url()})).await;
+        assert!(answer.status < 500, "{name}: {} {}", answer.status, answer.json);
+    }
+    agent.run("sleep 2").await;
+    let files: Vec<_> = fs::read_dir(&victim).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(files, ["secret.txt"]);
 }

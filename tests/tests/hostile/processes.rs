@@ -136,3 +136,15 @@ async fn a_file_system_in_memory_serves_programs_that_need_one() {
     assert!(printed.contains("shared") && printed.contains("private"), "{printed}");
     assert!(fs::metadata("/dev/shm/mine").is_err() && fs::metadata("/tmp/mine").is_err());
 }
+
+#[tokio::test]
+async fn queues_and_shared_memory_are_the_sessions_own() {
+    let world = World::new().await;
+    let agent = world.attacker(None).await;
+    // A size that nobody else asks for.
+    let bytes = 1_000_000 + uuid::Uuid::new_v4().as_u128() % 1_000_000;
+    let printed = agent.run(&format!("ipcmk -Q; ipcmk -M {bytes}; ipcs")).await;
+    assert!(printed.contains("Message queue id") && printed.contains(&bytes.to_string()), "{printed}");
+    let segments = fs::read_to_string("/proc/sysvipc/shm").unwrap();
+    assert!(!segments.contains(&bytes.to_string()), "the machine has it: {segments}");
+}
