@@ -1,7 +1,7 @@
 # Every target does its own set-up: a clean clone and `make <target>` is all it takes.
 # The targets are few and each is one line; what they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down test lint fmt openapi corpus bench bench-engine conformance temporal clean
+.PHONY: help setup build demo up down test hostile lint fmt openapi corpus bench bench-engine conformance temporal clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\): *[a-z ]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -23,6 +23,9 @@ down: build      ## the end of it; data is kept
 
 test: build      ## all tests, on a throw-away PostgreSQL
 	@scripts/with-postgres cargo test --workspace
+
+hostile: build    ## attacks by an agent on its server and its neighbours, as root and as an ordinary user
+	@scripts/hostile
 
 conformance: build ## both engines compared on a real Temporal server, and the lifecycles on it
 	@scripts/conformance

@@ -16,7 +16,7 @@ pub mod snapshot;
 pub mod token;
 
 pub use hub::{Batch, Beginning, End, Event, HubOptions, LiveHub, Snapshot, SubscribeError, Subscription};
-pub use reader::{DrainError, FactError, FactSink, ReaderOptions, RunnerEndpoints, RunnerReaders};
+pub use reader::{DrainError, EndpointError, FactError, FactSink, ReaderOptions, RunnerEndpoints, RunnerReaders};
 pub use runner_client::{FileContent, RunnerClient, RunnerClientError, RunnerEvents};
 pub use snapshot::SnapshotError;
 pub use token::{Direction, TokenClaims, TokenError, Tokens};

@@ -48,7 +48,25 @@ use lease::Leases;
 #[async_trait]
 pub trait RunnerEndpoints: Send + Sync + 'static {
     /// The runner's socket; none when there is none, or not on this host.
-    async fn endpoint(&self, project_id: &str, session_id: &str, run: i64) -> Option<PathBuf>;
+    ///
+    /// # Errors
+    /// When it cannot be told at present.
+    async fn endpoint(&self, project_id: &str, session_id: &str, run: i64) -> Result<Option<PathBuf>, EndpointError>;
+}
+
+/// Whether there is a runner, and where, cannot be told at present.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the runner cannot be looked for: {reason}")]
+pub struct EndpointError {
+    /// In words.
+    pub reason: String,
+}
+
+impl EndpointError {
+    /// With a reason in words.
+    pub fn new(reason: impl ToString) -> Self {
+        Self { reason: reason.to_string() }
+    }
 }
 
 /// A fact could not be handed over at present.
@@ -146,9 +164,10 @@ pub(crate) struct Context {
 
 impl Context {
     /// A client of the run's runner; none when it has no endpoint here.
-    pub(crate) async fn client(&self, run: &RunRef) -> Option<RunnerClient> {
-        let socket = self.endpoints.endpoint(&run.project_id, &run.session_id, run.run).await?;
+    pub(crate) async fn client(&self, run: &RunRef) -> Result<Option<RunnerClient>, EndpointError> {
+        let endpoint = self.endpoints.endpoint(&run.project_id, &run.session_id, run.run).await?;
+        let Some(socket) = endpoint else { return Ok(None) };
         let token = self.tokens.server_to_runner(&run.session_id, run.run);
-        RunnerClient::new(socket, token).inspect_err(|error| tracing::error!(%error, "no client of a runner")).ok()
+        RunnerClient::new(socket, token).map(Some).map_err(EndpointError::new)
     }
 }

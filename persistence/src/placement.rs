@@ -98,4 +98,15 @@ impl Database {
                    where deleted_at is null and phase in ('Pending', 'Creating', 'Running', 'Stopping') order by id";
         Ok(sqlx::query_scalar(sql).fetch_all(self.pool()).await?)
     }
+
+    /// Sessions in Creating or Running whose workspace `host` has: each has a runner there, or will have.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn sessions_running_on(&self, host: &str) -> Result<Vec<String>, StoreError> {
+        let sql = "select s.id from ambient.sessions s join ambient.session_runtime r on r.session_id = s.id
+                   where s.deleted_at is null and s.phase in ('Creating', 'Running') and r.launch_host = $1
+                   order by s.id";
+        Ok(sqlx::query_scalar(sql).bind(host).fetch_all(self.pool()).await?)
+    }
 }

@@ -92,6 +92,8 @@ impl Processes {
         let whole = matches!(mark, Mark::Session).then_some(self.namespaces.as_ref()).flatten();
         whole.inspect(|namespaces| namespaces.terminate());
         let begin = Instant::now();
+        // What is started from here on is the work of a handler of SIGTERM, which has its time.
+        let (ticks, mut is_first_look) = (ticks_since_boot(), true);
         let mut asked = HashSet::new();
         let mut empty_looks = 0;
         loop {
@@ -106,10 +108,14 @@ impl Processes {
             for process in left {
                 if late {
                     process.signal(Signal::KILL);
-                } else if !self.waits_outside(&process) && asked.insert(process.pid) {
+                } else if (is_first_look || process.start_time < ticks)
+                    && !self.waits_outside(&process)
+                    && asked.insert(process.pid)
+                {
                     process.signal(Signal::TERM);
                 }
             }
+            is_first_look = false;
             std::thread::sleep(LOOK_AGAIN);
         }
     }
@@ -229,6 +235,13 @@ impl Seen {
             let _ = rustix::process::pidfd_send_signal(&handle, signal);
         }
     }
+}
+
+/// Now, as `/proc` writes start times; 0 when it cannot be read.
+fn ticks_since_boot() -> u64 {
+    let hundredths = |text: String| text.split_whitespace().next()?.replace('.', "").parse::<u64>().ok();
+    let uptime = std::fs::read_to_string("/proc/uptime").ok().and_then(hundredths).unwrap_or_default();
+    uptime * procfs::ticks_per_second() / 100
 }
 
 fn look(pid: i32) -> Option<Seen> {

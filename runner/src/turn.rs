@@ -143,8 +143,9 @@ async fn one(app: &SharedApp, number: u64, message: DeliverMessage) -> Result<Ou
 /// What a turn that went well hands in; one that cannot has failed.
 async fn push(turn: &Turn) -> Result<Outcome, LogError> {
     let pushed = tokio::select! {
-        pushed = operations::push_all(&turn.app) => pushed,
+        biased;
         () = turn.stopped() => return Ok(Outcome::Stopped),
+        pushed = operations::push_all(&turn.app) => pushed,
     };
     match pushed {
         Ok(events) if events.is_empty() => Ok(Outcome::Finished),

@@ -101,6 +101,24 @@ async fn an_interactive_runner_goes_on_after_a_failure_and_a_prompt_without_bloc
 }
 
 #[tokio::test]
+async fn prose_never_runs_whatever_an_editor_left_in_the_message() {
+    let session = Session::new(true);
+    let runner = session.start().await;
+    let mut reader = runner.client.events(1, "", 0).await;
+    let task = "\u{feff}```sh\r\necho one\r\n```\r\ntouch prose-ran\r\n```sh\r\necho two\r\n```\r\ntouch prose-ran\r\n";
+    runner.client.deliver("a", 1, task).await.expect(200);
+    let records = reader.until_turn_ended().await;
+    assert_eq!(custom(&records, "ambient.turn_ended")[0]["outcome"], "finished");
+    assert_eq!(output(&records), "one\ntwo\n");
+    runner.client.deliver("b", 2, "```sh\ntouch first-ran\n```\nx\n\n```\ntouch prose-ran\n").await.expect(200);
+    let records = reader.until_turn_ended().await;
+    let error = records.iter().find(|record| record.event["type"] == "RUN_ERROR").unwrap();
+    let told = "the shell block that begins in line 6 has no closing fence; nothing was run";
+    assert_eq!((&error.event["code"], &error.event["message"]), (&"ScriptFailed".into(), &told.into()));
+    assert_eq!(std::fs::read_dir(session.paths.workspace()).unwrap().count(), 0);
+}
+
+#[tokio::test]
 async fn an_interrupt_ends_the_turn_with_all_its_processes_and_the_next_message_runs() {
     let session = Session::new(true);
     let runner = session.start().await;

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot get its database cannot say anything")]
 
 pub mod bad_input;
+mod own_postgres;
 
 use std::{path::Path, process::Command, str::FromStr, sync::OnceLock};
 
@@ -14,6 +15,8 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tracing_subscriber::filter::LevelFilter;
+
+pub use own_postgres::OwnPostgres;
 
 fn server_url() -> &'static str {
     static URL: OnceLock<String> = OnceLock::new();
@@ -47,9 +50,17 @@ impl TestDatabase {
     /// # Panics
     /// When no server can be reached: a test that needs a database cannot say anything without one.
     pub async fn new() -> Self {
+        Self::on(server_url()).await
+    }
+
+    /// Creates the database on the server of `url`, whose user may create databases.
+    ///
+    /// # Panics
+    /// When it cannot be reached.
+    pub async fn on(url: &str) -> Self {
         show_warnings();
         let name = format!("t_{}", uuid::Uuid::new_v4().simple());
-        let options = PgConnectOptions::from_str(server_url()).unwrap();
+        let options = PgConnectOptions::from_str(url).unwrap();
         let mut server = PgConnection::connect_with(&options).await.unwrap();
         sqlx::raw_sql(AssertSqlSafe(format!("create database {name}"))).execute(&mut server).await.unwrap();
         server.close().await.unwrap();

@@ -1,11 +1,13 @@
-//! Compute's observations become facts. Level-triggered: what was dropped is seen again.
+//! Compute's observations become facts. An end is told until it was taken: an error on the way is no answer.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
-use ambient_compute::{RunnerState, SessionRef};
+use ambient_compute::{Observation, RunnerState, SessionRef};
 use ambient_domain::{WorkflowInput, session::Fact};
+use ambient_live::DrainError;
 use ambient_wire::runner::{ENDED_BY_REQUEST, EXIT_FENCED, EXIT_USAGE};
-use futures::StreamExt as _;
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
     services::{Services, StepError},
@@ -13,25 +15,79 @@ use crate::{
 };
 
 const BY: &str = "compute-observer";
+/// Ends that are being told at once; others wait for their turn.
+const AT_ONCE: usize = 8;
+/// Longest single try: what is left of a log is stored within it.
+const TRY: Duration = Duration::from_secs(60);
+/// Between two tries; doubles from the first to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// From this try on (some 40 seconds) an end is told although the log's file cannot be read.
+const WITHOUT_LOG: u32 = 12;
 
-/// Follows compute for ever.
+type Attempt = (SessionRef, i64, i32);
+
+/// Follows compute for ever. What is being told is bounded by the attempts of this host, each once.
 pub(crate) async fn run(services: Services) {
+    let turns = Semaphore::new(AT_ONCE);
+    let (mut telling, mut told) = (FuturesUnordered::new(), HashSet::new());
     loop {
         let mut observations = services.compute.observe();
-        while let Some(seen) = observations.next().await {
-            let ended = matches!(seen.state, RunnerState::Exited { .. } | RunnerState::Lost { .. });
-            if ended {
-                let reported = report_end(&services, &seen.session, seen.run, seen.attempt, &seen.state).await;
-                if let Err(error) = reported {
-                    tracing::warn!(session = seen.session.session_id, %error, "an observation was not taken; it is seen again");
+        loop {
+            tokio::select! {
+                seen = observations.next() => {
+                    let Some(seen) = seen else { break };
+                    let ended = matches!(seen.state, RunnerState::Exited { .. } | RunnerState::Lost { .. });
+                    if ended && told.insert(attempt_of(&seen)) {
+                        telling.push(tell(&services, &turns, seen));
+                    }
                 }
+                Some(attempt) = telling.next() => drop(told.remove(&attempt)),
             }
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
+fn attempt_of(seen: &Observation) -> Attempt {
+    (seen.session.clone(), seen.run, seen.attempt)
+}
+
+/// Tells the end of a runner until it was taken.
+async fn tell(services: &Services, turns: &Semaphore, seen: Observation) -> Attempt {
+    let mut pause = FIRST_PAUSE;
+    for tries in 1_u32.. {
+        let rest = if tries < WITHOUT_LOG { RestOfLog::Needed } else { RestOfLog::Wanted };
+        let told = {
+            let _turn = turns.acquire().await;
+            timeout(TRY, report(services, &seen.session, (seen.run, seen.attempt), &seen.state, rest)).await
+        };
+        let reason = match told {
+            Ok(Ok(_)) => break,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("not told within {TRY:?}"),
+        };
+        let session = &seen.session.session_id;
+        tracing::warn!(session, run = seen.run, reason, "the end of a runner was not taken; it is told again");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    attempt_of(&seen)
+}
+
+/// What a log that cannot be read means for an end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RestOfLog {
+    /// It waits.
+    Needed,
+    /// It is told all the same.
+    Wanted,
+}
+
 /// Reports the end of a runner, after what it has recorded: an exit never overtakes the log.
+///
+/// # Errors
+/// When it was not taken; it must be reported again.
 pub(crate) async fn report_end(
     s: &Services,
     session: &SessionRef,
@@ -39,16 +95,32 @@ pub(crate) async fn report_end(
     attempt: i32,
     state: &RunnerState,
 ) -> Result<Progress, StepError> {
+    report(s, session, (run, attempt), state, RestOfLog::Needed).await
+}
+
+async fn report(
+    s: &Services,
+    session: &SessionRef,
+    (run, attempt): (i64, i32),
+    state: &RunnerState,
+    rest: RestOfLog,
+) -> Result<Progress, StepError> {
     let input =
         WorkflowInput { project_id: session.project_id.clone(), session_id: session.session_id.clone(), run, attempt };
     // An observation of a run that is over is dropped before it costs a drain.
-    if s.active_session(&input).await.is_err() {
-        return Ok(Progress::Superseded);
+    match s.active_session(&input).await {
+        Ok(_) => {}
+        Err(StepError::Superseded) => return Ok(Progress::Superseded),
+        Err(error) => return Err(error),
     }
     if let Some(path) = s.compute.event_log(session, run) {
         let drained = s.readers.drain_from_file(&input.project_id, &input.session_id, run, &path);
-        if let Err(error) = drained.await {
-            tracing::info!(session = input.session_id, %error, "the log is still being read by its reader");
+        match drained.await {
+            Ok(_) => {}
+            Err(error @ DrainError::Io { .. }) if rest == RestOfLog::Wanted => {
+                tracing::error!(session = input.session_id, %error, "the rest of a log is lost");
+            }
+            Err(error) => return Err(StepError::retry("LogNotDrained", &error)),
         }
     }
     let Some(fact) = fact_of(state) else { return Ok(Progress::Done) };

@@ -3,9 +3,9 @@
 use std::{path::PathBuf, sync::Arc};
 
 use ambient_actors::{Actors, Caller, Request};
-use ambient_compute::{Compute, SessionRef};
+use ambient_compute::{Compute, ComputeError, SessionRef};
 use ambient_domain::session::{Command, Fact, Session};
-use ambient_live::{FactError, FactSink, RunnerEndpoints};
+use ambient_live::{EndpointError, FactError, FactSink, RunnerEndpoints};
 use ambient_persistence::Database;
 use async_trait::async_trait;
 
@@ -26,13 +26,17 @@ impl RunnerEnds {
 
 #[async_trait]
 impl RunnerEndpoints for RunnerEnds {
-    async fn endpoint(&self, project_id: &str, session_id: &str, run: i64) -> Option<PathBuf> {
-        let host = self.db.host_of_session(session_id).await.ok().flatten()?;
-        if host != self.compute.host() {
-            return None;
+    async fn endpoint(&self, project_id: &str, session_id: &str, run: i64) -> Result<Option<PathBuf>, EndpointError> {
+        let host = self.db.host_of_session(session_id).await.map_err(EndpointError::new)?;
+        if host.as_deref() != Some(self.compute.host()) {
+            return Ok(None);
         }
         let session = SessionRef { project_id: project_id.to_owned(), session_id: session_id.to_owned() };
-        self.compute.endpoint(&session, run).await.ok().map(|endpoint| endpoint.socket)
+        match self.compute.endpoint(&session, run).await {
+            Ok(endpoint) => Ok(Some(endpoint.socket)),
+            Err(ComputeError::NoRunner { .. }) => Ok(None),
+            Err(error) => Err(EndpointError::new(error)),
+        }
     }
 }
 

@@ -169,7 +169,9 @@ impl TemporalExecutions {
             DescribeWorkflowExecutionRequest { namespace: self.namespace.clone(), execution: Self::of(workflow_id) };
         let answer = self.service()?.describe_workflow_execution(patiently(request)).await;
         let answer = answer.map_err(|status| failed(workflow_id, &status))?.into_inner();
-        let mut found = execution(answer.workflow_execution_info.unwrap_or_default());
+        let info = answer.workflow_execution_info;
+        let info = info.ok_or_else(|| ExecutionError::Unavailable("an answer without an execution".to_owned()))?;
+        let mut found = execution(info);
         found.pending_activities = answer.pending_activities.into_iter().map(pending).collect();
         Ok(found)
     }

@@ -7,7 +7,7 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -19,12 +19,14 @@ use tokio::{
 };
 
 use super::{Local, run_blocking, state::latest};
-use crate::{Observation, RunnerState, SessionRef};
+use crate::{ComputeError, Observation, RunnerState, SessionRef};
 
 /// Changes that a subscriber may lag behind before it gets everything again.
 const CHANGES: usize = 1024;
 /// Between two looks at an attempt that comes up.
 const COMING_UP: Duration = Duration::from_millis(25);
+/// Between two tries to look at everything, for a subscriber who waits for it.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Between two looks at everything.
 const SAFETY: Duration = Duration::from_secs(5);
 
@@ -56,13 +58,16 @@ impl Hub {
     }
 
     fn tell(&self, observation: Observation) {
-        let news = self.told.lock().is_ok_and(|mut told| {
-            let last = told.insert(observation.session.clone(), observation.clone());
-            last.as_ref() != Some(&observation)
-        });
-        if news {
+        let last = locked(&self.told).insert(observation.session.clone(), observation.clone());
+        if last.as_ref() != Some(&observation) {
+            // Without a subscriber nobody misses it: the next one gets everything.
             let _ = self.changes.send(observation);
         }
+    }
+
+    /// What is seen of the session next is news, whatever was told.
+    fn forget(&self, session: &SessionRef) {
+        locked(&self.told).remove(session);
     }
 
     fn is_over(&self, (session, run, attempt): &Key) -> bool {
@@ -70,8 +75,12 @@ impl Hub {
             (told.run, told.attempt) == (*run, *attempt)
                 && matches!(told.state, RunnerState::Exited { .. } | RunnerState::Lost { .. })
         };
-        self.told.lock().is_ok_and(|told| told.get(session).is_some_and(over))
+        locked(&self.told).get(session).is_some_and(over)
     }
+}
+
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// All that is known, then every change.
@@ -97,8 +106,14 @@ impl Subscription {
             }
             if self.behind {
                 let local = self.local.upgrade().filter(|local| !*local.hub.closed.borrow())?;
-                self.behind = false;
-                self.known = everything(&local).await.into();
+                match everything(&local).await {
+                    Ok(known) => (self.known, self.behind) = (known.into(), false),
+                    Err(error) => {
+                        tracing::warn!(%error, "sessions cannot be looked through; trying again");
+                        drop(local);
+                        sleep(LOOK_AGAIN).await;
+                    }
+                }
                 continue;
             }
             match self.changes.recv().await {
@@ -111,9 +126,12 @@ impl Subscription {
 }
 
 /// The last attempt of every session, and the ones that live followed.
-async fn everything(local: &Arc<Local>) -> Vec<Observation> {
+///
+/// # Errors
+/// When the sessions cannot be listed.
+async fn everything(local: &Arc<Local>) -> Result<Vec<Observation>, ComputeError> {
     let scanned = local.clone();
-    let keys = run_blocking(move || Ok(scanned.last_attempts())).await.unwrap_or_default();
+    let keys = run_blocking(move || scanned.last_attempts()).await?;
     let mut all = Vec::new();
     for key in keys {
         let (session, run, attempt) = key.clone();
@@ -127,10 +145,14 @@ async fn everything(local: &Arc<Local>) -> Vec<Observation> {
                     all.push(observation(key, known.state));
                 }
             }
-            Err(error) => tracing::warn!(%error, "an attempt cannot be assessed"),
+            Err(error) => {
+                tracing::warn!(%error, "an attempt cannot be assessed; trying again");
+                local.hub.forget(&key.0);
+                local.follow(key);
+            }
         }
     }
-    all
+    Ok(all)
 }
 
 fn observation((session, run, attempt): Key, state: RunnerState) -> Observation {
@@ -144,8 +166,7 @@ impl Local {
     }
 
     fn follow(self: &Arc<Self>, key: Key) {
-        let new = self.hub.followed.lock().is_ok_and(|mut followed| followed.insert(key.clone()));
-        if !new {
+        if !locked(&self.hub.followed).insert(key.clone()) {
             return;
         }
         let local = self.clone();
@@ -155,24 +176,26 @@ impl Local {
                 () = follow_to_the_end(&local, &key) => {}
                 _ = closed.wait_for(|closed| *closed) => {}
             }
-            if let Ok(mut followed) = local.hub.followed.lock() {
-                followed.remove(&key);
-            }
+            locked(&local.hub.followed).remove(&key);
         });
     }
 
-    fn last_attempts(&self) -> Vec<Key> {
-        let sessions = self.all_sessions().inspect_err(|error| tracing::warn!(%error, "sessions cannot be listed"));
-        let with_last = |session: SessionRef| {
-            let (run, attempt) = latest(&self.paths(&session)).ok()??;
-            Some((session, run, attempt))
-        };
-        sessions.unwrap_or_default().into_iter().filter_map(with_last).collect()
+    fn last_attempts(&self) -> Result<Vec<Key>, ComputeError> {
+        let mut keys = Vec::new();
+        for session in self.all_sessions()? {
+            match latest(&self.paths(&session)) {
+                Ok(last) => keys.extend(last.map(|(run, attempt)| (session, run, attempt))),
+                Err(error) => {
+                    tracing::warn!(%error, "attempts cannot be listed; trying again");
+                    self.hub.forget(&session);
+                }
+            }
+        }
+        Ok(keys)
     }
 
     fn scan_regularly(self: &Arc<Self>) {
-        let first = self.hub.scanning.lock().is_ok_and(|mut scanning| !std::mem::replace(&mut scanning, true));
-        if !first {
+        if std::mem::replace(&mut *locked(&self.hub.scanning), true) {
             return;
         }
         let local = self.clone();
@@ -180,9 +203,13 @@ impl Local {
             let mut closed = local.hub.closed.subscribe();
             while timeout(SAFETY, closed.wait_for(|closed| *closed)).await.is_err() {
                 let scanned = local.clone();
-                let keys = run_blocking(move || Ok(scanned.last_attempts())).await.unwrap_or_default();
-                for key in keys.into_iter().filter(|key| !local.hub.is_over(key)) {
-                    local.follow(key);
+                match run_blocking(move || scanned.last_attempts()).await {
+                    Ok(keys) => {
+                        for key in keys.into_iter().filter(|key| !local.hub.is_over(key)) {
+                            local.follow(key);
+                        }
+                    }
+                    Err(error) => tracing::warn!(%error, "sessions cannot be looked through; trying again"),
                 }
             }
         });

@@ -15,7 +15,7 @@ use super::{Context, RunRef, connection, facts, lease::HeldLease, log_file::LogF
 const LEASE_PATIENCE: Duration = Duration::from_secs(8);
 const LEASE_POLL: Duration = Duration::from_millis(100);
 const POLL: Duration = Duration::from_millis(20);
-/// How long facts of the rest may take; later ones are absorbed by the stop anyway.
+/// How long facts of the rest may take.
 const FACTS: Duration = Duration::from_secs(5);
 
 /// Why the rest of a log could not be stored; a repeat may succeed.
@@ -32,6 +32,9 @@ pub enum DrainError {
     /// Another reader has the log.
     #[error("another reader has the runner's log")]
     Busy,
+    /// Everything is stored, but facts of it were not taken as yet; they come before any other of the run.
+    #[error("facts of the rest of the log are not taken as yet")]
+    FactsLeft,
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -59,7 +62,8 @@ pub(super) async fn drained(context: &Context, run: &RunRef) -> bool {
 
 /// The runner's log and its last record, asked for with the reader's own epoch: the reader connects again right after.
 async fn how_far(context: &Context, run: &RunRef) -> Option<(String, i64)> {
-    let client = context.client(run).await?;
+    // Whatever is in the way: it is not known, and asked again.
+    let client = context.client(run).await.ok()??;
     let epoch = context.db.runner_epoch(&run.session_id, run.run).await.ok()?;
     let hello = ReaderHello { epoch, log_id: String::new(), after: 0 };
     let mut events = client.events(&hello).await.ok()?;
@@ -79,11 +83,16 @@ pub(super) async fn drain_file(context: &Context, run: &RunRef, path: &Path) -> 
     }
     let lease = acquire(context, run).await?;
     let stored = store_rest(context, run, path, &lease).await;
-    if stored.is_ok() && !matches!(timeout(FACTS, facts::report_all(context, run)).await, Ok(Ok(()))) {
-        tracing::warn!(session = run.session_id, "facts of the rest of a log are left to report");
-    }
+    let reported = match stored.is_ok() {
+        true => timeout(FACTS, facts::report_all(context, run)).await,
+        false => Ok(Ok(())),
+    };
     lease.release().await;
-    stored
+    match reported {
+        Ok(Ok(())) => stored,
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(DrainError::FactsLeft),
+    }
 }
 
 async fn store_rest(context: &Context, run: &RunRef, path: &Path, lease: &HeldLease) -> Result<u64, DrainError> {

@@ -10,7 +10,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Context, RunRef,
+    Context, EndpointError, RunRef,
     connection::{Ended, Reading},
     facts,
     lease::HeldLease,
@@ -34,6 +34,15 @@ enum Round {
     Silent,
     /// Another process reads.
     Elsewhere,
+}
+
+/// Why a round came to nothing, without being one that has nothing to do.
+#[derive(Debug, thiserror::Error)]
+enum RoundError {
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Reads for as long as it is wanted.
@@ -78,9 +87,9 @@ async fn one_round(
     wake: &Notify,
     cancel: &CancellationToken,
     silence: &Silence,
-) -> Result<Round, StoreError> {
+) -> Result<Round, RoundError> {
     let client = tokio::select! {
-        client = context.client(run) => client,
+        client = context.client(run) => client?,
         () = cancel.cancelled() => return Ok(Round::Nothing),
     };
     // Without a runner the lease is of use only for what a former reader stored and did not report.

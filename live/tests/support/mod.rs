@@ -15,7 +15,7 @@ use ambient_domain::{
     project::{self, Project, ProjectSpec},
     session::{self, Fact, Message, Session, Spec},
 };
-use ambient_live::{FactError, FactSink, ReaderOptions, RunnerEndpoints, RunnerReaders, Tokens};
+use ambient_live::{EndpointError, FactError, FactSink, ReaderOptions, RunnerEndpoints, RunnerReaders, Tokens};
 use ambient_persistence::{
     AppendError, AppendItem, AppendPart, Database, DatabaseOptions, Hint, Hints, Metadata, StoredEntity, new_id,
     to_micros,
@@ -205,8 +205,8 @@ impl World {
 
 #[async_trait]
 impl RunnerEndpoints for World {
-    async fn endpoint(&self, _: &str, session_id: &str, _: i64) -> Option<PathBuf> {
-        self.sockets.lock().unwrap().get(session_id).cloned()
+    async fn endpoint(&self, _: &str, session_id: &str, _: i64) -> Result<Option<PathBuf>, EndpointError> {
+        Ok(self.sockets.lock().unwrap().get(session_id).cloned())
     }
 }
 

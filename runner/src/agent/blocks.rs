@@ -1,4 +1,10 @@
-//! Markdown text into prose and fenced shell blocks.
+//! Markdown text into prose and fenced shell blocks, as CommonMark has them.
+
+use comrak::{
+    Arena, Options,
+    nodes::{NodeCodeBlock, NodeValue},
+    parse_document,
+};
 
 /// A piece of a message.
 #[derive(Debug, PartialEq, Eq)]
@@ -9,113 +15,64 @@ pub(super) enum Piece {
     Script(String),
 }
 
-struct Fence {
-    mark: char,
-    length: usize,
-    indent: usize,
-    shell: bool,
+/// A shell block that has no closing fence. CommonMark lets it reach to the end of what it is in, which is a guess about a
+/// text that is not whole or not meant so: too little to run it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unclosed {
+    /// Line of its opening fence, from 1.
+    pub(super) line: usize,
 }
 
-/// Splits a message. A fence that is not closed reaches to the end, as Markdown has it.
-pub(super) fn pieces(message: &str) -> Vec<Piece> {
-    let (mut pieces, mut text, mut script) = (Vec::new(), String::new(), String::new());
-    let mut open: Option<Fence> = None;
-    for line in message.lines() {
-        match &open {
-            Some(fence) if fence.closes(line) => {
-                if fence.shell {
-                    pieces.push(Piece::Script(std::mem::take(&mut script)));
-                } else {
-                    push_line(&mut text, line);
-                }
-                open = None;
-            }
-            Some(fence) if fence.shell => push_line(&mut script, fence.unindent(line)),
-            Some(_) => push_line(&mut text, line),
-            None => {
-                open = Fence::opens(line);
-                if open.as_ref().is_some_and(|fence| fence.shell) {
-                    push_text(&mut pieces, &mut text);
-                } else {
-                    push_line(&mut text, line);
-                }
-            }
+/// Splits a message.
+///
+/// # Errors
+/// When a shell block is not closed.
+pub(super) fn pieces(message: &str) -> Result<Vec<Piece>, Unclosed> {
+    let message = plain(message);
+    let lines: Vec<&str> = message.split_inclusive('\n').collect();
+    let (mut pieces, mut after) = (Vec::new(), 0);
+    let arena = Arena::new();
+    for node in parse_document(&arena, &message, &Options::default()).descendants() {
+        let node = node.data();
+        let NodeValue::CodeBlock(block) = &node.value else { continue };
+        if !is_shell(block) {
+            continue;
         }
-    }
-    if open.is_some_and(|fence| fence.shell) {
-        pieces.push(Piece::Script(script));
-    }
-    push_text(&mut pieces, &mut text);
-    pieces
-}
-
-impl Fence {
-    fn opens(line: &str) -> Option<Self> {
-        let rest = line.trim_start_matches(' ');
-        let indent = line.len() - rest.len();
-        let mark = rest.chars().next().filter(|c| matches!(c, '`' | '~'))?;
-        let info = rest.trim_start_matches(mark);
-        let length = rest.len() - info.len();
-        if indent > 3 || length < 3 || (mark == '`' && info.contains('`')) {
-            return None;
+        // Lines from 1; on that of the fence nothing else can be but the marks of the list or quote it is in.
+        let (first, last) = (node.sourcepos.start.line, node.sourcepos.end.line);
+        if !block.closed {
+            return Err(Unclosed { line: first });
         }
-        let language = info.split_whitespace().next().unwrap_or_default();
-        Some(Self { mark, length, indent, shell: matches!(language, "" | "sh" | "bash" | "shell") })
+        push_text(&mut pieces, &lines[after..first - 1]);
+        pieces.push(Piece::Script(block.literal.clone()));
+        after = last;
     }
-
-    fn closes(&self, line: &str) -> bool {
-        let rest = line.trim_start_matches(' ');
-        let after = rest.trim_start_matches(self.mark);
-        line.len() - rest.len() <= 3 && rest.len() - after.len() >= self.length && after.trim().is_empty()
-    }
-
-    fn unindent<'a>(&self, line: &'a str) -> &'a str {
-        let spaces = line.len() - line.trim_start_matches(' ').len();
-        &line[spaces.min(self.indent)..]
-    }
+    push_text(&mut pieces, &lines[after..]);
+    Ok(pieces)
 }
 
-fn push_line(text: &mut String, line: &str) {
-    text.push_str(line);
-    text.push('\n');
+/// Without what an editor left of its encoding and of its system's line endings.
+fn plain(message: &str) -> String {
+    message.strip_prefix('\u{feff}').unwrap_or(message).replace("\r\n", "\n").replace('\r', "\n")
 }
 
-fn push_text(pieces: &mut Vec<Piece>, text: &mut String) {
-    let piece = std::mem::take(text);
-    if !piece.trim().is_empty() {
-        pieces.push(Piece::Text(piece.trim().to_owned()));
+/// Whether a shell is meant: the info string's first word says so, alone or with attributes (`bash {1,3}`, `sh,ignore`), or
+/// there is none at all.
+fn is_shell(block: &NodeCodeBlock) -> bool {
+    let word = block.info.split_whitespace().next().unwrap_or_default();
+    let language = match word.find(['{', ',']) {
+        Some(end) if end > 0 => &word[..end],
+        _ => word,
+    };
+    block.fenced && ["", "sh", "bash", "shell"].iter().any(|shell| language.eq_ignore_ascii_case(shell))
+}
+
+fn push_text(pieces: &mut Vec<Piece>, lines: &[&str]) {
+    let text = lines.concat();
+    if !text.trim().is_empty() {
+        pieces.push(Piece::Text(text.trim().to_owned()));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Piece, pieces};
-
-    fn text(text: &str) -> Piece {
-        Piece::Text(text.to_owned())
-    }
-    fn script(text: &str) -> Piece {
-        Piece::Script(text.to_owned())
-    }
-
-    #[test]
-    fn shell_blocks_run_in_order_and_the_rest_is_prose() {
-        let message = "First\n```sh\necho 1\n```\nthen\n\n  ~~~ bash title\n  echo 2\n    x\n  ~~~\n```python\nprint()\n```\n```\necho 3\n```";
-        let expected = [
-            text("First"),
-            script("echo 1\n"),
-            text("then"),
-            script("echo 2\n  x\n"),
-            text("```python\nprint()\n```"),
-            script("echo 3\n"),
-        ];
-        assert_eq!(pieces(message), expected);
-    }
-
-    #[test]
-    fn a_longer_fence_holds_a_shorter_one_and_an_open_one_reaches_to_the_end() {
-        assert_eq!(pieces("````sh\ncat <<E\n```\nE\n````"), [script("cat <<E\n```\nE\n")]);
-        assert_eq!(pieces("```shell\necho open"), [script("echo open\n")]);
-        assert_eq!(pieces("no block at ```all```"), [text("no block at ```all```")]);
-    }
-}
+mod tests;

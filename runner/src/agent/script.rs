@@ -2,7 +2,7 @@
 //! the turn.
 
 use super::{
-    blocks::{Piece, pieces},
+    blocks::{Piece, Unclosed, pieces},
     event, shell,
 };
 use crate::{
@@ -14,7 +14,13 @@ const NOTHING_TO_RUN: &str = "There was nothing to run: the message has no fence
                               ``` without a language).";
 
 pub(super) async fn work(turn: &Turn) -> Result<Outcome, LogError> {
-    let pieces = pieces(&turn.message.text);
+    let pieces = match pieces(&turn.message.text) {
+        Ok(pieces) => pieces,
+        Err(Unclosed { line }) => {
+            let message = format!("the shell block that begins in line {line} has no closing fence; nothing was run");
+            return Ok(Outcome::failed("ScriptFailed", message, None));
+        }
+    };
     let directory = turn.app.repos.working_directory(&turn.app);
     let (mut texts, mut blocks) = (0, 0);
     for piece in &pieces {
@@ -34,7 +40,7 @@ pub(super) async fn work(turn: &Turn) -> Result<Outcome, LogError> {
                     shell::Ended::Stopped => return Ok(Outcome::Stopped),
                     shell::Ended::Failure { code, reason } => {
                         let message = format!("shell block {blocks} failed: {reason}");
-                        return Ok(Outcome::failed("ScriptFailed", message, Some(code)));
+                        return Ok(Outcome::failed("ScriptFailed", message, code));
                     }
                 }
             }

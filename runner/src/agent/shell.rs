@@ -8,6 +8,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt},
     process::Child,
     sync::mpsc,
+    task::JoinHandle,
     time::{Instant, sleep_until, timeout},
 };
 
@@ -28,15 +29,15 @@ const MAX_STREAMED: usize = 1024 * 1024;
 const RESULT: usize = 64 * 1024;
 /// Output is gathered for so long before it is recorded.
 const GATHER: Duration = Duration::from_millis(20);
-/// A background process keeps the pipes open after the block's end: it is listened to until it is silent for so long, and
-/// in any case no longer than the second time.
+/// After a block's end its output is listened to until it is silent for so long, and in any case no longer than the second
+/// time.
 const SILENCE: Duration = Duration::from_millis(100);
 const LISTENING: Duration = Duration::from_secs(1);
 
 /// How a block ended.
 pub(super) enum Ended {
     Success,
-    Failure { code: i32, reason: String },
+    Failure { code: Option<i32>, reason: String },
     Stopped,
 }
 
@@ -55,10 +56,7 @@ impl Call<'_> {
             Err(error) => return self.result(&format!("cannot start: {error}"), Some(127)).await,
         };
         let (status, output) = self.follow(&mut child).await?;
-        match status {
-            Some(status) => self.result(&output, Some(code_of(status))).await,
-            None => self.result(&output, None).await,
-        }
+        self.result(&output, status.map(code_of)).await
     }
 
     fn spawn(&self, script: &str, directory: &Path) -> std::io::Result<(Child, Awaited<'_>)> {
@@ -70,56 +68,113 @@ impl Call<'_> {
         app.processes.spawn(&mut command)
     }
 
-    /// Streams output until the block has ended; no status when the turn was stopped.
+    /// Streams output until the block has ended; no status when it was ended because the turn was stopped. A block that has
+    /// closed or redirected its output is as much alive as one that speaks.
     async fn follow(&self, child: &mut Child) -> Result<(Option<ExitStatus>, String), LogError> {
         let mut output = Output::new(self);
         let (chunks, mut received) = mpsc::channel(16);
         listen("stdout", child.stdout.take(), chunks.clone());
         listen("stderr", child.stderr.take(), chunks);
-        let (mut status, mut ending) = (None, None);
-        let (mut silence, mut latest) = (Instant::now(), Instant::now());
-        loop {
+        let (mut status, mut ending, mut last_words) = (None, Ending::NotAsked, None::<LastWords>);
+        let mut is_open = true;
+        while last_words.is_none() || is_open {
             tokio::select! {
-                chunk = received.recv() => match chunk {
+                chunk = received.recv(), if is_open => match chunk {
                     Some((stream, bytes)) => {
-                        silence = Instant::now() + SILENCE;
+                        last_words.as_mut().map(LastWords::heard);
                         output.take(stream, &bytes).await?;
                     }
-                    None => {
-                        status = status.or(child.wait().await.ok());
-                        break;
-                    }
+                    None => is_open = false,
                 },
-                waited = child.wait(), if status.is_none() => {
-                    silence = Instant::now() + SILENCE;
-                    latest = Instant::now() + LISTENING;
-                    status = waited.ok();
-                    if status.is_none() { break }
+                waited = child.wait(), if last_words.is_none() => {
+                    // What cannot be waited for is not there any more.
+                    status = waited.ok().filter(|_| matches!(ending, Ending::NotAsked));
+                    last_words = Some(LastWords::from_now());
                 }
-                () = sleep_until(silence.min(latest)), if status.is_some() => break,
-                () = self.turn.stopped(), if ending.is_none() => {
-                    let processes = self.turn.app.processes.clone();
-                    let mark = Mark::Turn(self.turn.run_id.clone());
-                    ending = Some(tokio::spawn(async move { processes.end(mark, INTERRUPT_PATIENCE).await }));
+                () = LastWords::over(last_words.as_ref()) => break,
+                () = self.turn.stopped(), if matches!(ending, Ending::NotAsked) => ending = self.end(),
+                () = ending.done() => {
+                    // Out of reach of the marks, or in a sleep that nothing ends.
+                    let _ = child.start_kill();
+                    last_words.get_or_insert_with(LastWords::from_now);
                 }
             }
         }
         let text = output.finish().await?;
-        let Some(ending) = ending else { return Ok((status, text)) };
-        let _ = ending.await;
-        Ok((None, text))
+        if self.turn.is_stopped() {
+            if matches!(ending, Ending::NotAsked) {
+                ending = self.end();
+            }
+            ending.finish().await;
+        }
+        Ok((status, text))
     }
 
+    /// Asks everything of the turn to end, and ends what does not.
+    fn end(&self) -> Ending {
+        let (processes, mark) = (self.turn.app.processes.clone(), Mark::Turn(self.turn.run_id.clone()));
+        Ending::Asked(tokio::spawn(async move { processes.end(mark, INTERRUPT_PATIENCE).await }))
+    }
+
+    /// Records the result. A stop that came before it is why the turn ends, however the block did.
     async fn result(&self, output: &str, code: Option<i32>) -> Result<Ended, LogError> {
         self.turn.emit(vec![event::tool_result(&self.id, output, code)]).await?;
         Ok(match code {
-            None => Ended::Stopped,
+            _ if self.turn.is_stopped() => Ended::Stopped,
+            None => Ended::Failure { code: None, reason: "its end was not seen".to_owned() },
             Some(0) => Ended::Success,
             Some(code) if code > 128 => {
-                Ended::Failure { code, reason: format!("exit code {code} (signal {})", code - 128) }
+                Ended::Failure { code: Some(code), reason: format!("exit code {code} (signal {})", code - 128) }
             }
-            Some(code) => Ended::Failure { code, reason: format!("exit code {code}") },
+            Some(code) => Ended::Failure { code: Some(code), reason: format!("exit code {code}") },
         })
+    }
+}
+
+/// The end of a turn's processes.
+enum Ending {
+    NotAsked,
+    Asked(JoinHandle<()>),
+    Done,
+}
+
+impl Ending {
+    /// Waits until what was asked for is done, once.
+    async fn done(&mut self) {
+        match self {
+            Self::Asked(_) => self.finish().await,
+            Self::NotAsked | Self::Done => std::future::pending().await,
+        }
+    }
+
+    async fn finish(&mut self) {
+        if let Self::Asked(task) = self {
+            let _ = task.await;
+            *self = Self::Done;
+        }
+    }
+}
+
+/// How long a block that has ended is listened to: a background process keeps the pipes open.
+struct LastWords {
+    silence: Instant,
+    latest: Instant,
+}
+
+impl LastWords {
+    fn from_now() -> Self {
+        Self { silence: Instant::now() + SILENCE, latest: Instant::now() + LISTENING }
+    }
+
+    fn heard(&mut self) {
+        self.silence = Instant::now() + SILENCE;
+    }
+
+    async fn over(this: Option<&Self>) {
+        match this {
+            Some(this) => sleep_until(this.silence.min(this.latest)).await,
+            None => std::future::pending().await,
+        }
     }
 }
 

@@ -372,12 +372,17 @@ impl Origin {
         origin.git(&work, &["-c", "user.name=t", "-c", "user.email=t@t.invalid", "commit", "-q", "-m", "start"]);
         origin.git(&work, &["clone", "-q", "--bare", ".", "../origin.git"]);
         origin.git(&origin.path(), &["config", "core.sharedRepository", "0666"]);
-        let everyone = Command::new("chmod").args(["-R", "a+rwX"]).arg(origin.path()).status().unwrap();
-        assert!(everyone.success());
+        origin.open_to_everyone();
         origin
     }
 
-    fn path(&self) -> PathBuf {
+    /// After changes that left files only their owner may write.
+    pub(crate) fn open_to_everyone(&self) {
+        let everyone = Command::new("chmod").args(["-R", "a+rwX"]).arg(self.path()).status().unwrap();
+        assert!(everyone.success());
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join("origin.git")
     }
 
@@ -385,7 +390,8 @@ impl Origin {
         format!("file://{}", self.path().display())
     }
 
-    fn git(&self, at: &Path, arguments: &[&str]) -> String {
+    /// Git as its owner, on any directory.
+    pub(crate) fn git(&self, at: &Path, arguments: &[&str]) -> String {
         let mut command = clean_command("git");
         command.arg("-C").arg(at).args(arguments).env("GIT_CONFIG_NOSYSTEM", "1").env("HOME", self.dir.path());
         command.env("GIT_CONFIG_COUNT", "1").env("GIT_CONFIG_KEY_0", "safe.directory").env("GIT_CONFIG_VALUE_0", "*");

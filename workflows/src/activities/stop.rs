@@ -14,8 +14,9 @@ use crate::{
 
 type Done = Result<Progress, StepError>;
 
-/// An agent that is still at work after this time is killed.
-const INTERRUPT_GRACE: Duration = Duration::from_millis(1_500);
+/// The runner gives what it interrupts 1.5 s and then kills it. An agent that is still at work after this time has a runner
+/// that does not.
+const INTERRUPT_GRACE: Duration = Duration::from_secs(3);
 /// The runner's grace: for snapshot and drain only.
 const TERMINATE_GRACE: Duration = Duration::from_secs(10);
 
@@ -31,21 +32,22 @@ pub(super) async fn revoke_credentials(s: &Services, i: &WorkflowInput) -> Done 
 }
 
 pub(super) async fn interrupt_agent(s: &Services, i: &WorkflowInput) -> Done {
-    let session = session_ref(i);
-    let Ok(runner) = s.runner(i).await else { return Ok(Progress::Done) };
-    let asked = async {
-        runner.interrupt().await.ok()?;
-        loop {
-            if runner.health().await.ok()?.state == "idle" {
-                return Some(());
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    if tokio::time::timeout(INTERRUPT_GRACE, asked).await.is_err() {
-        s.compute.kill_agents(&session, i.run).await?;
+    let asked = tokio::time::timeout(INTERRUPT_GRACE, idle_when_asked(s, i)).await;
+    // A runner that fails to answer has not interrupted anybody.
+    if !matches!(asked, Ok(Ok(()))) {
+        s.compute.kill_agents(&session_ref(i), i.run).await?;
     }
     Ok(Progress::Done)
+}
+
+/// Interrupts the agent, and waits until it has ended its turn.
+async fn idle_when_asked(s: &Services, i: &WorkflowInput) -> Result<(), StepError> {
+    let runner = s.runner(i).await?;
+    runner.interrupt().await?;
+    while runner.health().await?.state != "idle" {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
 }
 
 /// What the runner has recorded so far is read while it lives; what is left is read from its file afterwards.

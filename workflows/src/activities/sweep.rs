@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use ambient_compute::SessionRef;
+use ambient_compute::{Inventory, RunnerState, SessionRef};
 use ambient_domain::{
     WorkflowInput,
-    session::{Fact, Phase, Session},
+    session::{Fact, Lifecycle, Phase, Session},
 };
 
 use crate::{
     executions::ExecutionError,
+    observer,
     services::{Services, StepError},
     step::Progress,
 };
@@ -18,51 +19,108 @@ type Done = Result<Progress, StepError>;
 
 /// Every active session has its workflow open, or its start in the outbox; else it is told that the workflow is lost.
 pub(super) async fn executions(s: &Services, by: &str) -> Done {
+    let mut swept = Swept::default();
     for id in s.db.active_session_ids().await? {
-        let Some(session) = s.db.load::<Session>(&id).await? else { continue };
-        for workflow_id in session.required_workflows() {
-            if is_open(s, &workflow_id).await? {
-                continue;
-            }
-            // The session may have moved on between the two looks; only what is still required is lost.
-            let Some(now) = s.db.load::<Session>(&id).await? else { continue };
-            if now.version == session.version && now.required_workflows().contains(&workflow_id) {
-                tracing::warn!(session = id, workflow_id, "workflow lost");
-                let input = WorkflowInput {
-                    project_id: session.project_id.clone(),
-                    session_id: id.clone(),
-                    run: session.run_number(),
-                    attempt: 0,
-                };
-                s.report(by, &input, Fact::WorkflowLost { workflow_execution: workflow_id }).await?;
-            }
+        swept.note(&id, executions_of(s, by, &id).await);
+    }
+    swept.done()
+}
+
+async fn executions_of(s: &Services, by: &str, id: &str) -> Result<(), StepError> {
+    let Some(session) = s.db.load::<Session>(id).await? else { return Ok(()) };
+    for workflow_id in session.required_workflows() {
+        if is_open(s, &workflow_id).await? {
+            continue;
+        }
+        // The session may have moved on between the two looks; only what is still required is lost.
+        let Some(now) = s.db.load::<Session>(id).await? else { return Ok(()) };
+        if now.version == session.version && now.required_workflows().contains(&workflow_id) {
+            tracing::warn!(session = id, workflow_id, "workflow lost");
+            let input = WorkflowInput {
+                project_id: session.project_id.clone(),
+                session_id: id.to_owned(),
+                run: session.run_number(),
+                attempt: 0,
+            };
+            s.report(by, &input, Fact::WorkflowLost { workflow_execution: workflow_id }).await?;
         }
     }
-    Ok(Progress::Done)
+    Ok(())
+}
+
+/// One session that cannot be swept keeps no other from it; the sweep fails all the same, and is repeated.
+#[derive(Default)]
+struct Swept {
+    failed: Option<StepError>,
+}
+
+impl Swept {
+    fn note(&mut self, session: &str, swept: Result<(), StepError>) {
+        if let Err(error) = swept {
+            tracing::warn!(session, %error, "a session cannot be swept; the next sweep tries again");
+            self.failed = Some(error);
+        }
+    }
+
+    fn done(self) -> Done {
+        self.failed.map_or(Ok(Progress::Done), Err)
+    }
 }
 
 async fn is_open(s: &Services, workflow_id: &str) -> Result<bool, StepError> {
     match s.executions.get(workflow_id).await {
-        Ok(execution) => Ok(matches!(execution.status.as_str(), "Running" | "PendingDispatch" | "ContinuedAsNew")),
+        // Paused is open; so is whatever this release does not know.
+        Ok(execution) => {
+            Ok(!matches!(execution.status.as_str(), "Completed" | "Failed" | "Canceled" | "Terminated" | "TimedOut"))
+        }
         Err(ExecutionError::NotFound(_)) => Ok(false),
         Err(error) => Err(StepError::retry("EngineUnavailable", &error)),
     }
 }
 
-/// Removes from this host only what is provably over: the run is older than the row's, or its phase is terminal.
+/// Compares every session of this host with what runs here, both ways. What is provably over is removed: the run is older than
+/// the row's, or its phase is terminal. Of a runner that has ended the session is told, whatever became of the observation.
 pub(super) async fn compute(s: &Services) -> Done {
+    let mut swept = Swept::default();
     for found in s.compute.inventory().await? {
-        let SessionRef { session_id, .. } = &found.session;
-        let row = s.db.load::<Session>(session_id).await?;
-        for run in found.live_runs {
-            if is_over(row.as_ref(), run) {
-                tracing::warn!(session = session_id, run, "sweeping a run that is over");
-                s.compute.raise_fence(&found.session, run).await?;
-                s.compute.terminate(&found.session, run, Duration::from_secs(2)).await?;
-            }
-        }
+        swept.note(&found.session.session_id, remove_what_is_over(s, &found).await);
     }
-    Ok(Progress::Done)
+    for id in s.db.sessions_running_on(s.compute.host()).await? {
+        swept.note(&id, compare_with_runner(s, &id).await);
+    }
+    swept.done()
+}
+
+async fn remove_what_is_over(s: &Services, found: &Inventory) -> Result<(), StepError> {
+    let SessionRef { session_id, .. } = &found.session;
+    let row = s.db.load::<Session>(session_id).await?;
+    for run in found.live_runs.iter().copied().filter(|run| is_over(row.as_ref(), *run)) {
+        tracing::warn!(session = session_id, run, "sweeping a run that is over");
+        s.compute.raise_fence(&found.session, run).await?;
+        s.compute.terminate(&found.session, run, Duration::from_secs(2)).await?;
+    }
+    Ok(())
+}
+
+async fn compare_with_runner(s: &Services, id: &str) -> Result<(), StepError> {
+    let Some(session) = s.db.load::<Session>(id).await? else { return Ok(()) };
+    let (run, running) = match &session.lifecycle {
+        Lifecycle::Creating { run } => (run, false),
+        Lifecycle::Running { run } => (run, true),
+        _ => return Ok(()),
+    };
+    let place = SessionRef { project_id: session.project_id.clone(), session_id: id.to_owned() };
+    let state = match s.compute.state(&place, run.number, run.attempt).await? {
+        // Creating: its launch is still to come.
+        RunnerState::Absent if running => {
+            RunnerState::Lost { reason: "its host knows nothing of this runner".to_owned() }
+        }
+        state @ (RunnerState::Exited { .. } | RunnerState::Lost { .. }) => state,
+        RunnerState::Absent | RunnerState::Running { .. } => return Ok(()),
+    };
+    // Dropped by the actor when the session has moved on meanwhile.
+    observer::report_end(s, &place, run.number, run.attempt, &state).await?;
+    Ok(())
 }
 
 fn is_over(row: Option<&Session>, run: i64) -> bool {

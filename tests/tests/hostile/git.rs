@@ -1,0 +1,292 @@
+//! What a repository of the agent's can make git do for others.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::world::{Attacker, World};
+
+/// A program that writes beside itself what it can read, and plants what it can write.
+fn payload(world: &World) -> String {
+    format!(
+        "#!/bin/sh\nexec 2>/dev/null\n\
+         (id; ls -A '{data}'; cat '{data}/vault.key' '{data}/admin-token' '{secret}') >> \"$0.log\"\n\
+         touch '{origin}/planted'; touch '{origin}/hooks/pre-receive'; rm -f '{origin}/refs/heads/others'\nexit 1",
+        data = world.server.data_dir().display(),
+        secret = world.victims_secret_file().display(),
+        origin = world.origin.path().display(),
+    )
+}
+
+impl Attacker<'_> {
+    /// Pushes the checked-out commit as a person would.
+    async fn push(&self, branch: &str) -> (u16, String) {
+        let path = format!("/sessions/{}/git/push", self.id);
+        let answer = self.world.server.post(&path, json!({"repo": "repo", "branch": branch})).await;
+        (answer.status, answer.json.to_string())
+    }
+
+    /// Every way by which people and the platform have git read the repository.
+    async fn looked_at(&self) {
+        for path in ["git/status?repo=repo", "git/diff?repo=repo", "repos/status"] {
+            self.world.server.get(&format!("/sessions/{}/{path}", self.id)).await;
+        }
+        let path = format!("/sessions/{}/git/commit", self.id);
+        self.world.server.post(&path, json!({"repo": "repo", "message": "a commit"})).await;
+        self.push("attack").await;
+    }
+
+    /// The origin is as it was but for branches the session may push to, and nothing was read.
+    async fn got_nowhere(&self) {
+        let origin = self.world.origin.path();
+        assert!(!origin.join("planted").exists(), "the origin was written to");
+        assert!(!origin.join("hooks/pre-receive").exists(), "a hook was planted");
+        assert_eq!(self.world.origin.file("main", "log.txt"), "start\n");
+        assert_eq!(self.world.origin.file("others", "log.txt"), "start\n");
+        self.gets_nothing("cat ../evil.sh.log 2>/dev/null").await;
+    }
+}
+
+async fn scene() -> World {
+    let world = World::new().await;
+    world.origin.git(&world.origin.path(), &["branch", "others", "main"]);
+    world.origin.open_to_everyone();
+    world
+}
+
+/// The program as `$E`.
+fn program_on_disk(world: &World) -> String {
+    format!("cat > ../evil.sh <<'END'\n{}\nEND\nchmod 755 ../evil.sh; E=$(cd ..; pwd)/evil.sh", payload(world))
+}
+
+#[tokio::test]
+async fn a_missing_object_is_fetched_by_nobody_with_more_rights() {
+    let world = scene().await;
+    let agent = world.attacker(None).await;
+    agent
+        .run(&format!(
+            "{}\n\
+             echo more >> log.txt; git commit -qam more; lost=$(git rev-parse HEAD:log.txt)\n\
+             echo again >> log.txt; git commit -qam again\n\
+             git config core.repositoryformatversion 1; git config extensions.partialClone evil\n\
+             git config remote.evil.promisor true; git config remote.evil.url \"file://$PWD\"\n\
+             git config remote.evil.uploadpack \"$E\"\n\
+             rm -f .git/objects/$(echo $lost | sed 's,^..,&/,')",
+            program_on_disk(&world)
+        ))
+        .await;
+    // An object that is in no working tree: a snapshot would write it again.
+    agent.push("attack").await;
+    agent.got_nowhere().await;
+    agent.looked_at().await;
+    agent.got_nowhere().await;
+}
+
+#[tokio::test]
+async fn programs_named_by_a_repositorys_configuration_get_no_further_than_the_agent() {
+    let world = scene().await;
+    let agent = world.attacker(None).await;
+    agent
+        .run(&format!(
+            "{}\n\
+             git config remote.origin.uploadpack \"$E\"; git config remote.origin.receivepack \"$E\"\n\
+             git config core.fsmonitor \"$E\"; git config core.sshCommand \"$E\"; git config core.gitProxy \"$E\"; git config core.askPass \"$E\"\n\
+             git config core.pager \"$E\"; git config core.editor \"$E\"; git config diff.external \"$E\"; git config credential.helper \"!$E\"\n\
+             git config gpg.program \"$E\"; git config commit.gpgSign true; git config push.gpgSign true; git config core.alternateRefsCommand \"$E\"\n\
+             git config filter.evil.clean \"$E\"; git config filter.evil.smudge \"$E\"; git config filter.evil.process \"$E\"; git config filter.evil.required true\n\
+             git config diff.evil.textconv \"$E\"; git config merge.evil.driver \"$E\"; git config trailer.x.command \"$E\"\n\
+             git config uploadpack.packObjectsHook \"$E\"; git config core.hooksPath \"$(cd ..; pwd)/hooks\"\n\
+             mkdir -p ../hooks .git/hooks; for h in pre-commit commit-msg post-commit pre-push post-checkout reference-transaction post-index-change; do cp ../evil.sh ../hooks/$h; cp ../evil.sh .git/hooks/$h; done\n\
+             echo '* filter=evil diff=evil merge=evil' > .gitattributes; cp .gitattributes .git/info/attributes\n\
+             echo more >> log.txt; git -c core.hooksPath=/dev/null -c commit.gpgSign=false -c filter.evil.required=false commit -qam more\n\
+             git config --list | wc -l",
+            program_on_disk(&world)
+        ))
+        .await;
+    agent.looked_at().await;
+    agent.got_nowhere().await;
+}
+
+#[tokio::test]
+async fn a_push_goes_where_it_is_said_to_go() {
+    let world = scene().await;
+    let agent = world.attacker(None).await;
+    agent
+        .run(&format!(
+            "git init -q --bare ../fake.git; F=\"file://$(cd ..; pwd)/fake.git\"\n\
+             git config url.\"$F\".insteadOf '{url}'; git config url.\"$F\".pushInsteadOf '{url}'\n\
+             git config remote.origin.url \"$F\"; git config remote.origin.pushurl \"$F\"; git config --add remote.origin.push '+HEAD:refs/heads/others'\n\
+             git config --global url.\"$F\".insteadOf '{url}'; git config branch.main.pushRemote fake\n\
+             echo more >> log.txt; git commit -qam more",
+            url = world.origin.url()
+        ))
+        .await;
+    let (status, answer) = agent.push("mine").await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(world.origin.file("mine", "log.txt"), "start\nmore\n", "it was said to be pushed");
+    agent.got_nowhere().await;
+}
+
+#[tokio::test]
+async fn a_push_moves_one_branch_forward_and_nothing_else() {
+    let world = scene().await;
+    let agent = world.attacker(None).await;
+    agent.run("git checkout -q --orphan other; git commit -qm unrelated; git tag evil; git update-ref refs/heads/extra HEAD; git config push.followTags true; git config remote.origin.mirror true").await;
+    for branch in ["main", "others"] {
+        let (status, answer) = agent.push(branch).await;
+        assert_eq!(status, 409, "{answer}");
+    }
+    for branch in ["+main", "a:main", "refs/heads/../x", ":main", "-d", "*"] {
+        let (status, answer) = agent.push(branch).await;
+        assert!((400..500).contains(&status), "{branch}: {status} {answer}");
+    }
+    agent.got_nowhere().await;
+    let refs = world.origin.git(&world.origin.path(), &["for-each-ref", "--format=%(refname)"]);
+    assert_eq!(refs, "refs/heads/main\nrefs/heads/others\n");
+}
+
+#[tokio::test]
+async fn an_origins_own_configuration_runs_nothing() {
+    let world = scene().await;
+    let hooks = world.origin.path().join("evil-hooks");
+    fs::create_dir(&hooks).unwrap();
+    let log = world.origin.path().join("evil.log");
+    let program =
+        format!("#!/bin/sh\n(id; cat '{}') >> '{}' 2>&1\n", world.victims_secret_file().display(), log.display());
+    for hook in ["pre-receive", "update", "post-update", "post-receive", "reference-transaction", "proc-receive"] {
+        world_executable(&hooks.join(hook), &program);
+        world_executable(&world.origin.path().join("hooks").join(hook), &program);
+    }
+    let run = hooks.join("update").display().to_string();
+    for (key, value) in [
+        ("core.hooksPath", hooks.to_str().unwrap()),
+        ("core.fsmonitor", &run),
+        ("core.alternateRefsCommand", &run),
+        ("uploadpack.packObjectsHook", &run),
+        ("core.sshCommand", &run),
+    ] {
+        world.origin.git(&world.origin.path(), &["config", key, value]);
+    }
+    world.origin.open_to_everyone();
+    let agent = world.attacker(None).await;
+    agent.run("echo more >> log.txt; git commit -qam more").await;
+    let (status, answer) = agent.push("mine").await;
+    assert_eq!(status, 200, "{answer}");
+    assert!(!log.exists(), "{}", fs::read_to_string(&log).unwrap_or_default());
+}
+
+fn world_executable(path: &std::path::Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[tokio::test]
+async fn objects_and_work_trees_elsewhere_open_nothing() {
+    let world = scene().await;
+    let agent = world.attacker(None).await;
+    let data = world.server.data_dir();
+    let victim = world.server.session_dir(&world.victim).join("workspace");
+    agent
+        .run(&format!(
+            "printf '/\\n{0}\\n{1}\\n' >> .git/objects/info/alternates; git config core.worktree '{1}'\n\
+             git config include.path '{0}/vault.key'; git config core.excludesFile '{0}/admin-token'; git config core.attributesFile '{0}/vault.key'\n\
+             git config commit.template '{1}/secret.txt'; git config mailmap.file '{1}/secret.txt'; git config blame.ignoreRevsFile '{1}/secret.txt'",
+            data.display(),
+            victim.display()
+        ))
+        .await;
+    agent.looked_at().await;
+    agent.run(&format!("rm -rf .git; echo 'gitdir: {}' > .git", world.origin.path().display())).await;
+    agent.looked_at().await;
+    agent.run(&format!("cd ..; rm -rf repo; ln -s '{}' repo", victim.display())).await;
+    agent.looked_at().await;
+    let listed = world.server.get(&format!("/sessions/{}/workspace/repo", agent.id)).await;
+    assert!(!listed.json.to_string().contains("secret.txt"), "{}", listed.json);
+    agent.got_nowhere().await;
+}
+
+#[tokio::test]
+async fn an_origin_in_or_around_what_is_ours_is_refused() {
+    let world = scene().await;
+    let data = world.server.data_dir();
+    let victim = world.server.session_dir(&world.victim).join("workspace");
+    let linked = world.origin.path().with_file_name("linked.git");
+    std::os::unix::fs::symlink(&data, &linked).unwrap();
+    let around = world.server.dir.path();
+    for origin in
+        [data.as_path(), &victim, &linked, around, &linked.join("projects"), "/".as_ref(), &data.join("postgres")]
+    {
+        let repo = json!({"name": "repo", "url": format!("file://{}", origin.display())});
+        let body = json!({"project_id": "hostile", "repos": [repo], "prompt": "```sh\nls -A repo && echo G\"\"OT\n```", "start": true});
+        let answer = world.server.post("/sessions", body).await;
+        if answer.status == 201 {
+            let id = answer.json["id"].as_str().unwrap().to_owned();
+            world.server.phase(&id, "Failed").await;
+            let events = world.server.events(&id).await;
+            assert!(events.iter().all(|event| !event.to_string().contains("GOT")), "{}", origin.display());
+        } else {
+            assert_eq!(answer.status, 400, "{}: {}", origin.display(), answer.json);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_one_session_pushes_reaches_no_further_through_another() {
+    let world = scene().await;
+    let agent = world.attacker(None).await;
+    // Files with git's own names, attributes and links in the tree itself.
+    agent
+        .run(
+            "git config core.protectNTFS false; git config core.protectHFS false\n\
+             b=$(printf '[core]\\n\\thooksPath = evil\\n' | git hash-object -w --stdin); t=$(printf '100644 blob %s\\tconfig\\n' $b | git mktree)\n\
+             r=$(printf '040000 tree %s\\t.git\\n' $t | git mktree --missing); c=$(git commit-tree $r -p HEAD -m planted); git update-ref refs/heads/main $c",
+        )
+        .await;
+    let (status, answer) = agent.push("mine").await;
+    assert!(status >= 400, "a tree with .git in it was taken: {answer}");
+    agent.got_nowhere().await;
+}
+
+#[tokio::test]
+async fn objects_that_a_clone_borrows_cannot_be_changed_through_it() {
+    let world = scene().await;
+    let agent = world.attacker(None).await;
+    agent
+        .gets_nothing(
+            "for from in $(cat .git/objects/info/alternates 2>/dev/null); do\n\
+             find $from/.. -type f | while read -r file; do\n\
+             chmod u+w $file 2>/dev/null && echo GOT $file; (echo x >> $file) 2>/dev/null && echo GOT $file\n\
+             ln $file ../hard 2>/dev/null && echo GOT a hard link; rm -f ../hard; rm -f $file 2>/dev/null && echo GOT $file; done\n\
+             touch $from/planted $from/../planted $from/info/alternates 2>/dev/null && echo GOT planted\n\
+             mv $from ../moved 2>/dev/null && echo GOT moved; done\n\
+             true",
+        )
+        .await;
+    agent.run("git fsck --full && echo more >> log.txt && git commit -qam more").await;
+    let (status, answer) = agent.push("mine").await;
+    assert_eq!(status, 200, "{answer}");
+    agent.got_nowhere().await;
+}
+
+#[tokio::test]
+async fn a_repository_is_not_put_where_the_agent_points() {
+    let world = scene().await;
+    let agent = world.attacker(None).await;
+    let victim = world.server.session_dir(&world.victim).join("workspace");
+    agent
+        .run(&format!(
+            "cd ..; ln -s '{}' one; ln -s '{}/new' two; mkfifo three; touch four",
+            victim.display(),
+            victim.display()
+        ))
+        .await;
+    for name in ["one", "two", "three", "four"] {
+        let path = format!("/sessions/{}/repos", agent.id);
+        let answer = world.server.post(&path, json!({"name": name, "url": world.origin.url()})).await;
+        assert!(answer.status < 500, "{name}: {} {}", answer.status, answer.json);
+    }
+    agent.run("sleep 2").await;
+    let files: Vec<_> = fs::read_dir(&victim).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(files, ["secret.txt"]);
+}

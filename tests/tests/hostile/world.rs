@@ -1,0 +1,98 @@
+//! A server with something to steal: keys, another session with a secret file, an origin that both use.
+
+use std::{fs, path::PathBuf};
+
+use ambient_tests::TestDatabase;
+use serde_json::{Value, json};
+
+use crate::support::{Origin, Server, script};
+
+/// Stands in the victim's workspace and environment, and nowhere else.
+pub(crate) const SECRET: &str = "victims-secret-72c1";
+
+pub(crate) struct World {
+    _database: TestDatabase,
+    pub(crate) server: Server,
+    pub(crate) origin: Origin,
+    /// An idle session of somebody else.
+    pub(crate) victim: String,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let database = TestDatabase::new().await;
+        let server = Server::start(&database, "one").await;
+        server.project("hostile").await;
+        let origin = Origin::new();
+        let victim = server
+            .session(json!({
+                "project_id": "hostile", "name": "victim", "interactive": true,
+                "prompt": script(&format!("umask 022; echo {SECRET} > secret.txt; echo 'written'")),
+                "environment_variables": {"API_KEY": SECRET},
+            }))
+            .await;
+        server.printed(&victim, "written").await;
+        Self { _database: database, server, origin, victim }
+    }
+
+    /// An interactive session with a clone of the origin in `repo`.
+    pub(crate) async fn attacker(&self, push_to: Option<&str>) -> Attacker<'_> {
+        let repo = json!({"name": "repo", "url": self.origin.url(), "push_to": push_to});
+        let body = json!({"project_id": "hostile", "interactive": true, "repos": [repo], "prompt": script("echo 'here I am'")});
+        let id = self.server.session(body).await;
+        self.server.printed(&id, "here I am").await;
+        Attacker { world: self, id }
+    }
+
+    pub(crate) fn victims_secret_file(&self) -> PathBuf {
+        self.server.session_dir(&self.victim).join("workspace/secret.txt")
+    }
+
+    /// Text that no session may ever see.
+    pub(crate) fn canaries(&self) -> Vec<String> {
+        let key = fs::read(self.server.data_dir().join("vault.key")).unwrap();
+        vec![SECRET.to_owned(), self.server.token(), String::from_utf8_lossy(&key).trim().to_owned()]
+    }
+}
+
+pub(crate) struct Attacker<'a> {
+    pub(crate) world: &'a World,
+    pub(crate) id: String,
+}
+
+impl Attacker<'_> {
+    /// Has the agent run this to its end, whatever fails in it; what it printed.
+    pub(crate) async fn run(&self, shell: &str) -> String {
+        let over = format!("over-{}", uuid::Uuid::new_v4().simple());
+        let (first, last) = over.split_at(8);
+        // The script is in the log too: the mark is put together by the shell.
+        let text = script(&format!("set +eu\n({shell}\n) 2>&1\necho {first}'{last}'"));
+        let path = format!("/sessions/{}/messages", self.id);
+        self.world.server.post(&path, json!({"text": text})).await.expect(201);
+        self.world.server.printed(&self.id, &over).await;
+        let printed = self.printed().await;
+        printed.rsplit("over-").nth(1).unwrap_or_default().to_owned()
+    }
+
+    /// As [`Self::run`], and nothing was got: no `GOT`, no canary.
+    pub(crate) async fn gets_nothing(&self, shell: &str) -> String {
+        let printed = self.run(shell).await;
+        assert!(!printed.contains("GOT"), "{printed}");
+        for canary in self.world.canaries() {
+            assert!(!printed.contains(&canary), "{printed}");
+        }
+        printed
+    }
+
+    async fn printed(&self) -> String {
+        let text = |event: &Value| {
+            let output = event["data"]["name"] == "ambient.tool_output";
+            output.then(|| event["data"]["value"]["text"].as_str().unwrap_or_default().to_owned())
+        };
+        self.world.server.events(&self.id).await.iter().filter_map(text).collect()
+    }
+
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.world.server.session_dir(&self.id)
+    }
+}
