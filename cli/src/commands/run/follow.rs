@@ -9,11 +9,10 @@ use super::{record::Record, result};
 use crate::{
     OutputFormat,
     client::{Client, route::Route},
-    commands::Connection,
+    commands::{Connection, session::git::write_diff},
     error::CliError,
     exit::Exit,
     follow::{Follower, Step, render::Renderer},
-    output::escape,
 };
 
 /// A run being followed.
@@ -39,7 +38,7 @@ impl Following<'_> {
         }
         if self.connection.format == OutputFormat::Table {
             for patch in result::patches(&record) {
-                self.connection.console.data(&escape::text(&patch))?;
+                write_diff(&self.connection.console, patch.as_bytes())?;
             }
         }
         Ok(Some(exit_of(&record)))
@@ -70,6 +69,7 @@ impl Following<'_> {
                 }
             }
         }
+        renderer.finish()?;
         Ok(Some(record))
     }
 

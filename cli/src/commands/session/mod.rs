@@ -2,7 +2,7 @@
 
 pub(super) mod attach;
 mod files;
-mod git;
+pub(crate) mod git;
 mod lifecycle;
 mod logs;
 mod repo;

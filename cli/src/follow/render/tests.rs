@@ -61,7 +61,7 @@ fn the_agents_words_and_output_are_told_apart_from_progress() {
         renderer.event(&event).unwrap();
     }
     insta::assert_snapshot!(out.text(), @r#"
-    Let me look.\u{1b}[2J
+    Let me look.
     $ make test …
     one
     two!
@@ -88,7 +88,13 @@ fn the_agents_words_and_output_are_told_apart_from_progress() {
 
 #[test]
 fn the_first_line_that_says_something_stands_for_a_text() {
-    for (text, line) in [("```sh\nmake\n```\n", "make"), ("\n a \n\nb", "a …"), ("one", "one"), ("```\n```", "")] {
+    for (text, line) in [
+        ("```sh\nmake\n```\n", "make"),
+        ("\n a \n\nb", "a …"),
+        ("one", "one"),
+        ("```\n```", ""),
+        ("\u{feff}~~~sh\nmake\n~~~", "make"),
+    ] {
         assert_eq!(first_line(text), line, "{text:?}");
     }
 }
@@ -136,7 +142,7 @@ fn a_snapshot_is_shown_as_its_events_would_have_been() {
     let (console, out, err) = capture::console(false, false);
     Renderer::new(console, OutputFormat::Table).snapshot(&snapshot).unwrap();
     insta::assert_snapshot!(out.text(), @r#"
-    Let me look.\u{1b}[2J
+    Let me look.
     $ make …
     one
     two!
