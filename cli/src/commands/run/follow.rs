@@ -9,10 +9,11 @@ use super::{record::Record, result};
 use crate::{
     OutputFormat,
     client::{Client, route::Route},
-    commands::{Connection, session::git::write_diff},
+    commands::Connection,
     error::CliError,
     exit::Exit,
     follow::{Follower, Step, render::Renderer},
+    output::escape,
 };
 
 /// A run being followed.
@@ -38,7 +39,7 @@ impl Following<'_> {
         }
         if self.connection.format == OutputFormat::Table {
             for patch in result::patches(&record) {
-                write_diff(&self.connection.console, patch.as_bytes())?;
+                self.connection.console.data(&escape::text(&patch))?;
             }
         }
         Ok(Some(exit_of(&record)))

@@ -80,12 +80,11 @@ fn repository(session: &Session, wanted: Option<&str>) -> Result<String, CliErro
 }
 
 /// A diff as it is for programs; harmless and coloured for people.
-pub(crate) fn write_diff(console: &Console, diff: &[u8]) -> Result<(), CliError> {
+fn write_diff(console: &Console, diff: &[u8]) -> Result<(), CliError> {
     if !console.out_is_terminal() {
         return Ok(console.bytes(diff)?);
     }
-    // The end of a line in other systems is a difference here, and is seen.
-    for line in String::from_utf8_lossy(diff).replace('\r', "\\r").split_inclusive('\n') {
+    for line in String::from_utf8_lossy(diff).split_inclusive('\n') {
         let style = match line.as_bytes() {
             [b'+', b'+', b'+', ..] | [b'-', b'-', b'-', ..] | [b'd', b'i', b'f', b'f', ..] => Style::Bold,
             [b'+', ..] => Style::Green,
@@ -93,7 +92,8 @@ pub(crate) fn write_diff(console: &Console, diff: &[u8]) -> Result<(), CliError>
             [b'@', ..] => Style::Cyan,
             _ => Style::Plain,
         };
-        console.styled(style, line)?;
+        // The end of a line in other systems is a difference here, and is seen.
+        console.styled(style, &line.replace('\r', "\\r"))?;
     }
     Ok(())
 }

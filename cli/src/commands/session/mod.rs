@@ -2,7 +2,7 @@
 
 pub(super) mod attach;
 mod files;
-pub(crate) mod git;
+mod git;
 mod lifecycle;
 mod logs;
 mod repo;
