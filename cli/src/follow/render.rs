@@ -107,7 +107,7 @@ impl Renderer {
             }
             "session.deleted" => self.progress(Style::Bold, "● deleted"),
             "user.message" => self.prompted(text(data, "text")),
-            "RUN_ERROR" => self.progress(Style::Red, &format!("  turn failed: {}", sentence(data, "code", "message"))),
+            "RUN_ERROR" => self.turn_ended(data),
             "TEXT_MESSAGE_CONTENT" | "TEXT_MESSAGE_CHUNK" => self.lines.write(Source::Words, text(data, "delta")),
             "TEXT_MESSAGE_START" | "TEXT_MESSAGE_END" => self.lines.end(Source::Words),
             "TOOL_CALL_START" => {
@@ -150,6 +150,16 @@ impl Renderer {
         let (condition, reason) = (text(data, "type"), sentence(data, "reason", "message"));
         let why = if reason == condition || reason.is_empty() { String::new() } else { format!(": {reason}") };
         self.progress(Style::Dim, &format!("  {not}{condition}{why}"))
+    }
+
+    /// A turn that did not finish: somebody has stopped it, or it has failed.
+    fn turn_ended(&mut self, data: &Value) -> io::Result<()> {
+        match text(data, "code") {
+            "Interrupted" | "Terminated" => {
+                self.progress(Style::Yellow, &format!("  turn stopped: {}", text(data, "message")))
+            }
+            _ => self.progress(Style::Red, &format!("  turn failed: {}", sentence(data, "code", "message"))),
+        }
     }
 
     fn prompted(&mut self, text: &str) -> io::Result<()> {

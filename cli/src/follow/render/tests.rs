@@ -43,6 +43,7 @@ fn events() -> Vec<Event> {
         ("CUSTOM", json!({"name": "ambient.snapshot_failed", "value": {"repo": "other", "reason": "disk full"}})),
         ("CUSTOM", json!({"name": "ambient.attempt_started", "value": {"attempt": 2, "resumed": true}})),
         ("RUN_ERROR", json!({"code": "ScriptFailed", "message": "block 1 ended with 3"})),
+        ("RUN_ERROR", json!({"code": "Interrupted", "message": "the turn was interrupted"})),
         ("A_LATER_RELEASES", json!({"x": 1})),
         ("session.blocked", json!({"reason": "StopIncomplete", "blocked_on": "process 12"})),
         ("session.blocked", Value::Null),
@@ -79,6 +80,7 @@ fn the_agents_words_and_output_are_told_apart_from_progress() {
       no snapshot of other: disk full
       runner is back (attempt 2)
       turn failed: ScriptFailed: block 1 ended with 3
+      turn stopped: the turn was interrupted
       waiting: StopIncomplete: process 12
       runner ended: 3 script failed
     ● Stopping (RunnerExit): exit code 3
