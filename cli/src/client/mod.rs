@@ -24,7 +24,7 @@ use self::{answer::Answer, retry::Backoff, route::Route};
 use crate::{
     config::{ConfigError, Target},
     error::CliError,
-    output::{Console, duration, escape},
+    output::{Console, duration},
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -195,8 +195,7 @@ impl Client {
         if first {
             let patience = duration::span(chrono::TimeDelta::from_std(lost.patience()).unwrap_or_default());
             let what = format!("{} {}", request.method(), route.shown());
-            let cause = escape::line(&cause).into_owned();
-            self.console.note(&format!("{}: {cause}; trying again for up to {patience} …", escape::line(&what)));
+            self.console.note(&format!("{what}: {cause}; trying again for up to {patience} …"));
         }
         sleep(delay).await;
         Ok(())
@@ -205,7 +204,7 @@ impl Client {
     fn say_busy(&self, refusal: &CliError, delay: Duration) {
         let reason = refusal.to_string();
         let delay = delay.as_secs_f64();
-        self.console.note(&format!("server is busy ({}); trying again in {delay:.1} s …", escape::line(&reason)));
+        self.console.note(&format!("server is busy ({reason}); trying again in {delay:.1} s …"));
     }
 }
 

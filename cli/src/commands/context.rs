@@ -8,7 +8,7 @@ use crate::{
     config::{ConfigError, Context, File, choose_context, parse_url, write_context_at},
     error::CliError,
     exit::Exit,
-    output::table::Table,
+    output::{fields::Fields, table::Table},
 };
 
 /// Commands of contexts.
@@ -56,7 +56,7 @@ fn list(invocation: &Invocation) -> Result<Exit, CliError> {
         console.note(&format!("no contexts in {}; 'ambient up' makes one", path.display()));
     }
     match invocation.globals.output {
-        OutputFormat::Name => console.data(&super::names(file.contexts.keys().map(String::as_str)))?,
+        OutputFormat::Name => console.names(file.contexts.keys().map(String::as_str))?,
         OutputFormat::Json => {
             let contexts: Vec<_> = file.contexts.iter().map(|(name, context)| redacted(&file, name, context)).collect();
             console.json(&serde_json::Value::from(contexts).to_string())?;
@@ -101,14 +101,17 @@ fn show(invocation: &Invocation, name: Option<&str>) -> Result<Exit, CliError> {
     let (name, context) = chosen.ok_or(ConfigError::NoServer)?;
     let console = &invocation.console;
     match invocation.globals.output {
-        OutputFormat::Name => console.data(&super::names(std::iter::once(name.as_str())))?,
+        OutputFormat::Name => console.names(std::iter::once(name.as_str()))?,
         OutputFormat::Json => console.json(&redacted(&file, &name, &context).to_string())?,
         OutputFormat::Table => {
             let token = if context.token.is_some() { "(redacted)" } else { "-" };
             let project = context.project.as_deref().unwrap_or("-");
-            let shown =
-                format!("Name:     {name}\nURL:      {}\nToken:    {token}\nProject:  {project}\n", context.url);
-            console.data(&crate::output::escape::text(&shown))?;
+            let mut fields = Fields::new(10);
+            fields.add("Name", &name);
+            fields.add("URL", &context.url);
+            fields.add("Token", token);
+            fields.add("Project", project);
+            console.data(&fields.into_text())?;
         }
     }
     Ok(Exit::Success)

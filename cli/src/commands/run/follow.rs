@@ -70,6 +70,7 @@ impl Following<'_> {
                 }
             }
         }
+        renderer.finish()?;
         Ok(Some(record))
     }
 

@@ -92,7 +92,8 @@ fn write_diff(console: &Console, diff: &[u8]) -> Result<(), CliError> {
             [b'@', ..] => Style::Cyan,
             _ => Style::Plain,
         };
-        console.styled(style, &escape::text(line))?;
+        // The end of a line in other systems is a difference here, and is seen.
+        console.styled(style, &line.replace('\r', "\\r"))?;
     }
     Ok(())
 }
@@ -102,12 +103,15 @@ mod tests {
     use super::*;
     use crate::output::capture;
 
-    const DIFF: &[u8] = b"diff --git a/x b/x\nindex 1..2 100644\n--- a/x\n+++ b/x\n@@ -1,2 +1,3 @@\n same\n--- was a dash\n+one\n+\x1b[2Jtwo\xff\n";
+    const DIFF: &[u8] = b"diff --git a/x b/x\nindex 1..2 100644\n--- a/x\n+++ b/x\n@@ -1,2 +1,3 @@\n same\n--- was a dash\n+one\n+\x1b[2Jtwo\xff\r\n";
 
     #[test]
     fn a_diff_is_exact_for_programs_and_harmless_for_people() {
         let (terminal, out, _) = capture::console(true, true);
         write_diff(&terminal, DIFF).unwrap();
-        assert!(out.text().contains("\u{1b}[32m+\\u{1b}[2Jtwo\u{fffd}\u{1b}[0m\n"));
+        assert!(out.text().contains("\u{1b}[32m+\\u{1b}[2Jtwo\u{fffd}\\r\u{1b}[0m\n"));
+        let (file, out, _) = capture::console(false, true);
+        write_diff(&file, DIFF).unwrap();
+        assert_eq!(out.bytes(), DIFF);
     }
 }

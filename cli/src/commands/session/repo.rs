@@ -4,13 +4,8 @@ use ambient_wire::session::{Repo, SessionRepo};
 use clap::Subcommand;
 
 use crate::{
-    OutputFormat,
-    client::route::Route,
-    commands::Connection,
-    error::CliError,
-    exit::Exit,
-    local_repository,
-    output::{escape, table::Table},
+    OutputFormat, client::route::Route, commands::Connection, error::CliError, exit::Exit, local_repository,
+    output::table::Table,
 };
 
 /// Commands of a session's repositories.
@@ -61,7 +56,6 @@ pub(super) async fn run(command: RepoCommand, connection: &Connection) -> Result
             if connection.format == OutputFormat::Json {
                 connection.console.json(answer.text())?;
             }
-            let session = escape::line(&session).into_owned();
             connection
                 .console
                 .note(&format!("it will be cloned; 'ambient session repo list {session}' says when it is there"));
@@ -69,7 +63,7 @@ pub(super) async fn run(command: RepoCommand, connection: &Connection) -> Result
         RepoCommand::Remove { session, name } => {
             let id = connection.session_id(&session).await?;
             client.delete(&Route::new(["sessions", &id, "repos", &name])).await?;
-            connection.console.note(&format!("repository {} is being removed", escape::line(&name)));
+            connection.console.note(&format!("repository {name} is being removed"));
         }
         RepoCommand::List { session } => return list(&session, connection).await,
     }
