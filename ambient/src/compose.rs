@@ -14,7 +14,7 @@ use ambient_compute::{
 use ambient_domain::project::{self, Project};
 use ambient_engine::Engine;
 use ambient_live::{HubOptions, LiveHub, ReaderOptions, RunnerReaders, Tokens};
-use ambient_persistence::{Database, DatabaseOptions, Hints, Vault};
+use ambient_persistence::{Database, DatabaseOptions, Hints, StoreError, Vault};
 use ambient_workflows::{Executions, NoHook, RunnerEnds, Services, TemporalExecutions, WorkerHealth, WorkerHost};
 
 use crate::{
@@ -69,6 +69,7 @@ impl Server {
     /// When one cannot be started; nothing of the server is left running then but tasks that end with the process.
     pub async fn start(config: &ServerConfig, database_url: &str) -> Result<Self, ComposeError> {
         let db = Database::connect(database_url, DatabaseOptions::default()).await.map_err(part("database"))?;
+        tell_transport(&db).await.map_err(part("database"))?;
         db.migrate().await.map_err(part("database schema"))?;
         let key = keys::vault_key(&config.data_dir).map_err(part("vault key"))?;
         let vault = Vault::open(&db, &key).await.map_err(part("vault"))?;
@@ -176,6 +177,17 @@ impl Server {
             Err(error) => Err(part("first project")(error)),
         }
     }
+}
+
+/// Whoever runs the server must not have to guess whether its secrets cross a network in the clear.
+async fn tell_transport(db: &Database) -> Result<(), StoreError> {
+    let transport = db.transport().await?;
+    if transport.is_exposed() {
+        tracing::warn!(%transport, "the connection to PostgreSQL crosses a network without encryption");
+    } else {
+        tracing::info!(%transport, "connected to PostgreSQL");
+    }
+    Ok(())
 }
 
 /// Ready when the engine is fit for work and the worker works.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use ambient_engine::integrity::{self, Problem};
 use serde_json::json;
+use ambient_postgres::connect_options;
 use sqlx::postgres::PgPoolOptions;
 
 use super::{CommandError, Output};
@@ -13,9 +14,10 @@ pub(super) async fn run(config: &ServerConfig, output: Output) -> Result<ExitCod
     let database = config.require_database_url()?.expose().to_owned();
     telemetry::init(config.log_format, &config.log_level)?;
     let failed = |error: &dyn std::fmt::Display| CommandError::Process(error.to_string());
+    let options = connect_options(&database).map_err(|error| failed(&format!("database: {error}")))?;
     let pool = PgPoolOptions::new()
         .max_connections(1)
-        .connect(&database)
+        .connect_with(options)
         .await
         .map_err(|error| failed(&format!("database: {error}")))?;
     let mut heading = output == Output::Table;
