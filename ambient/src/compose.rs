@@ -129,13 +129,14 @@ impl Server {
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ComposeError> {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(part("listener"))?;
-        let router = ambient_api::router(self.state.clone());
+        let listener = ambient_api::EnvelopeListener(listener);
+        let service = ambient_api::service(self.state.clone());
         let (ending, ended) = tokio::sync::oneshot::channel::<()>();
         let signalled = async move {
             shutdown.await;
             let _ = ending.send(());
         };
-        let serving = axum::serve(listener, router).with_graceful_shutdown(signalled).into_future();
+        let serving = axum::serve(listener, service).with_graceful_shutdown(signalled).into_future();
         // Live channels never end by themselves: they get the grace and are cut then; their clients resume elsewhere.
         let patience = async {
             let _ = ended.await;

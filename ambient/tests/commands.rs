@@ -105,6 +105,25 @@ fn up_is_one_per_data_directory_and_down_ends_it() {
 }
 
 #[test]
+fn commands_that_look_into_the_engine_find_the_database_that_up_runs() {
+    let dir = DataDir::new();
+    let (mut up, _) = dir.up("127.0.0.1:0");
+    let by_variable = dir.run(&["engine", "check"]);
+    assert!(by_variable.status.success(), "{}", text(&by_variable.stderr));
+    assert!(text(&by_variable.stderr).contains("0 problems"), "{}", text(&by_variable.stderr));
+    let mut by_flag = dir.command(&["engine", "check", "--data-dir", dir.0.path().to_str().unwrap()]);
+    assert!(by_flag.env_remove("AMBIENT_DATA_DIR").output().unwrap().status.success());
+    let migrated = dir.run(&["migrate"]);
+    assert!(migrated.status.success(), "{}", text(&migrated.stderr));
+    assert!(dir.run(&["down"]).status.success());
+    up.wait().unwrap();
+    // What does not run is not started for a look.
+    let down = dir.run(&["engine", "check"]);
+    assert_eq!(down.status.code(), Some(64), "{}", text(&down.stderr));
+    assert_eq!(dir.postgres_pid(), None);
+}
+
+#[test]
 fn a_postgres_that_dies_under_up_is_started_again_and_work_goes_on() {
     let dir = DataDir::new();
     let (mut up, url) = dir.up("127.0.0.1:0");

@@ -5,7 +5,8 @@
 //! handler's signature names. What can be done is then a method of the `Authorized` value, and methods that change something
 //! exist only for the rights that allow it: a handler cannot forget the check, nor name a lesser right than it uses.
 //!
-//! Deny by default: no role is no access. What the caller may not see looks absent (404); what it may not change is refused (403).
+//! Deny by default: no role is no access. What the caller may not see looks absent (404), for every method;
+//! what it sees but may not change is refused (403).
 
 mod access;
 mod authenticate;

@@ -125,6 +125,12 @@ impl ApiError {
         self.number
     }
 
+    /// The body of an answer that is written by hand.
+    pub(crate) fn into_json(self, operation_id: String) -> String {
+        // Strings and lists of strings: it can always be serialised.
+        serde_json::to_string(&self.envelope(operation_id)).unwrap_or_default()
+    }
+
     fn envelope(self, operation_id: String) -> Error {
         let id = self.number.id();
         Error {

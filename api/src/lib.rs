@@ -1,13 +1,14 @@
 //! The HTTP edge: authenticate, authorise by lookup, ask an actor, map the answer. Nothing is decided here.
 //!
 //! Invariants
-//! * Every failure is a [`ambient_wire::error::Error`], made in one place ([`error`]).
+//! * Every failure is a [`ambient_wire::error::Error`], made in one place ([`error`]), also one that no route sees ([`envelope`]).
 //! * Every handler that touches an entity holds an [`authority`] value that proves the caller's right to it.
 //! * Every read comes from rows; every change goes through an actor.
 //! * Every wait has a limit, every body a size, every live connection a bound.
 
 mod authority;
 mod conversation;
+mod envelope;
 mod error;
 mod extract;
 mod list;
@@ -20,6 +21,7 @@ mod routes;
 mod session_spec;
 
 pub use authority::{ApiConfig, AppParts, AppState, PlatformRole, Principal, PrincipalKind, StaticToken};
+pub use envelope::{EnvelopeListener, Enveloped, Exchanges, service};
 pub use error::{ApiError, ApiResult, CATALOGUE, Number};
 pub use openapi::{openapi, openapi_yaml};
 pub use routes::router;

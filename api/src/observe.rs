@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use ambient_persistence::new_id;
 use axum::{
-    extract::{MatchedPath, Request},
+    extract::{ConnectInfo, MatchedPath, Request},
     http::{HeaderMap, Method, StatusCode},
     middleware::Next,
     response::Response,
 };
 use tracing::Instrument;
 
-use crate::error;
+use crate::{envelope::Exchanges, error};
 
 /// Ids of a request. Its operation id is the request's own; an operation that it makes has an id by itself.
 #[derive(Debug, Clone)]
@@ -68,6 +68,9 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
         principal = tracing::field::Empty
     );
     let request_id = ids.request_id.clone();
+    if let Some(ConnectInfo(exchanges)) = request.extensions().get::<ConnectInfo<Exchanges>>() {
+        exchanges.taken(&method);
+    }
     request.extensions_mut().insert(ids);
     async move {
         let began = Instant::now();

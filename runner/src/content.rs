@@ -12,7 +12,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::{
+    fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags},
+    io::Errno,
+};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
@@ -38,29 +41,36 @@ pub(crate) async fn list(app: SharedApp, path: String) -> Result<Listing> {
 fn list_blocking(workspace: &Path, path: String) -> Result<Listing> {
     let directory = open(workspace, &path, OFlags::DIRECTORY)?;
     let mut names = Vec::new();
-    let mut dir = Dir::read_from(&directory).map_err(|e| Error::io("cannot list", &e.into()))?;
+    let mut dir = Dir::read_from(&directory).map_err(|e| failure(&path, e))?;
     while let Some(entry) = dir.read() {
-        let entry = entry.map_err(|e| Error::io("cannot list", &e.into()))?;
+        let entry = entry.map_err(|e| failure(&path, e))?;
         if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push(entry.file_name().to_owned());
+            names.push((entry.file_name().to_owned(), entry.file_type()));
         }
         if names.len() > MAX_ENTRIES {
             break;
         }
     }
-    names.sort();
+    names.sort_by(|(one, _), (other, _)| one.cmp(other));
     let truncated = names.len() > MAX_ENTRIES;
     names.truncate(MAX_ENTRIES);
-    let entries = names.into_iter().filter_map(|name| {
-        let stat = rustix::fs::statat(&directory, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        let kind = match FileType::from_raw_mode(stat.st_mode) {
+    let entries = names.into_iter().filter_map(|(name, listed)| {
+        let looked = rustix::fs::statat(&directory, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
+        let (kind, size, modified) = match looked {
+            Ok(stat) => (FileType::from_raw_mode(stat.st_mode), stat.st_size, stat.st_mtime),
+            // It has gone in the meantime.
+            Err(Errno::NOENT) => return None,
+            // A directory that may be listed but not entered.
+            Err(_) => (listed, 0, 0),
+        };
+        let kind = match kind {
             FileType::RegularFile => "file",
             FileType::Directory => "directory",
             FileType::Symlink => "symlink",
             _ => "other",
         };
-        let modified = DateTime::<Utc>::from_timestamp(stat.st_mtime, 0).unwrap_or_default();
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let modified = DateTime::<Utc>::from_timestamp(modified, 0).unwrap_or_default();
+        let size = u64::try_from(size).unwrap_or(0);
         Some(Entry { name: name.to_string_lossy().into_owned(), kind: kind.to_owned(), size, modified })
     });
     let entries = entries.collect();
@@ -98,7 +108,7 @@ pub(crate) async fn read(app: SharedApp, path: String, headers: &HeaderMap) -> R
 
 fn read_blocking(workspace: &Path, path: &str) -> Result<(File, u64, Option<String>)> {
     let mut file = open(workspace, path, OFlags::empty())?;
-    let about = file.metadata().map_err(|e| Error::io("cannot read", &e))?;
+    let about = file.metadata().map_err(|e| stream_failure(path, &e))?;
     if about.is_dir() {
         return Err(Error::bad("path", "is a directory: list it with GET /content?path="));
     }
@@ -106,7 +116,7 @@ fn read_blocking(workspace: &Path, path: &str) -> Result<(File, u64, Option<Stri
         return Err(Error::bad("path", "is not a regular file"));
     }
     let hash = (about.size() <= MAX_HASHED).then(|| hash(&mut file)).transpose();
-    let hash = hash.map_err(|e| Error::io("cannot read", &e))?;
+    let hash = hash.map_err(|e| stream_failure(path, &e))?;
     Ok((file, about.size(), hash))
 }
 
@@ -154,13 +164,35 @@ fn open(workspace: &Path, path: &str, flags: OFlags) -> Result<File> {
     let beneath = if path.is_empty() { "." } else { path };
     match rustix::fs::openat2(&root, beneath, flags, Mode::empty(), resolve) {
         Ok(file) => Ok(File::from(file)),
-        Err(rustix::io::Errno::NOENT) => Err(Error::NotFound(format!("no '{path}' in the workspace"))),
-        Err(rustix::io::Errno::LOOP) => Err(Error::bad("path", "goes through a symbolic link")),
-        Err(rustix::io::Errno::XDEV) => Err(Error::bad("path", "leads out of the workspace")),
-        Err(rustix::io::Errno::NOTDIR) => Err(Error::bad("path", "is not a directory")),
-        Err(rustix::io::Errno::NXIO) => Err(Error::bad("path", "is not a regular file")),
-        Err(rustix::io::Errno::NAMETOOLONG) => Err(Error::bad("path", "has a part that is too long")),
-        Err(error) => Err(Error::io("cannot open", &error.into())),
+        Err(error) => Err(failure(path, error)),
+    }
+}
+
+/// What the system says of a path, told as what it is: the state of the workspace is the agent's doing and no fault of the
+/// runner's.
+fn failure(path: &str, error: Errno) -> Error {
+    match error {
+        Errno::NOENT | Errno::STALE => Error::NotFound(format!("no '{path}' in the workspace")),
+        Errno::LOOP => Error::bad("path", "goes through a symbolic link"),
+        Errno::XDEV => Error::bad("path", "leads out of the workspace"),
+        Errno::NOTDIR => Error::bad("path", "is not a directory, or leads through a file"),
+        Errno::ISDIR => Error::bad("path", "is a directory"),
+        Errno::NXIO | Errno::NODEV => Error::bad("path", "is not a regular file"),
+        Errno::NAMETOOLONG => Error::bad("path", "has a part that is too long"),
+        Errno::ACCESS | Errno::PERM => Error::Conflict(format!("'{path}' cannot be read: its permissions forbid it")),
+        // Its tree is being moved about, or somebody holds a lease on it.
+        Errno::AGAIN | Errno::BUSY | Errno::TXTBSY => {
+            Error::Conflict(format!("'{path}' cannot be read at present: it is in use"))
+        }
+        error => Error::io("cannot read", &error.into()),
+    }
+}
+
+/// The same for what a stream says.
+fn stream_failure(path: &str, error: &std::io::Error) -> Error {
+    match Errno::from_io_error(error) {
+        Some(errno) => failure(path, errno),
+        None => Error::io("cannot read", error),
     }
 }
 

@@ -139,6 +139,45 @@ async fn no_path_leads_out_of_the_workspace() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_read_in_a_workspace_is_told_as_what_it_is_and_never_a_failure_of_the_runner() {
+    let scene = Scene::new().await;
+    let server = &scene.server;
+    let prompt = script(
+        "echo x > shut.txt; mkdir shut half; touch half/a; mkfifo pipe; echo x > $'n\\xff'; chmod 000 shut.txt shut; \
+         chmod 444 half; echo made",
+    );
+    let id = server.session(json!({"project_id": "bad", "prompt": prompt})).await;
+    server.printed(&id, "made").await;
+    let root = format!("/sessions/{id}/workspace");
+    let long = "x".repeat(300);
+    for (path, status) in [
+        ("/shut.txt", 409),
+        ("/shut/a", 409),
+        ("/half/a", 409),
+        ("?path=shut", 409),
+        ("/half", 400),
+        ("/pipe", 400),
+        ("/shut.txt/a", 400),
+        ("?path=shut.txt", 400),
+        ("/n%ff", 400),
+        (&format!("/{long}"), 400),
+        (&format!("?path={}", "x/".repeat(3_000)), 400),
+        ("/gone", 404),
+        ("?path=gone", 404),
+        ("/n%EF%BF%BD", 404),
+    ] {
+        let answer = server.get(&format!("{root}{path}")).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.json);
+        assert_eq!(fields(&answer, status, path), if status == 400 { vec!["path"] } else { vec![] }, "{path}");
+    }
+    // What can be listed but not looked into is there nevertheless.
+    let half = server.get(&format!("{root}?path=half")).await.expect(200);
+    assert_eq!((&half["entries"][0]["name"], &half["entries"][0]["kind"]), (&json!("a"), &json!("file")));
+    let names = server.get(&root).await.expect(200)["entries"].as_array().unwrap().len();
+    assert_eq!(names, 5);
+}
+
+#[tokio::test]
 async fn bad_filters_cursors_and_ids_are_named() {
     let scene = Scene::new().await;
     let server = &scene.server;

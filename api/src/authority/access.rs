@@ -50,14 +50,15 @@ pub(crate) struct Authorized<T, R> {
 }
 
 impl Access {
-    /// Loads a target and checks the right.
+    /// Loads a target and checks the right. What the caller may not see is absent, whatever it wants of it: only who may look is
+    /// told that it may not act.
     pub(crate) async fn authorize<T: Target, R: Right>(&self, id: &str) -> ApiResult<Authorized<T, R>> {
         let absent = || ApiError::not_found(T::KIND, id);
         let Found { target, role } = T::find(self, id).await?.ok_or_else(absent)?;
         match role {
             Some(role) if role >= R::ROLE => {}
-            _ if R::CHANGES => return Err(refused(T::KIND, id, R::ROLE)),
-            _ => return Err(absent()),
+            Some(_) => return Err(refused(T::KIND, id, R::ROLE)),
+            None => return Err(absent()),
         }
         Ok(Authorized { access: self.clone(), target, right: PhantomData })
     }

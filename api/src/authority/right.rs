@@ -6,8 +6,6 @@ use ambient_domain::project::Role;
 pub(crate) trait Right: Send + Sync + 'static {
     /// Least role.
     const ROLE: Role;
-    /// Whether a refusal is told (403) or looks like absence (404).
-    const CHANGES: bool;
 }
 
 /// Look.
@@ -22,13 +20,10 @@ pub(crate) enum Admin {}
 
 impl Right for View {
     const ROLE: Role = Role::View;
-    const CHANGES: bool = false;
 }
 impl Right for Edit {
     const ROLE: Role = Role::Edit;
-    const CHANGES: bool = true;
 }
 impl Right for Admin {
     const ROLE: Role = Role::Admin;
-    const CHANGES: bool = true;
 }

@@ -47,10 +47,12 @@ numbers! {
     Gone = 410, GONE, "this is gone for good";
     Stale = 412, PRECONDITION_FAILED, "If-Match names another version than the current one";
     TooLarge = 413, PAYLOAD_TOO_LARGE, "the body is too large";
+    UriTooLong = 414, URI_TOO_LONG, "the address is too long";
     MediaType = 415, UNSUPPORTED_MEDIA_TYPE, "the body must be JSON";
     Range = 416, RANGE_NOT_SATISFIABLE, "the range lies outside the file";
     KeyReused = 422, UNPROCESSABLE_ENTITY, "the Idempotency-Key was used for another request";
     TooMany = 429, TOO_MANY_REQUESTS, "too many requests";
+    HeadersTooLarge = 431, REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers are too large, or too many";
     BadGateway = 502, BAD_GATEWAY, "the session's runner failed";
     Unavailable = 503, SERVICE_UNAVAILABLE, "not available at present; the same request may succeed later";
 }

@@ -87,6 +87,22 @@ impl<B> Write<B> {
     }
 }
 
+/// A request that acts on what has no version and keeps no answers: a runner, an execution, a ticket. It may have a key, as
+/// clients send one with every POST, but a version would promise what is not kept.
+#[derive(Debug)]
+pub(crate) struct Act<B>(pub(crate) B);
+
+impl<B: ReadBody> FromRequest<AppState> for Act<B> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        if Conditions::read(request.headers())?.if_match.is_some() {
+            return Err(ApiError::invalid("If-Match", "is not for this route: what it acts on has no version"));
+        }
+        Ok(Self(Write::from_request(request, state).await?.body))
+    }
+}
+
 /// Method, path and hash of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fingerprint {

@@ -10,11 +10,11 @@ use axum::{
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::responses::{Changing, Proxied};
+use super::responses::{Acting, Proxied};
 use crate::{
     authority::{Authorized, Edit, View},
     error::ApiResult,
-    extract::{Json, Query, Write},
+    extract::{Act, Json, Query},
 };
 
 /// Which repository.
@@ -61,21 +61,21 @@ pub(super) async fn diff(session: Authorized<Session, View>, Query(params): Quer
 /// Commits all changes of a repository.
 #[utoipa::path(post, path = "/sessions/{session_id}/git/commit", operation_id = "commitGit", tag = "workspace", request_body = GitCommit,
     params(("session_id" = String, Path, description = "Session")),
-    responses((status = 200, description = "The commit; null when there was nothing to commit", body = GitCommitted), Proxied, Changing))]
+    responses((status = 200, description = "The commit; null when there was nothing to commit", body = GitCommitted), Proxied, Acting))]
 pub(super) async fn commit(
     session: Authorized<Session, Edit>,
-    write: Write<Json<GitCommit>>,
+    Act(Json(commit)): Act<Json<GitCommit>>,
 ) -> ApiResult<Answer<GitCommitted>> {
-    session.git_commit(&write.body.0).await.map(Answer)
+    session.git_commit(&commit).await.map(Answer)
 }
 
 /// Pushes to a branch of the origin; never forced.
 #[utoipa::path(post, path = "/sessions/{session_id}/git/push", operation_id = "pushGit", tag = "workspace", request_body = GitPush,
     params(("session_id" = String, Path, description = "Session")),
-    responses((status = 200, description = "Where the branch stands", body = GitPushed), Proxied, Changing))]
+    responses((status = 200, description = "Where the branch stands", body = GitPushed), Proxied, Acting))]
 pub(super) async fn push(
     session: Authorized<Session, Edit>,
-    write: Write<Json<GitPush>>,
+    Act(Json(push)): Act<Json<GitPush>>,
 ) -> ApiResult<Answer<GitPushed>> {
-    session.git_push(&write.body.0).await.map(Answer)
+    session.git_push(&push).await.map(Answer)
 }

@@ -3,21 +3,21 @@
 use ambient_persistence::VerifyScope;
 use ambient_wire::operation::{VerifyDivergence, VerifyReport, VerifyRequest};
 
-use super::responses::Changing;
+use super::responses::Acting;
 use crate::{
     authority::Platform,
     error::{ApiError, ApiResult},
-    extract::{OrDefault, Write},
+    extract::{Act, OrDefault},
 };
 
 /// Replays operations and compares every row and hash with them. Changes nothing; needs a platform administrator.
 #[utoipa::path(post, path = "/replay/verify", operation_id = "verifyReplay", tag = "operations", request_body = Option<VerifyRequest>,
-    responses((status = 200, description = "What was found", body = VerifyReport), Changing))]
+    responses((status = 200, description = "What was found", body = VerifyReport), Acting))]
 pub(super) async fn verify(
     platform: Platform,
-    write: Write<OrDefault<VerifyRequest>>,
+    Act(OrDefault(request)): Act<OrDefault<VerifyRequest>>,
 ) -> ApiResult<axum::Json<VerifyReport>> {
-    let VerifyRequest { entity_kind, entity_id } = write.body.0;
+    let VerifyRequest { entity_kind, entity_id } = request;
     if entity_kind.as_deref().is_some_and(|kind| !["session", "project"].contains(&kind)) {
         return Err(ApiError::invalid("entity_kind", "must be session or project"));
     }

@@ -43,20 +43,24 @@ impl IntoResponses for Reading {
     }
 }
 
-/// Failures of a change.
+/// Failures of what acts on things without a version.
+pub(crate) struct Acting;
+
+impl IntoResponses for Acting {
+    fn responses() -> Documented {
+        let mut all = Reading::responses();
+        all.extend(document(&[Number::Forbidden, Number::Conflict, Number::TooLarge, Number::MediaType]));
+        all
+    }
+}
+
+/// Failures of a change of something that has a version.
 pub(crate) struct Changing;
 
 impl IntoResponses for Changing {
     fn responses() -> Documented {
-        let mut all = Reading::responses();
-        all.extend(document(&[
-            Number::Forbidden,
-            Number::Conflict,
-            Number::Stale,
-            Number::TooLarge,
-            Number::MediaType,
-            Number::KeyReused,
-        ]));
+        let mut all = Acting::responses();
+        all.extend(document(&[Number::Stale, Number::KeyReused]));
         all
     }
 }

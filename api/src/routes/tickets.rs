@@ -3,16 +3,16 @@
 use ambient_wire::live::LiveTicket;
 use axum::http::StatusCode;
 
-use super::responses::Changing;
+use super::responses::Acting;
 use crate::{
     authority::Access,
     error::ApiResult,
-    extract::{NoBody, Write},
+    extract::{Act, NoBody},
 };
 
 /// A ticket that opens live channels where no header can be sent; good for 60 s.
 #[utoipa::path(post, path = "/live/tickets", operation_id = "createLiveTicket", tag = "live",
-    responses((status = 201, description = "The ticket; it is not shown again", body = LiveTicket), Changing))]
-pub(super) async fn issue(access: Access, _: Write<NoBody>) -> ApiResult<(StatusCode, axum::Json<LiveTicket>)> {
+    responses((status = 201, description = "The ticket; it is not shown again", body = LiveTicket), Acting))]
+pub(super) async fn issue(access: Access, _: Act<NoBody>) -> ApiResult<(StatusCode, axum::Json<LiveTicket>)> {
     Ok((StatusCode::CREATED, axum::Json(access.live_ticket()?)))
 }

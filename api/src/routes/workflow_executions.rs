@@ -9,11 +9,11 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::responses::{Changing, Reading};
+use super::responses::{Acting, Reading};
 use crate::{
     authority::{Access, Admin, Authorized, Execution, View},
     error::{ApiError, ApiResult},
-    extract::{Json, OrDefault, Query, Write},
+    extract::{Act, Json, OrDefault, Query},
     list,
 };
 
@@ -106,12 +106,12 @@ pub(super) async fn history(
 #[utoipa::path(post, path = "/workflow_executions/{execution_id}/signal", operation_id = "signalWorkflowExecution", tag = "workflow_executions",
     request_body = SignalRequest,
     params(("execution_id" = String, Path, description = "Workflow id, percent-encoded")),
-    responses((status = 202, description = "Signalled", body = WorkflowExecution), Changing))]
+    responses((status = 202, description = "Signalled", body = WorkflowExecution), Acting))]
 pub(super) async fn signal(
     execution: Authorized<Execution, Admin>,
-    write: Write<Json<SignalRequest>>,
+    Act(Json(request)): Act<Json<SignalRequest>>,
 ) -> ApiResult<(StatusCode, axum::Json<WorkflowExecution>)> {
-    let Json(SignalRequest { signal, input }) = &write.body;
+    let SignalRequest { signal, input } = &request;
     if signal.is_empty() || signal.len() > 200 {
         return Err(ApiError::invalid("signal", "must have 1 to 200 bytes"));
     }
@@ -123,12 +123,12 @@ pub(super) async fn signal(
 #[utoipa::path(post, path = "/workflow_executions/{execution_id}/cancel", operation_id = "cancelWorkflowExecution", tag = "workflow_executions",
     request_body = Option<EndRequest>,
     params(("execution_id" = String, Path, description = "Workflow id, percent-encoded")),
-    responses((status = 202, description = "Cancellation is requested", body = WorkflowExecution), Changing))]
+    responses((status = 202, description = "Cancellation is requested", body = WorkflowExecution), Acting))]
 pub(super) async fn cancel(
     execution: Authorized<Execution, Admin>,
-    write: Write<OrDefault<EndRequest>>,
+    Act(OrDefault(request)): Act<OrDefault<EndRequest>>,
 ) -> ApiResult<(StatusCode, axum::Json<WorkflowExecution>)> {
-    execution.cancel(&write.body.0.reason).await?;
+    execution.cancel(&request.reason).await?;
     Ok((StatusCode::ACCEPTED, axum::Json(execution.describe().await?)))
 }
 
@@ -136,12 +136,12 @@ pub(super) async fn cancel(
 #[utoipa::path(post, path = "/workflow_executions/{execution_id}/terminate", operation_id = "terminateWorkflowExecution", tag = "workflow_executions",
     request_body = Option<EndRequest>,
     params(("execution_id" = String, Path, description = "Workflow id, percent-encoded")),
-    responses((status = 200, description = "Ended", body = WorkflowExecution), Changing))]
+    responses((status = 200, description = "Ended", body = WorkflowExecution), Acting))]
 pub(super) async fn terminate(
     execution: Authorized<Execution, Admin>,
-    write: Write<OrDefault<EndRequest>>,
+    Act(OrDefault(request)): Act<OrDefault<EndRequest>>,
 ) -> ApiResult<axum::Json<WorkflowExecution>> {
-    execution.terminate(&write.body.0.reason).await?;
+    execution.terminate(&request.reason).await?;
     Ok(axum::Json(execution.describe().await?))
 }
 

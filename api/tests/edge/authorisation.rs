@@ -28,11 +28,16 @@ const ANYBODY: [(&str, &str, u16); 3] = [
     ("get", "/api/ambient/v1/live", 400),
 ];
 
+/// The id of nothing.
+const ABSENT: &str = "2PzyKuGf4Pp1cYCmLvjkxyDiEBD";
+
 struct Route {
     method: Method,
     template: String,
     path: String,
     open: bool,
+    /// Of what is not there.
+    absent: bool,
 }
 
 impl Route {
@@ -45,6 +50,13 @@ impl Route {
     fn name(&self) -> String {
         format!("{} {}", self.method, self.template)
     }
+    /// The same, of something that is not there.
+    fn elsewhere(&self, world: &World) -> Self {
+        let path = [&world.project, &world.session, &world.operation]
+            .into_iter()
+            .fold(self.path.clone(), |path, id| path.replace(id, ABSENT));
+        Self { method: self.method.clone(), template: self.template.clone(), path, open: self.open, absent: true }
+    }
     fn anybody(&self) -> Option<u16> {
         let method = self.method.as_str().to_lowercase();
         ANYBODY.iter().find(|(m, path, _)| *m == method && *path == self.template).map(|(_, _, status)| *status)
@@ -54,7 +66,15 @@ impl Route {
 struct World {
     server: Server,
     project: String,
+    session: String,
+    operation: String,
     routes: Vec<Route>,
+}
+
+impl World {
+    async fn as_token(&self, token: &str, path: &str) -> Answer {
+        Answer::of(self.server.request_as(token, Method::GET, path).send().await.unwrap()).await
+    }
 }
 
 async fn world() -> World {
@@ -79,15 +99,16 @@ async fn world() -> World {
             let method: Method = method.to_uppercase().parse().unwrap();
             // `security: [{}]` says that no credentials are needed
             let open = operation["security"].as_array().is_some_and(|all| all.iter().all(|one| one == &json!({})));
-            routes.push(Route { method, template: template.clone(), path: fill(template), open });
+            routes.push(Route { method, template: template.clone(), path: fill(template), open, absent: false });
         }
     }
     assert!(routes.len() > 40);
-    World { server, project, routes }
+    World { server, project, session, operation, routes }
 }
 
 fn body(world: &World, route: &Route) -> Value {
     match route.template.as_str() {
+        "/api/ambient/v1/sessions" if route.absent => json!({"project_id": ABSENT}),
         "/api/ambient/v1/sessions" => json!({"project_id": world.project}),
         "/api/ambient/v1/projects" => json!({"name": "of-my-own"}),
         _ => json!({}),
@@ -117,26 +138,60 @@ async fn every_route_but_the_open_ones_needs_credentials() {
 }
 
 #[tokio::test]
-async fn without_a_role_everything_is_absent_on_read_and_forbidden_on_write() {
+async fn who_may_not_look_cannot_tell_what_is_there_from_what_is_not_by_any_method() {
     let world = world().await;
-    let known = |route: &&Route| !route.open;
-    for route in world.routes.iter().filter(known).filter(|route| route.anybody().is_none()) {
-        let answer = ask(&world, Some(NOBODY), route).await;
-        let expected = match (route.is_list(), route.is_read()) {
-            (true, _) => 200,
-            (false, true) => 404,
-            (false, false) => 403,
-        };
-        assert_eq!(answer.status.as_u16(), expected, "{}: {}", route.name(), answer.text);
-        match expected {
-            200 => assert_eq!(answer.json()["total"], 0, "{}: {}", route.name(), answer.text),
-            refused => drop(answer.error(refused)),
+    let stranger = world.server.running_session("demo").await;
+    let foreign = world.server.tokens.runner_to_server(&stranger, 1, 1, 0);
+    for token in [NOBODY, &foreign] {
+        for route in world.routes.iter().filter(|route| !route.open && route.anybody().is_none()) {
+            let there = ask(&world, Some(token), route).await;
+            if route.is_list() {
+                let total = there.expect(StatusCode::OK)["total"].clone();
+                assert!(total == 0 || token == foreign, "{}: {}", route.name(), there.text);
+                continue;
+            }
+            // What is about the platform as a whole has nothing to hide.
+            let expected = if route.template.contains("/replay/") { 403 } else { 404 };
+            there.error(expected);
+            let absent = ask(&world, Some(token), &route.elsewhere(&world)).await;
+            assert_eq!(told(&world, &there), told(&world, &absent), "{}", route.name());
         }
+        for method in ["PUT", "OPTIONS", "TRACE", "BREW"] {
+            let method: Method = method.parse().unwrap();
+            for session in [&world.session, ABSENT] {
+                let request = world.server.request_as(token, method.clone(), &format!("/sessions/{session}"));
+                Answer::of(request.send().await.unwrap()).await.error(405);
+            }
+        }
+        for filter in ["sessions?project_id", "operations?project_id", "workflow_executions?project_id"] {
+            let [there, absent] = [world.project.as_str(), ABSENT].map(|id| format!("/{filter}={id}"));
+            let (there, absent) = (world.as_token(token, &there).await, world.as_token(token, &absent).await);
+            there.error(404);
+            assert_eq!(told(&world, &there), told(&world, &absent), "{filter}");
+        }
+        let [there, absent] = [&*world.session, ABSENT].map(|id| format!("/workflow_executions?session_id={id}"));
+        let (there, absent) = (world.as_token(token, &there).await, world.as_token(token, &absent).await);
+        there.error(404);
+        assert_eq!(told(&world, &there), told(&world, &absent));
     }
-    for (route, status) in world.routes.iter().filter(known).filter_map(|route| Some((route, route.anybody()?))) {
+    for (route, status) in world.routes.iter().filter_map(|route| Some((route, route.anybody()?))) {
         let answer = ask(&world, Some(NOBODY), route).await;
         assert_eq!(answer.status.as_u16(), status, "{}: {}", route.name(), answer.text);
     }
+}
+
+/// Everything that an answer tells but what is the request's own: its id, the time, and what was asked for.
+fn told(world: &World, answer: &Answer) -> (u16, Value, Vec<String>) {
+    let mut body = answer.json();
+    body["operation_id"] = Value::Null;
+    let mut text = body.to_string();
+    for id in [&*world.project, &*world.session, &*world.operation, ABSENT] {
+        text = text.replace(id, "[id]");
+    }
+    let own = ["date", "x-operation-id", "content-length"];
+    let headers = answer.headers.iter().filter(|(name, _)| !own.contains(&name.as_str()));
+    let headers = headers.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+    (answer.status.as_u16(), serde_json::from_str(&text).unwrap(), headers)
 }
 
 #[tokio::test]
@@ -187,7 +242,7 @@ async fn a_sessions_token_is_good_for_that_session_while_its_run_is_underway() {
     };
     assert_eq!(ask(Method::GET, format!("/sessions/{own}")).await.expect(StatusCode::OK)["id"], json!(own));
     ask(Method::GET, format!("/sessions/{other}")).await.error(404);
-    ask(Method::POST, format!("/sessions/{other}/stop")).await.error(403);
+    ask(Method::POST, format!("/sessions/{other}/stop")).await.error(404);
     ask(Method::GET, "/projects/demo".to_owned()).await.error(404);
     ask(Method::POST, "/projects".to_owned()).await.error(403);
     ask(Method::DELETE, format!("/sessions/{own}")).await.error(403);

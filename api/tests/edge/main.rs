@@ -8,5 +8,6 @@ mod document;
 mod live;
 mod resources;
 mod support;
+mod unread;
 mod workspace;
 mod writes;

@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Server};
+use crate::support::{ADMIN, ALICE, Answer, Server};
 
 async fn post_with(server: &Server, path: &str, key: &str, body: Value) -> Answer {
     let request = server.request(Method::POST, path).header("Idempotency-Key", key).json(&body);
@@ -31,6 +31,41 @@ async fn a_repeated_request_is_answered_as_the_first_was() {
     );
     // Without the key it is a second start.
     server.post(&path, json!({})).await.error(409);
+}
+
+#[tokio::test]
+async fn a_key_counts_for_its_caller_method_and_path() {
+    let server = Server::start().await;
+    server.project("demo").await;
+    let (one, other) = (server.session("demo").await, server.session("demo").await);
+    // The same key and body on another path is another request; so it is by another method, and of another caller.
+    for id in [&one, &other] {
+        let started = post_with(&server, &format!("/sessions/{id}/start"), "key", json!({})).await;
+        assert_eq!(started.expect(StatusCode::ACCEPTED)["id"], json!(id));
+    }
+    let project = |token: &'static str| {
+        let request = server.request_as(token, Method::POST, "/sessions").header("Idempotency-Key", "key");
+        let request = request.json(&json!({"project_id": "demo"}));
+        async { Answer::of(request.send().await.unwrap()).await.expect(StatusCode::CREATED)["id"].clone() }
+    };
+    let (admins, alices) = (project(ADMIN).await, project(ALICE).await);
+    assert_ne!(admins, alices);
+    assert_eq!((project(ADMIN).await, project(ALICE).await), (admins, alices));
+    let patch = server.request(Method::PATCH, &format!("/sessions/{one}")).header("Idempotency-Key", "key");
+    Answer::of(patch.json(&json!({"name": "x"})).send().await.unwrap()).await.expect(StatusCode::OK);
+    let misused = post_with(&server, &format!("/sessions/{one}/start"), "key", json!({"prompt": "x"})).await;
+    assert_eq!(misused.fault(422), "Idempotency-Key");
+}
+
+#[tokio::test]
+async fn a_route_that_has_no_version_refuses_a_condition_on_one() {
+    let server = Server::start().await;
+    server.project("demo").await;
+    let id = server.running_session("demo").await;
+    for path in ["/live/tickets".to_owned(), "/replay/verify".to_owned(), format!("/sessions/{id}/git/push")] {
+        let request = server.request(Method::POST, &path).header("If-Match", "1").json(&json!({}));
+        assert_eq!(Answer::of(request.send().await.unwrap()).await.fault(400), "If-Match", "{path}");
+    }
 }
 
 #[tokio::test]

@@ -3,18 +3,18 @@
 use std::process::ExitCode;
 
 use ambient_engine::integrity::{self, Problem};
-use serde_json::json;
 use ambient_postgres::connect_options;
+use serde_json::json;
 use sqlx::postgres::PgPoolOptions;
 
 use super::{CommandError, Output};
-use crate::{config::ServerConfig, telemetry};
+use crate::{commands::database, config::ServerConfig, telemetry};
 
 pub(super) async fn run(config: &ServerConfig, output: Output) -> Result<ExitCode, CommandError> {
-    let database = config.require_database_url()?.expose().to_owned();
     telemetry::init(config.log_format, &config.log_level)?;
+    let database = database::found(config).await?;
     let failed = |error: &dyn std::fmt::Display| CommandError::Process(error.to_string());
-    let options = connect_options(&database).map_err(|error| failed(&format!("database: {error}")))?;
+    let options = connect_options(database.expose()).map_err(|error| failed(&format!("database: {error}")))?;
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .connect_with(options)

@@ -28,6 +28,9 @@ pub struct EngineFlags {
     /// Configuration file (TOML); else AMBIENT_SERVER_CONFIG, else server.toml in the usual place
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Folder of the PostgreSQL that `up` runs, where no database is configured
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: Option<String>,
     /// auto, text or json [default: auto]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -60,8 +63,8 @@ pub struct ServeFlags {
 
 impl EngineFlags {
     fn load(&self) -> Result<ServerConfig, CommandError> {
-        let Self { config, log_format, log_level } = self.clone();
-        Ok(ServerConfig::load(&ConfigFlags { config, log_format, log_level, ..ConfigFlags::default() })?)
+        let Self { config, data_dir, log_format, log_level } = self.clone();
+        Ok(ServerConfig::load(&ConfigFlags { config, data_dir, log_format, log_level, ..ConfigFlags::default() })?)
     }
 }
 

@@ -7,7 +7,10 @@ use ambient_postgres::connect_options;
 use sqlx::postgres::PgPoolOptions;
 
 use super::{CommandError, ServeFlags};
-use crate::{commands::server, telemetry};
+use crate::{
+    commands::{database, server},
+    telemetry,
+};
 
 /// Connections for reading, besides the engine's own.
 const CONNECTIONS: u32 = 10;
@@ -16,7 +19,6 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) async fn run(flags: ServeFlags) -> Result<ExitCode, CommandError> {
     let config = flags.engine.load()?;
-    let database = config.require_database_url()?.expose().to_owned();
     telemetry::init(config.log_format, &config.log_level)?;
     let tls = tls(&flags)?;
     if tls.is_none() && !flags.listen.ip().is_loopback() {
@@ -26,10 +28,11 @@ pub(super) async fn run(flags: ServeFlags) -> Result<ExitCode, CommandError> {
     if !flags.listen.ip().is_loopback() && flags.tls_client_ca.is_none() {
         tracing::warn!("without --tls-client-ca whoever reaches {} can read and change every workflow", flags.listen);
     }
+    let database = database::found(&config).await?;
     let listener = server::listen(flags.listen)?;
     let address = listener.local_addr().map_err(|source| CommandError::Listen { listen: flags.listen, source })?;
     let failed = |error: &dyn std::fmt::Display| CommandError::Process(error.to_string());
-    let database = connect_options(&database).map_err(|error| failed(&format!("database: {error}")))?;
+    let database = connect_options(database.expose()).map_err(|error| failed(&format!("database: {error}")))?;
     let pool = PgPoolOptions::new()
         .max_connections(CONNECTIONS)
         .acquire_timeout(CONNECT_TIMEOUT)
