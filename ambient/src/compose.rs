@@ -6,7 +6,7 @@
 use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use ambient_actors::{ActorOptions, Actors, CallError, Caller, Request};
-use ambient_api::{ApiConfig, AppParts, AppState, Principal, StaticToken};
+use ambient_api::{ApiConfig, AppParts, AppState, Limits, Principal, StaticToken};
 use ambient_compute::{
     Compute,
     local::{self, LocalCompute, LocalOptions},
@@ -19,7 +19,7 @@ use ambient_workflows::{Executions, NoHook, RunnerEnds, Services, TemporalExecut
 
 use crate::{
     config::{Confinement, ServerConfig},
-    engine_choice, keys,
+    engine_choice, keys, open_files,
     workflow_engine::{WorkflowEngine, worker_settings},
 };
 
@@ -122,28 +122,27 @@ impl Server {
     /// Answers requests until `shutdown`, then ends every part in order.
     ///
     /// # Errors
-    /// When the listener fails.
+    /// When the listener cannot be used.
     pub async fn serve(
         self,
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ComposeError> {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(part("listener"))?;
-        let listener = ambient_api::EnvelopeListener(listener);
-        let service = ambient_api::service(self.state.clone());
         let (ending, ended) = tokio::sync::oneshot::channel::<()>();
         let signalled = async move {
             shutdown.await;
             let _ = ending.send(());
         };
-        let serving = axum::serve(listener, service).with_graceful_shutdown(signalled).into_future();
+        let limits = Limits::for_open_files(open_files::raise());
+        let serving = ambient_api::serve(listener, self.state.clone(), limits, signalled);
         // Live channels never end by themselves: they get the grace and are cut then; their clients resume elsewhere.
         let patience = async {
             let _ = ended.await;
             tokio::time::sleep(Duration::from_secs(2)).await;
         };
         tokio::select! {
-            served = serving => served.map_err(part("listener"))?,
+            () = serving => {}
             () = patience => {}
         }
         self.worker.shutdown(GRACE).await;
