@@ -10,12 +10,7 @@
 mod places;
 mod socket;
 
-use std::{
-    net::SocketAddr,
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use ambient_persistence::new_id;
 use axum::{

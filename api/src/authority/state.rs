@@ -146,7 +146,8 @@ impl AppState {
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("no answer within 2 s".to_owned()),
         };
-        let compute = if self.shared.agents.is_empty() { Err("this build has no agent".to_owned()) } else { Ok(String::new()) };
+        let compute =
+            if self.shared.agents.is_empty() { Err("this build has no agent".to_owned()) } else { Ok(String::new()) };
         let engine = self.shared.executions.readiness().map(|()| String::new());
         let checks = [("database", database), ("engine", engine), ("compute", compute)];
         let checks: Vec<HealthCheck> = checks.into_iter().map(|(name, result)| check(name, result)).collect();
