@@ -125,6 +125,11 @@ impl ApiError {
         self.number
     }
 
+    /// When a repetition makes sense, in seconds.
+    pub(crate) fn retry_after(&self) -> Option<u32> {
+        self.retry_after
+    }
+
     /// The body of an answer that is written by hand.
     pub(crate) fn into_json(self, operation_id: String) -> String {
         // Strings and lists of strings: it can always be serialised.

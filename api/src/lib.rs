@@ -12,6 +12,7 @@ mod envelope;
 mod error;
 mod extract;
 mod list;
+mod listener;
 mod live;
 mod observe;
 mod openapi;
@@ -21,8 +22,8 @@ mod routes;
 mod session_spec;
 
 pub use authority::{ApiConfig, AppParts, AppState, PlatformRole, Principal, PrincipalKind, StaticToken};
-pub use envelope::{EnvelopeListener, Enveloped, Exchanges, service};
 pub use error::{ApiError, ApiResult, CATALOGUE, Number};
+pub use listener::{Limits, serve, serve_router};
 pub use openapi::{openapi, openapi_yaml};
 pub use routes::router;
 

@@ -140,20 +140,22 @@ impl AppState {
 
     /// Whether every part is fit for work.
     pub(crate) async fn readiness(&self) -> Health {
-        let database = tokio::time::timeout(std::time::Duration::from_secs(2), self.shared.database.ping()).await;
+        let database = tokio::time::timeout(std::time::Duration::from_secs(2), self.shared.database.transport()).await;
         let database = match database {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(transport)) => Ok(transport.to_string()),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("no answer within 2 s".to_owned()),
         };
-        let compute = if self.shared.agents.is_empty() { Err("this build has no agent".to_owned()) } else { Ok(()) };
-        let checks = [("database", database), ("engine", self.shared.executions.readiness()), ("compute", compute)];
+        let compute =
+            if self.shared.agents.is_empty() { Err("this build has no agent".to_owned()) } else { Ok(String::new()) };
+        let engine = self.shared.executions.readiness().map(|()| String::new());
+        let checks = [("database", database), ("engine", engine), ("compute", compute)];
         let checks: Vec<HealthCheck> = checks.into_iter().map(|(name, result)| check(name, result)).collect();
         let status = if checks.iter().all(|check| check.ok) { "ok" } else { "unavailable" };
         Health { status: status.to_owned(), checks }
     }
 }
 
-fn check(name: &str, result: Result<(), String>) -> HealthCheck {
-    HealthCheck { name: name.to_owned(), ok: result.is_ok(), reason: result.err().unwrap_or_default() }
+fn check(name: &str, result: Result<String, String>) -> HealthCheck {
+    HealthCheck { name: name.to_owned(), ok: result.is_ok(), reason: result.unwrap_or_else(|reason| reason) }
 }
