@@ -61,6 +61,11 @@ pub async fn run(command: Command, globals: Globals) -> ExitCode {
 /// Prints what clap has to say about arguments and gives the code to end with: 64 when they are wrong, 0 for help.
 #[must_use]
 pub fn usage(error: &clap::Error) -> ExitCode {
+    let told = error.render().to_string();
+    if let std::borrow::Cow::Owned(told) = ambient_wire::redact::text(&told) {
+        eprint!("{told}");
+        return Exit::Usage.into();
+    }
     // Nobody is left to be told when the stream is closed.
     let _ = error.print();
     if error.use_stderr() { Exit::Usage.into() } else { Exit::Success.into() }
