@@ -138,14 +138,19 @@ impl ApiError {
 
     fn envelope(self, operation_id: String) -> Error {
         let id = self.number.id();
+        // Whatever a failure is about, and whoever its words are from.
+        let told = |text: String| ambient_wire::redact::text(&text).into_owned();
+        let details = self.details.into_iter();
+        let details =
+            details.map(|ErrorDetail { field, problem }| ErrorDetail { field: told(field), problem: told(problem) });
         Error {
             kind: "Error".to_owned(),
             href: format!("{BASE}/errors/{id}"),
             code: format!("ambient-{id}"),
             id,
-            reason: self.reason,
+            reason: told(self.reason),
             operation_id,
-            details: self.details,
+            details: details.collect(),
         }
     }
 }

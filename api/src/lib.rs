@@ -11,6 +11,7 @@ mod conversation;
 mod envelope;
 mod error;
 mod extract;
+mod given;
 mod list;
 mod listener;
 mod live;

@@ -7,15 +7,22 @@ use ambient_domain::{
     project::{Project, Settings},
     session::{self, DEFAULT_BATCH_TIMEOUT, DEFAULT_INACTIVITY_TIMEOUT, Spec},
 };
-use ambient_wire::session::{Repo, SessionCreate, SessionPatch};
+use ambient_wire::{
+    name as wire_name,
+    session::{Repo, SessionCreate, SessionPatch},
+};
 
-use crate::error::{ApiError, ApiResult};
+use crate::{
+    error::{ApiError, ApiResult},
+    given,
+};
 
 const DEFAULT_AGENT: &str = "script";
 const DEFAULT_NAME: &str = "session";
 const DEFAULT_TEMPERATURE: f64 = 0.7;
 const DEFAULT_MAX_TOKENS: i64 = 4000;
-const MAX_NAME_CHARS: usize = 100;
+const MAX_NAME_CHARS: usize = wire_name::MAX;
+const MAX_MODEL_CHARS: usize = 200;
 
 /// What the server brings: its default model and the agents it has.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +43,7 @@ pub(crate) fn defaults(project: &Settings, server: ServerDefaults<'_>) -> Defaul
 
 /// The specification of a new session.
 pub(crate) fn resolve(body: SessionCreate, project: &Project, server: ServerDefaults<'_>) -> ApiResult<Spec> {
+    check(&body)?;
     let defaults = defaults(&project.spec.settings, server);
     let interactive = body.interactive.unwrap_or(true);
     Ok(Spec {
@@ -61,8 +69,25 @@ pub(crate) fn resolve(body: SessionCreate, project: &Project, server: ServerDefa
     })
 }
 
+fn check(body: &SessionCreate) -> ApiResult<()> {
+    given::optional_name("name", body.name.as_deref(), MAX_NAME_CHARS)?;
+    given::repos(&body.repos)?;
+    given::optional_name("llm_model", body.llm_model.as_deref(), MAX_MODEL_CHARS)?;
+    given::labels(&body.labels)?;
+    given::annotations(&body.annotations)
+}
+
+fn check_patch(body: &SessionPatch) -> ApiResult<()> {
+    given::optional_name("name", body.name.as_deref(), MAX_NAME_CHARS)?;
+    given::repos(body.repos.as_deref().unwrap_or_default())?;
+    given::optional_name("llm_model", body.llm_model.as_ref().and_then(Option::as_deref), MAX_MODEL_CHARS)?;
+    body.labels.as_ref().map_or(Ok(()), given::labels)?;
+    body.annotations.as_ref().map_or(Ok(()), given::annotations)
+}
+
 /// A change as the domain takes it, but for the variables, whose values are sealed first.
 pub(crate) fn patch(body: SessionPatch) -> ApiResult<session::SessionPatch> {
+    check_patch(&body)?;
     let SessionPatch {
         name,
         prompt,
@@ -93,6 +118,7 @@ pub(crate) fn patch(body: SessionPatch) -> ApiResult<session::SessionPatch> {
 
 /// A repository to add; its name is the URL's when it has none.
 pub(crate) fn repo(repo: Repo) -> ApiResult<session::Repo> {
+    given::repo(&repo)?;
     let Repo { name, url, branch, push_to } = repo;
     let name = name.unwrap_or_else(|| name::repo_name_of_url(&url));
     not_a_route("name", &name)?;
@@ -106,9 +132,9 @@ fn not_a_route(field: &str, name: &str) -> ApiResult<()> {
 
 /// First line of the prompt.
 fn name_of_prompt(prompt: Option<&str>) -> String {
-    let line = prompt.unwrap_or_default().lines().map(str::trim).find(is_said).unwrap_or(DEFAULT_NAME);
-    let printable = line.chars().map(|c| if c.is_control() { ' ' } else { c });
-    printable.take(MAX_NAME_CHARS).collect()
+    let lines = prompt.unwrap_or_default().lines().map(str::trim).filter(is_said);
+    let mut names = lines.filter_map(|line| wire_name::made_of(line, MAX_NAME_CHARS));
+    names.next().unwrap_or_else(|| DEFAULT_NAME.to_owned())
 }
 
 /// A line that says something: not empty, and no fence of a code block.
@@ -157,6 +183,7 @@ mod tests {
         assert_eq!(name_of_prompt(None), "session");
         assert_eq!(name_of_prompt(Some("\n  fix\tit \nmore")), "fix it");
         assert_eq!(name_of_prompt(Some(&"ä".repeat(200))).chars().count(), 100);
+        assert_eq!(name_of_prompt(Some("---\n\u{200b}\n- fix https://bot:ab/cd@h/x")), "fix https://…@h/x");
         let url = |url: &str| Repo { name: None, url: url.to_owned(), branch: None, push_to: None };
         let given = Repo { name: Some("b".to_owned()), url: "file:///x".to_owned(), branch: None, push_to: None };
         let repos = named_repos(vec![url("https://h/a/b.git"), url("https://h/c/b"), given]).unwrap();

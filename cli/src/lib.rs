@@ -69,12 +69,12 @@ pub async fn run(command: Command, globals: Globals) -> ExitCode {
 /// Prints what clap has to say about arguments and gives the code to end with: 64 when they are wrong, 0 for help.
 #[must_use]
 pub fn usage(error: &clap::Error) -> ExitCode {
-    // An argument may be what somebody else wrote, such as the name of a branch that was pasted.
+    // An argument may be what somebody else wrote, such as the name of a branch that was pasted, or hold credentials.
     let plain = error.render().to_string();
-    let told = match output::escape::text(&plain) {
-        Cow::Borrowed(_) => error.print(),
-        Cow::Owned(shown) if error.use_stderr() => io::stderr().write_all(shown.as_bytes()),
-        Cow::Owned(shown) => io::stdout().write_all(shown.as_bytes()),
+    let told = match output::escape::text(&ambient_wire::redact::text(&plain)) {
+        Cow::Borrowed(same) if same == plain => error.print(),
+        shown if error.use_stderr() => io::stderr().write_all(shown.as_bytes()),
+        shown => io::stdout().write_all(shown.as_bytes()),
     };
     // Nobody is left to be told when the stream is closed.
     drop(told);

@@ -68,7 +68,7 @@ impl Authorized<Session, Edit> {
 
     /// Pushes to a branch of the origin.
     pub(crate) async fn git_push(&self, push: &GitPush) -> ApiResult<GitPushed> {
-        ambient_domain::name::branch("branch", &push.branch)?;
+        crate::given::branch("branch", &push.branch)?;
         Ok(self.runner().await?.git_push(push).await?)
     }
 }

@@ -1,5 +1,6 @@
 //! `ambient context`: which server, token and project to use.
 
+use ambient_wire::{name as wire_name, redact};
 use clap::Subcommand;
 
 use super::Invocation;
@@ -67,7 +68,7 @@ fn list(invocation: &Invocation) -> Result<Exit, CliError> {
             for (name, context) in &file.contexts {
                 let current = if file.current_context.as_ref() == Some(name) { "*" } else { " " };
                 let project = context.project.clone().unwrap_or_default();
-                table.row([current.to_owned(), name.clone(), context.url.clone(), project]);
+                table.row([current.to_owned(), name.clone(), redact::text(&context.url).into_owned(), project]);
             }
             console.data(&table.render(""))?;
         }
@@ -78,7 +79,7 @@ fn list(invocation: &Invocation) -> Result<Exit, CliError> {
 fn redacted(file: &File, name: &str, context: &Context) -> serde_json::Value {
     serde_json::json!({
         "name": name,
-        "url": context.url,
+        "url": redact::text(&context.url),
         "token": context.token.as_ref().map(|_| "redacted"),
         "project": context.project,
         "current": file.current_context.as_deref() == Some(name),
@@ -108,7 +109,7 @@ fn show(invocation: &Invocation, name: Option<&str>) -> Result<Exit, CliError> {
             let project = context.project.as_deref().unwrap_or("-");
             let mut fields = Fields::new(10);
             fields.add("Name", &name);
-            fields.add("URL", &context.url);
+            fields.add("URL", &redact::text(&context.url));
             fields.add("Token", token);
             fields.add("Project", project);
             console.data(&fields.into_text())?;
@@ -122,6 +123,8 @@ fn set(invocation: &Invocation, name: &str) -> Result<Exit, CliError> {
     let url = globals.url.clone().or_else(|| environment.url.clone());
     let url = url.ok_or_else(|| CliError::Usage("--url is needed".to_owned()))?;
     parse_url("--url", &url)?;
+    wire_name::check(name, wire_name::MAX)
+        .map_err(|problem| CliError::Usage(format!("the context's name {problem}")))?;
     let context = Context {
         url,
         token: globals.token.clone().or_else(|| environment.token.clone()),

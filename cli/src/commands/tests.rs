@@ -29,6 +29,12 @@ fn server(request: &Received) -> Reply {
     let line = request.line.replace(SESSION, "SESSION");
     match line.as_str() {
         "GET /sessions?name=demo&project_id=local&size=10" => list(&[stub::session(&json!({}))]),
+        "GET /sessions?name=abcdefghijklmnopqrstuvwxyz1&project_id=local&size=10" => list(&[stub::session(&json!({}))]),
+        "GET /sessions?name=2PzyKuGf4Pp1cYCmLvjkxyDiEBE&project_id=local&size=10" => list(&[stub::session(&json!({}))]),
+        "GET /sessions/2PzyKuGf4Pp1cYCmLvjkxyDiEBE" => {
+            ok(&stub::session(&json!({"id": "2PzyKuGf4Pp1cYCmLvjkxyDiEBE"})))
+        }
+        "GET /sessions?name=SESSION&project_id=local&size=10" => list(&[]),
         "GET /sessions?name=two&project_id=local&size=10" => {
             list(&[stub::session(&json!({"id": "a"})), stub::session(&json!({"id": "b"}))])
         }
@@ -157,6 +163,21 @@ async fn nothing_from_a_server_moves_a_cursor_hides_or_passes_for_a_line_of_ours
 }
 
 #[tokio::test]
+async fn names_are_looked_up_before_ids_and_what_is_both_is_refused() {
+    let stub = Stub::start(server).await;
+    let named = async |reference: &'static str| {
+        let (exit, out, err) = ambient(&stub.url, &["session", "get", reference, "-o", "name"]).await;
+        (exit, out.text(), err.text())
+    };
+    assert_eq!(named("abcdefghijklmnopqrstuvwxyz1").await.1, format!("{SESSION}\n"), "a name that looks like an id");
+    assert_eq!(named(SESSION).await.1, format!("{SESSION}\n"), "an id that nobody is named by");
+    let (exit, _, err) = named("2PzyKuGf4Pp1cYCmLvjkxyDiEBE").await;
+    assert_eq!(exit, Exit::Conflict);
+    insta::assert_snapshot!(err, @"error: '2PzyKuGf4Pp1cYCmLvjkxyDiEBE' is the id of one session and the name of another, 2PzyKuGf4Pp1cYCmLvjkxyDiEBD: say 'id:2PzyKuGf4Pp1cYCmLvjkxyDiEBE' for the first");
+    assert_eq!(named("id:2PzyKuGf4Pp1cYCmLvjkxyDiEBE").await.1, "2PzyKuGf4Pp1cYCmLvjkxyDiEBE\n");
+}
+
+#[tokio::test]
 async fn data_goes_to_standard_output_and_all_else_to_standard_error() {
     let stub = Stub::start(server).await;
     let (exit, out, err) = ambient(&stub.url, &["session", "list", "-o", "json"]).await;
@@ -177,7 +198,7 @@ async fn data_goes_to_standard_output_and_all_else_to_standard_error() {
 async fn a_session_is_named_by_its_id_or_by_its_name_in_the_project() {
     let stub = Stub::start(server).await;
     assert_eq!(ambient(&stub.url, &["session", "get", SESSION]).await.0, Exit::Success);
-    assert_eq!(stub.lines().len(), 1, "an id is not looked up");
+    assert_eq!(stub.lines().len(), 2, "nobody is named so");
     assert_eq!(ambient(&stub.url, &["session", "get", "demo"]).await.0, Exit::Success);
     let (exit, _, err) = ambient(&stub.url, &["session", "get", "none"]).await;
     assert_eq!((exit, err.text().contains("no session 'none'")), (Exit::NotFound, true));

@@ -179,7 +179,8 @@ impl Console {
 
     /// An error's report.
     pub(crate) fn error(&self, report: &str) {
-        let _ = self.err.write(Style::Red, report);
+        // Whatever was typed: terminals and their logs are kept.
+        let _ = self.err.write(Style::Red, &ambient_wire::redact::text(report));
     }
 
     fn redraws(&self) -> bool {
