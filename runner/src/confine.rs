@@ -5,7 +5,10 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    os::unix::{ffi::OsStrExt, process::CommandExt},
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt, process::CommandExt},
+    },
     path::{Path, PathBuf},
     process::Command,
 };
@@ -16,6 +19,7 @@ use landlock::{
     RulesetCreated, RulesetCreatedAttr, RulesetError, Scope, path_beneath_rules,
 };
 use rustix::{
+    fs::{Mode, OFlags},
     io::Errno,
     process::{Resource, Rlimit},
     thread::{CapabilitySet, CapabilitySets},
@@ -36,14 +40,29 @@ const SYSTEM: [&str; 11] =
 const DEVICES: [&str; 8] =
     ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/pts"];
 
+/// Largest address space of git that reads what an agent has made, bytes.
+const TOOL_ADDRESS_SPACE: u64 = 4 << 30;
+
 /// What a confined process may still do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Rights {
     pub(crate) mode: Confinement,
     pub(crate) write: Vec<PathBuf>,
     pub(crate) read: Vec<PathBuf>,
+    /// Directories that were looked at before. Nothing in them can be executed.
+    #[serde(default)]
+    pub(crate) pinned: Vec<Pinned>,
     pub(crate) limits: Limits,
     pub(crate) own_user: bool,
+}
+
+/// A directory that was opened and checked. It is opened again by its name, and must be the same one then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pinned {
+    pub(crate) path: PathBuf,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) write: bool,
 }
 
 impl Rights {
@@ -53,10 +72,33 @@ impl Rights {
         Self {
             mode: spec.confinement,
             write: vec![paths.workspace(), paths.home(), paths.tmp()],
-            read: spec.readable_paths.clone(),
+            // Its clones borrow objects there.
+            read: spec.readable_paths.iter().cloned().chain([paths.mirrors()]).collect(),
+            pinned: Vec::new(),
             limits: spec.limits.clone(),
             own_user: spec.own_user,
         }
+    }
+
+    /// The rights of a tool of the runner's own (git on a mirror and its origin): the pinned directories and the system's
+    /// programs. Neither the workspace nor anything else of the session.
+    pub(crate) fn of_tool(spec: &LaunchSpec, pinned: Vec<Pinned>) -> Self {
+        Self {
+            mode: spec.confinement,
+            write: Vec::new(),
+            read: spec.readable_paths.clone(),
+            pinned,
+            limits: spec.limits.clone(),
+            own_user: spec.own_user,
+        }
+    }
+
+    /// For a tool whose input an agent has made: bounded in memory, and in the size of what it writes.
+    pub(crate) fn bounded(mut self, file_size_bytes: u64) -> Self {
+        let smaller = |limit: u64, most: u64| if limit == 0 { most } else { limit.min(most) };
+        self.limits.address_space_bytes = smaller(self.limits.address_space_bytes, TOOL_ADDRESS_SPACE);
+        self.limits.file_size_bytes = smaller(self.limits.file_size_bytes, file_size_bytes);
+        self
     }
 }
 
@@ -106,6 +148,7 @@ pub(crate) fn probe(rights: &Rights) -> Result<Vec<String>, String> {
 /// Restricts the calling thread, and with it what it executes.
 fn restrict(rights: &Rights) -> Result<Vec<String>, String> {
     rustix::thread::set_no_new_privs(true).map_err(|e| format!("cannot set no-new-privileges: {e}"))?;
+    let pinned = rights.pinned.iter().map(open_pinned).collect::<Result<Vec<_>, _>>()?;
     if rights.mode == Confinement::Off {
         return Ok(vec!["file system confinement: it is switched off".to_owned()]);
     }
@@ -114,7 +157,26 @@ fn restrict(rights: &Rights) -> Result<Vec<String>, String> {
         let handle = PathFd::new(path).map_err(cannot_confine)?;
         ruleset = ruleset.add_rule(PathBeneath::new(handle, AccessFs::from_all(FILES))).map_err(cannot_confine)?;
     }
+    for (pin, handle) in rights.pinned.iter().zip(pinned) {
+        let access = if pin.write { AccessFs::from_all(FILES) } else { AccessFs::from_read(FILES) };
+        ruleset = ruleset.add_rule(PathBeneath::new(handle, access & !AccessFs::Execute)).map_err(cannot_confine)?;
+    }
     Ok(lacking(ruleset.restrict_self().map_err(cannot_confine)?.landlock))
+}
+
+fn open_pinned(pin: &Pinned) -> Result<OwnedFd, String> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let path = pin.path.display();
+    let open = || {
+        let handle = rustix::fs::open(&pin.path, flags, Mode::empty())?;
+        let about = rustix::fs::fstat(&handle)?;
+        Ok::<_, Errno>((handle, about.st_dev == pin.device && about.st_ino == pin.inode))
+    };
+    match open() {
+        Ok((handle, true)) => Ok(handle),
+        Ok((_, false)) => Err(format!("{path} is another directory than the one that was checked")),
+        Err(error) => Err(format!("{path}: {error}")),
+    }
 }
 
 fn cannot_confine(error: impl std::fmt::Display) -> String {

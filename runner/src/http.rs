@@ -21,7 +21,7 @@ use crate::{
     app::{End, SharedApp},
     auth, content,
     error::{Error, Result},
-    git::{operations, repos},
+    git::{operations, push, repos},
     messages, reader,
     turn::{ACK_PATIENCE, Stop},
 };
@@ -134,7 +134,7 @@ async fn git_commit(State(app): State<SharedApp>, Body(request): Body<GitCommit>
 }
 
 async fn git_push(State(app): State<SharedApp>, Body(request): Body<GitPush>) -> Result<Json<GitPushed>> {
-    let push = tokio::spawn(async move { operations::push(&app, &request).await });
+    let push = tokio::spawn(async move { push::push(&app, &request).await });
     push.await.map_err(|e| Error::Internal(e.to_string()))?.map(Json)
 }
 

@@ -86,6 +86,9 @@ pub struct LaunchSpec {
     pub git_identity: GitIdentity,
     /// Paths the agent may read besides the system's (toolchains). Nothing outside is visible to it.
     pub readable_paths: Vec<PathBuf>,
+    /// Folders and files of the platform: no `file://` origin may be one of them, be in one, or hold one.
+    #[serde(default)]
+    pub platform_paths: Vec<PathBuf>,
     /// Limits of the agent's processes.
     pub limits: Limits,
     /// What to do when the kernel lacks a part of the confinement.
@@ -195,7 +198,8 @@ pub mod custom {
     /// `{repo, commit, ref, base, patch, patch_truncated}`: a snapshot of a repository at the end of a turn. `patch` is the
     /// unified diff, with its summary, from `base` (where it was cloned at) to the snapshot; at most 128 KiB, empty when there is none.
     pub const SNAPSHOT: &str = "ambient.snapshot";
-    /// `{repo, branch, commit}`: a repository with `push_to` was pushed at the end of a turn, before RUN_FINISHED.
+    /// `{repo, url, branch, commit}`: a repository with `push_to` was pushed at the end of a turn, before RUN_FINISHED. What the
+    /// origin at `url` said, nothing of the workspace's.
     pub const PUSHED: &str = "ambient.pushed";
     /// `{repo, reason}`: a snapshot could not be made.
     pub const SNAPSHOT_FAILED: &str = "ambient.snapshot_failed";
@@ -372,6 +376,8 @@ pub struct GitPush {
 /// Answer to a push.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GitPushed {
+    /// The origin.
+    pub url: String,
     /// Branch of the origin.
     pub branch: String,
     /// Commit it points to now.

@@ -1,4 +1,4 @@
-//! The session's repositories: cloned beside their place, recorded outside the agent's reach, then moved in.
+//! The session's repositories: mirrored and recorded outside the agent's reach, cloned beside their place, then moved in.
 
 use std::{
     collections::BTreeMap,
@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::{
-    check_branch, check_name,
-    command::{Git, GitError},
+    check_branch, check_name, check_object,
+    command::Git,
+    environment,
+    mirror::{self, Mirror, remove_tree},
     origin,
 };
 use crate::{
@@ -44,6 +46,8 @@ pub(crate) struct Repos {
     known: RwLock<BTreeMap<String, Known>>,
     /// One clone or removal at a time.
     change: Mutex<()>,
+    /// One push at a time, and no removal meanwhile.
+    pub(super) pushing: Mutex<()>,
 }
 
 impl Repos {
@@ -53,6 +57,8 @@ impl Repos {
     /// The system's.
     pub(crate) fn open(paths: &SessionPaths) -> std::io::Result<Self> {
         std::fs::create_dir_all(paths.repos())?;
+        std::fs::create_dir_all(paths.mirrors())?;
+        environment::write_configuration(&paths.mirrors().join(environment::CONFIGURATION))?;
         let mut known = BTreeMap::new();
         for entry in std::fs::read_dir(paths.repos())? {
             let path = entry?.path();
@@ -61,7 +67,7 @@ impl Repos {
                 known.insert(name, serde_json::from_slice(&std::fs::read(&path)?)?);
             }
         }
-        Ok(Self { known: RwLock::new(known), change: Mutex::new(()) })
+        Ok(Self { known: RwLock::new(known), change: Mutex::new(()), pushing: Mutex::new(()) })
     }
 
     /// Names, sorted.
@@ -123,7 +129,7 @@ pub(crate) async fn put(app: &App, name: &str, spec: &RepoSpec) -> Result<RepoSt
     check_name("name", name)?;
     spec.branch.as_deref().map(|branch| check_branch("branch", branch)).transpose()?;
     spec.push_to.as_deref().map(|branch| check_branch("push_to", branch)).transpose()?;
-    let origin = origin::check(app, &spec.url)?;
+    let origin = origin::open(app, &spec.url)?;
     let _one = app.repos.change.lock().await;
     let place = app.paths.workspace().join(name);
     let there = place.symlink_metadata().is_ok();
@@ -151,35 +157,37 @@ pub(crate) async fn put(app: &App, name: &str, spec: &RepoSpec) -> Result<RepoSt
 }
 
 async fn clone(app: &App, name: &str, spec: &RepoSpec, origin: &origin::Origin) -> Result<(PathBuf, Known)> {
-    let id = life::random_id().map_err(|e| Error::io("no random number", &e))?;
-    let clone = app.paths.tmp().join(format!("clone-{id}"));
-    let target = clone.to_string_lossy();
-    let mut arguments = vec!["clone", "--quiet", "--template=", "--no-recurse-submodules", "--origin=origin"];
-    let branch = spec.branch.as_ref().map(|branch| format!("--branch={branch}"));
-    arguments.extend(branch.as_deref());
-    arguments.extend(["--", &origin.url, &target]);
-    let git = Git::new(app, app.paths.tmp()).patience(CLONE_PATIENCE);
-    let cloned = origin.open_to(app, name, git)?.run(&arguments).await;
-    if let Err(error) = cloned {
-        remove_tree(clone.clone()).await.ok();
-        return Err(refusal(error, spec));
+    let mirror = Mirror::create(app, name, origin, spec.branch.as_deref()).await?;
+    let made = async {
+        let base = mirror.start().await?;
+        let clone = clone_of(app, &mirror, &origin.text).await?;
+        let (url, branch, push_to) = (origin.text.clone(), spec.branch.clone(), spec.push_to.clone());
+        Ok((clone, Known { url, branch, push_to, base, cloned_at: Utc::now() }))
+    };
+    let made = made.await;
+    if made.is_err() {
+        mirror::remove(app, name).await.ok();
     }
-    let base = Git::new(app, &clone).maybe(&["rev-parse", "--verify", "--quiet", "HEAD"]).await?;
-    let (url, branch, push_to) = (origin.text.clone(), spec.branch.clone(), spec.push_to.clone());
-    let known = Known { url, branch, push_to, base, cloned_at: Utc::now() };
-    Ok((clone, known))
+    made
 }
 
-fn refusal(error: GitError, spec: &RepoSpec) -> Error {
-    let GitError::Failed { stderr, .. } = &error else { return error.into() };
-    let about_branch = stderr.contains("Remote branch") && stderr.contains("not found");
-    match &spec.branch {
-        Some(branch) if about_branch => Error::bad("branch", format!("the repository has no branch '{branch}'")),
-        _ if stderr.contains("does not exist") || stderr.contains("does not appear to be a git repository") => {
-            Error::bad("url", format!("is not a git repository: {stderr}"))
-        }
-        _ => error.into(),
+/// The workspace's repository, made by the agent's git from the mirror, whose objects it borrows.
+async fn clone_of(app: &App, mirror: &Mirror<'_>, url: &str) -> Result<PathBuf> {
+    let id = life::random_id().map_err(|e| Error::io("no random number", &e))?;
+    let clone = app.paths.tmp().join(format!("clone-{id}"));
+    let (source, target) = (mirror.path().to_string_lossy(), clone.to_string_lossy());
+    let how = ["clone", "--quiet", "--shared", "--template=", "--no-recurse-submodules", "--origin=origin", "--"];
+    let git = Git::agents(app, app.paths.tmp()).patience(CLONE_PATIENCE).variable("GIT_ALLOW_PROTOCOL", "file");
+    let made = async {
+        git.run(&[&how[..], &[&source, &target]].concat()).await?;
+        // For people to read. Nothing of ours does.
+        Git::agents(app, &clone).run(&["config", "remote.origin.url", url]).await
+    };
+    if let Err(error) = made.await {
+        remove_tree(clone.clone()).await.ok();
+        return Err(error.into());
     }
+    Ok(clone)
 }
 
 /// Removes a repository; gone is gone.
@@ -189,6 +197,7 @@ fn refusal(error: GitError, spec: &RepoSpec) -> Error {
 pub(crate) async fn delete(app: &App, name: &str) -> Result<()> {
     check_name("name", name)?;
     let _one = app.repos.change.lock().await;
+    let _none = app.repos.pushing.lock().await;
     if app.repos.get(name).is_none() {
         return Ok(());
     }
@@ -204,6 +213,7 @@ pub(crate) async fn delete(app: &App, name: &str) -> Result<()> {
     if let Ok(mut known) = app.repos.known.write() {
         known.remove(name);
     }
+    mirror::remove(app, name).await.map_err(io)?;
     // A snapshot or the agent may still write there. What stays goes with the next launch, which empties this folder.
     for _ in 0..REMOVALS {
         match remove_tree(aside.clone()).await {
@@ -231,8 +241,9 @@ pub(crate) async fn status(app: &App, name: &str) -> Result<RepoStatus> {
 /// # Errors
 /// Git's.
 pub(crate) async fn position(app: &App, directory: &Path) -> Result<(Option<String>, Option<String>)> {
-    let branch = Git::new(app, directory).maybe(&["symbolic-ref", "--quiet", "--short", "HEAD"]).await?;
-    let head = Git::new(app, directory).maybe(&["rev-parse", "--verify", "--quiet", "HEAD"]).await?;
+    let branch = Git::agents(app, directory).maybe(&["symbolic-ref", "--quiet", "--short", "HEAD"]).await?;
+    let head = Git::agents(app, directory).maybe(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).await?;
+    head.as_deref().map(check_object).transpose()?;
     Ok((branch, head))
 }
 
@@ -243,15 +254,6 @@ fn record(app: &App, name: &str, known: Known) -> Result<()> {
         all.insert(name.to_owned(), known);
     }
     Ok(())
-}
-
-async fn remove_tree(path: PathBuf) -> std::io::Result<()> {
-    let removed = tokio::task::spawn_blocking(move || match path.symlink_metadata() {
-        Ok(kind) if kind.is_dir() => std::fs::remove_dir_all(&path),
-        Ok(_) => std::fs::remove_file(&path),
-        Err(_) => Ok(()),
-    });
-    removed.await.map_err(std::io::Error::other)?
 }
 
 /// A directory itself, not a link to one.

@@ -33,8 +33,8 @@ impl TemporaryIndex {
     pub(crate) async fn of_working_tree(app: &App, directory: &Path, patience: Duration) -> Result<Self> {
         let id = life::random_id().map_err(|e| Error::io("no random number", &e))?;
         let index = Self { path: app.paths.tmp().join(format!("index-{id}")) };
-        let git = || Git::new(app, directory).patience(patience).variable("GIT_INDEX_FILE", &index.path);
-        if Git::new(app, directory).maybe(&["rev-parse", "--verify", "--quiet", "HEAD"]).await?.is_some() {
+        let git = || Git::agents(app, directory).patience(patience).variable("GIT_INDEX_FILE", &index.path);
+        if Git::agents(app, directory).maybe(&["rev-parse", "--verify", "--quiet", "HEAD"]).await?.is_some() {
             git().run(&["read-tree", "HEAD"]).await?;
         }
         git().run(&["add", "--all"]).await?;
@@ -76,18 +76,18 @@ pub(crate) async fn of_all(app: &App, turn: u64, patience: Duration) -> Vec<Valu
 /// The commit, and the patch that leads to it: people who come when the runner is gone read it in the log.
 async fn one(app: &App, directory: &Path, reference: &str, turn: u64, base: &str) -> Result<(String, Vec<u8>)> {
     let index = TemporaryIndex::of_working_tree(app, directory, Duration::from_secs(60)).await?;
-    let tree = Git::new(app, directory).variable("GIT_INDEX_FILE", &index.path).text(&["write-tree"]).await?;
-    let head = Git::new(app, directory).maybe(&["rev-parse", "--verify", "--quiet", "HEAD"]).await?;
+    let tree = Git::agents(app, directory).variable("GIT_INDEX_FILE", &index.path).text(&["write-tree"]).await?;
+    let head = Git::agents(app, directory).maybe(&["rev-parse", "--verify", "--quiet", "HEAD"]).await?;
     let mut arguments = vec!["commit-tree", "--no-gpg-sign", tree.as_str()];
     if let Some(head) = &head {
         arguments.extend(["-p", head]);
     }
     let message = format!("Snapshot after turn {turn} of run {}\n", app.spec.run);
-    let commit = Git::new(app, directory).input(&message).text(&arguments).await?;
-    Git::new(app, directory).run(&["update-ref", reference, &commit]).await?;
+    let commit = Git::agents(app, directory).input(message).text(&arguments).await?;
+    Git::agents(app, directory).run(&["update-ref", reference, &commit]).await?;
     let arguments = ["diff", "--no-ext-diff", "--no-textconv", "--no-color", "--patch-with-stat", base, &commit, "--"];
     // A patch too large to be read is no reason to have no snapshot.
-    let patch = Git::new(app, directory).run(&arguments).await.unwrap_or_default();
+    let patch = Git::agents(app, directory).run(&arguments).await.unwrap_or_default();
     Ok((commit, patch))
 }
 

@@ -26,14 +26,22 @@ pub(super) struct Snapshot {
     pub(super) patch_truncated: bool,
 }
 
+/// What an origin took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pushed {
+    pub(super) repo: String,
+    pub(super) url: String,
+    pub(super) branch: String,
+}
+
 /// The course of a run.
 #[derive(Debug, Default)]
 pub(super) struct Record {
     pub(super) phases: Vec<PhaseEntry>,
     /// Newest of each repository.
     pub(super) snapshots: Vec<Snapshot>,
-    /// Whether the last turn went well.
-    pub(super) turn_went_well: bool,
+    /// Newest of each repository.
+    pub(super) pushes: Vec<Pushed>,
     pub(super) deleted: bool,
 }
 
@@ -55,7 +63,12 @@ impl Record {
 
     fn custom(&mut self, name: &str, value: &Value) {
         match name {
-            custom::TURN_ENDED => self.turn_went_well = value["outcome"] == "finished",
+            custom::PUSHED => {
+                let pushed =
+                    Pushed { repo: text(value, "repo"), url: text(value, "url"), branch: text(value, "branch") };
+                self.pushes.retain(|known| known.repo != pushed.repo);
+                self.pushes.push(pushed);
+            }
             custom::SNAPSHOT => {
                 let snapshot = Snapshot {
                     repo: text(value, "repo"),

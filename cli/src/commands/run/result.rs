@@ -11,7 +11,7 @@ pub(super) fn lines(session: &Session, record: &Record) -> Vec<(Style, String)> 
     let mut lines = vec![outcome(session, record)];
     lines.extend(timeline(record).into_iter().map(|line| (Style::Dim, line)));
     lines.extend(snapshots(record).into_iter().map(|line| (Style::Dim, line)));
-    lines.extend(pushes(session, record).into_iter().map(|line| (Style::Plain, line)));
+    lines.extend(pushes(record).into_iter().map(|line| (Style::Plain, line)));
     lines.into_iter().map(|(style, line)| (style, escape::line(&line).into_owned())).collect()
 }
 
@@ -68,9 +68,7 @@ pub(super) fn patches(record: &Record) -> Vec<String> {
     record.snapshots.iter().filter(|snapshot| !snapshot.patch.is_empty()).map(part).collect()
 }
 
-/// A turn that went well has pushed: a failed push fails it.
-fn pushes(session: &Session, record: &Record) -> Vec<String> {
-    let repos = session.repos.iter().filter(|_| record.turn_went_well);
-    let pushed = repos.filter_map(|repo| Some((repo, repo.push_to.as_ref()?)));
-    pushed.map(|(repo, branch)| format!("  pushed to branch {branch} of {}", repo.url)).collect()
+/// What the runner says that an origin took; what was wanted is another matter.
+fn pushes(record: &Record) -> Vec<String> {
+    record.pushes.iter().map(|pushed| format!("  pushed to branch {} of {}", pushed.branch, pushed.url)).collect()
 }
