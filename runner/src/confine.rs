@@ -26,6 +26,8 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::survey;
+
 /// As shells use it: found but not executable.
 pub(crate) const EXIT_CANNOT_EXECUTE: i32 = 126;
 /// Prefix of environment meant for the confined command.
@@ -117,6 +119,12 @@ pub(crate) fn become_command(rights: &str, command: &[OsString]) -> String {
     }
     if let Err(error) = drop_capabilities() {
         return format!("cannot drop capabilities: {error}");
+    }
+    if program == survey::PROGRAM {
+        return match survey::print() {
+            Ok(()) => std::process::exit(0),
+            Err(error) => format!("cannot tell what there is: {error}"),
+        };
     }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let mut command = Command::new(program);
@@ -252,4 +260,28 @@ fn limit(rights: &Rights) -> std::io::Result<()> {
 fn lower(resource: Resource, wanted: u64) -> std::io::Result<()> {
     let most = rustix::process::getrlimit(resource).maximum.map_or(wanted, |most| most.min(wanted));
     Ok(rustix::process::setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::{Pinned, open_pinned};
+
+    #[test]
+    fn a_directory_that_was_exchanged_after_its_check_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("origin");
+        std::fs::create_dir(&path).unwrap();
+        let about = path.metadata().unwrap();
+        let pin = Pinned { path: path.clone(), device: about.dev(), inode: about.ino(), write: true };
+        assert!(open_pinned(&pin).is_ok());
+        std::fs::rename(&path, directory.path().join("aside")).unwrap();
+        assert!(open_pinned(&pin).is_err());
+        std::fs::create_dir(&path).unwrap();
+        assert!(open_pinned(&pin).unwrap_err().contains("another directory"));
+        std::fs::remove_dir(&path).unwrap();
+        std::os::unix::fs::symlink("/", &path).unwrap();
+        assert!(open_pinned(&pin).is_err());
+    }
 }

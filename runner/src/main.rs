@@ -19,6 +19,7 @@ mod messages;
 mod process;
 mod reader;
 mod serve;
+mod survey;
 mod turn;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};

@@ -36,8 +36,8 @@ pub(crate) enum GitError {
     Failed { what: String, code: i32, stdout: Vec<u8>, stderr: String },
     #[error("git {what} took longer than {seconds} s")]
     TimedOut { what: String, seconds: u64 },
-    #[error("git {what} gave more than {MAX_OUTPUT} bytes")]
-    TooLarge { what: String },
+    #[error("git {what} gave more than {most} bytes")]
+    TooLarge { what: String, most: usize },
     #[error("git {what}: {source}")]
     Io { what: String, source: std::io::Error },
 }
@@ -52,13 +52,16 @@ impl From<GitError> for crate::error::Error {
 }
 
 /// A git command to be run.
+#[derive(Clone)]
 pub(crate) struct Git<'a> {
     app: &'a App,
+    program: OsString,
     directory: PathBuf,
     rights: Rights,
     environment: Vec<(OsString, OsString)>,
     patience: Duration,
     input: Option<Vec<u8>>,
+    most: usize,
 }
 
 impl<'a> Git<'a> {
@@ -76,7 +79,8 @@ impl<'a> Git<'a> {
     }
 
     fn new(app: &'a App, directory: PathBuf, rights: Rights, environment: Vec<(OsString, OsString)>) -> Self {
-        Self { app, directory, rights, environment, patience: Duration::from_secs(60), input: None }
+        let (program, patience) = ("git".into(), Duration::from_secs(60));
+        Self { app, program, directory, rights, environment, patience, input: None, most: MAX_OUTPUT }
     }
 
     pub(crate) fn patience(mut self, patience: Duration) -> Self {
@@ -91,6 +95,18 @@ impl<'a> Git<'a> {
 
     pub(crate) fn variable(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.environment.push((name.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Most bytes of output that are taken.
+    pub(crate) fn most(mut self, most: usize) -> Self {
+        self.most = most;
+        self
+    }
+
+    /// Another program in git's place.
+    pub(crate) fn program(mut self, program: &OsStr) -> Self {
+        program.clone_into(&mut self.program);
         self
     }
 
@@ -127,22 +143,36 @@ impl<'a> Git<'a> {
     /// # Errors
     /// When git fails, takes too long or says too much.
     pub(crate) async fn run(self, arguments: &[&str]) -> Result<Vec<u8>, GitError> {
+        let (what, most) = (self.what(arguments), self.most);
+        let (output, cut) = self.cut(arguments).await?;
+        if cut { Err(GitError::TooLarge { what, most }) } else { Ok(output) }
+    }
+
+    /// The beginning of standard output, and whether there was more.
+    ///
+    /// # Errors
+    /// When git fails or takes too long.
+    pub(crate) async fn cut(self, arguments: &[&str]) -> Result<(Vec<u8>, bool), GitError> {
         let stdin = if self.input.is_some() { Stdio::piped() } else { Stdio::null() };
         self.start(arguments, stdin)?.output().await
+    }
+
+    fn what(&self, arguments: &[&str]) -> String {
+        arguments.first().map_or_else(|| self.program.to_string_lossy().into_owned(), |what| (*what).to_owned())
     }
 
     /// Feeds standard output into another git; what that one says.
     ///
     /// # Errors
     /// When one of them fails or takes too long.
-    pub(crate) async fn pipe(self, arguments: &[&str], other: Git<'_>, others: &[&str]) -> Result<Vec<u8>, GitError> {
+    pub(crate) async fn pipe(self, arguments: &[&str], other: Git<'_>, others: &[&str]) -> Result<(), GitError> {
         let stdin = if self.input.is_some() { Stdio::piped() } else { Stdio::null() };
         let mut first = self.start(arguments, stdin)?;
         let io = |source| GitError::Io { what: arguments.first().copied().unwrap_or_default().to_owned(), source };
         let stdout = first.stdout.take().ok_or_else(|| io(std::io::Error::other("no standard output")))?;
         let second = other.start(others, stdout.try_into().map_err(io)?)?;
         match tokio::join!(first.output(), second.output()) {
-            (Ok(_), second) => second,
+            (Ok(_), second) => second.map(drop),
             // The second one gave up, so the first one wrote in vain.
             (Err(GitError::Failed { code, stderr, .. }), Err(second))
                 if code == SIGNALLED || stderr.contains("Broken pipe") =>
@@ -154,14 +184,15 @@ impl<'a> Git<'a> {
     }
 
     fn start(self, arguments: &[&str], stdin: Stdio) -> Result<Running<'a>, GitError> {
-        let what = arguments.first().copied().unwrap_or_default().to_owned();
+        let what = self.what(arguments);
         let io = |source| GitError::Io { what: what.clone(), source };
-        let mut command = confined(&self.rights, &self.directory, OsStr::new("git")).map_err(io)?;
+        let mut command = confined(&self.rights, &self.directory, &self.program).map_err(io)?;
         command.args(arguments).envs(self.environment).process_group(0).stdin(stdin);
         let (mut child, awaited) = self.app.processes.spawn(&mut command).map_err(io)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let (deadline, patience) = (Instant::now() + self.patience, self.patience);
-        Ok(Running { what, child, awaited, stdin, stdout, input: self.input, deadline, patience, ended: false })
+        let (input, most) = (self.input, self.most);
+        Ok(Running { what, child, awaited, stdin, stdout, input, most, deadline, patience, ended: false })
     }
 }
 
@@ -176,15 +207,16 @@ struct Running<'a> {
     stdin: Option<ChildStdin>,
     stdout: Option<ChildStdout>,
     input: Option<Vec<u8>>,
+    most: usize,
     deadline: Instant,
     patience: Duration,
     ended: bool,
 }
 
 impl Running<'_> {
-    async fn output(mut self) -> Result<Vec<u8>, GitError> {
+    async fn output(mut self) -> Result<(Vec<u8>, bool), GitError> {
         let (stdin, stdout, stderr) = (self.stdin.take(), self.stdout.take(), self.child.stderr.take());
-        let input = self.input.take().unwrap_or_default();
+        let (input, most) = (self.input.take().unwrap_or_default(), self.most);
         let work = async {
             let feed = async move {
                 if let Some(mut stdin) = stdin {
@@ -192,7 +224,7 @@ impl Running<'_> {
                     let _ = stdin.write_all(&input).await;
                 }
             };
-            let ((), output, errors) = tokio::join!(feed, take(stdout, MAX_OUTPUT), take(stderr, MAX_ERRORS));
+            let ((), output, errors) = tokio::join!(feed, take(stdout, most), take(stderr, MAX_ERRORS));
             (output, errors, self.child.wait().await)
         };
         let Ok((output, errors, status)) = timeout_at(self.deadline, work).await else {
@@ -209,7 +241,7 @@ impl Running<'_> {
         output: (Vec<u8>, bool),
         errors: &[u8],
         status: std::io::Result<ExitStatus>,
-    ) -> Result<Vec<u8>, GitError> {
+    ) -> Result<(Vec<u8>, bool), GitError> {
         let what = std::mem::take(&mut self.what);
         let status = match status {
             Ok(status) => status,
@@ -220,7 +252,7 @@ impl Running<'_> {
                 (status.code().unwrap_or(SIGNALLED), String::from_utf8_lossy(errors).trim().to_owned());
             return Err(GitError::Failed { what, code, stdout: output.0, stderr });
         }
-        if output.1 { Err(GitError::TooLarge { what }) } else { Ok(output.0) }
+        Ok(output)
     }
 
     fn kill(&mut self) {

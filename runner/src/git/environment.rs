@@ -20,13 +20,14 @@ const QUIET: [(&str, &str); 5] = [
     ("submodule.recurse", "false"),
 ];
 /// For git in the workspace.
-const AGENTS: [(&str, &str); 7] = [
+const AGENTS: [(&str, &str); 8] = [
     ("core.pager", "cat"),
     ("core.quotePath", "false"),
     ("commit.gpgSign", "false"),
     ("tag.gpgSign", "false"),
     ("push.gpgSign", "false"),
     ("push.recurseSubmodules", "no"),
+    ("diff.suppressBlankEmpty", "false"),
     ("credential.helper", ""),
 ];
 /// For git of the runner's own. Windows of packs are small, so that a limit of memory does not stop large repositories.
@@ -74,7 +75,7 @@ const ALWAYS: [(&str, &str); 10] = [
     ("GIT_EDITOR", ":"),
     ("GIT_NO_LAZY_FETCH", "1"),
     ("GIT_NO_REPLACE_OBJECTS", "1"),
-    ("GIT_GRAFT_FILE", "/dev/null"),
+    ("GIT_GRAFT_FILE", "/nonexistent"),
     ("LC_ALL", "C.UTF-8"),
 ];
 
@@ -116,7 +117,7 @@ pub(super) fn of_tool(app: &App, repository: &Path) -> Environment {
 pub(super) fn other_side(program: &str) -> String {
     let settings: String = ORIGIN.iter().map(|(key, value)| format!(" -c {key}='{value}'")).collect();
     format!(
-        "GIT_NO_LAZY_FETCH=1 GIT_ALLOW_PROTOCOL=none GIT_GRAFT_FILE=/dev/null git --no-replace-objects{settings} {program}"
+        "GIT_NO_LAZY_FETCH=1 GIT_ALLOW_PROTOCOL=none GIT_GRAFT_FILE=/nonexistent git --no-replace-objects{settings} {program}"
     )
 }
 

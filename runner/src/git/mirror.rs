@@ -100,6 +100,29 @@ impl<'a> Mirror<'a> {
         self.directory.open_in(Path::new(name))
     }
 
+    /// What is to be known of a clone at that commit, in words.
+    ///
+    /// # Errors
+    /// Git's.
+    pub(crate) async fn notices(&self, base: Option<&str>) -> Result<Vec<String>> {
+        let Some(base) = base else {
+            return Ok(vec!["the origin is empty: it has no branch and no commit yet".to_owned()]);
+        };
+        let mut notices = Vec::new();
+        // Exit code 1: no line. What an attributes file says of a filter is a line.
+        let lfs =
+            ["grep", "--quiet", "-I", "--fixed-strings", "-e", "filter=lfs", base, "--", ":(glob)**/.gitattributes"];
+        if self.git(false, Vec::new()).patience(CLONE_PATIENCE).maybe(&lfs).await?.is_some() {
+            let text = "files kept with Git LFS are here as pointers: their content is not fetched, and none is uploaded at a push";
+            notices.push(text.to_owned());
+        }
+        let modules = ["ls-tree", "--name-only", base, "--", ".gitmodules"];
+        if !self.git(false, Vec::new()).text(&modules).await?.is_empty() {
+            notices.push("submodules are here as empty folders: they are not fetched".to_owned());
+        }
+        Ok(notices)
+    }
+
     /// The commit to begin with: where the origin's `HEAD` (or the branch that was asked for) is. None: it is empty.
     ///
     /// # Errors

@@ -10,10 +10,13 @@ mod environment;
 mod mirror;
 pub(crate) mod operations;
 mod origin;
+mod patch;
 mod platform;
 pub(crate) mod push;
 pub(crate) mod repos;
 pub(crate) mod snapshot;
+mod status;
+mod working_tree;
 
 use crate::error::{Error, Result};
 

@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
-use ambient_wire::runner::{RepoSpec, RepoStatus, SessionPaths};
+use ambient_wire::runner::{RepoSpec, RepoStatus, SessionPaths, custom};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio::sync::Mutex;
 
 use super::{
@@ -18,8 +19,10 @@ use super::{
     environment,
     mirror::{self, Mirror, remove_tree},
     origin,
+    working_tree::LargeFiles,
 };
 use crate::{
+    agent::event,
     app::App,
     error::{Error, Result},
     life,
@@ -39,11 +42,19 @@ pub(crate) struct Known {
     pub(crate) push_to: Option<String>,
     pub(crate) base: Option<String>,
     pub(crate) cloned_at: DateTime<Utc>,
+    /// What is to be known of it, in words.
+    #[serde(default)]
+    pub(crate) notices: Vec<String>,
+    /// What large files have added to it in snapshots.
+    #[serde(default)]
+    pub(crate) snapshot_bytes: u64,
 }
 
 /// Repositories by name.
 pub(crate) struct Repos {
     known: RwLock<BTreeMap<String, Known>>,
+    /// Large files of the newest snapshots.
+    large: RwLock<BTreeMap<String, LargeFiles>>,
     /// One clone or removal at a time.
     change: Mutex<()>,
     /// One push at a time, and no removal meanwhile.
@@ -67,7 +78,8 @@ impl Repos {
                 known.insert(name, serde_json::from_slice(&std::fs::read(&path)?)?);
             }
         }
-        Ok(Self { known: RwLock::new(known), change: Mutex::new(()), pushing: Mutex::new(()) })
+        let large = RwLock::default();
+        Ok(Self { known: RwLock::new(known), large, change: Mutex::new(()), pushing: Mutex::new(()) })
     }
 
     /// Names, sorted.
@@ -94,6 +106,28 @@ impl Repos {
     pub(crate) fn to_push(&self) -> Vec<(String, String)> {
         let Ok(known) = self.known.read() else { return Vec::new() };
         known.iter().filter_map(|(name, known)| Some((name.clone(), known.push_to.clone()?))).collect()
+    }
+
+    /// Large files of a repository's newest snapshot.
+    pub(super) fn large_files(&self, name: &str) -> LargeFiles {
+        self.large.read().ok().and_then(|all| all.get(name).cloned()).unwrap_or_default()
+    }
+
+    /// Notes what a snapshot has added.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn note_large_files(&self, app: &App, name: &str, added: u64, large: LargeFiles) -> Result<()> {
+        if let Ok(mut all) = self.large.write() {
+            all.insert(name.to_owned(), large);
+        }
+        match self.get(name) {
+            Some(known) if added > 0 => {
+                let snapshot_bytes = known.snapshot_bytes.saturating_add(added);
+                record(app, name, Known { snapshot_bytes, ..known })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Where an agent works: in the only repository, else in the workspace.
@@ -150,9 +184,15 @@ pub(crate) async fn put(app: &App, name: &str, spec: &RepoSpec) -> Result<RepoSt
         _ => {}
     }
     let (clone, known) = clone(app, name, spec, &origin).await?;
+    let notices = known.notices.clone();
     // The record first: a directory without one would belong to nobody.
     record(app, name, known)?;
     std::fs::rename(&clone, &place).map_err(|e| Error::io("cannot move the clone into the workspace", &e))?;
+    if !notices.is_empty() {
+        let value = json!({ "repo": name, "notices": notices });
+        let told = app.log.append(vec![event::custom(custom::REPO_NOTICES, value)]).await;
+        told.map_err(|e| Error::Internal(e.to_string()))?;
+    }
     status(app, name).await
 }
 
@@ -162,7 +202,8 @@ async fn clone(app: &App, name: &str, spec: &RepoSpec, origin: &origin::Origin) 
         let base = mirror.start().await?;
         let clone = clone_of(app, &mirror, &origin.text).await?;
         let (url, branch, push_to) = (origin.text.clone(), spec.branch.clone(), spec.push_to.clone());
-        Ok((clone, Known { url, branch, push_to, base, cloned_at: Utc::now() }))
+        let notices = mirror.notices(base.as_deref()).await?;
+        Ok((clone, Known { url, branch, push_to, base, cloned_at: Utc::now(), notices, snapshot_bytes: 0 }))
     };
     let made = made.await;
     if made.is_err() {
@@ -231,9 +272,14 @@ pub(crate) async fn delete(app: &App, name: &str) -> Result<()> {
 /// Not found; git's.
 pub(crate) async fn status(app: &App, name: &str) -> Result<RepoStatus> {
     let (directory, known) = app.repos.directory(app, name)?;
-    let (branch, head) = position(app, &directory).await?;
+    let mut notices = known.notices;
+    // What the agent has made of one repository stops nothing of the others.
+    let (branch, head) = position(app, &directory).await.unwrap_or_else(|error| {
+        notices.push(format!("it cannot be read as a repository: {error}"));
+        (None, None)
+    });
     let (url, base, cloned_at) = (known.url, known.base, known.cloned_at);
-    Ok(RepoStatus { name: name.to_owned(), url, branch, head, base, cloned_at })
+    Ok(RepoStatus { name: name.to_owned(), url, branch, head, base, cloned_at, notices })
 }
 
 /// Checked-out branch and commit.

@@ -1,7 +1,12 @@
 //! What a run's live events say about its course.
 
-use ambient_wire::{live::Event, runner::custom};
+use ambient_wire::{
+    live::Event,
+    runner::{LeftOut, custom},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::commands::session::is_terminal;
@@ -22,8 +27,9 @@ pub(super) struct Snapshot {
     pub(super) repo: String,
     pub(super) commit: String,
     /// Unified diff since the clone; empty when nothing changed.
-    pub(super) patch: String,
+    pub(super) patch: Vec<u8>,
     pub(super) patch_truncated: bool,
+    pub(super) left_out: Vec<LeftOut>,
 }
 
 /// What an origin took.
@@ -73,8 +79,9 @@ impl Record {
                 let snapshot = Snapshot {
                     repo: text(value, "repo"),
                     commit: text(value, "commit"),
-                    patch: text(value, "patch"),
+                    patch: patch(value),
                     patch_truncated: value["patch_truncated"] == true,
+                    left_out: Vec::deserialize(&value["left_out"]).unwrap_or_default(),
                 };
                 self.snapshots.retain(|known| known.repo != snapshot.repo);
                 self.snapshots.push(snapshot);
@@ -92,6 +99,12 @@ impl Record {
     pub(super) fn is_over(&self) -> bool {
         self.deleted || self.last().is_some_and(|entry| is_terminal(&entry.phase))
     }
+}
+
+/// As it is: what is no text has a form of its own.
+fn patch(value: &Value) -> Vec<u8> {
+    let exact = value["patch_base64"].as_str().and_then(|text| STANDARD.decode(text).ok());
+    exact.unwrap_or_else(|| text(value, "patch").into_bytes())
 }
 
 fn text(value: &Value, field: &str) -> String {
