@@ -210,6 +210,7 @@ fn local_options(config: &ServerConfig) -> LocalOptions {
     let defaults = LocalOptions::new(config.data_dir.clone(), config.runner_binary.clone(), config.host.clone());
     LocalOptions {
         readable_paths: config.readable_paths.clone(),
+        platform_paths: vec![config.admin_token_file.clone(), config.config_file.clone()],
         session_uid_base: Some(config.session_uid_base),
         confinement,
         ..defaults

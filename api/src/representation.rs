@@ -142,8 +142,8 @@ fn status_detail(detail: &session::StatusDetail) -> wire::StatusDetail {
 }
 
 fn reconciled_repo(repo: &session::ReconciledRepo) -> wire::ReconciledRepo {
-    let session::ReconciledRepo { name, url, branch, head, cloned_at } = repo.clone();
-    wire::ReconciledRepo { name, url, branch, head, cloned_at }
+    let session::ReconciledRepo { name, url, branch, head, cloned_at, notices } = repo.clone();
+    wire::ReconciledRepo { name, url, branch, head, cloned_at, notices }
 }
 
 /// Repositories of a session: what is wanted, and how it stands.
@@ -158,6 +158,7 @@ pub(crate) fn session_repos(session: &Session) -> Vec<wire::SessionRepo> {
             status: if there.is_some() { "Reconciled" } else { "Wanted" }.to_owned(),
             head: there.and_then(|there| there.head.clone()),
             cloned_at: there.map(|there| there.cloned_at),
+            notices: there.map(|there| there.notices.clone()).unwrap_or_default(),
         }
     });
     let unwanted =
@@ -169,6 +170,7 @@ pub(crate) fn session_repos(session: &Session) -> Vec<wire::SessionRepo> {
         status: "Removing".to_owned(),
         head: there.head.clone(),
         cloned_at: Some(there.cloned_at),
+        notices: there.notices.clone(),
     });
     wanted.chain(removing).collect()
 }

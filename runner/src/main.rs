@@ -21,6 +21,7 @@ mod process;
 mod reader;
 mod seccomp;
 mod serve;
+mod survey;
 mod turn;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};

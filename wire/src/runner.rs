@@ -86,6 +86,9 @@ pub struct LaunchSpec {
     pub git_identity: GitIdentity,
     /// Paths the agent may read besides the system's (toolchains). Nothing outside is visible to it.
     pub readable_paths: Vec<PathBuf>,
+    /// Folders and files of the platform: no `file://` origin may be one of them, be in one, or hold one.
+    #[serde(default)]
+    pub platform_paths: Vec<PathBuf>,
     /// Limits of the agent's processes.
     pub limits: Limits,
     /// What to do when the kernel lacks a part of the confinement.
@@ -205,11 +208,16 @@ pub mod custom {
     /// `{run_id, message_id, outcome: finished|error|interrupted, last_message_seq, code?, exit_code?}`: after RUN_FINISHED or
     /// RUN_ERROR and the turn's snapshots; `code` is RUN_ERROR's.
     pub const TURN_ENDED: &str = "ambient.turn_ended";
-    /// `{repo, commit, ref, base, patch, patch_truncated}`: a snapshot of a repository at the end of a turn. `patch` is the
-    /// unified diff, with its summary, from `base` (where it was cloned at) to the snapshot; at most 128 KiB, empty when there is none.
+    /// `{repo, commit, ref, base, patch, patch_truncated, patch_exact, patch_base64?, left_out}`: a snapshot of a repository at the
+    /// end of a turn. `patch` is the unified diff, with its summary, from `base` (where it was cloned at) to the snapshot; at most 128
+    /// KiB, empty when there is none. A patch that is no text as it is has `patch_exact: false` and its bytes in `patch_base64`.
+    /// `left_out` is a list of [`LeftOut`](super::LeftOut).
     pub const SNAPSHOT: &str = "ambient.snapshot";
-    /// `{repo, branch, commit}`: a repository with `push_to` was pushed at the end of a turn, before RUN_FINISHED.
+    /// `{repo, url, branch, commit}`: a repository with `push_to` was pushed at the end of a turn, before RUN_FINISHED. What the
+    /// origin at `url` said, nothing of the workspace's.
     pub const PUSHED: &str = "ambient.pushed";
+    /// `{repo, notices}`: a repository was cloned, and there is something to know of it, in words.
+    pub const REPO_NOTICES: &str = "ambient.repo_notices";
     /// `{repo, reason}`: a snapshot could not be made.
     pub const SNAPSHOT_FAILED: &str = "ambient.snapshot_failed";
     /// `{toolCallId, stream: stdout|stderr, text}`: output of a tool while it runs, at most 16 KiB a record.
@@ -329,6 +337,70 @@ pub struct RepoStatus {
     pub base: Option<String>,
     /// When it was cloned.
     pub cloned_at: DateTime<Utc>,
+    /// What is to be known of it, in words: it is empty, parts of it were not fetched, it cannot be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
+}
+
+/// What a diff, snapshot, commit or status does not show.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LeftOut {
+    /// Path in the repository; empty for what goes beyond a limit of the list itself.
+    pub path: String,
+    /// Why.
+    pub reason: LeftOutReason,
+}
+
+impl LeftOut {
+    /// In words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        if self.path.is_empty() {
+            return self.reason.words().to_owned();
+        }
+        format!("{} {}", self.path, self.reason.words())
+    }
+}
+
+/// Why something is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LeftOutReason {
+    /// The file or folder cannot be read.
+    Unreadable,
+    /// It is neither file nor folder nor link.
+    Special,
+    /// It is a repository of its own: only its commit is shown, if it has one.
+    Repository,
+    /// A changed file that is larger than one in a snapshot may be.
+    TooLarge,
+    /// A changed large file for which the session's snapshots have no room left.
+    NoRoom,
+    /// There is more than was looked at.
+    More,
+}
+
+impl LeftOutReason {
+    /// In words, after the name of what is left out.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Unreadable => "cannot be read",
+            Self::Special => "is neither a file nor a folder nor a link",
+            Self::Repository => "is a repository of its own",
+            Self::TooLarge => "is too large",
+            Self::NoRoom => "is large, and there is no room left for large files",
+            Self::More => "there is more than was looked at",
+        }
+    }
+}
+
+/// `GET /git/diff`: the body is the diff, these are headers.
+pub mod diff_header {
+    /// `true` when the diff is longer than what is given: it does not apply.
+    pub const TRUNCATED: &str = "x-diff-truncated";
+    /// JSON list of [`LeftOut`](super::LeftOut), percent-encoded; the first 50.
+    pub const LEFT_OUT: &str = "x-diff-left-out";
 }
 
 /// `GET /git/status`.
@@ -342,8 +414,14 @@ pub struct GitStatus {
     pub head: Option<String>,
     /// Commits since the clone.
     pub ahead: u64,
-    /// Changed files.
+    /// Changed files, at most 10,000.
     pub files: Vec<GitFile>,
+    /// True when there are more.
+    #[serde(default)]
+    pub truncated: bool,
+    /// What cannot be looked at.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
 }
 
 /// A changed file.
@@ -353,6 +431,9 @@ pub struct GitFile {
     pub path: String,
     /// Two letters as `git status --porcelain` prints them.
     pub status: String,
+    /// Path before it was renamed or copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original_path: Option<String>,
 }
 
 /// `POST /git/commit`.
@@ -370,6 +451,9 @@ pub struct GitCommit {
 pub struct GitCommitted {
     /// New commit; none when there was nothing to commit.
     pub commit: Option<String>,
+    /// What is not in it.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
 }
 
 /// `POST /git/push`.
@@ -385,6 +469,8 @@ pub struct GitPush {
 /// Answer to a push.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GitPushed {
+    /// The origin.
+    pub url: String,
     /// Branch of the origin.
     pub branch: String,
     /// Commit it points to now.

@@ -141,6 +141,9 @@ pub struct ReconciledRepo {
     pub head: Option<String>,
     /// When it was cloned.
     pub cloned_at: DateTime<Utc>,
+    /// What is to be known of it, in words: it is empty, parts of it were not fetched, it cannot be read.
+    #[serde(default)]
+    pub notices: Vec<String>,
 }
 
 /// A condition.
@@ -331,6 +334,9 @@ pub struct SessionRepo {
     pub head: Option<String>,
     /// When it was cloned.
     pub cloned_at: Option<DateTime<Utc>>,
+    /// What is to be known of it, in words: it is empty, parts of it were not fetched, it cannot be read.
+    #[serde(default)]
+    pub notices: Vec<String>,
 }
 
 /// A compute object of a session.

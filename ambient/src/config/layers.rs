@@ -45,7 +45,7 @@ pub(super) struct Layers {
     flags: toml::Table,
     environment: HashMap<OsString, OsString>,
     file: toml::Table,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     pub(super) origins: BTreeMap<&'static str, Origin>,
     pub(super) warnings: Vec<String>,
 }

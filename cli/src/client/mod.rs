@@ -12,6 +12,7 @@ use std::{sync::Arc, time::Duration};
 
 use reqwest::{
     Method, Request, Response, StatusCode,
+    header::HeaderMap,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
     redirect,
 };
@@ -89,9 +90,13 @@ impl Client {
     }
 
     /// A body that need not be text.
-    pub(crate) async fn get_bytes(&self, route: &Route) -> Result<Vec<u8>, CliError> {
+    pub(crate) async fn get_bytes(&self, route: &Route) -> Result<(HeaderMap, Vec<u8>), CliError> {
         let request = self.question(route)?;
-        self.repeat(&request, route, answer::body).await
+        let read = |mut response: Response| async move {
+            let head = std::mem::take(response.headers_mut());
+            Ok((head, answer::body(response).await?))
+        };
+        self.repeat(&request, route, read).await
     }
 
     /// A POST with an idempotency key of its own.

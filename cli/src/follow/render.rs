@@ -228,6 +228,13 @@ impl Renderer {
                 let commit = cut(text(value, "commit"), 13);
                 self.progress(Style::Dim, &format!("  snapshot of {}: {commit}", text(value, "repo")))
             }
+            custom::REPO_NOTICES => {
+                let repo = text(value, "repo");
+                for notice in value["notices"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                    self.progress(Style::Yellow, &format!("  {repo}: {notice}"))?;
+                }
+                Ok(())
+            }
             custom::SNAPSHOT_FAILED => {
                 self.progress(Style::Yellow, &format!("  no snapshot of {}", sentence(value, "repo", "reason")))
             }

@@ -119,6 +119,7 @@ impl Local {
             agent: request.agent.clone(),
             git_identity: request.git_identity.clone(),
             readable_paths: self.options.readable_paths.clone(),
+            platform_paths: [&self.options.data_dir].into_iter().chain(&self.options.platform_paths).cloned().collect(),
             limits: request.limits.clone().unwrap_or_else(|| self.options.limits.clone()),
             confinement: self.options.confinement,
             own_user: uid.is_some(),

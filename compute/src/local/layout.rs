@@ -152,6 +152,9 @@ impl Local {
         let runs = paths.root.join("runs");
         make_directory(&runs, if uid.is_some() { 0o750 } else { 0o700 })?;
         hand_to_group(&runs, uid)?;
+        // The session's agent reads here; others do not get past the session's directory.
+        make_directory(&paths.mirrors(), 0o755)?;
+        give(&paths.mirrors(), uid)?;
         let life = open_lock(&paths.life_lock())?;
         drop(life);
         give(&paths.life_lock(), uid)?;

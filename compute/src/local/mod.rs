@@ -42,6 +42,8 @@ pub struct LocalOptions {
     pub host: String,
     /// Paths besides the system's that agents may read (toolchains).
     pub readable_paths: Vec<PathBuf>,
+    /// Files of the platform outside of `data_dir` that no `file://` origin may be or hold (configuration, tokens).
+    pub platform_paths: Vec<PathBuf>,
     /// First of 50,000 user ids for sessions; used when the server is root. `None`: sessions run as the server's user.
     pub session_uid_base: Option<u32>,
     /// Limits of a session that names none.
@@ -59,6 +61,7 @@ impl LocalOptions {
             runner_binary,
             host,
             readable_paths: Vec::new(),
+            platform_paths: Vec::new(),
             session_uid_base: Some(1_900_000_000),
             limits: Limits {
                 processes: 4096,

@@ -1,6 +1,9 @@
 //! `ambient session repo`.
 
-use ambient_wire::session::{Repo, SessionRepo};
+use ambient_wire::{
+    api::List,
+    session::{Repo, SessionRepo},
+};
 use clap::Subcommand;
 
 use crate::{
@@ -73,6 +76,14 @@ pub(super) async fn run(command: RepoCommand, connection: &Connection) -> Result
 async fn list(session: &str, connection: &Connection) -> Result<Exit, CliError> {
     let id = connection.session_id(session).await?;
     let answer = connection.client.get(&Route::new(["sessions", &id, "repos", "status"])).await?;
+    if connection.format == OutputFormat::Table {
+        let list: List<SessionRepo> = answer.decode()?;
+        for repo in &list.items {
+            for notice in &repo.notices {
+                connection.console.warn(&format!("{}: {}", escape::line(&repo.name), escape::line(notice)));
+            }
+        }
+    }
     connection.list(&answer, "repositories", |repo: &SessionRepo| &repo.name, table)
 }
 
