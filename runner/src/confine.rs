@@ -22,6 +22,8 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::group;
+
 /// As shells use it: found but not executable.
 pub(crate) const EXIT_CANNOT_EXECUTE: i32 = 126;
 /// Prefix of environment meant for the confined command.
@@ -44,6 +46,9 @@ pub(crate) struct Rights {
     pub(crate) read: Vec<PathBuf>,
     pub(crate) limits: Limits,
     pub(crate) own_user: bool,
+    /// Control groups to enter.
+    #[serde(default)]
+    pub(crate) groups: Vec<PathBuf>,
 }
 
 impl Rights {
@@ -56,6 +61,7 @@ impl Rights {
             read: spec.readable_paths.clone(),
             limits: spec.limits.clone(),
             own_user: spec.own_user,
+            groups: spec.agent_groups.clone(),
         }
     }
 }
@@ -67,6 +73,10 @@ pub(crate) fn become_command(rights: &str, command: &[OsString]) -> String {
         Err(error) => return format!("cannot read the rights: {error}"),
     };
     let Some((program, arguments)) = command.split_first() else { return "no command".to_owned() };
+    // First: what follows is done, and what is started lives, within the limits.
+    if let Err(reason) = group::enter(&rights.groups) {
+        return reason;
+    }
     if let Err(reason) = limit(&rights) {
         return format!("cannot set the resource limits: {reason}");
     }
@@ -180,6 +190,9 @@ fn limit(rights: &Rights) -> std::io::Result<()> {
     }
     if rights.limits.address_space_bytes > 0 {
         lower(Resource::As, rights.limits.address_space_bytes)?;
+    }
+    if rights.limits.data_bytes > 0 {
+        lower(Resource::Data, rights.limits.data_bytes)?;
     }
     if rights.limits.file_size_bytes > 0 {
         lower(Resource::Fsize, rights.limits.file_size_bytes)?;

@@ -19,7 +19,7 @@ pub(crate) async fn run(services: Services) {
     loop {
         let mut observations = services.compute.observe();
         while let Some(seen) = observations.next().await {
-            let ended = matches!(seen.state, RunnerState::Exited { .. } | RunnerState::Lost { .. });
+            let ended = !matches!(seen.state, RunnerState::Absent | RunnerState::Running { .. });
             if ended {
                 let reported = report_end(&services, &seen.session, seen.run, seen.attempt, &seen.state).await;
                 if let Err(error) = reported {
@@ -55,7 +55,7 @@ pub(crate) async fn report_end(
     s.report(BY, &input, fact).await
 }
 
-fn fact_of(state: &RunnerState) -> Option<Fact> {
+pub(crate) fn fact_of(state: &RunnerState) -> Option<Fact> {
     match state {
         RunnerState::Exited { code: EXIT_FENCED, reason } => Some(Fact::RunnerLost { reason: reason.clone() }),
         RunnerState::Exited { code: EXIT_USAGE, reason } => {
@@ -65,6 +65,9 @@ fn fact_of(state: &RunnerState) -> Option<Fact> {
         RunnerState::Exited { reason, .. } if reason == ENDED_BY_REQUEST => None,
         RunnerState::Exited { code, reason } => Some(Fact::Exited { code: *code, reason: reason.clone() }),
         RunnerState::Lost { reason } => Some(Fact::RunnerLost { reason: reason.clone() }),
+        RunnerState::Exhausted { shortage, message } => {
+            Some(Fact::Fatal { reason: shortage.as_str().to_owned(), message: message.clone() })
+        }
         RunnerState::Absent | RunnerState::Running { .. } => None,
     }
 }

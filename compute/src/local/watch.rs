@@ -18,7 +18,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Local, run_blocking, state::latest};
+use super::{Local, run_blocking, state::latest, watchdog};
 use crate::{Observation, RunnerState, SessionRef};
 
 /// Changes that a subscriber may lag behind before it gets everything again.
@@ -28,7 +28,7 @@ const COMING_UP: Duration = Duration::from_millis(25);
 /// Between two looks at everything.
 const SAFETY: Duration = Duration::from_secs(5);
 
-type Key = (SessionRef, i64, i32);
+pub(super) type Key = (SessionRef, i64, i32);
 
 /// Who watches what.
 pub(super) struct Hub {
@@ -55,7 +55,7 @@ impl Hub {
         self.closed.send_replace(true);
     }
 
-    fn tell(&self, observation: Observation) {
+    pub(super) fn tell(&self, observation: Observation) {
         let news = self.told.lock().is_ok_and(|mut told| {
             let last = told.insert(observation.session.clone(), observation.clone());
             last.as_ref() != Some(&observation)
@@ -65,10 +65,22 @@ impl Hub {
         }
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+
+    /// Attempts that are up or come up.
+    pub(super) fn followed(&self) -> Vec<Key> {
+        self.followed.lock().map(|followed| followed.iter().cloned().collect()).unwrap_or_default()
+    }
+
     fn is_over(&self, (session, run, attempt): &Key) -> bool {
         let over = |told: &Observation| {
             (told.run, told.attempt) == (*run, *attempt)
-                && matches!(told.state, RunnerState::Exited { .. } | RunnerState::Lost { .. })
+                && matches!(
+                    told.state,
+                    RunnerState::Exited { .. } | RunnerState::Lost { .. } | RunnerState::Exhausted { .. }
+                )
         };
         self.told.lock().is_ok_and(|told| told.get(session).is_some_and(over))
     }
@@ -133,7 +145,7 @@ async fn everything(local: &Arc<Local>) -> Vec<Observation> {
     all
 }
 
-fn observation((session, run, attempt): Key, state: RunnerState) -> Observation {
+pub(super) fn observation((session, run, attempt): Key, state: RunnerState) -> Observation {
     Observation { session, run, attempt, state }
 }
 
@@ -175,6 +187,7 @@ impl Local {
         if !first {
             return;
         }
+        watchdog::start(self);
         let local = self.clone();
         tokio::spawn(async move {
             let mut closed = local.hub.closed.subscribe();
