@@ -81,6 +81,7 @@ pub(crate) fn session(session: &Session, last_seq: Option<i64>) -> wire::Session
         llm_model: spec.llm_model.clone(),
         llm_temperature: spec.llm_temperature,
         llm_max_tokens: spec.llm_max_tokens,
+        resource_overrides: resources(&spec.resource_overrides),
         environment_variable_names: spec.environment_variables.keys().cloned().collect(),
         parent_session_id: spec.parent_session_id.clone(),
         labels: spec.labels.clone(),
@@ -99,6 +100,17 @@ pub(crate) fn session(session: &Session, last_seq: Option<i64>) -> wire::Session
         status_detail: session.status_detail.as_ref().map(status_detail),
         reconciled_repos: session.reconciled_repos.iter().map(reconciled_repo).collect(),
         last_seq,
+    }
+}
+
+fn resources(limits: &session::ResourceOverrides) -> wire::ResourceOverrides {
+    let session::ResourceOverrides { cpu, memory, processes, disk, open_files } = *limits;
+    wire::ResourceOverrides {
+        cpu: cpu.map(String::from),
+        memory: memory.map(String::from),
+        processes,
+        disk: disk.map(String::from),
+        open_files,
     }
 }
 

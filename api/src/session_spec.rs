@@ -1,15 +1,16 @@
 //! From what a caller writes of a session to its complete specification: defaults come from the project, then the server.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, str::FromStr};
 
 use ambient_domain::{
     Defaults, name,
     project::{Project, Settings},
-    session::{self, DEFAULT_BATCH_TIMEOUT, DEFAULT_INACTIVITY_TIMEOUT, Spec},
+    quantity::NotAQuantity,
+    session::{self, DEFAULT_BATCH_TIMEOUT, DEFAULT_INACTIVITY_TIMEOUT, ResourceOverrides, ResourcePatch, Spec},
 };
 use ambient_wire::{
     name as wire_name,
-    session::{Repo, SessionCreate, SessionPatch},
+    session::{self as wire, Repo, SessionCreate, SessionPatch},
 };
 
 use crate::{
@@ -24,13 +25,15 @@ const DEFAULT_MAX_TOKENS: i64 = 4000;
 const MAX_NAME_CHARS: usize = wire_name::MAX;
 const MAX_MODEL_CHARS: usize = 200;
 
-/// What the server brings: its default model and the agents it has.
+/// What the server brings: its default model, the agents it has, and what sessions may ask for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ServerDefaults<'a> {
     /// Model when neither session nor project names one.
     pub(crate) llm_model: Option<&'a str>,
     /// Agents of this build.
     pub(crate) agents: &'a [String],
+    /// Most that a session may ask for.
+    pub(crate) maxima: &'a ResourceOverrides,
 }
 
 /// Defaults of a project's sessions.
@@ -61,6 +64,7 @@ pub(crate) fn resolve(body: SessionCreate, project: &Project, server: ServerDefa
         llm_model: body.llm_model.or(defaults.llm_model),
         llm_temperature: body.llm_temperature.unwrap_or(DEFAULT_TEMPERATURE),
         llm_max_tokens: body.llm_max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
+        resource_overrides: resources(body.resource_overrides.unwrap_or_default(), server)?,
         // Sealed when the session has its id.
         environment_variables: BTreeMap::new(),
         parent_session_id: body.parent_session_id,
@@ -86,7 +90,7 @@ fn check_patch(body: &SessionPatch) -> ApiResult<()> {
 }
 
 /// A change as the domain takes it, but for the variables, whose values are sealed first.
-pub(crate) fn patch(body: SessionPatch) -> ApiResult<session::SessionPatch> {
+pub(crate) fn patch(body: SessionPatch, server: ServerDefaults<'_>) -> ApiResult<session::SessionPatch> {
     check_patch(&body)?;
     let SessionPatch {
         name,
@@ -97,6 +101,7 @@ pub(crate) fn patch(body: SessionPatch) -> ApiResult<session::SessionPatch> {
         llm_model,
         llm_temperature,
         llm_max_tokens,
+        resource_overrides,
         environment_variables: _,
         labels,
         annotations,
@@ -113,7 +118,46 @@ pub(crate) fn patch(body: SessionPatch) -> ApiResult<session::SessionPatch> {
         llm_model,
         llm_temperature,
         llm_max_tokens,
+        resource_overrides: resource_overrides.map(|patch| resource_patch(patch, server)).transpose()?,
     })
+}
+
+/// Limits as the domain takes them.
+fn resources(limits: wire::ResourceOverrides, server: ServerDefaults<'_>) -> ApiResult<ResourceOverrides> {
+    let wire::ResourceOverrides { cpu, memory, processes, disk, open_files } = limits;
+    let limits = ResourceOverrides {
+        cpu: quantity("cpu", cpu)?,
+        memory: quantity("memory", memory)?,
+        processes,
+        disk: quantity("disk", disk)?,
+        open_files,
+    };
+    limits.within(server.maxima)?;
+    Ok(limits)
+}
+
+fn resource_patch(patch: wire::ResourcePatch, server: ServerDefaults<'_>) -> ApiResult<ResourcePatch> {
+    let wire::ResourcePatch { cpu, memory, processes, disk, open_files } = patch;
+    let set = wire::ResourceOverrides {
+        cpu: cpu.clone().flatten(),
+        memory: memory.clone().flatten(),
+        processes: processes.flatten(),
+        disk: disk.clone().flatten(),
+        open_files: open_files.flatten(),
+    };
+    let set = resources(set, server)?;
+    Ok(ResourcePatch {
+        cpu: cpu.map(|_| set.cpu),
+        memory: memory.map(|_| set.memory),
+        processes: processes.map(|_| set.processes),
+        disk: disk.map(|_| set.disk),
+        open_files: open_files.map(|_| set.open_files),
+    })
+}
+
+fn quantity<T: FromStr<Err = NotAQuantity>>(name: &str, text: Option<String>) -> ApiResult<Option<T>> {
+    let named = |wrong: NotAQuantity| ApiError::invalid(format!("resource_overrides.{name}"), wrong.to_string());
+    text.map(|text| text.parse().map_err(named)).transpose()
 }
 
 /// A repository to add; its name is the URL's when it has none.

@@ -27,6 +27,7 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    group,
     isolate::{self, Place},
     seccomp, survey,
 };
@@ -65,6 +66,9 @@ pub(crate) struct Rights {
     pub(crate) hidden: Vec<PathBuf>,
     /// Namespaces to run in; [`crate::process::confined`] chooses them.
     pub(crate) place: Place,
+    /// Control groups to enter.
+    #[serde(default)]
+    pub(crate) groups: Vec<PathBuf>,
 }
 
 /// A directory that was opened and checked. It is opened again by its name, and must be the same one then.
@@ -90,6 +94,7 @@ impl Rights {
             pinned: Vec::new(),
             limits: spec.limits.clone(),
             own_user: spec.own_user,
+            groups: spec.agent_groups.clone(),
         }
     }
 
@@ -105,6 +110,7 @@ impl Rights {
             pinned,
             limits: spec.limits.clone(),
             own_user: spec.own_user,
+            groups: spec.agent_groups.clone(),
         }
     }
 
@@ -134,6 +140,10 @@ pub(crate) fn become_command(rights: &str, command: &[OsString]) -> String {
         Ok(rights) => rights,
         Err(error) => return format!("cannot read the rights: {error}"),
     };
+    // First: what follows is done, and what is started lives, within the limits.
+    if let Err(reason) = group::enter(&rights.groups) {
+        return reason;
+    }
     match give_up(&rights, command) {
         Ok(command) if command.get_program() == survey::PROGRAM => match survey::print() {
             Ok(()) => std::process::exit(0),
@@ -295,6 +305,9 @@ fn limit(rights: &Rights) -> std::io::Result<()> {
     }
     if rights.limits.address_space_bytes > 0 {
         lower(Resource::As, rights.limits.address_space_bytes)?;
+    }
+    if rights.limits.data_bytes > 0 {
+        lower(Resource::Data, rights.limits.data_bytes)?;
     }
     if rights.limits.file_size_bytes > 0 {
         lower(Resource::Fsize, rights.limits.file_size_bytes)?;

@@ -11,6 +11,7 @@ mod confine;
 mod content;
 mod error;
 mod git;
+mod group;
 mod history;
 mod http;
 mod isolate;

@@ -43,6 +43,11 @@ pub const CONTRACT_VERSION: u32 = 1;
 pub const EXIT_PREREQUISITE: i32 = 2;
 /// Exit code: the runner was called wrongly.
 pub const EXIT_USAGE: i32 = 64;
+/// Exit code: what the runner must write cannot be written (as `sysexits.h` has it).
+pub const EXIT_IO: i32 = 74;
+/// Exit code: it cannot be written because the disk is full. Counts only where the end could not be recorded either: an agent may
+/// exit with any code.
+pub const EXIT_DISK_FULL: i32 = 73;
 /// Exit code: the fence forbids this run, or another runner holds the workspace; nothing was done.
 pub const EXIT_FENCED: i32 = 75;
 
@@ -100,6 +105,13 @@ pub struct LaunchSpec {
     /// Compute host that launched; only it may prove absence.
     #[serde(default)]
     pub host: String,
+    /// Control groups, one of each hierarchy, that every process of the agent enters before it becomes the agent's: the runner
+    /// writes `0` to their `cgroup.procs`. Where it cannot, nothing of the agent is started.
+    #[serde(default)]
+    pub agent_groups: Vec<PathBuf>,
+    /// Limits that compute cannot enforce, in words; told with [`Started::missing_confinement`].
+    #[serde(default)]
+    pub unenforced: Vec<String>,
 }
 
 /// How strictly an agent is confined.
@@ -125,8 +137,8 @@ pub struct GitIdentity {
     pub email: String,
 }
 
-/// Resource limits of the agent's processes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Resource limits of the agent's processes. Those that count for all of them together are compute's to enforce.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Processes and threads of the session's user.
@@ -137,6 +149,18 @@ pub struct Limits {
     pub address_space_bytes: u64,
     /// Largest file, bytes; 0 = no limit.
     pub file_size_bytes: u64,
+    /// Memory of all processes together, bytes; 0 = no limit.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// Processors of all processes together, thousandths; 0 = no limit.
+    #[serde(default)]
+    pub cpu_millis: u64,
+    /// Space of the session's files, bytes; 0 = no limit.
+    #[serde(default)]
+    pub disk_bytes: u64,
+    /// Data segment of one process, bytes; 0 = no limit. For want of a control group.
+    #[serde(default)]
+    pub data_bytes: u64,
 }
 
 /// Runs up to and including `stopped_run` may never be launched (again).
@@ -185,6 +209,17 @@ pub struct Exited {
     pub reason: String,
     /// When.
     pub at: DateTime<Utc>,
+    /// Set when it was not the agent's doing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<ExitCause>,
+}
+
+/// What ended a runner besides its agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitCause {
+    /// The file system has no space left, or the quota is used up.
+    DiskFull,
 }
 
 /// One line of the event log.

@@ -48,7 +48,10 @@ impl Call<'_> {
         self.turn.emit(event::tool_call(&self.id, "shell", script)).await?;
         let (mut child, _awaited) = match self.spawn(script, directory) {
             Ok(started) => started,
-            Err(error) => return self.result(&format!("cannot start: {error}"), Some(127)).await,
+            Err(error) => {
+                life::note_want_of_space(&error);
+                return self.result(&format!("cannot start: {error}"), Some(127)).await;
+            }
         };
         let (status, output) = self.follow(&mut child).await?;
         self.result(&output, status.map(code_of)).await

@@ -16,12 +16,14 @@ use rustix::{
 use super::{Order, Place, open, order};
 use crate::{
     confine::{self, EXIT_CANNOT_EXECUTE},
-    survey,
+    group, survey,
 };
 
 /// Joins the agent's namespaces and runs the command there; its exit code.
 pub(crate) fn enter(command: &[OsString]) -> i32 {
     let ended = order().and_then(|order| {
+        // Before the private root hides them.
+        group::enter(&order.rights.groups)?;
         join(&order)?;
         run(&order, command)
     });

@@ -10,7 +10,7 @@ use nix::sched::CloneFlags;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::{MAX_REPORT, ORDER, Order, Report, enter, order};
-use crate::confine::EXIT_CANNOT_EXECUTE;
+use crate::{confine::EXIT_CANNOT_EXECUTE, group};
 
 /// Makes namespaces. With a command they are for it alone, and its exit code is ours; without one they live as long as the
 /// pipe at standard input, and what came of it is reported on standard output.
@@ -30,6 +30,7 @@ pub(crate) fn isolate(command: &[OsString]) -> i32 {
 
 /// Leaves every namespace but the network's, and starts init.
 fn make(order: &Order, life: Stdio) -> Result<(Child, Vec<String>), String> {
+    group::enter(&order.rights.groups)?;
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     unshare(CloneFlags::CLONE_NEWUSER, "a user namespace")?;
     write("setgroups", "deny")?;
