@@ -6,7 +6,7 @@
 use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use ambient_actors::{ActorOptions, Actors, CallError, Caller, Request};
-use ambient_api::{ApiConfig, AppParts, AppState, Principal, StaticToken};
+use ambient_api::{ApiConfig, AppParts, AppState, Limits, Principal, StaticToken};
 use ambient_compute::{
     Compute,
     local::{self, LocalCompute, LocalOptions},
@@ -14,12 +14,12 @@ use ambient_compute::{
 use ambient_domain::project::{self, Project};
 use ambient_engine::Engine;
 use ambient_live::{HubOptions, LiveHub, ReaderOptions, RunnerReaders, Tokens};
-use ambient_persistence::{Database, DatabaseOptions, Hints, Vault};
+use ambient_persistence::{Database, DatabaseOptions, Hints, StoreError, Vault};
 use ambient_workflows::{Executions, NoHook, RunnerEnds, Services, TemporalExecutions, WorkerHealth, WorkerHost};
 
 use crate::{
     config::{Confinement, ServerConfig},
-    engine_choice, keys,
+    engine_choice, keys, open_files,
     workflow_engine::{WorkflowEngine, worker_settings},
 };
 
@@ -69,6 +69,7 @@ impl Server {
     /// When one cannot be started; nothing of the server is left running then but tasks that end with the process.
     pub async fn start(config: &ServerConfig, database_url: &str) -> Result<Self, ComposeError> {
         let db = Database::connect(database_url, DatabaseOptions::default()).await.map_err(part("database"))?;
+        tell_transport(&db).await.map_err(part("database"))?;
         db.migrate().await.map_err(part("database schema"))?;
         let key = keys::vault_key(&config.data_dir).map_err(part("vault key"))?;
         let vault = Vault::open(&db, &key).await.map_err(part("vault"))?;
@@ -121,28 +122,27 @@ impl Server {
     /// Answers requests until `shutdown`, then ends every part in order.
     ///
     /// # Errors
-    /// When the listener fails.
+    /// When the listener cannot be used.
     pub async fn serve(
         self,
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ComposeError> {
         let listener = tokio::net::TcpListener::from_std(listener).map_err(part("listener"))?;
-        let listener = ambient_api::EnvelopeListener(listener);
-        let service = ambient_api::service(self.state.clone());
         let (ending, ended) = tokio::sync::oneshot::channel::<()>();
         let signalled = async move {
             shutdown.await;
             let _ = ending.send(());
         };
-        let serving = axum::serve(listener, service).with_graceful_shutdown(signalled).into_future();
+        let limits = Limits::for_open_files(open_files::raise());
+        let serving = ambient_api::serve(listener, self.state.clone(), limits, signalled);
         // Live channels never end by themselves: they get the grace and are cut then; their clients resume elsewhere.
         let patience = async {
             let _ = ended.await;
             tokio::time::sleep(Duration::from_secs(2)).await;
         };
         tokio::select! {
-            served = serving => served.map_err(part("listener"))?,
+            () = serving => {}
             () = patience => {}
         }
         self.worker.shutdown(GRACE).await;
@@ -179,6 +179,17 @@ impl Server {
     }
 }
 
+/// Whoever runs the server must not have to guess whether its secrets cross a network in the clear.
+async fn tell_transport(db: &Database) -> Result<(), StoreError> {
+    let transport = db.transport().await?;
+    if transport.is_exposed() {
+        tracing::warn!(%transport, "the connection to PostgreSQL crosses a network without encryption");
+    } else {
+        tracing::info!(%transport, "connected to PostgreSQL");
+    }
+    Ok(())
+}
+
 /// Ready when the engine is fit for work and the worker works.
 fn executions(db: &Database, engine: &WorkflowEngine, health: &WorkerHealth) -> Executions {
     let (fit, health) = (engine.readiness(), health.clone());
@@ -199,6 +210,7 @@ fn local_options(config: &ServerConfig) -> LocalOptions {
     let defaults = LocalOptions::new(config.data_dir.clone(), config.runner_binary.clone(), config.host.clone());
     LocalOptions {
         readable_paths: config.readable_paths.clone(),
+        platform_paths: vec![config.admin_token_file.clone(), config.config_file.clone()],
         session_uid_base: Some(config.session_uid_base),
         confinement,
         ..defaults

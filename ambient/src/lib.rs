@@ -8,6 +8,7 @@ mod engine_choice;
 pub mod instance;
 pub mod keys;
 pub mod log_tail;
+mod open_files;
 pub mod port_holder;
 pub mod postgres;
 pub mod telemetry;

@@ -54,7 +54,7 @@ fn parse() -> Result<(AnyCommand, Globals), clap::Error> {
 
 fn ended(outcome: Result<ExitCode, CommandError>) -> ExitCode {
     outcome.unwrap_or_else(|error| {
-        eprintln!("ambient: {error}");
+        eprintln!("ambient: {}", ambient_wire::redact::text(&error.to_string()));
         ExitCode::from(error.exit_code())
     })
 }

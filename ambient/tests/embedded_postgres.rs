@@ -262,16 +262,37 @@ async fn child_starts_and_stops_a_server() {
 }
 
 fn run_child_as(uid: u32) -> String {
+    run_child(uid, "022", "")
+}
+
+/// Runs it under a uid and a umask, with its data directory at `place` in a directory of its own.
+fn run_child(uid: u32, umask: &str, place: &str) -> String {
     let dir = DataDir::new();
-    let (program, data) = (dir.path().join("test"), dir.path().join("own"));
+    let (program, own) = (dir.path().join("test"), dir.path().join("own"));
     fs::copy(env::current_exe().unwrap(), &program).unwrap();
-    fs::create_dir(&data).unwrap();
-    std::os::unix::fs::chown(&data, Some(uid), Some(uid)).unwrap();
-    let mut command = Command::new(program);
+    fs::create_dir(&own).unwrap();
+    std::os::unix::fs::chown(&own, Some(uid), Some(uid)).unwrap();
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("umask {umask} && exec \"$@\"")).arg("sh").arg(program);
     command.args(["--exact", "child_starts_and_stops_a_server", "--ignored", "--nocapture"]);
-    command.env(CHILD_DIR, data).env_remove("HOME").current_dir("/").stdin(Stdio::null()).uid(uid).gid(uid);
+    command.env(CHILD_DIR, own.join(place)).env("TMPDIR", "/nonexistent").env("LC_ALL", "xx_YY").env_remove("HOME");
+    command.current_dir("/").stdin(Stdio::null()).uid(uid).gid(uid);
     let output = command.output().unwrap();
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn neither_umask_nor_an_odd_path_nor_a_poor_environment_keeps_it_from_starting() {
+    let us = rustix::process::geteuid().as_raw();
+    let users = if us == 0 { vec![0, 65_534] } else { vec![us] };
+    for uid in users {
+        for umask in ["027", "077", "000"] {
+            let said = run_child(uid, umask, "a/b");
+            assert!(said.contains("child: done"), "uid {uid}, umask {umask}: {said}");
+        }
+        let said = run_child(uid, "027", "o'd \"d, $x % \u{e4}");
+        assert!(said.contains("child: done"), "uid {uid}: {said}");
+    }
 }
 
 #[test]

@@ -18,20 +18,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use axum::{
-    Router,
-    extract::connect_info::{Connected, IntoMakeServiceWithConnectInfo},
-    http::Method,
-    serve::{IncomingStream, Listener},
-};
+use axum::http::Method;
 
-pub use io::Enveloped;
-
-use crate::{authority::AppState, routes};
+pub(crate) use io::{Enveloped, by_hand};
 
 /// Requests of one connection that routes have taken and not begun to answer on the wire, in order.
 #[derive(Debug, Clone, Default)]
-pub struct Exchanges(Arc<Mutex<VecDeque<Taken>>>);
+pub(crate) struct Exchanges(Arc<Mutex<VecDeque<Taken>>>);
 
 /// A request that a route has taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,33 +50,4 @@ impl Exchanges {
         let count = count.min(taken.len());
         taken.drain(..count);
     }
-}
-
-/// A listener whose connections answer failures with the envelope, also those that no route sees.
-#[derive(Debug)]
-pub struct EnvelopeListener<L>(pub L);
-
-impl<L: Listener> Listener for EnvelopeListener<L> {
-    type Io = Enveloped<L::Io>;
-    type Addr = L::Addr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (io, address) = self.0.accept().await;
-        (Enveloped::new(io), address)
-    }
-
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        self.0.local_addr()
-    }
-}
-
-impl<L: Listener> Connected<IncomingStream<'_, EnvelopeListener<L>>> for Exchanges {
-    fn connect_info(stream: IncomingStream<'_, EnvelopeListener<L>>) -> Self {
-        stream.io().exchanges()
-    }
-}
-
-/// Everything the server answers, for the connections of an [`EnvelopeListener`].
-pub fn service(state: AppState) -> IntoMakeServiceWithConnectInfo<Router, Exchanges> {
-    routes::router(state).into_make_service_with_connect_info()
 }

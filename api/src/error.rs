@@ -125,6 +125,11 @@ impl ApiError {
         self.number
     }
 
+    /// When a repetition makes sense, in seconds.
+    pub(crate) fn retry_after(&self) -> Option<u32> {
+        self.retry_after
+    }
+
     /// The body of an answer that is written by hand.
     pub(crate) fn into_json(self, operation_id: String) -> String {
         // Strings and lists of strings: it can always be serialised.
@@ -133,14 +138,19 @@ impl ApiError {
 
     fn envelope(self, operation_id: String) -> Error {
         let id = self.number.id();
+        // Whatever a failure is about, and whoever its words are from.
+        let told = |text: String| ambient_wire::redact::text(&text).into_owned();
+        let details = self.details.into_iter();
+        let details =
+            details.map(|ErrorDetail { field, problem }| ErrorDetail { field: told(field), problem: told(problem) });
         Error {
             kind: "Error".to_owned(),
             href: format!("{BASE}/errors/{id}"),
             code: format!("ambient-{id}"),
             id,
-            reason: self.reason,
+            reason: told(self.reason),
             operation_id,
-            details: self.details,
+            details: details.collect(),
         }
     }
 }

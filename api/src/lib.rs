@@ -11,7 +11,9 @@ mod conversation;
 mod envelope;
 mod error;
 mod extract;
+mod given;
 mod list;
+mod listener;
 mod live;
 mod observe;
 mod openapi;
@@ -21,8 +23,8 @@ mod routes;
 mod session_spec;
 
 pub use authority::{ApiConfig, AppParts, AppState, PlatformRole, Principal, PrincipalKind, StaticToken};
-pub use envelope::{EnvelopeListener, Enveloped, Exchanges, service};
 pub use error::{ApiError, ApiResult, CATALOGUE, Number};
+pub use listener::{Limits, serve, serve_router};
 pub use openapi::{openapi, openapi_yaml};
 pub use routes::router;
 

@@ -1,6 +1,9 @@
 //! Around every request: one correlation id, one span, one line in the access log, metrics, and the envelope of failures.
 
-use std::time::{Duration, Instant};
+use std::{
+    borrow::Cow,
+    time::{Duration, Instant},
+};
 
 use ambient_persistence::new_id;
 use axum::{
@@ -62,7 +65,7 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
     let ids = RequestIds::of(request.headers());
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
-    let path = request.uri().path().to_owned();
+    let path = told(request.uri().path());
     let span = tracing::info_span!(
         "request", %method, route, request_id = %ids.request_id, correlation_id = %ids.correlation_id,
         principal = tracing::field::Empty
@@ -80,6 +83,15 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
     }
     .instrument(span)
     .await
+}
+
+/// A path for the log: without credentials, should it hold a URL with some.
+fn told(path: &str) -> String {
+    let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
+    match ambient_wire::redact::text(&decoded) {
+        Cow::Borrowed(_) => path.to_owned(),
+        Cow::Owned(redacted) => redacted,
+    }
 }
 
 fn record(method: &Method, route: String, path: &str, status: StatusCode, took: Duration) {

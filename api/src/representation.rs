@@ -81,6 +81,7 @@ pub(crate) fn session(session: &Session, last_seq: Option<i64>) -> wire::Session
         llm_model: spec.llm_model.clone(),
         llm_temperature: spec.llm_temperature,
         llm_max_tokens: spec.llm_max_tokens,
+        resource_overrides: resources(&spec.resource_overrides),
         environment_variable_names: spec.environment_variables.keys().cloned().collect(),
         parent_session_id: spec.parent_session_id.clone(),
         labels: spec.labels.clone(),
@@ -99,6 +100,17 @@ pub(crate) fn session(session: &Session, last_seq: Option<i64>) -> wire::Session
         status_detail: session.status_detail.as_ref().map(status_detail),
         reconciled_repos: session.reconciled_repos.iter().map(reconciled_repo).collect(),
         last_seq,
+    }
+}
+
+fn resources(limits: &session::ResourceOverrides) -> wire::ResourceOverrides {
+    let session::ResourceOverrides { cpu, memory, processes, disk, open_files } = *limits;
+    wire::ResourceOverrides {
+        cpu: cpu.map(String::from),
+        memory: memory.map(String::from),
+        processes,
+        disk: disk.map(String::from),
+        open_files,
     }
 }
 
@@ -142,8 +154,8 @@ fn status_detail(detail: &session::StatusDetail) -> wire::StatusDetail {
 }
 
 fn reconciled_repo(repo: &session::ReconciledRepo) -> wire::ReconciledRepo {
-    let session::ReconciledRepo { name, url, branch, head, cloned_at } = repo.clone();
-    wire::ReconciledRepo { name, url, branch, head, cloned_at }
+    let session::ReconciledRepo { name, url, branch, head, cloned_at, notices } = repo.clone();
+    wire::ReconciledRepo { name, url, branch, head, cloned_at, notices }
 }
 
 /// Repositories of a session: what is wanted, and how it stands.
@@ -158,6 +170,7 @@ pub(crate) fn session_repos(session: &Session) -> Vec<wire::SessionRepo> {
             status: if there.is_some() { "Reconciled" } else { "Wanted" }.to_owned(),
             head: there.and_then(|there| there.head.clone()),
             cloned_at: there.map(|there| there.cloned_at),
+            notices: there.map(|there| there.notices.clone()).unwrap_or_default(),
         }
     });
     let unwanted =
@@ -169,6 +182,7 @@ pub(crate) fn session_repos(session: &Session) -> Vec<wire::SessionRepo> {
         status: "Removing".to_owned(),
         head: there.head.clone(),
         cloned_at: Some(there.cloned_at),
+        notices: there.notices.clone(),
     });
     wanted.chain(removing).collect()
 }

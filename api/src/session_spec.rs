@@ -1,29 +1,39 @@
 //! From what a caller writes of a session to its complete specification: defaults come from the project, then the server.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, str::FromStr};
 
 use ambient_domain::{
     Defaults, name,
     project::{Project, Settings},
-    session::{self, DEFAULT_BATCH_TIMEOUT, DEFAULT_INACTIVITY_TIMEOUT, Spec},
+    quantity::NotAQuantity,
+    session::{self, DEFAULT_BATCH_TIMEOUT, DEFAULT_INACTIVITY_TIMEOUT, ResourceOverrides, ResourcePatch, Spec},
 };
-use ambient_wire::session::{Repo, SessionCreate, SessionPatch};
+use ambient_wire::{
+    name as wire_name,
+    session::{self as wire, Repo, SessionCreate, SessionPatch},
+};
 
-use crate::error::{ApiError, ApiResult};
+use crate::{
+    error::{ApiError, ApiResult},
+    given,
+};
 
 const DEFAULT_AGENT: &str = "script";
 const DEFAULT_NAME: &str = "session";
 const DEFAULT_TEMPERATURE: f64 = 0.7;
 const DEFAULT_MAX_TOKENS: i64 = 4000;
-const MAX_NAME_CHARS: usize = 100;
+const MAX_NAME_CHARS: usize = wire_name::MAX;
+const MAX_MODEL_CHARS: usize = 200;
 
-/// What the server brings: its default model and the agents it has.
+/// What the server brings: its default model, the agents it has, and what sessions may ask for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ServerDefaults<'a> {
     /// Model when neither session nor project names one.
     pub(crate) llm_model: Option<&'a str>,
     /// Agents of this build.
     pub(crate) agents: &'a [String],
+    /// Most that a session may ask for.
+    pub(crate) maxima: &'a ResourceOverrides,
 }
 
 /// Defaults of a project's sessions.
@@ -36,6 +46,7 @@ pub(crate) fn defaults(project: &Settings, server: ServerDefaults<'_>) -> Defaul
 
 /// The specification of a new session.
 pub(crate) fn resolve(body: SessionCreate, project: &Project, server: ServerDefaults<'_>) -> ApiResult<Spec> {
+    check(&body)?;
     let defaults = defaults(&project.spec.settings, server);
     let interactive = body.interactive.unwrap_or(true);
     Ok(Spec {
@@ -53,6 +64,7 @@ pub(crate) fn resolve(body: SessionCreate, project: &Project, server: ServerDefa
         llm_model: body.llm_model.or(defaults.llm_model),
         llm_temperature: body.llm_temperature.unwrap_or(DEFAULT_TEMPERATURE),
         llm_max_tokens: body.llm_max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
+        resource_overrides: resources(body.resource_overrides.unwrap_or_default(), server)?,
         // Sealed when the session has its id.
         environment_variables: BTreeMap::new(),
         parent_session_id: body.parent_session_id,
@@ -61,8 +73,25 @@ pub(crate) fn resolve(body: SessionCreate, project: &Project, server: ServerDefa
     })
 }
 
+fn check(body: &SessionCreate) -> ApiResult<()> {
+    given::optional_name("name", body.name.as_deref(), MAX_NAME_CHARS)?;
+    given::repos(&body.repos)?;
+    given::optional_name("llm_model", body.llm_model.as_deref(), MAX_MODEL_CHARS)?;
+    given::labels(&body.labels)?;
+    given::annotations(&body.annotations)
+}
+
+fn check_patch(body: &SessionPatch) -> ApiResult<()> {
+    given::optional_name("name", body.name.as_deref(), MAX_NAME_CHARS)?;
+    given::repos(body.repos.as_deref().unwrap_or_default())?;
+    given::optional_name("llm_model", body.llm_model.as_ref().and_then(Option::as_deref), MAX_MODEL_CHARS)?;
+    body.labels.as_ref().map_or(Ok(()), given::labels)?;
+    body.annotations.as_ref().map_or(Ok(()), given::annotations)
+}
+
 /// A change as the domain takes it, but for the variables, whose values are sealed first.
-pub(crate) fn patch(body: SessionPatch) -> ApiResult<session::SessionPatch> {
+pub(crate) fn patch(body: SessionPatch, server: ServerDefaults<'_>) -> ApiResult<session::SessionPatch> {
+    check_patch(&body)?;
     let SessionPatch {
         name,
         prompt,
@@ -72,6 +101,7 @@ pub(crate) fn patch(body: SessionPatch) -> ApiResult<session::SessionPatch> {
         llm_model,
         llm_temperature,
         llm_max_tokens,
+        resource_overrides,
         environment_variables: _,
         labels,
         annotations,
@@ -88,11 +118,51 @@ pub(crate) fn patch(body: SessionPatch) -> ApiResult<session::SessionPatch> {
         llm_model,
         llm_temperature,
         llm_max_tokens,
+        resource_overrides: resource_overrides.map(|patch| resource_patch(patch, server)).transpose()?,
     })
+}
+
+/// Limits as the domain takes them.
+fn resources(limits: wire::ResourceOverrides, server: ServerDefaults<'_>) -> ApiResult<ResourceOverrides> {
+    let wire::ResourceOverrides { cpu, memory, processes, disk, open_files } = limits;
+    let limits = ResourceOverrides {
+        cpu: quantity("cpu", cpu)?,
+        memory: quantity("memory", memory)?,
+        processes,
+        disk: quantity("disk", disk)?,
+        open_files,
+    };
+    limits.within(server.maxima)?;
+    Ok(limits)
+}
+
+fn resource_patch(patch: wire::ResourcePatch, server: ServerDefaults<'_>) -> ApiResult<ResourcePatch> {
+    let wire::ResourcePatch { cpu, memory, processes, disk, open_files } = patch;
+    let set = wire::ResourceOverrides {
+        cpu: cpu.clone().flatten(),
+        memory: memory.clone().flatten(),
+        processes: processes.flatten(),
+        disk: disk.clone().flatten(),
+        open_files: open_files.flatten(),
+    };
+    let set = resources(set, server)?;
+    Ok(ResourcePatch {
+        cpu: cpu.map(|_| set.cpu),
+        memory: memory.map(|_| set.memory),
+        processes: processes.map(|_| set.processes),
+        disk: disk.map(|_| set.disk),
+        open_files: open_files.map(|_| set.open_files),
+    })
+}
+
+fn quantity<T: FromStr<Err = NotAQuantity>>(name: &str, text: Option<String>) -> ApiResult<Option<T>> {
+    let named = |wrong: NotAQuantity| ApiError::invalid(format!("resource_overrides.{name}"), wrong.to_string());
+    text.map(|text| text.parse().map_err(named)).transpose()
 }
 
 /// A repository to add; its name is the URL's when it has none.
 pub(crate) fn repo(repo: Repo) -> ApiResult<session::Repo> {
+    given::repo(&repo)?;
     let Repo { name, url, branch, push_to } = repo;
     let name = name.unwrap_or_else(|| name::repo_name_of_url(&url));
     not_a_route("name", &name)?;
@@ -106,9 +176,9 @@ fn not_a_route(field: &str, name: &str) -> ApiResult<()> {
 
 /// First line of the prompt.
 fn name_of_prompt(prompt: Option<&str>) -> String {
-    let line = prompt.unwrap_or_default().lines().map(str::trim).find(is_said).unwrap_or(DEFAULT_NAME);
-    let printable = line.chars().map(|c| if c.is_control() { ' ' } else { c });
-    printable.take(MAX_NAME_CHARS).collect()
+    let lines = prompt.unwrap_or_default().lines().map(str::trim).filter(is_said);
+    let mut names = lines.filter_map(|line| wire_name::made_of(line, MAX_NAME_CHARS));
+    names.next().unwrap_or_else(|| DEFAULT_NAME.to_owned())
 }
 
 /// A line that says something: not empty, and no fence of a code block.
@@ -157,6 +227,7 @@ mod tests {
         assert_eq!(name_of_prompt(None), "session");
         assert_eq!(name_of_prompt(Some("\n  fix\tit \nmore")), "fix it");
         assert_eq!(name_of_prompt(Some(&"ä".repeat(200))).chars().count(), 100);
+        assert_eq!(name_of_prompt(Some("---\n\u{200b}\n- fix https://bot:ab/cd@h/x")), "fix https://…@h/x");
         let url = |url: &str| Repo { name: None, url: url.to_owned(), branch: None, push_to: None };
         let given = Repo { name: Some("b".to_owned()), url: "file:///x".to_owned(), branch: None, push_to: None };
         let repos = named_repos(vec![url("https://h/a/b.git"), url("https://h/c/b"), given]).unwrap();

@@ -4,6 +4,9 @@
 //! [`Globals`] into its arguments and calls [`run`]. Data goes to standard output and everything else to standard error;
 //! every way to end has an exit code ([`Exit`]).
 
+// Only `output::Console` prints: what it writes for people is harmless.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod client;
 mod commands;
 pub mod config;
@@ -15,7 +18,12 @@ mod output;
 #[cfg(test)]
 mod stub;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{
+    borrow::Cow,
+    ffi::OsString,
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::{Args, Parser};
 
@@ -61,8 +69,15 @@ pub async fn run(command: Command, globals: Globals) -> ExitCode {
 /// Prints what clap has to say about arguments and gives the code to end with: 64 when they are wrong, 0 for help.
 #[must_use]
 pub fn usage(error: &clap::Error) -> ExitCode {
+    // An argument may be what somebody else wrote, such as the name of a branch that was pasted, or hold credentials.
+    let plain = error.render().to_string();
+    let told = match output::escape::text(&ambient_wire::redact::text(&plain)) {
+        Cow::Borrowed(same) if same == plain => error.print(),
+        shown if error.use_stderr() => io::stderr().write_all(shown.as_bytes()),
+        shown => io::stdout().write_all(shown.as_bytes()),
+    };
     // Nobody is left to be told when the stream is closed.
-    let _ = error.print();
+    drop(told);
     if error.use_stderr() { Exit::Usage.into() } else { Exit::Success.into() }
 }
 

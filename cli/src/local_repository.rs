@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ambient_wire::git_url;
 use url::Url;
 
 use crate::error::CliError;
@@ -21,8 +22,9 @@ pub(crate) fn resolve(flag: &str, given: &str) -> Result<RepoUrl, CliError> {
     if given.is_empty() {
         return Err(wrong("must not be empty".to_owned()));
     }
-    if let Some((scheme, _)) = given.split_once("://") {
-        return remote(scheme, given).map_err(wrong);
+    if given.contains("://") {
+        git_url::check(given).map_err(|problem| wrong(format!("the URL {problem}")))?;
+        return Ok(RepoUrl { url: given.to_owned(), working_tree: None });
     }
     let path = std::fs::canonicalize(given).map_err(|error| wrong(cannot_open(given, &error)))?;
     let top = top_level(&path)
@@ -33,22 +35,12 @@ pub(crate) fn resolve(flag: &str, given: &str) -> Result<RepoUrl, CliError> {
     Ok(RepoUrl { url: url.to_string(), working_tree })
 }
 
-fn remote(scheme: &str, given: &str) -> Result<RepoUrl, String> {
-    if !matches!(scheme, "https" | "file") {
-        return Err(format!("'{given}' must begin with https:// or file://, or be a folder"));
-    }
-    let url = Url::parse(given).map_err(|error| format!("'{given}' is not a URL: {error}"))?;
-    if !url.username().is_empty() || url.password().is_some() {
-        // Not repeated here: terminals are recorded.
-        return Err("the URL must not hold credentials".to_owned());
-    }
-    Ok(RepoUrl { url: given.to_owned(), working_tree: None })
-}
-
 fn cannot_open(given: &str, error: &std::io::Error) -> String {
-    // What `git clone` accepts besides URLs, and sessions do not.
+    // What `git clone` accepts besides URLs, and sessions do not; or a URL that is none. Not repeated here: it may hold a password,
+    // and terminals are recorded.
     if given.contains('@') && given.contains(':') {
-        return format!("'{given}' looks like ssh, which is not supported; use its https:// URL");
+        return "what was given looks like ssh, or holds credentials: neither is supported; use a plain https:// URL"
+            .to_owned();
     }
     format!("cannot open '{given}': {error}")
 }
@@ -123,9 +115,16 @@ mod tests {
         insta::assert_snapshot!(wrong(""), @"--repo: must not be empty");
         insta::assert_snapshot!(wrong("./no/such/folder"), @"--repo: cannot open './no/such/folder': No such file or directory (os error 2)");
         insta::assert_snapshot!(wrong(directory.path().to_str().unwrap()), @"--repo: '' is not a git repository and not inside one; 'git init' makes one");
-        insta::assert_snapshot!(wrong("git@example.org:a/b.git"), @"--repo: 'git@example.org:a/b.git' looks like ssh, which is not supported; use its https:// URL");
-        insta::assert_snapshot!(wrong("ssh://example.org/a"), @"--repo: 'ssh://example.org/a' must begin with https:// or file://, or be a folder");
-        insta::assert_snapshot!(wrong("https://me:secret@example.org/a"), @"--repo: the URL must not hold credentials");
-        insta::assert_snapshot!(wrong("https://"), @"--repo: 'https://' is not a URL: empty host");
+        insta::assert_snapshot!(wrong("git@example.org:a/b.git"), @"--repo: what was given looks like ssh, or holds credentials: neither is supported; use a plain https:// URL");
+        insta::assert_snapshot!(wrong("ssh://example.org/a"), @"--repo: the URL must begin with https:// or file:///");
+        insta::assert_snapshot!(wrong("https://"), @"--repo: the URL must name a host (letters, digits, '-' and '.') and perhaps a port after https://");
+        for secret in [
+            "https://me:s3cret@example.org/a",
+            "https://me:ab/s3cret@example.org/a",
+            r"https:\\me:s3cret@example.org",
+            "HTTPS://s3cret@h/x",
+        ] {
+            assert!(!wrong(secret).contains("s3cret"), "{secret}");
+        }
     }
 }

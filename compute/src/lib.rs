@@ -36,8 +36,58 @@ pub struct LaunchRequest {
     pub agent: String,
     /// Identity of commits.
     pub git_identity: GitIdentity,
-    /// Limits; compute's defaults when absent.
-    pub limits: Option<Limits>,
+    /// Limits of the session's own; compute's count for what it leaves open.
+    pub limits: OwnLimits,
+}
+
+/// Limits that a session has of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OwnLimits {
+    /// Thousandths of a processor.
+    pub cpu_millis: Option<u64>,
+    /// Memory of all its processes, bytes.
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads.
+    pub processes: Option<u64>,
+    /// Space of its files, bytes.
+    pub disk_bytes: Option<u64>,
+    /// Open files of one process.
+    pub open_files: Option<u64>,
+}
+
+impl OwnLimits {
+    /// In place of those of `limits`.
+    #[must_use]
+    pub fn over(&self, limits: &Limits) -> Limits {
+        Limits {
+            cpu_millis: self.cpu_millis.unwrap_or(limits.cpu_millis),
+            memory_bytes: self.memory_bytes.unwrap_or(limits.memory_bytes),
+            processes: self.processes.unwrap_or(limits.processes),
+            disk_bytes: self.disk_bytes.unwrap_or(limits.disk_bytes),
+            open_files: self.open_files.unwrap_or(limits.open_files),
+            ..limits.clone()
+        }
+    }
+}
+
+/// What a session has run out of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Shortage {
+    /// Memory: of its limit.
+    OutOfMemory,
+    /// Space for files: of its limit, or of the file system.
+    DiskFull,
+}
+
+impl Shortage {
+    /// Condition reason.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OutOfMemory => "OutOfMemory",
+            Self::DiskFull => "DiskFull",
+        }
+    }
 }
 
 /// Text that must not be shown.
@@ -106,6 +156,13 @@ pub enum RunnerState {
     Lost {
         /// In words.
         reason: String,
+    },
+    /// It has used up what it may have, and its agent was ended; the runner may live on.
+    Exhausted {
+        /// What.
+        shortage: Shortage,
+        /// In words.
+        message: String,
     },
 }
 
@@ -196,6 +253,9 @@ pub enum ComputeError {
     /// The request cannot be carried out as it is; a repeat fails in the same way.
     #[error("{0}")]
     Invalid(String),
+    /// The disk is too full for new work; a repeat may succeed.
+    #[error("{0}")]
+    DiskFull(String),
     /// The system failed; a repeat may succeed.
     #[error("{what}: {source}")]
     Io {
@@ -253,6 +313,10 @@ pub trait Compute: Send + Sync {
     }
     /// Compute objects of a session.
     async fn resources(&self, session: &SessionRef) -> Result<Vec<Resource>, ComputeError>;
+    /// Whether it can take new work; else why not, in words.
+    async fn readiness(&self) -> Result<(), String> {
+        Ok(())
+    }
     /// Everything on this host.
     async fn inventory(&self) -> Result<Vec<Inventory>, ComputeError>;
 }

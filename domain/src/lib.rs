@@ -8,6 +8,7 @@ pub mod effect;
 pub mod entity;
 pub mod name;
 pub mod project;
+pub mod quantity;
 pub mod session;
 
 pub use effect::{Effect, LiveEvent, NameClaim, WorkflowInput};

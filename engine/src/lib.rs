@@ -89,7 +89,7 @@ pub enum EngineError {
     Database(#[from] sqlx::Error),
     /// The schema could not be brought up to date.
     #[error("engine schema: {0}")]
-    Migration(#[from] sqlx::migrate::MigrateError),
+    Migration(#[from] ambient_postgres::MigrationError),
     /// The SDK's client refused the in-process connection.
     #[error("engine connection: {0}")]
     Connection(String),

@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
+use ambient_postgres::Schema;
 use chrono::{DateTime, Utc};
-use sqlx::{PgPool, migrate::Migrator, postgres::PgPoolOptions};
+use sqlx::{PgPool, postgres::PgPoolOptions};
 use temporalio_client::{Connection, ConnectionOptions, callback_based::CallbackBasedGrpcService};
 use tokio::sync::{Semaphore, mpsc, watch};
 use uuid::Uuid;
@@ -38,13 +39,6 @@ const SESSION_CONNECTIONS: u32 = 3;
 const WRITERS: usize = 2;
 /// Longest wait for releasing the lease at shutdown.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
-
-fn migrator() -> Migrator {
-    let mut migrator = sqlx::migrate!("./migrations");
-    migrator.create_schema("engine");
-    migrator.dangerous_set_table_name("engine._sqlx_migrations");
-    migrator
-}
 
 impl Engine {
     /// Brings the schema `engine` up to date, takes a leased row for this process and starts the background tasks on the
@@ -110,10 +104,11 @@ impl Engine {
     /// Brings the schema `engine` up to date. It has a migrations table of its own.
     ///
     /// # Errors
-    /// When the database cannot be reached or a migration fails.
+    /// When the database cannot be reached, or a migration fails or is not allowed.
     pub async fn migrate(pool: &PgPool) -> Result<(), EngineError> {
-        migrator().run(pool).await?;
-        Ok(())
+        let mut connection = pool.acquire().await?;
+        connection.close_on_drop();
+        Ok(Schema::new("engine", "_sqlx_migrations", sqlx::migrate!("./migrations")).migrate(&mut connection).await?)
     }
 
     /// The service to put in place of a network connection.

@@ -17,6 +17,6 @@ pub mod token;
 
 pub use hub::{Batch, Beginning, End, Event, HubOptions, LiveHub, Snapshot, SubscribeError, Subscription};
 pub use reader::{DrainError, EndpointError, FactError, FactSink, ReaderOptions, RunnerEndpoints, RunnerReaders};
-pub use runner_client::{FileContent, RunnerClient, RunnerClientError, RunnerEvents};
+pub use runner_client::{FileContent, GitDiff, RunnerClient, RunnerClientError, RunnerEvents};
 pub use snapshot::SnapshotError;
 pub use token::{Direction, TokenClaims, TokenError, Tokens};

@@ -9,7 +9,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use ambient_wire::runner::{
     Accepted, DeliverMessage, GitCommit, GitCommitted, GitPush, GitPushed, GitStatus, Health, Listing, ReaderHello,
-    RepoSpec, RepoStatus, RunnerError,
+    RepoSpec, RepoStatus, RunnerError, diff_header,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
@@ -55,6 +55,17 @@ pub enum RunnerClientError {
 }
 
 type Result<T> = std::result::Result<T, RunnerClientError>;
+
+/// A diff of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GitDiff {
+    /// Unified diff.
+    pub patch: Vec<u8>,
+    /// It is the beginning of a longer one.
+    pub truncated: bool,
+    /// What it does not show, as [`diff_header::LEFT_OUT`] has it.
+    pub left_out: String,
+}
 
 /// Speaks to one runner. Clones share its connections.
 #[derive(Clone)]
@@ -165,10 +176,24 @@ impl RunnerClient {
     ///
     /// # Errors
     /// See [`RunnerClientError`].
-    pub async fn git_diff(&self, repo: &str, base: Option<&str>) -> Result<Vec<u8>> {
+    pub async fn git_diff(&self, repo: &str, base: Option<&str>) -> Result<GitDiff> {
         let mut query = vec![("repo", repo)];
         query.extend(base.map(|base| ("base", base)));
-        self.bytes(self.request(Method::GET, "/git/diff", &query), SLOW).await
+        let request = self.request(Method::GET, "/git/diff", &query);
+        let diff = async {
+            let response = self.answer(request).await?;
+            let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+            let truncated = match text(diff_header::TRUNCATED) {
+                Some("true") => true,
+                Some("false") => false,
+                _ => {
+                    return Err(RunnerClientError::Protocol("a diff that does not say whether it is whole".to_owned()));
+                }
+            };
+            let left_out = text(diff_header::LEFT_OUT).unwrap_or_default().to_owned();
+            Ok(GitDiff { truncated, left_out, patch: collect(response).await? })
+        };
+        within(SLOW, diff).await
     }
 
     /// Commits all changes of a repository.

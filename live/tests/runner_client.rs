@@ -62,7 +62,7 @@ async fn every_route_works_and_failures_keep_their_kind() {
     assert_eq!(client.git_status("code").await.unwrap().files.len(), 1);
     let commit = GitCommit { repo: "code".to_owned(), message: "more".to_owned() };
     let committed = client.git_commit(&commit).await.unwrap().commit.unwrap();
-    assert!(String::from_utf8_lossy(&client.git_diff("code", None).await.unwrap()).contains("+0123456789"));
+    assert!(String::from_utf8_lossy(&client.git_diff("code", None).await.unwrap().patch).contains("+0123456789"));
     let push = GitPush { repo: "code".to_owned(), branch: "result".to_owned() };
     assert_eq!(client.git_push(&push).await.unwrap().commit, committed);
 

@@ -1,10 +1,10 @@
 //! The connection pool and its limits.
 
-use std::{str::FromStr, time::Duration};
+use std::time::Duration;
 
+use ambient_postgres::{Schema, Transport};
 use sqlx::{
     Connection, PgConnection, PgPool,
-    migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -89,14 +89,12 @@ impl Database {
     /// Brings the schema `ambient` up to this release. Several servers may call it at once.
     ///
     /// # Errors
-    /// When a migration fails, or the database is of a newer release.
+    /// When a migration fails or is not allowed, or the database is of a newer release.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         // A connection of its own: a long migration must not end by the limits of a request.
         let mut connection = PgConnection::connect_with(&self.connect).await?;
-        sqlx::raw_sql("set statement_timeout = 0; set lock_timeout = '60s'; set client_min_messages = warning")
-            .execute(&mut connection)
-            .await?;
-        migrator().run_direct(None, &mut connection, false).await?;
+        // Migrations and their table live in the schema `ambient`, apart from those of the engine.
+        Schema::new("ambient", "_migrations", sqlx::migrate!("../migrations")).migrate(&mut connection).await?;
         connection.close().await?;
         Ok(())
     }
@@ -121,19 +119,20 @@ impl Database {
         sqlx::query("select 1").execute(&self.pool).await?;
         Ok(())
     }
-}
 
-/// Migrations and their table live in the schema `ambient`, apart from those of the engine.
-fn migrator() -> Migrator {
-    let mut migrator = sqlx::migrate!("../migrations");
-    migrator.create_schema("ambient");
-    migrator.dangerous_set_table_name("ambient._migrations");
-    migrator
+    /// Whether the database answers, and how what is said to it travels.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn transport(&self) -> Result<Transport, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        Ok(Transport::of(&mut connection, self.connect.get_ssl_mode()).await?)
+    }
 }
 
 fn connect_options(url: &str, options: &DatabaseOptions) -> Result<PgConnectOptions, StoreError> {
     let millis = |duration: Duration| duration.as_millis().to_string();
-    let connect = PgConnectOptions::from_str(url)?;
+    let connect = ambient_postgres::connect_options(url)?;
     Ok(connect.application_name(&options.application_name).options([
         ("lock_timeout", millis(options.lock_timeout)),
         ("statement_timeout", millis(options.statement_timeout)),

@@ -13,7 +13,7 @@ pub enum StoreError {
     Database(#[source] sqlx::Error),
     /// The migrations cannot be applied.
     #[error("migration: {0}")]
-    Migration(#[from] sqlx::migrate::MigrateError),
+    Migration(#[from] ambient_postgres::MigrationError),
     /// Written by a release that this one does not understand. Never guessed at.
     #[error("{kind} {id} was written with schema version {found}, this release reads up to {known}")]
     UnknownSchemaVersion {

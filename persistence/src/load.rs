@@ -90,7 +90,8 @@ impl Database {
         }
     }
 
-    /// A project by id or, if it is not deleted, by name.
+    /// A project by name, if it is not deleted, else by id. A name may look like an id, but cannot be one of our time: a name begins
+    /// with a small letter, and ids sort by time with digits and capitals first.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -100,7 +101,7 @@ impl Database {
         }
         let sql = format!(
             "select {STATE} from ambient.projects t
-             where t.id = $1 or (t.name = $1 and t.deleted_at is null) order by t.id = $1 desc limit 1"
+             where t.id = $1 or (t.name = $1 and t.deleted_at is null) order by (t.name = $1 and t.deleted_at is null) desc limit 1"
         );
         let row = sqlx::query(AssertSqlSafe(sql)).bind(id_or_name).fetch_optional(self.pool()).await?;
         row.as_ref().map(from_row).transpose()

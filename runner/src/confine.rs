@@ -5,7 +5,10 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    os::unix::{ffi::OsStrExt, process::CommandExt},
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt, process::CommandExt},
+    },
     path::{Path, PathBuf},
     process::Command,
 };
@@ -16,6 +19,7 @@ use landlock::{
     RulesetCreated, RulesetCreatedAttr, RulesetError, Scope, path_beneath_rules,
 };
 use rustix::{
+    fs::{Mode, OFlags},
     io::Errno,
     process::{Resource, Rlimit},
     thread::{CapabilitySet, CapabilitySets},
@@ -23,8 +27,9 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    group,
     isolate::{self, Place},
-    seccomp,
+    seccomp, survey,
 };
 
 /// As shells use it: found but not executable.
@@ -43,18 +48,36 @@ const MEMORY: [&str; 2] = ["/tmp", "/dev/shm"];
 pub(crate) const DEVICES: [&str; 8] =
     ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/pts"];
 
+/// Largest address space of git that reads what an agent has made, bytes.
+const TOOL_ADDRESS_SPACE: u64 = 4 << 30;
+
 /// What a confined process may still do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Rights {
     pub(crate) mode: Confinement,
     pub(crate) write: Vec<PathBuf>,
     pub(crate) read: Vec<PathBuf>,
+    /// Directories that were looked at before. Nothing in them can be executed.
+    #[serde(default)]
+    pub(crate) pinned: Vec<Pinned>,
     pub(crate) limits: Limits,
     pub(crate) own_user: bool,
     /// What is not to be seen even below something that may be read.
     pub(crate) hidden: Vec<PathBuf>,
     /// Namespaces to run in; [`crate::process::confined`] chooses them.
     pub(crate) place: Place,
+    /// Control groups to enter.
+    #[serde(default)]
+    pub(crate) groups: Vec<PathBuf>,
+}
+
+/// A directory that was opened and checked. It is opened again by its name, and must be the same one then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pinned {
+    pub(crate) path: PathBuf,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) write: bool,
 }
 
 impl Rights {
@@ -66,10 +89,37 @@ impl Rights {
             place: Place::Here,
             mode: spec.confinement,
             write: vec![paths.workspace(), paths.home(), paths.tmp()],
-            read: spec.readable_paths.iter().cloned().chain([paths.blocks(spec.run)]).collect(),
+            // Its clones borrow objects from mirrors; its shell reads its scripts.
+            read: spec.readable_paths.iter().cloned().chain([paths.mirrors(), paths.blocks(spec.run)]).collect(),
+            pinned: Vec::new(),
             limits: spec.limits.clone(),
             own_user: spec.own_user,
+            groups: spec.agent_groups.clone(),
         }
+    }
+
+    /// The rights of a tool of the runner's own (git on a mirror and its origin): the pinned directories and the system's
+    /// programs. Neither the workspace nor anything else of the session.
+    pub(crate) fn of_tool(spec: &LaunchSpec, pinned: Vec<Pinned>) -> Self {
+        Self {
+            hidden: vec![data_directory(&spec.session_dir)],
+            place: Place::Here,
+            mode: spec.confinement,
+            write: Vec::new(),
+            read: spec.readable_paths.clone(),
+            pinned,
+            limits: spec.limits.clone(),
+            own_user: spec.own_user,
+            groups: spec.agent_groups.clone(),
+        }
+    }
+
+    /// For a tool whose input an agent has made: bounded in memory, and in the size of what it writes.
+    pub(crate) fn bounded(mut self, file_size_bytes: u64) -> Self {
+        let smaller = |limit: u64, most: u64| if limit == 0 { most } else { limit.min(most) };
+        self.limits.address_space_bytes = smaller(self.limits.address_space_bytes, TOOL_ADDRESS_SPACE);
+        self.limits.file_size_bytes = smaller(self.limits.file_size_bytes, file_size_bytes);
+        self
     }
 }
 
@@ -90,7 +140,15 @@ pub(crate) fn become_command(rights: &str, command: &[OsString]) -> String {
         Ok(rights) => rights,
         Err(error) => return format!("cannot read the rights: {error}"),
     };
+    // First: what follows is done, and what is started lives, within the limits.
+    if let Err(reason) = group::enter(&rights.groups) {
+        return reason;
+    }
     match give_up(&rights, command) {
+        Ok(command) if command.get_program() == survey::PROGRAM => match survey::print() {
+            Ok(()) => std::process::exit(0),
+            Err(error) => format!("cannot tell what there is: {error}"),
+        },
         Ok(mut command) => {
             let error = command.exec();
             format!("cannot execute {}: {error}", command.get_program().display())
@@ -138,6 +196,7 @@ pub(crate) fn probe(rights: &Rights) -> Result<Vec<String>, String> {
 /// Restricts the calling thread, and with it what it executes.
 fn restrict(rights: &Rights) -> Result<Vec<String>, String> {
     rustix::thread::set_no_new_privs(true).map_err(|e| format!("cannot set no-new-privileges: {e}"))?;
+    let pinned = rights.pinned.iter().map(open_pinned).collect::<Result<Vec<_>, _>>()?;
     if rights.mode == Confinement::Off {
         return Ok(vec!["file system confinement: it is switched off".to_owned()]);
     }
@@ -147,6 +206,10 @@ fn restrict(rights: &Rights) -> Result<Vec<String>, String> {
     for path in rights.write.iter().chain(memory) {
         let handle = PathFd::new(path).map_err(cannot_confine)?;
         ruleset = ruleset.add_rule(PathBeneath::new(handle, AccessFs::from_all(FILES))).map_err(cannot_confine)?;
+    }
+    for (pin, handle) in rights.pinned.iter().zip(pinned) {
+        let access = if pin.write { AccessFs::from_all(FILES) } else { AccessFs::from_read(FILES) };
+        ruleset = ruleset.add_rule(PathBeneath::new(handle, access & !AccessFs::Execute)).map_err(cannot_confine)?;
     }
     if rights.place != Place::Here {
         // Names in the private root are no secret.
@@ -160,6 +223,21 @@ fn restrict(rights: &Rights) -> Result<Vec<String>, String> {
         Ok(()) => {}
     }
     Ok(missing)
+}
+
+fn open_pinned(pin: &Pinned) -> Result<OwnedFd, String> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let path = pin.path.display();
+    let open = || {
+        let handle = rustix::fs::open(&pin.path, flags, Mode::empty())?;
+        let about = rustix::fs::fstat(&handle)?;
+        Ok::<_, Errno>((handle, about.st_dev == pin.device && about.st_ino == pin.inode))
+    };
+    match open() {
+        Ok((handle, true)) => Ok(handle),
+        Ok((_, false)) => Err(format!("{path} is another directory than the one that was checked")),
+        Err(error) => Err(format!("{path}: {error}")),
+    }
 }
 
 fn cannot_confine(error: impl std::fmt::Display) -> String {
@@ -228,6 +306,9 @@ fn limit(rights: &Rights) -> std::io::Result<()> {
     if rights.limits.address_space_bytes > 0 {
         lower(Resource::As, rights.limits.address_space_bytes)?;
     }
+    if rights.limits.data_bytes > 0 {
+        lower(Resource::Data, rights.limits.data_bytes)?;
+    }
     if rights.limits.file_size_bytes > 0 {
         lower(Resource::Fsize, rights.limits.file_size_bytes)?;
     }
@@ -237,4 +318,28 @@ fn limit(rights: &Rights) -> std::io::Result<()> {
 fn lower(resource: Resource, wanted: u64) -> std::io::Result<()> {
     let most = rustix::process::getrlimit(resource).maximum.map_or(wanted, |most| most.min(wanted));
     Ok(rustix::process::setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::{Pinned, open_pinned};
+
+    #[test]
+    fn a_directory_that_was_exchanged_after_its_check_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("origin");
+        std::fs::create_dir(&path).unwrap();
+        let about = path.metadata().unwrap();
+        let pin = Pinned { path: path.clone(), device: about.dev(), inode: about.ino(), write: true };
+        assert!(open_pinned(&pin).is_ok());
+        std::fs::rename(&path, directory.path().join("aside")).unwrap();
+        assert!(open_pinned(&pin).is_err());
+        std::fs::create_dir(&path).unwrap();
+        assert!(open_pinned(&pin).unwrap_err().contains("another directory"));
+        std::fs::remove_dir(&path).unwrap();
+        std::os::unix::fs::symlink("/", &path).unwrap();
+        assert!(open_pinned(&pin).is_err());
+    }
 }

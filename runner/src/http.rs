@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ambient_wire::runner::{
     Accepted, CONTRACT_VERSION, DeliverMessage, GitCommit, GitCommitted, GitPush, GitPushed, GitStatus, Health,
-    Listing, RepoSpec, RepoStatus,
+    Listing, RepoSpec, RepoStatus, diff_header,
 };
 use axum::{
     Json, Router,
@@ -12,18 +12,19 @@ use axum::{
     extract::{
         DefaultBodyLimit, FromRequest, Path, Query, Request, State, WebSocketUpgrade, rejection::BytesRejection,
     },
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderName, StatusCode, header},
     middleware,
     response::Response,
     routing::{get, post, put},
 };
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
     app::{End, SharedApp},
     auth, content,
     error::{Error, Result},
-    git::{operations, repos},
+    git::{operations, push, repos},
     messages, reader,
     turn::{ACK_PATIENCE, Stop},
 };
@@ -33,6 +34,10 @@ const MAX_BODY: usize = 6 * messages::MAX_TEXT_BYTES + 4096;
 
 /// How long a body may take.
 const BODY: Duration = Duration::from_secs(30);
+/// Most of what a diff leaves out that is named in its head.
+const MAX_LEFT_OUT: usize = 50;
+const TRUNCATED: HeaderName = HeaderName::from_static(diff_header::TRUNCATED);
+const LEFT_OUT: HeaderName = HeaderName::from_static(diff_header::LEFT_OUT);
 
 /// All routes.
 pub(crate) fn router(app: SharedApp) -> Router {
@@ -128,9 +133,17 @@ struct DiffQuery {
 async fn git_diff(
     State(app): State<SharedApp>,
     Parameters(query): Parameters<DiffQuery>,
-) -> Result<([(header::HeaderName, &'static str); 1], Vec<u8>)> {
+) -> Result<([(HeaderName, String); 3], Vec<u8>)> {
     let diff = operations::diff(&app, &query.repo, query.base.as_deref()).await?;
-    Ok(([(header::CONTENT_TYPE, "text/x-diff; charset=utf-8")], diff))
+    let left_out = serde_json::to_string(&diff.left_out.iter().take(MAX_LEFT_OUT).collect::<Vec<_>>());
+    let left_out = left_out.map_err(|e| Error::Internal(e.to_string()))?;
+    let headers = [
+        // No character set: it is as exact as the files are.
+        (header::CONTENT_TYPE, "text/x-diff".to_owned()),
+        (TRUNCATED, diff.truncated.to_string()),
+        (LEFT_OUT, utf8_percent_encode(&left_out, NON_ALPHANUMERIC).to_string()),
+    ];
+    Ok((headers, diff.patch))
 }
 
 async fn git_commit(State(app): State<SharedApp>, Body(request): Body<GitCommit>) -> Result<Json<GitCommitted>> {
@@ -139,7 +152,7 @@ async fn git_commit(State(app): State<SharedApp>, Body(request): Body<GitCommit>
 }
 
 async fn git_push(State(app): State<SharedApp>, Body(request): Body<GitPush>) -> Result<Json<GitPushed>> {
-    let push = tokio::spawn(async move { operations::push(&app, &request).await });
+    let push = tokio::spawn(async move { push::push(&app, &request).await });
     push.await.map_err(|e| Error::Internal(e.to_string()))?.map(Json)
 }
 

@@ -4,7 +4,8 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{Read, Write},
     os::unix::fs::OpenOptionsExt,
-    path::Path,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -16,6 +17,8 @@ use serde::Serialize;
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const MAX_LAUNCH_BYTES: u64 = 1024 * 1024;
 const MAX_SOCKET_PATH: usize = 100;
+/// Space of a prepared record: the reason of an end is cut to fit.
+const RECORD_BYTES: u64 = 8192;
 
 /// Reads and checks the launch file.
 ///
@@ -108,7 +111,7 @@ pub(crate) fn identity(
 /// The system's.
 pub(crate) fn write_record<T: Serialize>(path: &Path, record: &T) -> std::io::Result<()> {
     let directory = path.parent().ok_or_else(|| std::io::Error::other("no directory"))?;
-    let temporary = path.with_extension("json.new");
+    let temporary = temporary(path);
     match std::fs::remove_file(&temporary) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -118,6 +121,58 @@ pub(crate) fn write_record<T: Serialize>(path: &Path, record: &T) -> std::io::Re
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
     File::open(directory)?.sync_all()
+}
+
+/// Space for a record that must be written when there may be none left.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn prepare_record(path: &Path) -> std::io::Result<()> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(temporary(path))?;
+    match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RECORD_BYTES) {
+        // A file system that cannot promise space: the record is written if there is some.
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => file.sync_all(),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Like [`write_record`], into the space that was prepared for it.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn write_prepared_record<T: Serialize>(path: &Path, record: &T) -> std::io::Result<()> {
+    let bytes = serde_json::to_vec(record)?;
+    let mut file = match OpenOptions::new().write(true).open(temporary(path)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return write_record(path, record),
+        Err(error) => return Err(error),
+    };
+    file.write_all(&bytes)?;
+    file.set_len(bytes.len() as u64)?;
+    file.sync_all()?;
+    std::fs::rename(temporary(path), path)?;
+    match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    path.with_extension("json.new")
+}
+
+static DISK_WAS_FULL: AtomicBool = AtomicBool::new(false);
+
+/// Remembers that something could not be written for want of space: then what follows is not the agent's fault.
+pub(crate) fn note_want_of_space(error: &std::io::Error) {
+    if matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) {
+        DISK_WAS_FULL.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether this runner could not write something for want of space.
+pub(crate) fn disk_was_full() -> bool {
+    DISK_WAS_FULL.load(Ordering::Relaxed)
 }
 
 /// Creates a private file that was not there; never through a link.

@@ -144,6 +144,7 @@ impl Writer {
                 group.push(next);
             }
             if let Err(error) = self.write(group) {
+                life::note_want_of_space(&error);
                 tracing::error!(%error, "the event log cannot be written");
                 return;
             }

@@ -11,6 +11,7 @@ mod confine;
 mod content;
 mod error;
 mod git;
+mod group;
 mod history;
 mod http;
 mod isolate;
@@ -22,6 +23,7 @@ mod process;
 mod reader;
 mod seccomp;
 mod serve;
+mod survey;
 mod turn;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};

@@ -99,7 +99,7 @@ async fn record(app: &SharedApp, message: DeliverMessage) -> Result<Accepted> {
     let mut line = serde_json::to_vec(&message).map_err(|e| Error::Internal(e.to_string()))?;
     line.push(b'\n');
     let journal = inbox.journal.clone();
-    tokio::task::spawn_blocking(move || (&*journal).write_all(&line).and_then(|()| journal.sync_data()))
+    tokio::task::spawn_blocking(move || append(&journal, &line))
         .await
         .map_err(|e| Error::Internal(e.to_string()))?
         .map_err(|e| Error::io("the message journal cannot be written", &e))?;
@@ -110,6 +110,16 @@ async fn record(app: &SharedApp, message: DeliverMessage) -> Result<Accepted> {
     let accepted = Accepted { id: message.id.clone(), new: true };
     place.send(message);
     Ok(accepted)
+}
+
+/// A line that cannot be written whole (the disk is full) is taken back: what is written after it must be readable.
+fn append(mut journal: &File, line: &[u8]) -> std::io::Result<()> {
+    let before = journal.metadata()?.len();
+    journal.write_all(line).and_then(|()| journal.sync_data()).inspect_err(|_| {
+        if let Err(error) = journal.set_len(before) {
+            tracing::error!(%error, "a torn line of the message journal cannot be taken back");
+        }
+    })
 }
 
 fn check(message: &DeliverMessage) -> Result<()> {

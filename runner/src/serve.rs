@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use ambient_wire::runner::{
-    Confinement, ENDED_BY_REQUEST, EXIT_FENCED, EXIT_PREREQUISITE, Exited, LaunchSpec, SessionPaths, custom,
+    Confinement, ENDED_BY_REQUEST, EXIT_DISK_FULL, EXIT_FENCED, EXIT_IO, EXIT_PREREQUISITE, ExitCause, Exited,
+    LaunchSpec, SessionPaths, custom,
 };
 use chrono::Utc;
 use serde_json::json;
@@ -36,8 +37,8 @@ const SIGNAL_ACK_PATIENCE: Duration = Duration::from_secs(3);
 const TURN_END_PATIENCE: Duration = Duration::from_secs(12);
 /// Safety net of the reaping of orphans, besides SIGCHLD.
 const REAP_INTERVAL: Duration = Duration::from_secs(5);
-/// Ours for a log that cannot be written (as `sysexits.h` has it).
-const EXIT_IO: i32 = 74;
+/// Most of a reason, bytes: it has to fit into the record that was prepared.
+const MAX_REASON: usize = 4096;
 
 /// Why an attempt did not come up.
 enum Refusal {
@@ -103,7 +104,12 @@ fn refuse(spec: &LaunchSpec, paths: &SessionPaths, refusal: Refusal) -> i32 {
         }
         Refusal::System(error) => {
             tracing::error!(%error, "not started");
-            EXIT_IO
+            life::note_want_of_space(&error);
+            if !life::disk_was_full() {
+                return EXIT_IO;
+            }
+            record_exit(spec, paths, EXIT_IO, format!("the runner cannot begin: {error}"));
+            EXIT_DISK_FULL
         }
     }
 }
@@ -121,7 +127,9 @@ async fn start(spec: LaunchSpec, paths: SessionPaths) -> Result<Attempt, Refusal
     // Nothing of an earlier attempt is left in them, whatever it did to keep it.
     ambient_removal::empty_tree(&paths.tmp())?;
     ambient_removal::empty_tree(&paths.blocks(spec.run))?;
-    let (namespaces, missing) = make_namespaces(&spec).await.map_err(Refusal::Prerequisite)?;
+    life::prepare_record(&paths.exited(spec.run, spec.attempt))?;
+    let (namespaces, mut missing) = make_namespaces(&spec).await.map_err(Refusal::Prerequisite)?;
+    missing.extend(spec.unenforced.iter().cloned());
     let mut history = History::default();
     let log = EventLog::open(&paths.event_log(spec.run), |record| history.see(record))?;
     let (inbox, outbox) = Inbox::open(&paths.messages(spec.run), &history, spec.interactive)?;
@@ -224,12 +232,15 @@ async fn finish(app: &SharedApp, end: End, work: tokio::task::JoinHandle<()>) ->
         }
         record_exit(&app.spec, &app.paths, end.code, end.reason);
     }
-    end.code
+    // Seen also where not even the record could be written.
+    if end.code != 0 && life::disk_was_full() { EXIT_DISK_FULL } else { end.code }
 }
 
-fn record_exit(spec: &LaunchSpec, paths: &SessionPaths, code: i32, reason: String) {
-    let exited = Exited { nonce: spec.nonce.clone(), code, reason, at: Utc::now() };
-    if let Err(error) = life::write_record(&paths.exited(spec.run, spec.attempt), &exited) {
+fn record_exit(spec: &LaunchSpec, paths: &SessionPaths, code: i32, mut reason: String) {
+    reason.truncate(reason.floor_char_boundary(MAX_REASON));
+    let cause = (code != 0 && life::disk_was_full()).then_some(ExitCause::DiskFull);
+    let exited = Exited { nonce: spec.nonce.clone(), code, reason, at: Utc::now(), cause };
+    if let Err(error) = life::write_prepared_record(&paths.exited(spec.run, spec.attempt), &exited) {
         tracing::error!(%error, "the end cannot be recorded");
     }
 }
@@ -289,7 +300,8 @@ fn watch_log(app: &SharedApp) {
     tokio::spawn(async move {
         let mut last = app.log.last();
         while last.changed().await.is_ok() {}
-        let reason = "the event log cannot be written".to_owned();
+        let full = if life::disk_was_full() { ": the disk is full" } else { "" };
+        let reason = format!("the event log cannot be written{full}");
         app.ending.begin(End { code: EXIT_IO, reason, stop: Stop::RunnerLost, ack: Duration::ZERO, recorded: true });
     });
 }

@@ -25,7 +25,7 @@ async fn clone_commit_and_push_reach_the_origin_and_can_be_repeated() {
 
     assert_eq!(
         client.send("POST", "/git/commit", json!({ "repo": "up", "message": "m" })).await.expect(200).json(),
-        json!({ "commit": null })
+        json!({ "commit": null, "left_out": [] })
     );
     std::fs::write(session.paths.workspace().join("up/ä b.txt"), "x").unwrap();
     let files = client.get("/git/status?repo=up").await.expect(200).json();
@@ -96,7 +96,16 @@ async fn bad_urls_names_and_branches_are_refused_with_the_field() {
     client.send("POST", "/git/push", json!({ "repo": "a", "branch": "x", "force": true })).await.expect_bad("force");
     client.send("POST", "/git/commit", json!({ "repo": "a", "message": " \n" })).await.expect_bad("message");
     client.get("/git/diff?repo=a&base=--output%3D/tmp/x").await.expect_bad("base");
-    client.get("/git/diff?repo=a&base=nothing").await.expect_bad("base");
+    for bad in [
+        "nothing",
+        "HEAD%5E%7Btree%7D",
+        "@%7B99%7D",
+        "%5EHEAD",
+        "HEAD..HEAD",
+        "1234567890123456789012345678901234567890",
+    ] {
+        client.get(&format!("/git/diff?repo=a&base={bad}")).await.expect_bad("base");
+    }
     client.get("/git/status?repo=..").await.expect_bad("repo");
     assert_eq!(std::fs::read_dir(session.paths.workspace()).unwrap().count(), 1, "failures leave nothing behind");
 }
@@ -119,6 +128,60 @@ async fn an_empty_and_a_shallow_origin_and_a_linked_worktree_can_be_cloned() {
     std::fs::write(session.paths.workspace().join("empty.git/new"), "x\n").unwrap();
     let diff = runner.client.get("/git/diff?repo=empty.git").await.expect(200).text();
     assert!(diff.contains("+x"), "{diff}");
+}
+
+#[tokio::test]
+async fn an_origin_whose_head_names_a_missing_branch_is_refused_with_the_branches_it_has() {
+    let session = Session::new(true);
+    let url = session.origin("up");
+    let origin = session.directory().join("up.git");
+    git(&origin, &["branch", "side", "main"]);
+    git(&origin, &["symbolic-ref", "HEAD", "refs/heads/gone"]);
+    let empty = session.directory().join("empty.git");
+    git(session.directory(), &["init", "--quiet", "--bare", "--initial-branch=trunk", "empty.git"]);
+    let runner = session.start().await;
+    let client = &runner.client;
+    let refused = client.send("PUT", "/repos/up", json!({ "url": url })).await.expect(400);
+    let (field, reason) = (refused.json()["field"].clone(), refused.text());
+    assert!(field == "branch" && reason.contains("'gone'") && reason.contains("main, side"), "{reason}");
+    assert!(!session.paths.workspace().join("up").exists() && !session.paths.mirrors().join("up.git").exists());
+    client.send("PUT", "/repos/up", json!({ "url": url, "branch": "side" })).await.expect(200);
+    let url = format!("file://{}", empty.display());
+    let repo = client.send("PUT", "/repos/empty", json!({ "url": url })).await.expect(200).json();
+    assert_eq!((&repo["branch"], &repo["base"]), (&"trunk".into(), &serde_json::Value::Null));
+    assert!(repo["notices"][0].as_str().unwrap().contains("is empty"), "{repo}");
+    // Its first commit is no stranger there.
+    let clone = session.paths.workspace().join("empty");
+    git(&clone, &["commit", "--quiet", "--allow-empty", "-m", "root"]);
+    client.send("POST", "/git/push", json!({ "repo": "empty", "branch": "trunk" })).await.expect(200);
+}
+
+#[tokio::test]
+async fn what_is_not_fetched_of_a_repository_is_told() {
+    let session = Session::new(true);
+    let (url, part) = (session.origin("up"), session.origin("part"));
+    let up = session.directory().join("up");
+    git(&up, &["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", &part, "part"]);
+    std::fs::create_dir(up.join("art")).unwrap();
+    std::fs::write(up.join("art/.gitattributes"), "*.png filter=lfs diff=lfs merge=lfs -text\n").unwrap();
+    git(&up, &["add", "."]);
+    git(&up, &["commit", "--quiet", "-m", "parts"]);
+    git(&up, &["push", "--quiet", &session.directory().join("up.git").to_string_lossy(), "main"]);
+    let runner = session.start().await;
+    let mut reader = runner.client.events(1, "", 0).await;
+    let repo = runner.client.send("PUT", "/repos/up", json!({ "url": url })).await.expect(200).json();
+    let notices = repo["notices"].as_array().unwrap();
+    assert_eq!(notices.len(), 2, "{repo}");
+    assert!(notices[0].as_str().unwrap().contains("LFS") && notices[1].as_str().unwrap().contains("submodules"));
+    let records = reader.until(|record| harness::is_custom(record, "ambient.repo_notices")).await;
+    assert_eq!(harness::custom(&records, "ambient.repo_notices")[0], &json!({ "repo": "up", "notices": notices }));
+    let plain = runner.client.send("PUT", "/repos/part", json!({ "url": part })).await.expect(200).json();
+    assert_eq!(plain.get("notices"), None);
+    // One that the agent has broken is told as such, and hides no other.
+    std::fs::remove_dir_all(session.paths.workspace().join("up/.git")).unwrap();
+    let all = runner.client.get("/repos").await.expect(200).json();
+    assert_eq!(all.as_array().unwrap().len(), 2);
+    assert!(all[1]["notices"][2].as_str().unwrap().contains("cannot be read"), "{all}");
 }
 
 #[tokio::test]

@@ -67,6 +67,12 @@ impl TestDatabase {
         Self { options: options.database(&name), name }
     }
 
+    /// Its name on the server.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// URL of the database, for a child process or a pool of the test's own.
     #[must_use]
     pub fn url(&self) -> String {

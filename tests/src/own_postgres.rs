@@ -1,13 +1,15 @@
 //! A PostgreSQL server of one test's own, which it may kill, configure and start again.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    str::FromStr,
     time::{Duration, Instant},
 };
 
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions};
 
 use crate::TestDatabase;
 
@@ -18,18 +20,35 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct OwnPostgres {
     dir: tempfile::TempDir,
     settings: String,
+    port: u16,
 }
 
 impl OwnPostgres {
-    /// Starts one with further command-line settings, such as `-c ssl=on`.
+    /// Starts one that listens on its Unix socket.
     ///
     /// # Panics
     /// When it cannot be started.
     #[must_use]
-    pub fn start(settings: &str) -> Self {
+    pub fn start() -> Self {
+        Self::with("", 5432)
+    }
+
+    /// Starts one that listens on a port of this machine too.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn on_tcp() -> Self {
+        // Free at present; the kernel gives it to nobody else soon.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self::with(&format!("-c listen_addresses=127.0.0.1 -c port={port}"), port)
+    }
+
+    fn with(settings: &str, port: u16) -> Self {
         // A short path: a Unix socket's is cut at 108 bytes.
         let dir = tempfile::Builder::new().prefix("amb-pg").tempdir_in("/tmp").unwrap();
-        let server = Self { dir, settings: settings.to_owned() };
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let server = Self { dir, settings: settings.to_owned(), port };
         server.start_again();
         server
     }
@@ -52,7 +71,26 @@ impl OwnPostgres {
     /// URL of its first database, over its Unix socket, for its superuser.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("postgresql://ambient@localhost/postgres?host={}", self.dir().display().to_string().replace('/', "%2F"))
+        let folder = self.dir().display().to_string().replace('/', "%2F");
+        format!("postgresql://ambient@localhost:{}/postgres?host={folder}", self.port)
+    }
+
+    /// Where it listens, when it listens on TCP.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Puts a file of the server's own into its data directory.
+    ///
+    /// # Panics
+    /// When it cannot.
+    pub fn give(&self, name: &str, content: &[u8]) {
+        let path = self.dir().join("data").join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        let owner = fs::metadata(self.dir().join("data")).unwrap();
+        chown(&path, Some(owner.uid()), Some(owner.gid())).unwrap();
     }
 
     /// A fresh database on it.
@@ -74,15 +112,22 @@ impl OwnPostgres {
             std::thread::sleep(Duration::from_millis(20));
         }
         // Where nobody collects the dead process, its number looks alive to PostgreSQL's programs.
-        for left in ["data/postmaster.pid", ".s.PGSQL.5432.lock", ".s.PGSQL.5432"] {
+        let socket = format!(".s.PGSQL.{}", self.port);
+        for left in ["data/postmaster.pid", &format!("{socket}.lock"), &socket] {
             let _ = fs::remove_file(self.dir().join(left));
         }
     }
 
-    /// Runs statements as its superuser, in a database of its own choice.
-    pub async fn execute(&self, options: PgConnectOptions, sql: &str) {
+    /// Runs statements as its superuser, one after the other.
+    ///
+    /// # Panics
+    /// When one fails.
+    pub async fn execute(&self, database: &str, statements: &[&str]) {
+        let options = PgConnectOptions::from_str(&self.url()).unwrap().database(database);
         let mut connection = PgConnection::connect_with(&options).await.unwrap();
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
+        for sql in statements {
+            sqlx::raw_sql(AssertSqlSafe((*sql).to_owned())).execute(&mut connection).await.unwrap();
+        }
         connection.close().await.unwrap();
     }
 

@@ -9,10 +9,12 @@ use serde_json::Value;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("wire", &[]),
-    ("persistence", &["domain"]),
+    // What PostgreSQL needs, whatever is stored in it.
+    ("postgres", &[]),
+    ("persistence", &["domain", "postgres"]),
     ("live", &["domain", "wire", "persistence"]),
     ("actors", &["domain", "persistence", "live"]),
-    ("engine", &[]),
+    ("engine", &["postgres"]),
     ("removal", &[]),
     ("compute", &["domain", "removal", "wire"]),
     ("runner", &["removal", "wire"]),

@@ -32,7 +32,7 @@ async fn idle(server: &Server, id: &str, attempt: i64) {
 
 #[tokio::test]
 async fn the_end_of_a_runner_seen_while_the_database_is_away_is_told_when_it_is_back() {
-    let postgres = OwnPostgres::start("");
+    let postgres = OwnPostgres::start();
     let database = postgres.database().await;
     let server = Server::start(&database, "one").await;
     server.project("away").await;

@@ -9,7 +9,7 @@ use ambient_tests::TestDatabase;
 use reqwest::Method;
 use serde_json::json;
 use sqlx::AssertSqlSafe;
-use support::{Server, eventually, processes, script};
+use support::{Server, binary, clean_command, eventually, processes, script};
 
 /// In no word of anything else.
 const CANARY: &str = "canary-5d1e77aa";
@@ -58,6 +58,96 @@ async fn a_sealed_value_reaches_the_agent_and_nothing_else() {
     })
     .await;
     server.verified().await;
+}
+
+#[tokio::test]
+async fn a_url_with_credentials_is_refused_everywhere_and_repeated_nowhere() {
+    let database = TestDatabase::new().await;
+    let server = Server::start(&database, "one").await;
+    let project = server.project("urls").await;
+    let created = json!({"project_id": "urls", "name": "plain", "repos": [{"url": "https://host.invalid/a"}]});
+    let id = server.post("/sessions", created).await.expect(201)["id"].as_str().unwrap().to_owned();
+    for url in urls_with_credentials() {
+        let encoded: String = url.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let session = |field: &str, value: serde_json::Value| json!({"project_id": "urls", field: value});
+        let bodies = [
+            ("/sessions".to_owned(), session("repos", json!([{"url": url}]))),
+            ("/sessions".to_owned(), session("repos", json!([url]))),
+            ("/sessions".to_owned(), session("repos", json!(url))),
+            ("/sessions".to_owned(), session("agent", json!(url))),
+            ("/sessions".to_owned(), json!({"project_id": url})),
+            ("/sessions".to_owned(), json!({"project_id": "urls", url.as_str(): 1})),
+            (format!("/sessions/{id}/repos"), json!({"url": url})),
+            (format!("/sessions/{id}/git/push"), json!({"repo": "a", "branch": url})),
+            (
+                "/projects/urls/permissions".to_owned(),
+                json!({"subject_type": url, "subject_name": "x", "role": "view"}),
+            ),
+            ("/projects".to_owned(), json!({"name": url})),
+        ];
+        for (path, body) in bodies {
+            let answer = server.post(&path, body.clone()).await;
+            assert!((400..500).contains(&answer.status), "{path} {body}: {}", answer.json);
+            assert!(!answer.json.to_string().contains(CANARY), "{path} {body}: {}", answer.json);
+        }
+        let patch = server.request(Method::PATCH, &format!("/sessions/{id}")).json(&json!({"repos": [{"url": url}]}));
+        assert!(!server.send(patch).await.expect(400).to_string().contains(CANARY));
+        for path in
+            [format!("/projects/{encoded}"), format!("/sessions?order_by={encoded}"), format!("/sessions?{encoded}=1")]
+        {
+            let answer = server.get(&path).await;
+            assert!(
+                (400..500).contains(&answer.status) && !answer.json.to_string().contains(CANARY),
+                "{path}: {}",
+                answer.json
+            );
+        }
+        for arguments in [
+            vec!["run", "--repo", &url, "echo"],
+            vec!["session", "create", "--repo", &url],
+            vec!["session", "repo", "add", &id, &url],
+            vec!["session", "list", "--url", &url],
+            vec!["session", "get", "x", &url],
+            vec!["replay", "check", "--from", &url],
+            vec!["context", "set", "far", "--url", &url],
+        ] {
+            let mut command = clean_command(binary("ambient"));
+            command
+                .args(&arguments)
+                .env("HOME", server.dir.path())
+                .env("AMBIENT_URL", format!("http://{}", server.address()));
+            command.env("AMBIENT_TOKEN", server.token()).env("AMBIENT_PROJECT", "urls");
+            let ended = command.output().unwrap();
+            let said = [ended.stdout, ended.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+            assert!(!ended.status.success() && !said.contains(CANARY), "{arguments:?}: {said}");
+        }
+    }
+    // A prompt is the agent's to read, and kept; the name made of it is shown everywhere.
+    let prompted = json!({"project_id": "urls", "prompt": "clone https://bot:ab/cd@host.invalid/x.git"});
+    assert_eq!(server.post("/sessions", prompted).await.expect(201)["name"], "clone https://…@host.invalid/x.git");
+    assert_eq!(files_with_canary(&server.dir.path().join("d")), Vec::<String>::new());
+    assert_nowhere_else(&database, &server, &id).await;
+    assert_eq!(
+        server.get(&format!("/projects/{}", project["id"].as_str().unwrap())).await.expect(200)["version"],
+        project["version"]
+    );
+}
+
+/// Ways to write one.
+fn urls_with_credentials() -> Vec<String> {
+    [
+        "https://bot:ab/CANARY@host.invalid/x.git",
+        "https://bot:12/CANARY@host.invalid/x.git",
+        "https://CANARY@host.invalid/x",
+        "https://user:p%2FCANARY@host.invalid/x",
+        r"https:\\user:CANARY@host.invalid/x",
+        "HTTPS://user:CANARY@host.invalid/x",
+        "file://user:CANARY@host.invalid/x",
+        "https://user:CANARY\u{ff20}host.invalid/x",
+        "postgresql://me:ab/CANARY@host.invalid/x",
+    ]
+    .map(|url| url.replace("CANARY", CANARY))
+    .to_vec()
 }
 
 /// Not in a table, a history, an answer, the server's log or a process's arguments.

@@ -54,7 +54,7 @@ pub struct HealthCheck {
     pub name: String,
     /// Fit for work.
     pub ok: bool,
-    /// Why not; empty when it is.
+    /// Why not, or how the connection to the `database` travels; else empty.
     #[serde(default)]
     pub reason: String,
 }

@@ -3,9 +3,12 @@
 pub mod api;
 pub mod error;
 pub mod execution;
+pub mod git_url;
 pub mod live;
+pub mod name;
 pub mod operation;
 pub mod project;
+pub mod redact;
 pub mod runner;
 pub mod session;
 

@@ -43,6 +43,11 @@ pub const CONTRACT_VERSION: u32 = 1;
 pub const EXIT_PREREQUISITE: i32 = 2;
 /// Exit code: the runner was called wrongly.
 pub const EXIT_USAGE: i32 = 64;
+/// Exit code: what the runner must write cannot be written (as `sysexits.h` has it).
+pub const EXIT_IO: i32 = 74;
+/// Exit code: it cannot be written because the disk is full. Counts only where the end could not be recorded either: an agent may
+/// exit with any code.
+pub const EXIT_DISK_FULL: i32 = 73;
 /// Exit code: the fence forbids this run, or another runner holds the workspace; nothing was done.
 pub const EXIT_FENCED: i32 = 75;
 
@@ -86,6 +91,9 @@ pub struct LaunchSpec {
     pub git_identity: GitIdentity,
     /// Paths the agent may read besides the system's (toolchains). Nothing outside is visible to it.
     pub readable_paths: Vec<PathBuf>,
+    /// Folders and files of the platform: no `file://` origin may be one of them, be in one, or hold one.
+    #[serde(default)]
+    pub platform_paths: Vec<PathBuf>,
     /// Limits of the agent's processes.
     pub limits: Limits,
     /// What to do when the kernel lacks a part of the confinement.
@@ -97,6 +105,13 @@ pub struct LaunchSpec {
     /// Compute host that launched; only it may prove absence.
     #[serde(default)]
     pub host: String,
+    /// Control groups, one of each hierarchy, that every process of the agent enters before it becomes the agent's: the runner
+    /// writes `0` to their `cgroup.procs`. Where it cannot, nothing of the agent is started.
+    #[serde(default)]
+    pub agent_groups: Vec<PathBuf>,
+    /// Limits that compute cannot enforce, in words; told with [`Started::missing_confinement`].
+    #[serde(default)]
+    pub unenforced: Vec<String>,
 }
 
 /// How strictly an agent is confined.
@@ -122,8 +137,8 @@ pub struct GitIdentity {
     pub email: String,
 }
 
-/// Resource limits of the agent's processes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Resource limits of the agent's processes. Those that count for all of them together are compute's to enforce.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Processes and threads of the session's user.
@@ -134,6 +149,18 @@ pub struct Limits {
     pub address_space_bytes: u64,
     /// Largest file, bytes; 0 = no limit.
     pub file_size_bytes: u64,
+    /// Memory of all processes together, bytes; 0 = no limit.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// Processors of all processes together, thousandths; 0 = no limit.
+    #[serde(default)]
+    pub cpu_millis: u64,
+    /// Space of the session's files, bytes; 0 = no limit.
+    #[serde(default)]
+    pub disk_bytes: u64,
+    /// Data segment of one process, bytes; 0 = no limit. For want of a control group.
+    #[serde(default)]
+    pub data_bytes: u64,
 }
 
 /// Runs up to and including `stopped_run` may never be launched (again).
@@ -182,6 +209,17 @@ pub struct Exited {
     pub reason: String,
     /// When.
     pub at: DateTime<Utc>,
+    /// Set when it was not the agent's doing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<ExitCause>,
+}
+
+/// What ended a runner besides its agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitCause {
+    /// The file system has no space left, or the quota is used up.
+    DiskFull,
 }
 
 /// One line of the event log.
@@ -205,11 +243,16 @@ pub mod custom {
     /// `{run_id, message_id, outcome: finished|error|interrupted, last_message_seq, code?, exit_code?}`: after RUN_FINISHED or
     /// RUN_ERROR and the turn's snapshots; `code` is RUN_ERROR's.
     pub const TURN_ENDED: &str = "ambient.turn_ended";
-    /// `{repo, commit, ref, base, patch, patch_truncated}`: a snapshot of a repository at the end of a turn. `patch` is the
-    /// unified diff, with its summary, from `base` (where it was cloned at) to the snapshot; at most 128 KiB, empty when there is none.
+    /// `{repo, commit, ref, base, patch, patch_truncated, patch_exact, patch_base64?, left_out}`: a snapshot of a repository at the
+    /// end of a turn. `patch` is the unified diff, with its summary, from `base` (where it was cloned at) to the snapshot; at most 128
+    /// KiB, empty when there is none. A patch that is no text as it is has `patch_exact: false` and its bytes in `patch_base64`.
+    /// `left_out` is a list of [`LeftOut`](super::LeftOut).
     pub const SNAPSHOT: &str = "ambient.snapshot";
-    /// `{repo, branch, commit}`: a repository with `push_to` was pushed at the end of a turn, before RUN_FINISHED.
+    /// `{repo, url, branch, commit}`: a repository with `push_to` was pushed at the end of a turn, before RUN_FINISHED. What the
+    /// origin at `url` said, nothing of the workspace's.
     pub const PUSHED: &str = "ambient.pushed";
+    /// `{repo, notices}`: a repository was cloned, and there is something to know of it, in words.
+    pub const REPO_NOTICES: &str = "ambient.repo_notices";
     /// `{repo, reason}`: a snapshot could not be made.
     pub const SNAPSHOT_FAILED: &str = "ambient.snapshot_failed";
     /// `{toolCallId, stream: stdout|stderr, text}`: output of a tool while it runs, at most 16 KiB a record.
@@ -329,6 +372,70 @@ pub struct RepoStatus {
     pub base: Option<String>,
     /// When it was cloned.
     pub cloned_at: DateTime<Utc>,
+    /// What is to be known of it, in words: it is empty, parts of it were not fetched, it cannot be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
+}
+
+/// What a diff, snapshot, commit or status does not show.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LeftOut {
+    /// Path in the repository; empty for what goes beyond a limit of the list itself.
+    pub path: String,
+    /// Why.
+    pub reason: LeftOutReason,
+}
+
+impl LeftOut {
+    /// In words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        if self.path.is_empty() {
+            return self.reason.words().to_owned();
+        }
+        format!("{} {}", self.path, self.reason.words())
+    }
+}
+
+/// Why something is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LeftOutReason {
+    /// The file or folder cannot be read.
+    Unreadable,
+    /// It is neither file nor folder nor link.
+    Special,
+    /// It is a repository of its own: only its commit is shown, if it has one.
+    Repository,
+    /// A changed file that is larger than one in a snapshot may be.
+    TooLarge,
+    /// A changed large file for which the session's snapshots have no room left.
+    NoRoom,
+    /// There is more than was looked at.
+    More,
+}
+
+impl LeftOutReason {
+    /// In words, after the name of what is left out.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Unreadable => "cannot be read",
+            Self::Special => "is neither a file nor a folder nor a link",
+            Self::Repository => "is a repository of its own",
+            Self::TooLarge => "is too large",
+            Self::NoRoom => "is large, and there is no room left for large files",
+            Self::More => "there is more than was looked at",
+        }
+    }
+}
+
+/// `GET /git/diff`: the body is the diff, these are headers.
+pub mod diff_header {
+    /// `true` when the diff is longer than what is given: it does not apply.
+    pub const TRUNCATED: &str = "x-diff-truncated";
+    /// JSON list of [`LeftOut`](super::LeftOut), percent-encoded; the first 50.
+    pub const LEFT_OUT: &str = "x-diff-left-out";
 }
 
 /// `GET /git/status`.
@@ -342,8 +449,14 @@ pub struct GitStatus {
     pub head: Option<String>,
     /// Commits since the clone.
     pub ahead: u64,
-    /// Changed files.
+    /// Changed files, at most 10,000.
     pub files: Vec<GitFile>,
+    /// True when there are more.
+    #[serde(default)]
+    pub truncated: bool,
+    /// What cannot be looked at.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
 }
 
 /// A changed file.
@@ -353,6 +466,9 @@ pub struct GitFile {
     pub path: String,
     /// Two letters as `git status --porcelain` prints them.
     pub status: String,
+    /// Path before it was renamed or copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original_path: Option<String>,
 }
 
 /// `POST /git/commit`.
@@ -370,6 +486,9 @@ pub struct GitCommit {
 pub struct GitCommitted {
     /// New commit; none when there was nothing to commit.
     pub commit: Option<String>,
+    /// What is not in it.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
 }
 
 /// `POST /git/push`.
@@ -385,6 +504,8 @@ pub struct GitPush {
 /// Answer to a push.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GitPushed {
+    /// The origin.
+    pub url: String,
     /// Branch of the origin.
     pub branch: String,
     /// Commit it points to now.

@@ -47,6 +47,9 @@ pub struct Session {
     pub llm_temperature: f64,
     /// Output limit, tokens.
     pub llm_max_tokens: i64,
+    /// Limits that the session has of its own; the server's count where it has none.
+    #[serde(default)]
+    pub resource_overrides: ResourceOverrides,
     /// Names of the agent's own variables; their values are never shown.
     #[serde(default)]
     pub environment_variable_names: Vec<String>,
@@ -85,6 +88,74 @@ pub struct Session {
     /// Highest seq of the live log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seq: Option<i64>,
+}
+
+/// Limits of a session: of all its processes together, but for `open_files`, which is of each.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResourceOverrides {
+    /// Processors, such as `500m`, `0.5` or `2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(
+        pattern = r"^([1-9][0-9]{0,5}m|0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9])|[1-9][0-9]{0,2}(\.[0-9]{1,3})?)$",
+        example = "500m"
+    )]
+    pub cpu: Option<String>,
+    /// Memory, such as `512Mi`, `2Gi` or `1G`; at the limit the agent is ended and the session fails with `OutOfMemory`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(
+        pattern = r"^([1-9][0-9]{0,17}|(0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9])|[1-9][0-9]{0,5}(\.[0-9]{1,3})?)(k|M|G|T|Ki|Mi|Gi|Ti))$",
+        example = "2Gi"
+    )]
+    pub memory: Option<String>,
+    /// Processes and threads at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 16, maximum = 4_194_304)]
+    pub processes: Option<u64>,
+    /// Space of the session's files, such as `10Gi`; above it the agent is ended and the session fails with `DiskFull`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(
+        pattern = r"^([1-9][0-9]{0,17}|(0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9])|[1-9][0-9]{0,5}(\.[0-9]{1,3})?)(k|M|G|T|Ki|Mi|Gi|Ti))$",
+        example = "10Gi"
+    )]
+    pub disk: Option<String>,
+    /// Open files of one process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 64, maximum = 1_048_576)]
+    pub open_files: Option<u64>,
+}
+
+/// Changes of a session's limits: a value sets one, null leaves it to the server again.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(clippy::option_option, reason = "a merge patch tells an absent field from null")]
+pub struct ResourcePatch {
+    /// Processors.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(
+        pattern = r"^([1-9][0-9]{0,5}m|0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9])|[1-9][0-9]{0,2}(\.[0-9]{1,3})?)$"
+    )]
+    pub cpu: Option<Option<String>>,
+    /// Memory.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(
+        pattern = r"^([1-9][0-9]{0,17}|(0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9])|[1-9][0-9]{0,5}(\.[0-9]{1,3})?)(k|M|G|T|Ki|Mi|Gi|Ti))$"
+    )]
+    pub memory: Option<Option<String>>,
+    /// Processes and threads at once.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 16, maximum = 4_194_304)]
+    pub processes: Option<Option<u64>>,
+    /// Space of the session's files.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(
+        pattern = r"^([1-9][0-9]{0,17}|(0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9])|[1-9][0-9]{0,5}(\.[0-9]{1,3})?)(k|M|G|T|Ki|Mi|Gi|Ti))$"
+    )]
+    pub disk: Option<Option<String>>,
+    /// Open files of one process.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 64, maximum = 1_048_576)]
+    pub open_files: Option<Option<u64>>,
 }
 
 /// A secret on its way in; not shown when printed.
@@ -141,6 +212,9 @@ pub struct ReconciledRepo {
     pub head: Option<String>,
     /// When it was cloned.
     pub cloned_at: DateTime<Utc>,
+    /// What is to be known of it, in words: it is empty, parts of it were not fetched, it cannot be read.
+    #[serde(default)]
+    pub notices: Vec<String>,
 }
 
 /// A condition.
@@ -215,6 +289,9 @@ pub struct SessionCreate {
     /// Output limit; 4000 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_max_tokens: Option<i64>,
+    /// Limits in place of the server's. One above the server's maximum is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_overrides: Option<ResourceOverrides>,
     /// Variables of the agent, such as the keys it works with. Values are sealed, at most 16 KiB, and never shown again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = BTreeMap<String, String>)]
@@ -262,6 +339,9 @@ pub struct SessionPatch {
     /// Output limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_max_tokens: Option<i64>,
+    /// Limits to set (value) or to leave to the server again (null).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_overrides: Option<ResourcePatch>,
     /// Variables of the agent to set (value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<BTreeMap<String, Option<String>>>)]
@@ -331,6 +411,9 @@ pub struct SessionRepo {
     pub head: Option<String>,
     /// When it was cloned.
     pub cloned_at: Option<DateTime<Utc>>,
+    /// What is to be known of it, in words: it is empty, parts of it were not fetched, it cannot be read.
+    #[serde(default)]
+    pub notices: Vec<String>,
 }
 
 /// A compute object of a session.

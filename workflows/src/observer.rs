@@ -37,7 +37,7 @@ pub(crate) async fn run(services: Services) {
             tokio::select! {
                 seen = observations.next() => {
                     let Some(seen) = seen else { break };
-                    let ended = matches!(seen.state, RunnerState::Exited { .. } | RunnerState::Lost { .. });
+                    let ended = !matches!(seen.state, RunnerState::Absent | RunnerState::Running { .. });
                     if ended && told.insert(attempt_of(&seen)) {
                         telling.push(tell(&services, &turns, seen));
                     }
@@ -127,7 +127,7 @@ async fn report(
     s.report(BY, &input, fact).await
 }
 
-fn fact_of(state: &RunnerState) -> Option<Fact> {
+pub(crate) fn fact_of(state: &RunnerState) -> Option<Fact> {
     match state {
         RunnerState::Exited { code: EXIT_FENCED, reason } => Some(Fact::RunnerLost { reason: reason.clone() }),
         RunnerState::Exited { code: EXIT_USAGE, reason } => {
@@ -137,6 +137,9 @@ fn fact_of(state: &RunnerState) -> Option<Fact> {
         RunnerState::Exited { reason, .. } if reason == ENDED_BY_REQUEST => None,
         RunnerState::Exited { code, reason } => Some(Fact::Exited { code: *code, reason: reason.clone() }),
         RunnerState::Lost { reason } => Some(Fact::RunnerLost { reason: reason.clone() }),
+        RunnerState::Exhausted { shortage, message } => {
+            Some(Fact::Fatal { reason: shortage.as_str().to_owned(), message: message.clone() })
+        }
         RunnerState::Absent | RunnerState::Running { .. } => None,
     }
 }

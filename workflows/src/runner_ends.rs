@@ -3,11 +3,13 @@
 use std::{path::PathBuf, sync::Arc};
 
 use ambient_actors::{Actors, Caller, Request};
-use ambient_compute::{Compute, ComputeError, SessionRef};
+use ambient_compute::{Compute, ComputeError, RunnerState, SessionRef};
 use ambient_domain::session::{Command, Fact, Session};
 use ambient_live::{EndpointError, FactError, FactSink, RunnerEndpoints};
 use ambient_persistence::Database;
 use async_trait::async_trait;
+
+use crate::observer;
 
 /// Both ends of a reader: the runner's socket on this host, and the session's actor that takes the facts.
 pub struct RunnerEnds {
@@ -21,6 +23,22 @@ impl RunnerEnds {
     #[must_use]
     pub fn new(compute: Arc<dyn Compute>, actors: Actors, db: Database) -> Self {
         Self { compute, actors, db }
+    }
+}
+
+impl RunnerEnds {
+    /// A runner exits with the code of its agent, which may have been ended for what it used up: only compute knows.
+    async fn with_cause(&self, session_id: &str, run: i64, attempt: i32, fact: Fact) -> Result<Fact, FactError> {
+        if !matches!(fact, Fact::Exited { code, .. } if code != 0) {
+            return Ok(fact);
+        }
+        let not_known = |error: &dyn std::fmt::Display| FactError::new(error.to_string());
+        let session = self.db.load::<Session>(session_id).await.map_err(|error| not_known(&error))?;
+        let Some(Session { project_id, .. }) = session else { return Ok(fact) };
+        let session = SessionRef { project_id, session_id: session_id.to_owned() };
+        let state = self.compute.state(&session, run, attempt).await.map_err(|error| not_known(&error))?;
+        let exhausted = matches!(state, RunnerState::Exhausted { .. }).then(|| observer::fact_of(&state)).flatten();
+        Ok(exhausted.unwrap_or(fact))
     }
 }
 
@@ -48,6 +66,7 @@ impl FactSink for RunnerEnds {
             correlation_id: format!("{session_id}/{run}"),
             ..Caller::default()
         };
+        let fact = self.with_cause(session_id, run, attempt, fact).await?;
         let request = Request::new(Command::Fact { run, attempt, fact }, caller);
         match self.actors.call::<Session>(session_id, request).await {
             Ok(_) => Ok(()),

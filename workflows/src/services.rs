@@ -1,6 +1,6 @@
 //! What activities work with, and how their failures are told.
 
-use std::sync::Arc;
+use std::{io::ErrorKind, sync::Arc};
 
 use ambient_actors::{Actors, CallError, Caller, Done, Request};
 use ambient_compute::{Compute, ComputeError, SessionRef};
@@ -18,6 +18,9 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use crate::{executions::Executions, step::Progress};
+
+/// Condition reason.
+const DISK_FULL: &str = "DiskFull";
 
 /// Source of time; tests move it.
 pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
@@ -110,6 +113,12 @@ impl From<ComputeError> for StepError {
                 Self::Fatal { reason: "PrerequisiteFailed", message: error.to_string() }
             }
             ComputeError::Remains { .. } => Self::retry("RemainsFound", &error),
+            ComputeError::DiskFull(_) => Self::retry(DISK_FULL, &error),
+            ComputeError::Io { ref source, .. }
+                if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
+            {
+                Self::retry(DISK_FULL, &error)
+            }
             ComputeError::NoRunner { .. } | ComputeError::Io { .. } => Self::retry("ComputeError", &error),
         }
     }

@@ -71,6 +71,7 @@ fn fact(rng: &mut impl Rng, known: Option<&Session>) -> Command {
                 branch: None,
                 head: Some("abc".to_owned()),
                 cloned_at: to_micros(Utc::now()),
+                notices: vec![words.clone()],
             }],
         },
         Fact::Observed {

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use ambient_postgres::{Transport, connect_options};
 use serde::Serialize;
 use sqlx::{Connection, PgConnection};
 use tokio::time::timeout;
@@ -126,12 +127,19 @@ async fn database(config: &ServerConfig) -> Check {
 }
 
 async fn named_database(url: &DatabaseUrl) -> Check {
-    let version = async {
-        let mut connection = PgConnection::connect(url.expose()).await?;
-        sqlx::query_scalar::<_, String>("select current_setting('server_version')").fetch_one(&mut connection).await
+    let look = async {
+        let options = connect_options(url.expose())?;
+        let mut connection = PgConnection::connect_with(&options).await?;
+        let transport = Transport::of(&mut connection, options.get_ssl_mode()).await?;
+        let sql = "select current_setting('server_version')";
+        let version = sqlx::query_scalar::<_, String>(sql).fetch_one(&mut connection).await?;
+        Ok::<_, sqlx::Error>((version, transport))
     };
-    match timeout(DATABASE_PATIENCE, version).await {
-        Ok(Ok(version)) => check("database", Verdict::Ok, format!("PostgreSQL {version} at {url}")),
+    match timeout(DATABASE_PATIENCE, look).await {
+        Ok(Ok((version, transport))) => {
+            let verdict = if transport.is_exposed() { Verdict::Warning } else { Verdict::Ok };
+            check("database", verdict, format!("PostgreSQL {version} at {url}: {transport}"))
+        }
         Ok(Err(error)) => check("database", Verdict::Failed, format!("{url}: {error}")),
         Err(_) => check("database", Verdict::Failed, format!("{url}: no answer")),
     }

@@ -45,7 +45,7 @@ pub(super) struct Layers {
     flags: toml::Table,
     environment: HashMap<OsString, OsString>,
     file: toml::Table,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     pub(super) origins: BTreeMap<&'static str, Origin>,
     pub(super) warnings: Vec<String>,
 }
@@ -96,8 +96,10 @@ impl Layers {
         if rustix::process::geteuid().is_root() {
             return "/etc/ambient/server.toml".into();
         }
-        let home = || self.path_variable("HOME").unwrap_or_default().join(".config");
-        self.path_variable("XDG_CONFIG_HOME").unwrap_or_else(home).join("ambient/server.toml")
+        let home = || self.path_variable("HOME").map(|home| home.join(".config"));
+        let folder = self.path_variable("XDG_CONFIG_HOME").or_else(home);
+        // Without a home never what happens to lie in the current directory.
+        folder.map_or_else(|| "/etc/ambient/server.toml".into(), |folder| folder.join("ambient/server.toml"))
     }
 
     fn read_file(&mut self, must_exist: bool) -> Result<(), ConfigError> {

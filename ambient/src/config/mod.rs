@@ -43,6 +43,9 @@ pub struct ServerConfig {
     pub behind_proxy: bool,
     /// Folder of everything kept outside the database: workspaces, embedded PostgreSQL, tokens. Absolute.
     pub data_dir: PathBuf,
+    /// The configuration file, whether it is there or not.
+    #[serde(skip)]
+    pub config_file: PathBuf,
     /// Name of this machine as a compute host; recorded with every launch, so it must not change.
     pub host: String,
     /// Format of the log on standard error.
@@ -229,6 +232,7 @@ impl ServerConfig {
             default_model: layers.take("default_model")?,
             temporal: TemporalConfig::take(&mut layers)?,
             data_dir,
+            config_file: layers.path.clone(),
             warnings: layers.warnings,
             origins: layers.origins,
         };

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    env, fs,
+    env, fs, io,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -32,7 +32,7 @@ impl Binaries {
 
     /// The binaries for `data`: of the major version that wrote it, else the first found of a supported version.
     pub(super) fn find(data: &Path, account: &Account) -> Result<Self, PostgresError> {
-        let written_by = fs::read_to_string(data.join("PG_VERSION")).ok().and_then(|text| text.trim().parse().ok());
+        let written_by = written_by(data)?;
         let mut others = Vec::new();
         for binaries in installed(account) {
             if written_by.map_or(binaries.major >= OLDEST_MAJOR, |major: u32| binaries.major == major) {
@@ -45,6 +45,19 @@ impl Binaries {
             Some(major) => Err(PostgresError::WrongVersion { data: data.to_owned(), major, found }),
             None => Err(PostgresError::NoBinaries { oldest: OLDEST_MAJOR, found }),
         }
+    }
+}
+
+/// The major version that wrote `data`; none when there is no cluster as yet.
+fn written_by(data: &Path) -> Result<Option<u32>, PostgresError> {
+    let file = data.join("PG_VERSION");
+    match fs::read_to_string(&file) {
+        Ok(text) => {
+            let version = text.trim().parse().map_err(|_| io::Error::other("not a version"));
+            version.map(Some).map_err(|error| PostgresError::file(&file, error))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(PostgresError::file(&file, error)),
     }
 }
 

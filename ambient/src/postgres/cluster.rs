@@ -1,9 +1,13 @@
 //! Files and processes of one cluster: `initdb` once, `postgres` at every start.
 
 use std::{
+    ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -13,7 +17,7 @@ use rand::RngCore;
 use tokio::{process::Child, time::timeout};
 
 use super::{PostgresError, account::Account, binaries::Binaries};
-use crate::log_tail::log_tail;
+use crate::{data_dir, log_tail::log_tail};
 
 /// A Unix socket's path is cut at 108 bytes; the file name in this folder takes the rest.
 const LONGEST_SOCKET_FOLDER: usize = 100 - "/.s.PGSQL.5432".len();
@@ -81,8 +85,10 @@ impl Cluster {
     /// cannot put a link where we, as root, are about to write or to give a file away.
     pub(super) fn make_root(&self, account: &Account) -> Result<(), PostgresError> {
         let mode = if account.switch { 0o711 } else { 0o700 };
-        let made = fs::DirBuilder::new().mode(mode).create(&self.root);
-        existing_is_fine(made).map_err(|error| PostgresError::file(&self.root, error))
+        // Also one that was made under a strict umask and let nobody pass.
+        let made = data_dir::make(&self.root, mode)
+            .and_then(|()| fs::set_permissions(&self.root, fs::Permissions::from_mode(mode)));
+        made.map_err(|error| PostgresError::file(&self.root, error))
     }
 
     /// The password of this cluster's roles, made on first use.
@@ -147,13 +153,24 @@ impl Cluster {
         let (begin, second) = copies.map_err(|error| PostgresError::file(&path, error))?;
         let mut command = account.command(&binaries.postgres());
         command.arg("-D").arg(self.data());
-        command.arg("-c").arg(format!("unix_socket_directories={}", self.socket_folder().display()));
+        command.arg("-c").arg(self.socket_setting());
         for setting in SETTINGS {
             command.args(["-c", setting]);
         }
         command.stdin(Stdio::null()).stdout(log).stderr(second).process_group(0);
         let child = command.spawn().map_err(|error| PostgresError::file(&binaries.postgres(), error))?;
         Ok((child, begin))
+    }
+
+    /// A list of one: quoted, for a path with a comma or a quotation mark in it.
+    fn socket_setting(&self) -> OsString {
+        let folder = self.socket_folder();
+        let mut setting = b"unix_socket_directories=\"".to_vec();
+        for byte in folder.as_os_str().as_bytes() {
+            setting.extend(std::iter::repeat_n(*byte, if *byte == b'"' { 2 } else { 1 }));
+        }
+        setting.push(b'"');
+        OsString::from_vec(setting)
     }
 
     /// The last lines of the log from `begin`.
@@ -196,8 +213,4 @@ fn write_secret(path: &Path, secret: &str) -> io::Result<()> {
 fn make_private(dir: &Path, account: &Account) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o700).create(dir)?;
     account.own(dir)
-}
-
-fn existing_is_fine(made: io::Result<()>) -> io::Result<()> {
-    made.or_else(|error| if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })
 }

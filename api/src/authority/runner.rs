@@ -2,7 +2,7 @@
 
 use ambient_compute::ComputeError;
 use ambient_domain::session::{Phase, Session};
-use ambient_live::{FileContent, RunnerClient};
+use ambient_live::{FileContent, GitDiff, RunnerClient};
 use ambient_wire::{
     BASE,
     runner::{GitCommit, GitCommitted, GitPush, GitPushed, GitStatus, Listing},
@@ -32,7 +32,7 @@ impl<R: Right> Authorized<Session, R> {
     }
 
     /// Unified diff of a repository.
-    pub(crate) async fn git_diff(&self, repo: Option<String>, base: Option<&str>) -> ApiResult<Vec<u8>> {
+    pub(crate) async fn git_diff(&self, repo: Option<String>, base: Option<&str>) -> ApiResult<GitDiff> {
         let repo = self.repo(repo)?;
         Ok(self.runner().await?.git_diff(&repo, base).await?)
     }
@@ -68,7 +68,7 @@ impl Authorized<Session, Edit> {
 
     /// Pushes to a branch of the origin.
     pub(crate) async fn git_push(&self, push: &GitPush) -> ApiResult<GitPushed> {
-        ambient_domain::name::branch("branch", &push.branch)?;
+        crate::given::branch("branch", &push.branch)?;
         Ok(self.runner().await?.git_push(push).await?)
     }
 }

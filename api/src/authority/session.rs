@@ -1,17 +1,15 @@
 //! What can be done with sessions.
 
-use std::collections::BTreeMap;
-
 use ambient_actors::{Reply, Request};
 use ambient_compute::{Resource, SessionRef};
 use ambient_domain::{
     Defaults, Entity,
     project::{Project, Role},
-    session::{Command, Message, Repo, Session, SessionPatch, StopReason},
+    session::{Command, Message, Repo, Session, StopReason},
 };
 use ambient_live::{Beginning, SubscribeError};
 use ambient_persistence::{StoredEvent, is_ksuid};
-use ambient_wire::session::SecretText;
+use ambient_wire::session::SessionPatch;
 
 use super::{
     access::{Access, Authorized, Found, Target},
@@ -70,12 +68,9 @@ pub(crate) struct Accepted {
 
 impl Authorized<Session, Edit> {
     /// Changes its specification.
-    pub(crate) async fn patch(
-        &self,
-        mut patch: SessionPatch,
-        secrets: Option<BTreeMap<String, Option<SecretText>>>,
-        with: With<'_>,
-    ) -> ApiResult<Reply<Session>> {
+    pub(crate) async fn patch(&self, body: SessionPatch, with: With<'_>) -> ApiResult<Reply<Session>> {
+        let secrets = body.environment_variables.clone();
+        let mut patch = session_spec::patch(body, self.access.state.server_defaults())?;
         if let Some(secrets) = &secrets {
             patch.environment_variables = Some(self.access.seal(&self.target.id, secrets).await?);
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ambient_actors::Actors;
 use ambient_compute::Compute;
+use ambient_domain::session::ResourceOverrides;
 use ambient_live::{LiveHub, Tokens};
 use ambient_persistence::{Database, Vault};
 use ambient_wire::api::{Health, HealthCheck};
@@ -20,6 +21,8 @@ pub struct ApiConfig {
     pub max_body_bytes: usize,
     /// Model of sessions for which neither session nor project names one.
     pub default_model: Option<String>,
+    /// Most that a session may ask for, where there is a maximum.
+    pub session_maxima: ResourceOverrides,
     /// Tokens that stand for a principal, such as the local administrator's.
     pub static_tokens: Vec<StaticToken>,
     /// Key of live tickets; the same on every server of a database.
@@ -36,6 +39,7 @@ impl Default for ApiConfig {
         Self {
             max_body_bytes: 1 << 20,
             default_model: None,
+            session_maxima: ResourceOverrides::default(),
             static_tokens: Vec::new(),
             ticket_key: rand::random(),
             max_subscriptions: 32,
@@ -125,7 +129,12 @@ impl AppState {
 
     /// What sessions fall back to.
     pub(crate) fn server_defaults(&self) -> ServerDefaults<'_> {
-        ServerDefaults { llm_model: self.shared.config.default_model.as_deref(), agents: &self.shared.agents }
+        let config = &self.shared.config;
+        ServerDefaults {
+            llm_model: config.default_model.as_deref(),
+            agents: &self.shared.agents,
+            maxima: &config.session_maxima,
+        }
     }
 
     /// Metrics in Prometheus' text format.
@@ -140,20 +149,32 @@ impl AppState {
 
     /// Whether every part is fit for work.
     pub(crate) async fn readiness(&self) -> Health {
-        let database = tokio::time::timeout(std::time::Duration::from_secs(2), self.shared.database.ping()).await;
+        let database = tokio::time::timeout(std::time::Duration::from_secs(2), self.shared.database.transport()).await;
         let database = match database {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(transport)) => Ok(transport.to_string()),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("no answer within 2 s".to_owned()),
         };
-        let compute = if self.shared.agents.is_empty() { Err("this build has no agent".to_owned()) } else { Ok(()) };
-        let checks = [("database", database), ("engine", self.shared.executions.readiness()), ("compute", compute)];
+        let compute = self.compute_readiness().await.map(|()| String::new());
+        let engine = self.shared.executions.readiness().map(|()| String::new());
+        let checks = [("database", database), ("engine", engine), ("compute", compute)];
         let checks: Vec<HealthCheck> = checks.into_iter().map(|(name, result)| check(name, result)).collect();
         let status = if checks.iter().all(|check| check.ok) { "ok" } else { "unavailable" };
         Health { status: status.to_owned(), checks }
     }
 }
 
-fn check(name: &str, result: Result<(), String>) -> HealthCheck {
-    HealthCheck { name: name.to_owned(), ok: result.is_ok(), reason: result.err().unwrap_or_default() }
+impl AppState {
+    async fn compute_readiness(&self) -> Result<(), String> {
+        if self.shared.agents.is_empty() {
+            return Err("this build has no agent".to_owned());
+        }
+        // A file system that does not answer is not fit for work either.
+        let ready = tokio::time::timeout(std::time::Duration::from_secs(2), self.shared.compute.readiness()).await;
+        ready.unwrap_or_else(|_| Err("no answer within 2 s".to_owned()))
+    }
+}
+
+fn check(name: &str, result: Result<String, String>) -> HealthCheck {
+    HealthCheck { name: name.to_owned(), ok: result.is_ok(), reason: result.unwrap_or_else(|reason| reason) }
 }

@@ -29,7 +29,7 @@ const MAX_BARE: usize = 4096;
 
 /// A connection whose bare failures get the envelope.
 #[derive(Debug)]
-pub struct Enveloped<T> {
+pub(crate) struct Enveloped<T> {
     inner: T,
     exchanges: Exchanges,
     framing: Framing,
@@ -43,7 +43,7 @@ pub struct Enveloped<T> {
 
 impl<T> Enveloped<T> {
     /// Stands before a connection.
-    pub fn new(inner: T) -> Self {
+    pub(crate) fn new(inner: T) -> Self {
         Self {
             inner,
             exchanges: Exchanges::default(),
@@ -55,13 +55,8 @@ impl<T> Enveloped<T> {
     }
 
     /// The connection's requests, for the extensions of each.
-    pub fn exchanges(&self) -> Exchanges {
+    pub(crate) fn exchanges(&self) -> Exchanges {
         self.exchanges.clone()
-    }
-
-    /// The connection itself.
-    pub fn get_ref(&self) -> &T {
-        &self.inner
     }
 
     /// Takes in a part of an answer that no route makes; how much of the buffer.
@@ -106,19 +101,24 @@ impl<T: AsyncWrite + Unpin> Enveloped<T> {
 fn enveloped(head: &[u8]) -> Bytes {
     let status = status(head).and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::BAD_REQUEST);
     let (number, request_id) = (Number::of_status(status), new_id());
-    let body = ApiError::new(number, number.meaning()).into_json(request_id.clone());
     tracing::info!(status = status.as_u16(), request_id, "answered what could not be read");
     metrics::counter!(
         "ambient_http_requests_total", "method" => "other", "route" => "unread", "status" => status.as_str().to_owned()
     )
     .increment(1);
-    let head = format!(
+    by_hand(status, ApiError::new(number, number.meaning()), &request_id).into()
+}
+
+/// A failure as the last answer of a connection, head and body.
+pub(crate) fn by_hand(status: StatusCode, error: ApiError, request_id: &str) -> String {
+    let retry = error.retry_after().map(|seconds| format!("retry-after: {seconds}\r\n")).unwrap_or_default();
+    let body = error.into_json(request_id.to_owned());
+    format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nx-operation-id: {request_id}\r\nconnection: close\r\n\
-         content-length: {}\r\ndate: {}\r\n\r\n",
+         content-length: {}\r\n{retry}date: {}\r\n\r\n{body}",
         body.len(),
         chrono::Utc::now().format("%a, %d %b %Y %H:%M:%S GMT"),
-    );
-    Bytes::from(head + &body)
+    )
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Enveloped<T> {

@@ -39,11 +39,23 @@ fn path_of<E>(error: &serde_path_to_error::Error<E>) -> String {
 fn explain(path: &str, error: &serde_json::Error) -> ApiError {
     let message = error.to_string();
     // serde's own words, without "at line 1 column 9" where the field says it better
-    let problem = message.split(" at line ").next().unwrap_or(&message).to_owned();
+    let problem = without_value(message.split(" at line ").next().unwrap_or(&message));
     if error.is_data() {
         return field_error(path, &problem);
     }
     ApiError::new(Number::Malformed, format!("the body is not valid JSON: {message}")).at("body", message)
+}
+
+/// serde repeats a text that stands where something else should; what it says may be a secret that slipped a level.
+fn without_value(problem: &str) -> String {
+    for said in ["invalid type: string ", "invalid value: string ", "invalid length: string "] {
+        if let Some(rest) = problem.strip_prefix(said)
+            && let Some((_, expected)) = rest.rsplit_once("\", expected ")
+        {
+            return format!("{}, expected {expected}", said.trim_end());
+        }
+    }
+    problem.to_owned()
 }
 
 /// A field that is unknown, missing, or of another type. The first two have the path of their parent.

@@ -13,7 +13,7 @@ use ambient_wire::{
 };
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures::{FutureExt, SinkExt, StreamExt, future::BoxFuture, stream, stream::BoxStream, stream::FuturesUnordered};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_stream::StreamMap;
 
 use super::frames;
@@ -35,8 +35,14 @@ const MAX_SENDS: usize = 8;
 /// Longest id of a subscription or send, bytes.
 const MAX_ID: usize = 255;
 
+/// For a peer at fault to see why it is cut off.
+const LINGER: Duration = Duration::from_secs(1);
+
 const GOING_AWAY: u16 = 1001;
+const PROTOCOL: u16 = 1002;
+const NOT_TEXT: u16 = 1007;
 const POLICY: u16 = 1008;
+const TOO_BIG: u16 = 1009;
 
 /// What a subscription brings.
 enum Arrival {
@@ -97,6 +103,10 @@ impl Connection {
                     let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
                     // It may be gone already.
                     let _ = timeout(WRITE_TIMEOUT, self.socket.send(close)).await;
+                    if matches!(code, PROTOCOL | TOO_BIG | NOT_TEXT) {
+                        // What it still sends is not read: a socket closed now would be reset, and the code lost on its way.
+                        sleep(LINGER).await;
+                    }
                 }
                 return;
             }
@@ -107,7 +117,8 @@ impl Connection {
         tokio::select! {
             message = self.socket.recv() => match message {
                 Some(Ok(message)) => self.received(message).await,
-                Some(Err(_)) | None => Err(GONE),
+                Some(Err(error)) => Err(fault_of(&error)),
+                None => Err(GONE),
             },
             Some((id, arrival)) = self.subscriptions.next(), if !self.subscriptions.is_empty() => {
                 self.arrived(id, arrival).await
@@ -122,7 +133,11 @@ impl Connection {
         let text = match message {
             Message::Text(text) => text,
             Message::Binary(_) => return self.say(&frames::error(None, "bad_frame", "frames are JSON text")).await,
-            Message::Close(_) => return Err(GONE),
+            Message::Close(_) => {
+                // Sends the answer to it, which is there already.
+                write(self.socket.flush()).await?;
+                return Err(GONE);
+            }
             Message::Ping(_) | Message::Pong(_) => return Ok(()),
         };
         match serde_json::from_str(text.as_str()) {
@@ -280,6 +295,19 @@ impl Connection {
     fn forget(&mut self, id: &str) {
         self.subscriptions.remove(id);
         self.sessions.retain(|(subscription, _)| subscription != id);
+    }
+}
+
+/// Why nothing more can be read.
+fn fault_of(error: &axum::Error) -> Closed {
+    use tokio_tungstenite::tungstenite::{Error, error::ProtocolError::ResetWithoutClosingHandshake};
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<Error>());
+    match cause {
+        Some(Error::Capacity(_)) => Closed { code: Some(TOO_BIG), reason: "the message is too big" },
+        Some(Error::Utf8(_)) => Closed { code: Some(NOT_TEXT), reason: "the text is not UTF-8" },
+        Some(Error::Protocol(ResetWithoutClosingHandshake)) => GONE,
+        Some(Error::Protocol(_)) => Closed { code: Some(PROTOCOL), reason: "this is not how WebSocket works" },
+        _ => GONE,
     }
 }
 

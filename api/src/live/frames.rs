@@ -26,7 +26,8 @@ pub(super) fn snapshot(subscription: &str, snapshot: &Snapshot) -> String {
 
 /// Something is wrong with a subscription, a send, or a frame.
 pub(super) fn error(id: Option<String>, code: &str, reason: impl Into<String>) -> ServerFrame {
-    ServerFrame::Error { id, code: code.to_owned(), reason: reason.into() }
+    let reason = ambient_wire::redact::text(&reason.into()).into_owned();
+    ServerFrame::Error { id, code: code.to_owned(), reason }
 }
 
 /// A failure about a subscription or send.

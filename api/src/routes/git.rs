@@ -1,10 +1,10 @@
 //! `/sessions/{s}/git`: git in the workspace of a running session, by its runner.
 
 use ambient_domain::session::Session;
-use ambient_wire::runner::{GitCommit, GitCommitted, GitPush, GitPushed, GitStatus};
+use ambient_wire::runner::{GitCommit, GitCommitted, GitPush, GitPushed, GitStatus, diff_header};
 use axum::{
     Json as Answer,
-    http::header,
+    http::{HeaderName, header},
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -48,14 +48,21 @@ pub(super) struct DiffParams {
     base: Option<String>,
 }
 
-/// Unified diff of a repository.
+/// Unified diff of a repository; it applies byte for byte with `git apply`. At most 24 MiB.
 #[utoipa::path(get, path = "/sessions/{session_id}/git/diff", operation_id = "getGitDiff", tag = "workspace",
     params(("session_id" = String, Path, description = "Session"), DiffParams),
-    responses((status = 200, description = "Unified diff", body = String, content_type = "text/x-diff"), Proxied))]
+    responses((status = 200, description = "Unified diff", body = String, content_type = "text/x-diff", headers(
+        ("x-diff-truncated" = String, description = "`true` when the diff is longer than what is given: it does not apply"),
+        ("x-diff-left-out" = String, description = "What it does not show: a JSON list of `{path, reason}`, percent-encoded; the first 50"),
+    )), Proxied))]
 pub(super) async fn diff(session: Authorized<Session, View>, Query(params): Query<DiffParams>) -> ApiResult<Response> {
     let diff = session.git_diff(params.repo, params.base.as_deref()).await?;
     let headers = [(header::CONTENT_TYPE, "text/x-diff"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
-    Ok((headers, diff).into_response())
+    let told = [
+        (HeaderName::from_static(diff_header::TRUNCATED), diff.truncated.to_string()),
+        (HeaderName::from_static(diff_header::LEFT_OUT), diff.left_out),
+    ];
+    Ok((headers, told, diff.patch).into_response())
 }
 
 /// Commits all changes of a repository.

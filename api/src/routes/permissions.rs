@@ -11,9 +11,12 @@ use crate::{
     authority::{Admin, Authorized, View},
     error::{ApiError, ApiResult},
     extract::{Json, NoBody, Query, Write},
-    list, representation,
+    given, list, representation,
     respond::{Shown, no_content},
 };
+
+/// Longest name of a user or group, characters.
+const MAX_SUBJECT: usize = 200;
 
 /// Who has which role in the project.
 #[utoipa::path(get, path = "/projects/{project_id}/permissions", operation_id = "listProjectPermissions", tag = "projects",
@@ -34,6 +37,7 @@ pub(super) async fn grant(
     write: Write<Json<ProjectPermission>>,
 ) -> ApiResult<Shown<ProjectPermission>> {
     let Json(body) = &write.body;
+    given::name("subject_name", &body.subject_name, MAX_SUBJECT)?;
     let permission = Permission {
         subject_type: subject_type(&body.subject_type)?,
         subject_name: body.subject_name.clone(),

@@ -13,6 +13,7 @@ use crate::{
     authority::{Access, Admin, Authorized, Registered, View},
     error::ApiResult,
     extract::{Json, NoBody, Query, Write},
+    given,
     list::{self, Column},
     representation,
     respond::Shown,
@@ -27,6 +28,9 @@ const ORDER: &[Column] = &[
     ("created_at", "created_at"),
     ("updated_at", "updated_at"),
 ];
+
+const MAX_NAME: usize = ambient_wire::name::MAX;
+const MAX_MODEL: usize = 200;
 
 /// Which projects.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -68,6 +72,7 @@ pub(super) async fn list(access: Access, Query(params): Query<ListParams>) -> Ap
     responses((status = 201, description = "Created; project-provision makes its space", body = Wire), Changing))]
 pub(super) async fn create(caller: Registered, write: Write<Json<ProjectCreate>>) -> ApiResult<Shown<Wire>> {
     let Json(body) = &write.body;
+    check(body)?;
     let reply = caller.create_project(body.name.clone(), spec(body), write.with()).await?;
     let body = representation::project(&reply.state);
     let href = body.href.clone();
@@ -107,6 +112,7 @@ pub(super) async fn patch(
     project: Authorized<Project, Admin>,
     write: Write<Json<WirePatch>>,
 ) -> ApiResult<Shown<Wire>> {
+    check_patch(&write.body.0)?;
     let reply = project.patch(patch_of(write.body.0.clone()), write.with()).await?;
     Ok(Shown::ok(representation::project(&reply.state), reply.state.version).by(reply.operation_id))
 }
@@ -121,6 +127,30 @@ pub(super) async fn delete(project: Authorized<Project, Admin>, write: Write<NoB
         reply.operation_id.as_ref().map(|operation| format!("project-delete/{}/{operation}", reply.state.id));
     let shown = Shown::accepted(representation::project(&reply.state), reply.state.version, workflow.as_deref());
     Ok(shown.by(reply.operation_id))
+}
+
+fn check(body: &ProjectCreate) -> ApiResult<()> {
+    check_texts(Some(&body.display_name), Some(&body.description), Some(&body.settings))?;
+    given::labels(&body.labels)?;
+    given::annotations(&body.annotations)
+}
+
+fn check_patch(body: &WirePatch) -> ApiResult<()> {
+    check_texts(body.display_name.as_deref(), body.description.as_deref(), body.settings.as_ref())?;
+    body.labels.as_ref().map_or(Ok(()), given::labels)?;
+    body.annotations.as_ref().map_or(Ok(()), given::annotations)
+}
+
+/// A display name may be empty: the name is shown then.
+fn check_texts(
+    display_name: Option<&str>,
+    description: Option<&str>,
+    settings: Option<&ProjectSettings>,
+) -> ApiResult<()> {
+    given::optional_name("display_name", display_name.filter(|name| !name.is_empty()), MAX_NAME)?;
+    given::text("description", description.unwrap_or_default())?;
+    let model = settings.and_then(|settings| settings.llm_model.as_deref());
+    given::optional_name("settings.llm_model", model, MAX_MODEL)
 }
 
 fn spec(body: &ProjectCreate) -> ProjectSpec {

@@ -147,8 +147,7 @@ pub(super) async fn patch(
     write: Write<Json<SessionPatch>>,
 ) -> ApiResult<Shown<Wire>> {
     let body = write.body.0.clone();
-    let secrets = body.environment_variables.clone();
-    let reply = session.patch(session_spec::patch(body)?, secrets, write.with()).await?;
+    let reply = session.patch(body, write.with()).await?;
     Ok(Shown::ok(representation::session(&reply.state, None), reply.state.version).by(reply.operation_id))
 }
 

@@ -14,10 +14,12 @@ use crate::{
     authority::{Access, Admin, Authorized, Execution, View},
     error::{ApiError, ApiResult},
     extract::{Act, Json, OrDefault, Query},
-    list,
+    given, list,
 };
 
 const MAX_SIZE: i64 = 1_000;
+/// Longest name of a signal, characters.
+const MAX_SIGNAL: usize = 200;
 /// Values of the filter `status`. What is not dispatched yet is in no list.
 const STATUSES: [&str; 7] = ["Running", "Completed", "Failed", "Canceled", "Terminated", "ContinuedAsNew", "TimedOut"];
 
@@ -112,9 +114,7 @@ pub(super) async fn signal(
     Act(Json(request)): Act<Json<SignalRequest>>,
 ) -> ApiResult<(StatusCode, axum::Json<WorkflowExecution>)> {
     let SignalRequest { signal, input } = &request;
-    if signal.is_empty() || signal.len() > 200 {
-        return Err(ApiError::invalid("signal", "must have 1 to 200 bytes"));
-    }
+    given::name("signal", signal, MAX_SIGNAL)?;
     execution.signal(signal, input).await?;
     Ok((StatusCode::ACCEPTED, axum::Json(execution.describe().await?)))
 }
@@ -128,6 +128,7 @@ pub(super) async fn cancel(
     execution: Authorized<Execution, Admin>,
     Act(OrDefault(request)): Act<OrDefault<EndRequest>>,
 ) -> ApiResult<(StatusCode, axum::Json<WorkflowExecution>)> {
+    given::text("reason", &request.reason)?;
     execution.cancel(&request.reason).await?;
     Ok((StatusCode::ACCEPTED, axum::Json(execution.describe().await?)))
 }
@@ -141,6 +142,7 @@ pub(super) async fn terminate(
     execution: Authorized<Execution, Admin>,
     Act(OrDefault(request)): Act<OrDefault<EndRequest>>,
 ) -> ApiResult<axum::Json<WorkflowExecution>> {
+    given::text("reason", &request.reason)?;
     execution.terminate(&request.reason).await?;
     Ok(axum::Json(execution.describe().await?))
 }

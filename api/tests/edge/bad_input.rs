@@ -28,7 +28,28 @@ async fn every_wrong_field_of_a_body_is_named() {
     for name in ["A", "a", "-a", "a_b", "kube-x", "default", "a\0b", &"a".repeat(64)] {
         assert_eq!(server.post("/projects", json!({"name": name})).await.fault(400), "name", "{name:?}");
     }
+    for (field, value) in [
+        ("display_name", json!("a\u{200e}b")),
+        ("display_name", json!("..")),
+        ("description", json!("see https://bot:ab/cd@host/x")),
+        ("labels.-x", json!({"-x": "y"})),
+        ("settings.llm_model", json!({"llm_model": "\u{3164}"})),
+    ] {
+        let (name, _) = field.split_once('.').unwrap_or((field, ""));
+        let (created, changed) = (json!({"name": "other", name: value}), json!({name: value}));
+        assert_eq!(server.post("/projects", created).await.fault(400), field, "{value}");
+        assert_eq!(server.patch("/projects/demo", changed).await.fault(400), field, "{value}");
+    }
+    let grant = json!({"subject_type": "user", "subject_name": "ali\u{200b}ce", "role": "view"});
+    assert_eq!(server.post("/projects/demo/permissions", grant).await.fault(400), "subject_name");
     let session = server.session("demo").await;
+    for (patch, field) in [
+        (json!({"name": "\u{202e}x"}), "name"),
+        (json!({"labels": {"a": "\u{7}"}}), "labels.a"),
+        (json!({"repos": [{"url": "https://bot:ab/cd@host/x"}]}), "repos[0].url"),
+    ] {
+        assert_eq!(server.patch(&format!("/sessions/{session}"), patch).await.fault(400), field);
+    }
     assert_eq!(server.patch(&format!("/sessions/{session}"), json!({"phase": "Running"})).await.fault(400), "phase");
     assert_eq!(server.post(&format!("/sessions/{session}/start"), json!({"bogus": 1})).await.fault(400), "bogus");
     assert_eq!(server.get("/sessions?size=0").await.json()["total"], 1);

@@ -6,7 +6,7 @@ use ambient_wire::live::{ClientFrame, SUBPROTOCOL, ServerFrame};
 use futures::{SinkExt, StreamExt};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
     tungstenite::{Error, Message, client::IntoClientRequest},
@@ -381,4 +381,33 @@ async fn messages_wait_for_a_session_that_starts_and_start_one_that_does_not() {
     let rest = server.get(&format!("{path}?after_seq={next}")).await.expect(StatusCode::OK);
     assert_eq!((&page["total"], &rest["total"], &rest["size"]), (&json!(2), &json!(2), &json!(1)));
     assert_eq!((&page["items"][0]["text"], &rest["items"][0]["text"]), (&json!("hello"), &json!("more")));
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_the_rules_is_closed_with_the_code_that_says_why() {
+    let server = Server::start().await;
+    let limit = ambient_api::ApiConfig::default().max_body_bytes;
+    let mut big = Socket::open(&server, Some(ADMIN), "/live").await.unwrap();
+    big.0.send(Message::text("x".repeat(2 * limit))).await.unwrap();
+    assert_eq!(big.close().await, 1009);
+    // A frame without mask, an unknown opcode, a text that is not UTF-8 (masked with zeros).
+    for (bytes, code) in [
+        (&[0x81, 0x01, b'x'][..], 1002),
+        (&[0x83, 0x80, 0, 0, 0, 0][..], 1002),
+        (&[0x81, 0x81, 0, 0, 0, 0, 0xff][..], 1007),
+    ] {
+        let mut socket = Socket::open(&server, Some(ADMIN), "/live").await.unwrap();
+        socket.0.get_mut().write_all(bytes).await.unwrap();
+        assert_eq!(socket.close().await, code, "{bytes:?}");
+    }
+    // A close is answered.
+    let mut socket = Socket::open(&server, Some(ADMIN), "/live").await.unwrap();
+    socket.0.send(Message::Close(None)).await.unwrap();
+    loop {
+        match tokio::time::timeout(LIMIT, socket.0.next()).await.expect("in time") {
+            None | Some(Ok(Message::Close(_))) => break,
+            Some(Ok(_)) => {}
+            Some(Err(error)) => panic!("{error}"),
+        }
+    }
 }

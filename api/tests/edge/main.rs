@@ -5,6 +5,7 @@
 mod authorisation;
 mod bad_input;
 mod document;
+mod listener;
 mod live;
 mod resources;
 mod support;

@@ -12,6 +12,7 @@ use std::{sync::Arc, time::Duration};
 
 use reqwest::{
     Method, Request, Response, StatusCode,
+    header::HeaderMap,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
     redirect,
 };
@@ -24,7 +25,7 @@ use self::{answer::Answer, retry::Backoff, route::Route};
 use crate::{
     config::{ConfigError, Target},
     error::CliError,
-    output::{Console, duration, escape},
+    output::{Console, duration},
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -89,9 +90,13 @@ impl Client {
     }
 
     /// A body that need not be text.
-    pub(crate) async fn get_bytes(&self, route: &Route) -> Result<Vec<u8>, CliError> {
+    pub(crate) async fn get_bytes(&self, route: &Route) -> Result<(HeaderMap, Vec<u8>), CliError> {
         let request = self.question(route)?;
-        self.repeat(&request, route, answer::body).await
+        let read = |mut response: Response| async move {
+            let head = std::mem::take(response.headers_mut());
+            Ok((head, answer::body(response).await?))
+        };
+        self.repeat(&request, route, read).await
     }
 
     /// A POST with an idempotency key of its own.
@@ -195,8 +200,7 @@ impl Client {
         if first {
             let patience = duration::span(chrono::TimeDelta::from_std(lost.patience()).unwrap_or_default());
             let what = format!("{} {}", request.method(), route.shown());
-            let cause = escape::line(&cause).into_owned();
-            self.console.note(&format!("{}: {cause}; trying again for up to {patience} …", escape::line(&what)));
+            self.console.note(&format!("{what}: {cause}; trying again for up to {patience} …"));
         }
         sleep(delay).await;
         Ok(())
@@ -205,7 +209,7 @@ impl Client {
     fn say_busy(&self, refusal: &CliError, delay: Duration) {
         let reason = refusal.to_string();
         let delay = delay.as_secs_f64();
-        self.console.note(&format!("server is busy ({}); trying again in {delay:.1} s …", escape::line(&reason)));
+        self.console.note(&format!("server is busy ({reason}); trying again in {delay:.1} s …"));
     }
 }
 

@@ -1,5 +1,6 @@
 //! `ambient context`: which server, token and project to use.
 
+use ambient_wire::{name as wire_name, redact};
 use clap::Subcommand;
 
 use super::Invocation;
@@ -8,7 +9,7 @@ use crate::{
     config::{ConfigError, Context, File, choose_context, parse_url, write_context_at},
     error::CliError,
     exit::Exit,
-    output::table::Table,
+    output::{fields::Fields, table::Table},
 };
 
 /// Commands of contexts.
@@ -56,7 +57,7 @@ fn list(invocation: &Invocation) -> Result<Exit, CliError> {
         console.note(&format!("no contexts in {}; 'ambient up' makes one", path.display()));
     }
     match invocation.globals.output {
-        OutputFormat::Name => console.data(&super::names(file.contexts.keys().map(String::as_str)))?,
+        OutputFormat::Name => console.names(file.contexts.keys().map(String::as_str))?,
         OutputFormat::Json => {
             let contexts: Vec<_> = file.contexts.iter().map(|(name, context)| redacted(&file, name, context)).collect();
             console.json(&serde_json::Value::from(contexts).to_string())?;
@@ -67,7 +68,7 @@ fn list(invocation: &Invocation) -> Result<Exit, CliError> {
             for (name, context) in &file.contexts {
                 let current = if file.current_context.as_ref() == Some(name) { "*" } else { " " };
                 let project = context.project.clone().unwrap_or_default();
-                table.row([current.to_owned(), name.clone(), context.url.clone(), project]);
+                table.row([current.to_owned(), name.clone(), redact::text(&context.url).into_owned(), project]);
             }
             console.data(&table.render(""))?;
         }
@@ -78,7 +79,7 @@ fn list(invocation: &Invocation) -> Result<Exit, CliError> {
 fn redacted(file: &File, name: &str, context: &Context) -> serde_json::Value {
     serde_json::json!({
         "name": name,
-        "url": context.url,
+        "url": redact::text(&context.url),
         "token": context.token.as_ref().map(|_| "redacted"),
         "project": context.project,
         "current": file.current_context.as_deref() == Some(name),
@@ -101,14 +102,17 @@ fn show(invocation: &Invocation, name: Option<&str>) -> Result<Exit, CliError> {
     let (name, context) = chosen.ok_or(ConfigError::NoServer)?;
     let console = &invocation.console;
     match invocation.globals.output {
-        OutputFormat::Name => console.data(&super::names(std::iter::once(name.as_str())))?,
+        OutputFormat::Name => console.names(std::iter::once(name.as_str()))?,
         OutputFormat::Json => console.json(&redacted(&file, &name, &context).to_string())?,
         OutputFormat::Table => {
             let token = if context.token.is_some() { "(redacted)" } else { "-" };
             let project = context.project.as_deref().unwrap_or("-");
-            let shown =
-                format!("Name:     {name}\nURL:      {}\nToken:    {token}\nProject:  {project}\n", context.url);
-            console.data(&crate::output::escape::text(&shown))?;
+            let mut fields = Fields::new(10);
+            fields.add("Name", &name);
+            fields.add("URL", &redact::text(&context.url));
+            fields.add("Token", token);
+            fields.add("Project", project);
+            console.data(&fields.into_text())?;
         }
     }
     Ok(Exit::Success)
@@ -119,6 +123,8 @@ fn set(invocation: &Invocation, name: &str) -> Result<Exit, CliError> {
     let url = globals.url.clone().or_else(|| environment.url.clone());
     let url = url.ok_or_else(|| CliError::Usage("--url is needed".to_owned()))?;
     parse_url("--url", &url)?;
+    wire_name::check(name, wire_name::MAX)
+        .map_err(|problem| CliError::Usage(format!("the context's name {problem}")))?;
     let context = Context {
         url,
         token: globals.token.clone().or_else(|| environment.token.clone()),

@@ -13,7 +13,7 @@ use crate::{
     client::route::Route,
     error::CliError,
     exit::Exit,
-    output::{duration, escape, table::Table},
+    output::{duration, fields::Fields, table::Table},
 };
 
 /// Commands of workflow executions.
@@ -165,7 +165,7 @@ async fn act(
     if connection.format == OutputFormat::Json && !answer.text().is_empty() {
         connection.console.json(answer.text())?;
     }
-    connection.console.note(&escape::line(done));
+    connection.console.note(done);
     Ok(Exit::Success)
 }
 
@@ -188,18 +188,16 @@ fn table(executions: &[WorkflowExecution]) -> Table {
 fn details(e: &WorkflowExecution) -> String {
     let time =
         |t: Option<DateTime<Utc>>| t.map_or_else(|| "-".to_owned(), |t| t.to_rfc3339_opts(SecondsFormat::Millis, true));
-    let text = format!(
-        "Execution:  {}\nWorkflow:   {}\nStatus:     {}\nRun id:     {}\nStarted:    {}\nClosed:     {}\nRan:        {}\nEvents:     {}\n",
-        e.id,
-        e.workflow,
-        e.status,
-        if e.run_id.is_empty() { "-" } else { &e.run_id },
-        time(e.started_at),
-        time(e.closed_at),
-        ran(e, Utc::now()),
-        e.history_length,
-    );
-    let mut text = escape::text(&text).into_owned();
+    let mut fields = Fields::new(12);
+    fields.add("Execution", &e.id);
+    fields.add("Workflow", &e.workflow);
+    fields.add("Status", &e.status);
+    fields.add("Run id", if e.run_id.is_empty() { "-" } else { &e.run_id });
+    fields.add("Started", time(e.started_at));
+    fields.add("Closed", time(e.closed_at));
+    fields.add("Ran", ran(e, Utc::now()));
+    fields.add("Events", e.history_length.to_string());
+    let mut text = fields.into_text();
     if !e.pending_activities.is_empty() {
         let mut table = Table::new(["ACTIVITY", "STATE", "ATTEMPT", "NEXT TRY", "LAST FAILURE"]);
         for a in &e.pending_activities {

@@ -69,7 +69,24 @@ fn read(path: &Path) -> Result<String, CliError> {
     if bytes.len() as u64 > MAX_TEXT {
         return Err(wrong("has more than 1 MiB".to_owned()));
     }
-    String::from_utf8(bytes).map_err(|error| wrong(format!("is not UTF-8 (byte {})", error.utf8_error().valid_up_to())))
+    decoded(bytes).map_err(wrong)
+}
+
+/// The text that a file holds, without the mark that some editors begin UTF-8 with.
+fn decoded(mut bytes: Vec<u8>) -> Result<String, String> {
+    // NUL in every other byte is what Latin text is in UTF-16 without a mark.
+    let is_utf16 = bytes.starts_with(&[0xff, 0xfe])
+        || bytes.starts_with(&[0xfe, 0xff])
+        || (bytes.len() > 2
+            && bytes.len().is_multiple_of(2)
+            && bytes.chunks_exact(2).take(32).all(|pair| (pair[0] == 0) != (pair[1] == 0)));
+    if is_utf16 {
+        return Err("is UTF-16, not UTF-8; save it as UTF-8".to_owned());
+    }
+    if bytes.starts_with(&[0xef, 0xbb, 0xbf]) {
+        bytes.drain(..3);
+    }
+    String::from_utf8(bytes).map_err(|error| format!("is not UTF-8 (byte {})", error.utf8_error().valid_up_to()))
 }
 
 /// `key=value` of a label.
@@ -103,6 +120,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_byte_order_mark_is_no_part_of_the_text() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "\u{feff}```sh\r\nmake\r\n```").unwrap();
+        let text = Text { prompt: None, file: Some(file.path().to_owned()) }.read().unwrap();
+        assert_eq!(text.as_deref(), Some("```sh\r\nmake\r\n```"));
+    }
+
+    #[test]
     fn a_text_that_cannot_be_sent_is_refused_with_its_flag() {
         let directory = tempfile::tempdir().unwrap();
         let wrong = |content: &[u8]| {
@@ -112,6 +137,10 @@ mod tests {
             error.replace(directory.path().to_str().unwrap(), "")
         };
         insta::assert_snapshot!(wrong(b" \n"), @"--file: is empty");
+        insta::assert_snapshot!(wrong(b"\xef\xbb\xbf \n"), @"--file: is empty");
+        for utf16 in [&b"\xff\xfea\0"[..], b"\xfe\xff\0a", b"\xff\xfe\0\0a\0\0\0", b"a\0b\0c\0", b"\0a\0b"] {
+            assert_eq!(wrong(utf16), "--file: /task.md: is UTF-16, not UTF-8; save it as UTF-8");
+        }
         insta::assert_snapshot!(wrong(b"ab\xff"), @"--file: /task.md: is not UTF-8 (byte 2)");
         insta::assert_snapshot!(wrong(b"a\0b"), @"--file: holds a NUL");
         insta::assert_snapshot!(wrong(&vec![b'a'; (1 << 20) + 1]), @"--file: /task.md: has more than 1 MiB");

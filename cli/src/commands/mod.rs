@@ -66,7 +66,8 @@ pub(crate) struct Connection {
 
 pub(crate) async fn run(command: Command, globals: Globals) -> Exit {
     let environment = Environment::of_process();
-    let console = Arc::new(Console::of_process(!globals.no_color && !environment.no_color, globals.quiet));
+    let color = !globals.no_color && !environment.no_color;
+    let console = Arc::new(Console::of_process(color, environment.dumb_terminal, globals.quiet));
     let invocation = Invocation { globals, environment, console };
     end(&invocation.console.clone(), execute(command, invocation).await)
 }
@@ -127,7 +128,7 @@ impl Connection {
     ) -> Result<Exit, CliError> {
         match self.format {
             OutputFormat::Json => self.console.json(answer.text())?,
-            OutputFormat::Name => self.console.data(&names(std::iter::once(id(&answer.decode()?))))?,
+            OutputFormat::Name => self.console.names(std::iter::once(id(&answer.decode()?)))?,
             OutputFormat::Table => self.console.data(&show(&answer.decode()?))?,
         }
         Ok(Exit::Success)
@@ -144,7 +145,7 @@ impl Connection {
         let list: List<T> = answer.decode()?;
         match self.format {
             OutputFormat::Json => self.console.json(answer.text())?,
-            OutputFormat::Name => self.console.data(&names(list.items.iter().map(id)))?,
+            OutputFormat::Name => self.console.names(list.items.iter().map(id))?,
             OutputFormat::Table => {
                 let table = table(&list.items);
                 if !table.is_empty() {
@@ -162,7 +163,6 @@ impl Connection {
         match &list.next {
             _ if list.items.is_empty() => self.console.note(&format!("no {none}")),
             Some(next) => {
-                let next = crate::output::escape::line(next);
                 self.console.note(&format!("{shown} of {}; more with --after {next} or --size", list.total));
             }
             None if list.total > seen => {
@@ -176,10 +176,6 @@ impl Connection {
 /// Whether it has the form of an id (KSUID).
 pub(crate) fn is_id(text: &str) -> bool {
     text.len() == 27 && text.bytes().all(|b| b.is_ascii_alphanumeric())
-}
-
-fn names<'a>(ids: impl Iterator<Item = &'a str>) -> String {
-    ids.map(|id| crate::output::escape::line(id).into_owned() + "\n").collect()
 }
 
 #[cfg(test)]

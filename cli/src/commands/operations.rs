@@ -5,7 +5,12 @@ use chrono::SecondsFormat;
 use clap::{Args, Subcommand};
 
 use super::Connection;
-use crate::{client::route::Route, error::CliError, exit::Exit, output::escape, output::table::Table};
+use crate::{
+    client::route::Route,
+    error::CliError,
+    exit::Exit,
+    output::{escape, fields::Fields, table::Table},
+};
 
 /// Commands of operations.
 #[derive(Debug, Clone, Subcommand)]
@@ -96,23 +101,17 @@ fn table(operations: &[Operation]) -> Table {
 
 fn details(o: &Operation) -> String {
     let json = |value: &serde_json::Value| escape::json(&value.to_string()).replace('\n', "\n  ");
-    let head = format!(
-        "Operation:    {}\nCommand:      {} (schema {})\nEntity:       {} {} version {}\nProject:      {}\nPrincipal:    {}\n\
-         Time:         {}\nCorrelation:  {}\nCaused by:    {}\nHash:         {}\n",
-        o.id,
-        o.command,
-        o.schema_version,
-        o.entity_kind,
-        o.entity_id,
-        o.version,
-        o.project_id,
-        o.principal,
-        o.occurred_at.to_rfc3339_opts(SecondsFormat::Micros, true),
-        o.correlation_id,
-        o.causation_id.as_deref().unwrap_or("-"),
-        o.hash,
-    );
+    let mut fields = Fields::new(14);
+    fields.add("Operation", &o.id);
+    fields.add("Command", format!("{} (schema {})", o.command, o.schema_version));
+    fields.add("Entity", format!("{} {} version {}", o.entity_kind, o.entity_id, o.version));
+    fields.add("Project", &o.project_id);
+    fields.add("Principal", &o.principal);
+    fields.add("Time", o.occurred_at.to_rfc3339_opts(SecondsFormat::Micros, true));
+    fields.add("Correlation", &o.correlation_id);
+    fields.add("Caused by", o.causation_id.as_deref().unwrap_or("-"));
+    fields.add("Hash", &o.hash);
     let parts = [("Input", &o.input), ("Events", &o.events), ("Context", &o.context)];
     let parts: String = parts.iter().map(|(name, value)| format!("{name}:\n  {}\n", json(value))).collect();
-    escape::text(&head).into_owned() + &parts
+    fields.into_text() + &parts
 }

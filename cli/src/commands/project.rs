@@ -11,7 +11,7 @@ use crate::{
     client::route::Route,
     error::CliError,
     exit::Exit,
-    output::{duration, escape, table::Table},
+    output::{duration, fields::Fields, table::Table},
 };
 
 /// Commands of projects.
@@ -96,27 +96,22 @@ fn table(projects: &[Project]) -> Table {
 }
 
 fn details(p: &Project) -> String {
-    let mut text = format!(
-        "Project:      {} ({})\nStatus:       {}{}\nCreated:      {}\nVersion:      {}\n",
-        p.name,
-        p.id,
-        p.status,
-        if p.provisioned { "" } else { ", not provisioned yet" },
-        p.created_at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
-        p.version,
-    );
-    let described = [("Display name", &p.display_name), ("Description", &p.description), ("Prompt", &p.prompt)];
-    for (name, value) in described.into_iter().filter(|(_, value)| !value.is_empty()) {
-        text += &format!("{:<14}{}\n", format!("{name}:"), value.trim_end().replace('\n', "\n              "));
+    let mut fields = Fields::new(14);
+    fields.add("Project", format!("{} ({})", p.name, p.id));
+    fields.add("Status", format!("{}{}", p.status, if p.provisioned { "" } else { ", not provisioned yet" }));
+    fields.add("Created", p.created_at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
+    fields.add("Version", p.version.to_string());
+    for (name, value) in [("Display name", &p.display_name), ("Description", &p.description), ("Prompt", &p.prompt)] {
+        fields.add_text(name, value);
     }
     for (key, value) in &p.labels {
-        text += &format!("Label:        {key}={value}\n");
+        fields.add("Label", format!("{key}={value}"));
     }
     if let Some(model) = &p.settings.llm_model {
-        text += &format!("Model:        {model}\n");
+        fields.add("Model", model);
     }
     if let Some(seconds) = p.settings.inactivity_timeout {
-        text += &format!("Inactivity:   {seconds} s\n");
+        fields.add("Inactivity", format!("{seconds} s"));
     }
-    escape::text(&text).into_owned()
+    fields.into_text()
 }

@@ -20,9 +20,7 @@ pub(super) async fn run(command: ReplayCommand, connection: &Connection) -> Resu
     let found: VerifyReport = answer.decode()?;
     match connection.format {
         OutputFormat::Json => connection.console.json(answer.text())?,
-        OutputFormat::Name => {
-            connection.console.data(&super::names(found.divergences.iter().map(|d| d.id.as_str())))?;
-        }
+        OutputFormat::Name => connection.console.names(found.divergences.iter().map(|d| d.id.as_str()))?,
         OutputFormat::Table if found.divergences.is_empty() => {}
         OutputFormat::Table => connection.console.data(&table(&found.divergences).render(""))?,
     }

@@ -9,9 +9,13 @@ use crate::{
 };
 
 async fn ambient(url: &str, arguments: &[&str]) -> (Exit, Captured, Captured) {
+    ambient_on(false, url, arguments).await
+}
+
+async fn ambient_on(terminal: bool, url: &str, arguments: &[&str]) -> (Exit, Captured, Captured) {
     let base = ["ambient", "--url", url, "--token", "t", "--project", "local"];
     let Arguments { globals, command } = Arguments::try_parse_from(base.iter().chain(arguments)).unwrap();
-    let (console, out, err) = capture::console(false, false);
+    let (console, out, err) = capture::console(terminal, false);
     let invocation = Invocation { globals, environment: Environment::default(), console };
     let console = invocation.console.clone();
     (end(&console, execute(command, invocation).await), out, err)
@@ -25,6 +29,12 @@ fn server(request: &Received) -> Reply {
     let line = request.line.replace(SESSION, "SESSION");
     match line.as_str() {
         "GET /sessions?name=demo&project_id=local&size=10" => list(&[stub::session(&json!({}))]),
+        "GET /sessions?name=abcdefghijklmnopqrstuvwxyz1&project_id=local&size=10" => list(&[stub::session(&json!({}))]),
+        "GET /sessions?name=2PzyKuGf4Pp1cYCmLvjkxyDiEBE&project_id=local&size=10" => list(&[stub::session(&json!({}))]),
+        "GET /sessions/2PzyKuGf4Pp1cYCmLvjkxyDiEBE" => {
+            ok(&stub::session(&json!({"id": "2PzyKuGf4Pp1cYCmLvjkxyDiEBE"})))
+        }
+        "GET /sessions?name=SESSION&project_id=local&size=10" => list(&[]),
         "GET /sessions?name=two&project_id=local&size=10" => {
             list(&[stub::session(&json!({"id": "a"})), stub::session(&json!({"id": "b"}))])
         }
@@ -67,6 +77,106 @@ fn server(request: &Received) -> Reply {
     }
 }
 
+/// Controls, marks of direction, what has no width, and a line that would pass for ours.
+const HOSTILE: &str =
+    "x\u{1b}[2J\u{1b}]0;t\u{7}\u{9b}31m\u{202e}\u{200b}\u{2028}\u{feff}\u{e0041}\nPhase:      Completed";
+
+fn hostile_server(request: &Received) -> Reply {
+    let condition = json!({"type": HOSTILE, "status": HOSTILE, "reason": HOSTILE, "message": HOSTILE,
+        "last_transition_time": "2026-01-02T03:04:05Z", "observed_generation": 1});
+    let session = stub::session(
+        &json!({"name": HOSTILE, "phase": "Running", "run": 1, "agent": HOSTILE, "prompt": HOSTILE,
+        "labels": {HOSTILE: HOSTILE}, "repos": [{"url": HOSTILE, "name": HOSTILE, "branch": HOSTILE}], "conditions": [condition],
+        "reconciled_repos": [{"name": HOSTILE, "url": HOSTILE, "branch": HOSTILE, "head": HOSTILE, "cloned_at": "2026-01-02T03:05:10Z"}]}),
+    );
+    let event = |seq: i64, event_type: &str, data: serde_json::Value| json!({"seq": seq, "type": event_type, "data": data, "at": "2026-01-02T03:04:05Z"});
+    let line = request.line.replace(SESSION, "SESSION");
+    match line.as_str() {
+        "GET /sessions?project_id=local" => list(&[session]),
+        "GET /sessions/SESSION" => ok(&session),
+        "GET /sessions/SESSION/repos/status" => {
+            list(&[json!({"name": HOSTILE, "status": HOSTILE, "branch": HOSTILE, "url": HOSTILE, "head": HOSTILE})])
+        }
+        "GET /sessions/SESSION/workspace?path=" => {
+            let entry = json!({"name": HOSTILE, "kind": "file", "size": 8, "modified": "2026-01-02T03:04:05Z"});
+            ok(&json!({"path": "", "entries": [entry], "truncated": true}))
+        }
+        "GET /sessions/SESSION/workspace/file" => Reply::Http(200, "", HOSTILE.to_owned()),
+        "GET /sessions/SESSION/git/diff" => Reply::Http(200, "", format!("diff --git a/{HOSTILE}\n+{HOSTILE}\r\n")),
+        "GET /sessions/SESSION/events?size=1000" => list(&[
+            event(1, "session.phase", json!({"phase": HOSTILE, "reason": HOSTILE, "message": HOSTILE})),
+            event(2, "user.message", json!({"text": HOSTILE})),
+            event(3, "TOOL_CALL_START", json!({"toolCallId": "a", "toolCallName": HOSTILE})),
+            event(4, "TOOL_CALL_ARGS", json!({"toolCallId": "a", "delta": HOSTILE})),
+            event(5, "TOOL_CALL_RESULT", json!({"toolCallId": "a", "content": HOSTILE})),
+            event(6, "RUN_ERROR", json!({"code": HOSTILE, "message": HOSTILE})),
+        ]),
+        _ => refused(404, HOSTILE),
+    }
+}
+
+#[tokio::test]
+async fn nothing_from_a_server_moves_a_cursor_hides_or_passes_for_a_line_of_ours() {
+    let stub = Stub::start(hostile_server).await;
+    let commands = [
+        &["session", "list"][..],
+        &["session", "get", SESSION],
+        &["session", "repo", "list", SESSION],
+        &["session", "files", SESSION],
+        &["session", "files", SESSION, "file"],
+        &["session", "diff", SESSION],
+        &["session", "logs", SESSION],
+        &["project", "get", SESSION],
+    ];
+    let harmless = |text: &str| {
+        !text.contains(|c: char| {
+            c != '\n' && c != '\t' && (c.is_control() || "\u{202e}\u{200b}\u{2028}\u{feff}\u{e0041}".contains(c))
+        })
+    };
+    for command in commands {
+        for format in ["table", "name", "json"] {
+            let (_, out, err) = ambient_on(true, &stub.url, &[command, &["-o", format]].concat()).await;
+            assert!(harmless(&out.text()) && harmless(&err.text()), "{command:?}: {:?} {:?}", out.text(), err.text());
+            let is_file = command.contains(&"file") || command.contains(&"diff");
+            // The agent's output has lines of its own.
+            let has_lines = is_file || command.contains(&"logs");
+            assert!(has_lines || !out.text().contains("\nPhase:      Completed"), "{command:?}: {}", out.text());
+            // For programs the very text, as valid JSON.
+            let (_, exact, _) = ambient(&stub.url, &[command, &["-o", format]].concat()).await;
+            if format == "json" && !is_file {
+                for (terminal, file) in
+                    out.text().lines().zip(exact.text().lines()).filter(|_| command.contains(&"logs"))
+                {
+                    let parse = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+                    assert_eq!(parse(terminal), parse(file));
+                }
+            }
+        }
+    }
+    let (_, file, _) = ambient(&stub.url, &["session", "files", SESSION, "file"]).await;
+    let (_, raw, _) = ambient_on(true, &stub.url, &["session", "files", SESSION, "file", "--raw"]).await;
+    assert_eq!((file.text().as_str(), raw.text().as_str()), (HOSTILE, HOSTILE));
+    let (_, terminal, _) = ambient_on(true, &stub.url, &["session", "list", "-o", "json"]).await;
+    let (_, file, _) = ambient(&stub.url, &["session", "list", "-o", "json"]).await;
+    let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    assert_eq!((parse(&terminal.text()), file.text().contains('\u{200b}')), (parse(&file.text()), true));
+}
+
+#[tokio::test]
+async fn names_are_looked_up_before_ids_and_what_is_both_is_refused() {
+    let stub = Stub::start(server).await;
+    let named = async |reference: &'static str| {
+        let (exit, out, err) = ambient(&stub.url, &["session", "get", reference, "-o", "name"]).await;
+        (exit, out.text(), err.text())
+    };
+    assert_eq!(named("abcdefghijklmnopqrstuvwxyz1").await.1, format!("{SESSION}\n"), "a name that looks like an id");
+    assert_eq!(named(SESSION).await.1, format!("{SESSION}\n"), "an id that nobody is named by");
+    let (exit, _, err) = named("2PzyKuGf4Pp1cYCmLvjkxyDiEBE").await;
+    assert_eq!(exit, Exit::Conflict);
+    insta::assert_snapshot!(err, @"error: '2PzyKuGf4Pp1cYCmLvjkxyDiEBE' is the id of one session and the name of another, 2PzyKuGf4Pp1cYCmLvjkxyDiEBD: say 'id:2PzyKuGf4Pp1cYCmLvjkxyDiEBE' for the first");
+    assert_eq!(named("id:2PzyKuGf4Pp1cYCmLvjkxyDiEBE").await.1, "2PzyKuGf4Pp1cYCmLvjkxyDiEBE\n");
+}
+
 #[tokio::test]
 async fn data_goes_to_standard_output_and_all_else_to_standard_error() {
     let stub = Stub::start(server).await;
@@ -88,7 +198,7 @@ async fn data_goes_to_standard_output_and_all_else_to_standard_error() {
 async fn a_session_is_named_by_its_id_or_by_its_name_in_the_project() {
     let stub = Stub::start(server).await;
     assert_eq!(ambient(&stub.url, &["session", "get", SESSION]).await.0, Exit::Success);
-    assert_eq!(stub.lines().len(), 1, "an id is not looked up");
+    assert_eq!(stub.lines().len(), 2, "nobody is named so");
     assert_eq!(ambient(&stub.url, &["session", "get", "demo"]).await.0, Exit::Success);
     let (exit, _, err) = ambient(&stub.url, &["session", "get", "none"]).await;
     assert_eq!((exit, err.text().contains("no session 'none'")), (Exit::NotFound, true));

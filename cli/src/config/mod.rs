@@ -78,6 +78,8 @@ pub(crate) struct Environment {
     pub(crate) token: Option<String>,
     pub(crate) project: Option<String>,
     pub(crate) no_color: bool,
+    /// The terminal knows no sequences at all.
+    pub(crate) dumb_terminal: bool,
 }
 
 impl Environment {
@@ -92,7 +94,8 @@ impl Environment {
             url: text("AMBIENT_URL"),
             token: text("AMBIENT_TOKEN"),
             project: text("AMBIENT_PROJECT"),
-            no_color: text("NO_COLOR").is_some() || env::var("TERM").is_ok_and(|term| term == "dumb"),
+            no_color: text("NO_COLOR").is_some(),
+            dumb_terminal: text("TERM").is_some_and(|term| term == "dumb"),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use ambient_wire::redact;
 use url::Url;
 
 use super::{ConfigError, Context, Environment, File};
@@ -73,7 +74,7 @@ pub(crate) fn choose_context(file: &File, name: Option<&str>) -> Result<Option<(
 /// A base URL; `setting` says in the error where it came from.
 pub(crate) fn parse_url(setting: &str, text: &str) -> Result<Url, ConfigError> {
     let wrong = |problem: String| ConfigError::Setting { setting: setting.to_owned(), problem };
-    let mut url = Url::parse(text).map_err(|error| wrong(format!("'{text}' is not a URL: {error}")))?;
+    let mut url = Url::parse(text).map_err(|error| wrong(format!("'{}' is not a URL: {error}", redact::text(text))))?;
     match url.scheme() {
         "http" => {}
         "https" => {

@@ -189,7 +189,6 @@ impl Follower {
     }
 
     fn say_lost(&self, cause: &str) {
-        let cause = escape::line(cause);
         let seq = self.cursor.unwrap_or_default();
         let line = if self.connected_once {
             format!("connection lost; resuming after seq {seq} … ({cause})")

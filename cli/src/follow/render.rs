@@ -9,7 +9,11 @@ use ambient_wire::{
 use serde_json::Value;
 
 use super::Snapshot;
-use crate::output::{Console, OutputFormat, Style, escape, table::cut};
+use crate::output::{
+    Console, OutputFormat, Style, escape,
+    lines::{Lines, Source},
+    table::cut,
+};
 
 /// Most tool calls that are remembered at once, and most bytes of one's arguments.
 const MAX_CALLS: usize = 256;
@@ -31,15 +35,15 @@ pub(crate) struct Renderer {
     console: Arc<Console>,
     format: OutputFormat,
     calls: BTreeMap<String, Call>,
-    /// Whether the last line of the agent's output is not ended yet.
-    line_is_open: bool,
+    lines: Lines,
     /// What the last phase said, which the next need not repeat.
     told: String,
 }
 
 impl Renderer {
     pub(crate) fn new(console: Arc<Console>, format: OutputFormat) -> Self {
-        Self { console, format, calls: BTreeMap::new(), line_is_open: false, told: String::new() }
+        let lines = Lines::new(console.clone());
+        Self { console, format, calls: BTreeMap::new(), lines, told: String::new() }
     }
 
     /// Prints an event in the format that was asked for.
@@ -47,7 +51,7 @@ impl Renderer {
         match self.format {
             OutputFormat::Table => self.for_people(event),
             OutputFormat::Name => Ok(()),
-            OutputFormat::Json => self.console.data(&(serde_json::to_string(event)? + "\n")),
+            OutputFormat::Json => self.console.json_line(&serde_json::to_string(event)?),
         }
     }
 
@@ -56,8 +60,13 @@ impl Renderer {
         match self.format {
             OutputFormat::Table => self.messages(&snapshot.data),
             OutputFormat::Name => Ok(()),
-            OutputFormat::Json => self.console.data(&format!("{}\n", snapshot.data)),
+            OutputFormat::Json => self.console.json_line(&snapshot.data.to_string()),
         }
+    }
+
+    /// Ends what has begun.
+    pub(crate) fn finish(mut self) -> io::Result<()> {
+        self.lines.end_line()
     }
 
     fn messages(&mut self, data: &Value) -> io::Result<()> {
@@ -79,8 +88,8 @@ impl Renderer {
 
     /// The agent's words, and the calls it made with them.
     fn said(&mut self, message: &Value) -> io::Result<()> {
-        self.content(Style::Plain, text(message, "content"))?;
-        self.end_line()?;
+        self.lines.write(Source::Words, text(message, "content"))?;
+        self.lines.end(Source::Words)?;
         for call in message["toolCalls"].as_array().into_iter().flatten() {
             let line = headline(text(&call["function"], "name"), text(&call["function"], "arguments"));
             self.console.styled(Style::Bold, &format!("{}\n", escape::line(&line)))?;
@@ -98,9 +107,9 @@ impl Renderer {
             }
             "session.deleted" => self.progress(Style::Bold, "● deleted"),
             "user.message" => self.prompted(text(data, "text")),
-            "RUN_ERROR" => self.progress(Style::Red, &format!("  turn failed: {}", sentence(data, "code", "message"))),
-            "TEXT_MESSAGE_CONTENT" | "TEXT_MESSAGE_CHUNK" => self.content(Style::Plain, text(data, "delta")),
-            "TEXT_MESSAGE_START" | "TEXT_MESSAGE_END" => self.end_line(),
+            "RUN_ERROR" => self.turn_ended(data),
+            "TEXT_MESSAGE_CONTENT" | "TEXT_MESSAGE_CHUNK" => self.lines.write(Source::Words, text(data, "delta")),
+            "TEXT_MESSAGE_START" | "TEXT_MESSAGE_END" => self.lines.end(Source::Words),
             "TOOL_CALL_START" => {
                 self.call_started(text(data, "toolCallId"), text(data, "toolCallName"));
                 Ok(())
@@ -143,6 +152,16 @@ impl Renderer {
         self.progress(Style::Dim, &format!("  {not}{condition}{why}"))
     }
 
+    /// A turn that did not finish: somebody has stopped it, or it has failed.
+    fn turn_ended(&mut self, data: &Value) -> io::Result<()> {
+        match text(data, "code") {
+            "Interrupted" | "Terminated" => {
+                self.progress(Style::Yellow, &format!("  turn stopped: {}", text(data, "message")))
+            }
+            _ => self.progress(Style::Red, &format!("  turn failed: {}", sentence(data, "code", "message"))),
+        }
+    }
+
     fn prompted(&mut self, text: &str) -> io::Result<()> {
         self.progress(Style::Cyan, &format!("> {}", first_line(text)))
     }
@@ -168,7 +187,7 @@ impl Renderer {
         };
         call.announced = true;
         let line = headline(&call.name, &call.arguments);
-        self.end_line()?;
+        self.lines.end_line()?;
         self.console.styled(Style::Bold, &format!("{}\n", escape::line(&line)))
     }
 
@@ -178,8 +197,8 @@ impl Renderer {
         if let Some(call) = self.calls.get_mut(id) {
             call.streamed = true;
         }
-        let style = if text(value, "stream") == "stderr" { Style::Yellow } else { Style::Plain };
-        self.content(style, text(value, "text"))
+        let source = if text(value, "stream") == "stderr" { Source::Errors } else { Source::Output };
+        self.lines.write(source, text(value, "text"))
     }
 
     fn result(&mut self, data: &Value) -> io::Result<()> {
@@ -190,8 +209,9 @@ impl Renderer {
     }
 
     fn outcome(&mut self, content: &str, exit_code: &Value) -> io::Result<()> {
-        self.content(Style::Plain, content)?;
-        self.end_line()?;
+        self.lines.write(Source::Output, content)?;
+        self.lines.end(Source::Output)?;
+        self.lines.end(Source::Errors)?;
         match exit_code.as_i64() {
             None | Some(0) => Ok(()),
             Some(code) => self.console.styled(Style::Red, &format!("exit code {code}\n")),
@@ -208,6 +228,13 @@ impl Renderer {
                 let commit = cut(text(value, "commit"), 13);
                 self.progress(Style::Dim, &format!("  snapshot of {}: {commit}", text(value, "repo")))
             }
+            custom::REPO_NOTICES => {
+                let repo = text(value, "repo");
+                for notice in value["notices"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                    self.progress(Style::Yellow, &format!("  {repo}: {notice}"))?;
+                }
+                Ok(())
+            }
             custom::SNAPSHOT_FAILED => {
                 self.progress(Style::Yellow, &format!("  no snapshot of {}", sentence(value, "repo", "reason")))
             }
@@ -220,25 +247,12 @@ impl Renderer {
         }
     }
 
-    /// The agent's output; ends no line that it does not end.
-    fn content(&mut self, style: Style, text: &str) -> io::Result<()> {
-        if text.is_empty() {
-            return Ok(());
-        }
-        self.line_is_open = !text.ends_with('\n');
-        self.console.styled(style, &escape::text(text))
-    }
-
-    fn end_line(&mut self) -> io::Result<()> {
-        if std::mem::take(&mut self.line_is_open) { self.console.data("\n") } else { Ok(()) }
-    }
-
     /// A line beside the output. Where both streams meet on a terminal it begins a line of its own.
     fn progress(&mut self, style: Style, line: &str) -> io::Result<()> {
         if self.console.out_is_terminal() {
-            self.end_line()?;
+            self.lines.end_line()?;
         }
-        self.console.progress(style, &escape::line(line));
+        self.console.progress(style, line);
         Ok(())
     }
 }
@@ -258,7 +272,9 @@ fn sentence(data: &Value, word: &str, explanation: &str) -> String {
 
 fn first_line(text: &str) -> String {
     // A fence says nothing, what is in it does.
-    let mut lines = text.lines().filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with("```"));
+    let is_fence = |line: &str| line.starts_with("```") || line.starts_with("~~~");
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty() && !is_fence(line.trim_start()));
     let first = cut(lines.next().unwrap_or_default().trim(), MAX_LINE);
     if lines.next().is_some() { format!("{first} …") } else { first }
 }

@@ -1,27 +1,46 @@
-//! Text from a server is data: it must not move a cursor, rename a window or hide what follows.
+//! What is shown of text from elsewhere: it must not move a cursor, rename a window, or say something else than it seems to.
+//!
+//! The one rule of the command line. [`super::Console`] applies it to everything it writes for people, whoever forgot to.
 
 use std::{borrow::Cow, fmt::Write};
 
-/// Whether a terminal would act on the character instead of showing it: controls of C0 and C1, DEL, and the marks that
-/// change the direction of the text around them.
-fn acts_on_terminal(c: char) -> bool {
+/// Whether a terminal acts on the character instead of showing it, or shows nothing: controls of C0 and C1, DEL, the marks
+/// that change the direction of the text around them, line and paragraph separators, and what Unicode has as default
+/// ignorable (of zero width, fillers, variation selectors, tags).
+pub(super) fn is_hidden(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Whether the character must be written out where it stands. A joiner or variation selector behind a letter or picture that
+/// takes one (not behind ASCII, where it could only hide) belongs to it: `👩‍💻`, `क्‍ष`, `1️⃣`.
+pub(super) fn is_written_out(c: char, before: Option<char>) -> bool {
+    let takes_one = match c {
+        '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0d}' => before.is_some_and(|b| !b.is_ascii()),
+        '\u{fe0e}' | '\u{fe0f}' => before.is_some_and(|b| !b.is_ascii() || matches!(b, '0'..='9' | '#' | '*')),
+        _ => false,
+    };
+    is_hidden(c) && !(takes_one && before.is_some_and(|b| !is_hidden(b) || b == '\u{fe0f}'))
 }
 
 fn escaped(text: &str, keep: fn(char) -> bool) -> Cow<'_, str> {
-    if !text.chars().any(|c| acts_on_terminal(c) && !keep(c)) {
+    if !text.chars().any(|c| is_hidden(c) && !keep(c)) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 16);
-    let mut characters = text.chars().peekable();
+    let (mut characters, mut before) = (text.chars().peekable(), None);
     while let Some(c) = characters.next() {
         match c {
             // Programs that write for terminals end lines so; nothing is lost by the usual form.
             '\r' if characters.peek() == Some(&'\n') && keep('\n') => {}
-            c if acts_on_terminal(c) && !keep(c) => shown.extend(c.escape_default()),
+            c if is_written_out(c, before) && !keep(c) => shown.extend(c.escape_default()),
             c => shown.push(c),
         }
+        before = Some(c);
     }
     Cow::Owned(shown)
 }
@@ -36,8 +55,42 @@ pub(crate) fn line(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false)
 }
 
-/// JSON for a terminal: indented, in the order and with the numbers of the original, and with JSON's own escapes for what a
-/// terminal would act on. What is not JSON comes out as harmless text.
+/// Bytes that come in pieces, as text: a character that is split over two is kept whole, what is no UTF-8 becomes U+FFFD.
+#[derive(Debug, Default)]
+pub(super) struct Pieces {
+    pending: Vec<u8>,
+}
+
+impl Pieces {
+    pub(super) fn push(&mut self, bytes: &[u8]) -> String {
+        self.pending.extend_from_slice(bytes);
+        let whole = std::mem::take(&mut self.pending);
+        let mut shown = String::with_capacity(whole.len());
+        let mut chunks = whole.utf8_chunks().peekable();
+        while let Some(chunk) = chunks.next() {
+            shown.push_str(chunk.valid());
+            let is_cut = || std::str::from_utf8(chunk.invalid()).is_err_and(|error| error.error_len().is_none());
+            if chunks.peek().is_none() && is_cut() {
+                self.pending = chunk.invalid().to_vec();
+            } else if !chunk.invalid().is_empty() {
+                shown.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+        // The line feed that makes a line's end of it may be in the next piece.
+        if shown.ends_with('\r') && self.pending.is_empty() {
+            shown.pop();
+            self.pending.push(b'\r');
+        }
+        shown
+    }
+
+    pub(super) fn finish(&mut self) -> String {
+        String::from_utf8_lossy(&std::mem::take(&mut self.pending)).into_owned()
+    }
+}
+
+/// JSON for a terminal: indented, in the order and with the numbers of the original, and with JSON's own escapes for what
+/// would not be seen. What is not JSON comes out as harmless text.
 pub(crate) fn json(source: &str) -> String {
     let mut out = String::with_capacity(source.len() * 2);
     let (mut depth, mut in_string, mut after_backslash) = (0_usize, false, false);
@@ -80,6 +133,13 @@ pub(crate) fn json(source: &str) -> String {
     out
 }
 
+/// JSON for a terminal, on its one line.
+pub(crate) fn json_line(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    source.chars().for_each(|c| push_in_string(&mut out, c));
+    out
+}
+
 fn new_line(out: &mut String, depth: usize) {
     out.push('\n');
     // Deep nesting must not make the output grow with its square.
@@ -87,11 +147,12 @@ fn new_line(out: &mut String, depth: usize) {
 }
 
 fn push_in_string(out: &mut String, c: char) {
-    if acts_on_terminal(c) {
-        // All of them are below U+10000. Writing to a string cannot fail.
-        let _ = write!(out, "\\u{:04x}", u32::from(c));
-    } else {
-        out.push(c);
+    if !is_hidden(c) {
+        return out.push(c);
+    }
+    for unit in c.encode_utf16(&mut [0; 2]) {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "\\u{unit:04x}");
     }
 }
 
@@ -109,12 +170,42 @@ mod tests {
     }
 
     #[test]
+    fn what_would_not_be_seen_is_made_visible_and_what_belongs_to_a_character_is_kept() {
+        for hidden in
+            "\u{200b}\u{2028}\u{2029}\u{feff}\u{200d}\u{2060}\u{ad}\u{e0041}\u{85}\u{7f}\u{3164}\u{fe0f}".chars()
+        {
+            let name = format!("a{hidden}b");
+            assert_eq!(line(&name), format!("a{}b", hidden.escape_default()), "{name:?}");
+            assert!(!text(&name).contains(hidden), "{name:?}");
+        }
+        for whole in
+            ["👩\u{200d}💻", "1\u{fe0f}\u{20e3}", "❤\u{fe0f}\u{200d}🔥", "क\u{94d}\u{200d}ष", "می\u{200c}خواهم"]
+        {
+            assert_eq!(line(whole), whole);
+        }
+        assert_eq!(line("é\u{200d}\u{200d}x"), "é\u{200d}\\u{200d}x");
+    }
+
+    #[test]
+    fn bytes_in_pieces_are_the_text_they_are_whole() {
+        let bytes =
+            "a\r\nü€😀\r\u{feff}".as_bytes().iter().copied().chain([0xff, b'z', 0xe2, 0x82]).collect::<Vec<_>>();
+        for size in 1..bytes.len() {
+            let mut pieces = Pieces::default();
+            let mut shown: String = bytes.chunks(size).map(|piece| text(&pieces.push(piece)).into_owned()).collect();
+            shown += &text(&pieces.finish());
+            assert_eq!(shown, "a\nü€😀\\r\\u{feff}\u{fffd}z\u{fffd}", "pieces of {size}");
+        }
+    }
+
+    #[test]
     fn json_on_a_terminal_keeps_its_meaning_order_and_numbers() {
-        let source = "{\"b\":[1.50,{}, []],\"a\":\"x:\\\"{,}\\\\\",\"c\":\"\u{9b}31m\u{7f}\"}";
+        let source = "{\"b\":[1.50,{}, []],\"a\":\"x:\\\"{,}\\\\\",\"c\":\"\u{9b}31m\u{7f}\u{e0041}\"}";
         let shown = json(source);
         let parse = |s: &str| serde_json::from_str::<serde_json::Value>(s).unwrap();
         assert_eq!(parse(&shown), parse(source));
-        assert!(!shown.contains(['\u{9b}', '\u{7f}']));
+        assert_eq!(parse(&json_line(source)), parse(source));
+        assert!(!shown.contains(is_hidden_in_json) && !json_line(source).contains(is_hidden));
         insta::assert_snapshot!(shown, @r#"
         {
           "b": [
@@ -123,8 +214,12 @@ mod tests {
             []
           ],
           "a": "x:\"{,}\\",
-          "c": "\u009b31m\u007f"
+          "c": "\u009b31m\u007f\udb40\udc41"
         }
         "#);
+    }
+
+    fn is_hidden_in_json(c: char) -> bool {
+        c != '\n' && is_hidden(c)
     }
 }

@@ -2,6 +2,8 @@
 
 pub(crate) mod duration;
 pub(crate) mod escape;
+pub(crate) mod fields;
+pub(crate) mod lines;
 pub(crate) mod table;
 
 use std::{
@@ -66,37 +68,47 @@ impl Sink {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Text for people: harmless, whoever it is from.
     fn write(&self, style: Style, text: &str) -> io::Result<()> {
-        let mut writer = self.writer();
-        if self.color && style != Style::Plain {
-            // A style must not span lines: a reader that shows lines apart would lose it.
-            for line in text.split_inclusive('\n') {
-                let (body, end) = line.strip_suffix('\n').map_or((line, ""), |body| (body, "\n"));
-                write!(writer, "{}{body}\u{1b}[0m{end}", style.code())?;
-            }
-        } else {
-            writer.write_all(text.as_bytes())?;
+        let text = escape::text(text);
+        if !self.color || style == Style::Plain {
+            return self.exact(text.as_bytes());
         }
+        // A style must not span lines: a reader that shows lines apart would lose it.
+        let line = |line: &str| {
+            let (body, end) = line.strip_suffix('\n').map_or((line, ""), |body| (body, "\n"));
+            format!("{}{body}\u{1b}[0m{end}", style.code())
+        };
+        self.exact(text.split_inclusive('\n').map(line).collect::<String>().as_bytes())
+    }
+
+    fn exact(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut writer = self.writer();
+        writer.write_all(bytes)?;
         writer.flush()
     }
 }
 
-/// Standard output and standard error.
+/// Standard output and standard error. What is written for people is made harmless here (see [`escape`]); what is written for
+/// programs, to anything but a terminal, is exact.
 pub(crate) struct Console {
     out: Sink,
     err: Sink,
     quiet: bool,
+    /// Whether a line of standard output can be drawn again.
+    redraws: bool,
 }
 
 impl Console {
-    /// The process's own streams; colours only on a terminal.
-    pub(crate) fn of_process(color: bool, quiet: bool) -> Self {
+    /// The process's own streams; colours only on a terminal, and redrawing only on one that can.
+    pub(crate) fn of_process(color: bool, dumb: bool, quiet: bool) -> Self {
         let (out, err) = (io::stdout(), io::stderr());
         let (out_terminal, err_terminal) = (out.is_terminal(), err.is_terminal());
         Self {
-            out: Sink::new(Box::new(out), out_terminal, color),
-            err: Sink::new(Box::new(err), err_terminal, color),
+            out: Sink::new(Box::new(out), out_terminal, color && !dumb),
+            err: Sink::new(Box::new(err), err_terminal, color && !dumb),
             quiet,
+            redraws: out_terminal && !dumb,
         }
     }
 
@@ -105,33 +117,53 @@ impl Console {
         self.out.terminal
     }
 
-    /// Data, as it is.
+    /// Bytes that are whole: as they are for programs, harmless text on a terminal.
     pub(crate) fn bytes(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut writer = self.out.writer();
-        writer.write_all(bytes)?;
-        writer.flush()
+        let mut stream = self.byte_stream(false);
+        stream.write(bytes)?;
+        stream.finish()
     }
 
-    /// Data; the caller has escaped it.
+    /// For bytes that come in pieces; `raw`: exact on a terminal too.
+    pub(crate) fn byte_stream(&self, raw: bool) -> ByteStream<'_> {
+        let pieces = (self.out.terminal && !raw).then(escape::Pieces::default);
+        ByteStream { console: self, pieces }
+    }
+
+    /// Data for people.
     pub(crate) fn data(&self, text: &str) -> io::Result<()> {
         self.out.write(Style::Plain, text)
     }
 
-    /// Styled data; the caller has escaped it.
+    /// Styled data for people.
     pub(crate) fn styled(&self, style: Style, text: &str) -> io::Result<()> {
         self.out.write(style, text)
+    }
+
+    /// Names, one a line; exact for programs, unless one would take several lines.
+    pub(crate) fn names<'a>(&self, names: impl Iterator<Item = &'a str>) -> io::Result<()> {
+        let shown = |name: &'a str| {
+            if self.out.terminal || name.contains('\n') { escape::line(name) } else { name.into() }.into_owned() + "\n"
+        };
+        self.out.exact(names.map(shown).collect::<String>().as_bytes())
     }
 
     /// JSON of the API: unchanged, but readable and harmless on a terminal.
     pub(crate) fn json(&self, source: &str) -> io::Result<()> {
         let text = if self.out.terminal { escape::json(source) } else { source.trim_end().to_owned() };
-        self.data(&(text + "\n"))
+        self.out.exact((text + "\n").as_bytes())
+    }
+
+    /// JSON on one line: unchanged, but harmless on a terminal.
+    pub(crate) fn json_line(&self, source: &str) -> io::Result<()> {
+        let text = if self.out.terminal { escape::json_line(source) } else { source.to_owned() };
+        self.out.exact((text + "\n").as_bytes())
     }
 
     /// A line of progress; not said when quiet. There is nobody to tell when standard error is closed.
     pub(crate) fn progress(&self, style: Style, line: &str) {
         if !self.quiet {
-            let _ = self.err.write(style, &format!("{line}\n"));
+            let _ = self.err.write(style, &format!("{}\n", escape::line(line)));
         }
     }
 
@@ -147,7 +179,48 @@ impl Console {
 
     /// An error's report.
     pub(crate) fn error(&self, report: &str) {
-        let _ = self.err.write(Style::Red, report);
+        // Whatever was typed: terminals and their logs are kept.
+        let _ = self.err.write(Style::Red, &ambient_wire::redact::text(report));
+    }
+
+    fn redraws(&self) -> bool {
+        self.redraws
+    }
+
+    fn has_colors(&self) -> bool {
+        self.out.color
+    }
+
+    /// Columns of the terminal.
+    fn columns(&self) -> usize {
+        let size = if self.redraws { terminal_size::terminal_size_of(io::stdout()) } else { None };
+        size.map_or(80, |(width, _)| usize::from(width.0))
+    }
+
+    /// What [`lines`] has drawn, which alone may hold sequences.
+    fn drawn(&self, drawing: &str) -> io::Result<()> {
+        self.out.exact(drawing.as_bytes())
+    }
+}
+
+/// Bytes on their way to standard output.
+pub(crate) struct ByteStream<'a> {
+    console: &'a Console,
+    /// On a terminal.
+    pieces: Option<escape::Pieces>,
+}
+
+impl ByteStream<'_> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.pieces {
+            Some(pieces) => self.console.data(&pieces.push(bytes)),
+            None => self.console.out.exact(bytes),
+        }
+    }
+
+    /// The last of it.
+    pub(crate) fn finish(mut self) -> io::Result<()> {
+        self.pieces.as_mut().map_or(Ok(()), |pieces| self.console.data(&pieces.finish()))
     }
 }
 
@@ -164,8 +237,11 @@ pub(crate) mod capture {
     pub(crate) struct Captured(Arc<Mutex<Vec<u8>>>);
 
     impl Captured {
+        pub(crate) fn bytes(&self) -> Vec<u8> {
+            self.0.lock().unwrap().clone()
+        }
         pub(crate) fn text(&self) -> String {
-            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+            String::from_utf8(self.bytes()).unwrap()
         }
     }
 
@@ -182,7 +258,7 @@ pub(crate) mod capture {
     pub(crate) fn console(terminal: bool, color: bool) -> (Arc<Console>, Captured, Captured) {
         let (out, err) = (Captured::default(), Captured::default());
         let sink = |captured: &Captured| Sink::new(Box::new(captured.clone()), terminal, color);
-        (Arc::new(Console { out: sink(&out), err: sink(&err), quiet: false }), out, err)
+        (Arc::new(Console { out: sink(&out), err: sink(&err), quiet: false, redraws: terminal }), out, err)
     }
 
     #[test]

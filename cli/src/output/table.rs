@@ -1,5 +1,7 @@
 //! Aligned columns.
 
+use unicode_width::UnicodeWidthStr;
+
 use super::escape;
 
 /// Rows under a heading; the last column is never padded.
@@ -30,14 +32,15 @@ impl Table {
         let mut widths = vec![0; headings.len()];
         for row in self.rows.iter().chain([&headings]) {
             for (width, cell) in widths.iter_mut().zip(row) {
-                *width = (*width).max(cell.chars().count());
+                *width = (*width).max(cell.width());
             }
         }
         let mut text = String::new();
         for row in [&headings].into_iter().chain(&self.rows) {
             let mut line = indent.to_owned();
             for (cell, width) in row.iter().zip(&widths) {
-                line += &format!("{cell:width$}   ");
+                line += cell;
+                line.extend(std::iter::repeat_n(' ', width + 3 - cell.width()));
             }
             text += line.trim_end();
             text.push('\n');

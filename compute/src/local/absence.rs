@@ -43,6 +43,7 @@ impl Local {
         if !self.has_later_run(&paths, run)? {
             look_at_lock(&paths, &mut evidence, &mut remains)?;
         }
+        self.look_at_group(session, run, &mut evidence, &mut remains);
         if remains.is_empty() {
             Ok(AbsenceProof { host, evidence })
         } else {
@@ -136,6 +137,33 @@ impl Local {
         evidence
             .push(format!("no process in /proc has the nonce of one of {} attempts, its session{uid}", attempts.len()));
         Ok(())
+    }
+
+    /// The kernel's own word, where there is a group. It is removed then: the fence forbids everything that could use it.
+    fn look_at_group(&self, session: &SessionRef, run: i64, evidence: &mut Vec<String>, remains: &mut Vec<String>) {
+        let group = self.groups.group(&session.session_id, run);
+        match group.is_empty() {
+            Some(true) => evidence.push("its control group is empty".to_owned()),
+            Some(false) => return remains.push("its control group is not empty".to_owned()),
+            None => {}
+        }
+        if let Err(error) = group.remove() {
+            tracing::warn!(%error, "the control group of a run that is over cannot be removed; the sweep tries again");
+        }
+    }
+
+    /// Removes groups of runs that can have no process any more.
+    pub(super) fn sweep_groups(&self, sessions: &[SessionRef]) {
+        for (session_id, run) in self.groups.runs() {
+            let session = sessions.iter().find(|session| session.session_id == session_id);
+            let over = session.is_none_or(|session| {
+                self.stopped_run(session, &self.paths(session)).is_ok_and(|stopped| stopped >= run)
+            });
+            let group = self.groups.group(&session_id, run);
+            if over && group.is_empty() != Some(false) {
+                let _ = group.remove();
+            }
+        }
     }
 
     pub(super) fn delete_workspace(&self, session: &SessionRef) -> Result<(), ComputeError> {

@@ -32,7 +32,7 @@ impl Local {
         Ok(LockedFence { stopped_run: self.stopped_run(session, &paths)?, _lock: lock })
     }
 
-    fn stopped_run(&self, session: &SessionRef, paths: &SessionPaths) -> Result<i64, ComputeError> {
+    pub(super) fn stopped_run(&self, session: &SessionRef, paths: &SessionPaths) -> Result<i64, ComputeError> {
         if self.tombstone(session).exists() {
             return Ok(i64::MAX);
         }

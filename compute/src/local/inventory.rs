@@ -13,7 +13,9 @@ impl Local {
         let table = Table::look();
         let live = table.nonces();
         let mut all = Vec::new();
-        for session in self.all_sessions()? {
+        let sessions = self.all_sessions()?;
+        self.sweep_groups(&sessions);
+        for session in sessions {
             let paths = self.paths(&session);
             let mut live_runs = Vec::new();
             for (run, attempt) in all_attempts(&paths)? {
@@ -45,6 +47,9 @@ impl Local {
                 RunnerState::Running { missing_confinement } => ("running", missing_confinement.join("; ")),
                 RunnerState::Exited { code, reason } => ("exited", format!("code {code}: {reason}")),
                 RunnerState::Lost { reason } => ("lost", reason),
+                RunnerState::Exhausted { shortage, message } => {
+                    ("exhausted", format!("{}: {message}", shortage.as_str()))
+                }
             };
             resources.push(resource("process", format!("runner {run}.{attempt}"), status, detail));
         }

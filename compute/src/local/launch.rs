@@ -11,14 +11,16 @@ use std::{
 use ambient_wire::runner::{CONTRACT_VERSION, LaunchSpec, SessionPaths};
 
 use super::{
-    AGENTS, Local, io_error,
+    AGENTS, Limits, Local,
+    cgroup::Controller,
+    io_error,
     layout::{open_append, random_id, read_json, remove_file, write_json},
     processes::{self, Table},
     run_blocking,
     state::{Reaped, all_attempts, reaped_path, started},
     watch::ended,
 };
-use crate::{ComputeError, LaunchRequest, Launched, RunnerState};
+use crate::{ComputeError, LaunchRequest, Launched, OwnLimits, RunnerState};
 
 /// How long the remains of an earlier attempt may take to die.
 const REMAINS_PATIENCE: Duration = Duration::from_secs(10);
@@ -52,6 +54,9 @@ impl Local {
                 None => spec,
             },
             None => {
+                if let Some(shortage) = self.space.shortage() {
+                    return Err(ComputeError::DiskFull(shortage));
+                }
                 self.end_remains(&paths, run, &earlier)?;
                 let spec = self.intent(request, &paths, uid)?;
                 write_json(&paths.launch(run, attempt), &spec, uid)?;
@@ -60,7 +65,13 @@ impl Local {
         };
         remove_file(&paths.stop_request(run))?;
         remove_file(&reaped_path(&paths, run, attempt))?;
+        let group = self.groups.group(&session.session_id, run);
+        group.create(&spec.limits, uid).map_err(|e| io_error(format!("control group of run {run}"), e))?;
         let child = self.spawn(&spec, &paths, uid)?;
+        if let Err(error) = group.add_runner(child.id()) {
+            // Nothing of the agent is started outside its group.
+            tracing::warn!(%error, "a runner cannot be moved into its control group");
+        }
         self.reap(child, paths, spec);
         drop(fence);
         self.watch(session, run, attempt);
@@ -106,6 +117,7 @@ impl Local {
     ) -> Result<LaunchSpec, ComputeError> {
         let session = &request.session;
         let nonce = random_id().map_err(|e| io_error("making a nonce", e))?;
+        let limits = self.limits(&request.limits);
         Ok(LaunchSpec {
             version: CONTRACT_VERSION,
             session_id: session.session_id.clone(),
@@ -119,11 +131,34 @@ impl Local {
             agent: request.agent.clone(),
             git_identity: request.git_identity.clone(),
             readable_paths: self.options.readable_paths.clone(),
-            limits: request.limits.clone().unwrap_or_else(|| self.options.limits.clone()),
+            platform_paths: [&self.options.data_dir].into_iter().chain(&self.options.platform_paths).cloned().collect(),
+            unenforced: self.groups.unenforced(&limits, uid.is_some()),
+            agent_groups: self.groups.group(&session.session_id, request.run).agent_groups(),
+            limits,
             confinement: self.options.confinement,
             own_user: uid.is_some(),
             host: self.options.host.clone(),
         })
+    }
+
+    /// The session's own limits, else the server's, and never more than its maxima.
+    fn limits(&self, own: &OwnLimits) -> Limits {
+        let (limits, most) = (own.over(&self.options.limits), &self.options.most);
+        // 0 is no limit.
+        let at_most = |limit: u64, most: Option<u64>| match most {
+            Some(most) if limit == 0 || limit > most => most,
+            _ => limit,
+        };
+        let memory_bytes = at_most(limits.memory_bytes, most.memory_bytes);
+        Limits {
+            cpu_millis: at_most(limits.cpu_millis, most.cpu_millis),
+            memory_bytes,
+            processes: at_most(limits.processes, most.processes),
+            disk_bytes: at_most(limits.disk_bytes, most.disk_bytes),
+            open_files: at_most(limits.open_files, most.open_files),
+            data_bytes: if self.groups.has(Controller::Memory) { 0 } else { memory_bytes },
+            ..limits
+        }
     }
 
     fn spawn(&self, spec: &LaunchSpec, paths: &SessionPaths, uid: Option<u32>) -> Result<Child, ComputeError> {
@@ -148,8 +183,8 @@ impl Local {
                 ended(process).await;
             }
             let note = move || {
-                let status = child.wait().map_err(|e| io_error("waiting for a runner", e))?.to_string();
-                let reaped = Reaped { nonce: spec.nonce, status };
+                let status = child.wait().map_err(|e| io_error("waiting for a runner", e))?;
+                let reaped = Reaped { nonce: spec.nonce, status: status.to_string(), code: status.code() };
                 write_json(&reaped_path(&paths, spec.run, spec.attempt), &reaped, None)
             };
             if let Err(error) = run_blocking(note).await {

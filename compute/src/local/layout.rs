@@ -11,7 +11,7 @@ use ambient_wire::runner::SessionPaths;
 use rustix::fs::OFlags;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Local, LocalOptions, fence, io_error, processes::live_uids, watch::Hub};
+use super::{Local, LocalOptions, cgroup::Trees, fence, io_error, processes::live_uids, space::Space, watch::Hub};
 use crate::{ComputeError, Secret, SecretName, SessionRef};
 
 /// How many user ids sessions may have.
@@ -33,7 +33,14 @@ impl Local {
         let data = std::path::absolute(&options.data_dir).map_err(|e| io_error("data directory", e))?;
         let options = LocalOptions { data_dir: data.clone(), ..options };
         let uid_base = options.session_uid_base.filter(|_| rustix::process::geteuid().is_root());
-        let local = Self { runner_binary: options.runner_binary.clone(), options, uid_base, hub: Hub::new() };
+        let local = Self {
+            runner_binary: options.runner_binary.clone(),
+            groups: Trees::detect(&format!("{:08x}", stable_hash(&data.to_string_lossy()))),
+            space: Space::new(&data, options.disk_reserve, options.disk_low_water),
+            options,
+            uid_base,
+            hub: Hub::new(),
+        };
         let longest = local.socket(&"x".repeat(27), 1_000_000);
         if longest.as_os_str().len() > MAX_SOCKET_PATH {
             let data = data.display();
@@ -45,6 +52,7 @@ impl Local {
         for directory in [data.clone(), data.join("projects"), data.join("run"), data.join("deleted")] {
             local.open_directory(&directory)?;
         }
+        local.space.keep_reserve();
         if uid_base.is_none() {
             return Ok(local);
         }
@@ -155,6 +163,9 @@ impl Local {
         let runs = paths.root.join("runs");
         make_directory(&runs, if uid.is_some() { 0o750 } else { 0o700 })?;
         hand_to_group(&runs, uid)?;
+        // The session's agent reads here; others do not get past the session's directory.
+        make_directory(&paths.mirrors(), 0o755)?;
+        give(&paths.mirrors(), uid)?;
         let life = open_lock(&paths.life_lock())?;
         drop(life);
         give(&paths.life_lock(), uid)?;

@@ -8,14 +8,19 @@
 //! known by (pid, start time, boot id) and its nonce, never by its pid; everything here may be killed and repeated.
 
 mod absence;
+mod cgroup;
+mod disk;
+mod exhaustion;
 mod fence;
 mod inventory;
 mod launch;
 mod layout;
 mod processes;
+mod space;
 mod state;
 mod terminate;
 mod watch;
+mod watchdog;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -24,8 +29,8 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use crate::{
-    AbsenceProof, Compute, ComputeError, Endpoint, Inventory, LaunchRequest, Launched, Observation, Resource,
-    RunnerState, Secret, SecretName, SessionRef,
+    AbsenceProof, Compute, ComputeError, Endpoint, Inventory, LaunchRequest, Launched, Observation, OwnLimits,
+    Resource, RunnerState, Secret, SecretName, SessionRef,
 };
 
 /// Agents that the runner of this build can host.
@@ -42,16 +47,25 @@ pub struct LocalOptions {
     pub host: String,
     /// Paths besides the system's that agents may read (toolchains).
     pub readable_paths: Vec<PathBuf>,
+    /// Files of the platform outside of `data_dir` that no `file://` origin may be or hold (configuration, tokens).
+    pub platform_paths: Vec<PathBuf>,
     /// First of 50,000 user ids for sessions; used when the server is root. `None`: sessions run as the server's user.
     pub session_uid_base: Option<u32>,
     /// Limits of a session that names none.
     pub limits: Limits,
+    /// Most that a session gets, whatever it names.
+    pub most: OwnLimits,
+    /// Bytes that are kept for the server and given free when the disk is full; 0 = none. At most a twentieth of the file system.
+    pub disk_reserve: u64,
+    /// With fewer bytes free nothing new is started. At most a tenth of the file system.
+    pub disk_low_water: u64,
     /// How strictly agents are confined.
     pub confinement: Confinement,
 }
 
 impl LocalOptions {
-    /// Defaults: user ids from 1,900,000,000, 4,096 processes, 16,384 open files, files up to 64 GiB, best effort.
+    /// Defaults: user ids from 1,900,000,000, 4,096 processes, 16,384 open files, files up to 64 GiB, no other limits, best effort,
+    /// no reserve, 64 MiB of low water.
     #[must_use]
     pub fn new(data_dir: PathBuf, runner_binary: PathBuf, host: String) -> Self {
         Self {
@@ -59,13 +73,18 @@ impl LocalOptions {
             runner_binary,
             host,
             readable_paths: Vec::new(),
+            platform_paths: Vec::new(),
             session_uid_base: Some(1_900_000_000),
             limits: Limits {
                 processes: 4096,
                 open_files: 16_384,
                 address_space_bytes: 0,
                 file_size_bytes: 64 * 1024 * 1024 * 1024,
+                ..Limits::default()
             },
+            most: OwnLimits::default(),
+            disk_reserve: 0,
+            disk_low_water: 64 << 20,
             confinement: Confinement::BestEffort,
         }
     }
@@ -84,6 +103,10 @@ struct Local {
     /// First user id, when the server is root and sessions have their own.
     uid_base: Option<u32>,
     hub: watch::Hub,
+    /// Control groups, as far as this machine has them for us.
+    groups: cgroup::Trees,
+    /// The file system everything is on.
+    space: space::Space,
 }
 
 impl LocalCompute {
@@ -215,6 +238,11 @@ impl Compute for LocalCompute {
     async fn resources(&self, session: &SessionRef) -> Result<Vec<Resource>, ComputeError> {
         let session = session.clone();
         self.blocking(move |local| local.resources(&session)).await
+    }
+
+    async fn readiness(&self) -> Result<(), String> {
+        let short = self.blocking(|local| Ok(local.space.shortage())).await.map_err(|error| error.to_string())?;
+        short.map_or(Ok(()), Err)
     }
 
     async fn inventory(&self) -> Result<Vec<Inventory>, ComputeError> {

@@ -11,6 +11,8 @@ use ambient_wire::runner::{ProcessIdentity, Started};
 use procfs::process::Process;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use super::cgroup::RunGroup;
+
 /// Pause between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// What a runner's init takes as the order to kill everything in its namespace but itself.
@@ -27,6 +29,8 @@ pub(super) struct Marks {
     pub(super) inits: Vec<ProcessIdentity>,
     /// The session's own user id.
     pub(super) uid: Option<u32>,
+    /// Control groups of its runs.
+    pub(super) groups: Vec<RunGroup>,
 }
 
 /// One look at `/proc`.
@@ -59,8 +63,9 @@ impl Table {
     /// Processes with a mark, and all that descend from them.
     pub(super) fn members(&self, marks: &Marks) -> Vec<Entry> {
         let started = self.entries.iter().map(|entry| (entry.pid, entry.start_time)).collect::<HashMap<_, _>>();
-        let mut members =
-            self.entries.iter().filter(|entry| marks.fit(entry, &started)).map(|e| e.pid).collect::<HashSet<_>>();
+        let grouped = marks.groups.iter().flat_map(RunGroup::processes).collect::<HashSet<_>>();
+        let fits = |entry: &&Entry| grouped.contains(&entry.pid) || marks.fit(entry, &started);
+        let mut members = self.entries.iter().filter(fits).map(|e| e.pid).collect::<HashSet<_>>();
         loop {
             let children = self.entries.iter().filter(|entry| members.contains(&entry.parent));
             let more = children.map(|child| child.pid).filter(|pid| !members.contains(pid)).collect::<Vec<_>>();
@@ -114,6 +119,14 @@ impl Marks {
             for init in self.inits.iter().filter(|init| spared.contains(&init.pid)) {
                 self.have_all_killed(init);
             }
+            for group in &self.groups {
+                // At once, before who forks faster than we look.
+                if spared.is_empty() {
+                    group.kill()
+                } else {
+                    group.kill_agent()
+                };
+            }
             for entry in &left {
                 entry.signal(Signal::KILL);
             }
@@ -123,6 +136,12 @@ impl Marks {
 }
 
 impl Marks {
+    /// What stays when an agent is ended without its runner: the runners that live, and the namespaces they go on using.
+    pub(super) fn runners(&self) -> HashSet<i32> {
+        let living = self.leaders.iter().filter(|leader| open_runner(leader).is_some());
+        living.flat_map(|leader| [Some(leader.pid), leader.init.as_ref().map(|init| init.pid)]).flatten().collect()
+    }
+
     /// Has an init that goes on kill everything else in its namespace, in one call that nobody can fork past. It must carry
     /// one of our nonces: a record could name any process.
     fn have_all_killed(&self, init: &ProcessIdentity) {

@@ -1,8 +1,12 @@
 //! What is known of an attempt, from its records and from `/proc`.
 
-use std::{collections::HashSet, os::fd::OwnedFd, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    os::fd::OwnedFd,
+    time::Duration,
+};
 
-use ambient_wire::runner::{Exited, LaunchSpec, SessionPaths, Started};
+use ambient_wire::runner::{EXIT_DISK_FULL, ExitCause, Exited, LaunchSpec, SessionPaths, Started};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -10,7 +14,7 @@ use super::{
     layout::{check_session, names, read_json},
     processes::{Marks, Table, boot_id, open_runner},
 };
-use crate::{ComputeError, Endpoint, RunnerState, SessionRef};
+use crate::{ComputeError, Endpoint, RunnerState, SessionRef, Shortage};
 
 /// An intent without a process gets this old before the attempt counts as lost: its launch may be repeated.
 const SPAWN_PATIENCE: Duration = Duration::from_secs(10);
@@ -35,6 +39,8 @@ impl Known {
 pub(super) struct Reaped {
     pub(super) nonce: String,
     pub(super) status: String,
+    #[serde(default)]
+    pub(super) code: Option<i32>,
 }
 
 /// Where [`Reaped`] is written.
@@ -50,19 +56,28 @@ impl Local {
             return Ok(Known::over(RunnerState::Absent));
         };
         let started = started(&paths, &intent);
-        if let Some(started) = &started
-            && let Some(process) = open_runner(started)
-        {
+        let process = started.as_ref().and_then(open_runner);
+        if let Some(state) = self.exhausted(session, &intent) {
+            return Ok(Known { state, process, coming_up: false });
+        }
+        if let (Some(started), Some(process)) = (&started, process) {
             let state = RunnerState::Running { missing_confinement: started.missing_confinement.clone() };
             return Ok(Known { state, process: Some(process), coming_up: false });
         }
         // Read after the process was seen dead: it writes the record before it dies.
         let exited = read_record::<Exited>(&paths.exited(run, attempt)).filter(|exited| exited.nonce == intent.nonce);
-        if let Some(exited) = exited {
-            return Ok(Known::over(RunnerState::Exited { code: exited.code, reason: exited.reason }));
+        if let Some(Exited { code, reason, cause, .. }) = exited {
+            return Ok(Known::over(match cause {
+                Some(ExitCause::DiskFull) => RunnerState::Exhausted { shortage: Shortage::DiskFull, message: reason },
+                None => RunnerState::Exited { code, reason },
+            }));
         }
         let reaped =
             read_record::<Reaped>(&reaped_path(&paths, run, attempt)).filter(|reaped| reaped.nonce == intent.nonce);
+        if reaped.as_ref().is_some_and(|reaped| reaped.code == Some(EXIT_DISK_FULL)) {
+            let message = "the runner could not write what it must record: the disk was full".to_owned();
+            return Ok(Known::over(RunnerState::Exhausted { shortage: Shortage::DiskFull, message }));
+        }
         if let Some(started) = started {
             return Ok(Known::over(RunnerState::Lost { reason: why_lost(&started, reaped) }));
         }
@@ -99,6 +114,9 @@ impl Local {
             nonces.insert(intent.nonce);
         }
         marks.nonces = nonces;
+        let session = paths.root.file_name().unwrap_or_default().to_string_lossy();
+        let runs = attempts.iter().map(|(run, _)| *run).collect::<BTreeSet<_>>();
+        marks.groups = runs.into_iter().map(|run| self.groups.group(&session, run)).collect();
         Ok(marks)
     }
 }

@@ -83,9 +83,7 @@ impl Local {
         let paths = self.paths(session);
         let attempts = attempts_of(&paths, run)?.into_iter().map(|attempt| (run, attempt)).collect::<Vec<_>>();
         let marks = self.marks(&paths, &attempts)?;
-        let runners = marks.leaders.iter().filter(|leader| open_runner(leader).is_some());
-        let spared = runners.flat_map(|leader| [Some(leader.pid), leader.init.as_ref().map(|init| init.pid)]);
-        let runners = spared.flatten().collect::<HashSet<_>>();
+        let runners = marks.runners();
         if runners.is_empty() && !Table::look().members(&marks).is_empty() && marks.leaders.is_empty() {
             // It comes up and has no agent yet.
             return Ok(());

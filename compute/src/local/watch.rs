@@ -18,7 +18,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Local, run_blocking, state::latest};
+use super::{Local, run_blocking, state::latest, watchdog};
 use crate::{ComputeError, Observation, RunnerState, SessionRef};
 
 /// Changes that a subscriber may lag behind before it gets everything again.
@@ -30,7 +30,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Between two looks at everything.
 const SAFETY: Duration = Duration::from_secs(5);
 
-type Key = (SessionRef, i64, i32);
+pub(super) type Key = (SessionRef, i64, i32);
 
 /// Who watches what.
 pub(super) struct Hub {
@@ -57,7 +57,7 @@ impl Hub {
         self.closed.send_replace(true);
     }
 
-    fn tell(&self, observation: Observation) {
+    pub(super) fn tell(&self, observation: Observation) {
         let last = locked(&self.told).insert(observation.session.clone(), observation.clone());
         if last.as_ref() != Some(&observation) {
             // Without a subscriber nobody misses it: the next one gets everything.
@@ -70,10 +70,22 @@ impl Hub {
         locked(&self.told).remove(session);
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+
+    /// Attempts that are up or come up.
+    pub(super) fn followed(&self) -> Vec<Key> {
+        locked(&self.followed).iter().cloned().collect()
+    }
+
     fn is_over(&self, (session, run, attempt): &Key) -> bool {
         let over = |told: &Observation| {
             (told.run, told.attempt) == (*run, *attempt)
-                && matches!(told.state, RunnerState::Exited { .. } | RunnerState::Lost { .. })
+                && matches!(
+                    told.state,
+                    RunnerState::Exited { .. } | RunnerState::Lost { .. } | RunnerState::Exhausted { .. }
+                )
         };
         locked(&self.told).get(session).is_some_and(over)
     }
@@ -155,7 +167,7 @@ async fn everything(local: &Arc<Local>) -> Result<Vec<Observation>, ComputeError
     Ok(all)
 }
 
-fn observation((session, run, attempt): Key, state: RunnerState) -> Observation {
+pub(super) fn observation((session, run, attempt): Key, state: RunnerState) -> Observation {
     Observation { session, run, attempt, state }
 }
 
@@ -198,6 +210,7 @@ impl Local {
         if std::mem::replace(&mut *locked(&self.hub.scanning), true) {
             return;
         }
+        watchdog::start(self);
         let local = self.clone();
         tokio::spawn(async move {
             let mut closed = local.hub.closed.subscribe();

@@ -12,7 +12,7 @@ use std::{
 };
 
 use ambient_compute::{
-    Compute, LaunchRequest, Launched, Observation, RunnerState, Secret, SecretName, SessionRef,
+    Compute, LaunchRequest, Launched, Observation, OwnLimits, RunnerState, Secret, SecretName, SessionRef,
     local::{LocalCompute, LocalOptions},
 };
 use ambient_wire::runner::{GitIdentity, SessionPaths, Started};
@@ -118,7 +118,7 @@ pub fn request(session: &SessionRef, run: i64, attempt: i32) -> LaunchRequest {
         interactive: true,
         agent: "script".to_owned(),
         git_identity: GitIdentity { name: "Ada".to_owned(), email: "ada@example.com".to_owned() },
-        limits: None,
+        limits: OwnLimits::default(),
     }
 }
 
@@ -187,4 +187,17 @@ pub fn running(text: &str) -> Vec<PathBuf> {
             String::from_utf8_lossy(&line).contains(text) && name.parse::<i32>().is_ok() && name != own
         })
         .collect()
+}
+
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// At least so many processes whose command line contains the text.
+pub async fn eventually_many(text: &str, least: usize) {
+    eventually("there are many processes", || running(text).len() >= least).await;
 }

@@ -72,7 +72,9 @@ pub(super) fn apply(s: &mut Session, event: &Event, at: DateTime<Utc>) {
         Event::Reconciled { generation, repos } => {
             s.observed_generation = s.observed_generation.max(*generation);
             s.reconciled_repos.clone_from(repos);
-            s.set_condition(ReposReconciled, True, "Reconciled", "", at);
+            let notices = repos.iter().flat_map(|repo| repo.notices.iter().map(|n| format!("{}: {n}", repo.name)));
+            let notices = notices.collect::<Vec<_>>().join("; ");
+            s.set_condition(ReposReconciled, True, "Reconciled", &notices, at);
             s.set_condition(Reconciled, True, "Reconciled", "", at);
             if let Some(condition) = s.conditions.iter_mut().find(|c| c.condition_type == Reconciled) {
                 condition.observed_generation = *generation;

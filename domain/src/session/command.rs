@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     fact::Fact,
+    resources::ResourcePatch,
     spec::{Repo, Spec},
 };
 
@@ -92,6 +93,9 @@ pub struct SessionPatch {
     /// Output limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_max_tokens: Option<i64>,
+    /// Limits to set (value) or to leave to the server again (null).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_overrides: Option<ResourcePatch>,
     /// Variables to set (id of the sealed value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment_variables: Option<BTreeMap<String, Option<String>>>,
@@ -99,7 +103,7 @@ pub struct SessionPatch {
 
 /// A field that is there: null clears it, which is not the same as its being absent.
 #[allow(clippy::option_option, reason = "as in SessionPatch")]
-fn nullable<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+pub(super) fn nullable<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where
     T: Deserialize<'de>,
     D: serde::Deserializer<'de>,

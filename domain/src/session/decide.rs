@@ -173,6 +173,8 @@ fn fixed_while_active(old: &Spec, new: &Spec) -> Option<&'static str> {
         Some("llm_temperature")
     } else if new.llm_max_tokens != old.llm_max_tokens {
         Some("llm_max_tokens")
+    } else if new.resource_overrides != old.resource_overrides {
+        Some("resource_overrides")
     } else if new.environment_variables != old.environment_variables {
         Some("environment_variables")
     } else {
@@ -193,6 +195,7 @@ fn patched(session: &Session, patch: &SessionPatch) -> Result<Spec, Refusal> {
         llm_model,
         llm_temperature,
         llm_max_tokens,
+        resource_overrides,
         environment_variables,
     } = patch.clone();
     spec.display_name = display_name.unwrap_or(spec.display_name);
@@ -205,6 +208,7 @@ fn patched(session: &Session, patch: &SessionPatch) -> Result<Spec, Refusal> {
     spec.llm_model = llm_model.unwrap_or(spec.llm_model);
     spec.llm_temperature = llm_temperature.unwrap_or(spec.llm_temperature);
     spec.llm_max_tokens = llm_max_tokens.unwrap_or(spec.llm_max_tokens);
+    spec.resource_overrides = spec.resource_overrides.patched(&resource_overrides.unwrap_or_default());
     merge(&mut spec.environment_variables, environment_variables);
     Ok(spec)
 }

@@ -11,6 +11,7 @@ mod decide;
 mod effects;
 mod event;
 mod fact;
+mod resources;
 mod spec;
 mod state;
 
@@ -19,6 +20,7 @@ pub use condition::{Condition, ConditionStatus, ConditionType};
 pub(crate) use decide::merge as merge_map;
 pub use event::Event;
 pub use fact::{Fact, RUNNER_UNRESPONSIVE, TurnOutcome};
+pub use resources::{ResourceOverrides, ResourcePatch};
 pub use spec::{Repo, Spec};
 pub use state::{Lifecycle, Outcome, Phase, ReconciledRepo, Run, Session, StatusDetail};
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::resources::ResourceOverrides;
 use crate::{entity::Refusal, name};
 
 /// A repository of the workspace.
@@ -53,6 +54,9 @@ pub struct Spec {
     pub llm_temperature: f64,
     /// Output limit, tokens.
     pub llm_max_tokens: i64,
+    /// Limits in place of the server's.
+    #[serde(default, skip_serializing_if = "ResourceOverrides::is_empty")]
+    pub resource_overrides: ResourceOverrides,
     /// Variables of the agent: name to the id under which the value is sealed. Values are never in operations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment_variables: BTreeMap<String, String>,
@@ -81,6 +85,7 @@ impl Spec {
             llm_model: None,
             llm_temperature: 0.7,
             llm_max_tokens: 4000,
+            resource_overrides: ResourceOverrides::default(),
             environment_variables: BTreeMap::new(),
             parent_session_id: None,
             labels: BTreeMap::new(),
@@ -123,6 +128,7 @@ impl Spec {
         if !(1..=10_000_000).contains(&self.llm_max_tokens) {
             return Err(Refusal::invalid("llm_max_tokens", "must be 1 to 10000000"));
         }
+        self.resource_overrides.validate()?;
         name::environment("environment_variables", self.environment_variables.keys())?;
         name::map("labels", &self.labels)?;
         name::map("annotations", &self.annotations)

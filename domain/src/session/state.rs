@@ -177,6 +177,9 @@ pub struct ReconciledRepo {
     pub head: Option<String>,
     /// When it was cloned.
     pub cloned_at: DateTime<Utc>,
+    /// What is to be known of it, in words: it is empty, parts of it were not fetched, it cannot be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
 }
 
 /// A session.

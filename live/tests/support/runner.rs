@@ -62,10 +62,13 @@ impl Runner {
             agent: "script".to_owned(),
             git_identity: GitIdentity { name: "Ada".to_owned(), email: "ada@example.com".to_owned() },
             readable_paths: Vec::new(),
-            limits: Limits { processes: 512, open_files: 1024, address_space_bytes: 0, file_size_bytes: 1 << 30 },
+            platform_paths: Vec::new(),
+            limits: Limits { processes: 512, open_files: 1024, file_size_bytes: 1 << 30, ..Limits::default() },
             confinement: Confinement::BestEffort,
             own_user: false,
             host: "test".to_owned(),
+            agent_groups: Vec::new(),
+            unenforced: Vec::new(),
         };
         Self { directory, paths, spec, child: None }
     }

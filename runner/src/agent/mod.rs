@@ -2,6 +2,7 @@
 
 mod blocks;
 pub(crate) mod event;
+mod output;
 mod script;
 mod shell;
 

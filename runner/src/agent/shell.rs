@@ -2,8 +2,6 @@
 
 use std::{io::Write, os::unix::process::ExitStatusExt, path::Path, process::ExitStatus, time::Duration};
 
-use ambient_wire::runner::custom;
-use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     process::Child,
@@ -12,7 +10,10 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{DEFAULT_PATH, environment, event};
+use super::{
+    DEFAULT_PATH, environment, event,
+    output::{CHUNK, Output},
+};
 use crate::{
     confine::Rights,
     life,
@@ -21,12 +22,6 @@ use crate::{
     turn::{INTERRUPT_PATIENCE, Turn},
 };
 
-/// Most bytes of text in one output record.
-const CHUNK: usize = 16 * 1024;
-/// Most bytes of a block's output in the log.
-const MAX_STREAMED: usize = 1024 * 1024;
-/// Most bytes of output in the result.
-const RESULT: usize = 64 * 1024;
 /// Output is gathered for so long before it is recorded.
 const GATHER: Duration = Duration::from_millis(20);
 /// After a block's end its output is listened to until it is silent for so long, and in any case no longer than the second
@@ -53,7 +48,10 @@ impl Call<'_> {
         self.turn.emit(event::tool_call(&self.id, "shell", script)).await?;
         let (mut child, _awaited) = match self.spawn(script, directory) {
             Ok(started) => started,
-            Err(error) => return self.result(&format!("cannot start: {error}"), Some(127)).await,
+            Err(error) => {
+                life::note_want_of_space(&error);
+                return self.result(&format!("cannot start: {error}"), Some(127)).await;
+            }
         };
         let (status, output) = self.follow(&mut child).await?;
         self.result(&output, status.map(code_of)).await
@@ -71,7 +69,7 @@ impl Call<'_> {
     /// Streams output until the block has ended; no status when it was ended because the turn was stopped. A block that has
     /// closed or redirected its output is as much alive as one that speaks.
     async fn follow(&self, child: &mut Child) -> Result<(Option<ExitStatus>, String), LogError> {
-        let mut output = Output::new(self);
+        let mut output = Output::new(self.turn, &self.id);
         let (chunks, mut received) = mpsc::channel(16);
         listen("stdout", child.stdout.take(), chunks.clone());
         listen("stderr", child.stderr.take(), chunks);
@@ -216,123 +214,4 @@ fn listen<R: AsyncRead + Unpin + Send + 'static>(
             }
         }
     });
-}
-
-/// A block's output on its way into the log.
-struct Output<'a> {
-    call: &'a Call<'a>,
-    stdout: Decoder,
-    stderr: Decoder,
-    streamed: usize,
-    truncated: bool,
-    tail: String,
-}
-
-impl<'a> Output<'a> {
-    fn new(call: &'a Call<'a>) -> Self {
-        let (stdout, stderr) = (Decoder::default(), Decoder::default());
-        Self { call, stdout, stderr, streamed: 0, truncated: false, tail: String::new() }
-    }
-
-    async fn take(&mut self, stream: &'static str, bytes: &[u8]) -> Result<(), LogError> {
-        let decoder = if stream == "stdout" { &mut self.stdout } else { &mut self.stderr };
-        let text = decoder.decode(bytes);
-        self.record(stream, &text).await
-    }
-
-    async fn record(&mut self, stream: &'static str, text: &str) -> Result<(), LogError> {
-        self.tail.push_str(text);
-        if self.tail.len() > 2 * RESULT {
-            self.tail = last(&self.tail, RESULT).to_owned();
-            self.truncated = true;
-        }
-        if self.streamed > MAX_STREAMED {
-            return Ok(());
-        }
-        let mut rest = text;
-        while !rest.is_empty() {
-            let (chunk, after) = rest.split_at(rest.floor_char_boundary(CHUNK));
-            self.streamed += chunk.len();
-            self.emit(stream, chunk).await?;
-            rest = after;
-            if self.streamed > MAX_STREAMED {
-                return self.emit("stderr", "\n[more output is not recorded: the limit is 1 MiB a block]\n").await;
-            }
-        }
-        Ok(())
-    }
-
-    async fn emit(&self, stream: &str, text: &str) -> Result<(), LogError> {
-        let value = json!({ "toolCallId": self.call.id, "stream": stream, "text": text });
-        self.call.turn.emit(vec![event::custom(custom::TOOL_OUTPUT, value)]).await
-    }
-
-    /// The last part of the whole output.
-    async fn finish(mut self) -> Result<String, LogError> {
-        for stream in ["stdout", "stderr"] {
-            let decoder = if stream == "stdout" { &mut self.stdout } else { &mut self.stderr };
-            let text = decoder.finish();
-            self.record(stream, &text).await?;
-        }
-        let tail = last(&self.tail, RESULT);
-        let cut = self.truncated || tail.len() < self.tail.len();
-        Ok(if cut { format!("[the beginning is left out]\n{tail}") } else { tail.to_owned() })
-    }
-}
-
-fn last(text: &str, most: usize) -> &str {
-    &text[text.ceil_char_boundary(text.len().saturating_sub(most))..]
-}
-
-/// Bytes into text: characters split over chunks are kept whole; what is no UTF-8, and NUL, becomes U+FFFD.
-#[derive(Default)]
-struct Decoder {
-    pending: Vec<u8>,
-}
-
-impl Decoder {
-    fn decode(&mut self, bytes: &[u8]) -> String {
-        self.pending.extend_from_slice(bytes);
-        let bytes = std::mem::take(&mut self.pending);
-        let mut text = String::with_capacity(bytes.len());
-        let mut rest = bytes.as_slice();
-        loop {
-            match std::str::from_utf8(rest) {
-                Ok(valid) => {
-                    text.push_str(valid);
-                    break;
-                }
-                Err(error) => {
-                    let (valid, invalid) = rest.split_at(error.valid_up_to());
-                    text.push_str(&String::from_utf8_lossy(valid));
-                    let Some(length) = error.error_len() else {
-                        self.pending = invalid.to_vec();
-                        break;
-                    };
-                    text.push(char::REPLACEMENT_CHARACTER);
-                    rest = &invalid[length..];
-                }
-            }
-        }
-        text.replace('\0', "\u{FFFD}")
-    }
-
-    fn finish(&mut self) -> String {
-        String::from_utf8_lossy(&std::mem::take(&mut self.pending)).into_owned()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Decoder;
-
-    #[test]
-    fn characters_split_over_chunks_stay_whole_and_rubbish_is_replaced() {
-        let mut decoder = Decoder::default();
-        let bytes = "aé€😀".as_bytes();
-        let text: String = bytes.iter().map(|byte| decoder.decode(&[*byte])).collect();
-        assert_eq!(text, "aé€😀");
-        assert_eq!(decoder.decode(b"\xffx\0\xe2\x82"), "\u{FFFD}x\u{FFFD}");
-        assert_eq!(decoder.finish(), "\u{FFFD}");
-    }
 }

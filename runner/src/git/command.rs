@@ -1,61 +1,43 @@
 //! One git process.
+//!
+//! There are two kinds. [`Git::agents`] works in the workspace, whose configuration, hooks, attributes and objects are the
+//! agent's: it has the agent's rights, and what it answers is a claim. [`Git::tool`] is the runner's own: it reads nothing an
+//! agent can write but checked packs, has a configuration of ours alone, and no right but on the directories it is given.
 
 use std::{
     ffi::{OsStr, OsString},
-    path::{Path, PathBuf},
-    process::Stdio,
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
     time::Duration,
 };
 
 use rustix::process::{Pid, Signal};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
-    time::timeout,
+    process::{Child, ChildStdin, ChildStdout},
+    time::{Instant, timeout_at},
 };
 
-use crate::{agent, app::App, confine::Rights, process::confined};
+use super::environment;
+use crate::{
+    app::App,
+    confine::{Pinned, Rights},
+    process::{Awaited, confined},
+};
 
 /// Most bytes of output that are taken.
 pub(crate) const MAX_OUTPUT: usize = 8 * 1024 * 1024;
 const MAX_ERRORS: usize = 16 * 1024;
 
-/// Configuration that wins over the repository's own.
-const SETTINGS: [(&str, &str); 12] = [
-    ("core.hooksPath", "/dev/null"),
-    ("core.fsmonitor", "false"),
-    ("core.pager", "cat"),
-    ("core.quotePath", "false"),
-    ("commit.gpgSign", "false"),
-    ("tag.gpgSign", "false"),
-    ("push.gpgSign", "false"),
-    ("push.recurseSubmodules", "no"),
-    ("credential.helper", ""),
-    ("gc.auto", "0"),
-    ("maintenance.auto", "false"),
-    ("submodule.recurse", "false"),
-];
-/// Of the session's environment, what `https://` needs to get out.
-const NETWORK: [&str; 9] = [
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "GIT_SSL_CAINFO",
-];
-
 /// Why git failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GitError {
     #[error("git {what} failed: {stderr}")]
-    Failed { what: String, code: i32, stderr: String },
+    Failed { what: String, code: i32, stdout: Vec<u8>, stderr: String },
     #[error("git {what} took longer than {seconds} s")]
     TimedOut { what: String, seconds: u64 },
-    #[error("git {what} gave more than {MAX_OUTPUT} bytes")]
-    TooLarge { what: String },
+    #[error("git {what} gave more than {most} bytes")]
+    TooLarge { what: String, most: usize },
     #[error("git {what}: {source}")]
     Io { what: String, source: std::io::Error },
 }
@@ -70,21 +52,35 @@ impl From<GitError> for crate::error::Error {
 }
 
 /// A git command to be run.
+#[derive(Clone)]
 pub(crate) struct Git<'a> {
     app: &'a App,
+    program: OsString,
     directory: PathBuf,
     rights: Rights,
     environment: Vec<(OsString, OsString)>,
     patience: Duration,
     input: Option<Vec<u8>>,
+    most: usize,
 }
 
 impl<'a> Git<'a> {
-    /// Git in a directory of the session.
-    pub(crate) fn new(app: &'a App, directory: impl Into<PathBuf>) -> Self {
-        let environment = vec![("GIT_CONFIG_GLOBAL".into(), "/dev/null".into())];
-        let rights = Rights::of_agent(&app.spec);
-        Self { app, directory: directory.into(), rights, environment, patience: Duration::from_secs(60), input: None }
+    /// Git in a directory of the workspace, as the agent.
+    pub(crate) fn agents(app: &'a App, directory: impl Into<PathBuf>) -> Self {
+        Self::new(app, directory.into(), Rights::of_agent(&app.spec), environment::of_agents(app))
+    }
+
+    /// Git of the runner's own in the first of the directories, with rights on all of them and on nothing else.
+    pub(crate) fn tool(app: &'a App, pinned: Vec<Pinned>) -> Self {
+        let directory = pinned.first().map_or_else(|| "/".into(), |pin| pin.path.clone());
+        let mut rights = Rights::of_tool(&app.spec, pinned);
+        rights.read.push(environment::configuration(app));
+        Self::new(app, directory.clone(), rights, environment::of_tool(app, &directory))
+    }
+
+    fn new(app: &'a App, directory: PathBuf, rights: Rights, environment: Vec<(OsString, OsString)>) -> Self {
+        let (program, patience) = ("git".into(), Duration::from_secs(60));
+        Self { app, program, directory, rights, environment, patience, input: None, most: MAX_OUTPUT }
     }
 
     pub(crate) fn patience(mut self, patience: Duration) -> Self {
@@ -92,8 +88,8 @@ impl<'a> Git<'a> {
         self
     }
 
-    pub(crate) fn input(mut self, input: &str) -> Self {
-        self.input = Some(input.as_bytes().to_vec());
+    pub(crate) fn input(mut self, input: impl Into<Vec<u8>>) -> Self {
+        self.input = Some(input.into());
         self
     }
 
@@ -102,13 +98,21 @@ impl<'a> Git<'a> {
         self
     }
 
-    pub(crate) fn readable(mut self, paths: &[PathBuf]) -> Self {
-        self.rights.read.extend_from_slice(paths);
+    /// Most bytes of output that are taken.
+    pub(crate) fn most(mut self, most: usize) -> Self {
+        self.most = most;
         self
     }
 
-    pub(crate) fn writable(mut self, paths: &[PathBuf]) -> Self {
-        self.rights.write.extend_from_slice(paths);
+    /// Another program in git's place.
+    pub(crate) fn program(mut self, program: &OsStr) -> Self {
+        program.clone_into(&mut self.program);
+        self
+    }
+
+    /// See [`Rights::bounded`].
+    pub(crate) fn bounded(mut self, file_size_bytes: u64) -> Self {
+        self.rights = self.rights.bounded(file_size_bytes);
         self
     }
 
@@ -121,14 +125,15 @@ impl<'a> Git<'a> {
         Ok(String::from_utf8_lossy(&output).trim_end_matches('\n').to_owned())
     }
 
-    /// Standard output as text when it succeeds, nothing when it says no with exit code 1 or 128.
+    /// Standard output as text when it succeeds, nothing when it says no: with exit code 1 and without a word, as git does under
+    /// `--quiet`.
     ///
     /// # Errors
-    /// When git takes too long or cannot be run.
+    /// When git fails otherwise, takes too long or cannot be run.
     pub(crate) async fn maybe(self, arguments: &[&str]) -> Result<Option<String>, GitError> {
         match self.text(arguments).await {
             Ok(text) => Ok(Some(text)),
-            Err(GitError::Failed { code: 1 | 128, .. }) => Ok(None),
+            Err(GitError::Failed { code: 1, stderr, .. }) if stderr.is_empty() => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -138,65 +143,132 @@ impl<'a> Git<'a> {
     /// # Errors
     /// When git fails, takes too long or says too much.
     pub(crate) async fn run(self, arguments: &[&str]) -> Result<Vec<u8>, GitError> {
-        let what = arguments.first().copied().unwrap_or_default().to_owned();
+        let (what, most) = (self.what(arguments), self.most);
+        let (output, cut) = self.cut(arguments).await?;
+        if cut { Err(GitError::TooLarge { what, most }) } else { Ok(output) }
+    }
+
+    /// The beginning of standard output, and whether there was more.
+    ///
+    /// # Errors
+    /// When git fails or takes too long.
+    pub(crate) async fn cut(self, arguments: &[&str]) -> Result<(Vec<u8>, bool), GitError> {
+        let stdin = if self.input.is_some() { Stdio::piped() } else { Stdio::null() };
+        self.start(arguments, stdin)?.output().await
+    }
+
+    fn what(&self, arguments: &[&str]) -> String {
+        arguments.first().map_or_else(|| self.program.to_string_lossy().into_owned(), |what| (*what).to_owned())
+    }
+
+    /// Feeds standard output into another git; what that one says.
+    ///
+    /// # Errors
+    /// When one of them fails or takes too long.
+    pub(crate) async fn pipe(self, arguments: &[&str], other: Git<'_>, others: &[&str]) -> Result<(), GitError> {
+        let stdin = if self.input.is_some() { Stdio::piped() } else { Stdio::null() };
+        let mut first = self.start(arguments, stdin)?;
+        let io = |source| GitError::Io { what: arguments.first().copied().unwrap_or_default().to_owned(), source };
+        let stdout = first.stdout.take().ok_or_else(|| io(std::io::Error::other("no standard output")))?;
+        let second = other.start(others, stdout.try_into().map_err(io)?)?;
+        match tokio::join!(first.output(), second.output()) {
+            (Ok(_), second) => second.map(drop),
+            // The second one gave up, so the first one wrote in vain.
+            (Err(GitError::Failed { code, stderr, .. }), Err(second))
+                if code == SIGNALLED || stderr.contains("Broken pipe") =>
+            {
+                Err(second)
+            }
+            (Err(first), _) => Err(first),
+        }
+    }
+
+    fn start(self, arguments: &[&str], stdin: Stdio) -> Result<Running<'a>, GitError> {
+        let what = self.what(arguments);
         let io = |source| GitError::Io { what: what.clone(), source };
-        let mut command = confined(&self.rights, &self.directory, OsStr::new("git")).map_err(io)?;
-        command.args(arguments).envs(environment(self.app)).envs(self.environment).process_group(0);
-        if self.input.is_some() {
-            command.stdin(Stdio::piped());
-        }
+        let mut command = confined(&self.rights, &self.directory, &self.program).map_err(io)?;
+        command.args(arguments).envs(self.environment).process_group(0).stdin(stdin);
         let (mut child, awaited) = self.app.processes.spawn(&mut command).map_err(io)?;
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let input = self.input.unwrap_or_default();
-        let work = async {
-            let feed = async move {
-                if let Some(mut stdin) = stdin {
-                    let _ = stdin.write_all(&input).await;
-                }
-            };
-            let ((), output, errors) = tokio::join!(feed, take(stdout, MAX_OUTPUT), take(stderr, MAX_ERRORS));
-            (output, errors, child.wait().await)
-        };
-        let done = timeout(self.patience, work).await;
-        if done.is_err() {
-            end_group(awaited.pid);
-            let _ = timeout(Duration::from_secs(2), child.wait()).await;
-        }
-        let Ok((output, errors, status)) = done else {
-            return Err(GitError::TimedOut { what, seconds: self.patience.as_secs() });
-        };
-        let status = status.map_err(|source| GitError::Io { what: what.clone(), source })?;
-        if !status.success() {
-            let stderr = String::from_utf8_lossy(&errors.0).trim().to_owned();
-            return Err(GitError::Failed { what, code: status.code().unwrap_or(-1), stderr });
-        }
-        if output.1 { Err(GitError::TooLarge { what }) } else { Ok(output.0) }
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let (deadline, patience) = (Instant::now() + self.patience, self.patience);
+        let (input, most) = (self.input, self.most);
+        Ok(Running { what, child, awaited, stdin, stdout, input, most, deadline, patience, ended: false })
     }
 }
 
-fn environment(app: &App) -> Vec<(OsString, OsString)> {
-    let mut environment = agent::platform_environment(app);
-    for (name, value) in [
-        // Overrides `protocol.*` of any configuration, in child processes too.
-        ("GIT_ALLOW_PROTOCOL", "https:file"),
-        ("GIT_TERMINAL_PROMPT", "0"),
-        ("GIT_ASKPASS", "/bin/false"),
-        ("SSH_ASKPASS", "/bin/false"),
-        ("GIT_OPTIONAL_LOCKS", "0"),
-        ("GIT_EDITOR", ":"),
-        ("LC_ALL", "C.UTF-8"),
-    ] {
-        environment.push((name.into(), value.into()));
+/// Exit code of a process that a signal has ended.
+const SIGNALLED: i32 = -1;
+
+/// A git process. Dropped before its end, it is killed with all it has started.
+struct Running<'a> {
+    what: String,
+    child: Child,
+    awaited: Awaited<'a>,
+    stdin: Option<ChildStdin>,
+    stdout: Option<ChildStdout>,
+    input: Option<Vec<u8>>,
+    most: usize,
+    deadline: Instant,
+    patience: Duration,
+    ended: bool,
+}
+
+impl Running<'_> {
+    async fn output(mut self) -> Result<(Vec<u8>, bool), GitError> {
+        let (stdin, stdout, stderr) = (self.stdin.take(), self.stdout.take(), self.child.stderr.take());
+        let (input, most) = (self.input.take().unwrap_or_default(), self.most);
+        let work = async {
+            let feed = async move {
+                if let Some(mut stdin) = stdin {
+                    // One that ends early does not want the rest; its exit code says whether that is well.
+                    let _ = stdin.write_all(&input).await;
+                }
+            };
+            let ((), output, errors) = tokio::join!(feed, take(stdout, most), take(stderr, MAX_ERRORS));
+            (output, errors, self.child.wait().await)
+        };
+        let Ok((output, errors, status)) = timeout_at(self.deadline, work).await else {
+            self.kill();
+            let _ = tokio::time::timeout(Duration::from_secs(2), self.child.wait()).await;
+            return Err(GitError::TimedOut { what: std::mem::take(&mut self.what), seconds: self.patience.as_secs() });
+        };
+        self.ended = true;
+        self.judge(output, &errors.0, status)
     }
-    environment.push(("GIT_CEILING_DIRECTORIES".into(), app.paths.workspace().into()));
-    environment.push(("GIT_CONFIG_COUNT".into(), SETTINGS.len().to_string().into()));
-    for (i, (key, value)) in SETTINGS.iter().enumerate() {
-        environment.push((format!("GIT_CONFIG_KEY_{i}").into(), (*key).into()));
-        environment.push((format!("GIT_CONFIG_VALUE_{i}").into(), (*value).into()));
+
+    fn judge(
+        &mut self,
+        output: (Vec<u8>, bool),
+        errors: &[u8],
+        status: std::io::Result<ExitStatus>,
+    ) -> Result<(Vec<u8>, bool), GitError> {
+        let what = std::mem::take(&mut self.what);
+        let status = match status {
+            Ok(status) => status,
+            Err(source) => return Err(GitError::Io { what, source }),
+        };
+        if !status.success() {
+            let (code, stderr) =
+                (status.code().unwrap_or(SIGNALLED), String::from_utf8_lossy(errors).trim().to_owned());
+            return Err(GitError::Failed { what, code, stdout: output.0, stderr });
+        }
+        Ok(output)
     }
-    let network = app.environment.iter().filter(|(name, _)| NETWORK.contains(&name.as_str()));
-    environment.extend(network.map(|(name, value)| (name.into(), value.into())));
-    environment
+
+    fn kill(&mut self) {
+        self.ended = true;
+        if let Some(group) = self.awaited.pid.and_then(|pid| Pid::from_raw(pid.cast_signed())) {
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.kill();
+        }
+    }
 }
 
 /// Reads to the end and keeps the first `most` bytes; true when there was more.
@@ -212,15 +284,4 @@ async fn take<R: AsyncRead + Unpin>(pipe: Option<R>, most: usize) -> (Vec<u8>, b
         kept.extend_from_slice(&buffer[..read.min(room)]);
     }
     (kept, more)
-}
-
-fn end_group(pid: Option<u32>) {
-    if let Some(group) = pid.and_then(|pid| Pid::from_raw(pid.cast_signed())) {
-        let _ = rustix::process::kill_process_group(group, Signal::KILL);
-    }
-}
-
-/// Quotes a value for a git configuration file.
-pub(crate) fn quoted(path: &Path) -> String {
-    format!("\"{}\"", path.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }

@@ -1,14 +1,22 @@
-//! Git, run like the agent: confined and bounded in time and output.
+//! Git, confined and bounded in time and output.
 //!
-//! A repository in the workspace is under the agent's control, and git executes much of what a repository's configuration
-//! says (filters, signing programs, file system monitors). So every git process has the agent's rights only, plus the
-//! `file://` origin it talks to.
+//! A repository in the workspace is the agent's: its configuration, hooks, attributes, links, alternates and objects. Git executes
+//! much of what they say, so every git that reads them has the agent's rights and not one more, and what it answers is a claim.
+//! The origin is spoken to from a bare repository of the runner's own, the [`mirror`], by a git that sees that and the origin.
 
 pub(crate) mod command;
+mod directory;
+mod environment;
+mod mirror;
 pub(crate) mod operations;
-pub(crate) mod origin;
+mod origin;
+mod patch;
+mod platform;
+pub(crate) mod push;
 pub(crate) mod repos;
 pub(crate) mod snapshot;
+mod status;
+mod working_tree;
 
 use crate::error::{Error, Result};
 
@@ -48,6 +56,18 @@ pub(crate) fn check_branch<'a>(field: &str, name: &'a str) -> Result<&'a str> {
         return bad("has a part that is empty, begins with '.' or ends with '.lock'");
     }
     Ok(name)
+}
+
+/// Checks the full name of an object: what git says in the workspace is the agent's word.
+///
+/// # Errors
+/// Git's.
+pub(crate) fn check_object(name: &str) -> Result<&str> {
+    if matches!(name.len(), 40 | 64) && name.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')) {
+        return Ok(name);
+    }
+    let shown: String = name.chars().take(80).collect();
+    Err(Error::Git(format!("git gave '{shown}' for the name of an object")))
 }
 
 #[cfg(test)]

@@ -1,49 +1,69 @@
 //! Where a repository comes from: `https://…` or `file:///…` and nothing else.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use rustix::fs::FileType;
 use url::Url;
 
-use super::command::{Git, quoted};
+use super::{command::Git, directory::Directory, environment, platform::Platform};
 use crate::{
     app::App,
+    confine::Pinned,
     error::{Error, Result},
-    life,
 };
 
 const MAX_URL: usize = 2048;
+/// Most repositories that an origin may borrow objects from, at any distance.
+const MAX_BORROWED: usize = 32;
+/// What git would follow out of the repository.
+const NO_LINKS: [&str; 11] = [
+    "objects",
+    "objects/info",
+    "objects/pack",
+    "refs",
+    "refs/heads",
+    "refs/tags",
+    "packed-refs",
+    "config",
+    "info",
+    "logs",
+    "shallow",
+];
 
-/// A checked URL.
+/// A checked URL. Of a `file://` origin the directories are held open as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Origin {
     /// As it was given.
     pub(crate) text: String,
     /// As git gets it.
     pub(crate) url: String,
-    /// Directories of a `file://` origin: the repository and what it borrows from.
-    pub(crate) paths: Vec<PathBuf>,
+    local: Option<Local>,
 }
 
-/// Checks a URL.
+/// Directories of a `file://` origin.
+#[derive(Debug)]
+struct Local {
+    /// Where its `HEAD` is: a linked worktree has one of its own.
+    git_dir: Directory,
+    /// Where its objects and branches are, when that is elsewhere.
+    common: Option<Directory>,
+    /// Objects it borrows.
+    borrowed: Vec<Directory>,
+}
+
+/// Checks a URL, and opens what it names.
 ///
 /// # Errors
 /// Bad input that names `url`.
-pub(crate) fn check(app: &App, text: &str) -> Result<Origin> {
+pub(crate) fn open(app: &App, text: &str) -> Result<Origin> {
     let url = parse(text)?;
-    let mut paths = Vec::new();
-    if url.scheme() == "file" {
-        let path = url.to_file_path().map_err(|()| bad("is not a path on this host"))?;
-        let path = std::fs::canonicalize(&path).map_err(|e| bad(&format!("{}: {e}", path.display())))?;
-        if !path.is_dir() {
-            return Err(bad("is not a directory"));
-        }
-        paths = with_borrowed(path);
-        let projects = projects(app);
-        if paths.iter().any(|path| path.starts_with(&projects)) {
-            return Err(bad("points into the directory of the sessions"));
-        }
+    if url.scheme() != "file" {
+        return Ok(Origin { text: text.to_owned(), url: url.to_string(), local: None });
     }
-    Ok(Origin { text: text.to_owned(), url: url.to_string(), paths })
+    let path = url.to_file_path().map_err(|()| bad("is not a path on this host"))?;
+    let local = open_local(&Platform::of(app)?, &path)?;
+    let url = Url::from_file_path(&local.git_dir.path).map_err(|()| bad("is not a path on this host"))?;
+    Ok(Origin { text: text.to_owned(), url: url.to_string(), local: Some(local) })
 }
 
 fn parse(text: &str) -> Result<Url> {
@@ -69,65 +89,115 @@ fn parse(text: &str) -> Result<Url> {
     Ok(url)
 }
 
-fn bad(reason: &str) -> Error {
+pub(super) fn bad(reason: &str) -> Error {
     Error::bad("url", reason)
 }
 
-/// `{data}/projects`, where compute has laid the session out: sessions may not read each other's workspaces by way of a
-/// URL. Elsewhere the session's own directory.
-fn projects(app: &App) -> PathBuf {
-    let root = &app.paths.root;
-    let laid_out = |path: &&Path| path.ends_with("projects") && root.parent().is_some_and(|p| p.ends_with("sessions"));
-    let directory = root.ancestors().nth(3).filter(laid_out).unwrap_or(root);
-    std::fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned())
+fn open_local(platform: &Platform, path: &Path) -> Result<Local> {
+    let failed = |e: std::io::Error| bad(&format!("{}: {e}", path.display()));
+    let named = Directory::open(path).map_err(failed)?;
+    platform.refuse(&named)?;
+    let git_dir = git_dir(named).map_err(failed)?;
+    platform.refuse(&git_dir)?;
+    let common = match git_dir.read("commondir").map_err(failed)? {
+        Some(line) => Some(git_dir.open_in(Path::new(line.trim_end_matches('\n'))).map_err(failed)?),
+        None => None,
+    };
+    let holder = common.as_ref().unwrap_or(&git_dir);
+    platform.refuse(holder)?;
+    if holder.kind("objects").map_err(failed)?.is_none() || git_dir.kind("HEAD").map_err(failed)?.is_none() {
+        return Err(bad(&format!("is not a git repository: {}", path.display())));
+    }
+    for part in NO_LINKS {
+        if holder.kind(part).map_err(failed)? == Some(FileType::Symlink) {
+            return Err(bad(&format!("has a symbolic link in the place of {part}")));
+        }
+    }
+    let borrowed = borrowed(platform, holder.open_in(Path::new("objects")).map_err(failed)?)?;
+    Ok(Local { git_dir, common, borrowed })
 }
 
-/// A linked worktree's repository is elsewhere, and so are the objects a shared clone borrows.
-fn with_borrowed(path: PathBuf) -> Vec<PathBuf> {
-    let mut git = path.join(".git");
-    let mut paths = vec![path.clone()];
-    if let Some(linked) = first_line(&git).and_then(|line| line.strip_prefix("gitdir: ").map(|to| path.join(to))) {
-        git = linked;
+/// Where git looks: in `.git` if there is one, which may be a file that names the place.
+fn git_dir(named: Directory) -> std::io::Result<Directory> {
+    match named.kind(".git")? {
+        None => Ok(named),
+        Some(FileType::RegularFile) => {
+            let text = named.read(".git")?.unwrap_or_default();
+            let place = text.strip_prefix("gitdir: ").map(|place| place.trim_end_matches(['\n', '\r']));
+            named.open_in(Path::new(place.ok_or_else(|| std::io::Error::other(".git names no repository"))?))
+        }
+        Some(_) => named.open_in(Path::new(".git")),
     }
-    let git = if git.is_dir() { git } else { path };
-    let common = first_line(&git.join("commondir")).map_or_else(|| git.clone(), |to| git.join(to));
-    let alternates = std::fs::read_to_string(common.join("objects/info/alternates")).unwrap_or_default();
-    let objects = common.join("objects");
-    let borrowed = alternates.lines().map(|line| objects.join(line)).collect::<Vec<_>>();
-    paths.extend([git, common].into_iter().chain(borrowed).filter_map(|path| std::fs::canonicalize(path).ok()));
-    paths.sort();
-    paths.dedup();
-    paths
 }
 
-fn first_line(path: &Path) -> Option<String> {
-    if !path.is_file() {
-        return None;
+/// Directories that objects are borrowed from, at any distance.
+fn borrowed(platform: &Platform, objects: Directory) -> Result<Vec<Directory>> {
+    let mut all = vec![objects];
+    let mut next = 0;
+    while let Some(objects) = all.get(next) {
+        let place = objects.path.display().to_string();
+        let failed =
+            |e: std::io::Error| bad(&format!("borrows objects from a place that cannot be opened: {place}: {e}"));
+        let lines = objects.read("info/alternates").map_err(failed)?.unwrap_or_default();
+        let mut found = Vec::new();
+        for line in lines.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let other = objects.open_in(Path::new(line)).map_err(failed)?;
+            platform.refuse(&other)?;
+            found.push(other);
+        }
+        let seen = |other: &Directory| all.iter().any(|known| known.identity == other.identity);
+        found.retain(|other| !seen(other));
+        all.extend(found);
+        if all.len() > MAX_BORROWED {
+            return Err(bad(&format!("borrows objects from more than {MAX_BORROWED} repositories")));
+        }
+        next += 1;
     }
-    std::fs::read_to_string(path).ok()?.lines().next().map(str::to_owned)
+    all.remove(0);
+    Ok(all)
 }
 
 impl Origin {
-    /// Lets git read this origin, also when it belongs to another user (`safe.directory`, for these paths only). A file,
-    /// because git clears `GIT_CONFIG_COUNT` for the process on the other side of `file://`.
-    ///
-    /// # Errors
-    /// The system's.
-    pub(crate) fn open_to<'a>(&self, app: &'a App, name: &str, git: Git<'a>) -> Result<Git<'a>> {
-        if self.paths.is_empty() {
-            return Ok(git);
-        }
-        let file = app.paths.repos().join(format!("{name}.gitconfig"));
-        let mut text = "[core]\n\thooksPath = /dev/null\n[safe]\n".to_owned();
-        for path in self.paths.iter().flat_map(|path| [path.clone(), path.join(".git")]) {
-            text.push_str(&format!("\tdirectory = {}\n", quoted(&path)));
-        }
-        let write = || -> std::io::Result<()> {
-            let _ = std::fs::remove_file(&file);
-            std::io::Write::write_all(&mut life::create_new(&file)?, text.as_bytes())
+    /// Rights to read the origin.
+    pub(crate) fn readable(&self) -> Vec<Pinned> {
+        self.pinned(false)
+    }
+
+    /// Rights to write the origin itself, and to read what it borrows.
+    pub(crate) fn writable(&self) -> Vec<Pinned> {
+        self.pinned(true)
+    }
+
+    fn pinned(&self, write: bool) -> Vec<Pinned> {
+        let Some(Local { git_dir, common, borrowed }) = &self.local else { return Vec::new() };
+        let own = match common {
+            Some(common) => vec![common.pinned(write), git_dir.pinned(false)],
+            None => vec![git_dir.pinned(write)],
         };
-        write().map_err(|e| Error::io("cannot write the origin's git configuration", &e))?;
-        Ok(git.readable(&self.paths).readable(std::slice::from_ref(&file)).variable("GIT_CONFIG_GLOBAL", &file))
+        own.into_iter().chain(borrowed.iter().map(|directory| directory.pinned(false))).collect()
+    }
+
+    /// Lets git speak to this origin and to no other.
+    pub(crate) fn allow<'a>(&self, git: Git<'a>) -> Git<'a> {
+        git.variable("GIT_ALLOW_PROTOCOL", if self.local.is_some() { "file" } else { "https" })
+    }
+
+    /// How git reads from it.
+    pub(crate) fn upload_pack(&self) -> String {
+        format!("--upload-pack={}", self.other_side("upload-pack --strict"))
+    }
+
+    /// How git writes to it.
+    pub(crate) fn receive_pack(&self) -> String {
+        format!("--receive-pack={}", self.other_side("receive-pack"))
+    }
+
+    fn other_side(&self, program: &str) -> String {
+        match self.local {
+            Some(_) => environment::other_side(program),
+            // Not used over https.
+            None => "false".to_owned(),
+        }
     }
 }
 

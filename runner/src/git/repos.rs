@@ -1,4 +1,4 @@
-//! The session's repositories: cloned beside their place, recorded outside the agent's reach, then moved in.
+//! The session's repositories: mirrored and recorded outside the agent's reach, cloned beside their place, then moved in.
 
 use std::{
     collections::BTreeMap,
@@ -7,17 +7,22 @@ use std::{
     time::Duration,
 };
 
-use ambient_wire::runner::{RepoSpec, RepoStatus, SessionPaths};
+use ambient_wire::runner::{RepoSpec, RepoStatus, SessionPaths, custom};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio::sync::Mutex;
 
 use super::{
-    check_branch, check_name,
-    command::{Git, GitError},
+    check_branch, check_name, check_object,
+    command::Git,
+    environment,
+    mirror::{self, Mirror, remove_tree},
     origin,
+    working_tree::LargeFiles,
 };
 use crate::{
+    agent::event,
     app::App,
     error::{Error, Result},
     life,
@@ -37,13 +42,23 @@ pub(crate) struct Known {
     pub(crate) push_to: Option<String>,
     pub(crate) base: Option<String>,
     pub(crate) cloned_at: DateTime<Utc>,
+    /// What is to be known of it, in words.
+    #[serde(default)]
+    pub(crate) notices: Vec<String>,
+    /// What large files have added to it in snapshots.
+    #[serde(default)]
+    pub(crate) snapshot_bytes: u64,
 }
 
 /// Repositories by name.
 pub(crate) struct Repos {
     known: RwLock<BTreeMap<String, Known>>,
+    /// Large files of the newest snapshots.
+    large: RwLock<BTreeMap<String, LargeFiles>>,
     /// One clone or removal at a time.
     change: Mutex<()>,
+    /// One push at a time, and no removal meanwhile.
+    pub(super) pushing: Mutex<()>,
 }
 
 impl Repos {
@@ -53,6 +68,8 @@ impl Repos {
     /// The system's.
     pub(crate) fn open(paths: &SessionPaths) -> std::io::Result<Self> {
         std::fs::create_dir_all(paths.repos())?;
+        std::fs::create_dir_all(paths.mirrors())?;
+        environment::write_configuration(&paths.mirrors().join(environment::CONFIGURATION))?;
         let mut known = BTreeMap::new();
         for entry in std::fs::read_dir(paths.repos())? {
             let path = entry?.path();
@@ -61,7 +78,8 @@ impl Repos {
                 known.insert(name, serde_json::from_slice(&std::fs::read(&path)?)?);
             }
         }
-        Ok(Self { known: RwLock::new(known), change: Mutex::new(()) })
+        let large = RwLock::default();
+        Ok(Self { known: RwLock::new(known), large, change: Mutex::new(()), pushing: Mutex::new(()) })
     }
 
     /// Names, sorted.
@@ -88,6 +106,28 @@ impl Repos {
     pub(crate) fn to_push(&self) -> Vec<(String, String)> {
         let Ok(known) = self.known.read() else { return Vec::new() };
         known.iter().filter_map(|(name, known)| Some((name.clone(), known.push_to.clone()?))).collect()
+    }
+
+    /// Large files of a repository's newest snapshot.
+    pub(super) fn large_files(&self, name: &str) -> LargeFiles {
+        self.large.read().ok().and_then(|all| all.get(name).cloned()).unwrap_or_default()
+    }
+
+    /// Notes what a snapshot has added.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn note_large_files(&self, app: &App, name: &str, added: u64, large: LargeFiles) -> Result<()> {
+        if let Ok(mut all) = self.large.write() {
+            all.insert(name.to_owned(), large);
+        }
+        match self.get(name) {
+            Some(known) if added > 0 => {
+                let snapshot_bytes = known.snapshot_bytes.saturating_add(added);
+                record(app, name, Known { snapshot_bytes, ..known })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Where an agent works: in the only repository, else in the workspace.
@@ -123,7 +163,7 @@ pub(crate) async fn put(app: &App, name: &str, spec: &RepoSpec) -> Result<RepoSt
     check_name("name", name)?;
     spec.branch.as_deref().map(|branch| check_branch("branch", branch)).transpose()?;
     spec.push_to.as_deref().map(|branch| check_branch("push_to", branch)).transpose()?;
-    let origin = origin::check(app, &spec.url)?;
+    let origin = origin::open(app, &spec.url)?;
     let _one = app.repos.change.lock().await;
     let place = app.paths.workspace().join(name);
     let there = place.symlink_metadata().is_ok();
@@ -144,42 +184,51 @@ pub(crate) async fn put(app: &App, name: &str, spec: &RepoSpec) -> Result<RepoSt
         _ => {}
     }
     let (clone, known) = clone(app, name, spec, &origin).await?;
+    let notices = known.notices.clone();
     // The record first: a directory without one would belong to nobody.
     record(app, name, known)?;
     std::fs::rename(&clone, &place).map_err(|e| Error::io("cannot move the clone into the workspace", &e))?;
+    if !notices.is_empty() {
+        let value = json!({ "repo": name, "notices": notices });
+        let told = app.log.append(vec![event::custom(custom::REPO_NOTICES, value)]).await;
+        told.map_err(|e| Error::Internal(e.to_string()))?;
+    }
     status(app, name).await
 }
 
 async fn clone(app: &App, name: &str, spec: &RepoSpec, origin: &origin::Origin) -> Result<(PathBuf, Known)> {
-    let id = life::random_id().map_err(|e| Error::io("no random number", &e))?;
-    let clone = app.paths.tmp().join(format!("clone-{id}"));
-    let target = clone.to_string_lossy();
-    let mut arguments = vec!["clone", "--quiet", "--template=", "--no-recurse-submodules", "--origin=origin"];
-    let branch = spec.branch.as_ref().map(|branch| format!("--branch={branch}"));
-    arguments.extend(branch.as_deref());
-    arguments.extend(["--", &origin.url, &target]);
-    let git = Git::new(app, app.paths.tmp()).patience(CLONE_PATIENCE);
-    let cloned = origin.open_to(app, name, git)?.run(&arguments).await;
-    if let Err(error) = cloned {
-        remove_tree(clone.clone()).await.ok();
-        return Err(refusal(error, spec));
+    let mirror = Mirror::create(app, name, origin, spec.branch.as_deref()).await?;
+    let made = async {
+        let base = mirror.start().await?;
+        let clone = clone_of(app, &mirror, &origin.text).await?;
+        let (url, branch, push_to) = (origin.text.clone(), spec.branch.clone(), spec.push_to.clone());
+        let notices = mirror.notices(base.as_deref()).await?;
+        Ok((clone, Known { url, branch, push_to, base, cloned_at: Utc::now(), notices, snapshot_bytes: 0 }))
+    };
+    let made = made.await;
+    if made.is_err() {
+        mirror::remove(app, name).await.ok();
     }
-    let base = Git::new(app, &clone).maybe(&["rev-parse", "--verify", "--quiet", "HEAD"]).await?;
-    let (url, branch, push_to) = (origin.text.clone(), spec.branch.clone(), spec.push_to.clone());
-    let known = Known { url, branch, push_to, base, cloned_at: Utc::now() };
-    Ok((clone, known))
+    made
 }
 
-fn refusal(error: GitError, spec: &RepoSpec) -> Error {
-    let GitError::Failed { stderr, .. } = &error else { return error.into() };
-    let about_branch = stderr.contains("Remote branch") && stderr.contains("not found");
-    match &spec.branch {
-        Some(branch) if about_branch => Error::bad("branch", format!("the repository has no branch '{branch}'")),
-        _ if stderr.contains("does not exist") || stderr.contains("does not appear to be a git repository") => {
-            Error::bad("url", format!("is not a git repository: {stderr}"))
-        }
-        _ => error.into(),
+/// The workspace's repository, made by the agent's git from the mirror, whose objects it borrows.
+async fn clone_of(app: &App, mirror: &Mirror<'_>, url: &str) -> Result<PathBuf> {
+    let id = life::random_id().map_err(|e| Error::io("no random number", &e))?;
+    let clone = app.paths.tmp().join(format!("clone-{id}"));
+    let (source, target) = (mirror.path().to_string_lossy(), clone.to_string_lossy());
+    let how = ["clone", "--quiet", "--shared", "--template=", "--no-recurse-submodules", "--origin=origin", "--"];
+    let git = Git::agents(app, app.paths.tmp()).patience(CLONE_PATIENCE).variable("GIT_ALLOW_PROTOCOL", "file");
+    let made = async {
+        git.run(&[&how[..], &[&source, &target]].concat()).await?;
+        // For people to read. Nothing of ours does.
+        Git::agents(app, &clone).run(&["config", "remote.origin.url", url]).await
+    };
+    if let Err(error) = made.await {
+        remove_tree(clone.clone()).await.ok();
+        return Err(error.into());
     }
+    Ok(clone)
 }
 
 /// Removes a repository; gone is gone.
@@ -189,6 +238,7 @@ fn refusal(error: GitError, spec: &RepoSpec) -> Error {
 pub(crate) async fn delete(app: &App, name: &str) -> Result<()> {
     check_name("name", name)?;
     let _one = app.repos.change.lock().await;
+    let _none = app.repos.pushing.lock().await;
     if app.repos.get(name).is_none() {
         return Ok(());
     }
@@ -204,6 +254,7 @@ pub(crate) async fn delete(app: &App, name: &str) -> Result<()> {
     if let Ok(mut known) = app.repos.known.write() {
         known.remove(name);
     }
+    mirror::remove(app, name).await.map_err(io)?;
     // A snapshot or the agent may still write there. What stays goes with the next launch, which empties this folder.
     for _ in 0..REMOVALS {
         match remove_tree(aside.clone()).await {
@@ -221,9 +272,14 @@ pub(crate) async fn delete(app: &App, name: &str) -> Result<()> {
 /// Not found; git's.
 pub(crate) async fn status(app: &App, name: &str) -> Result<RepoStatus> {
     let (directory, known) = app.repos.directory(app, name)?;
-    let (branch, head) = position(app, &directory).await?;
+    let mut notices = known.notices;
+    // What the agent has made of one repository stops nothing of the others.
+    let (branch, head) = position(app, &directory).await.unwrap_or_else(|error| {
+        notices.push(format!("it cannot be read as a repository: {error}"));
+        (None, None)
+    });
     let (url, base, cloned_at) = (known.url, known.base, known.cloned_at);
-    Ok(RepoStatus { name: name.to_owned(), url, branch, head, base, cloned_at })
+    Ok(RepoStatus { name: name.to_owned(), url, branch, head, base, cloned_at, notices })
 }
 
 /// Checked-out branch and commit.
@@ -231,8 +287,9 @@ pub(crate) async fn status(app: &App, name: &str) -> Result<RepoStatus> {
 /// # Errors
 /// Git's.
 pub(crate) async fn position(app: &App, directory: &Path) -> Result<(Option<String>, Option<String>)> {
-    let branch = Git::new(app, directory).maybe(&["symbolic-ref", "--quiet", "--short", "HEAD"]).await?;
-    let head = Git::new(app, directory).maybe(&["rev-parse", "--verify", "--quiet", "HEAD"]).await?;
+    let branch = Git::agents(app, directory).maybe(&["symbolic-ref", "--quiet", "--short", "HEAD"]).await?;
+    let head = Git::agents(app, directory).maybe(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).await?;
+    head.as_deref().map(check_object).transpose()?;
     Ok((branch, head))
 }
 
@@ -243,11 +300,6 @@ fn record(app: &App, name: &str, known: Known) -> Result<()> {
         all.insert(name.to_owned(), known);
     }
     Ok(())
-}
-
-async fn remove_tree(path: PathBuf) -> std::io::Result<()> {
-    let removed = tokio::task::spawn_blocking(move || ambient_removal::remove_tree(&path));
-    removed.await.map_err(std::io::Error::other)?
 }
 
 /// A directory itself, not a link to one.

@@ -14,11 +14,16 @@ use rustix::{
 };
 
 use super::{Order, Place, open, order};
-use crate::confine::{self, EXIT_CANNOT_EXECUTE};
+use crate::{
+    confine::{self, EXIT_CANNOT_EXECUTE},
+    group, survey,
+};
 
 /// Joins the agent's namespaces and runs the command there; its exit code.
 pub(crate) fn enter(command: &[OsString]) -> i32 {
     let ended = order().and_then(|order| {
+        // Before the private root hides them.
+        group::enter(&order.rights.groups)?;
         join(&order)?;
         run(&order, command)
     });
@@ -42,6 +47,10 @@ pub(super) fn run(order: &Order, command: &[OsString]) -> Result<ExitStatus, Str
     let runner = watch_runner(order.runner)?;
     std::env::set_current_dir(&order.directory).map_err(|e| format!("{}: {e}", order.directory.display()))?;
     let mut command = confine::give_up(&order.rights, command)?;
+    if command.get_program() == survey::PROGRAM {
+        let told = survey::print().map_err(|e| format!("cannot tell what there is: {e}"));
+        return told.map(|()| ExitStatus::default());
+    }
     let program = command.get_program().to_owned();
     let child = command.spawn().map_err(|e| format!("cannot execute {}: {e}", program.display()))?;
     // Standard input is the command's alone.

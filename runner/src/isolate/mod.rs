@@ -89,7 +89,8 @@ pub(crate) enum Place {
 /// Where a command with these rights belongs: what the agent may not have is out of the agent's sight.
 pub(crate) fn place(rights: &Rights) -> Place {
     let Some(agents) = AGENTS.get() else { return Place::Here };
-    let fits = rights.read.iter().all(|path| agents.read.contains(path))
+    let fits = rights.pinned.is_empty()
+        && rights.read.iter().all(|path| agents.read.contains(path))
         && rights.write.iter().all(|path| agents.write.contains(path));
     if fits { Place::Agents(agents.init.clone()) } else { Place::Own }
 }

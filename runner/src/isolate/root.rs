@@ -110,6 +110,9 @@ fn pieces(rights: &Rights) -> Result<BTreeMap<PathBuf, Piece>, String> {
     for path in &rights.write {
         bind(&mut pieces, path, true)?;
     }
+    for pin in &rights.pinned {
+        bind(&mut pieces, &pin.path, pin.write)?;
+    }
     Ok(pieces)
 }
 

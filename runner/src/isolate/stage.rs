@@ -10,7 +10,7 @@ use nix::sched::CloneFlags;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::{MAX_REPORT, ORDER, Order, Report, enter, order};
-use crate::confine::EXIT_CANNOT_EXECUTE;
+use crate::{confine::EXIT_CANNOT_EXECUTE, group};
 
 /// Makes namespaces. With a command they are for it alone, and its exit code is ours; without one they live as long as the
 /// pipe at standard input, and what came of it is reported on standard output.
@@ -23,7 +23,11 @@ pub(crate) fn isolate(command: &[OsString]) -> i32 {
         return if told { 0 } else { EXIT_CANNOT_EXECUTE };
     }
     // Init's pipe is held until the command has ended.
-    let made = order().and_then(|order| make(&order, Stdio::piped()).map(|(init, _)| (order, init)));
+    let made = order().and_then(|order| {
+        // Before the private root hides them. The agent's own init stays out: it outlives whoever is ended for want of memory.
+        group::enter(&order.rights.groups)?;
+        make(&order, Stdio::piped()).map(|(init, _)| (order, init))
+    });
     let ended = made.and_then(|(order, _init)| enter::run(&order, command));
     enter::code(ended)
 }

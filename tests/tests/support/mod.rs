@@ -114,8 +114,13 @@ impl Server {
 
     /// One that has not been started.
     pub(crate) fn new(database: &TestDatabase, host: &str) -> Self {
+        Self::at(&database.url(), host)
+    }
+
+    /// One that has not been started, for the database of a URL.
+    pub(crate) fn at(database_url: &str, host: &str) -> Self {
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
-        let (dir, host, database_url) = (short_dir(), host.to_owned(), database.url());
+        let (dir, host, database_url) = (short_dir(), host.to_owned(), database_url.to_owned());
         Self { dir, host, database_url, port: free_port(), http, settings: Vec::new(), child: None }
     }
 

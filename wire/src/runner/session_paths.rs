@@ -80,6 +80,12 @@ impl SessionPaths {
     pub fn repos(&self) -> PathBuf {
         self.root.join("repos")
     }
+    /// Bare repositories of the runner's own, `mirrors/{name}.git`: fetched from an origin, and pushed from. The agent reads them,
+    /// because its clones borrow their objects, and never writes.
+    #[must_use]
+    pub fn mirrors(&self) -> PathBuf {
+        self.root.join("mirrors")
+    }
     /// Token by which a server speaks to the runner (mode 0600).
     #[must_use]
     pub fn server_token(&self, run: i64) -> PathBuf {

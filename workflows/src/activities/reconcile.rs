@@ -12,6 +12,10 @@ use crate::{
     step::Progress,
 };
 
+/// Most notices of a repository, and characters of one: runners are not trusted.
+const MAX_NOTICES: usize = 8;
+const MAX_NOTICE: usize = 500;
+
 pub(super) async fn repos(s: &Services, by: &str, i: &WorkflowInput) -> Result<Progress, StepError> {
     // The newest spec, at every try: people may have mended what made the last one fail.
     let session = s.active_session(i).await?;
@@ -50,6 +54,7 @@ async fn bring_about(runner: &RunnerClient, session: &Session) -> Result<Vec<Rec
 }
 
 fn as_reconciled(status: RepoStatus) -> ReconciledRepo {
-    let RepoStatus { name, url, branch, head, base: _, cloned_at } = status;
-    ReconciledRepo { name, url, branch, head, cloned_at }
+    let RepoStatus { name, url, branch, head, base: _, cloned_at, notices } = status;
+    let notices = notices.iter().take(MAX_NOTICES).map(|notice| notice.chars().take(MAX_NOTICE).collect()).collect();
+    ReconciledRepo { name, url, branch, head, cloned_at, notices }
 }

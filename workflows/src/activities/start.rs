@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ambient_compute::{LaunchRequest, RunnerState, Secret, SecretName};
+use ambient_compute::{LaunchRequest, OwnLimits, RunnerState, Secret, SecretName};
 use ambient_domain::{
     WorkflowInput,
-    session::{Fact, Session},
+    quantity::{Bytes, Cpu},
+    session::{Fact, ResourceOverrides, Session},
 };
 use ambient_wire::runner::GitIdentity;
 
@@ -97,7 +98,17 @@ fn launch_request(session: &Session, i: &WorkflowInput) -> LaunchRequest {
             name: format!("{} (Ambient session)", session.spec.display_name),
             email: format!("{}@sessions.ambient.invalid", session.id.to_lowercase()),
         },
-        limits: None,
+        limits: own_limits(&session.spec.resource_overrides),
+    }
+}
+
+fn own_limits(own: &ResourceOverrides) -> OwnLimits {
+    OwnLimits {
+        cpu_millis: own.cpu.map(Cpu::millis),
+        memory_bytes: own.memory.map(Bytes::get),
+        processes: own.processes,
+        disk_bytes: own.disk.map(Bytes::get),
+        open_files: own.open_files,
     }
 }
 
@@ -114,7 +125,7 @@ pub(super) async fn await_runner(s: &Services, by: &str, i: &WorkflowInput) -> D
                 }
             }
             RunnerState::Absent => {}
-            ended @ (RunnerState::Exited { .. } | RunnerState::Lost { .. }) => {
+            ended => {
                 observer::report_end(s, &session_ref(i), i.run, i.attempt, &ended).await?;
                 return Ok(Progress::Superseded);
             }

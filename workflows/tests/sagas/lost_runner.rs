@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ambient_domain::session::{Lifecycle, MAX_ATTEMPTS, Outcome, Phase, Session, Spec, workflow_id};
 use ambient_persistence::new_id;
+use ambient_workflows::sweep;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::world::{World, wait_for};
@@ -37,6 +38,23 @@ async fn a_batch_session_whose_runner_is_killed_runs_its_prompt_again_until_its_
         world.end_of(&workflow_id::start(&id, 1, attempt)).await;
     }
     world.torn_down(&session).await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runner_of_which_its_host_knows_nothing_any_more_is_found_by_the_sweep() {
+    let world = World::new().await;
+    let (project, id) = (world.project().await, new_id());
+    world.new_session(&id, &project, world.interactive(), true).await;
+    let session = world.idle(&id).await;
+    let runner = world.runner_of(&session, 1, 1).unwrap();
+    // Without its records nobody can tell of its end.
+    std::fs::remove_dir_all(world.paths(&session).run_dir(1)).unwrap();
+    kill_process(Pid::from_raw(runner.pid).unwrap(), Signal::KILL).unwrap();
+    wait_for("the runner gone", || async { (!is_alive(runner.pid, runner.start_time)).then_some(()) }).await;
+    world.advance(sweep::EVERY).await;
+    let again = |s: &Session| s.phase() == Some(Phase::Running) && s.run().is_some_and(|run| run.attempt == 2);
+    world.session_where(&id, "Running in attempt 2", again).await;
     world.end().await;
 }
 

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use ambient_engine::integrity::{self, Problem};
+use ambient_postgres::connect_options;
 use serde_json::json;
 use sqlx::postgres::PgPoolOptions;
 
@@ -13,9 +14,10 @@ pub(super) async fn run(config: &ServerConfig, output: Output) -> Result<ExitCod
     telemetry::init(config.log_format, &config.log_level)?;
     let database = database::found(config).await?;
     let failed = |error: &dyn std::fmt::Display| CommandError::Process(error.to_string());
+    let options = connect_options(database.expose()).map_err(|error| failed(&format!("database: {error}")))?;
     let pool = PgPoolOptions::new()
         .max_connections(1)
-        .connect(database.expose())
+        .connect_with(options)
         .await
         .map_err(|error| failed(&format!("database: {error}")))?;
     let mut heading = output == Output::Table;

@@ -3,6 +3,7 @@
 use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 use ambient_engine::{Engine, EngineOptions, Tls};
+use ambient_postgres::connect_options;
 use sqlx::postgres::PgPoolOptions;
 
 use super::{CommandError, ServeFlags};
@@ -31,10 +32,11 @@ pub(super) async fn run(flags: ServeFlags) -> Result<ExitCode, CommandError> {
     let listener = server::listen(flags.listen)?;
     let address = listener.local_addr().map_err(|source| CommandError::Listen { listen: flags.listen, source })?;
     let failed = |error: &dyn std::fmt::Display| CommandError::Process(error.to_string());
+    let database = connect_options(database.expose()).map_err(|error| failed(&format!("database: {error}")))?;
     let pool = PgPoolOptions::new()
         .max_connections(CONNECTIONS)
         .acquire_timeout(CONNECT_TIMEOUT)
-        .connect(database.expose())
+        .connect_with(database)
         .await
         .map_err(|error| failed(&format!("database: {error}")))?;
     let options = EngineOptions {

@@ -178,8 +178,7 @@ fn config() -> ApiConfig {
 async fn serve(state: AppState) -> std::net::SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let listener = ambient_api::EnvelopeListener(listener);
-    tokio::spawn(async move { axum::serve(listener, ambient_api::service(state)).await.unwrap() });
+    tokio::spawn(ambient_api::serve(listener, state, ambient_api::Limits::default(), std::future::pending()));
     address
 }
 

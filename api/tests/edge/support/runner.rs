@@ -73,5 +73,13 @@ struct Repo {
 }
 
 async fn status(Query(Repo { repo }): Query<Repo>) -> Json<GitStatus> {
-    Json(GitStatus { repo, branch: Some("main".to_owned()), head: None, ahead: 0, files: Vec::new() })
+    Json(GitStatus {
+        repo,
+        branch: Some("main".to_owned()),
+        head: None,
+        ahead: 0,
+        files: Vec::new(),
+        truncated: false,
+        left_out: Vec::new(),
+    })
 }

@@ -13,7 +13,6 @@ use crate::{
     error::CliError,
     exit::Exit,
     follow::{Follower, Step, render::Renderer},
-    output::escape,
 };
 
 /// A run being followed.
@@ -38,9 +37,7 @@ impl Following<'_> {
             self.connection.console.progress(style, &line);
         }
         if self.connection.format == OutputFormat::Table {
-            for patch in result::patches(&record) {
-                self.connection.console.data(&escape::text(&patch))?;
-            }
+            result::print_patches(&record, &self.connection.console)?;
         }
         Ok(Some(exit_of(&record)))
     }
@@ -70,6 +67,7 @@ impl Following<'_> {
                 }
             }
         }
+        renderer.finish()?;
         Ok(Some(record))
     }
 

@@ -1,7 +1,12 @@
 //! What a run's live events say about its course.
 
-use ambient_wire::{live::Event, runner::custom};
+use ambient_wire::{
+    live::Event,
+    runner::{LeftOut, custom},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::commands::session::is_terminal;
@@ -22,8 +27,17 @@ pub(super) struct Snapshot {
     pub(super) repo: String,
     pub(super) commit: String,
     /// Unified diff since the clone; empty when nothing changed.
-    pub(super) patch: String,
+    pub(super) patch: Vec<u8>,
     pub(super) patch_truncated: bool,
+    pub(super) left_out: Vec<LeftOut>,
+}
+
+/// What an origin took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pushed {
+    pub(super) repo: String,
+    pub(super) url: String,
+    pub(super) branch: String,
 }
 
 /// The course of a run.
@@ -32,8 +46,8 @@ pub(super) struct Record {
     pub(super) phases: Vec<PhaseEntry>,
     /// Newest of each repository.
     pub(super) snapshots: Vec<Snapshot>,
-    /// Whether the last turn went well.
-    pub(super) turn_went_well: bool,
+    /// Newest of each repository.
+    pub(super) pushes: Vec<Pushed>,
     pub(super) deleted: bool,
 }
 
@@ -55,13 +69,19 @@ impl Record {
 
     fn custom(&mut self, name: &str, value: &Value) {
         match name {
-            custom::TURN_ENDED => self.turn_went_well = value["outcome"] == "finished",
+            custom::PUSHED => {
+                let pushed =
+                    Pushed { repo: text(value, "repo"), url: text(value, "url"), branch: text(value, "branch") };
+                self.pushes.retain(|known| known.repo != pushed.repo);
+                self.pushes.push(pushed);
+            }
             custom::SNAPSHOT => {
                 let snapshot = Snapshot {
                     repo: text(value, "repo"),
                     commit: text(value, "commit"),
-                    patch: text(value, "patch"),
+                    patch: patch(value),
                     patch_truncated: value["patch_truncated"] == true,
+                    left_out: Vec::deserialize(&value["left_out"]).unwrap_or_default(),
                 };
                 self.snapshots.retain(|known| known.repo != snapshot.repo);
                 self.snapshots.push(snapshot);
@@ -79,6 +99,12 @@ impl Record {
     pub(super) fn is_over(&self) -> bool {
         self.deleted || self.last().is_some_and(|entry| is_terminal(&entry.phase))
     }
+}
+
+/// As it is: what is no text has a form of its own.
+fn patch(value: &Value) -> Vec<u8> {
+    let exact = value["patch_base64"].as_str().and_then(|text| STANDARD.decode(text).ok());
+    exact.unwrap_or_else(|| text(value, "patch").into_bytes())
 }
 
 fn text(value: &Value, field: &str) -> String {

@@ -4,14 +4,18 @@ use ambient_wire::session::Session;
 use chrono::TimeDelta;
 
 use super::record::{Record, Snapshot};
-use crate::output::{Style, duration, escape};
+use crate::output::{Console, Style, duration, escape};
+
+/// Most of what a snapshot leaves out that is named.
+const MAX_NAMED: usize = 10;
 
 /// Lines with their styles; escaped.
 pub(super) fn lines(session: &Session, record: &Record) -> Vec<(Style, String)> {
     let mut lines = vec![outcome(session, record)];
     lines.extend(timeline(record).into_iter().map(|line| (Style::Dim, line)));
     lines.extend(snapshots(record).into_iter().map(|line| (Style::Dim, line)));
-    lines.extend(pushes(session, record).into_iter().map(|line| (Style::Plain, line)));
+    lines.extend(left_out(record).into_iter().map(|line| (Style::Yellow, line)));
+    lines.extend(pushes(record).into_iter().map(|line| (Style::Plain, line)));
     lines.into_iter().map(|(style, line)| (style, escape::line(&line).into_owned())).collect()
 }
 
@@ -59,18 +63,34 @@ fn snapshots(record: &Record) -> Vec<String> {
     record.snapshots.iter().map(|s| format!("  snapshot of {}: {}", s.repo, short(&s.commit))).collect()
 }
 
-/// What the run changed, a part a repository, for standard output.
-pub(super) fn patches(record: &Record) -> Vec<String> {
-    let part = |snapshot: &Snapshot| {
-        let cut = if snapshot.patch_truncated { "… (cut; the snapshot has the rest)\n" } else { "" };
-        format!("{}{cut}", snapshot.patch)
+/// What no snapshot shows.
+fn left_out(record: &Record) -> Vec<String> {
+    let of = |snapshot: &Snapshot| {
+        let repo = snapshot.repo.clone();
+        let named =
+            snapshot.left_out.iter().take(MAX_NAMED).map(move |left| format!("  not in it: {repo}/{}", left.words()));
+        let more = snapshot.left_out.len().saturating_sub(MAX_NAMED);
+        named.chain((more > 0).then(|| format!("  not in it: {more} more"))).collect::<Vec<_>>()
     };
-    record.snapshots.iter().filter(|snapshot| !snapshot.patch.is_empty()).map(part).collect()
+    record.snapshots.iter().flat_map(of).collect()
 }
 
-/// A turn that went well has pushed: a failed push fails it.
-fn pushes(session: &Session, record: &Record) -> Vec<String> {
-    let repos = session.repos.iter().filter(|_| record.turn_went_well);
-    let pushed = repos.filter_map(|repo| Some((repo, repo.push_to.as_ref()?)));
-    pushed.map(|(repo, branch)| format!("  pushed to branch {branch} of {}", repo.url)).collect()
+/// Prints what the run changed, to standard output: as it is for programs, harmless for people.
+pub(super) fn print_patches(record: &Record, console: &Console) -> std::io::Result<()> {
+    for snapshot in record.snapshots.iter().filter(|snapshot| !snapshot.patch.is_empty()) {
+        if console.out_is_terminal() {
+            console.data(&escape::text(&String::from_utf8_lossy(&snapshot.patch)))?;
+        } else {
+            console.bytes(&snapshot.patch)?;
+        }
+    }
+    for snapshot in record.snapshots.iter().filter(|snapshot| snapshot.patch_truncated) {
+        console.warn(&format!("the diff of {} is cut; the snapshot has the rest", escape::line(&snapshot.repo)));
+    }
+    Ok(())
+}
+
+/// What the runner says that an origin took; what was wanted is another matter.
+fn pushes(record: &Record) -> Vec<String> {
+    record.pushes.iter().map(|pushed| format!("  pushed to branch {} of {}", pushed.branch, pushed.url)).collect()
 }

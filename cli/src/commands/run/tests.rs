@@ -44,6 +44,11 @@ fn course(end: &'static str, reason: &'static str) -> Vec<stub_frames::Frame> {
             "CUSTOM",
             json!({"name": "ambient.snapshot", "value": {"repo": "demo", "commit": "0123456789abcdef", "ref": ""}}),
         ),
+        event(
+            8,
+            "CUSTOM",
+            json!({"name": "ambient.pushed", "value": {"repo": "demo", "url": "file:///r", "branch": "out"}}),
+        ),
         event(8, "CUSTOM", json!({"name": "ambient.turn_ended", "value": {"outcome": "finished", "exit_code": 0}})),
         phase(90, "Stopping", reason),
         phase(95, end, reason),
@@ -151,7 +156,7 @@ async fn a_killed_server_changes_nothing_but_the_time_it_takes() {
     assert_eq!(ran.result.unwrap(), Exit::Success);
     let seqs: Vec<_> =
         ran.out.text().lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["seq"].clone()).collect();
-    assert_eq!(seqs, (1..=8).map(Value::from).collect::<Vec<_>>());
+    assert_eq!(seqs, (1..=9).map(Value::from).collect::<Vec<_>>());
     assert!(ran.err.text().contains("connection lost; resuming after seq 2 …"));
     let keys: Vec<_> = stub
         .requests()

@@ -59,12 +59,12 @@ pub(super) async fn attach(arguments: Attach, connection: &Connection) -> Result
                     renderer.event(&event)?;
                     goes_on |= event.event_type == "session.phase";
                     if event.event_type == "session.phase" && event.data["phase"].as_str().is_some_and(is_terminal) {
-                        return Ok(Exit::Success);
+                        break;
                     }
                 }
                 Step::Ended(reason) => {
-                    connection.console.note(&format!("the session's channel has ended: {}", crate::output::escape::line(&reason)));
-                    return Ok(Exit::Success);
+                    connection.console.note(&format!("the session's channel has ended: {reason}"));
+                    break;
                 }
             },
             line = lines.recv() => match line {
@@ -78,16 +78,18 @@ pub(super) async fn attach(arguments: Attach, connection: &Connection) -> Result
                 }
                 None => {
                     connection.console.note(if goes_on { "detached; the session goes on" } else { "detached" });
-                    return Ok(Exit::Success);
+                    break;
                 }
             },
         }
     }
+    renderer.finish()?;
+    Ok(Exit::Success)
 }
 
 fn say_where(connection: &Connection, session: &Session) {
     let phase = show::phase(session);
-    let name = crate::output::escape::line(&session.name).into_owned();
+    let name = &session.name;
     let advice = match phase {
         "Pending" | "Creating" | "Running" | "Stopping" => "each line is a message, Ctrl-D detaches".to_owned(),
         _ => format!("start it with 'ambient session start {}'", session.id),

@@ -8,7 +8,7 @@ use reqwest::Response;
 
 use crate::{
     OutputFormat, client::innermost, client::route::Route, commands::Connection, error::CliError, exit::Exit,
-    output::escape, output::table::Table,
+    output::table::Table,
 };
 
 /// Flags of `session files`.
@@ -22,6 +22,9 @@ pub struct Files {
     /// Only a file, never a folder
     #[arg(long, requires = "path", hide = true)]
     cat: bool,
+    /// Print a file to a terminal as it is, with what the terminal will do with it; anywhere else it is always exact
+    #[arg(long, requires = "path")]
+    raw: bool,
 }
 
 pub(super) async fn files(arguments: Files, connection: &Connection) -> Result<Exit, CliError> {
@@ -34,7 +37,7 @@ pub(super) async fn files(arguments: Files, connection: &Connection) -> Result<E
         return list(&id, &path, connection).await;
     }
     match connection.client.stream(&Route::new(["sessions", &id, "workspace"]).path(&path)).await {
-        Ok(file) => print(file, connection).await,
+        Ok(file) => print(file, arguments.raw, connection).await,
         // What is no file may be a folder; when it is neither, what is wrong with it as a file says more.
         Err(CliError::Api { status: 400, error }) if !arguments.cat => match list(&id, &path, connection).await {
             Err(CliError::Api { status: 400, .. }) => Err(CliError::Api { status: 400, error }),
@@ -65,8 +68,8 @@ async fn list(id: &str, path: &str, connection: &Connection) -> Result<Exit, Cli
         OutputFormat::Name => {
             let full =
                 |entry: &Entry| if path.is_empty() { entry.name.clone() } else { format!("{path}/{}", entry.name) };
-            let lines: String = listing.entries.iter().map(|e| escape::line(&full(e)).into_owned() + "\n").collect();
-            console.data(&lines)?;
+            let names: Vec<_> = listing.entries.iter().map(full).collect();
+            console.names(names.iter().map(String::as_str))?;
         }
         OutputFormat::Table if listing.entries.is_empty() => console.note("no files"),
         OutputFormat::Table => console.data(&table(&listing).render(""))?,
@@ -92,8 +95,9 @@ fn table(listing: &Listing) -> Table {
     table
 }
 
-async fn print(file: Response, connection: &Connection) -> Result<Exit, CliError> {
+async fn print(file: Response, raw: bool, connection: &Connection) -> Result<Exit, CliError> {
     let mut bytes = file.bytes_stream();
+    let mut out = connection.console.byte_stream(raw);
     while let Some(chunk) = bytes.next().await {
         // What was printed cannot be taken back, so nothing is repeated from here on.
         let chunk = chunk.map_err(|error| CliError::Unreachable {
@@ -101,8 +105,9 @@ async fn print(file: Response, connection: &Connection) -> Result<Exit, CliError
             cause: format!("{}; the file is incomplete", innermost(&error)),
             sent: false,
         })?;
-        connection.console.bytes(&chunk)?;
+        out.write(&chunk)?;
     }
+    out.finish()?;
     Ok(Exit::Success)
 }
 

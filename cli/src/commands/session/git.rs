@@ -1,10 +1,12 @@
 //! `ambient session diff|push`.
 
 use ambient_wire::{
-    runner::{GitPush, GitPushed},
+    runner::{GitPush, GitPushed, LeftOut, diff_header},
     session::Session,
 };
 use clap::Args;
+use percent_encoding::percent_decode;
+use reqwest::header::HeaderMap;
 
 use crate::{
     OutputFormat,
@@ -45,18 +47,32 @@ pub(super) async fn print_diff(arguments: Diff, connection: &Connection) -> Resu
     let id = connection.session_id(&arguments.session).await?;
     // Files need not be UTF-8, so neither need this.
     let route = Route::new(["sessions", &id, "git", "diff"]).query("repo", arguments.repo);
-    let diff = match connection.client.get_bytes(&route).await {
+    let (head, diff) = match connection.client.get_bytes(&route).await {
         // The request's field is a flag here.
         Err(CliError::Api { error, .. }) if error.details.iter().any(|detail| detail.field == "repo") => {
             return Err(CliError::Usage(format!("--{}", error.reason)));
         }
         diff => diff?,
     };
-    if diff.is_empty() {
-        connection.console.note("no changes");
+    let (console, left_out) = (&connection.console, left_out(&head)?);
+    if diff.is_empty() && left_out.is_empty() {
+        console.note("no changes");
     }
-    write_diff(&connection.console, &diff)?;
+    write_diff(console, &diff)?;
+    for left in &left_out {
+        console.warn(&format!("not in the diff: {}", escape::line(&left.words())));
+    }
+    if head.get(diff_header::TRUNCATED).is_some_and(|value| value == "true") {
+        return Err(CliError::refused(Exit::Failure, "the diff is too long: it is cut here, and does not apply"));
+    }
     Ok(Exit::Success)
+}
+
+/// What the diff does not show.
+fn left_out(head: &HeaderMap) -> Result<Vec<LeftOut>, CliError> {
+    let Some(value) = head.get(diff_header::LEFT_OUT) else { return Ok(Vec::new()) };
+    let text = percent_decode(value.as_bytes()).decode_utf8_lossy();
+    serde_json::from_str(&text).map_err(|error| CliError::Protocol(format!("{}: {error}", diff_header::LEFT_OUT)))
 }
 
 pub(super) async fn push(arguments: Push, connection: &Connection) -> Result<Exit, CliError> {
@@ -64,7 +80,9 @@ pub(super) async fn push(arguments: Push, connection: &Connection) -> Result<Exi
     let repo = repository(&connection.session(&id).await?, arguments.repo.as_deref())?;
     let body = GitPush { repo, branch: arguments.branch };
     let answer = connection.client.post(&Route::new(["sessions", &id, "git", "push"]), &body).await?;
-    let pushed = |p: &GitPushed| format!("{} is at {}\n", escape::line(&p.branch), escape::line(&p.commit));
+    let pushed = |p: &GitPushed| {
+        format!("{} of {} is at {}\n", escape::line(&p.branch), escape::line(&p.url), escape::line(&p.commit))
+    };
     connection.object(&answer, |p: &GitPushed| &p.commit, pushed)
 }
 
@@ -84,6 +102,10 @@ fn write_diff(console: &Console, diff: &[u8]) -> Result<(), CliError> {
     if !console.out_is_terminal() {
         return Ok(console.bytes(diff)?);
     }
+    let text = String::from_utf8_lossy(diff);
+    if text.as_bytes() != diff || escape::text(&text) != text {
+        console.note("parts are shown by other characters: to apply the diff, write it to a file");
+    }
     for line in String::from_utf8_lossy(diff).split_inclusive('\n') {
         let style = match line.as_bytes() {
             [b'+', b'+', b'+', ..] | [b'-', b'-', b'-', ..] | [b'd', b'i', b'f', b'f', ..] => Style::Bold,
@@ -92,7 +114,8 @@ fn write_diff(console: &Console, diff: &[u8]) -> Result<(), CliError> {
             [b'@', ..] => Style::Cyan,
             _ => Style::Plain,
         };
-        console.styled(style, &escape::text(line))?;
+        // The end of a line in other systems is a difference here, and is seen.
+        console.styled(style, &line.replace('\r', "\\r"))?;
     }
     Ok(())
 }
@@ -102,12 +125,15 @@ mod tests {
     use super::*;
     use crate::output::capture;
 
-    const DIFF: &[u8] = b"diff --git a/x b/x\nindex 1..2 100644\n--- a/x\n+++ b/x\n@@ -1,2 +1,3 @@\n same\n--- was a dash\n+one\n+\x1b[2Jtwo\xff\n";
+    const DIFF: &[u8] = b"diff --git a/x b/x\nindex 1..2 100644\n--- a/x\n+++ b/x\n@@ -1,2 +1,3 @@\n same\n--- was a dash\n+one\n+\x1b[2Jtwo\xff\r\n";
 
     #[test]
     fn a_diff_is_exact_for_programs_and_harmless_for_people() {
         let (terminal, out, _) = capture::console(true, true);
         write_diff(&terminal, DIFF).unwrap();
-        assert!(out.text().contains("\u{1b}[32m+\\u{1b}[2Jtwo\u{fffd}\u{1b}[0m\n"));
+        assert!(out.text().contains("\u{1b}[32m+\\u{1b}[2Jtwo\u{fffd}\\r\u{1b}[0m\n"));
+        let (file, out, _) = capture::console(false, true);
+        write_diff(&file, DIFF).unwrap();
+        assert_eq!(out.bytes(), DIFF);
     }
 }

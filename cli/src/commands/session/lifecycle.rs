@@ -79,7 +79,7 @@ pub(super) async fn create(arguments: Create, connection: &Connection) -> Result
     let session: Session = answer.decode()?;
     let next =
         if arguments.start { "follow it with 'ambient session attach" } else { "start it with 'ambient session start" };
-    connection.console.note(&format!("{next} {}'", crate::output::escape::line(&session.id)));
+    connection.console.note(&format!("{next} {}'", session.id));
     Ok(Exit::Success)
 }
 
@@ -107,7 +107,7 @@ pub(super) async fn delete(session: &str, connection: &Connection) -> Result<Exi
     let id = connection.session_id(session).await?;
     connection.client.delete(&Route::new(["sessions", &id])).await?;
     let name = if session == id { String::new() } else { format!("{session} ") };
-    connection.console.note(&crate::output::escape::line(&format!("session {name}({id}) is deleted")));
+    connection.console.note(&format!("session {name}({id}) is deleted"));
     Ok(Exit::Success)
 }
 

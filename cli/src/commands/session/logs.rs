@@ -68,9 +68,11 @@ async fn read(
             if cursor == after_seq {
                 connection.console.note("no events");
             }
+            renderer.finish()?;
             return Ok(Exit::Success);
         };
         if page.next.is_none() || last.is_some_and(|last| end >= last) || cursor.is_some_and(|cursor| end <= cursor) {
+            renderer.finish()?;
             return Ok(Exit::Success);
         }
         cursor = Some(end);
@@ -88,23 +90,23 @@ async fn follow(
     let client = connection.client.with_patience(patience);
     let mut follower = Follower::new(&client, id, arguments.after_seq, patience);
     loop {
-        match follower.next().await? {
+        let is_over = match follower.next().await? {
             Step::Snapshot(snapshot) => {
                 renderer.snapshot(&snapshot)?;
                 // It may stand for the end of the run that was to be followed.
-                if snapshot.covers_seq > last && is_over(&connection.session(id).await?) {
-                    return Ok(Exit::Success);
-                }
+                snapshot.covers_seq > last && is_over(&connection.session(id).await?)
             }
             Step::Event(event) => {
                 renderer.event(&event)?;
                 // The end of an earlier run is not the end.
                 let ended = event.seq > last && event.event_type == "session.phase";
-                if ended && event.data["phase"].as_str().is_some_and(is_terminal) {
-                    return Ok(Exit::Success);
-                }
+                ended && event.data["phase"].as_str().is_some_and(is_terminal)
             }
-            Step::Ended(_) => return Ok(Exit::Success),
+            Step::Ended(_) => true,
+        };
+        if is_over {
+            renderer.finish()?;
+            return Ok(Exit::Success);
         }
     }
 }

@@ -16,7 +16,7 @@ use clap::Subcommand;
 use super::{Connection, is_id};
 use crate::{client::route::Route, error::CliError, exit::Exit};
 
-/// Commands of sessions. A session is named by its id, or by its name within the project.
+/// Commands of sessions. A session is named by its name within the project, or by its id.
 #[derive(Debug, Clone, Subcommand)]
 pub enum SessionCommand {
     /// Create a session
@@ -82,13 +82,31 @@ pub(super) async fn run(command: SessionCommand, connection: &Connection) -> Res
 }
 
 impl Connection {
-    /// Id of a session named by id, or by name within the project.
+    /// Id of a session named by name within the project, or by id. A name may look like an id, so names are looked up first. What is
+    /// the name of one session and the id of another names neither: `id:` before it says that the id is meant.
     pub(crate) async fn session_id(&self, session: &str) -> Result<String, CliError> {
-        if is_id(session) {
-            return Ok(session.to_owned());
+        if let Some(id) = session.strip_prefix("id:").filter(|id| is_id(id)) {
+            return Ok(id.to_owned());
         }
         let route = Route::new(["sessions"]).query("name", Some(session)).query("project_id", self.chosen_project());
-        let found: List<Session> = self.client.get(&route.query("size", Some(10))).await?.decode()?;
+        let found: List<Session> = match self.client.get(&route.query("size", Some(10))).await {
+            // No such project: an id needs none.
+            Err(CliError::Api { status: 404, .. }) if is_id(session) => return Ok(session.to_owned()),
+            found => found?.decode()?,
+        };
+        if is_id(session) && found.items.iter().all(|named| named.id != session) {
+            if found.items.is_empty() {
+                return Ok(session.to_owned());
+            }
+            if self.is_session(session).await? {
+                let ids: Vec<_> = found.items.iter().map(|named| named.id.as_str()).collect();
+                let reason = format!(
+                    "'{session}' is the id of one session and the name of another, {}: say 'id:{session}' for the first",
+                    ids.join(", ")
+                );
+                return Err(CliError::refused(Exit::Conflict, reason));
+            }
+        }
         match found.items.as_slice() {
             [one] => Ok(one.id.clone()),
             [] => Err(CliError::refused(
@@ -100,6 +118,14 @@ impl Connection {
                 let ids = ids.join(", ");
                 Err(CliError::refused(Exit::Conflict, format!("{} sessions are named '{session}': {ids}", found.total)))
             }
+        }
+    }
+
+    async fn is_session(&self, id: &str) -> Result<bool, CliError> {
+        match self.session(id).await {
+            Ok(_) => Ok(true),
+            Err(CliError::Api { status: 404, .. }) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

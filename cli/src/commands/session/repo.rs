@@ -1,16 +1,14 @@
 //! `ambient session repo`.
 
-use ambient_wire::session::{Repo, SessionRepo};
+use ambient_wire::{
+    api::List,
+    session::{Repo, SessionRepo},
+};
 use clap::Subcommand;
 
 use crate::{
-    OutputFormat,
-    client::route::Route,
-    commands::Connection,
-    error::CliError,
-    exit::Exit,
-    local_repository,
-    output::{escape, table::Table},
+    OutputFormat, client::route::Route, commands::Connection, error::CliError, exit::Exit, local_repository,
+    output::table::Table,
 };
 
 /// Commands of a session's repositories.
@@ -61,7 +59,6 @@ pub(super) async fn run(command: RepoCommand, connection: &Connection) -> Result
             if connection.format == OutputFormat::Json {
                 connection.console.json(answer.text())?;
             }
-            let session = escape::line(&session).into_owned();
             connection
                 .console
                 .note(&format!("it will be cloned; 'ambient session repo list {session}' says when it is there"));
@@ -69,7 +66,7 @@ pub(super) async fn run(command: RepoCommand, connection: &Connection) -> Result
         RepoCommand::Remove { session, name } => {
             let id = connection.session_id(&session).await?;
             client.delete(&Route::new(["sessions", &id, "repos", &name])).await?;
-            connection.console.note(&format!("repository {} is being removed", escape::line(&name)));
+            connection.console.note(&format!("repository {name} is being removed"));
         }
         RepoCommand::List { session } => return list(&session, connection).await,
     }
@@ -79,6 +76,14 @@ pub(super) async fn run(command: RepoCommand, connection: &Connection) -> Result
 async fn list(session: &str, connection: &Connection) -> Result<Exit, CliError> {
     let id = connection.session_id(session).await?;
     let answer = connection.client.get(&Route::new(["sessions", &id, "repos", "status"])).await?;
+    if connection.format == OutputFormat::Table {
+        let list: List<SessionRepo> = answer.decode()?;
+        for repo in &list.items {
+            for notice in &repo.notices {
+                connection.console.warn(&format!("{}: {}", escape::line(&repo.name), escape::line(notice)));
+            }
+        }
+    }
     connection.list(&answer, "repositories", |repo: &SessionRepo| &repo.name, table)
 }
 

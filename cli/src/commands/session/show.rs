@@ -18,7 +18,8 @@ use crate::{
     error::CliError,
     exit::Exit,
     output::{
-        duration, escape,
+        duration,
+        fields::Fields,
         table::{Table, cut},
     },
 };
@@ -127,28 +128,27 @@ fn row(s: &Session, now: DateTime<Utc>) -> [String; 7] {
 }
 
 fn details(s: &Session, now: DateTime<Utc>) -> String {
-    let mut text = head(s, now);
+    let mut fields = head(s, now);
     if let Some(outcome) = &s.outcome {
         let code = outcome.exit_code.map(|code| format!("exit code {code}"));
         let reason = Some(outcome.reason.clone()).filter(|reason| *reason != outcome.phase);
         let why: Vec<_> = reason.into_iter().chain(code.filter(|code| !outcome.message.contains(code))).collect();
         let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join(", ")) };
         let message = if outcome.message.is_empty() { String::new() } else { format!(": {}", outcome.message) };
-        text += &format!("Outcome:    {}{why}{message}\n", outcome.phase);
+        fields.add("Outcome", format!("{}{why}{message}", outcome.phase));
     }
     // When it is over, the detail only repeats the outcome, unless something is still to happen.
     let over = |detail: &StatusDetail| is_terminal(phase(s)) && detail.blocked_on.is_none();
     if let Some(detail) = s.status_detail.as_ref().filter(|detail| !over(detail)) {
-        text += &format!("Waits:      {} since {}", detail.reason, time(detail.since));
         let more = [
             ("for", detail.blocked_on.clone()),
             ("next try", detail.next_retry_at.map(time)),
             ("execution", detail.workflow_execution.clone()),
         ];
-        text.extend(more.into_iter().filter_map(|(name, value)| Some(format!(", {name} {}", value?))));
-        text.push('\n');
+        let more = more.into_iter().filter_map(|(name, value)| Some(format!(", {name} {}", value?)));
+        fields.add("Waits", format!("{} since {}{}", detail.reason, time(detail.since), more.collect::<String>()));
     }
-    let mut text = escape::text(&text).into_owned();
+    let mut text = fields.into_text();
     if !s.repos.is_empty() {
         text += &format!("\n{}", repos(s).render(""));
     }
@@ -158,32 +158,27 @@ fn details(s: &Session, now: DateTime<Utc>) -> String {
     text
 }
 
-fn head(s: &Session, now: DateTime<Utc>) -> String {
+fn head(s: &Session, now: DateTime<Utc>) -> Fields {
     let kind = if s.interactive { "interactive" } else { "batch" };
     let timeout = s.timeout.map_or_else(|| "no timeout".to_owned(), |seconds| format!("timeout {seconds} s"));
     let ran = s.start_time.map(|start| duration::span(s.completion_time.unwrap_or(now) - start));
-    let mut text = format!(
-        "Session:    {} ({})\nProject:    {}\nPhase:      {}\nKind:       {kind}, agent {}, {timeout}\nCreated:    {} by {}\n",
-        s.name,
-        s.id,
-        s.project_id,
-        phase(s),
-        s.agent,
-        time(s.created_at),
-        s.created_by_user_id,
-    );
+    let mut fields = Fields::new(12);
+    fields.add("Session", format!("{} ({})", s.name, s.id));
+    fields.add("Project", &s.project_id);
+    fields.add("Phase", phase(s));
+    fields.add("Kind", format!("{kind}, agent {}, {timeout}", s.agent));
+    fields.add("Created", format!("{} by {}", time(s.created_at), s.created_by_user_id));
     if s.run > 0 {
-        let (run, attempt) = (s.run, s.attempt);
-        text += &format!("Run:        {run}, attempt {attempt}, for {}\n", ran.unwrap_or_default());
+        fields.add("Run", format!("{}, attempt {}, for {}", s.run, s.attempt, ran.unwrap_or_default()));
     }
     if let Some(prompt) = &s.prompt {
-        let first = prompt.trim().lines().next().unwrap_or_default();
-        text += &format!("Prompt:     {}\n", cut(first, 100));
+        fields.add("Prompt", cut(prompt.trim().lines().next().unwrap_or_default(), 100));
     }
     for (key, value) in &s.labels {
-        text += &format!("Label:      {key}={value}\n");
+        fields.add("Label", format!("{key}={value}"));
     }
-    text + &format!("Version:    {}\n", s.version)
+    fields.add("Version", s.version.to_string());
+    fields
 }
 
 /// Wanted repositories, and how far they are there.

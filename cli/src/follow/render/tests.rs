@@ -43,6 +43,7 @@ fn events() -> Vec<Event> {
         ("CUSTOM", json!({"name": "ambient.snapshot_failed", "value": {"repo": "other", "reason": "disk full"}})),
         ("CUSTOM", json!({"name": "ambient.attempt_started", "value": {"attempt": 2, "resumed": true}})),
         ("RUN_ERROR", json!({"code": "ScriptFailed", "message": "block 1 ended with 3"})),
+        ("RUN_ERROR", json!({"code": "Interrupted", "message": "the turn was interrupted"})),
         ("A_LATER_RELEASES", json!({"x": 1})),
         ("session.blocked", json!({"reason": "StopIncomplete", "blocked_on": "process 12"})),
         ("session.blocked", Value::Null),
@@ -61,7 +62,7 @@ fn the_agents_words_and_output_are_told_apart_from_progress() {
         renderer.event(&event).unwrap();
     }
     insta::assert_snapshot!(out.text(), @r#"
-    Let me look.\u{1b}[2J
+    Let me look.
     $ make test …
     one
     two!
@@ -79,6 +80,7 @@ fn the_agents_words_and_output_are_told_apart_from_progress() {
       no snapshot of other: disk full
       runner is back (attempt 2)
       turn failed: ScriptFailed: block 1 ended with 3
+      turn stopped: the turn was interrupted
       waiting: StopIncomplete: process 12
       runner ended: 3 script failed
     ● Stopping (RunnerExit): exit code 3
@@ -88,7 +90,13 @@ fn the_agents_words_and_output_are_told_apart_from_progress() {
 
 #[test]
 fn the_first_line_that_says_something_stands_for_a_text() {
-    for (text, line) in [("```sh\nmake\n```\n", "make"), ("\n a \n\nb", "a …"), ("one", "one"), ("```\n```", "")] {
+    for (text, line) in [
+        ("```sh\nmake\n```\n", "make"),
+        ("\n a \n\nb", "a …"),
+        ("one", "one"),
+        ("```\n```", ""),
+        ("\u{feff}~~~sh\nmake\n~~~", "make"),
+    ] {
         assert_eq!(first_line(text), line, "{text:?}");
     }
 }
@@ -136,7 +144,7 @@ fn a_snapshot_is_shown_as_its_events_would_have_been() {
     let (console, out, err) = capture::console(false, false);
     Renderer::new(console, OutputFormat::Table).snapshot(&snapshot).unwrap();
     insta::assert_snapshot!(out.text(), @r#"
-    Let me look.\u{1b}[2J
+    Let me look.
     $ make …
     one
     two!

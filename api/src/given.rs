@@ -1,0 +1,105 @@
+//! What people give, checked where it comes in: names, labels, branches and addresses, by the rules of [`ambient_wire::name`] and
+//! [`ambient_wire::git_url`].
+//!
+//! Here and not in the domain: its rules decide what is stored once more when operations are replayed, and what was stored under an
+//! older rule has to stay readable.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use ambient_wire::{git_url, name, redact, session::Repo};
+
+use crate::error::{ApiError, ApiResult};
+
+/// A name of at most `max` characters.
+pub(crate) fn name(field: &str, text: &str, max: usize) -> ApiResult<()> {
+    named(field, name::check(text, max))
+}
+
+/// A name that may be absent.
+pub(crate) fn optional_name(field: &str, text: Option<&str>, max: usize) -> ApiResult<()> {
+    text.map_or(Ok(()), |text| name(field, text, max))
+}
+
+/// Labels: they are shown, and selected by.
+pub(crate) fn labels<V: Value>(labels: &BTreeMap<String, V>) -> ApiResult<()> {
+    map("labels", labels, name::check_value)
+}
+
+/// Annotations: for tools, so that any text may be in them, but no credentials.
+pub(crate) fn annotations<V: Value>(annotations: &BTreeMap<String, V>) -> ApiResult<()> {
+    map("annotations", annotations, without_credentials)
+}
+
+/// A text for people that is kept for ever.
+pub(crate) fn text(field: &str, text: &str) -> ApiResult<()> {
+    named(field, without_credentials(text))
+}
+
+/// Repositories, each fault with its place.
+pub(crate) fn repos(repos: &[Repo]) -> ApiResult<()> {
+    repos.iter().enumerate().try_for_each(|(i, repo)| in_repo(&format!("repos[{i}]."), repo))
+}
+
+/// A repository by itself.
+pub(crate) fn repo(given: &Repo) -> ApiResult<()> {
+    in_repo("", given)
+}
+
+/// A branch.
+pub(crate) fn branch(field: &str, branch: &str) -> ApiResult<()> {
+    ambient_domain::name::branch(field, branch)?;
+    named(field, name::check_branch(branch))
+}
+
+fn in_repo(prefix: &str, repo: &Repo) -> ApiResult<()> {
+    git_url::check(&repo.url).map_err(|problem| ApiError::invalid(format!("{prefix}url"), problem.to_string()))?;
+    for (field, given) in [("branch", &repo.branch), ("push_to", &repo.push_to)] {
+        if let Some(given) = given {
+            branch(&format!("{prefix}{field}"), given)?;
+        }
+    }
+    Ok(())
+}
+
+/// A value of a label or annotation; none in a patch that removes it.
+pub(crate) trait Value {
+    fn given(&self) -> Option<&str>;
+}
+
+impl Value for String {
+    fn given(&self) -> Option<&str> {
+        Some(self)
+    }
+}
+
+impl Value for Option<String> {
+    fn given(&self) -> Option<&str> {
+        self.as_deref()
+    }
+}
+
+/// What is only removed may be what is no longer allowed.
+fn map<V: Value>(
+    field: &str,
+    map: &BTreeMap<String, V>,
+    check: impl Fn(&str) -> Result<(), name::Problem>,
+) -> ApiResult<()> {
+    for (key, value) in map {
+        let Some(value) = value.given() else { continue };
+        let entry = format!("{field}.{}", key.escape_debug());
+        named(&entry, name::check_key(key))?;
+        named(&entry, check(value))?;
+    }
+    Ok(())
+}
+
+fn named(field: &str, checked: Result<(), name::Problem>) -> ApiResult<()> {
+    checked.map_err(|problem| ApiError::invalid(field, problem))
+}
+
+fn without_credentials(text: &str) -> Result<(), name::Problem> {
+    match redact::text(text) {
+        Cow::Borrowed(_) => Ok(()),
+        Cow::Owned(_) => Err("must not hold a URL with credentials: it is kept for ever".to_owned()),
+    }
+}

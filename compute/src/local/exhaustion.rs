@@ -1,0 +1,90 @@
+//! What a run has used up: found once, recorded, and from then on what is known of its attempt.
+//!
+//! The record is the server's, where the session's user may not touch it; it outlives the control group and the server.
+
+use std::time::Duration;
+
+use ambient_wire::runner::LaunchSpec;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Local,
+    layout::{read_json, write_json},
+    watch::{Key, observation},
+};
+use crate::{RunnerState, SessionRef, Shortage};
+
+/// How long killing an agent is repeated before the teardown, which follows, goes on with it.
+const KILL_PATIENCE: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Exhaustion {
+    nonce: String,
+    shortage: Shortage,
+    message: String,
+}
+
+impl Local {
+    /// What is recorded of the attempt, or what its control group says.
+    pub(super) fn exhausted(&self, session: &SessionRef, intent: &LaunchSpec) -> Option<RunnerState> {
+        let file = self.exhaustion(session, intent.run, intent.attempt);
+        let recorded = read_json::<Exhaustion>(&file).ok().flatten().filter(|record| record.nonce == intent.nonce);
+        if let Some(Exhaustion { shortage, message, .. }) = recorded {
+            return Some(RunnerState::Exhausted { shortage, message });
+        }
+        if self.groups.group(&session.session_id, intent.run).out_of_memory() == 0 {
+            return None;
+        }
+        let message = format!("the agent was ended at its limit on memory, {} MiB", intent.limits.memory_bytes >> 20);
+        // A disk that is full may not take it; the group is asked again then.
+        self.record(session, intent, Shortage::OutOfMemory, &message);
+        Some(RunnerState::Exhausted { shortage: Shortage::OutOfMemory, message })
+    }
+
+    fn exhaustion(&self, session: &SessionRef, run: i64, attempt: i32) -> std::path::PathBuf {
+        self.paths(session).run_dir(run).join(format!("exhausted.{attempt}.json"))
+    }
+
+    fn record(&self, session: &SessionRef, intent: &LaunchSpec, shortage: Shortage, message: &str) -> bool {
+        let record = Exhaustion { nonce: intent.nonce.clone(), shortage, message: message.to_owned() };
+        let written = write_json(&self.exhaustion(session, intent.run, intent.attempt), &record, None);
+        written.inspect_err(|error| tracing::warn!(%error, "what a run has used up cannot be recorded")).is_ok()
+    }
+
+    /// Ends the agent of an attempt that has used up what it may have.
+    pub(super) fn end_exhausted(&self, session: &SessionRef, intent: &LaunchSpec, shortage: Shortage, message: &str) {
+        let (session_id, run, reason) = (&session.session_id, intent.run, shortage.as_str());
+        tracing::warn!(session = session_id, run, reason, message, "an agent is ended");
+        self.end_agent(session, intent);
+        // Only now, so that not the one who filled the disk gets it.
+        if self.space.look().is_some_and(|free| free.is_critical) {
+            self.space.release_reserve();
+        }
+    }
+
+    /// Records and tells what an attempt has used up; false when it is to be tried again.
+    pub(super) fn tell_exhausted(&self, key: &Key, intent: &LaunchSpec, shortage: Shortage, message: &str) -> bool {
+        let (session, run, attempt) = key;
+        let recorded = self.record(session, intent, shortage, message);
+        if recorded {
+            let state = RunnerState::Exhausted { shortage, message: message.to_owned() };
+            self.hub.tell(observation((session.clone(), *run, *attempt), state));
+        }
+        recorded
+    }
+
+    /// Ends what may use up more; the runner stays to say how far the agent came.
+    pub(super) fn end_agent(&self, session: &SessionRef, intent: &LaunchSpec) {
+        let paths = self.paths(session);
+        self.groups.group(&session.session_id, intent.run).kill_agent();
+        let Ok(marks) = self.marks(&paths, &[(intent.run, intent.attempt)]) else { return };
+        let spared = marks.runners();
+        if spared.is_empty() {
+            return;
+        }
+        let left = marks.kill(&spared, KILL_PATIENCE);
+        if !left.is_empty() {
+            tracing::warn!(?left, "processes of an agent are left");
+        }
+    }
+}

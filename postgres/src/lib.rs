@@ -1,0 +1,12 @@
+//! How to connect to PostgreSQL, and how to bring a schema up to date. Knows nothing of what is stored.
+//!
+//! Invariants: what a URL asks of the connection's security is kept or refused, never passed over; nothing is asked of the
+//! database's privileges that is not needed.
+
+mod connect;
+mod migrate;
+mod transport;
+
+pub use connect::connect_options;
+pub use migrate::{MigrationError, Schema};
+pub use transport::Transport;

@@ -1,0 +1,137 @@
+//! Directories that were opened before anything is said of them: a name can be made to lead elsewhere, a handle cannot.
+
+use std::{
+    ffi::OsString,
+    io::Read,
+    os::{fd::OwnedFd, unix::ffi::OsStringExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{AtFlags, FileType, Mode, OFlags},
+    io::Errno,
+};
+
+use crate::confine::Pinned;
+
+/// Longest file that names another place.
+const MAX_POINTER: u64 = 16 * 1024;
+/// Deepest directory.
+const MAX_DEPTH: usize = 1024;
+
+/// Which directory it is, wherever it can be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub(super) struct Directory {
+    handle: OwnedFd,
+    /// Where it really is.
+    pub(super) path: PathBuf,
+    pub(super) identity: Identity,
+}
+
+impl Directory {
+    /// Opens a directory; links are followed.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn open(path: &Path) -> std::io::Result<Self> {
+        Self::new(rustix::fs::open(path, flags(OFlags::DIRECTORY), Mode::empty())?)
+    }
+
+    /// Opens a directory as one that is named in this one.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn open_in(&self, path: &Path) -> std::io::Result<Self> {
+        Self::new(rustix::fs::openat(&self.handle, path, flags(OFlags::DIRECTORY), Mode::empty())?)
+    }
+
+    fn new(handle: OwnedFd) -> std::io::Result<Self> {
+        let identity = identify(&handle)?;
+        let own = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&handle));
+        let path = PathBuf::from(OsString::from_vec(rustix::fs::readlink(own, Vec::new())?.into_bytes()));
+        Ok(Self { handle, path, identity })
+    }
+
+    /// What a name in it is; nothing when there is none. Links are not followed.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn kind(&self, name: &str) -> std::io::Result<Option<FileType>> {
+        match rustix::fs::statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(about) => Ok(Some(FileType::from_raw_mode(about.st_mode))),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Text of a small file in it; nothing when there is none. Links are not followed.
+    ///
+    /// # Errors
+    /// The system's; a file that is none, or too long.
+    pub(super) fn read(&self, name: &str) -> std::io::Result<Option<String>> {
+        let how = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&self.handle, name, how, Mode::empty()) {
+            Ok(file) => std::fs::File::from(file),
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        if !file.metadata()?.is_file() {
+            return Err(std::io::Error::other(format!("{name} is no file")));
+        }
+        let mut text = String::new();
+        file.take(MAX_POINTER + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > MAX_POINTER {
+            return Err(std::io::Error::other(format!("{name} has more than {MAX_POINTER} bytes")));
+        }
+        Ok(Some(text))
+    }
+
+    /// This directory and those it is in, up to the root.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn ancestry(&self) -> std::io::Result<Vec<Identity>> {
+        let mut all = vec![self.identity];
+        let mut current = rustix::fs::openat(&self.handle, "..", flags(OFlags::DIRECTORY), Mode::empty())?;
+        while let identity = identify(&current)?
+            && all.last() != Some(&identity)
+        {
+            if all.len() > MAX_DEPTH {
+                return Err(std::io::Error::other("it is too deep"));
+            }
+            all.push(identity);
+            current = rustix::fs::openat(&current, "..", flags(OFlags::DIRECTORY), Mode::empty())?;
+        }
+        Ok(all)
+    }
+
+    /// The right to read in it, or to write too.
+    pub(super) fn pinned(&self, write: bool) -> Pinned {
+        let Identity { device, inode } = self.identity;
+        Pinned { path: self.path.clone(), device, inode, write }
+    }
+}
+
+/// Identity of what a path leads to.
+///
+/// # Errors
+/// The system's.
+pub(super) fn identify_path(path: &Path) -> std::io::Result<Identity> {
+    identify(&rustix::fs::open(path, flags(OFlags::empty()), Mode::empty())?)
+}
+
+fn identify(handle: &OwnedFd) -> std::io::Result<Identity> {
+    let about = rustix::fs::fstat(handle)?;
+    Ok(Identity { device: about.st_dev, inode: about.st_ino })
+}
+
+fn flags(more: OFlags) -> OFlags {
+    OFlags::PATH | OFlags::CLOEXEC | more
+}

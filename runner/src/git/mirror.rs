@@ -1,0 +1,179 @@
+//! The runner's own bare repository of an origin. It is what speaks to the origin: the workspace's repository borrows its objects
+//! and hands in commits as packs, and nothing in it is ever read by a git that may do more than the agent.
+
+use std::{
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    command::{Git, GitError},
+    directory::Directory,
+    origin::Origin,
+};
+use crate::{
+    app::App,
+    confine::Pinned,
+    error::{Error, Result},
+};
+
+const CLONE_PATIENCE: Duration = Duration::from_secs(600);
+/// Most names of branches in a refusal.
+const MAX_NAMED: usize = 20;
+
+/// A mirror.
+pub(crate) struct Mirror<'a> {
+    pub(super) app: &'a App,
+    directory: Directory,
+}
+
+impl<'a> Mirror<'a> {
+    fn place(app: &App, name: &str) -> PathBuf {
+        app.paths.mirrors().join(format!("{name}.git"))
+    }
+
+    /// Opens what is there.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn open(app: &'a App, name: &str) -> Result<Self> {
+        let directory =
+            Directory::open(&Self::place(app, name)).map_err(|e| Error::io("cannot open the mirror", &e))?;
+        Ok(Self { app, directory })
+    }
+
+    /// Opens what is there, or makes it: sessions of earlier versions have none.
+    ///
+    /// # Errors
+    /// Git's; the system's.
+    pub(crate) async fn ensure(app: &'a App, name: &str, origin: &Origin) -> Result<Self> {
+        let there = Self::place(app, name).join("HEAD").symlink_metadata().is_ok();
+        if there { Self::open(app, name) } else { Self::create(app, name, origin, None).await }
+    }
+
+    /// Makes a new one from the origin, with its `HEAD` at `branch` or where the origin's is.
+    ///
+    /// # Errors
+    /// Bad input; git's; the system's.
+    pub(crate) async fn create(app: &'a App, name: &str, origin: &Origin, branch: Option<&str>) -> Result<Self> {
+        let place = Self::place(app, name);
+        remove_tree(place.clone()).await.map_err(|e| Error::io("cannot remove an earlier mirror", &e))?;
+        let made = std::fs::DirBuilder::new().mode(0o755).create(&place);
+        made.map_err(|e| Error::io("cannot make the mirror", &e))?;
+        let mirror = Self::open(app, name)?;
+        let filled = mirror.fill(origin, branch).await;
+        if filled.is_err() {
+            remove_tree(place).await.ok();
+        }
+        filled.map(|()| mirror)
+    }
+
+    async fn fill(&self, origin: &Origin, branch: Option<&str>) -> Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(self.path(), open)
+            .map_err(|e| Error::io("cannot open the mirror to the agent", &e))?;
+        let (upload, named) = (origin.upload_pack(), branch.map(|branch| format!("--branch={branch}")));
+        let mut arguments = vec!["clone", "--quiet", "--bare", "--template=", "--origin=origin", &upload];
+        arguments.extend(named.as_deref());
+        arguments.extend(["--", &origin.url, "."]);
+        let git = origin.allow(self.git(true, origin.readable())).patience(CLONE_PATIENCE);
+        match git.run(&arguments).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(refusal(error, branch)),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.directory.path
+    }
+
+    /// Git in the mirror, with other directories besides.
+    pub(super) fn git(&self, write: bool, others: Vec<Pinned>) -> Git<'a> {
+        let pinned = [self.directory.pinned(write)].into_iter().chain(others).collect();
+        Git::tool(self.app, pinned)
+    }
+
+    /// A directory in the mirror.
+    pub(super) fn directory_in(&self, name: &str) -> std::io::Result<Directory> {
+        self.directory.open_in(Path::new(name))
+    }
+
+    /// What is to be known of a clone at that commit, in words.
+    ///
+    /// # Errors
+    /// Git's.
+    pub(crate) async fn notices(&self, base: Option<&str>) -> Result<Vec<String>> {
+        let Some(base) = base else {
+            return Ok(vec!["the origin is empty: it has no branch and no commit yet".to_owned()]);
+        };
+        let mut notices = Vec::new();
+        // Exit code 1: no line. What an attributes file says of a filter is a line.
+        let lfs =
+            ["grep", "--quiet", "-I", "--fixed-strings", "-e", "filter=lfs", base, "--", ":(glob)**/.gitattributes"];
+        if self.git(false, Vec::new()).patience(CLONE_PATIENCE).maybe(&lfs).await?.is_some() {
+            let text = "files kept with Git LFS are here as pointers: their content is not fetched, and none is uploaded at a push";
+            notices.push(text.to_owned());
+        }
+        let modules = ["ls-tree", "--name-only", base, "--", ".gitmodules"];
+        if !self.git(false, Vec::new()).text(&modules).await?.is_empty() {
+            notices.push("submodules are here as empty folders: they are not fetched".to_owned());
+        }
+        Ok(notices)
+    }
+
+    /// The commit to begin with: where the origin's `HEAD` (or the branch that was asked for) is. None: it is empty.
+    ///
+    /// # Errors
+    /// Bad input when the origin has branches but not the one that its `HEAD` names; git's.
+    pub(crate) async fn start(&self) -> Result<Option<String>> {
+        let head = ["rev-parse", "--verify", "--quiet", "--end-of-options", "HEAD^{commit}"];
+        if let Some(commit) = self.git(false, Vec::new()).maybe(&head).await? {
+            return Ok(Some(commit));
+        }
+        let branches = ["for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads"];
+        let branches = self.git(false, Vec::new()).text(&branches).await?;
+        if branches.is_empty() {
+            return Ok(None);
+        }
+        let missing = self.git(false, Vec::new()).maybe(&["symbolic-ref", "--quiet", "--short", "HEAD"]).await?;
+        let missing = missing.unwrap_or_else(|| "none".to_owned());
+        let all: Vec<_> = branches.lines().collect();
+        let more = if all.len() > MAX_NAMED { format!(" and {} more", all.len() - MAX_NAMED) } else { String::new() };
+        let shown = all.iter().take(MAX_NAMED).copied().collect::<Vec<_>>().join(", ");
+        let reason = format!(
+            "must be named: the repository's HEAD is at branch '{missing}', which it does not have; it has {shown}{more}"
+        );
+        Err(Error::bad("branch", reason))
+    }
+}
+
+fn refusal(error: GitError, branch: Option<&str>) -> Error {
+    let GitError::Failed { stderr, .. } = &error else { return error.into() };
+    let about_branch = stderr.contains("Remote branch") && stderr.contains("not found");
+    match branch {
+        Some(branch) if about_branch => Error::bad("branch", format!("the repository has no branch '{branch}'")),
+        _ if stderr.contains("does not exist") || stderr.contains("does not appear to be a git repository") => {
+            Error::bad("url", format!("is not a git repository: {stderr}"))
+        }
+        _ => error.into(),
+    }
+}
+
+/// Removes a mirror; gone is gone.
+///
+/// # Errors
+/// The system's.
+pub(crate) async fn remove(app: &App, name: &str) -> std::io::Result<()> {
+    remove_tree(Mirror::place(app, name)).await
+}
+
+/// Removes a tree or file; gone is gone.
+///
+/// # Errors
+/// The system's.
+pub(super) async fn remove_tree(path: PathBuf) -> std::io::Result<()> {
+    let removed = tokio::task::spawn_blocking(move || ambient_removal::remove_tree(&path));
+    removed.await.map_err(std::io::Error::other)?
+}

@@ -1,0 +1,263 @@
+//! From the workspace to the origin: a commit comes in as a pack, is checked where only the mirror can be read, and is pushed from
+//! there. What is said afterwards is what the origin said.
+
+use std::{path::Path, time::Duration};
+
+use ambient_wire::runner::{GitPush, GitPushed};
+use tokio::time::timeout;
+
+use super::{
+    check_branch, check_object,
+    command::{Git, GitError},
+    directory::Directory,
+    mirror::{Mirror, remove_tree},
+    origin::{self, Origin},
+    repos,
+};
+use crate::{
+    app::App,
+    confine::Pinned,
+    error::{Error, Result},
+    life,
+};
+
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Largest pack that a push may bring, bytes.
+const MAX_PACK: u64 = 2 << 30;
+/// Prefix of folders where packs come in.
+const INCOMING: &str = "incoming-";
+/// Faults of objects that real histories have. Agents join such histories to others', so they are no reason to refuse; what could
+/// harm whoever checks the commit out is.
+const HISTORIC: &str = "--strict=badDate=warn,badDateOverflow=warn,badEmail=warn,badFilemode=warn,badName=warn,badTimezone=warn,\
+    emptyName=warn,missingEmail=warn,missingNameBeforeEmail=warn,missingSpaceBeforeDate=warn,missingSpaceBeforeEmail=warn,\
+    missingTaggerEntry=warn,multipleAuthors=warn,nulInCommit=warn,zeroPaddedDate=warn,zeroPaddedFilemode=warn";
+
+/// `POST /git/push`: the checked-out commit to a branch of the origin it was cloned from; never forced.
+///
+/// # Errors
+/// Bad input; not found; a conflict when the origin refuses; git's.
+pub(crate) async fn push(app: &App, request: &GitPush) -> Result<GitPushed> {
+    let branch = check_branch("branch", &request.branch)?;
+    let _one = app.repos.pushing.lock().await;
+    let (directory, known) = app.repos.directory(app, &request.repo)?;
+    // Opened anew: what it was when it was cloned does not count.
+    let origin = origin::open(app, &known.url)?;
+    let (_, head) = repos::position(app, &directory).await?;
+    let commit = head.ok_or_else(|| Error::Conflict("there is no commit to push".to_owned()))?;
+    let work = async {
+        let mirror = Mirror::ensure(app, &request.repo, &origin).await?;
+        let incoming = Incoming::make(&mirror).await?;
+        let push = Push { mirror: &mirror, origin: &origin, branch, commit: &commit, incoming: &incoming };
+        let pushed = push.carry_out(&directory).await;
+        if pushed.is_ok()
+            && let Err(error) = incoming.keep(&mirror)
+        {
+            // The origin has it. The next push brings it once more.
+            tracing::warn!(%error, repo = request.repo, "what was pushed cannot be kept in the mirror");
+        }
+        incoming.remove().await;
+        pushed
+    };
+    let pushed = timeout(PATIENCE, work).await;
+    pushed.unwrap_or_else(|_| Err(Error::Git(format!("the push took longer than {} s", PATIENCE.as_secs()))))?;
+    Ok(GitPushed { url: origin.text, branch: branch.to_owned(), commit })
+}
+
+struct Push<'a> {
+    mirror: &'a Mirror<'a>,
+    origin: &'a Origin,
+    branch: &'a str,
+    commit: &'a str,
+    incoming: &'a Incoming,
+}
+
+impl Push<'_> {
+    async fn carry_out(&self, workspace: &Path) -> Result<()> {
+        let expected = self.expected().await?;
+        if !self.is_whole(expected.as_deref()).await? {
+            self.take_in(workspace, expected.as_deref()).await?;
+            if !self.is_whole(expected.as_deref()).await? {
+                let reason =
+                    "the commit's history is not whole: objects are missing that the origin does not have either";
+                return Err(Error::Conflict(reason.to_owned()));
+            }
+        }
+        if let Some(expected) = &expected {
+            self.is_newer(expected).await?;
+        }
+        self.send(expected.as_deref().unwrap_or_default()).await
+    }
+
+    fn reference(&self) -> String {
+        format!("refs/heads/{}", self.branch)
+    }
+
+    /// Where the origin's branch is now; its history is in the mirror afterwards.
+    async fn expected(&self) -> Result<Option<String>> {
+        let (origin, reference) = (self.origin, self.reference());
+        let upload = origin.upload_pack();
+        let look = origin.allow(self.mirror.git(false, origin.readable())).patience(PATIENCE);
+        let listed = look.text(&["ls-remote", "--quiet", &upload, "--", &origin.url, &reference]).await?;
+        let named = listed.lines().filter_map(|line| line.split_once('\t')).find(|(_, name)| *name == reference);
+        let Some((commit, _)) = named else { return Ok(None) };
+        check_object(commit)?;
+        if !self.has(commit).await? {
+            // Its objects only: branches come and go at the origin, and names of then and now may exclude each other.
+            let fetch = origin.allow(self.mirror.git(true, origin.readable())).patience(PATIENCE);
+            let exactly = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-shallow", &upload];
+            let arguments = [&exactly[..], &["--", &origin.url, &reference]].concat();
+            fetch.run(&arguments).await?;
+        }
+        Ok(Some(commit.to_owned()))
+    }
+
+    async fn has(&self, commit: &str) -> Result<bool> {
+        let git = self.mirror.git(false, Vec::new());
+        match git.run(&["cat-file", "-e", &format!("{commit}^{{commit}}")]).await {
+            Ok(_) => Ok(true),
+            Err(GitError::Failed { code: 1 | 128, .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Git that sees the mirror and what has come in.
+    fn checking(&self, others: Vec<Pinned>) -> Git<'_> {
+        let git = self.mirror.git(false, others).patience(PATIENCE).bounded(MAX_PACK);
+        git.variable("GIT_OBJECT_DIRECTORY", &self.incoming.directory.path)
+            .variable("GIT_ALTERNATE_OBJECT_DIRECTORIES", self.mirror.path().join("objects"))
+    }
+
+    /// Whether everything is there that the commit needs and the origin lacks.
+    async fn is_whole(&self, expected: Option<&str>) -> Result<bool> {
+        let mut arguments = vec!["rev-list", "--objects", "--quiet", self.commit, "--not", "--all"];
+        arguments.extend(expected);
+        match self.checking(Vec::new()).run(&arguments).await {
+            Ok(_) => Ok(true),
+            Err(GitError::Failed { code: 1 | 128, .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The agent's git writes a pack of what the origin lacks; ours reads it, where it can harm nothing.
+    async fn take_in(&self, workspace: &Path, expected: Option<&str>) -> Result<()> {
+        let mut tips = self.mirror.git(false, Vec::new()).text(&["for-each-ref", "--format=^%(objectname)"]).await?;
+        if let Some(expected) = expected {
+            tips = format!("{tips}\n^{expected}");
+        }
+        let agents = Git::agents(self.mirror.app, workspace).patience(PATIENCE);
+        let agents = agents
+            .variable("GIT_ALTERNATE_OBJECT_DIRECTORIES", self.mirror.path().join("objects"))
+            .input(format!("{}\n{}\n", self.commit, tips.trim_start()));
+        // Written to by this git alone.
+        let own = self.checking(vec![self.incoming.directory.pinned(true)]);
+        let limit = format!("--max-input-size={MAX_PACK}");
+        let packed = agents
+            .pipe(
+                &["pack-objects", "--revs", "--stdout", "--quiet", "--delta-base-offset"],
+                own,
+                &["index-pack", "--stdin", "--threads=1", &limit, HISTORIC],
+            )
+            .await;
+        match packed {
+            Ok(_) => Ok(()),
+            Err(GitError::Failed { what, stderr, .. }) => {
+                Err(Error::Conflict(format!("the commit cannot be taken from the workspace: git {what}: {stderr}")))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Nothing of the origin's is thrown away.
+    async fn is_newer(&self, expected: &str) -> Result<()> {
+        match self.checking(Vec::new()).run(&["merge-base", "--is-ancestor", expected, self.commit]).await {
+            Ok(_) => Ok(()),
+            Err(GitError::Failed { code: 1, .. }) => Err(Error::Conflict(format!(
+                "the origin refused the push: branch '{}' has commits that are not in the one to push, and is never forced",
+                self.branch
+            ))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The push has happened when the origin says so of exactly this branch.
+    async fn send(&self, expected: &str) -> Result<()> {
+        let (origin, reference) = (self.origin, self.reference());
+        let refspec = format!("{}:{reference}", self.commit);
+        let (lease, receive) = (format!("--force-with-lease={reference}:{expected}"), origin.receive_pack());
+        let how = ["push", "--porcelain", "--no-verify", "--no-signed", "--no-follow-tags", "--recurse-submodules=no"];
+        let arguments = [&how[..], &[&lease, &receive, "--", &origin.url, &refspec]].concat();
+        let sent = origin.allow(self.checking(origin.writable())).run(&arguments).await;
+        let (said, stderr) = match sent {
+            Ok(said) => (said, String::new()),
+            Err(GitError::Failed { stdout, stderr, .. }) => (stdout, stderr),
+            Err(error) => return Err(error.into()),
+        };
+        match status(&String::from_utf8_lossy(&said), &refspec) {
+            Some((' ' | '*' | '=', _)) if stderr.is_empty() => Ok(()),
+            Some((' ' | '*' | '=', _)) => Err(Error::Git(format!("the push did not end well: {stderr}"))),
+            Some((_, summary)) => Err(Error::Conflict(format!("the origin refused the push: {summary}\n{stderr}"))),
+            None => Err(Error::Git(format!("the push failed: {stderr}"))),
+        }
+    }
+}
+
+/// What `git push --porcelain` says of a refspec: the flag and the rest.
+fn status<'a>(porcelain: &'a str, refspec: &str) -> Option<(char, &'a str)> {
+    porcelain.lines().find_map(|line| {
+        let mut fields = line.splitn(3, '\t');
+        let (flag, of, summary) = (fields.next()?, fields.next()?, fields.next()?);
+        let mut flag = flag.chars();
+        let one = flag.next().filter(|_| flag.next().is_none())?;
+        (of == refspec).then_some((one, summary))
+    })
+}
+
+/// A folder in the mirror for one pack, until it is known to be good.
+struct Incoming {
+    directory: Directory,
+}
+
+impl Incoming {
+    async fn make(mirror: &Mirror<'_>) -> Result<Self> {
+        let io = |e: std::io::Error| Error::io("cannot make a folder for the pack", &e);
+        for left in std::fs::read_dir(mirror.path()).map_err(io)? {
+            let left = left.map_err(io)?;
+            if left.file_name().to_string_lossy().starts_with(INCOMING) {
+                remove_tree(left.path()).await.map_err(io)?;
+            }
+        }
+        let name = format!("{INCOMING}{}", life::random_id().map_err(io)?);
+        std::fs::create_dir_all(mirror.path().join(&name).join("pack")).map_err(io)?;
+        Ok(Self { directory: mirror.directory_in(&name).map_err(io)? })
+    }
+
+    /// Moves the pack into the mirror, its index last: without one it is not there.
+    fn keep(&self, mirror: &Mirror<'_>) -> std::io::Result<()> {
+        let target = mirror.path().join("objects/pack");
+        std::fs::create_dir_all(&target)?;
+        let mut files: Vec<_> = std::fs::read_dir(self.directory.path.join("pack"))?.collect::<std::io::Result<_>>()?;
+        files.sort_by_key(|file| file.path().extension().is_some_and(|kind| kind == "idx"));
+        files.iter().try_for_each(|file| std::fs::rename(file.path(), target.join(file.file_name())))
+    }
+
+    async fn remove(self) {
+        if let Err(error) = remove_tree(self.directory.path.clone()).await {
+            tracing::warn!(%error, "a pack that was taken in cannot be removed; the next push removes it");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::status;
+
+    #[test]
+    fn the_status_of_exactly_the_wanted_branch_counts() {
+        let said = "To file:///o\n*\tc:refs/heads/x\t[new branch]\n!\tc:refs/heads/y\t[rejected] (stale info)\nDone\n";
+        assert_eq!(status(said, "c:refs/heads/x"), Some(('*', "[new branch]")));
+        assert_eq!(status(said, "c:refs/heads/y"), Some(('!', "[rejected] (stale info)")));
+        for other in ["c:refs/heads", "c:refs/heads/xx", "d:refs/heads/x", ""] {
+            assert_eq!(status(said, other), None);
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! What is shown of a working tree: all that can be, to the byte, and by name what cannot.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod harness;
+
+use std::{
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use base64::Engine;
+use harness::{Reader, Runner, Session, git};
+use serde_json::{Value, json};
+
+struct Scene {
+    session: Session,
+    runner: Runner,
+    reader: Reader,
+    clone: PathBuf,
+    turns: i64,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let session = Session::new(true);
+        let url = session.origin("up");
+        let clone = session.paths.workspace().join("up");
+        let runner = session.start().await;
+        runner.client.send("PUT", "/repos/up", json!({ "url": url })).await.expect(200);
+        let reader = runner.client.events(1, "", 0).await;
+        Self { session, runner, reader, clone, turns: 0 }
+    }
+
+    /// The snapshot after a turn in which nothing is done.
+    async fn snapshot(&mut self) -> Value {
+        self.turns += 1;
+        self.runner.client.deliver(&self.turns.to_string(), self.turns, "```\ntrue\n```").await.expect(200);
+        let records = self.reader.until_turn_ended().await;
+        let failed = harness::custom(&records, "ambient.snapshot_failed");
+        assert!(failed.is_empty(), "{failed:?}");
+        harness::custom(&records, "ambient.snapshot")[0].clone()
+    }
+
+    async fn diff(&self) -> harness::Answer {
+        self.runner.client.get("/git/diff?repo=up").await.expect(200)
+    }
+
+    /// A fresh checkout with a patch applied.
+    fn applied(&self, patch: &[u8]) -> PathBuf {
+        let target = tempfile::Builder::new().tempdir_in(self.session.directory()).unwrap().keep();
+        let origin = self.session.directory().join("up.git");
+        git(&target, &["clone", "--quiet", &origin.to_string_lossy(), "."]);
+        let mut apply = Command::new("git");
+        apply.args(["apply", "--whitespace=nowarn", "-"]).current_dir(&target).env("GIT_CONFIG_GLOBAL", "/dev/null");
+        let mut child = apply.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(patch).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        target
+    }
+}
+
+fn left_out(value: &Value) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    value.as_array().unwrap().iter().map(|item| (text(&item["path"]), text(&item["reason"]))).collect()
+}
+
+/// The header of a diff.
+fn named_in(head: &str) -> Vec<(String, String)> {
+    let line = head.lines().find_map(|line| line.strip_prefix("x-diff-left-out: ")).unwrap();
+    let mut bytes = Vec::new();
+    let mut rest = line.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        if *first == b'%' {
+            bytes.push(u8::from_str_radix(std::str::from_utf8(&tail[..2]).unwrap(), 16).unwrap());
+            rest = &tail[2..];
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    left_out(&serde_json::from_slice(&bytes).unwrap())
+}
+
+fn close(path: &Path) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o000)).unwrap();
+}
+
+#[tokio::test]
+async fn everything_readable_is_shown_and_the_rest_is_named() {
+    let mut scene = Scene::new().await;
+    let clone = scene.clone.clone();
+    std::fs::write(clone.join("fine"), "fine\n").unwrap();
+    for file in ["locked", "README.md"] {
+        std::fs::write(clone.join(file), "locked\n").unwrap();
+        close(&clone.join(file));
+    }
+    std::fs::create_dir(clone.join("shut")).unwrap();
+    std::fs::write(clone.join("shut/in"), "in").unwrap();
+    close(&clone.join("shut"));
+    rustix::fs::mknodat(rustix::fs::CWD, clone.join("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(clone.join("socket")).unwrap();
+    for nested in ["nested", "hollow"] {
+        std::fs::create_dir(clone.join(nested)).unwrap();
+        git(&clone.join(nested), &["init", "--quiet"]);
+        std::fs::write(clone.join(nested).join("x"), "x").unwrap();
+    }
+    git(&clone.join("nested"), &["commit", "--quiet", "--allow-empty", "-m", "x"]);
+    std::fs::write(clone.join(".gitignore"), "ignored\n").unwrap();
+    std::fs::write(clone.join("ignored"), "").unwrap();
+    close(&clone.join("ignored"));
+    let expected: Vec<_> = [
+        ("README.md", "unreadable"),
+        ("hollow", "repository"),
+        ("locked", "unreadable"),
+        ("nested", "repository"),
+        ("pipe", "special"),
+        ("shut", "unreadable"),
+        ("socket", "special"),
+    ]
+    .map(|(path, reason)| (path.to_owned(), reason.to_owned()))
+    .into();
+    let snapshot = scene.snapshot().await;
+    assert_eq!(left_out(&snapshot["left_out"]), expected);
+    let patch = snapshot["patch"].as_str().unwrap();
+    assert!(patch.contains("+fine") && !patch.contains("+locked"), "{patch}");
+    let diff = scene.diff().await;
+    // The client writes heads in small letters.
+    let small: Vec<_> = expected.iter().map(|(path, reason)| (path.to_lowercase(), reason.clone())).collect();
+    assert_eq!(named_in(&diff.head), small);
+    assert!(diff.text().contains("+fine"), "{}", diff.text());
+    let client = &scene.runner.client;
+    assert_eq!(left_out(&client.get("/git/status?repo=up").await.expect(200).json()["left_out"]), expected);
+    let commit = client.send("POST", "/git/commit", json!({ "repo": "up", "message": "m" })).await.expect(200).json();
+    assert_eq!(left_out(&commit["left_out"]), expected);
+    let told = git(&clone, &["show", "--name-only", "--format=", "HEAD"]);
+    assert_eq!(told, ".gitignore\nfine\nnested");
+    // Nothing to commit is no reason to keep still either.
+    let commit = client.send("POST", "/git/commit", json!({ "repo": "up", "message": "m" })).await.expect(200).json();
+    assert_eq!((&commit["commit"], left_out(&commit["left_out"])), (&Value::Null, expected));
+    for closed in ["shut", "ignored", "locked"] {
+        std::fs::set_permissions(clone.join(closed), std::fs::Permissions::from_mode(0o700)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn patches_apply_byte_for_byte_whatever_the_repository_says_of_diffs() {
+    let mut scene = Scene::new().await;
+    let clone = scene.clone.clone();
+    for (key, value) in [
+        ("diff.noprefix", "true"),
+        ("diff.mnemonicPrefix", "true"),
+        ("diff.external", "/bin/false"),
+        ("diff.context", "0"),
+        ("color.ui", "always"),
+        ("diff.x.textconv", "/bin/false"),
+        ("diff.suppressBlankEmpty", "true"),
+    ] {
+        git(&clone, &["config", key, value]);
+    }
+    let files: [(&str, &[u8]); 6] = [
+        ("binary", b"\0\x01\x02\xff\xfe"),
+        ("latin", b"caf\xe9\n\n\r\nno end"),
+        ("text.nul", b"a\0b\n"),
+        ("README.md", b"hello\r\nthere\n\n"),
+        (".gitattributes", b"*.nul diff=x\n"),
+        ("ein ä", b"\xe2\x82\xac\n"),
+    ];
+    for (name, bytes) in files {
+        std::fs::write(clone.join(name), bytes).unwrap();
+    }
+    let diff = scene.diff().await;
+    let snapshot = scene.snapshot().await;
+    assert_eq!(snapshot["patch_exact"], false);
+    let exact = base64::engine::general_purpose::STANDARD.decode(snapshot["patch_base64"].as_str().unwrap()).unwrap();
+    for patch in [diff.body, exact] {
+        let applied = scene.applied(&patch);
+        for (name, bytes) in files {
+            assert_eq!(std::fs::read(applied.join(name)).unwrap(), bytes, "{name}");
+        }
+    }
+    std::fs::remove_file(clone.join("latin")).unwrap();
+    std::fs::remove_file(clone.join("text.nul")).unwrap();
+    let snapshot = scene.snapshot().await;
+    assert_eq!((&snapshot["patch_exact"], snapshot.get("patch_base64")), (&true.into(), None));
+    scene.applied(snapshot["patch"].as_str().unwrap().as_bytes());
+}
+
+#[tokio::test]
+async fn a_diff_over_the_limit_is_cut_and_says_so() {
+    let mut scene = Scene::new().await;
+    for name in ["a", "b"] {
+        let line = format!("{}\n", "0123456789abcdef".repeat(8));
+        std::fs::write(scene.clone.join(name), line.repeat(120_000)).unwrap();
+    }
+    let snapshot = scene.snapshot().await;
+    assert_eq!(snapshot["patch_truncated"], true);
+    assert!(snapshot["patch"].as_str().unwrap().len() > 100_000);
+    let diff = scene.diff().await;
+    assert!(diff.head.contains("x-diff-truncated: true"), "{}", diff.head);
+    assert!(diff.body.len() > 20_000_000 && diff.body.ends_with(b"\n"));
+    std::fs::remove_file(scene.clone.join("a")).unwrap();
+    assert!(scene.diff().await.head.contains("x-diff-truncated: false"));
+}
+
+fn size_of(directory: &Path) -> u64 {
+    let mut sum = 0;
+    for entry in std::fs::read_dir(directory).unwrap().flatten() {
+        let about = entry.metadata().unwrap();
+        sum += if about.is_dir() { size_of(&entry.path()) } else { about.len() };
+    }
+    sum
+}
+
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut noise = vec![0; bytes];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom").unwrap(), &mut noise).unwrap();
+    noise
+}
+
+#[tokio::test]
+async fn large_files_are_in_snapshots_once_and_the_largest_are_named_instead() {
+    let mut scene = Scene::new().await;
+    let objects = scene.clone.join(".git/objects");
+    std::fs::write(scene.clone.join("huge"), vec![7; 33 << 20]).unwrap();
+    std::fs::write(scene.clone.join("large"), noise(4 << 20)).unwrap();
+    let snapshot = scene.snapshot().await;
+    assert_eq!(left_out(&snapshot["left_out"]), [("huge".to_owned(), "too_large".to_owned())]);
+    let commit = snapshot["commit"].as_str().unwrap().to_owned();
+    assert_eq!(git(&scene.clone, &["ls-tree", "--name-only", &commit]), "README.md\nlarge");
+    let before = size_of(&objects);
+    for _ in 0..3 {
+        scene.snapshot().await;
+        scene.diff().await;
+    }
+    assert!(size_of(&objects) - before < 20_000, "unchanged files are not added again, and a look adds nothing");
+    std::fs::write(scene.clone.join("large"), noise(4 << 20)).unwrap();
+    let before = size_of(&objects);
+    scene.diff().await;
+    assert_eq!(size_of(&objects), before);
+    // The session's room for large files is used up: told in the record, as a long session would have it.
+    let record = scene.session.paths.repos().join("up.json");
+    let known: Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    assert_eq!(known["snapshot_bytes"], 4 << 20);
+}
+
+#[tokio::test]
+async fn when_the_room_for_large_files_is_used_up_they_are_named() {
+    let mut session = Session::new(true);
+    let url = session.origin("up");
+    let clone = session.paths.workspace().join("up");
+    let runner = session.start().await;
+    runner.client.send("PUT", "/repos/up", json!({ "url": url })).await.expect(200);
+    drop(runner);
+    let record = session.paths.repos().join("up.json");
+    let mut known: Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    known["snapshot_bytes"] = ((512 << 20) - (3 << 20)).into();
+    std::fs::write(&record, known.to_string()).unwrap();
+    std::fs::write(clone.join("first"), noise(2 << 20)).unwrap();
+    std::fs::write(clone.join("second"), noise((2 << 20) + 1)).unwrap();
+    session.next_attempt();
+    let runner = session.start().await;
+    let mut reader = runner.client.events(1, "", 0).await;
+    for turn in 1..=2 {
+        runner.client.deliver(&turn.to_string(), turn, "```\ntrue\n```").await.expect(200);
+        let records = reader.until_turn_ended().await;
+        let snapshot = harness::custom(&records, "ambient.snapshot")[0];
+        assert_eq!(left_out(&snapshot["left_out"]), [("second".to_owned(), "no_room".to_owned())]);
+    }
+}
+
+#[tokio::test]
+async fn a_renamed_file_with_a_short_name_hides_no_other() {
+    let scene = Scene::new().await;
+    std::fs::write(scene.clone.join("a"), "some lines\nof text\n").unwrap();
+    git(&scene.clone, &["add", "a"]);
+    git(&scene.clone, &["commit", "--quiet", "-m", "a"]);
+    git(&scene.clone, &["mv", "a", "renamed"]);
+    for name in ["z", "zz", "zzz"] {
+        std::fs::write(scene.clone.join(name), "").unwrap();
+    }
+    let status = scene.runner.client.get("/git/status?repo=up").await.expect(200).json();
+    let expected = json!([
+        { "path": "renamed", "status": "R ", "original_path": "a" },
+        { "path": "z", "status": "??" },
+        { "path": "zz", "status": "??" },
+        { "path": "zzz", "status": "??" },
+    ]);
+    assert_eq!((&status["files"], &status["truncated"]), (&expected, &false.into()));
+}
