@@ -121,7 +121,7 @@ async fn start(spec: LaunchSpec, paths: SessionPaths) -> Result<Attempt, Refusal
         let available = agent::AVAILABLE.join(", ");
         return Err(Refusal::Prerequisite(format!("agent '{}' is not in this build; it has: {available}", spec.agent)));
     }
-    for directory in [paths.workspace(), paths.home(), paths.tmp(), paths.blocks(spec.run)] {
+    for directory in [paths.workspace(), paths.home(), paths.tmp(), paths.blocks(spec.run), paths.mirrors()] {
         std::fs::create_dir_all(directory)?;
     }
     // Nothing of an earlier attempt is left in them, whatever it did to keep it.
