@@ -121,7 +121,7 @@ async fn start(spec: LaunchSpec, paths: SessionPaths) -> Result<Attempt, Refusal
         let available = agent::AVAILABLE.join(", ");
         return Err(Refusal::Prerequisite(format!("agent '{}' is not in this build; it has: {available}", spec.agent)));
     }
-    for directory in [paths.workspace(), paths.home(), paths.tmp()] {
+    for directory in [paths.workspace(), paths.home(), paths.tmp(), paths.mirrors()] {
         std::fs::create_dir_all(directory)?;
     }
     empty(&paths.tmp())?;
