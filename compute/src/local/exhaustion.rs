@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Local,
     layout::{read_json, write_json},
-    processes::{Entry, open_runner},
+    processes::open_runner,
     state::started,
     watch::{Key, observation},
 };
@@ -88,7 +88,7 @@ impl Local {
         }
         let left = marks.kill(&spared, KILL_PATIENCE);
         if !left.is_empty() {
-            tracing::warn!(left = ?left.iter().map(Entry::describe).collect::<Vec<_>>(), "processes of an agent are left");
+            tracing::warn!(left = left.join("; "), "processes of an agent are left");
         }
     }
 }
