@@ -68,7 +68,6 @@ impl Repos {
     /// The system's.
     pub(crate) fn open(paths: &SessionPaths) -> std::io::Result<Self> {
         std::fs::create_dir_all(paths.repos())?;
-        std::fs::create_dir_all(paths.mirrors())?;
         environment::write_configuration(&paths.mirrors().join(environment::CONFIGURATION))?;
         let mut known = BTreeMap::new();
         for entry in std::fs::read_dir(paths.repos())? {

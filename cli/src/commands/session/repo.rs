@@ -80,7 +80,7 @@ async fn list(session: &str, connection: &Connection) -> Result<Exit, CliError> 
         let list: List<SessionRepo> = answer.decode()?;
         for repo in &list.items {
             for notice in &repo.notices {
-                connection.console.warn(&format!("{}: {}", escape::line(&repo.name), escape::line(notice)));
+                connection.console.warn(&format!("{}: {notice}", repo.name));
             }
         }
     }
