@@ -141,7 +141,7 @@ async fn a_token_is_replaced_in_time_though_every_try_fails_at_first_or_is_repea
 }
 
 /// The next sweep begins.
-async fn minute_passes(world: &World) {
+pub(crate) async fn minute_passes(world: &World) {
     asleep(world, &format!("sweep/{}", world.compute.host())).await;
     world.advance(sweep::EVERY + Duration::from_secs(1)).await;
 }

@@ -4,10 +4,12 @@ use std::path::Path;
 
 use ambient_domain::session::{Lifecycle, MAX_ATTEMPTS, Outcome, Phase, Session, Spec, workflow_id};
 use ambient_persistence::new_id;
-use ambient_workflows::sweep;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::world::{World, wait_for};
+use crate::{
+    clocks::minute_passes,
+    world::{World, wait_for},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_session_whose_runner_is_killed_runs_its_prompt_again_until_its_attempts_are_used_up() {
@@ -52,7 +54,7 @@ async fn a_runner_of_which_its_host_knows_nothing_any_more_is_found_by_the_sweep
     std::fs::remove_dir_all(world.paths(&session).run_dir(1)).unwrap();
     kill_process(Pid::from_raw(runner.pid).unwrap(), Signal::KILL).unwrap();
     wait_for("the runner gone", || async { (!is_alive(runner.pid, runner.start_time)).then_some(()) }).await;
-    world.advance(sweep::EVERY).await;
+    minute_passes(&world).await;
     let again = |s: &Session| s.phase() == Some(Phase::Running) && s.run().is_some_and(|run| run.attempt == 2);
     world.session_where(&id, "Running in attempt 2", again).await;
     world.end().await;
