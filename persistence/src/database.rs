@@ -1,12 +1,16 @@
 //! The connection pool and its limits.
 
-use std::{str::FromStr, time::Duration};
+use std::{
+    str::FromStr,
+    time::{Duration, Instant},
+};
 
 use sqlx::{
     Connection, PgConnection, PgPool,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::sync::watch;
 
 use crate::error::StoreError;
 
@@ -58,7 +62,12 @@ pub struct Database {
     pool: PgPool,
     connect: PgConnectOptions,
     pub(crate) append_timeout: Duration,
+    /// When and why the last append was given up; none since one went through.
+    refused: watch::Sender<Option<(Instant, String)>>,
 }
+
+/// How long an append that was given up counts against readiness: while none comes, nothing would show that they go through again.
+const REFUSED: Duration = Duration::from_secs(10);
 
 impl Database {
     /// Connects.
@@ -83,7 +92,7 @@ impl Database {
             })
             .connect_with(connect.clone())
             .await?;
-        Ok(Self { pool, connect, append_timeout: options.append_timeout })
+        Ok(Self { pool, connect, append_timeout: options.append_timeout, refused: watch::Sender::new(None) })
     }
 
     /// Brings the schema `ambient` up to this release. Several servers may call it at once.
@@ -113,13 +122,27 @@ impl Database {
         &self.connect
     }
 
-    /// Whether the database answers.
+    /// Whether the database answers, and takes what is written: one whose disk is full still answers.
     ///
     /// # Errors
     /// When it does not.
     pub async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query("select 1").execute(&self.pool).await?;
-        Ok(())
+        match &*self.refused.borrow() {
+            Some((at, reason)) if at.elapsed() < REFUSED => {
+                Err(StoreError::Unavailable(format!("it takes no writes: {reason}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An append was given up, or (none) went through.
+    pub(crate) fn note_refusal(&self, reason: Option<&str>) {
+        self.refused.send_if_modified(|refused| {
+            let changed = refused.is_some() || reason.is_some();
+            *refused = reason.map(|reason| (Instant::now(), reason.to_owned()));
+            changed
+        });
     }
 }
 
