@@ -81,8 +81,7 @@ struct Watched {
 struct Over {
     shortage: Shortage,
     message: String,
-    /// Recorded and told.
-    told: bool,
+    recorded: bool,
 }
 
 impl Watchdog {
@@ -91,7 +90,7 @@ impl Watchdog {
         self.follow(local);
         if self.ticks % MEMORY == 0 {
             self.look_at_memory(local);
-            self.runs.iter_mut().for_each(|(key, run)| run.tell(local, key));
+            self.runs.iter_mut().for_each(|(key, run)| run.record(local, key));
         }
         let Some(free) = local.space.look() else { return };
         self.lost += self.free.map_or(0, |before| before.saturating_sub(free.bytes));
@@ -200,15 +199,16 @@ impl Watchdog {
 
 impl Watched {
     fn end(&mut self, local: &Local, key: &Key, shortage: Shortage, message: String) {
+        local.tell_exhausted(key, shortage, &message);
         local.end_exhausted(&key.0, &self.intent, shortage, &message);
-        let told = local.tell_exhausted(key, &self.intent, shortage, &message);
-        self.over = Some(Over { shortage, message, told });
+        let recorded = local.record(&key.0, &self.intent, shortage, &message);
+        self.over = Some(Over { shortage, message, recorded });
     }
 
     /// A full disk may not have taken the record.
-    fn tell(&mut self, local: &Local, key: &Key) {
-        if let Some(over) = self.over.as_mut().filter(|over| !over.told) {
-            over.told = local.tell_exhausted(key, &self.intent, over.shortage, &over.message);
+    fn record(&mut self, local: &Local, key: &Key) {
+        if let Some(over) = self.over.as_mut().filter(|over| !over.recorded) {
+            over.recorded = local.record(&key.0, &self.intent, over.shortage, &over.message);
         }
     }
 
