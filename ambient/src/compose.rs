@@ -8,10 +8,14 @@ use std::{net::TcpListener, sync::Arc, time::Duration};
 use ambient_actors::{ActorOptions, Actors, CallError, Caller, Request};
 use ambient_api::{ApiConfig, AppParts, AppState, Limits, Principal, StaticToken};
 use ambient_compute::{
-    Compute,
+    Compute, OwnLimits,
     local::{self, LocalCompute, LocalOptions},
 };
-use ambient_domain::project::{self, Project};
+use ambient_domain::{
+    project::{self, Project},
+    quantity::{Bytes, Cpu},
+    session::ResourceOverrides,
+};
 use ambient_engine::Engine;
 use ambient_live::{HubOptions, LiveHub, ReaderOptions, RunnerReaders, Tokens};
 use ambient_persistence::{Database, DatabaseOptions, Hints, StoreError, Vault};
@@ -208,12 +212,28 @@ fn local_options(config: &ServerConfig) -> LocalOptions {
         Confinement::Off => local::Confinement::Off,
     };
     let defaults = LocalOptions::new(config.data_dir.clone(), config.runner_binary.clone(), config.host.clone());
+    let limits = &config.limits;
+    let session = own_limits(&limits.defaults()).over(&defaults.limits);
     LocalOptions {
+        limits: session,
+        most: own_limits(&limits.maxima()),
+        disk_reserve: limits.disk_reserve.get(),
+        disk_low_water: limits.disk_low_water.get(),
         readable_paths: config.readable_paths.clone(),
         platform_paths: vec![config.admin_token_file.clone(), config.config_file.clone()],
         session_uid_base: Some(config.session_uid_base),
         confinement,
         ..defaults
+    }
+}
+
+fn own_limits(limits: &ResourceOverrides) -> OwnLimits {
+    OwnLimits {
+        cpu_millis: limits.cpu.map(Cpu::millis),
+        memory_bytes: limits.memory.map(Bytes::get),
+        processes: limits.processes,
+        disk_bytes: limits.disk.map(Bytes::get),
+        open_files: limits.open_files,
     }
 }
 
@@ -233,6 +253,7 @@ fn app_state(config: &ServerConfig, parts: EdgeParts) -> Result<AppState, Compos
     let admin = keys::admin_token(&config.admin_token_file).map_err(part("administrator's token"))?;
     let api = ApiConfig {
         default_model: config.default_model.clone(),
+        session_maxima: config.limits.maxima(),
         static_tokens: vec![StaticToken::new(&admin, Principal::platform_admin(ADMIN))],
         ticket_key: parts.ticket_key,
         ..ApiConfig::default()

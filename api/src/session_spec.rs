@@ -136,7 +136,8 @@ fn resources(limits: wire::ResourceOverrides, server: ServerDefaults<'_>) -> Api
     Ok(limits)
 }
 
-fn resource_patch(patch: wire::ResourcePatch, server: ServerDefaults<'_>) -> ApiResult<ResourcePatch> {
+fn resource_patch(patch: Option<wire::ResourcePatch>, server: ServerDefaults<'_>) -> ApiResult<ResourcePatch> {
+    let Some(patch) = patch else { return Ok(ResourcePatch::CLEARED) };
     let wire::ResourcePatch { cpu, memory, processes, disk, open_files } = patch;
     let set = wire::ResourceOverrides {
         cpu: cpu.clone().flatten(),

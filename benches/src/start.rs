@@ -101,7 +101,7 @@ impl Bare {
             interactive: true,
             agent: "script".to_owned(),
             git_identity: GitIdentity { name: "bench".to_owned(), email: "bench@localhost.invalid".to_owned() },
-            limits: None,
+            limits: ambient_compute::OwnLimits::default(),
         };
         let began = Instant::now();
         self.compute.launch(&request).await?;

@@ -1,12 +1,13 @@
 //! The connection pool and its limits.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ambient_postgres::{Schema, Transport};
 use sqlx::{
     Connection, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::sync::watch;
 
 use crate::error::StoreError;
 
@@ -58,7 +59,12 @@ pub struct Database {
     pool: PgPool,
     connect: PgConnectOptions,
     pub(crate) append_timeout: Duration,
+    /// When and why the last append was given up; none since one went through.
+    refused: watch::Sender<Option<(Instant, String)>>,
 }
+
+/// How long an append that was given up counts against readiness: while none comes, nothing would show that they go through again.
+const REFUSED: Duration = Duration::from_secs(10);
 
 impl Database {
     /// Connects.
@@ -83,7 +89,7 @@ impl Database {
             })
             .connect_with(connect.clone())
             .await?;
-        Ok(Self { pool, connect, append_timeout: options.append_timeout })
+        Ok(Self { pool, connect, append_timeout: options.append_timeout, refused: watch::Sender::new(None) })
     }
 
     /// Brings the schema `ambient` up to this release. Several servers may call it at once.
@@ -111,22 +117,42 @@ impl Database {
         &self.connect
     }
 
-    /// Whether the database answers.
+    /// Whether the database answers, and takes what is written: one whose disk is full still answers.
     ///
     /// # Errors
     /// When it does not.
     pub async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query("select 1").execute(&self.pool).await?;
-        Ok(())
+        self.takes_writes()
     }
 
-    /// Whether the database answers, and how what is said to it travels.
+    fn takes_writes(&self) -> Result<(), StoreError> {
+        match &*self.refused.borrow() {
+            Some((at, reason)) if at.elapsed() < REFUSED => {
+                Err(StoreError::Unavailable(format!("it takes no writes: {reason}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An append was given up, or (none) went through.
+    pub(crate) fn note_refusal(&self, reason: Option<&str>) {
+        self.refused.send_if_modified(|refused| {
+            let changed = refused.is_some() || reason.is_some();
+            *refused = reason.map(|reason| (Instant::now(), reason.to_owned()));
+            changed
+        });
+    }
+
+    /// How what is said to the database travels.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// As of [`Self::ping`].
     pub async fn transport(&self) -> Result<Transport, StoreError> {
         let mut connection = self.pool.acquire().await?;
-        Ok(Transport::of(&mut connection, self.connect.get_ssl_mode()).await?)
+        let transport = Transport::of(&mut connection, self.connect.get_ssl_mode()).await?;
+        self.takes_writes()?;
+        Ok(transport)
     }
 }
 

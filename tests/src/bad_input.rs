@@ -19,8 +19,21 @@ pub fn sessions(project: &str, origin: &str) -> Vec<(Value, &'static str)> {
         repo[field] = value;
         with("repos", json!([repo]))
     };
+    let limit = |name: &str, value: Value| with("resource_overrides", json!({name: value}));
     let mut cases = vec![
         (with("bogus", json!(1)), "bogus"),
+        (with("resource_overrides", json!("2Gi")), "resource_overrides"),
+        (with("resource_overrides", json!(["1"])), "resource_overrides"),
+        (limit("gpu", json!("1")), "resource_overrides.gpu"),
+        (limit("cpu", json!("many")), "resource_overrides.cpu"),
+        (limit("cpu", json!("0")), "resource_overrides.cpu"),
+        (limit("cpu", json!(2)), "resource_overrides.cpu"),
+        (limit("memory", json!("-1Gi")), "resource_overrides.memory"),
+        (limit("memory", json!("1GB")), "resource_overrides.memory"),
+        (limit("disk", json!("9999999Ti")), "resource_overrides.disk"),
+        (limit("processes", json!(1)), "resource_overrides.processes"),
+        (limit("processes", json!("many")), "resource_overrides.processes"),
+        (limit("open_files", json!(-1)), "resource_overrides.open_files"),
         (with("timeout", json!("long")), "timeout"),
         (with("timeout", json!(0)), "timeout"),
         (with("name", json!("")), "name"),

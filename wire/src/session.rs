@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::api::present;
+use crate::api::{object, present, present_object};
 
 /// A session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -290,7 +290,7 @@ pub struct SessionCreate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_max_tokens: Option<i64>,
     /// Limits in place of the server's. One above the server's maximum is refused.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub resource_overrides: Option<ResourceOverrides>,
     /// Variables of the agent, such as the keys it works with. Values are sealed, at most 16 KiB, and never shown again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -339,9 +339,9 @@ pub struct SessionPatch {
     /// Output limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_max_tokens: Option<i64>,
-    /// Limits to set (value) or to leave to the server again (null).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resource_overrides: Option<ResourcePatch>,
+    /// Limits to set (value) or to leave to the server again (null, also for all of them).
+    #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
+    pub resource_overrides: Option<Option<ResourcePatch>>,
     /// Variables of the agent to set (value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<BTreeMap<String, Option<String>>>)]

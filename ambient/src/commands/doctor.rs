@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use ambient_compute::local::free_space;
 use ambient_postgres::{Transport, connect_options};
 use serde::Serialize;
 use sqlx::{Connection, PgConnection};
@@ -25,7 +26,6 @@ use crate::{
 const DATABASE_PATIENCE: Duration = Duration::from_secs(5);
 /// Below this many bytes a checkout and a database soon do not fit.
 const LITTLE_SPACE: u64 = 2 << 30;
-const TOO_LITTLE_SPACE: u64 = 256 << 20;
 /// Sessions of one server take at most this many uids.
 const SESSION_UIDS: u32 = 4_096;
 
@@ -50,7 +50,7 @@ fn check(name: &'static str, verdict: Verdict, detail: impl Into<String>) -> Che
 
 pub(super) async fn run(config: &ServerConfig, output: Output) -> Result<ExitCode, CommandError> {
     let mut checks = vec![git(), runner(&config.runner_binary), landlock(), namespaces(), database(config).await];
-    checks.extend([data_dir(&config.data_dir), space(&config.data_dir), port(config)]);
+    checks.extend([data_dir(&config.data_dir), space(config), port(config)]);
     if rustix::process::geteuid().is_root() {
         checks.push(session_uids(config.session_uid_base));
     }
@@ -174,19 +174,25 @@ fn data_dir(dir: &Path) -> Check {
     check("data", Verdict::Ok, shown.to_string())
 }
 
-fn space(dir: &Path) -> Check {
+/// The same look as the server's: below the low water it starts nothing.
+fn space(config: &ServerConfig) -> Check {
+    let dir = config.data_dir.as_path();
     let existing = dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
-    match rustix::fs::statvfs(existing) {
-        Ok(volume) => {
-            let free = volume.f_bavail.saturating_mul(volume.f_frsize);
-            let verdict = match free {
-                0..TOO_LITTLE_SPACE => Verdict::Failed,
-                TOO_LITTLE_SPACE..LITTLE_SPACE => Verdict::Warning,
-                _ => Verdict::Ok,
-            };
-            check("space", verdict, format!("{} MiB free in {}", free >> 20, existing.display()))
+    let limits = &config.limits;
+    match free_space(existing, limits.disk_reserve.get(), limits.disk_low_water.get()) {
+        Some((free, low_water)) => {
+            let (mib, shown) = (free >> 20, existing.display());
+            if free < low_water {
+                let low = low_water >> 20;
+                let text = format!(
+                    "the disk is full: {mib} MiB free in {shown}; below {low} MiB (disk_low_water) nothing is started"
+                );
+                return check("space", Verdict::Failed, text);
+            }
+            let verdict = if free < LITTLE_SPACE { Verdict::Warning } else { Verdict::Ok };
+            check("space", verdict, format!("{mib} MiB free in {shown}"))
         }
-        Err(error) => check("space", Verdict::Failed, format!("{}: {error}", existing.display())),
+        None => check("space", Verdict::Failed, format!("{}: the file system does not answer", existing.display())),
     }
 }
 

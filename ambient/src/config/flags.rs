@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::TemporalFlags;
+use super::{LimitFlags, TemporalFlags};
 
 /// Flags of `up`, `server`, `config` and the like: each overrides the variable and the file key of its name.
 /// Values are text here; they are parsed in one place with the other layers.
@@ -63,6 +63,10 @@ pub struct ConfigFlags {
     /// Model of sessions that name none
     #[arg(long, value_name = "MODEL")]
     pub default_model: Option<String>,
+    /// What sessions may take.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub limits: LimitFlags,
     /// What counts with Temporal only.
     #[command(flatten)]
     #[serde(flatten)]

@@ -7,6 +7,7 @@
 mod database_url;
 mod flags;
 mod layers;
+mod limits;
 mod secret;
 mod temporal;
 
@@ -25,6 +26,7 @@ pub use self::{
     database_url::DatabaseUrl,
     flags::ConfigFlags,
     layers::Origin,
+    limits::{LimitConfig, LimitFlags},
     secret::Secret,
     temporal::{TemporalConfig, TemporalFlags, WorkerVersioning},
 };
@@ -72,6 +74,9 @@ pub struct ServerConfig {
     pub permits: u32,
     /// Model of sessions for which neither session, agent nor project names one.
     pub default_model: Option<String>,
+    /// What sessions may take, and what of the disk is kept for the server.
+    #[serde(flatten)]
+    pub limits: LimitConfig,
     /// What counts with Temporal only.
     #[serde(flatten)]
     pub temporal: TemporalConfig,
@@ -83,7 +88,7 @@ pub struct ServerConfig {
     pub warnings: Vec<String>,
 }
 
-/// Keys of the configuration file but for Temporal's, in the order of [`ServerConfig`].
+/// Keys of the configuration file but for the limits' and Temporal's, in the order of [`ServerConfig`].
 const SERVER_KEYS: &[&str] = &[
     "database_url",
     "listen",
@@ -106,7 +111,7 @@ const SERVER_KEYS: &[&str] = &[
 
 /// Keys of the configuration file, in the order in which they are shown.
 pub fn keys() -> impl Iterator<Item = &'static str> {
-    SERVER_KEYS.iter().chain(temporal::KEYS).copied()
+    SERVER_KEYS.iter().chain(limits::KEYS).chain(temporal::KEYS).copied()
 }
 
 /// Format of the log.
@@ -230,6 +235,7 @@ impl ServerConfig {
             retention_days: layers.take("retention_days")?.unwrap_or(30),
             permits: layers.take("permits")?.unwrap_or(1024),
             default_model: layers.take("default_model")?,
+            limits: LimitConfig::take(&mut layers)?,
             temporal: TemporalConfig::take(&mut layers)?,
             data_dir,
             config_file: layers.path.clone(),
@@ -285,7 +291,7 @@ impl ServerConfig {
         if !(1..=3_650).contains(&self.retention_days) {
             return Err(self.invalid("retention_days", "must be from 1 to 3650".to_owned()));
         }
-        if let Some((key, message)) = self.temporal.problem() {
+        if let Some((key, message)) = self.limits.problem().or_else(|| self.temporal.problem()) {
             return Err(self.invalid(key, message));
         }
         Ok(())

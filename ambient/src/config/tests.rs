@@ -53,6 +53,18 @@ fn every_setting_can_come_from_the_environment() {
         "7",
         "9",
         "m",
+        "2",
+        "1Gi",
+        "100",
+        "10Gi",
+        "1000",
+        "4",
+        "8Gi",
+        "200",
+        "20Gi",
+        "2000",
+        "64Mi",
+        "128Mi",
         "cluster:7233",
         "n",
         "true",
@@ -99,6 +111,11 @@ fn a_mistake_is_an_error_that_names_setting_and_origin() {
         ("AMBIENT_CONFINEMENT", "maybe", "confinement: "),
         ("AMBIENT_ENGINE", "dbos", "engine: "),
         ("AMBIENT_TASK_QUEUE", "a b", "task_queue: "),
+        ("AMBIENT_SESSION_CPU", "many", "session_cpu: must be a number of processors such as"),
+        ("AMBIENT_SESSION_MEMORY", "1GB", "session_memory: must be a number of bytes such as"),
+        ("AMBIENT_SESSION_PROCESSES", "1", "session_processes: "),
+        ("AMBIENT_SESSION_MAX_OPEN_FILES", "1", "session_max_open_files: "),
+        ("AMBIENT_DISK_RESERVE", "-1", "disk_reserve: "),
         ("AMBIENT_TEMPORAL_ADDRESS", "cluster", "temporal_address: "),
         ("AMBIENT_TEMPORAL_ADDRESS", "http://cluster:7233", "temporal_address: "),
         ("AMBIENT_RETENTION_DAYS", "0", "retention_days: "),
@@ -146,4 +163,15 @@ fn a_server_without_a_database_says_how_to_name_one() {
     let config = resolve(&ConfigFlags::default(), &[]).unwrap();
     let text = config.require_database_url().unwrap_err().to_string();
     assert!(text.contains("AMBIENT_DATABASE_URL"), "{text}");
+}
+
+#[test]
+fn a_sessions_default_is_never_above_its_maximum() {
+    let lowered = resolve(&ConfigFlags::default(), &[("AMBIENT_SESSION_MAX_MEMORY", "64Mi")]).unwrap();
+    assert_eq!(lowered.limits.session_memory.to_string(), "64Mi");
+    let both = [("AMBIENT_SESSION_MAX_DISK", "1Gi"), ("AMBIENT_SESSION_DISK", "2Gi")];
+    let text = message(resolve(&ConfigFlags::default(), &both));
+    assert!(text.starts_with("session_disk: ") && text.contains("at most 1Gi"), "{text}");
+    let half = resolve(&ConfigFlags::default(), &[]).unwrap().limits.session_memory.get();
+    assert!(half > 64 << 20, "{half}");
 }

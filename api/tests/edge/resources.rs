@@ -89,6 +89,51 @@ async fn a_session_gets_its_defaults_from_project_and_server() {
 }
 
 #[tokio::test]
+async fn a_sessions_limits_are_shown_as_numbers_of_kubernetes_changed_while_it_rests_and_kept_below_the_servers() {
+    let maximum = ambient_domain::session::ResourceOverrides {
+        memory: Some("8Gi".parse().unwrap()),
+        processes: Some(500),
+        ..Default::default()
+    };
+    let server = Server::with(|config| config.session_maxima = maximum).await;
+    server.project("demo").await;
+    let limits = json!({"cpu": "0.5", "memory": "1024Mi", "processes": 256, "disk": "10G"});
+    let body = json!({"project_id": "demo", "resource_overrides": limits});
+    let created = server.post("/sessions", body).await.expect(StatusCode::CREATED);
+    let path = format!("/sessions/{}", created["id"].as_str().unwrap());
+    let shown = json!({"cpu": "500m", "memory": "1Gi", "processes": 256, "disk": "10G"});
+    assert_eq!(created["resource_overrides"], shown);
+    let none = server.post("/sessions", json!({"project_id": "demo"})).await.expect(StatusCode::CREATED);
+    assert_eq!(none["resource_overrides"], json!({}));
+
+    let patch = |limits: Value| json!({"resource_overrides": limits});
+    let patched = server.patch(&path, patch(json!({"cpu": null, "memory": "8Gi", "open_files": 100}))).await;
+    let shown = json!({"memory": "8Gi", "processes": 256, "disk": "10G", "open_files": 100});
+    assert_eq!(patched.expect(StatusCode::OK)["resource_overrides"], shown);
+    let bad = server.patch(&path, patch(json!({"memory": "8.5Gi"}))).await;
+    assert_eq!(bad.fault(400), "resource_overrides.memory");
+    assert!(bad.error(400)["reason"].as_str().unwrap().contains("at most 8Gi"));
+    let bad = server.post("/sessions", json!({"project_id": "demo", "resource_overrides": {"processes": 501}})).await;
+    assert_eq!(bad.fault(400), "resource_overrides.processes");
+    for (field, value) in [("cpu", json!("x")), ("disk", json!(7)), ("gpu", json!("1")), ("open_files", json!(1))] {
+        assert_eq!(
+            server.patch(&path, patch(json!({field: value}))).await.fault(400),
+            format!("resource_overrides.{field}")
+        );
+    }
+    assert_eq!(server.get(&path).await.expect(StatusCode::OK)["resource_overrides"], shown);
+
+    server.post(&format!("{path}/start"), json!({})).await.expect(StatusCode::ACCEPTED);
+    let active = server.patch(&path, patch(json!({"memory": "1Gi"}))).await;
+    assert_eq!(active.fault(409), "resource_overrides");
+    server.patch(&path, patch(json!({"memory": "8192Mi"}))).await.expect(StatusCode::OK);
+    let other = format!("/sessions/{}", none["id"].as_str().unwrap());
+    server.patch(&other, patch(json!({"cpu": "2"}))).await.expect(StatusCode::OK);
+    let cleared = server.patch(&other, patch(Value::Null)).await.expect(StatusCode::OK);
+    assert_eq!(cleared["resource_overrides"], json!({}));
+}
+
+#[tokio::test]
 async fn a_session_starts_stops_and_is_deleted_with_its_executions_named() {
     let server = Server::start().await;
     server.project("demo").await;

@@ -20,6 +20,8 @@ use ambient_wire::runner::Limits;
 /// What a runner needs for itself.
 const RUNNER_MEMORY: u64 = 256 << 20;
 const RUNNER_PROCESSES: u64 = 128;
+/// The kernel's own maximum.
+const MOST_PROCESSES: u64 = 4_194_304;
 /// Period of processor time, microseconds; the longer one where the share would be too small for it.
 const PERIODS: [u64; 2] = [100_000, 1_000_000];
 const SMALLEST_QUOTA: u64 = 1_000;
@@ -121,6 +123,13 @@ impl Trees {
             missing.push("limit on processes: no control group".to_owned());
         }
         missing
+    }
+
+    /// Removes what holds runs' groups, unless there are some.
+    pub(super) fn leave(&self) {
+        for tree in &self.trees {
+            let _ = fs::remove_dir(&tree.home);
+        }
     }
 
     /// The group of a run.
@@ -248,6 +257,11 @@ impl RunGroup {
     pub(super) fn create(&self, limits: &Limits, uid: Option<u32>) -> io::Result<()> {
         self.remove()?;
         for (place, tree) in &self.places {
+            // Another server of this data directory may have removed it when it ended.
+            make(&tree.home)?;
+            if tree.unified {
+                hand_down(&tree.home, &tree.controllers)?;
+            }
             make(place)?;
             if tree.unified {
                 hand_down(place, &tree.controllers)?;
@@ -340,43 +354,53 @@ impl RunGroup {
 }
 
 fn limit(controller: Controller, unified: bool, group: &Path, limits: &Limits) -> io::Result<()> {
-    let set = |part: &str, file: &str, value: String| fs::write(group.join(part).join(file), value);
     match controller {
         Controller::Memory if limits.memory_bytes > 0 => {
             for (part, bytes) in [("agent", limits.memory_bytes), ("", limits.memory_bytes + RUNNER_MEMORY)] {
                 limit_memory(unified, &group.join(part), bytes)?;
             }
             // The agent is ended as a whole, not a process here and there.
-            if unified { set("agent", "memory.oom.group", "1".to_owned()) } else { Ok(()) }
+            if unified { set_if_known(&group.join("agent/memory.oom.group"), 1) } else { Ok(()) }
         }
         Controller::Pids => {
-            set("agent", "pids.max", limits.processes.to_string())?;
-            set("", "pids.max", (limits.processes + RUNNER_PROCESSES).to_string())
+            let agent = limits.processes.min(MOST_PROCESSES - RUNNER_PROCESSES);
+            set(&group.join("agent/pids.max"), agent)?;
+            set(&group.join("pids.max"), agent + RUNNER_PROCESSES)
         }
-        Controller::Cpu if limits.cpu_millis > 0 => {
-            let quota = |period: u64| period * limits.cpu_millis / 1000;
-            let [short, long] = PERIODS;
-            let period = if quota(short) < SMALLEST_QUOTA { long } else { short };
-            let quota = quota(period).max(SMALLEST_QUOTA);
-            if unified {
-                return set("", "cpu.max", format!("{quota} {period}"));
-            }
-            set("", "cpu.cfs_period_us", period.to_string())?;
-            set("", "cpu.cfs_quota_us", quota.to_string())
-        }
+        Controller::Cpu if limits.cpu_millis > 0 => limit_cpu(unified, group, limits.cpu_millis),
         Controller::Memory | Controller::Cpu => Ok(()),
     }
 }
 
 /// Swap would only put the limit off; kernels without it do not have its file.
 fn limit_memory(unified: bool, group: &Path, bytes: u64) -> io::Result<()> {
-    let (file, swap, swap_bytes) = if unified {
-        ("memory.max", "memory.swap.max", 0)
-    } else {
-        ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", bytes)
-    };
-    fs::write(group.join(file), bytes.to_string())?;
-    match fs::write(group.join(swap), swap_bytes.to_string()) {
+    if unified {
+        set(&group.join("memory.max"), bytes)?;
+        return set_if_known(&group.join("memory.swap.max"), 0);
+    }
+    set(&group.join("memory.limit_in_bytes"), bytes)?;
+    set_if_known(&group.join("memory.memsw.limit_in_bytes"), bytes)
+}
+
+fn limit_cpu(unified: bool, group: &Path, millis: u64) -> io::Result<()> {
+    let quota = |period: u64| period * millis / 1000;
+    let [short, long] = PERIODS;
+    let period = if quota(short) < SMALLEST_QUOTA { long } else { short };
+    let quota = quota(period).max(SMALLEST_QUOTA);
+    if unified {
+        return fs::write(group.join("cpu.max"), format!("{quota} {period}"));
+    }
+    set(&group.join("cpu.cfs_period_us"), period)?;
+    set(&group.join("cpu.cfs_quota_us"), quota)
+}
+
+fn set(file: &Path, value: u64) -> io::Result<()> {
+    fs::write(file, value.to_string())
+}
+
+/// A file that not every kernel has. Groups' files cannot be made: where they are missing, making them is not permitted.
+fn set_if_known(file: &Path, value: u64) -> io::Result<()> {
+    match set(file, value) {
         Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => Err(error),
         _ => Ok(()),
     }

@@ -17,10 +17,10 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, stata
 
 /// Folders within folders that are looked into.
 const DEPTH: usize = 128;
-/// Entries of one look.
-const ENTRIES: usize = 2_000_000;
+/// Entries of one look; a session with more counts as above its limit, because behind them anything could be hidden.
+pub(super) const ENTRIES: usize = 2_000_000;
 /// Time of one look.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// `st_blocks` counts these.
 const BLOCK: u64 = 512;
 
@@ -28,13 +28,13 @@ const BLOCK: u64 = 512;
 #[derive(Debug, Default)]
 pub(super) struct Use {
     pub(super) bytes: u64,
+    pub(super) entries: usize,
     /// Files with several names, and open ones, count once.
     seen: HashSet<(u64, u64)>,
-    entries: usize,
 }
 
 /// Bytes in `folders`, each with all beneath it.
-pub(super) fn measure(folders: &[&Path], processes: &[i32]) -> u64 {
+pub(super) fn measure(folders: &[&Path], processes: &[i32]) -> Use {
     let deadline = Instant::now() + PATIENCE;
     let mut found = Use::default();
     for folder in folders {
@@ -47,7 +47,7 @@ pub(super) fn measure(folders: &[&Path], processes: &[i32]) -> u64 {
     for pid in processes {
         found.unlinked(*pid, device);
     }
-    found.bytes
+    found
 }
 
 impl Use {
@@ -134,13 +134,13 @@ mod tests {
         fs::hard_link(root.join("a/b/one"), root.join("two")).unwrap();
         std::os::unix::fs::symlink(outside.path(), root.join("a/out")).unwrap();
         let about = |bytes: u64| bytes..bytes + (256 << 10);
-        let named = measure(&[root], &[]);
+        let named = measure(&[root], &[]).bytes;
         assert!(about(1 << 20).contains(&named), "{named}");
         let mut open = fs::File::create(root.join("gone")).unwrap();
         open.write_all(&block).unwrap();
         open.sync_all().unwrap();
         fs::remove_file(root.join("gone")).unwrap();
-        let with_open = measure(&[root], &[std::process::id().cast_signed()]);
+        let with_open = measure(&[root], &[std::process::id().cast_signed()]).bytes;
         assert!(about(2 << 20).contains(&with_open), "{with_open}");
     }
 }

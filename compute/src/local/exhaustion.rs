@@ -27,6 +27,9 @@ struct Exhaustion {
 impl Local {
     /// What is recorded of the attempt, or what its control group says.
     pub(super) fn exhausted(&self, session: &SessionRef, intent: &LaunchSpec) -> Option<RunnerState> {
+        if let Some(told) = self.hub.told_exhausted(session, intent.run, intent.attempt) {
+            return Some(told);
+        }
         let file = self.exhaustion(session, intent.run, intent.attempt);
         let recorded = read_json::<Exhaustion>(&file).ok().flatten().filter(|record| record.nonce == intent.nonce);
         if let Some(Exhaustion { shortage, message, .. }) = recorded {
@@ -45,7 +48,8 @@ impl Local {
         self.paths(session).run_dir(run).join(format!("exhausted.{attempt}.json"))
     }
 
-    fn record(&self, session: &SessionRef, intent: &LaunchSpec, shortage: Shortage, message: &str) -> bool {
+    /// Records it for servers that come later; false when it is to be tried again.
+    pub(super) fn record(&self, session: &SessionRef, intent: &LaunchSpec, shortage: Shortage, message: &str) -> bool {
         let record = Exhaustion { nonce: intent.nonce.clone(), shortage, message: message.to_owned() };
         let written = write_json(&self.exhaustion(session, intent.run, intent.attempt), &record, None);
         written.inspect_err(|error| tracing::warn!(%error, "what a run has used up cannot be recorded")).is_ok()
@@ -62,15 +66,10 @@ impl Local {
         }
     }
 
-    /// Records and tells what an attempt has used up; false when it is to be tried again.
-    pub(super) fn tell_exhausted(&self, key: &Key, intent: &LaunchSpec, shortage: Shortage, message: &str) -> bool {
-        let (session, run, attempt) = key;
-        let recorded = self.record(session, intent, shortage, message);
-        if recorded {
-            let state = RunnerState::Exhausted { shortage, message: message.to_owned() };
-            self.hub.tell(observation((session.clone(), *run, *attempt), state));
-        }
-        recorded
+    /// Tells what an attempt has used up, before its agent is ended for it.
+    pub(super) fn tell_exhausted(&self, key: &Key, shortage: Shortage, message: &str) {
+        let state = RunnerState::Exhausted { shortage, message: message.to_owned() };
+        self.hub.tell(observation(key.clone(), state));
     }
 
     /// Ends what may use up more; the runner stays to say how far the agent came.

@@ -24,6 +24,7 @@ mod watchdog;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+pub use self::space::free_space;
 pub use ambient_wire::runner::{Confinement, Limits};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -133,6 +134,7 @@ impl LocalCompute {
 impl Drop for LocalCompute {
     fn drop(&mut self) {
         self.local.hub.close();
+        self.local.groups.leave();
     }
 }
 

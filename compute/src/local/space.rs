@@ -25,6 +25,13 @@ pub(super) struct Space {
     low_water: u64,
 }
 
+/// Bytes that are free in `data`, and how many of them have to be; none when its file system does not answer.
+#[must_use]
+pub fn free_space(data: &Path, reserve: u64, low_water: u64) -> Option<(u64, u64)> {
+    let free = Space::new(data, reserve, low_water).look()?;
+    Some((free.bytes, free.low_water))
+}
+
 /// How it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Free {

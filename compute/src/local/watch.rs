@@ -79,6 +79,14 @@ impl Hub {
         locked(&self.followed).iter().cloned().collect()
     }
 
+    /// What was told of an attempt that has used up what it may have. Told before its agent is ended, it is known before the runner
+    /// can say how that looked to it, and while a full disk takes no record.
+    pub(super) fn told_exhausted(&self, session: &SessionRef, run: i64, attempt: i32) -> Option<RunnerState> {
+        let told = self.told.lock().ok()?;
+        let told = told.get(session).filter(|told| (told.run, told.attempt) == (run, attempt))?;
+        matches!(told.state, RunnerState::Exhausted { .. }).then(|| told.state.clone())
+    }
+
     fn is_over(&self, (session, run, attempt): &Key) -> bool {
         let over = |told: &Observation| {
             (told.run, told.attempt) == (*run, *attempt)

@@ -26,10 +26,12 @@ use crate::Shortage;
 const TICK: Duration = Duration::from_millis(250);
 /// Between two looks at memory, in ticks.
 const MEMORY: u32 = 4;
-/// Between two looks at a session's files at least, at most, and as a multiple of what the last one cost.
+/// Between two looks at a session's files: at least, and at most unless that would cost too much.
 const SCAN_SOONEST: Duration = Duration::from_secs(1);
 const SCAN_LATEST: Duration = Duration::from_secs(60);
-const SCAN_COST: u32 = 10;
+/// The same as multiples of what the last look cost.
+const SOONEST_COST: u32 = 10;
+const LATEST_COST: u32 = 100;
 /// Looks after which the reserve is given free: by then every session's files were looked at.
 const RELEASE: u32 = 6;
 /// A session that has grown less since the last look is not what fills the disk.
@@ -79,8 +81,7 @@ struct Watched {
 struct Over {
     shortage: Shortage,
     message: String,
-    /// Recorded and told.
-    told: bool,
+    recorded: bool,
 }
 
 impl Watchdog {
@@ -89,7 +90,7 @@ impl Watchdog {
         self.follow(local);
         if self.ticks % MEMORY == 0 {
             self.look_at_memory(local);
-            self.runs.iter_mut().for_each(|(key, run)| run.tell(local, key));
+            self.runs.iter_mut().for_each(|(key, run)| run.record(local, key));
         }
         let Some(free) = local.space.look() else { return };
         self.lost += self.free.map_or(0, |before| before.saturating_sub(free.bytes));
@@ -155,15 +156,21 @@ impl Watchdog {
             if !run.is_due(lost, free.is_low()) {
                 continue;
             }
-            run.measure(local, key, lost);
-            if limit > 0 && run.used > limit {
-                let message = format!(
-                    "the session's files take {} MiB of the disk, their limit is {} MiB",
-                    run.used >> 20,
-                    limit >> 20
-                );
-                run.end(local, key, Shortage::DiskFull, message);
-            }
+            let files = run.measure(local, key, lost);
+            let (used, most) = (run.used >> 20, limit >> 20);
+            let message = if limit == 0 {
+                continue;
+            } else if run.used > limit {
+                format!("the session's files take {used} MiB of the disk, their limit is {most} MiB")
+            } else if files > disk::ENTRIES {
+                format!(
+                    "the session has more than {} files, which cannot be counted against its limit on disk",
+                    disk::ENTRIES
+                )
+            } else {
+                continue;
+            };
+            run.end(local, key, Shortage::DiskFull, message);
         }
     }
 
@@ -192,15 +199,16 @@ impl Watchdog {
 
 impl Watched {
     fn end(&mut self, local: &Local, key: &Key, shortage: Shortage, message: String) {
+        local.tell_exhausted(key, shortage, &message);
         local.end_exhausted(&key.0, &self.intent, shortage, &message);
-        let told = local.tell_exhausted(key, &self.intent, shortage, &message);
-        self.over = Some(Over { shortage, message, told });
+        let recorded = local.record(&key.0, &self.intent, shortage, &message);
+        self.over = Some(Over { shortage, message, recorded });
     }
 
     /// A full disk may not have taken the record.
-    fn tell(&mut self, local: &Local, key: &Key) {
-        if let Some(over) = self.over.as_mut().filter(|over| !over.told) {
-            over.told = local.tell_exhausted(key, &self.intent, over.shortage, &over.message);
+    fn record(&mut self, local: &Local, key: &Key) {
+        if let Some(over) = self.over.as_mut().filter(|over| !over.recorded) {
+            over.recorded = local.record(&key.0, &self.intent, over.shortage, &over.message);
         }
     }
 
@@ -209,22 +217,24 @@ impl Watched {
         let age = looked.elapsed();
         let limit = self.intent.limits.disk_bytes;
         let may_be_over = limit > 0 && lost - self.lost_then >= limit.saturating_sub(self.used);
-        let soonest = SCAN_SOONEST.max(self.cost * SCAN_COST);
-        age > SCAN_LATEST.max(soonest) || (age > soonest && (may_be_over || low))
+        let soonest = SCAN_SOONEST.max(self.cost * SOONEST_COST);
+        age > SCAN_LATEST.max(self.cost * LATEST_COST) || (age > soonest && (may_be_over || low))
     }
 
-    fn measure(&mut self, local: &Local, key: &Key, lost: u64) {
+    /// Looks at the session's files; how many there are.
+    fn measure(&mut self, local: &Local, key: &Key, lost: u64) -> usize {
         let begin = Instant::now();
         let paths = local.paths(&key.0);
         let (workspace, home, tmp) = (paths.workspace(), paths.home(), paths.tmp());
         let grouped = local.groups.group(&key.0.session_id, key.1).processes();
         let processes = if grouped.is_empty() { pids(&members(local, key, &Table::look())) } else { grouped };
-        let used = disk::measure(&[&workspace, &home, &tmp], &processes);
-        self.grown = self.looked.is_some() && used > self.used + GROWTH;
-        self.used = used;
+        let disk::Use { bytes, entries, .. } = disk::measure(&[&workspace, &home, &tmp], &processes);
+        self.grown = self.looked.is_some() && bytes > self.used + GROWTH;
+        self.used = bytes;
         self.cost = begin.elapsed();
         self.looked = Some(Instant::now());
         self.lost_then = lost;
+        entries
     }
 }
 

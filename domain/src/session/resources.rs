@@ -56,6 +56,12 @@ pub struct ResourcePatch {
     pub open_files: Option<Option<u64>>,
 }
 
+impl ResourcePatch {
+    /// Leaves everything to the server again.
+    pub const CLEARED: Self =
+        Self { cpu: Some(None), memory: Some(None), processes: Some(None), disk: Some(None), open_files: Some(None) };
+}
+
 impl ResourceOverrides {
     /// Leaves everything to the server.
     #[must_use]
@@ -73,7 +79,11 @@ impl ResourceOverrides {
         }
     }
 
-    pub(super) fn validate(&self) -> Result<(), Refusal> {
+    /// Checks what has a range.
+    ///
+    /// # Errors
+    /// A refusal that names the field.
+    pub fn validate(&self) -> Result<(), Refusal> {
         for (name, value, range) in
             [("processes", self.processes, PROCESSES), ("open_files", self.open_files, OPEN_FILES)]
         {

@@ -123,7 +123,12 @@ impl Database {
     async fn attempt(&self, items: &[AppendItem]) -> Result<Vec<Verdict>, Failure> {
         let run = Box::pin(transaction::run(self.pool(), items));
         match tokio::time::timeout(self.append_timeout, run).await {
-            Ok(result) => result,
+            Ok(result) => {
+                if result.is_ok() {
+                    self.note_refusal(None);
+                }
+                result
+            }
             // Where it was cut off is not known: the worst is assumed.
             Err(_) => Err(Failure::InCommit("the append took too long".to_owned())),
         }
@@ -151,6 +156,7 @@ impl Database {
                 pause *= 2;
             }
         }
+        self.note_refusal(Some(&reason));
         Err(if in_doubt { AppendError::OutcomeUnknown(reason) } else { AppendError::Unavailable(reason) })
     }
 }

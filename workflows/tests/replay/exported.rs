@@ -111,6 +111,7 @@ fn spec() -> Spec {
         llm_model: None,
         llm_temperature: 0.7,
         llm_max_tokens: 4000,
+        resource_overrides: ambient_domain::session::ResourceOverrides::default(),
         environment_variables: BTreeMap::default(),
         parent_session_id: None,
         labels: BTreeMap::default(),

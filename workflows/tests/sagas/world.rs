@@ -220,6 +220,7 @@ impl World {
             llm_model: None,
             llm_temperature: 0.7,
             llm_max_tokens: 4000,
+            resource_overrides: ambient_domain::session::ResourceOverrides::default(),
             environment_variables: Default::default(),
             parent_session_id: None,
             labels: Default::default(),

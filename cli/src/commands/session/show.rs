@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ambient_wire::{
     api::List,
     project::Project,
-    session::{Session, StatusDetail},
+    session::{ResourceOverrides, Session, StatusDetail},
 };
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Args;
@@ -174,11 +174,28 @@ fn head(s: &Session, now: DateTime<Utc>) -> Fields {
     if let Some(prompt) = &s.prompt {
         fields.add("Prompt", cut(prompt.trim().lines().next().unwrap_or_default(), 100));
     }
+    if let Some(limits) = limits(&s.resource_overrides) {
+        text += &format!("Limits:     {limits}\n");
+    }
     for (key, value) in &s.labels {
         fields.add("Label", format!("{key}={value}"));
     }
     fields.add("Version", s.version.to_string());
     fields
+}
+
+/// Limits that the session has of its own.
+fn limits(own: &ResourceOverrides) -> Option<String> {
+    let ResourceOverrides { cpu, memory, processes, disk, open_files } = own.clone();
+    let shown = [
+        ("cpu", cpu),
+        ("memory", memory),
+        ("processes", processes.map(|number| number.to_string())),
+        ("disk", disk),
+        ("open files", open_files.map(|number| number.to_string())),
+    ];
+    let shown: Vec<_> = shown.into_iter().filter_map(|(name, limit)| Some(format!("{name} {}", limit?))).collect();
+    (!shown.is_empty()).then(|| shown.join(", "))
 }
 
 /// Wanted repositories, and how far they are there.

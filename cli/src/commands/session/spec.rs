@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use ambient_wire::session::{Repo, SecretText, SessionCreate};
+use ambient_wire::session::{Repo, ResourceOverrides, SecretText, SessionCreate};
 use clap::Args;
 use tokio::{process::Command, time::timeout};
 
@@ -36,6 +36,21 @@ pub(crate) struct Spec {
     /// Model the agent is to use
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<String>,
+    /// Processors it may use, such as 500m or 2 [default: the server's, as of the next four]
+    #[arg(long, value_name = "CPU")]
+    pub(crate) cpu: Option<String>,
+    /// Memory it may use, such as 512Mi or 2Gi; at the limit its agent is ended
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) memory: Option<String>,
+    /// Space its files may take, such as 10Gi
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) disk: Option<String>,
+    /// Processes and threads it may have
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) processes: Option<u64>,
+    /// Files each of its processes may have open
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) open_files: Option<u64>,
     /// Variable of the agent, sealed and never shown again; with NAME alone its value is taken from this terminal's environment;
     /// may be repeated
     #[arg(long = "env", value_name = "NAME[=VALUE]", value_parser = input::variable)]
@@ -46,6 +61,16 @@ pub(crate) struct Spec {
 }
 
 impl Spec {
+    fn limits(&self) -> ResourceOverrides {
+        ResourceOverrides {
+            cpu: self.cpu.clone(),
+            memory: self.memory.clone(),
+            processes: self.processes,
+            disk: self.disk.clone(),
+            open_files: self.open_files,
+        }
+    }
+
     /// The session to create; says when a folder holds changes that a clone would not have.
     pub(crate) async fn create(
         &self,
@@ -73,6 +98,7 @@ impl Spec {
             timeout: self.timeout,
             inactivity_timeout: self.inactivity_timeout,
             llm_model: self.model.clone(),
+            resource_overrides: Some(self.limits()).filter(|limits| *limits != ResourceOverrides::default()),
             environment_variables: self.environment.iter().cloned().collect(),
             labels: self.labels.iter().cloned().collect(),
             ..SessionCreate::default()

@@ -43,6 +43,7 @@ fn a_session_says_in_a_line_how_it_is_and_why() {
 fn a_session_in_full() {
     let full = session(&json!({
         "phase": "Stopping", "run": 1, "attempt": 2, "prompt": "# Task\nmore", "labels": {"team": "a"},
+        "resource_overrides": {"cpu": "500m", "memory": "2Gi", "processes": 256},
         "start_time": "2026-01-02T03:05:00Z",
         "repos": [{"url": "file:///r"}, {"url": "https://example.org/x.git", "name": "x", "branch": "dev"}],
         "reconciled_repos": [{"name": "r", "url": "file:///r", "branch": "main", "head": "0123456789abcdef", "cloned_at": "2026-01-02T03:05:10Z"}],
@@ -60,6 +61,7 @@ fn a_session_in_full() {
     Created:    2026-01-02T03:04:05Z by admin
     Run:        1, attempt 2, for 9 min 5 s
     Prompt:     # Task
+    Limits:     cpu 500m, memory 2Gi, processes 256
     Label:      team=a
     Version:    1
     Outcome:    Failed (RunnerExit, exit code 3): block 1 ended with 3
