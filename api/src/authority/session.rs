@@ -19,7 +19,7 @@ use super::{
     right::{Edit, Right},
 };
 use crate::{
-    error::{ApiError, ApiResult},
+    error::{ApiError, ApiResult, Number},
     session_spec,
 };
 
@@ -76,6 +76,12 @@ impl Authorized<Session, Edit> {
         secrets: Option<BTreeMap<String, Option<SecretText>>>,
         with: With<'_>,
     ) -> ApiResult<Reply<Session>> {
+        let blank = |prompt: &Option<String>| prompt.as_deref().unwrap_or_default().trim().is_empty();
+        if !self.target.spec.interactive && patch.prompt.as_ref().is_some_and(blank) {
+            // The field is well-formed: it is the session that cannot be without.
+            let reason = "prompt: a batch session (interactive=false) needs one";
+            return Err(ApiError::new(Number::Conflict, reason).at("prompt", "is needed by a batch session"));
+        }
         if let Some(secrets) = &secrets {
             patch.environment_variables = Some(self.access.seal(&self.target.id, secrets).await?);
         }
