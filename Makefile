@@ -1,7 +1,7 @@
 # Every target does its own set-up: a clean clone and `make <target>` is all it takes.
 # The targets are few and each is one line; what they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down test hostile lint fmt openapi corpus bench bench-engine conformance temporal clean
+.PHONY: help setup build demo up down test hostile lint fmt openapi contract corpus bench bench-engine conformance temporal clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\): *[a-z ]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -29,6 +29,9 @@ hostile: build    ## attacks by an agent on its server and its neighbours, as ro
 
 conformance: build ## both engines compared on a real Temporal server, and the lifecycles on it
 	@scripts/conformance
+
+contract: build  ## the server answers as its OpenAPI document says: schemathesis with three seeds
+	@scripts/schemathesis
 
 lint: setup      ## form, clippy, licences, crate graph, OpenAPI drift
 	@scripts/lint

@@ -180,6 +180,10 @@ pub(crate) fn render(mut response: Response, request_id: &str) -> Response {
             rendered.headers_mut().insert(name, value);
         }
     }
+    if status == StatusCode::UPGRADE_REQUIRED {
+        rendered.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        rendered.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
     if status == StatusCode::UNAUTHORIZED {
         rendered.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }

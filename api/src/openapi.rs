@@ -1,5 +1,7 @@
 //! The contract: generated from the handlers, finished here, the same for every build.
 
+mod constraints;
+
 use std::{collections::BTreeMap, sync::OnceLock};
 
 use ambient_wire::error::{Error, ErrorDetail};
@@ -109,6 +111,7 @@ fn finish(document: Value) -> Value {
         })
         .collect();
     document["paths"] = Value::Object(finished);
+    constraints::constrain(&mut document);
     document
 }
 
@@ -152,16 +155,27 @@ fn finish_operation(method: &str, operation: &mut Value) {
         }
     }
     body_is_an_object(operation);
+    bytes_are_no_list(operation);
     if method == "get" || operation["responses"].get("412").is_none() {
         return;
     }
     let parameter = |name: &str, description: &str, schema: Value| json!({"name": name, "in": "header", "required": false, "description": description, "schema": schema});
     let key = json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"});
-    let version = json!({"type": "string", "pattern": "^(\\*|\"?[0-9]+\"?)$"});
+    let version = json!({"type": "string", "pattern": "^(\\*|[0-9]{1,18}|\"[0-9]{1,18}\")$"});
     let mut parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
     parameters.push(parameter("If-Match", "Only at this version of the object", version));
     parameters.push(parameter("Idempotency-Key", "Makes the request repeatable for 24 h", key));
     operation["parameters"] = Value::Array(parameters);
+}
+
+/// A file is bytes, and no list of numbers.
+fn bytes_are_no_list(operation: &mut Value) {
+    let responses = operation.get_mut("responses").and_then(Value::as_object_mut);
+    for (_, response) in responses.into_iter().flatten() {
+        if let Some(content) = response.pointer_mut("/content/application~1octet-stream") {
+            content["schema"] = json!({"type": "string", "format": "binary"});
+        }
+    }
 }
 
 /// An optional body is left out, it is never `null`.

@@ -19,6 +19,12 @@ mod tickets;
 mod workflow_executions;
 mod workspace;
 
+pub(crate) use self::{
+    projects::ORDER as PROJECT_ORDER,
+    sessions::{ORDER as SESSION_ORDER, PHASES},
+    workflow_executions::STATUSES,
+};
+
 use ambient_wire::BASE;
 use axum::{Router, middleware};
 use tower_http::catch_panic::CatchPanicLayer;

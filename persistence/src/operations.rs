@@ -3,7 +3,6 @@
 //! A feed goes by (xid, position) and stops below the oldest transaction still running: what is read later never belongs
 //! before what was read earlier.
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -179,13 +178,12 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &OperationFilter) -> 
 /// A row's place in a feed.
 fn cursor(row: &PgRow) -> Result<String, StoreError> {
     let (xid, position): (String, i64) = (row.try_get("xid")?, row.try_get("position")?);
-    Ok(URL_SAFE_NO_PAD.encode(format!("{xid}.{position}")))
+    Ok(format!("{xid}.{position}"))
 }
 
 fn parse_cursor(cursor: &str) -> Result<(String, i64), StoreError> {
     let parse = || {
-        let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
-        let (xid, position) = text.split_once('.')?;
+        let (xid, position) = cursor.split_once('.')?;
         let xid: u64 = xid.parse().ok()?;
         Some((xid.to_string(), position.parse().ok()?))
     };

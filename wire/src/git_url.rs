@@ -9,8 +9,13 @@ use std::net::Ipv6Addr;
 
 /// Longest address, bytes.
 pub const MAX: usize = 2048;
-/// The rule as far as a regular expression can say it, for documents: what it takes is taken.
-pub const PATTERN: &str = "^https://[A-Za-z0-9]([A-Za-z0-9-]{0,60}[A-Za-z0-9])?(/[A-Za-z0-9_-]{1,40}){1,8}(\\.git)?$";
+/// The rule as a regular expression of ECMA 262, for documents. It takes a little less than the rule: what it takes is taken.
+pub const PATTERN: &str = concat!(
+    r"^(?!.*(%40|%[01]|%5[Cc]|%7[Ff]|%2[EeFf]))(?!.*/\.\.?(/|$))(https://",
+    r"(([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?){0,8}|\[::1\])",
+    r"(:([1-9][0-9]{0,3}|[1-5][0-9]{4}))?/|file:///)",
+    r"([A-Za-z0-9._~!$&'()*+,;=:/]|%[0-9A-Fa-f]{2})([A-Za-z0-9._~!$&'()*+,;=:/-]|%[0-9A-Fa-f]{2})*$",
+);
 
 /// Why it is not taken; for people, to be put behind the field. Holds nothing of the address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

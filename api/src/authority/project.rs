@@ -8,7 +8,7 @@ use ambient_domain::{
     project::{self, Project, ProjectSpec, SubjectType},
     session::{self, Session, Spec},
 };
-use ambient_persistence::{StoredEntity, new_id};
+use ambient_persistence::{StoredEntity, is_ksuid, new_id};
 use ambient_wire::session::SecretText;
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
     right::{Admin, Edit, Right, View},
 };
 use crate::{
-    error::{ApiError, ApiResult},
+    error::{ApiError, ApiResult, Number},
     extract::{Conditions, Fingerprint},
     session_spec,
 };
@@ -153,8 +153,14 @@ impl Authorized<Project, Edit> {
     /// A parent must be there for the caller to see.
     async fn check_parent(&self, id: Option<&str>) -> ApiResult<()> {
         let Some(id) = id else { return Ok(()) };
+        if !is_ksuid(id) {
+            return Err(ApiError::invalid("parent_session_id", "is not the id of a session"));
+        }
         let parent = self.access.authorize::<Session, View>(id).await;
-        parent.map(drop).map_err(|_| ApiError::invalid("parent_session_id", "no such Session"))
+        parent.map(drop).map_err(|error| match error.number() {
+            Number::NotFound => error.at("parent_session_id", "no such Session"),
+            _ => error,
+        })
     }
 }
 

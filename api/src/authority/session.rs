@@ -17,7 +17,7 @@ use super::{
     right::{Edit, Right},
 };
 use crate::{
-    error::{ApiError, ApiResult},
+    error::{ApiError, ApiResult, Number},
     session_spec,
 };
 
@@ -71,6 +71,12 @@ impl Authorized<Session, Edit> {
     pub(crate) async fn patch(&self, body: SessionPatch, with: With<'_>) -> ApiResult<Reply<Session>> {
         let secrets = body.environment_variables.clone();
         let mut patch = session_spec::patch(body, self.access.state.server_defaults())?;
+        let blank = |prompt: &Option<String>| prompt.as_deref().unwrap_or_default().trim().is_empty();
+        if !self.target.spec.interactive && patch.prompt.as_ref().is_some_and(blank) {
+            // The field is well-formed: it is the session that cannot be without.
+            let reason = "prompt: a batch session (interactive=false) needs one";
+            return Err(ApiError::new(Number::Conflict, reason).at("prompt", "is needed by a batch session"));
+        }
         if let Some(secrets) = &secrets {
             patch.environment_variables = Some(self.access.seal(&self.target.id, secrets).await?);
         }

@@ -51,6 +51,7 @@ numbers! {
     MediaType = 415, UNSUPPORTED_MEDIA_TYPE, "the body must be JSON";
     Range = 416, RANGE_NOT_SATISFIABLE, "the range lies outside the file";
     KeyReused = 422, UNPROCESSABLE_ENTITY, "the Idempotency-Key was used for another request";
+    UpgradeRequired = 426, UPGRADE_REQUIRED, "this is a WebSocket: the request must ask for the upgrade";
     TooMany = 429, TOO_MANY_REQUESTS, "too many requests";
     HeadersTooLarge = 431, REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers are too large, or too many";
     BadGateway = 502, BAD_GATEWAY, "the session's runner failed";

@@ -66,7 +66,7 @@ async fn openapi_json() -> impl IntoResponse {
 
 /// This document.
 #[utoipa::path(get, path = "/openapi.yaml", operation_id = "getOpenapiYaml", tag = "health", security(()),
-    responses((status = 200, description = "OpenAPI 3.1", body = String, content_type = "application/yaml")))]
+    responses((status = 200, description = "OpenAPI 3.1", body = Object, content_type = "application/yaml")))]
 async fn openapi_yaml() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/yaml")], crate::openapi::yaml_text())
 }

@@ -12,7 +12,7 @@ use axum::{
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::responses::{Listing, Reading};
+use super::responses::{Listing, Reading, Upgrading};
 use crate::{
     authority::{Access, LivePrincipal, View},
     error::{ApiError, ApiResult, Number},
@@ -43,7 +43,7 @@ pub(super) struct ConnectParams {
 
 /// A live connection for any sessions: WebSocket, subprotocol `ambient.v1`, JSON frames.
 #[utoipa::path(get, path = "/live", operation_id = "connectLive", tag = "live", params(ConnectParams),
-    responses((status = 101, description = "Frames follow"), Listing))]
+    responses((status = 101, description = "Frames follow"), Upgrading, Listing))]
 pub(super) async fn connect(
     LivePrincipal(access): LivePrincipal,
     _: Query<ConnectParams>,
@@ -55,7 +55,7 @@ pub(super) async fn connect(
 /// A live connection for one session: WebSocket, subprotocol `ambient.v1`, JSON frames. Events come after a `subscribe`.
 #[utoipa::path(get, path = "/sessions/{session_id}/ws", operation_id = "connectSessionLive", tag = "live",
     params(("session_id" = String, Path, description = "Session"), ConnectParams),
-    responses((status = 101, description = "Frames follow"), Reading))]
+    responses((status = 101, description = "Frames follow"), Upgrading, Reading))]
 pub(super) async fn session(
     LivePrincipal(access): LivePrincipal,
     SessionId(id): SessionId,
@@ -72,7 +72,7 @@ fn serve(
     only: Option<String>,
 ) -> ApiResult<Response> {
     let upgrade =
-        upgrade.map_err(|error| ApiError::new(Number::BadRequest, format!("this is a WebSocket: {error}")))?;
+        upgrade.map_err(|error| ApiError::new(Number::UpgradeRequired, format!("this is a WebSocket: {error}")))?;
     let permit = access.state().live_permit();
     let permit = permit.ok_or_else(|| ApiError::unavailable("too many live connections", 5))?;
     let limit = access.state().config().max_body_bytes + FRAME_OVERHEAD;

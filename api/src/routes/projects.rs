@@ -11,7 +11,7 @@ use utoipa::IntoParams;
 use super::responses::{Changing, Listing, Reading};
 use crate::{
     authority::{Access, Admin, Authorized, Registered, View},
-    error::ApiResult,
+    error::{ApiError, ApiResult},
     extract::{Json, NoBody, Query, Write},
     given,
     list::{self, Column},
@@ -19,7 +19,7 @@ use crate::{
     respond::Shown,
 };
 
-const ORDER: &[Column] = &[
+pub(crate) const ORDER: &[Column] = &[
     ("id", "id"),
     ("name", "name"),
     ("display_name", "display_name"),
@@ -29,6 +29,8 @@ const ORDER: &[Column] = &[
     ("updated_at", "updated_at"),
 ];
 
+/// Values of the filter `status`.
+const STATUSES: [&str; 2] = ["Active", "Terminating"];
 const MAX_NAME: usize = ambient_wire::name::MAX;
 const MAX_MODEL: usize = 200;
 
@@ -60,6 +62,9 @@ pub(super) struct ListParams {
 pub(super) async fn list(access: Access, Query(params): Query<ListParams>) -> ApiResult<axum::Json<List<Wire>>> {
     let paging = list::paging(params.page, params.size, list::MAX_SIZE)?;
     let order = list::order(params.order_by.as_deref(), ORDER)?;
+    if params.status.as_deref().is_some_and(|status| !STATUSES.contains(&status)) {
+        return Err(ApiError::invalid("status", format!("must be one of {}", STATUSES.join(", "))));
+    }
     let mut filters = list::filters([("name", params.name), ("phase", params.status)]);
     filters.extend(list::label(params.label.as_deref())?);
     let page = access.projects(&list::query(paging, order, filters)).await?;

@@ -32,6 +32,15 @@ impl IntoResponses for Listing {
     }
 }
 
+/// What a request without an upgrade gets where a WebSocket is.
+pub(crate) struct Upgrading;
+
+impl IntoResponses for Upgrading {
+    fn responses() -> Documented {
+        document(&[Number::UpgradeRequired])
+    }
+}
+
 /// Failures of a read of one object.
 pub(crate) struct Reading;
 

@@ -23,7 +23,7 @@ use crate::{
     session_spec,
 };
 
-const ORDER: &[Column] = &[
+pub(crate) const ORDER: &[Column] = &[
     ("id", "id"),
     ("name", "display_name"),
     ("project_id", "project_id"),
@@ -39,7 +39,8 @@ const ORDER: &[Column] = &[
 ];
 
 /// Values of the filter `phase`; `New` stands for a session that was never started.
-const PHASES: [&str; 8] = ["New", "Pending", "Creating", "Running", "Stopping", "Stopped", "Completed", "Failed"];
+pub(crate) const PHASES: [&str; 8] =
+    ["New", "Pending", "Creating", "Running", "Stopping", "Stopped", "Completed", "Failed"];
 
 /// Which sessions.
 #[derive(Debug, Deserialize, IntoParams)]

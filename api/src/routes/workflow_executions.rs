@@ -21,7 +21,8 @@ const MAX_SIZE: i64 = 1_000;
 /// Longest name of a signal, characters.
 const MAX_SIGNAL: usize = 200;
 /// Values of the filter `status`. What is not dispatched yet is in no list.
-const STATUSES: [&str; 7] = ["Running", "Completed", "Failed", "Canceled", "Terminated", "ContinuedAsNew", "TimedOut"];
+pub(crate) const STATUSES: [&str; 7] =
+    ["Running", "Completed", "Failed", "Canceled", "Terminated", "ContinuedAsNew", "TimedOut"];
 
 /// Which executions.
 #[derive(Debug, Deserialize, IntoParams)]

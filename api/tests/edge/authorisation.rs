@@ -25,7 +25,7 @@ const OPEN: [&str; 12] = [
 const ANYBODY: [(&str, &str, u16); 3] = [
     ("post", "/api/ambient/v1/projects", 201),
     ("post", "/api/ambient/v1/live/tickets", 201),
-    ("get", "/api/ambient/v1/live", 400),
+    ("get", "/api/ambient/v1/live", 426),
 ];
 
 /// The id of nothing.
@@ -200,8 +200,8 @@ async fn who_may_look_cannot_change_anything() {
     for route in world.routes.iter().filter(|route| !route.open && route.anybody().is_none()) {
         let answer = ask(&world, Some(VERA), route).await;
         if route.is_read() {
-            // 400: a WebSocket without an upgrade; 409: no runner behind the session
-            let seen = matches!(answer.status.as_u16(), 200 | 400 | 409);
+            // 426: a WebSocket without an upgrade; 409: no runner behind the session
+            let seen = matches!(answer.status.as_u16(), 200 | 409 | 426);
             assert!(seen, "{}: {}", route.name(), answer.text);
         } else {
             assert_eq!(answer.status, StatusCode::FORBIDDEN, "{}: {}", route.name(), answer.text);

@@ -120,7 +120,7 @@ async fn every_failure_has_the_envelope() {
     outside.error(404);
     let invalid = server.post("/projects", json!({"name": "demo", "bogus": 1})).await;
     insta::assert_json_snapshot!("unknown_field", text(&invalid));
-    server.get("/live").await.error(400);
+    server.get("/live").await.error(426);
     server.get("/metrics").await.error(404);
     for (method, path) in [
         (Method::PUT, "status"),

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::resources::ResourceOverrides;
-use crate::{entity::Refusal, name};
+use crate::{
+    entity::{Refusal, RefusalCode},
+    name,
+};
 
 /// A repository of the workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,7 +152,8 @@ fn validate_repos(repos: &[Repo]) -> Result<(), Refusal> {
             name::branch(&format!("repos[{i}].push_to"), branch)?;
         }
         if repos[..i].iter().any(|other| other.name == repo.name) {
-            return Err(Refusal::invalid(format!("repos[{i}].name"), format!("'{}' is used twice", repo.name)));
+            let reason = format!("repos[{i}].name: '{}' is used twice", repo.name);
+            return Err(Refusal { code: RefusalCode::Conflict, field: Some(format!("repos[{i}].name")), reason });
         }
     }
     Ok(())

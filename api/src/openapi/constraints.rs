@@ -1,0 +1,242 @@
+//! What values may be, as the checks have it. The types of the wire are texts and numbers; what is refused of them is said here, so
+//! that the document allows nothing that is refused, and the other way round (`make contract`).
+
+use ambient_domain::name::MAX_REPOS;
+use ambient_wire::{git_url, name};
+use ambient_workflows::{ENTITY_WORKFLOWS, PLATFORM_WORKFLOWS};
+use serde_json::{Value, json};
+
+/// A text without NUL, which the database cannot store. Limits of a kilobyte and more are in words only: tools that make examples
+/// at the limits take minutes for each.
+const TEXT: &str = "^[^\\u0000]*$";
+const ID: &str = "^[0-9A-Za-z]{27}$";
+/// An execution's: `workflow/entity/…`.
+const EXECUTION_ID: &str = "^[!-~]{1,1000}$";
+const ENTITY_KINDS: [&str; 2] = ["session", "project"];
+const ROLES: [&str; 3] = ["view", "edit", "admin"];
+const SUBJECT_TYPES: [&str; 2] = ["user", "group"];
+/// Schemas of request bodies.
+const BODIES: [&str; 13] = [
+    "EndRequest",
+    "GitCommit",
+    "GitPush",
+    "MessageCreate",
+    "ProjectCreate",
+    "ProjectPatch",
+    "ProjectPermission",
+    "ProjectSettings",
+    "Repo",
+    "SessionCreate",
+    "SessionPatch",
+    "SessionStart",
+    "VerifyRequest",
+];
+
+/// Puts every constraint into the document.
+pub(super) fn constrain(document: &mut Value) {
+    for (schema, property, rules) in properties() {
+        let schemas = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut);
+        let place =
+            schemas.and_then(|schemas| schemas.get_mut(schema)?.pointer_mut(&format!("/properties/{property}")));
+        if let Some(place) = place {
+            merge(place, &rules);
+        }
+    }
+    for schema in BODIES {
+        let place = format!("/components/schemas/{schema}/properties");
+        let properties = document.pointer_mut(&place).and_then(Value::as_object_mut);
+        properties.into_iter().flatten().for_each(|(_, property)| without_nul(property));
+    }
+    batch_needs_a_prompt(&mut document["components"]["schemas"]["SessionCreate"]);
+    let paths = document.get_mut("paths").and_then(Value::as_object_mut).into_iter().flatten();
+    for (path, item) in paths {
+        for (_, operation) in super::operations(item) {
+            let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten();
+            parameters.for_each(|parameter| constrain_parameter(path, parameter));
+        }
+    }
+}
+
+fn pattern(pattern: &str, max: usize) -> Value {
+    json!({"pattern": pattern, "minLength": 1, "maxLength": max})
+}
+
+/// A name that people give.
+fn named(max: usize) -> Value {
+    pattern(&name::pattern(), max)
+}
+
+fn labels(value: &Value) -> Value {
+    json!({
+        "maxProperties": 64,
+        "propertyNames": {"pattern": name::KEY_PATTERN, "maxLength": name::MAX_KEY},
+        "additionalProperties": value,
+    })
+}
+
+/// A branch, by git's rules and ours.
+fn branch() -> Value {
+    let taken = name::value_pattern();
+    let class = taken.trim_start_matches("^[^").trim_end_matches("]*$");
+    let forbidden = format!("{class} ~\\^:?*\\[\\\\");
+    let parts = "(?!.*(\\.\\.|//|/\\.|@\\{|\\.lock(/|$)))(?!(HEAD|@)$)";
+    pattern(&format!("^{parts}[^\\-/.{forbidden}]([^{forbidden}]*[^/.{forbidden}])?$"), 244)
+}
+
+fn properties() -> Vec<(&'static str, &'static str, Value)> {
+    let text = json!({"pattern": TEXT});
+    let repo_name = json!({"pattern": "^(?!status$)[A-Za-z0-9_][A-Za-z0-9._-]*$", "minLength": 1, "maxLength": 100});
+    let any_repo = pattern("^[A-Za-z0-9_][A-Za-z0-9._-]*$", 100);
+    let (value, note) = (json!({"pattern": name::value_pattern()}), json!({"pattern": TEXT}));
+    let seconds = |least: i64, most: i64| json!({"minimum": least, "maximum": most});
+    let timeout = seconds(1, 30 * 86_400);
+    let inactivity = seconds(0, 365 * 86_400);
+    let variables = "^(?!(AMBIENT_|GIT_AUTHOR_|GIT_COMMITTER_|(HOME|TMPDIR|GIT_CONFIG_NOSYSTEM|GIT_CONFIG_GLOBAL)$))[A-Za-z_][A-Za-z0-9_]*$";
+    let variables = json!({
+        "maxProperties": 64,
+        "propertyNames": {"pattern": variables, "maxLength": 128},
+        "additionalProperties": {"pattern": TEXT},
+    });
+    let project_name =
+        json!({"pattern": "^(?!default$|kube-|openshift)[a-z][a-z0-9-]*[a-z0-9]$", "minLength": 2, "maxLength": 63});
+    let mut all = vec![
+        ("ProjectCreate", "name", project_name),
+        ("ProjectSettings", "llm_model", named(200)),
+        ("ProjectSettings", "inactivity_timeout", inactivity.clone()),
+        ("ProjectPermission", "subject_type", json!({"enum": SUBJECT_TYPES})),
+        ("ProjectPermission", "subject_name", named(200)),
+        ("ProjectPermission", "role", json!({"enum": ROLES})),
+        ("Repo", "name", repo_name),
+        ("Repo", "url", pattern(git_url::PATTERN, git_url::MAX)),
+        ("Repo", "branch", branch()),
+        ("Repo", "push_to", branch()),
+        ("SessionCreate", "project_id", pattern("^[A-Za-z0-9-]+$", 63)),
+        ("SessionCreate", "agent", json!({"enum": ["script"]})),
+        ("SessionCreate", "parent_session_id", json!({"pattern": ID})),
+        ("SessionStart", "prompt", text.clone()),
+        ("MessageCreate", "text", text.clone()),
+        ("GitCommit", "repo", any_repo.clone()),
+        ("GitCommit", "message", text.clone()),
+        ("GitPush", "repo", any_repo),
+        ("GitPush", "branch", branch()),
+        ("SignalRequest", "signal", named(200)),
+        ("VerifyRequest", "entity_kind", json!({"enum": ENTITY_KINDS})),
+        ("VerifyRequest", "entity_id", json!({"pattern": TEXT})),
+    ];
+    for schema in ["ProjectCreate", "ProjectPatch"] {
+        let display_name = format!("^$|{}", name::pattern());
+        all.extend([
+            (schema, "display_name", json!({"pattern": display_name, "maxLength": name::MAX})),
+            (schema, "description", text.clone()),
+            (schema, "prompt", text.clone()),
+            (schema, "labels", labels(&value)),
+            (schema, "annotations", labels(&note)),
+        ]);
+    }
+    for schema in ["SessionCreate", "SessionPatch"] {
+        all.extend([
+            (schema, "name", named(name::MAX)),
+            (schema, "prompt", text.clone()),
+            (schema, "repos", json!({"maxItems": MAX_REPOS})),
+            (schema, "timeout", timeout.clone()),
+            (schema, "inactivity_timeout", inactivity.clone()),
+            (schema, "llm_model", named(200)),
+            (schema, "llm_temperature", json!({"minimum": 0, "maximum": 2})),
+            (schema, "llm_max_tokens", json!({"minimum": 1, "maximum": 10_000_000})),
+            (schema, "environment_variables", variables.clone()),
+            (schema, "labels", labels(&value)),
+            (schema, "annotations", labels(&note)),
+        ]);
+    }
+    all
+}
+
+/// Rules beside what is there; of an object, one by one.
+fn merge(place: &mut Value, rules: &Value) {
+    for (key, rule) in rules.as_object().into_iter().flatten() {
+        match rule {
+            Value::Object(_) if place[key].is_object() => merge(&mut place[key], rule),
+            // Null is a value of its own, where it is one.
+            Value::Array(values) if key == "enum" && is_nullable(place) => {
+                place[key] = values.iter().cloned().chain([Value::Null]).collect();
+            }
+            rule => place[key] = rule.clone(),
+        }
+    }
+}
+
+fn is_nullable(schema: &Value) -> bool {
+    schema["type"].as_array().is_some_and(|types| types.contains(&json!("null")))
+}
+
+fn without_nul(property: &mut Value) {
+    let is_text =
+        property["type"] == "string" || property["type"].as_array().is_some_and(|all| all.contains(&json!("string")));
+    if is_text
+        && property.get("pattern").is_none()
+        && property.get("enum").is_none()
+        && property.get("format").is_none()
+    {
+        property["pattern"] = json!(TEXT);
+    }
+}
+
+/// Interactive, or with something to do.
+fn batch_needs_a_prompt(create: &mut Value) {
+    let batch = json!({"properties": {"interactive": {"const": false}}, "required": ["interactive"]});
+    let prompt =
+        json!({"properties": {"prompt": {"type": "string", "pattern": "[^\\s\\u0000]"}}, "required": ["prompt"]});
+    create["if"] = batch;
+    create["then"] = prompt;
+}
+
+fn constrain_parameter(path: &str, parameter: &mut Value) {
+    let (name, place) = (parameter["name"].as_str().unwrap_or_default(), parameter["in"].as_str().unwrap_or_default());
+    let rules = match (place, name) {
+        ("path", "session_id" | "operation_id") | ("query", "session_id") => json!({"pattern": ID}),
+        ("path" | "query", "project_id") => pattern("^[A-Za-z0-9-]+$", 63),
+        ("path", "execution_id") => json!({"pattern": EXECUTION_ID}),
+        ("path", "error_id") => json!({"pattern": "^[0-9]{1,3}$"}),
+        ("path", "name") => json!({"pattern": "^[A-Za-z0-9_][A-Za-z0-9._-]*$", "maxLength": 100}),
+        ("path", "path") => json!({"pattern": "^[^/\\u0000][^\\u0000]*$"}),
+        ("query", "entity_kind") => json!({"enum": ENTITY_KINDS}),
+        ("query", "order") => json!({"enum": ["asc", "desc"]}),
+        ("query", "subject_type") => json!({"enum": SUBJECT_TYPES}),
+        ("query", "workflow") => {
+            json!({"enum": ENTITY_WORKFLOWS.iter().chain(&PLATFORM_WORKFLOWS).collect::<Vec<_>>()})
+        }
+        ("query", "phase") => json!({"enum": crate::routes::PHASES}),
+        ("query", "status") if path.ends_with("/workflow_executions") => json!({"enum": crate::routes::STATUSES}),
+        ("query", "status") => json!({"enum": ["Active", "Terminating"]}),
+        ("query", "label") => json!({"pattern": "^[^=\\u0000]+=[^\\u0000]*$"}),
+        ("query", "order_by") => order_by(path),
+        ("query", "after") if path.ends_with("/operations") => json!({"pattern": "^[0-9]{1,18}\\.[0-9]{1,18}$"}),
+        ("query", "page") => json!({"maximum": 1_000_000_000}),
+        ("header", "Range") => json!({"pattern": "^bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})$"}),
+        _ => json!({}),
+    };
+    let schema = &mut parameter["schema"];
+    merge(schema, &rules);
+    without_nul(schema);
+    // What is absent is left out: a parameter is never the text `null`.
+    let types = schema["type"]
+        .as_array()
+        .map(|types| types.iter().filter(|one| **one != json!("null")).cloned().collect::<Vec<_>>());
+    if let Some([one]) = types.as_deref() {
+        schema["type"] = one.clone();
+    }
+    let whole = schema["type"] == "integer" && schema.get("maximum").is_none();
+    if whole {
+        schema["maximum"] = json!(i64::MAX);
+    }
+    if let Some(values) = schema.get_mut("enum").and_then(Value::as_array_mut) {
+        values.retain(|value| !value.is_null());
+    }
+}
+
+fn order_by(path: &str) -> Value {
+    let columns = if path.ends_with("/projects") { crate::routes::PROJECT_ORDER } else { crate::routes::SESSION_ORDER };
+    let columns = columns.iter().map(|(column, _)| *column).collect::<Vec<_>>().join("|");
+    let one = format!("({columns})( asc| desc)?");
+    json!({"pattern": format!("^{one}(,{one})*$")})
+}
