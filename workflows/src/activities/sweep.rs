@@ -115,7 +115,7 @@ async fn compare_with_runner(s: &Services, id: &str) -> Result<(), StepError> {
         RunnerState::Absent if running => {
             RunnerState::Lost { reason: "its host knows nothing of this runner".to_owned() }
         }
-        state @ (RunnerState::Exited { .. } | RunnerState::Lost { .. }) => state,
+        state @ (RunnerState::Exited { .. } | RunnerState::Lost { .. } | RunnerState::Exhausted { .. }) => state,
         RunnerState::Absent | RunnerState::Running { .. } => return Ok(()),
     };
     // Dropped by the actor when the session has moved on meanwhile.

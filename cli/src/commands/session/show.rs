@@ -175,7 +175,7 @@ fn head(s: &Session, now: DateTime<Utc>) -> Fields {
         fields.add("Prompt", cut(prompt.trim().lines().next().unwrap_or_default(), 100));
     }
     if let Some(limits) = limits(&s.resource_overrides) {
-        text += &format!("Limits:     {limits}\n");
+        fields.add("Limits", limits);
     }
     for (key, value) in &s.labels {
         fields.add("Label", format!("{key}={value}"));
