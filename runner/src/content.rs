@@ -49,7 +49,9 @@ pub(crate) async fn list(app: SharedApp, path: String) -> Result<Listing> {
 fn list_blocking(workspace: &Path, path: String) -> Result<Listing> {
     let directory = open(workspace, &path, OFlags::DIRECTORY)?;
     let mut names = Vec::new();
-    let mut dir = Dir::read_from(&directory).map_err(|e| failure(&path, e))?;
+    // The very handle: `read_from` would look up `.`, which a directory that may only be listed does not allow.
+    let handle = directory.try_clone().map_err(|e| stream_failure(&path, &e))?;
+    let mut dir = Dir::new(handle).map_err(|e| failure(&path, e))?;
     while let Some(entry) = dir.read() {
         let entry = entry.map_err(|e| failure(&path, e))?;
         if !matches!(entry.file_name().to_bytes(), b"." | b"..") {

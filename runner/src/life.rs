@@ -38,6 +38,21 @@ pub(crate) fn read_launch(path: &Path) -> Result<LaunchSpec, String> {
     Ok(spec)
 }
 
+/// Closes what we were born with besides standard input, output and error: an agent would inherit it. Call before anything is
+/// opened.
+///
+/// # Errors
+/// The system's, when it does not tell what is open.
+pub(crate) fn close_inherited() -> std::io::Result<()> {
+    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|descriptor| *descriptor > 2)
+        .collect();
+    // One of them was the listing's own, and is closed by now.
+    open.into_iter().for_each(|descriptor| drop(nix::unistd::close(descriptor)));
+    Ok(())
+}
+
 /// Own session, private files, no new privileges, and parent of every orphan of the agent. Call before threads exist.
 ///
 /// # Errors

@@ -106,7 +106,7 @@ fn serve_attempt(launch: &std::path::Path) -> i32 {
         }
     };
     // Before any thread exists: these are properties of a thread, inherited by those it makes.
-    if let Err(error) = life::detach() {
+    if let Err(error) = life::close_inherited().and_then(|()| life::detach()) {
         tracing::error!(%error, "cannot detach");
         return EXIT_PREREQUISITE;
     }

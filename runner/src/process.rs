@@ -129,25 +129,30 @@ impl Processes {
         let me = std::process::id().cast_signed();
         let seen = all();
         let parents: HashMap<i32, i32> = seen.iter().map(|p| (p.pid, p.parent)).collect();
-        let descends = |mut pid: i32| {
+        let descends_from = |ancestors: &HashSet<i32>, mut pid: i32| {
             for _ in 0..parents.len() {
                 match parents.get(&pid) {
-                    Some(parent) if *parent == me => return true,
+                    Some(parent) if ancestors.contains(parent) => return true,
                     Some(parent) => pid = *parent,
                     None => return false,
                 }
             }
             false
         };
-        let marked = |process: &Seen| match mark {
-            Mark::Session => {
-                descends(process.pid)
-                    || self.own_uid.is_some_and(|uid| process.uid() == Some(uid))
-                    || process.has_variable("AMBIENT_NONCE", &self.nonce)
-            }
+        let is_ours = |process: &Seen| process.has_variable("AMBIENT_NONCE", &self.nonce);
+        let ancestors: HashSet<i32> = match mark {
+            Mark::Session => HashSet::from([me]),
+            // A block may drop its environment, but not the stage that waits for it.
             Mark::Turn(turn) => {
-                process.has_variable("AMBIENT_NONCE", &self.nonce) && process.has_variable("AMBIENT_TURN", turn)
+                let of_turn = |p: &&Seen| is_ours(p) && p.has_variable("AMBIENT_TURN", turn);
+                seen.iter().filter(of_turn).map(|process| process.pid).collect()
             }
+        };
+        let marked = |process: &Seen| {
+            ancestors.contains(&process.pid)
+                || descends_from(&ancestors, process.pid)
+                || matches!(mark, Mark::Session)
+                    && (self.own_uid.is_some_and(|uid| process.uid() == Some(uid)) || is_ours(process))
         };
         // Init is the last to go.
         let init = self.namespaces.as_ref().map(|namespaces| namespaces.init.pid);

@@ -95,7 +95,7 @@ async fn a_full_disk_is_the_reason_new_work_waits_and_all_goes_on_when_there_is_
     server.delete(&format!("/sessions/{greedy}")).await;
     server.phase(&late, "Completed").await;
     server.ready().await;
-    server.post(&format!("/sessions/{quiet}/messages"), json!({"text": script("echo still")})).await.expect(202);
+    server.post(&format!("/sessions/{quiet}/messages"), json!({"text": script("echo still")})).await.expect(201);
     server.printed(&quiet, "still").await;
     server.verified().await;
 }

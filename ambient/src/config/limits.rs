@@ -146,7 +146,8 @@ impl LimitConfig {
 
     /// The first setting that cannot be, and why.
     pub(super) fn problem(&self) -> Option<(&'static str, String)> {
-        let numbers = [("session", self.defaults()), ("session_max", self.maxima())];
+        // Maxima first: a default may be what it is because of one.
+        let numbers = [("session_max", self.maxima()), ("session", self.defaults())];
         let wrong = numbers.iter().find_map(|(prefix, limits)| Some((*prefix, limits.validate().err()?)));
         let wrong = wrong.or_else(|| Some(("session", self.defaults().within(&self.maxima()).err()?)));
         let (prefix, refusal) = wrong?;

@@ -40,8 +40,15 @@ async fn nothing_of_the_server_or_of_another_session_can_be_read() {
             ))
             .await;
     }
-    for directory in [&data, &victim, &data.join("projects"), &data.join("run"), &data.join("postgres")] {
-        agent.gets_nothing(&format!("ls -A '{}' 2>/dev/null | grep . && echo GOT a list", directory.display())).await;
+    // The way to its own folder is all that it sees.
+    let own = agent.dir();
+    let way: Vec<_> = own.iter().map(|part| part.to_string_lossy()).collect();
+    let way = way.join("\n");
+    for directory in
+        [data.clone(), victim, data.join("projects"), data.join("run"), data.join("postgres"), own.join("..")]
+    {
+        let directory = directory.display();
+        agent.gets_nothing(&format!("ls -A '{directory}' 2>/dev/null | grep -vxF '{way}' && echo GOT a list")).await;
     }
     agent.gets_nothing("cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -aE 'AMBIENT_(DATABASE|ADMIN|TEMPORAL)' && echo GOT").await;
 }

@@ -45,8 +45,7 @@ async fn the_runner_cannot_be_signalled_limited_slowed_or_traced() {
             "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -a 'serve --launch' && echo GOT the runner",
         )
         .await;
-    let nobody = agent.run("kill -9 -1; echo 'still answered'").await;
-    assert!(!nobody.contains("GOT"));
+    agent.attempt("kill -9 -1").await;
     assert!(agent.run("echo 'and goes on'").await.contains("and goes on"));
 }
 

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use ambient_tests::TestDatabase;
 use serde_json::{Value, json};
 
-use crate::support::{Origin, Server, script};
+use crate::support::{Origin, Server, eventually, script};
 
 /// Stands in the victim's workspace and environment, and nowhere else.
 pub(crate) const SECRET: &str = "victims-secret-72c1";
@@ -72,6 +72,18 @@ impl Attacker<'_> {
         self.world.server.printed(&self.id, &over).await;
         let printed = self.printed().await;
         printed.rsplit("over-").nth(1).unwrap_or_default().to_owned()
+    }
+
+    /// Has the agent run this, which may end its own shell too.
+    pub(crate) async fn attempt(&self, shell: &str) {
+        let ended = async || {
+            let events = self.world.server.events(&self.id).await;
+            events.iter().filter(|event| event["data"]["name"] == "ambient.turn_ended").count()
+        };
+        let before = ended().await;
+        let path = format!("/sessions/{}/messages", self.id);
+        self.world.server.post(&path, json!({"text": script(shell)})).await.expect(201);
+        eventually("the turn has ended", async || (ended().await > before).then_some(())).await;
     }
 
     /// As [`Self::run`], and nothing was got: no `GOT`, no canary.
