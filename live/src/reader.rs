@@ -64,6 +64,7 @@ pub struct EndpointError {
 
 impl EndpointError {
     /// With a reason in words.
+    #[allow(clippy::needless_pass_by_value, reason = "so that it is a function for map_err")]
     pub fn new(reason: impl ToString) -> Self {
         Self { reason: reason.to_string() }
     }

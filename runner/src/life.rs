@@ -49,7 +49,9 @@ pub(crate) fn close_inherited() -> std::io::Result<()> {
         .filter(|descriptor| *descriptor > 2)
         .collect();
     // One of them was the listing's own, and is closed by now.
-    open.into_iter().for_each(|descriptor| drop(nix::unistd::close(descriptor)));
+    for descriptor in open {
+        let _ = nix::unistd::close(descriptor);
+    }
     Ok(())
 }
 

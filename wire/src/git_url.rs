@@ -101,7 +101,7 @@ const BAD_HOST: Problem = Problem("must name a host (letters, digits, '-' and '.
 /// A path, decoded as far as it is encoded.
 fn check_path(path: &str) -> Result<(), Problem> {
     let decoded = decode(path).ok_or(Problem("must be percent-encoded where it has a '%'"))?;
-    if decoded.iter().any(|byte| byte.is_ascii_control()) {
+    if decoded.iter().any(u8::is_ascii_control) {
         return Err(Problem("must not contain control characters"));
     }
     if decoded.split(|byte| *byte == b'/').any(|step| matches!(step, b"." | b"..")) {

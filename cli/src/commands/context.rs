@@ -109,7 +109,7 @@ fn show(invocation: &Invocation, name: Option<&str>) -> Result<Exit, CliError> {
             let project = context.project.as_deref().unwrap_or("-");
             let mut fields = Fields::new(10);
             fields.add("Name", &name);
-            fields.add("URL", &redact::text(&context.url));
+            fields.add("URL", redact::text(&context.url));
             fields.add("Token", token);
             fields.add("Project", project);
             console.data(&fields.into_text())?;

@@ -88,7 +88,7 @@ impl Watchdog {
     fn look(&mut self, local: &Local) {
         self.ticks = self.ticks.wrapping_add(1);
         self.follow(local);
-        if self.ticks % MEMORY == 0 {
+        if self.ticks.is_multiple_of(MEMORY) {
             self.look_at_memory(local);
             self.runs.iter_mut().for_each(|(key, run)| run.record(local, key));
         }
@@ -99,7 +99,7 @@ impl Watchdog {
         self.low = if free.is_low() { self.low.saturating_add(1) } else { 0 };
         if free.is_low() {
             self.relieve(local, free);
-        } else if self.ticks % MEMORY == 0 {
+        } else if self.ticks.is_multiple_of(MEMORY) {
             local.space.keep_reserve();
         }
     }

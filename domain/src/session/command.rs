@@ -112,6 +112,7 @@ where
 }
 
 /// What can be asked.
+#[allow(clippy::large_enum_variant, reason = "a command is made once and moved a few times")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum Command {

@@ -118,7 +118,7 @@ impl<'a> WorkingTree<'a> {
         if !added {
             add_refused(&mut names, changed(&self.git()).await?);
         }
-        self.left_out = named(names);
+        self.left_out = named(&names);
         Ok(())
     }
 
@@ -186,7 +186,7 @@ impl Drop for WorkingTree<'_> {
 /// # Errors
 /// Git's.
 pub(super) async fn passed_over(git: &Git<'_>, app: &App, directory: &Path) -> Result<Vec<LeftOut>> {
-    Ok(named(passed(&survey_of(git, app, directory).await?).collect()))
+    Ok(named(&passed(&survey_of(git, app, directory).await?).collect()))
 }
 
 /// What git passes over, and what it could not add.
@@ -196,7 +196,7 @@ pub(super) async fn passed_over(git: &Git<'_>, app: &App, directory: &Path) -> R
 pub(super) async fn refused(git: &Git<'_>, app: &App, directory: &Path) -> Result<Vec<LeftOut>> {
     let mut names = passed(&survey_of(git, app, directory).await?).collect();
     add_refused(&mut names, changed(git).await?);
-    Ok(named(names))
+    Ok(named(&names))
 }
 
 /// Findings that git does not take, with why.
@@ -261,7 +261,7 @@ async fn survey_of(git: &Git<'_>, app: &App, directory: &Path) -> Result<Vec<Fin
 }
 
 /// For people and programs: sorted, and not without end.
-fn named(names: Names) -> Vec<LeftOut> {
+fn named(names: &Names) -> Vec<LeftOut> {
     let more = names.len() > MAX_LEFT_OUT;
     let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
     let named = names.iter().take(MAX_LEFT_OUT).map(|(path, reason)| LeftOut { path: text(path), reason: *reason });

@@ -42,7 +42,7 @@ async fn the_runner_cannot_be_signalled_limited_slowed_or_traced() {
     agent.gets_nothing("ls /proc | grep -c '^[0-9]' | awk '$1 > 12 { print \"GOT\", $1, \"processes\" }'").await;
     agent
         .gets_nothing(
-            "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -a 'serve --launch' && echo GOT the runner",
+            "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -a '[s]erve --launch' && echo GOT the runner",
         )
         .await;
     agent.attempt("kill -9 -1").await;
