@@ -22,11 +22,60 @@ pub(super) fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
         );
     }
     refuse_nul(text)?;
+    let read = match parse(text) {
+        // `3.0` and `3e0` are integers too, for JSON Schema and for clients whose language knows one kind of number.
+        Err((_, error)) if error.to_string().starts_with("invalid type: floating point") => parse(&with_integers(text)),
+        read => read,
+    };
+    read.map_err(|(path, error)| explain(&path, &error))
+}
+
+fn parse<T: DeserializeOwned>(text: &str) -> Result<T, (String, serde_json::Error)> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let value = serde_path_to_error::deserialize(&mut deserializer)
-        .map_err(|error| explain(&path_of(&error), &error.into_inner()))?;
-    deserializer.end().map_err(|error| explain("body", &error))?;
+    let value =
+        serde_path_to_error::deserialize(&mut deserializer).map_err(|error| (path_of(&error), error.into_inner()))?;
+    deserializer.end().map_err(|error| ("body".to_owned(), error))?;
     Ok(value)
+}
+
+/// The same JSON, with numbers of a whole value written as such.
+fn with_integers(text: &str) -> String {
+    /// Below it every whole number has a place of its own in a float.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let (mut whole, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(next) = rest.chars().next() {
+        let length = match next {
+            '"' => string_length(rest),
+            '-' | '0'..='9' => {
+                rest.find(|c: char| !matches!(c, '-' | '+' | '.' | 'e' | 'E' | '0'..='9')).unwrap_or(rest.len())
+            }
+            _ => next.len_utf8(),
+        };
+        let (token, tail) = rest.split_at(length);
+        match token.parse::<f64>() {
+            Ok(number) if token.contains(['.', 'e', 'E']) && number.fract() == 0.0 && number.abs() < EXACT => {
+                // Adding 0 makes -0 a number that integers have.
+                whole.push_str(&format!("{:.0}", number + 0.0));
+            }
+            _ => whole.push_str(token),
+        }
+        rest = tail;
+    }
+    whole
+}
+
+/// Bytes of the JSON string at the beginning, with its quotes.
+fn string_length(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, byte) in text.bytes().enumerate().skip(1) {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
 }
 
 fn path_of<E>(error: &serde_path_to_error::Error<E>) -> String {
@@ -135,6 +184,19 @@ mod tests {
         let json = serde_json::to_value(format!("{error:?}")).unwrap();
         let text = json.as_str().unwrap();
         text.split("field: \"").nth(1).unwrap().split('"').next().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_whole_number_is_an_integer_however_it_is_written() {
+        for number in ["300", "300.0", "3e2", "3.00E+2", "30000e-2"] {
+            let body =
+                format!(r#"{{"project_id":"p","name":"a \"1.0\" b","timeout":{number},"llm_temperature":1.0}}"#);
+            let read: SessionCreate = from_bytes(body.as_bytes()).unwrap();
+            assert_eq!((read.timeout, read.name.as_deref()), (Some(300), Some("a \"1.0\" b")), "{number}");
+        }
+        for number in ["300.5", "1e300", "9007199254740993.0"] {
+            assert_eq!(field_of(&format!(r#"{{"project_id":"p","timeout":{number}}}"#)), "timeout", "{number}");
+        }
     }
 
     #[test]

@@ -65,8 +65,9 @@ pub(super) async fn list(
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     let (after_seq, size) = params.checked()?;
+    let last_event_id = last_event_id(&headers)?;
     if accepts_event_stream(&headers) {
-        let after_seq = last_event_id(&headers)?.or(params.after_seq);
+        let after_seq = last_event_id.or(params.after_seq);
         return live::sse::stream(&session, after_seq).await.map(IntoResponse::into_response);
     }
     let items: Vec<Event> = session.events(after_seq, size).await?.into_iter().map(representation::event).collect();

@@ -75,7 +75,8 @@ impl<'a> Mirror<'a> {
         std::fs::set_permissions(self.path(), open)
             .map_err(|e| Error::io("cannot open the mirror to the agent", &e))?;
         let (upload, named) = (origin.upload_pack(), branch.map(|branch| format!("--branch={branch}")));
-        let mut arguments = vec!["clone", "--quiet", "--bare", "--template=", "--origin=origin", &upload];
+        let mut arguments = vec!["clone", "--quiet", "--bare", "--template=", "--origin=origin"];
+        arguments.extend(upload.as_deref());
         arguments.extend(named.as_deref());
         arguments.extend(["--", &origin.url, "."]);
         let git = origin.allow(self.git(true, origin.readable())).patience(CLONE_PATIENCE);

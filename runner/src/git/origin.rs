@@ -182,22 +182,18 @@ impl Origin {
         git.variable("GIT_ALLOW_PROTOCOL", if self.local.is_some() { "file" } else { "https" })
     }
 
-    /// How git reads from it.
-    pub(crate) fn upload_pack(&self) -> String {
-        format!("--upload-pack={}", self.other_side("upload-pack --strict"))
+    /// The option by which git reads from it. None over https, where the other side is another machine's.
+    pub(crate) fn upload_pack(&self) -> Option<String> {
+        Some(format!("--upload-pack={}", self.other_side("upload-pack --strict")?))
     }
 
-    /// How git writes to it.
-    pub(crate) fn receive_pack(&self) -> String {
-        format!("--receive-pack={}", self.other_side("receive-pack"))
+    /// The option by which git writes to it.
+    pub(crate) fn receive_pack(&self) -> Option<String> {
+        Some(format!("--receive-pack={}", self.other_side("receive-pack")?))
     }
 
-    fn other_side(&self, program: &str) -> String {
-        match self.local {
-            Some(_) => environment::other_side(program),
-            // Not used over https.
-            None => "false".to_owned(),
-        }
+    fn other_side(&self, program: &str) -> Option<String> {
+        self.local.as_ref().map(|_| environment::other_side(program))
     }
 }
 

@@ -97,15 +97,17 @@ impl Push<'_> {
         let (origin, reference) = (self.origin, self.reference());
         let upload = origin.upload_pack();
         let look = origin.allow(self.mirror.git(false, origin.readable())).patience(PATIENCE);
-        let listed = look.text(&["ls-remote", "--quiet", &upload, "--", &origin.url, &reference]).await?;
+        let upload = upload.as_deref().into_iter().collect::<Vec<_>>();
+        let arguments = [&["ls-remote", "--quiet"], &upload[..], &["--", &origin.url, &reference]].concat();
+        let listed = look.text(&arguments).await?;
         let named = listed.lines().filter_map(|line| line.split_once('\t')).find(|(_, name)| *name == reference);
         let Some((commit, _)) = named else { return Ok(None) };
         check_object(commit)?;
         if !self.has(commit).await? {
             // Its objects only: branches come and go at the origin, and names of then and now may exclude each other.
             let fetch = origin.allow(self.mirror.git(true, origin.readable())).patience(PATIENCE);
-            let exactly = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-shallow", &upload];
-            let arguments = [&exactly[..], &["--", &origin.url, &reference]].concat();
+            let exactly = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-shallow"];
+            let arguments = [&exactly[..], &upload, &["--", &origin.url, &reference]].concat();
             fetch.run(&arguments).await?;
         }
         Ok(Some(commit.to_owned()))
@@ -185,7 +187,8 @@ impl Push<'_> {
         let refspec = format!("{}:{reference}", self.commit);
         let (lease, receive) = (format!("--force-with-lease={reference}:{expected}"), origin.receive_pack());
         let how = ["push", "--porcelain", "--no-verify", "--no-signed", "--no-follow-tags", "--recurse-submodules=no"];
-        let arguments = [&how[..], &[&lease, &receive, "--", &origin.url, &refspec]].concat();
+        let receive = receive.as_deref().into_iter().collect::<Vec<_>>();
+        let arguments = [&how[..], &[&lease], &receive, &["--", &origin.url, &refspec]].concat();
         let sent = origin.allow(self.checking(origin.writable())).run(&arguments).await;
         let (said, stderr) = match sent {
             Ok(said) => (said, String::new()),
