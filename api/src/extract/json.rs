@@ -189,8 +189,7 @@ mod tests {
     #[test]
     fn a_whole_number_is_an_integer_however_it_is_written() {
         for number in ["300", "300.0", "3e2", "3.00E+2", "30000e-2"] {
-            let body =
-                format!(r#"{{"project_id":"p","name":"a \"1.0\" b","timeout":{number},"llm_temperature":1.0}}"#);
+            let body = format!(r#"{{"project_id":"p","name":"a \"1.0\" b","timeout":{number},"llm_temperature":1.0}}"#);
             let read: SessionCreate = from_bytes(body.as_bytes()).unwrap();
             assert_eq!((read.timeout, read.name.as_deref()), (Some(300), Some("a \"1.0\" b")), "{number}");
         }
