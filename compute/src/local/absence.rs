@@ -129,10 +129,17 @@ impl Local {
         if self.has_later_run(paths, run)? {
             marks.uid = None;
         }
-        let left = Table::look().members(&marks);
         // Twice, because a process that forks while we look may be missed once.
-        let left = if left.is_empty() { Table::look().members(&marks) } else { left };
-        remains.extend(left.iter().map(Entry::describe));
+        for table in [Table::look(), Table::look()] {
+            let left = table.members(&marks);
+            remains.extend(
+                left.iter()
+                    .map(Entry::describe)
+                    .chain(table.blind())
+                    .filter(|one| !remains.contains(one))
+                    .collect::<Vec<_>>(),
+            );
+        }
         let uid = marks.uid.map(|uid| format!(", user id {uid}")).unwrap_or_default();
         evidence
             .push(format!("no process in /proc has the nonce of one of {} attempts, its session{uid}", attempts.len()));

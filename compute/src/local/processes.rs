@@ -8,8 +8,11 @@ use std::{
 };
 
 use ambient_wire::runner::{ProcessIdentity, Started};
-use procfs::process::Process;
-use rustix::process::{Pid, PidfdFlags, Signal};
+use procfs::{ProcError, process::Process};
+use rustix::{
+    io::Errno,
+    process::{Pid, PidfdFlags, Signal},
+};
 
 use super::cgroup::RunGroup;
 
@@ -36,6 +39,8 @@ pub(super) struct Marks {
 /// One look at `/proc`.
 pub(super) struct Table {
     entries: Vec<Entry>,
+    /// Why there may be more processes than were seen.
+    blind: Option<String>,
 }
 
 /// A process that is not dead.
@@ -51,8 +56,27 @@ pub(super) struct Entry {
 
 impl Table {
     pub(super) fn look() -> Self {
-        let all = procfs::process::all_processes().into_iter().flatten();
-        Self { entries: all.filter_map(|process| entry(&process.ok()?)).collect() }
+        let (mut entries, mut blind) = (Vec::new(), None);
+        match procfs::process::all_processes() {
+            Ok(all) => {
+                for process in all {
+                    match process.and_then(|process| entry(&process)) {
+                        Ok(entry) => entries.extend(entry),
+                        // Of another user, where `/proc` hides those: no session of ours.
+                        Err(ProcError::PermissionDenied(_)) => {}
+                        Err(error) if has_gone(&error) => {}
+                        Err(error) => blind = Some(error.to_string()),
+                    }
+                }
+            }
+            Err(error) => blind = Some(error.to_string()),
+        }
+        Self { entries, blind }
+    }
+
+    /// Why nothing can be concluded from what was not seen, in words (no descriptor is left, say).
+    pub(super) fn blind(&self) -> Option<String> {
+        self.blind.as_ref().map(|reason| format!("processes that cannot be looked at: {reason}"))
     }
 
     /// Nonces of all processes.
@@ -90,7 +114,8 @@ impl Marks {
 
     /// What is there of these marks, in words.
     pub(super) fn remains(&self) -> Vec<String> {
-        self.describe(&Table::look().members(self), &HashSet::new())
+        let table = Table::look();
+        self.describe(&table.members(self), &HashSet::new()).into_iter().chain(table.blind()).collect()
     }
 
     /// An init that ends may have lost its nonce: it lives until the kernel has ended everything in its namespace.
@@ -108,9 +133,10 @@ impl Marks {
         let deadline = Instant::now() + patience;
         let mut empty_looks = 0;
         loop {
-            let mut left = Table::look().members(self);
+            let table = Table::look();
+            let mut left = table.members(self);
             left.retain(|entry| !spared.contains(&entry.pid));
-            let remains = self.describe(&left, spared);
+            let remains: Vec<_> = self.describe(&left, spared).into_iter().chain(table.blind()).collect();
             // Twice, because a process that forks while we look may be missed once.
             empty_looks = if remains.is_empty() { empty_looks + 1 } else { 0 };
             if empty_looks == 2 || Instant::now() > deadline {
@@ -153,10 +179,10 @@ impl Marks {
     }
 }
 
-/// True when this process has not ended. One that ends lives until the kernel has ended everything in its namespace; it may
+/// True unless this process has certainly ended: an error is no end. One that ends lives until the kernel has ended everything in its namespace; it may
 /// have lost its environment by then, so its nonce is not asked for.
 pub(super) fn lives(init: &ProcessIdentity) -> bool {
-    open(init.pid, init.start_time).is_some()
+    !matches!(look_for(init.pid, init.start_time), Ok(None))
 }
 
 /// True when the process is in the session (`setsid`) that the runner began, also after the runner's death. A number that
@@ -194,20 +220,42 @@ pub(super) fn open_child(pid: i32) -> Option<OwnedFd> {
     rustix::process::pidfd_open(Pid::from_raw(pid)?, PidfdFlags::NONBLOCK).ok()
 }
 
-/// A handle of exactly this process; none when it is dead or its number was used again.
+/// A handle of exactly this process; none when it is dead, its number was used again, or that cannot be told.
 fn open(pid: i32, start_time: u64) -> Option<OwnedFd> {
-    let handle = rustix::process::pidfd_open(Pid::from_raw(pid)?, PidfdFlags::NONBLOCK).ok()?;
-    let stat = Process::new(pid).and_then(|process| process.stat()).ok()?;
-    (stat.starttime == start_time && !matches!(stat.state, 'Z' | 'X')).then_some(handle)
+    look_for(pid, start_time).ok().flatten()
 }
 
-fn entry(process: &Process) -> Option<Entry> {
-    let stat = process.stat().ok()?;
+/// A handle of exactly this process; none when it is dead or its number was used again.
+fn look_for(pid: i32, start_time: u64) -> Result<Option<OwnedFd>, ProcError> {
+    let Some(number) = Pid::from_raw(pid) else { return Ok(None) };
+    let handle = match rustix::process::pidfd_open(number, PidfdFlags::NONBLOCK) {
+        Ok(handle) => handle,
+        Err(Errno::SRCH) => return Ok(None),
+        Err(error) => return Err(ProcError::Io(error.into(), None)),
+    };
+    match Process::new(pid).and_then(|process| process.stat()) {
+        Ok(stat) => Ok((stat.starttime == start_time && !matches!(stat.state, 'Z' | 'X')).then_some(handle)),
+        Err(error) if has_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What `/proc` says of a process that has ended meanwhile.
+fn has_gone(error: &ProcError) -> bool {
+    match error {
+        ProcError::NotFound(_) => true,
+        ProcError::Io(error, _) => error.raw_os_error() == Some(Errno::SRCH.raw_os_error()),
+        _ => false,
+    }
+}
+
+fn entry(process: &Process) -> Result<Option<Entry>, ProcError> {
+    let stat = process.stat()?;
     if matches!(stat.state, 'Z' | 'X') {
-        return None;
+        return Ok(None);
     }
     let (pid, parent, session, start_time) = (stat.pid, stat.ppid, stat.session, stat.starttime);
-    Some(Entry { pid, parent, session, start_time, nonce: nonce(process), name: stat.comm })
+    Ok(Some(Entry { pid, parent, session, start_time, nonce: nonce(process), name: stat.comm }))
 }
 
 fn nonce(process: &Process) -> Option<String> {
@@ -234,4 +282,50 @@ pub(super) fn boot_id() -> &'static str {
     BOOT_ID.get_or_init(|| {
         std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::{fs::File, process::Command};
+
+    use rustix::process::{Resource, Rlimit};
+
+    use super::*;
+
+    fn identity(pid: u32) -> ProcessIdentity {
+        let pid = pid.cast_signed();
+        ProcessIdentity { pid, start_time: Process::new(pid).unwrap().stat().unwrap().starttime }
+    }
+
+    #[test]
+    fn a_look_without_descriptors_concludes_nothing() {
+        const ALONE: &str = "AMBIENT_TEST_ALONE";
+        if std::env::var_os(ALONE).is_none() {
+            // In a process of its own: other tests need descriptors.
+            let name = "local::processes::tests::a_look_without_descriptors_concludes_nothing";
+            let alone = Command::new(std::env::current_exe().unwrap()).args(["--exact", name]).env(ALONE, "1").output();
+            let alone = alone.unwrap();
+            assert!(alone.status.success(), "{}", String::from_utf8_lossy(&alone.stdout));
+            return;
+        }
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let ended = identity(child.id());
+        assert!(lives(&ended));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!lives(&ended) && Table::look().blind().is_none());
+        rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: Some(64) }).unwrap();
+        let all: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+        let (blind, told_of_ended) = (Table::look().blind(), lives(&identity_without_look(std::process::id())));
+        drop(all);
+        assert!(blind.is_some() && told_of_ended);
+        assert!(!lives(&ended));
+    }
+
+    /// Of a process that cannot be looked at.
+    fn identity_without_look(pid: u32) -> ProcessIdentity {
+        ProcessIdentity { pid: pid.cast_signed(), start_time: 1 }
+    }
 }
