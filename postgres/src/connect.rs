@@ -60,7 +60,7 @@ fn check_parameter(name: &str, value: &str) -> Result<(), sqlx::Error> {
 }
 
 fn parse_mode(text: &str) -> Result<PgSslMode, sqlx::Error> {
-    let known = "disable, prefer, require, verify-ca or verify-full";
+    let known = "disable, allow, prefer, require, verify-ca or verify-full";
     PgSslMode::from_str(text).map_err(|_| refused(format!("sslmode must be {known}")))
 }
 

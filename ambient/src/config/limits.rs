@@ -72,19 +72,19 @@ pub struct LimitFlags {
     /// Open files of a process of a session that names no limit [default: 16384]
     #[arg(long, value_name = "NUMBER", hide_short_help = true)]
     pub(crate) session_open_files: Option<String>,
-    /// Most processors that a session may name [default: no maximum, as of the next four]
+    /// Most processors that a session may name [default: no maximum]
     #[arg(long, value_name = "CPU", hide_short_help = true)]
     pub(crate) session_max_cpu: Option<String>,
-    /// Most memory that a session may name
+    /// Most memory that a session may name [default: no maximum]
     #[arg(long, value_name = "BYTES", hide_short_help = true)]
     pub(crate) session_max_memory: Option<String>,
-    /// Most processes and threads that a session may name
+    /// Most processes and threads that a session may name [default: no maximum]
     #[arg(long, value_name = "NUMBER", hide_short_help = true)]
     pub(crate) session_max_processes: Option<String>,
-    /// Most space for files that a session may name
+    /// Most space for files that a session may name [default: no maximum]
     #[arg(long, value_name = "BYTES", hide_short_help = true)]
     pub(crate) session_max_disk: Option<String>,
-    /// Most open files of a process that a session may name
+    /// Most open files of a process that a session may name [default: no maximum]
     #[arg(long, value_name = "NUMBER", hide_short_help = true)]
     pub(crate) session_max_open_files: Option<String>,
     /// Space of the disk that is kept for the server [default: 256Mi, at most a twentieth of the file system]
