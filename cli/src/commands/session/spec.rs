@@ -36,7 +36,7 @@ pub(crate) struct Spec {
     /// Model the agent is to use
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<String>,
-    /// Processors it may use, such as 500m or 2 [default: the server's, as of the next four]
+    /// Processors it may use, such as 500m or 2 [default: the server's]
     #[arg(long, value_name = "CPU")]
     pub(crate) cpu: Option<String>,
     /// Memory it may use, such as 512Mi or 2Gi; at the limit its agent is ended
