@@ -147,7 +147,8 @@ fn readable(data: String) -> Value {
 }
 
 /// What can be compared when workflow tasks fall differently: events and commands by what they are about (an activity, a timer,
-/// a child, a signal), without the ids of events.
+/// a child, a signal), without the ids of events. The SDK numbers activities and timers in the order in which a workflow comes to
+/// them, which timing decides too, so here they are called by what was asked for.
 pub fn chains(events: &[Value]) -> BTreeMap<String, Vec<Value>> {
     let mut subjects: BTreeMap<i64, String> = BTreeMap::new();
     let mut chains: BTreeMap<String, Vec<Value>> = BTreeMap::new();
@@ -163,18 +164,81 @@ pub fn chains(events: &[Value]) -> BTreeMap<String, Vec<Value>> {
         let origin = references.iter().find_map(|name| subjects.get(&attributes[*name].as_i64()?).cloned());
         let subject = origin.or(own).unwrap_or_else(|| "workflow".to_owned());
         subjects.insert(event["id"].as_i64().unwrap_or_default(), subject.clone());
-        chains.entry(subject).or_default().push(without_event_ids(event.clone()));
+        chains.entry(subject).or_default().push(without_ids(event.clone()));
     }
-    chains
+    let mut called: BTreeMap<String, Vec<Vec<Value>>> = BTreeMap::new();
+    for (subject, chain) in chains {
+        called.entry(asked_for(&chain).unwrap_or(subject)).or_default().push(chain);
+    }
+    let alike = called.into_iter().flat_map(|(name, mut chains)| {
+        chains.sort_by_cached_key(|chain| Value::from(chain.clone()).to_string());
+        chains.into_iter().enumerate().map(move |(at, chain)| (format!("{name}, number {}", at + 1), chain))
+    });
+    alike.collect()
 }
 
-fn without_event_ids(value: Value) -> Value {
+/// A name for a chain whose subject has but a number.
+fn asked_for(chain: &[Value]) -> Option<String> {
+    let first = chain.first()?;
+    let attributes = &first["attributes"];
+    match first["event"].as_str()? {
+        "timer_started" => Some(format!("timer {}", attributes["start_to_fire_timeout"])),
+        "activity_task_scheduled" => Some(format!(
+            "activity {} {}",
+            attributes["activity_type"]["name"], attributes["input"]["payloads"][0]["data"]
+        )),
+        _ => None,
+    }
+}
+
+fn without_ids(value: Value) -> Value {
     match value {
         Value::Object(fields) => {
-            let keep = |(key, _): &(String, Value)| key != "id" && !key.ends_with("event_id");
-            fields.into_iter().filter(keep).map(|(key, value)| (key, without_event_ids(value))).collect()
+            let number = |key: &str| ["id", "activity_id", "timer_id"].contains(&key) || key.ends_with("event_id");
+            let fields = fields.into_iter().filter(|(key, _)| !number(key));
+            Value::Object(fields.map(|(key, value)| (key, without_ids(value))).collect())
         }
-        Value::Array(items) => items.into_iter().map(without_event_ids).collect(),
+        Value::Array(items) => items.into_iter().map(without_ids).collect(),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn started(id: u32, timer: &str, seconds: u32) -> Value {
+        let attributes = json!({ "timer_id": timer, "start_to_fire_timeout": { "seconds": seconds }, "workflow_task_completed_event_id": 4 });
+        json!({ "id": id, "event": "timer_started", "attributes": attributes })
+    }
+
+    fn ended(id: u32, event: &str, timer: &str, started: u32) -> Value {
+        json!({ "id": id, "event": event, "attributes": { "timer_id": timer, "started_event_id": started } })
+    }
+
+    #[test]
+    fn timers_are_compared_by_their_length_whichever_came_first() {
+        let one = [
+            started(5, "1", 2),
+            started(6, "2", 120),
+            ended(7, "timer_fired", "1", 5),
+            ended(8, "timer_canceled", "2", 6),
+        ];
+        let two = [
+            started(5, "1", 120),
+            started(9, "2", 2),
+            ended(12, "timer_fired", "2", 9),
+            ended(13, "timer_canceled", "1", 5),
+        ];
+        assert_eq!(chains(&one), chains(&two));
+        let names: Vec<String> = chains(&one).into_keys().collect();
+        assert_eq!(names, [r#"timer {"seconds":120}, number 1"#, r#"timer {"seconds":2}, number 1"#]);
+        let otherwise = [
+            started(5, "1", 2),
+            started(6, "2", 120),
+            ended(7, "timer_fired", "2", 6),
+            ended(8, "timer_canceled", "1", 5),
+        ];
+        assert_ne!(chains(&one), chains(&otherwise));
     }
 }

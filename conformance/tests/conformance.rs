@@ -1,7 +1,8 @@
 //! Runs every case on both engines and compares. Without a Temporal server (`AMBIENT_TEST_TEMPORAL`, see `make conformance`) the
 //! embedded engine is run alone and the comparison is told as skipped; with `AMBIENT_REQUIRE_TEMPORAL` a skip is a failure.
 //!
-//! Arguments: parts of names of cases, or seeds as `seed=7`; `--seeds N` random programs (20 when not said).
+//! Arguments: parts of names of cases, or seeds as `seed=7`; `--seeds N` random programs (20 when not said); `--show` prints the
+//! programs and runs nothing.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -93,10 +94,12 @@ async fn compare(case: &Case, both: &Both) -> Option<String> {
 fn chosen(arguments: Vec<String>) -> Vec<Case> {
     let mut arguments = arguments.into_iter();
     let (mut names, mut seeds, mut one_seed, mut list) = (Vec::new(), SEEDS, Vec::new(), false);
+    let mut show = false;
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--seeds" => seeds = arguments.next().and_then(|count| count.parse().ok()).unwrap_or(SEEDS),
             "--list" => list = true,
+            "--show" => show = true,
             other => match other.strip_prefix("seed=").map(str::parse::<u64>) {
                 Some(seed) => one_seed.extend(seed),
                 None if other.starts_with('-') => {}
@@ -104,12 +107,14 @@ fn chosen(arguments: Vec<String>) -> Vec<Case> {
             },
         }
     }
-    if !one_seed.is_empty() {
-        return one_seed.into_iter().map(random).collect();
-    }
     let all = cases::all().into_iter().chain((0..seeds).map(random));
     let wanted = |case: &Case| names.is_empty() || names.iter().any(|name| case.name.contains(name.as_str()));
-    let wanted: Vec<Case> = all.filter(wanted).collect();
+    let wanted: Vec<Case> =
+        if one_seed.is_empty() { all.filter(wanted).collect() } else { one_seed.into_iter().map(random).collect() };
+    if show {
+        wanted.iter().for_each(|case| println!("{}: {:#}", case.name, serde_json::to_value(&case.op).unwrap()));
+        return Vec::new();
+    }
     if list {
         wanted.iter().for_each(|case| println!("{}: test", case.name));
         return Vec::new();
