@@ -6,7 +6,7 @@ mod json;
 mod query;
 
 pub(crate) use self::{
-    body::{Act, Fingerprint, Json, NoBody, OrDefault, Write},
+    body::{Act, Fingerprint, Json, NoBody, OpaqueJson, OrDefault, Write},
     conditions::{Conditions, accepts_event_stream, last_event_id},
     query::Query,
 };

@@ -44,7 +44,10 @@ impl<R: Right> Authorized<Session, R> {
             (Some(name), _) => Ok(name),
             (None, [only]) => Ok((*only).to_owned()),
             (None, []) => Err(ApiError::new(Number::NotFound, "the Session has no repository")),
-            (None, several) => Err(ApiError::invalid("repo", format!("is required; there are {}", several.join(", ")))),
+            (None, several) => {
+                let problem = format!("is required; there are {}", several.join(", "));
+                Err(ApiError::new(Number::Conflict, format!("repo: {problem}")).at("repo", problem))
+            }
         }
     }
 

@@ -34,6 +34,10 @@ pub(crate) trait ReadBody: Sized {
 #[derive(Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
 
+/// JSON whose texts may have a NUL, for what is passed on as it is: Postgres stores it as bytes, if at all.
+#[derive(Debug)]
+pub(crate) struct OpaqueJson<T>(pub(crate) T);
+
 /// JSON, or nothing for the default.
 #[derive(Debug)]
 pub(crate) struct OrDefault<T>(pub(crate) T);
@@ -46,6 +50,13 @@ impl<T: DeserializeOwned> ReadBody for Json<T> {
     fn read(bytes: &[u8], content_type: Option<&[u8]>) -> ApiResult<Self> {
         json::check_content_type(content_type)?;
         json::from_bytes(bytes).map(Self)
+    }
+}
+
+impl<T: DeserializeOwned> ReadBody for OpaqueJson<T> {
+    fn read(bytes: &[u8], content_type: Option<&[u8]>) -> ApiResult<Self> {
+        json::check_content_type(content_type)?;
+        json::from_bytes_with_nul(bytes).map(Self)
     }
 }
 

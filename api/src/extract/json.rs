@@ -5,8 +5,14 @@ use serde_json::Value;
 
 use crate::error::{ApiError, ApiResult, Number};
 
-/// Reads a body.
+/// Reads a body, whose texts Postgres can store.
 pub(super) fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
+    std::str::from_utf8(bytes).map_or(Ok(()), refuse_nul)?;
+    from_bytes_with_nul(bytes)
+}
+
+/// Reads a body, whatever its texts are.
+pub(super) fn from_bytes_with_nul<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();
         ApiError::new(Number::Malformed, format!("the body is not valid UTF-8 at byte {at}"))
@@ -21,7 +27,6 @@ pub(super) fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
             ApiError::new(Number::Malformed, "the body is not a JSON object").at("body", "must be a JSON object")
         );
     }
-    refuse_nul(text)?;
     let read = match parse(text) {
         // `3.0` and `3e0` are integers too, for JSON Schema and for clients whose language knows one kind of number.
         Err((_, error)) if error.to_string().starts_with("invalid type: floating point") => parse(&with_integers(text)),

@@ -212,6 +212,7 @@ fn constrain_parameter(path: &str, parameter: &mut Value) {
         ("query", "order_by") => order_by(path),
         ("query", "after") if path.ends_with("/operations") => json!({"pattern": "^[0-9]{1,18}\\.[0-9]{1,18}$"}),
         ("query", "page") => json!({"maximum": 1_000_000_000}),
+        ("header", "Last-Event-ID") => json!({"minimum": 0}),
         ("header", "Range") => json!({"pattern": "^bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})$"}),
         _ => json!({}),
     };

@@ -13,7 +13,7 @@ use super::responses::{Acting, Reading};
 use crate::{
     authority::{Access, Admin, Authorized, Execution, View},
     error::{ApiError, ApiResult},
-    extract::{Act, Json, OrDefault, Query},
+    extract::{Act, OpaqueJson, OrDefault, Query},
     given, list,
 };
 
@@ -112,7 +112,7 @@ pub(super) async fn history(
     responses((status = 202, description = "Signalled", body = WorkflowExecution), Acting))]
 pub(super) async fn signal(
     execution: Authorized<Execution, Admin>,
-    Act(Json(request)): Act<Json<SignalRequest>>,
+    Act(OpaqueJson(request)): Act<OpaqueJson<SignalRequest>>,
 ) -> ApiResult<(StatusCode, axum::Json<WorkflowExecution>)> {
     let SignalRequest { signal, input } = &request;
     given::name("signal", signal, MAX_SIGNAL)?;

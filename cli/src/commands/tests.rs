@@ -55,9 +55,9 @@ fn server(request: &Received) -> Reply {
         }
         "GET /sessions/SESSION/git/diff" => {
             let details = json!([{"field": "repo", "problem": "is required; there are a, b"}]);
-            let body = json!({"kind": "Error", "id": "8", "href": "", "code": "ambient-8", "reason": "repo: is required; there are a, b",
+            let body = json!({"kind": "Error", "id": "6", "href": "", "code": "ambient-6", "reason": "repo: is required; there are a, b",
                 "operation_id": "op1", "details": details});
-            Reply::Http(400, "", body.to_string())
+            Reply::Http(409, "", body.to_string())
         }
         "GET /sessions" => list(&[stub::session(&json!({})), stub::session(&json!({"project_id": "gone"}))]),
         "GET /projects?size=65500" => {
@@ -251,7 +251,7 @@ async fn failures_end_with_their_codes() {
     assert_eq!(ambient(&stub.url, &["operations", "get", ".."]).await.0, Exit::Usage);
     assert_eq!(ambient(&stub.url, &["session", "files", SESSION, "../x"]).await.0, Exit::Usage);
     let (exit, _, err) = ambient(&stub.url, &["session", "diff", SESSION]).await;
-    assert_eq!((exit, err.text().as_str()), (Exit::Usage, "error: --repo: is required; there are a, b\n"));
+    assert_eq!((exit, err.text().as_str()), (Exit::Conflict, "error: --repo: is required; there are a, b\n"));
     let (exit, out, err) = ambient(&stub.url, &["replay", "verify"]).await;
     assert_eq!((exit, err.text().as_str()), (Exit::Failure, "9 operations of 2 entities replayed: 1 differ\n"));
     assert!(out.text().ends_with("session   x    3         hash\n"), "{}", out.text());
