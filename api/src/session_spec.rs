@@ -177,14 +177,16 @@ fn not_a_route(field: &str, name: &str) -> ApiResult<()> {
 
 /// First line of the prompt.
 fn name_of_prompt(prompt: Option<&str>) -> String {
-    let lines = prompt.unwrap_or_default().lines().map(str::trim).filter(is_said);
+    let prompt = prompt.unwrap_or_default();
+    let prompt = prompt.strip_prefix('\u{feff}').unwrap_or(prompt);
+    let lines = prompt.lines().map(str::trim).filter(is_said);
     let mut names = lines.filter_map(|line| wire_name::made_of(line, MAX_NAME_CHARS));
     names.next().unwrap_or_else(|| DEFAULT_NAME.to_owned())
 }
 
 /// A line that says something: not empty, and no fence of a code block.
 fn is_said(line: &&str) -> bool {
-    !line.is_empty() && !line.starts_with("```")
+    !line.is_empty() && !line.starts_with("```") && !line.starts_with("~~~")
 }
 
 fn known_agent(agent: Option<String>, agents: &[String]) -> ApiResult<String> {

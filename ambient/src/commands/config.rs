@@ -2,12 +2,16 @@
 
 use std::process::ExitCode;
 
+use super::Output;
 use crate::config::ServerConfig;
 
-pub(super) fn run(config: &ServerConfig) -> ExitCode {
+pub(super) fn run(config: &ServerConfig, output: Output) -> ExitCode {
     for warning in &config.warnings {
         eprintln!("warning: {warning}");
     }
-    println!("{}", config.to_redacted_toml());
+    match output {
+        Output::Json => println!("{}", config.to_redacted_json()),
+        Output::Table => println!("{}", config.to_redacted_toml()),
+    }
     ExitCode::SUCCESS
 }

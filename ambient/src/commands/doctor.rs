@@ -171,7 +171,23 @@ fn data_dir(dir: &Path) -> Check {
     if meta.mode() & 0o022 != 0 {
         return check("data", Verdict::Warning, format!("others may write to {shown}; chmod go-w it"));
     }
+    if let Some(closed) = closed_to_others(dir) {
+        let text =
+            format!("{} is closed to the users of sessions (mode {:o}): no session can start", closed.0, closed.1);
+        return check("data", Verdict::Failed, format!("{text}; chmod a+x it, or set data_dir to another place"));
+    }
     check("data", Verdict::Ok, shown.to_string())
+}
+
+/// As root sessions run as other users, who have to pass every folder on the way.
+fn closed_to_others(dir: &Path) -> Option<(String, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let dir = dir.canonicalize().ok()?;
+    let modes =
+        dir.ancestors().filter_map(|dir| Some((dir.display().to_string(), fs::metadata(dir).ok()?.mode() & 0o7777)));
+    modes.into_iter().find(|(_, mode)| mode & 0o001 == 0)
 }
 
 /// The same look as the server's: below the low water it starts nothing.

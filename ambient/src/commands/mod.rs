@@ -93,7 +93,7 @@ impl ServerCommand {
             Self::Down(flags) => down::run(&ServerConfig::load(&flags)?).await,
             Self::Status(flags) => status::run(&ServerConfig::load(&flags)?, output),
             Self::Doctor(flags) => doctor::run(&ServerConfig::load(&flags)?, output).await,
-            Self::Config(flags) => Ok(config::run(&ServerConfig::load(&flags)?)),
+            Self::Config(flags) => Ok(config::run(&ServerConfig::load(&flags)?, output)),
             Self::Engine(command) => command.run(output).await,
             Self::Export(flags) => export::run(&flags, output).await,
             Self::Openapi => Ok(openapi::run()),

@@ -301,6 +301,17 @@ impl ServerConfig {
         ConfigError::Invalid { key, message, origin: self.origins.get(key).cloned().unwrap_or(Origin::Default) }
     }
 
+    /// Each setting as `{"value", "origin"}`; null where it is not set; passwords are replaced.
+    #[must_use]
+    pub fn to_redacted_json(&self) -> serde_json::Value {
+        let table = toml::Table::try_from(self).unwrap_or_default();
+        let entry = |key: &'static str| {
+            let origin = self.origins.get(key).unwrap_or(&Origin::Default).to_string();
+            (key.to_owned(), serde_json::json!({ "value": table.get(key), "origin": origin }))
+        };
+        keys().map(entry).collect::<serde_json::Map<_, _>>().into()
+    }
+
     /// The configuration as TOML with the origin of each setting; passwords are replaced.
     #[must_use]
     pub fn to_redacted_toml(&self) -> String {

@@ -203,7 +203,10 @@ async fn a_session_is_named_by_its_id_or_by_its_name_in_the_project() {
     let (exit, _, err) = ambient(&stub.url, &["session", "get", "none"]).await;
     assert_eq!((exit, err.text().contains("no session 'none'")), (Exit::NotFound, true));
     let (exit, _, err) = ambient(&stub.url, &["session", "get", "two"]).await;
-    assert_eq!((exit, err.text().as_str()), (Exit::Conflict, "error: 2 sessions are named 'two': a, b\n"));
+    assert_eq!(
+        (exit, err.text().as_str()),
+        (Exit::Conflict, "error: 2 sessions are named 'two'; say the id of one: a, b\n")
+    );
 }
 
 #[tokio::test]
@@ -251,7 +254,7 @@ async fn failures_end_with_their_codes() {
     assert_eq!(ambient(&stub.url, &["operations", "get", ".."]).await.0, Exit::Usage);
     assert_eq!(ambient(&stub.url, &["session", "files", SESSION, "../x"]).await.0, Exit::Usage);
     let (exit, _, err) = ambient(&stub.url, &["session", "diff", SESSION]).await;
-    assert_eq!((exit, err.text().as_str()), (Exit::Conflict, "error: --repo: is required; there are a, b\n"));
+    assert_eq!((exit, err.text().as_str()), (Exit::Usage, "error: --repo: is required; there are a, b\n"));
     let (exit, out, err) = ambient(&stub.url, &["replay", "verify"]).await;
     assert_eq!((exit, err.text().as_str()), (Exit::Failure, "9 operations of 2 entities replayed: 1 differ\n"));
     assert!(out.text().ends_with("session   x    3         hash\n"), "{}", out.text());

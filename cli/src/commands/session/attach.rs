@@ -49,7 +49,7 @@ pub(super) async fn attach(arguments: Attach, connection: &Connection) -> Result
     let after = arguments.after_seq.or(session.last_seq).unwrap_or_default();
     let mut follower = Follower::new(&client, &id, Some(after), patience);
     let mut renderer = Renderer::new(connection.console.clone(), connection.format);
-    let mut lines = lines();
+    let mut messages = messages();
     let mut goes_on = !session.phase.as_deref().is_none_or(is_terminal);
     loop {
         tokio::select! {
@@ -67,8 +67,8 @@ pub(super) async fn attach(arguments: Attach, connection: &Connection) -> Result
                     break;
                 }
             },
-            line = lines.recv() => match line {
-                Some(line) if line.trim().is_empty() => {}
+            message = messages.recv() => match message {
+                Some(text) if text.trim().is_empty() => {}
                 Some(text) => {
                     let message = MessageCreate { text, start: false };
                     // A refused message is no reason to stop following.
@@ -91,24 +91,78 @@ fn say_where(connection: &Connection, session: &Session) {
     let phase = show::phase(session);
     let name = &session.name;
     let advice = match phase {
-        "Pending" | "Creating" | "Running" | "Stopping" => "each line is a message, Ctrl-D detaches".to_owned(),
+        "Pending" | "Creating" | "Running" | "Stopping" => {
+            "each line, or block of code, is a message; Ctrl-D detaches".to_owned()
+        }
         _ => format!("start it with 'ambient session start {}'", session.id),
     };
     connection.console.note(&format!("session {name} is {phase}; {advice}"));
 }
 
-/// Lines of standard input. Read by a thread of its own, because a read of a terminal cannot be given up: the thread must
-/// not keep the process from ending.
-fn lines() -> mpsc::Receiver<String> {
+/// Messages from standard input: each line, and each block of code as a whole. Read by a thread of its own, because a read of a
+/// terminal cannot be given up: the thread must not keep the process from ending.
+fn messages() -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(16);
     std::thread::spawn(move || {
+        let mut block = Block::default();
         for line in std::io::stdin().lock().lines() {
             // What is not text cannot be a message, and nobody is there to tell once the receiver has gone.
             let Ok(line) = line else { return };
-            if sender.blocking_send(line).is_err() {
+            let Some(message) = block.take(&line) else { continue };
+            if sender.blocking_send(message).is_err() {
                 return;
             }
         }
+        // The server says that it is not closed.
+        if !block.lines.is_empty() {
+            let _ = sender.blocking_send(block.lines.join("\n"));
+        }
     });
     receiver
+}
+
+/// Lines of a fenced block of code that is not closed yet.
+#[derive(Default)]
+struct Block {
+    fence: String,
+    lines: Vec<String>,
+}
+
+impl Block {
+    /// The message that this line ends; none within a block.
+    fn take(&mut self, line: &str) -> Option<String> {
+        let marker = fence(line);
+        if self.lines.is_empty() {
+            let Some(marker) = marker else { return Some(line.to_owned()) };
+            self.fence = marker.to_owned();
+            self.lines.push(line.to_owned());
+            return None;
+        }
+        self.lines.push(line.to_owned());
+        let closes = marker.is_some_and(|marker| marker.starts_with(&self.fence) && line.trim() == marker);
+        closes.then(|| std::mem::take(&mut self.lines).join("\n"))
+    }
+}
+
+/// The backticks or tildes, three or more, with which a line begins.
+fn fence(line: &str) -> Option<&str> {
+    let line = line.trim();
+    let mark = line.chars().next().filter(|mark| ['`', '~'].contains(mark))?;
+    let (marks, rest) = line.split_at(line.find(|c| c != mark).unwrap_or(line.len()));
+    // Backticks on one line are code within a text.
+    (marks.len() >= 3 && (mark == '~' || !rest.contains('`'))).then_some(marks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Block;
+
+    #[test]
+    fn a_block_of_several_lines_is_one_message() {
+        let mut block = Block::default();
+        let typed =
+            ["hello", "```echo```", "````sh", "echo a", "```", "", "echo b", "````", "bye", "~~~", "x", "~~~ y", "~~~"];
+        let sent: Vec<String> = typed.iter().filter_map(|line| block.take(line)).collect();
+        assert_eq!(sent, ["hello", "```echo```", "````sh\necho a\n```\n\necho b\n````", "bye", "~~~\nx\n~~~ y\n~~~"]);
+    }
 }

@@ -40,7 +40,7 @@ pub enum SessionCommand {
         /// Id or name
         session: String,
     },
-    /// Follow a session from now on and talk to it: each line is a message, Ctrl-D detaches
+    /// Follow a session from now on and talk to it: each line, or block of code, is a message; Ctrl-D detaches
     #[command(after_help = "Example:\n  ambient session attach fix")]
     Attach(attach::Attach),
     /// Show what happened in a session
@@ -116,7 +116,8 @@ impl Connection {
             several => {
                 let ids: Vec<_> = several.iter().map(|session| session.id.as_str()).collect();
                 let ids = ids.join(", ");
-                Err(CliError::refused(Exit::Conflict, format!("{} sessions are named '{session}': {ids}", found.total)))
+                let reason = format!("{} sessions are named '{session}'; say the id of one: {ids}", found.total);
+                Err(CliError::refused(Exit::Conflict, reason))
             }
         }
     }

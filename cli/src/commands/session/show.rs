@@ -14,7 +14,10 @@ use super::is_terminal;
 use crate::{
     OutputFormat,
     client::route::Route,
-    commands::{Connection, input::Paging},
+    commands::{
+        Connection,
+        input::{self, Paging},
+    },
     error::CliError,
     exit::Exit,
     output::{
@@ -33,6 +36,9 @@ pub struct ListArguments {
     /// Exact name
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Only those that have this label
+    #[arg(long, value_name = "KEY=VALUE", value_parser = input::label)]
+    label: Option<(String, String)>,
     /// Of all projects, not only the chosen one
     #[arg(short = 'A', long)]
     all_projects: bool,
@@ -59,6 +65,7 @@ pub(super) async fn list(arguments: ListArguments, connection: &Connection) -> R
         .query("project_id", project)
         .query("phase", arguments.phase)
         .query("name", arguments.name)
+        .query("label", arguments.label.map(|(key, value)| format!("{key}={value}")))
         .query("order_by", arguments.order_by);
     let answer = connection.client.get(&arguments.paging.of(route)).await?;
     if !arguments.all_projects || connection.format != OutputFormat::Table {
