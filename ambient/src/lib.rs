@@ -1,5 +1,8 @@
 //! The binary's parts: configuration, logs, embedded PostgreSQL, and the commands that put the server together.
 
+// `println!` panics when the reader has gone; see `commands::say`.
+#![deny(clippy::print_stdout)]
+
 pub mod commands;
 pub mod compose;
 pub mod config;

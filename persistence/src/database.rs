@@ -66,6 +66,14 @@ pub struct Database {
 /// How long an append that was given up counts against readiness: while none comes, nothing would show that they go through again.
 const REFUSED: Duration = Duration::from_secs(10);
 
+/// Why no connection can be made.
+async fn why_not(connect: &PgConnectOptions, patience: Duration) -> sqlx::Error {
+    match tokio::time::timeout(patience, PgConnection::connect_with(connect)).await {
+        Ok(Err(error)) => error,
+        Ok(Ok(_)) | Err(_) => sqlx::Error::PoolTimedOut,
+    }
+}
+
 impl Database {
     /// Connects.
     ///
@@ -88,7 +96,12 @@ impl Database {
                 })
             })
             .connect_with(connect.clone())
-            .await?;
+            .await;
+        let pool = match pool {
+            // The pool has tried all that time, and does not tell what it met.
+            Err(sqlx::Error::PoolTimedOut) => return Err(why_not(&connect, options.acquire_timeout).await.into()),
+            pool => pool?,
+        };
         Ok(Self { pool, connect, append_timeout: options.append_timeout, refused: watch::Sender::new(None) })
     }
 

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::Output;
+use super::say::say;
 use crate::config::ServerConfig;
 
 pub(super) fn run(config: &ServerConfig, output: Output) -> ExitCode {
@@ -10,8 +11,8 @@ pub(super) fn run(config: &ServerConfig, output: Output) -> ExitCode {
         eprintln!("warning: {warning}");
     }
     match output {
-        Output::Json => println!("{}", config.to_redacted_json()),
-        Output::Table => println!("{}", config.to_redacted_toml()),
+        Output::Json => say(config.to_redacted_json()),
+        Output::Table => say(config.to_redacted_toml()),
     }
     ExitCode::SUCCESS
 }

@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::CommandError;
+use super::say::say;
 use crate::{
     config::ServerConfig,
     data_dir,
@@ -39,7 +40,7 @@ pub(super) async fn run(config: &ServerConfig) -> Result<ExitCode, CommandError>
     loop {
         let ended = child.try_wait().ok().flatten();
         if let Some(up) = running_up(dir)? {
-            println!("{}", up.url);
+            say(&up.url);
             eprintln!("ambient is up (pid {}, log {}); stop it with: ambient down", up.pid, path.display());
             return Ok(ExitCode::SUCCESS);
         }

@@ -15,7 +15,7 @@ use serde::Serialize;
 use sqlx::{Connection, PgConnection};
 use tokio::time::timeout;
 
-use super::{CommandError, Output};
+use super::{CommandError, Output, say::say};
 use crate::{
     config::{DatabaseUrl, ServerConfig},
     instance,
@@ -56,7 +56,7 @@ pub(super) async fn run(config: &ServerConfig, output: Output) -> Result<ExitCod
     }
     checks.extend(config.warnings.iter().map(|warning| check("settings", Verdict::Warning, warning)));
     match output {
-        Output::Json => println!("{}", serde_json::json!({ "checks": checks })),
+        Output::Json => say(serde_json::json!({ "checks": checks })),
         Output::Table => checks.iter().for_each(print_row),
     }
     let failed = checks.iter().any(|check| check.verdict == Verdict::Failed);
@@ -69,7 +69,7 @@ fn print_row(check: &Check) {
         Verdict::Warning => "warning",
         Verdict::Failed => "FAILED",
     };
-    println!("{mark:<8} {:<10} {}", check.name, check.detail);
+    say(format_args!("{mark:<8} {:<10} {}", check.name, check.detail));
 }
 
 fn git() -> Check {

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{
     CommandError, Output,
     replay_check::{self, SourceFlags},
+    say::say,
 };
 use crate::config::Engine;
 
@@ -48,7 +49,7 @@ pub(super) async fn run(flags: &ExportFlags, output: Output) -> Result<ExitCode,
     db.pool().close().await;
     let report = json!({ "histories": end.histories, "operations": end.operations, "left_out": left_out });
     match output {
-        Output::Json => println!("{report}"),
+        Output::Json => say(&report),
         Output::Table => {
             eprintln!("{} histories and {} operations in {}", end.histories, end.operations, flags.file.display());
         }

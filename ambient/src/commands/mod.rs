@@ -11,6 +11,7 @@ mod export;
 mod migrate;
 mod openapi;
 mod replay_check;
+mod say;
 mod server;
 mod status;
 mod up;

@@ -19,7 +19,7 @@ use ambient_workflows::{
 };
 use clap::{ArgMatches, Args, Command, FromArgMatches as _};
 
-use super::{CommandError, Output, database};
+use super::{CommandError, Output, database, say::say};
 use crate::{
     config::{ConfigFlags, DatabaseUrl, Engine, ServerConfig, TemporalFlags},
     workflow_engine::look_into_cluster,
@@ -126,8 +126,8 @@ impl CheckFlags {
             }
         }
         match output {
-            Output::Json => println!("{}", report.to_json()),
-            Output::Table => print!("{report}"),
+            Output::Json => say(report.to_json()),
+            Output::Table => say(report.to_string().trim_end()),
         }
         let (runs, diverged) = (report.runs(), report.diverged());
         eprintln!("{runs} histories and operations looked at, {diverged} go otherwise with this program");

@@ -9,6 +9,7 @@ use std::{
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::CommandError;
+use super::say::say;
 use crate::{
     compose::Server,
     config::ServerConfig,
@@ -62,7 +63,7 @@ pub(super) async fn serve(
     let ended = shutdown().map_err(|error| CommandError::Process(format!("signals: {error}")))?;
     let published = instance::publish(&config.data_dir, kind, &url).map_err(CommandError::file(&config.data_dir))?;
     tracing::info!(%url, "ready");
-    println!("{url}");
+    say(&url);
     server.serve(listener, ended).await?;
     drop(published);
     tracing::info!("stopped");

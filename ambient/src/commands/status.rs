@@ -4,7 +4,7 @@ use std::{path::Path, process::ExitCode};
 
 use serde::Serialize;
 
-use super::{CommandError, Output};
+use super::{CommandError, Output, say::say};
 use crate::{
     config::ServerConfig,
     instance::{self, Instance},
@@ -30,7 +30,7 @@ pub(super) fn run(config: &ServerConfig, output: Output) -> Result<ExitCode, Com
     let postgres_pid = postmaster.map(crate::postgres::Postmaster::pid);
     let status = Status { running: !instances.is_empty(), instances, postgres_pid, data_dir: dir };
     match output {
-        Output::Json => println!("{}", serde_json::json!(status)),
+        Output::Json => say(serde_json::json!(status)),
         Output::Table => print_table(&status),
     }
     Ok(if status.running { ExitCode::SUCCESS } else { ExitCode::from(NOT_RUNNING) })
@@ -38,15 +38,15 @@ pub(super) fn run(config: &ServerConfig, output: Output) -> Result<ExitCode, Com
 
 fn print_table(status: &Status<'_>) {
     if status.instances.is_empty() {
-        println!("{:<12} not running", "server");
+        say(format_args!("{:<12} not running", "server"));
     }
     for instance in &status.instances {
         let since = instance.started_at.format("%Y-%m-%dT%H:%M:%SZ");
-        println!("{:<12} running at {} since {since} (pid {})", "server", instance.url, instance.pid);
+        say(format_args!("{:<12} running at {} since {since} (pid {})", "server", instance.url, instance.pid));
     }
     match status.postgres_pid {
-        Some(pid) => println!("{:<12} running (pid {pid})", "postgres"),
-        None => println!("{:<12} not running", "postgres"),
+        Some(pid) => say(format_args!("{:<12} running (pid {pid})", "postgres")),
+        None => say(format_args!("{:<12} not running", "postgres")),
     }
-    println!("{:<12} {}", "data", status.data_dir.display());
+    say(format_args!("{:<12} {}", "data", status.data_dir.display()));
 }

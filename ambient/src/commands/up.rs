@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use super::{CommandError, server};
+use super::{CommandError, say::say, server};
 use crate::{
     config::ServerConfig,
     instance::{self, Instance, InstanceKind, UpLock},
@@ -19,7 +19,7 @@ pub(super) async fn run(mut config: ServerConfig) -> Result<ExitCode, CommandErr
     let _lock = match lock_or_find(&config).await? {
         Ok(lock) => lock,
         Err(other) => {
-            println!("{}", other.url);
+            say(&other.url);
             eprintln!("ambient is already up (pid {}); stop it with: ambient down", other.pid);
             return Ok(ExitCode::SUCCESS);
         }

@@ -8,6 +8,7 @@ use serde_json::json;
 use sqlx::postgres::PgPoolOptions;
 
 use super::{CommandError, Output};
+use crate::commands::say::say;
 use crate::{commands::database, config::ServerConfig, telemetry};
 
 pub(super) async fn run(config: &ServerConfig, output: Output) -> Result<ExitCode, CommandError> {
@@ -23,7 +24,7 @@ pub(super) async fn run(config: &ServerConfig, output: Output) -> Result<ExitCod
     let mut heading = output == Output::Table;
     let checked = integrity::check(&pool, |problem| {
         if std::mem::take(&mut heading) {
-            println!("{:<40} {:<36} {:>6}  PROBLEM", "WORKFLOW", "RUN", "EVENT");
+            say(format_args!("{:<40} {:<36} {:>6}  PROBLEM", "WORKFLOW", "RUN", "EVENT"));
         }
         print(&problem, output);
     });
@@ -34,9 +35,8 @@ pub(super) async fn run(config: &ServerConfig, output: Output) -> Result<ExitCod
     );
     match output {
         Output::Table => eprintln!("{summary}"),
-        Output::Json => println!(
-            "{}",
-            json!({"open": checked.open, "closed": checked.closed, "events": checked.events, "problems": checked.problems})
+        Output::Json => say(
+            json!({"open": checked.open, "closed": checked.closed, "events": checked.events, "problems": checked.problems}),
         ),
     }
     Ok(if checked.problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -46,10 +46,9 @@ fn print(problem: &Problem, output: Output) {
     let run = problem.run_id.map(|run| run.to_string()).unwrap_or_default();
     let event = problem.event_id.map(|event| event.to_string()).unwrap_or_default();
     match output {
-        Output::Table => println!("{:<40} {run:<36} {event:>6}  {}", problem.workflow_id, problem.what),
-        Output::Json => println!(
-            "{}",
-            json!({"workflow_id": problem.workflow_id, "run_id": run, "event_id": problem.event_id, "problem": problem.what})
+        Output::Table => say(format_args!("{:<40} {run:<36} {event:>6}  {}", problem.workflow_id, problem.what)),
+        Output::Json => say(
+            json!({"workflow_id": problem.workflow_id, "run_id": run, "event_id": problem.event_id, "problem": problem.what}),
         ),
     }
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::{CommandError, Output};
+use crate::commands::say::say;
 use crate::{
     commands::database,
     config::{ConfigFlags, ServerConfig},
@@ -53,10 +54,10 @@ pub(super) async fn run(flags: DrainFlags, output: Output) -> Result<ExitCode, C
         sleep(LOOK_EVERY).await;
     };
     match output {
-        Output::Json => println!("{}", json!({ "engine": chosen.engine, "drained": left.is_nothing(), "left": left })),
+        Output::Json => say(json!({ "engine": chosen.engine, "drained": left.is_nothing(), "left": left })),
         Output::Table => {
-            left.open.iter().for_each(|id| println!("open     {id}"));
-            left.waiting.iter().for_each(|id| println!("waiting  {id}"));
+            left.open.iter().for_each(|id| say(format_args!("open     {id}")));
+            left.waiting.iter().for_each(|id| say(format_args!("waiting  {id}")));
         }
     }
     if left.is_nothing() {

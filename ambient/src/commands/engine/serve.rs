@@ -7,6 +7,7 @@ use ambient_postgres::connect_options;
 use sqlx::postgres::PgPoolOptions;
 
 use super::{CommandError, ServeFlags};
+use crate::commands::say::say;
 use crate::{
     commands::{database, server},
     telemetry,
@@ -47,7 +48,7 @@ pub(super) async fn run(flags: ServeFlags) -> Result<ExitCode, CommandError> {
     let engine = Engine::start(pool, options).await.map_err(|error| failed(&error))?;
     let ended = server::shutdown().map_err(|error| failed(&format!("signals: {error}")))?;
     tracing::info!(%address, tls = tls.is_some(), "ready");
-    println!("{address}");
+    say(address);
     engine.serve(listener, tls, ended).await?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
