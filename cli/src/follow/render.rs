@@ -154,6 +154,7 @@ impl Renderer {
 
     /// A turn that did not finish: somebody has stopped it, or it has failed.
     fn turn_ended(&mut self, data: &Value) -> io::Result<()> {
+        text(data, "message").clone_into(&mut self.told);
         match text(data, "code") {
             "Interrupted" | "Terminated" => {
                 self.progress(Style::Yellow, &format!("  turn stopped: {}", text(data, "message")))
@@ -239,7 +240,7 @@ impl Renderer {
                 self.progress(Style::Yellow, &format!("  no snapshot of {}", sentence(value, "repo", "reason")))
             }
             // The phases say it.
-            custom::EXIT if text(value, "reason") == ENDED_BY_REQUEST => Ok(()),
+            custom::EXIT if [ENDED_BY_REQUEST, self.told.as_str()].contains(&text(value, "reason")) => Ok(()),
             custom::EXIT => {
                 self.progress(Style::Dim, &format!("  runner ended: {} {}", value["code"], text(value, "reason")))
             }
