@@ -25,6 +25,7 @@
 //! AG-UI events carry a few fields of ours: `RUN_STARTED.messageId`, `TOOL_CALL_RESULT.exitCode`, `RUN_ERROR.{threadId,runId}`.
 //! Codes of `RUN_ERROR`: `ScriptFailed`, `PushFailed`, `Interrupted`, `Terminated`, `RunnerLost`, `LogFull`, `AgentError`.
 
+mod git;
 mod session_paths;
 
 use std::path::PathBuf;
@@ -34,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+pub use git::*;
 pub use session_paths::SessionPaths;
 
 /// Version of the files and frames below; a runner refuses another one.
@@ -340,176 +342,6 @@ pub struct Health {
     pub log_id: String,
     /// `idle`, `working` or `ending`.
     pub state: String,
-}
-
-/// A repository that a session wants.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RepoSpec {
-    /// `https://…` or `file:///…`, without credentials and options.
-    pub url: String,
-    /// Branch to check out; the remote's default when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub branch: Option<String>,
-    /// Branch of the origin that the runner pushes HEAD to (never forced) at the end of every turn that went well, before
-    /// the turn's `RUN_FINISHED`; a failed push fails the turn (`RUN_ERROR`, code `PushFailed`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub push_to: Option<String>,
-}
-
-/// A repository that a session has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RepoStatus {
-    /// Directory in the workspace.
-    pub name: String,
-    /// Origin.
-    pub url: String,
-    /// Checked-out branch; none when detached.
-    pub branch: Option<String>,
-    /// Commit checked out; none in an empty repository.
-    pub head: Option<String>,
-    /// Commit the clone began at.
-    pub base: Option<String>,
-    /// When it was cloned.
-    pub cloned_at: DateTime<Utc>,
-    /// What is to be known of it, in words: it is empty, parts of it were not fetched, it cannot be read.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub notices: Vec<String>,
-}
-
-/// What a diff, snapshot, commit or status does not show.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct LeftOut {
-    /// Path in the repository; empty for what goes beyond a limit of the list itself.
-    pub path: String,
-    /// Why.
-    pub reason: LeftOutReason,
-}
-
-impl LeftOut {
-    /// In words.
-    #[must_use]
-    pub fn words(&self) -> String {
-        if self.path.is_empty() {
-            return self.reason.words().to_owned();
-        }
-        format!("{} {}", self.path, self.reason.words())
-    }
-}
-
-/// Why something is left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LeftOutReason {
-    /// The file or folder cannot be read.
-    Unreadable,
-    /// It is neither file nor folder nor link.
-    Special,
-    /// It is a repository of its own: only its commit is shown, if it has one.
-    Repository,
-    /// A changed file that is larger than one in a snapshot may be.
-    TooLarge,
-    /// A changed large file for which the session's snapshots have no room left.
-    NoRoom,
-    /// There is more than was looked at.
-    More,
-}
-
-impl LeftOutReason {
-    /// In words, after the name of what is left out.
-    #[must_use]
-    pub fn words(self) -> &'static str {
-        match self {
-            Self::Unreadable => "cannot be read",
-            Self::Special => "is neither a file nor a folder nor a link",
-            Self::Repository => "is a repository of its own",
-            Self::TooLarge => "is too large",
-            Self::NoRoom => "is large, and there is no room left for large files",
-            Self::More => "there is more than was looked at",
-        }
-    }
-}
-
-/// `GET /git/diff`: the body is the diff, these are headers.
-pub mod diff_header {
-    /// `true` when the diff is longer than what is given: it does not apply.
-    pub const TRUNCATED: &str = "x-diff-truncated";
-    /// JSON list of [`LeftOut`](super::LeftOut), percent-encoded; the first 50.
-    pub const LEFT_OUT: &str = "x-diff-left-out";
-}
-
-/// `GET /git/status`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct GitStatus {
-    /// Repository.
-    pub repo: String,
-    /// Checked-out branch.
-    pub branch: Option<String>,
-    /// Commit checked out.
-    pub head: Option<String>,
-    /// Commits since the clone.
-    pub ahead: u64,
-    /// Changed files, at most 10,000.
-    pub files: Vec<GitFile>,
-    /// True when there are more.
-    #[serde(default)]
-    pub truncated: bool,
-    /// What cannot be looked at.
-    #[serde(default)]
-    pub left_out: Vec<LeftOut>,
-}
-
-/// A changed file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct GitFile {
-    /// Path in the repository.
-    pub path: String,
-    /// Two letters as `git status --porcelain` prints them.
-    pub status: String,
-    /// Path before it was renamed or copied.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub original_path: Option<String>,
-}
-
-/// `POST /git/commit`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct GitCommit {
-    /// Repository.
-    pub repo: String,
-    /// Message.
-    pub message: String,
-}
-
-/// Answer to a commit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct GitCommitted {
-    /// New commit; none when there was nothing to commit.
-    pub commit: Option<String>,
-    /// What is not in it.
-    #[serde(default)]
-    pub left_out: Vec<LeftOut>,
-}
-
-/// `POST /git/push`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct GitPush {
-    /// Repository.
-    pub repo: String,
-    /// Branch of the origin; never forced.
-    pub branch: String,
-}
-
-/// Answer to a push.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct GitPushed {
-    /// The origin.
-    pub url: String,
-    /// Branch of the origin.
-    pub branch: String,
-    /// Commit it points to now.
-    pub commit: String,
 }
 
 /// `GET /content`.
