@@ -172,7 +172,8 @@ pub fn branch(field: &str, name: &str) -> Result<(), Refusal> {
 /// Directory name of a repository that was given only a URL: the URL's last step without `.git`.
 #[must_use]
 pub fn repo_name_of_url(url: &str) -> String {
-    let last = url.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let steps = url.split_once("://").map_or(url, |(_, steps)| steps);
+    let last = steps.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     let cleaned: String = last
         .trim_end_matches(".git")
         .chars()
@@ -180,4 +181,22 @@ pub fn repo_name_of_url(url: &str) -> String {
         .collect();
     let cleaned = cleaned.trim_start_matches(['.', '-']);
     if cleaned.is_empty() { "repo".to_owned() } else { cleaned.chars().take(100).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::repo_name_of_url;
+
+    #[test]
+    fn a_repository_has_the_name_of_its_urls_last_step_or_a_plain_one() {
+        for (url, name) in [
+            ("https://example.org/team/docs.git", "docs"),
+            ("file:///srv/a%20b/", "a-20b"),
+            ("file:////", "repo"),
+            ("file:///", "repo"),
+            ("https://example.org/.git", "repo"),
+        ] {
+            assert_eq!(repo_name_of_url(url), name, "{url}");
+        }
+    }
 }

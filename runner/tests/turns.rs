@@ -205,3 +205,18 @@ async fn shutdown_records_the_end_and_a_dead_reader_holds_it_up_for_a_bounded_ti
     assert!(begin.elapsed().as_secs() < 15);
     assert_eq!(session.exited().unwrap().code, 0);
 }
+
+#[tokio::test]
+async fn only_an_exit_code_that_stands_for_a_signal_is_told_as_one() {
+    let session = Session::new(true);
+    let runner = session.start().await;
+    let mut reader = runner.client.events(1, "", 0).await;
+    let cases =
+        [("exit 200", "exit code 200"), ("kill -KILL $$", "exit code 137 (signal 9)"), ("exit 3", "exit code 3")];
+    for (turn, (script, told)) in (1..).zip(cases) {
+        runner.client.deliver(&turn.to_string(), turn, &format!("```\n{script}\n```")).await.expect(200);
+        let records = reader.until_turn_ended().await;
+        let error = records.iter().find(|record| record.event["type"] == "RUN_ERROR").unwrap();
+        assert_eq!(error.event["message"], format!("shell block 1 failed: {told}"));
+    }
+}

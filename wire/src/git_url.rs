@@ -48,6 +48,9 @@ pub fn check(url: &str) -> Result<(), Problem> {
     }
     if let Some(path) = url.strip_prefix("file:///") {
         // A folder's name may hold an '@', but credentials have a ':' before it.
+        if path.is_empty() {
+            return Err(Problem("must name a folder"));
+        }
         let credentials = path.split_once(':').is_some_and(|(_, after)| has_at_sign(after));
         return if credentials { Err(CREDENTIALS) } else { check_path(path) };
     }
@@ -209,6 +212,7 @@ mod tests {
             "FILE:///x",
             "file://localhost/x",
             "file:/x",
+            "file:///",
             "/srv/x",
             "file:///a/../b",
             "file:///a/%2e%2e/b",

@@ -121,7 +121,8 @@ impl Call<'_> {
             _ if self.turn.is_stopped() => Ended::Stopped,
             None => Ended::Failure { code: None, reason: "its end was not seen".to_owned() },
             Some(0) => Ended::Success,
-            Some(code) if code > 128 => {
+            // Shells say it so of a program that a signal has ended; other codes are the program's own.
+            Some(code @ 129..=192) => {
                 Ended::Failure { code: Some(code), reason: format!("exit code {code} (signal {})", code - 128) }
             }
             Some(code) => Ended::Failure { code: Some(code), reason: format!("exit code {code}") },
