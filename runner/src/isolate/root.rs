@@ -26,6 +26,9 @@ const TMPFS: &str = "mode=1777,size=536870912,nr_inodes=262144";
 /// What the kernel lets root's user id change without a capability, when the session runs as root.
 const KERNEL: [&str; 5] = ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"];
 
+/// Control groups of the whole machine.
+const GROUPS: &str = "/sys/fs/cgroup";
+
 /// Something at a path of the new root.
 #[derive(Debug)]
 enum Piece {
@@ -103,6 +106,10 @@ fn pieces(rights: &Rights) -> Result<BTreeMap<PathBuf, Piece>, String> {
         ("/run", Piece::Hidden),
     ] {
         pieces.insert(path.into(), piece);
+    }
+    // Names sessions, and what else runs here.
+    if Path::new(GROUPS).is_dir() {
+        pieces.insert(GROUPS.into(), Piece::Hidden);
     }
     for path in resolver().iter().chain(&rights.read) {
         bind(&mut pieces, path, false)?;
@@ -215,12 +222,18 @@ fn close(pieces: &BTreeMap<PathBuf, Piece>) -> Result<(), String> {
         let fields: Vec<_> = line.split(|byte| *byte == b' ').collect();
         let [_, _, _, _, path, options, ..] = fields.as_slice() else { continue };
         let path = PathBuf::from(unescape(path));
-        if !writable(&path) {
+        if !writable(&path) && !is_covered(pieces, &path) {
             let flags = MountFlags::BIND | MountFlags::RDONLY | flags(options);
             mount_remount(&path, flags, c"").map_err(told("closing", &path))?;
         }
     }
     Ok(())
+}
+
+/// True for what came along with a bind and lies below something that hides it: it has no path any more.
+fn is_covered(pieces: &BTreeMap<PathBuf, Piece>, path: &Path) -> bool {
+    let nearest = path.ancestors().find_map(|above| pieces.get(above).map(|piece| (above, piece)));
+    matches!(nearest, Some((above, Piece::Hidden)) if above != path)
 }
 
 /// Flags that a mount has now: those of the machine may not be taken away.

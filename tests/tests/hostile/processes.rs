@@ -147,3 +147,17 @@ async fn queues_and_shared_memory_are_the_sessions_own() {
     let segments = fs::read_to_string("/proc/sysvipc/shm").unwrap();
     assert!(!segments.contains(&bytes.to_string()), "the machine has it: {segments}");
 }
+
+#[tokio::test]
+async fn what_else_runs_on_the_machine_has_no_name_here() {
+    let world = World::new().await;
+    let agent = world.attacker(None).await;
+    agent
+        .gets_nothing(&format!(
+            "find /sys/fs/cgroup -mindepth 1 2>/dev/null | grep . && echo GOT control groups\n\
+             grep -ra '{}' /sys/fs 2>/dev/null | head -n 3 | grep . && echo GOT another session\n\
+             true",
+            world.victim
+        ))
+        .await;
+}
