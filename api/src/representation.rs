@@ -154,8 +154,24 @@ fn status_detail(detail: &session::StatusDetail) -> wire::StatusDetail {
 }
 
 fn reconciled_repo(repo: &session::ReconciledRepo) -> wire::ReconciledRepo {
-    let session::ReconciledRepo { name, url, branch, head, cloned_at, notices } = repo.clone();
+    let notices = notices(repo);
+    let session::ReconciledRepo { name, url, branch, head, cloned_at, .. } = repo.clone();
     wire::ReconciledRepo { name, url, branch, head, cloned_at, notices }
+}
+
+/// What is to be known of a repository, the worst first.
+fn notices(repo: &session::ReconciledRepo) -> Vec<String> {
+    let problem = repo.problem.iter().map(|problem| &problem.reason);
+    problem.chain(&repo.notices).cloned().collect()
+}
+
+/// How a wanted repository stands, in a word.
+fn standing_of(repo: &session::ReconciledRepo) -> &'static str {
+    match &repo.problem {
+        None => "Reconciled",
+        Some(problem) if problem.missing => "Missing",
+        Some(_) => "Broken",
+    }
 }
 
 /// Repositories of a session: what is wanted, and how it stands.
@@ -167,10 +183,10 @@ pub(crate) fn session_repos(session: &Session) -> Vec<wire::SessionRepo> {
             name: repo.name.clone(),
             url: repo.url.clone(),
             branch: there.and_then(|there| there.branch.clone()).or_else(|| repo.branch.clone()),
-            status: if there.is_some() { "Reconciled" } else { "Wanted" }.to_owned(),
+            status: there.map_or("Wanted", standing_of).to_owned(),
             head: there.and_then(|there| there.head.clone()),
             cloned_at: there.map(|there| there.cloned_at),
-            notices: there.map(|there| there.notices.clone()).unwrap_or_default(),
+            notices: there.map(notices).unwrap_or_default(),
         }
     });
     let unwanted =
@@ -182,7 +198,7 @@ pub(crate) fn session_repos(session: &Session) -> Vec<wire::SessionRepo> {
         status: "Removing".to_owned(),
         head: there.head.clone(),
         cloned_at: Some(there.cloned_at),
-        notices: there.notices.clone(),
+        notices: notices(there),
     });
     wanted.chain(removing).collect()
 }

@@ -5,7 +5,10 @@ mod support;
 
 use ambient_domain::{
     Effect, Entity, RefusalCode,
-    session::{Command, ConditionStatus, ConditionType, Event, Fact, Session, SessionPatch, TurnOutcome},
+    session::{
+        Command, ConditionStatus, ConditionType, Event, Fact, ReconciledRepo, RepoProblem, Session, SessionPatch,
+        TurnOutcome,
+    },
 };
 use proptest::prelude::*;
 use support::*;
@@ -373,4 +376,40 @@ fn an_obstacle_is_shown_until_its_step_is_done_and_no_other_step_takes_it_away()
     session = apply(&session, blocked).unwrap().after;
     session = apply(&session, unblocked("reconcile-repos")).unwrap().after;
     assert_eq!(session.status_detail, None, "a session that runs waits for nothing");
+}
+
+#[test]
+fn what_is_wrong_with_a_repository_is_shown_until_it_is_right_again_also_after_the_end() {
+    let apply = |session: &Session, fact: Fact| step(Some(session), &now(session, fact), &context(5)).unwrap();
+    let seen = |problem: Option<RepoProblem>| Fact::ReposSeen {
+        problems: problem.into_iter().map(|problem| ("r".to_owned(), problem)).collect(),
+    };
+    let shown = |session: &Session| {
+        let condition = session.condition(ConditionType::ReposReconciled).unwrap();
+        (condition.status, condition.reason.clone(), condition.message.clone())
+    };
+    let repo = ReconciledRepo {
+        name: "r".to_owned(),
+        url: "file:///r".to_owned(),
+        branch: None,
+        head: None,
+        cloned_at: chrono::DateTime::UNIX_EPOCH,
+        notices: vec!["is empty".to_owned()],
+        problem: None,
+    };
+    let mut session = new_session(spec(false, false));
+    session = step(Some(&session), &start(), &context(2)).unwrap().unwrap().after;
+    session = apply(&session, Fact::Provisioning).unwrap().after;
+    session = apply(&session, Fact::Reconciled { generation: session.generation, repos: vec![repo] }).unwrap().after;
+    assert!(apply(&session, seen(None)).is_none(), "nothing is new");
+    let broken = RepoProblem { missing: false, reason: "git failed".to_owned() };
+    session = apply(&session, seen(Some(broken))).unwrap().after;
+    assert_eq!(shown(&session), (ConditionStatus::False, "RepoBroken".to_owned(), "r: git failed".to_owned()));
+    session = apply(&session, seen(None)).unwrap().after;
+    assert_eq!(shown(&session), (ConditionStatus::True, "Reconciled".to_owned(), "r: is empty".to_owned()));
+    session = apply(&session, Fact::Exited { code: 0, reason: String::new() }).unwrap().after;
+    session = apply(&session, Fact::TornDown { evidence: Vec::new() }).unwrap().after;
+    let missing = RepoProblem { missing: true, reason: "is gone".to_owned() };
+    session = apply(&session, seen(Some(missing))).unwrap().after;
+    assert_eq!(shown(&session), (ConditionStatus::False, "RepoMissing".to_owned(), "r: is gone".to_owned()));
 }

@@ -32,6 +32,13 @@ pub(crate) struct App {
     pub(crate) ending: Ending,
 }
 
+impl App {
+    /// AG-UI's name of a turn.
+    pub(crate) fn run_id(&self, turn: u64) -> String {
+        format!("{}/{}/{turn}", self.spec.session_id, self.spec.run)
+    }
+}
+
 /// Why and how the runner ends.
 #[derive(Debug, Clone)]
 pub(crate) struct End {

@@ -93,8 +93,8 @@ async fn shutdown(State(app): State<SharedApp>) -> StatusCode {
     StatusCode::ACCEPTED
 }
 
-async fn list_repos(State(app): State<SharedApp>) -> Result<Json<Vec<RepoStatus>>> {
-    repos::list(&app).await.map(Json)
+async fn list_repos(State(app): State<SharedApp>) -> Json<Vec<RepoStatus>> {
+    Json(repos::list(&app).await)
 }
 
 async fn put_repo(

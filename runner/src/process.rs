@@ -33,6 +33,8 @@ pub(crate) enum Mark {
     Session,
     /// What was started in one turn of the agent (`AMBIENT_TURN`).
     Turn(String),
+    /// What is left when a turn is over: of the turn, and whatever has lost its parent in the agent's namespaces.
+    Left(String),
 }
 
 /// Processes of the session.
@@ -88,6 +90,12 @@ impl Processes {
         }
     }
 
+    /// How many marked processes there are.
+    pub(crate) async fn count(self: &Arc<Self>, mark: Mark) -> usize {
+        let this = self.clone();
+        tokio::task::spawn_blocking(move || this.marked(&mark).len()).await.unwrap_or_default()
+    }
+
     fn end_blocking(&self, mark: &Mark, patience: Duration) -> bool {
         let whole = matches!(mark, Mark::Session).then_some(self.namespaces.as_ref()).flatten();
         whole.inspect(|namespaces| namespaces.terminate());
@@ -140,13 +148,16 @@ impl Processes {
             false
         };
         let is_ours = |process: &Seen| process.has_variable("AMBIENT_NONCE", &self.nonce);
+        let init = self.namespaces.as_ref().map(|namespaces| namespaces.init.pid);
+        // A block may drop its environment, but not the stage that waits for it.
+        let of_turn = |turn: &str| -> HashSet<i32> {
+            let of_turn = |p: &&Seen| is_ours(p) && p.has_variable("AMBIENT_TURN", turn);
+            seen.iter().filter(of_turn).map(|process| process.pid).collect()
+        };
         let ancestors: HashSet<i32> = match mark {
             Mark::Session => HashSet::from([me]),
-            // A block may drop its environment, but not the stage that waits for it.
-            Mark::Turn(turn) => {
-                let of_turn = |p: &&Seen| is_ours(p) && p.has_variable("AMBIENT_TURN", turn);
-                seen.iter().filter(of_turn).map(|process| process.pid).collect()
-            }
+            Mark::Turn(turn) => of_turn(turn),
+            Mark::Left(turn) => of_turn(turn).into_iter().chain(init).collect(),
         };
         let marked = |process: &Seen| {
             ancestors.contains(&process.pid)
@@ -155,7 +166,6 @@ impl Processes {
                     && (self.own_uid.is_some_and(|uid| process.uid() == Some(uid)) || is_ours(process))
         };
         // Init is the last to go.
-        let init = self.namespaces.as_ref().map(|namespaces| namespaces.init.pid);
         let spared = |process: &Seen| process.pid == me || Some(process.pid) == init || process.dead;
         seen.into_iter().filter(|process| !spared(process) && marked(process)).collect()
     }

@@ -34,6 +34,8 @@ pub(crate) enum Kind {
         /// Last change, nanoseconds since 1970.
         modified: i128,
     },
+    /// A file or folder whose name git takes for its own (`.GIT`), whoever has made it.
+    Name,
     /// There is more than is told.
     More,
 }
@@ -57,6 +59,7 @@ pub(crate) fn print() -> std::io::Result<()> {
             Kind::Special => ('s', 0, 0),
             Kind::Repository => ('g', 0, 0),
             Kind::Large { size, modified } => ('l', size, modified),
+            Kind::Name => ('n', 0, 0),
             Kind::More => ('m', 0, 0),
         };
         write!(out, "{word} {size} {modified} ")?;
@@ -81,6 +84,7 @@ fn finding(record: &[u8]) -> Option<Finding> {
         "s" => Kind::Special,
         "g" => Kind::Repository,
         "l" => Kind::Large { size, modified },
+        "n" => Kind::Name,
         "m" => Kind::More,
         _ => return None,
     };
@@ -116,6 +120,7 @@ fn survey() -> Vec<Finding> {
 
 fn look(path: PathBuf, left: &mut Vec<PathBuf>, found: &mut Vec<Finding>) {
     let kind = match path.symlink_metadata() {
+        Ok(_) if path.file_name().is_some_and(|name| name.eq_ignore_ascii_case(".git")) => Kind::Name,
         Ok(about) if about.is_dir() => return left.push(path),
         Ok(about) if about.is_symlink() => return,
         Ok(about) if !about.is_file() => Kind::Special,

@@ -9,7 +9,10 @@ use tokio::sync::watch;
 use crate::{
     agent::{self, event},
     app::{App, End, SharedApp},
-    git::{operations, snapshot},
+    git::{
+        operations,
+        snapshot::{self, Snapshots},
+    },
     history::{Closed, Fate, History},
     log::LogError,
     messages::Outbox,
@@ -119,7 +122,7 @@ pub(crate) async fn run(app: SharedApp, mut outbox: Outbox, mut turns: u64) {
 }
 
 async fn one(app: &SharedApp, number: u64, message: DeliverMessage) -> Result<Outcome, LogError> {
-    let run_id = format!("{}/{}/{number}", app.spec.session_id, app.spec.run);
+    let run_id = app.run_id(number);
     let stop = app.current.begin();
     if let Some(end) = app.ending.now() {
         app.current.stop(end.stop);
@@ -133,7 +136,13 @@ async fn one(app: &SharedApp, number: u64, message: DeliverMessage) -> Result<Ou
             app.processes.end(Mark::Turn(turn.run_id.clone()), INTERRUPT_PATIENCE).await;
             Outcome::failed("LogFull", LogError::Full.to_string(), None)
         }
-        Ok(Outcome::Finished) => push(&turn).await?,
+        Ok(Outcome::Finished) => {
+            if !app.spec.interactive {
+                // It ends with this turn anyway, and what is pushed and kept is to be the same.
+                app.processes.end(Mark::Left(turn.run_id.clone()), INTERRUPT_PATIENCE).await;
+            }
+            push(&turn).await?
+        }
         other => other?,
     };
     close(&turn, &outcome).await?;
@@ -171,8 +180,10 @@ async fn close(turn: &Turn, outcome: &Outcome) -> Result<(), LogError> {
     };
     app.log.append(vec![run_end(app, &turn.run_id, code, &reason, exit_code)]).await?;
     let patience = if app.ending.has_begun() { HASTY_SNAPSHOT_PATIENCE } else { SNAPSHOT_PATIENCE };
-    let mut events = snapshot::of_all(app, turn.number, patience).await;
-    events.push(turn_ended(&turn.run_id, &turn.message.id, turn.message.seq, word, code, exit_code));
+    let Snapshots { mut events, problems } = snapshot::of_all(app, turn.number, patience).await;
+    let mut ended = turn_ended(&turn.run_id, &turn.message.id, turn.message.seq, word, code, exit_code);
+    ended["value"]["problems"] = json!(problems);
+    events.push(ended);
     app.log.append(events).await?;
     Ok(())
 }
@@ -230,8 +241,11 @@ pub(crate) async fn close_open_turn(app: &SharedApp, history: &mut History) -> R
             (vec![error], "interrupted", Some("RunnerLost".to_owned()), None)
         }
     };
-    events.extend(snapshot::of_all(app, history.turns, SNAPSHOT_PATIENCE).await);
-    events.push(turn_ended(&run_id, &message_id, seq, word, code.as_deref(), exit_code));
+    let snapshots = snapshot::of_all(app, history.turns, SNAPSHOT_PATIENCE).await;
+    events.extend(snapshots.events);
+    let mut ended = turn_ended(&run_id, &message_id, seq, word, code.as_deref(), exit_code);
+    ended["value"]["problems"] = json!(snapshots.problems);
+    events.push(ended);
     app.log.append(events).await?;
     let fate = if code.as_deref() == Some("RunnerLost") {
         Fate::Lost

@@ -175,7 +175,10 @@ async fn what_is_said_to_be_pushed_is_at_the_origin_whatever_the_clone_calls_its
     let other = git(&scene.clone, &["commit-tree", "HEAD^{tree}", "-m", "another one"]);
     git(&scene.clone, &["replace", &commit, &other]);
     let pushed = scene.push("b").await.expect(200).json();
-    assert_eq!(pushed, json!({ "url": scene.url, "branch": "b", "commit": commit }));
+    let expected = json!({
+        "url": scene.url, "branch": "b", "commit": commit, "commits": 1, "created": true, "uncommitted": 0
+    });
+    assert_eq!(pushed, expected);
     assert_eq!(git(&scene.origin, &["log", "-1", "--format=%H %s", "b"]), format!("{commit} work"));
     assert_eq!(git(&scene.session.directory().join("fake.git"), &["branch", "--list", "b"]), "");
     scene.nobody_escaped();

@@ -272,7 +272,7 @@ async fn when_the_room_for_large_files_is_used_up_they_are_named() {
 }
 
 #[tokio::test]
-async fn a_renamed_file_with_a_short_name_hides_no_other() {
+async fn a_renamed_file_with_a_short_name_hides_no_other_and_what_is_staged_makes_no_difference() {
     let scene = Scene::new().await;
     std::fs::write(scene.clone.join("a"), "some lines\nof text\n").unwrap();
     git(&scene.clone, &["add", "a"]);
@@ -283,7 +283,8 @@ async fn a_renamed_file_with_a_short_name_hides_no_other() {
     }
     let status = scene.runner.client.get("/git/status?repo=up").await.expect(200).json();
     let expected = json!([
-        { "path": "renamed", "status": "R ", "original_path": "a" },
+        { "path": "a", "status": " D" },
+        { "path": "renamed", "status": "??" },
         { "path": "z", "status": "??" },
         { "path": "zz", "status": "??" },
         { "path": "zzz", "status": "??" },

@@ -242,16 +242,17 @@ pub mod custom {
     pub const ATTEMPT_STARTED: &str = "ambient.attempt_started";
     /// `{message_id, seq}`: a message was recorded and will be worked on.
     pub const MESSAGE_ACCEPTED: &str = "ambient.message_accepted";
-    /// `{run_id, message_id, outcome: finished|error|interrupted, last_message_seq, code?, exit_code?}`: after RUN_FINISHED or
-    /// RUN_ERROR and the turn's snapshots; `code` is RUN_ERROR's.
+    /// `{run_id, message_id, outcome: finished|error|interrupted, last_message_seq, problems, code?, exit_code?}`: after RUN_FINISHED
+    /// or RUN_ERROR and the turn's snapshots; `code` is RUN_ERROR's. `problems` is a list of [`RepoProblem`](super::RepoProblem).
     pub const TURN_ENDED: &str = "ambient.turn_ended";
-    /// `{repo, commit, ref, base, patch, patch_truncated, patch_exact, patch_base64?, left_out}`: a snapshot of a repository at the
-    /// end of a turn. `patch` is the unified diff, with its summary, from `base` (where it was cloned at) to the snapshot; at most 128
+    /// `{repo, commit, head, ref, base, patch, patch_truncated, patch_exact, patch_base64?, left_out, running}`: a snapshot of a
+    /// repository at the end of a turn, on top of commit `head` (null: none). `running` processes of the agent were still there, so
+    /// that the files may have changed meanwhile. `patch` is the unified diff, with its summary, from `base` (where it was cloned at) to the snapshot; at most 128
     /// KiB, empty when there is none. A patch that is no text as it is has `patch_exact: false` and its bytes in `patch_base64`.
     /// `left_out` is a list of [`LeftOut`](super::LeftOut).
     pub const SNAPSHOT: &str = "ambient.snapshot";
-    /// `{repo, url, branch, commit}`: a repository with `push_to` was pushed at the end of a turn, before RUN_FINISHED. What the
-    /// origin at `url` said, nothing of the workspace's.
+    /// `{repo}` and the fields of [`GitPushed`](super::GitPushed): a repository with `push_to` was pushed at the end of a turn, before
+    /// RUN_FINISHED. But for `uncommitted` it is what the origin at `url` said, nothing of the workspace's.
     pub const PUSHED: &str = "ambient.pushed";
     /// `{repo, notices}`: a repository was cloned, and there is something to know of it, in words.
     pub const REPO_NOTICES: &str = "ambient.repo_notices";

@@ -405,7 +405,8 @@ pub struct SessionRepo {
     pub url: String,
     /// Wanted branch, or the one checked out; null = the remote's default.
     pub branch: Option<String>,
-    /// `Wanted` (not in the workspace yet), `Reconciled`, or `Removing` (no longer wanted).
+    /// `Wanted` (not in the workspace yet), `Reconciled`, `Missing` (its folder was gone at the end of the last turn), `Broken` (its
+    /// state could not be kept then), or `Removing` (no longer wanted).
     pub status: String,
     /// Commit when it was reconciled.
     pub head: Option<String>,

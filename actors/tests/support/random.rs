@@ -1,8 +1,8 @@
 //! Random commands and facts, most of them near what the state allows.
 
 use ambient_domain::session::{
-    Command, ConditionStatus, ConditionType, Fact, Message, ReconciledRepo, Repo, Session, SessionPatch, StopReason,
-    TurnOutcome,
+    Command, ConditionStatus, ConditionType, Fact, Message, ReconciledRepo, Repo, RepoProblem, Session, SessionPatch,
+    StopReason, TurnOutcome,
 };
 use ambient_persistence::to_micros;
 use chrono::Utc;
@@ -72,8 +72,13 @@ fn fact(rng: &mut impl Rng, known: Option<&Session>) -> Command {
                 head: Some("abc".to_owned()),
                 cloned_at: to_micros(Utc::now()),
                 notices: vec![words.clone()],
+                problem: None,
             }],
         },
+        Fact::ReposSeen {
+            problems: [("r".to_owned(), RepoProblem { missing: rng.random_bool(0.5), reason: words.clone() })].into(),
+        },
+        Fact::ReposSeen { problems: [].into() },
         Fact::Observed {
             condition_type: ConditionType::RunnerScheduled,
             status: ConditionStatus::False,

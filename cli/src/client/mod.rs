@@ -29,10 +29,16 @@ use crate::{
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest silence of the server: a push to a slow origin fits in.
-const READ_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest silence of the server while it answers.
+const READ_TIMEOUT: Duration = Duration::from_secs(360);
 /// Longest time for an answer to a question that is no work.
 const GET_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time for an answer that is work in a workspace: a diff, whose runner takes 50 s at most.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest time for most commands.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest time for a push, for which a runner takes 300 s and a look at the workspace.
+const PUSH_TIMEOUT: Duration = Duration::from_secs(360);
 /// How long a command tries to reach its server: enough for a restart of it, short enough for a person.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a busy server is asked again.
@@ -85,13 +91,13 @@ impl Client {
     }
 
     pub(crate) async fn get(&self, route: &Route) -> Result<Answer, CliError> {
-        let request = self.question(route)?;
+        let request = self.question(route, GET_TIMEOUT)?;
         self.repeat(&request, route, Answer::read).await
     }
 
     /// A body that need not be text.
     pub(crate) async fn get_bytes(&self, route: &Route) -> Result<(HeaderMap, Vec<u8>), CliError> {
-        let request = self.question(route)?;
+        let request = self.question(route, LOOK_TIMEOUT)?;
         let read = |mut response: Response| async move {
             let head = std::mem::take(response.headers_mut());
             Ok((head, answer::body(response).await?))
@@ -101,12 +107,17 @@ impl Client {
 
     /// A POST with an idempotency key of its own.
     pub(crate) async fn post(&self, route: &Route, body: &impl Serialize) -> Result<Answer, CliError> {
-        self.exchange(Method::POST, route, Some(body)).await
+        self.exchange(Method::POST, route, Some(body), COMMAND_TIMEOUT).await
+    }
+
+    /// A POST that the server may work on for long.
+    pub(crate) async fn post_patiently(&self, route: &Route, body: &impl Serialize) -> Result<Answer, CliError> {
+        self.exchange(Method::POST, route, Some(body), PUSH_TIMEOUT).await
     }
 
     /// A deletion; when an earlier try may have done it, "not found" is success.
     pub(crate) async fn delete(&self, route: &Route) -> Result<(), CliError> {
-        self.exchange(Method::DELETE, route, None::<&()>).await.map(drop)
+        self.exchange(Method::DELETE, route, None::<&()>, COMMAND_TIMEOUT).await.map(drop)
     }
 
     /// A body to be read as it comes; repeated only until it begins.
@@ -115,14 +126,21 @@ impl Client {
         self.repeat(&request, route, |response| async { Ok(response) }).await
     }
 
-    fn question(&self, route: &Route) -> Result<Request, CliError> {
+    fn question(&self, route: &Route, limit: Duration) -> Result<Request, CliError> {
         let mut request = self.request(&Method::GET, route, None::<&()>)?;
-        *request.timeout_mut() = Some(GET_TIMEOUT);
+        *request.timeout_mut() = Some(limit);
         Ok(request)
     }
 
-    async fn exchange(&self, method: Method, route: &Route, body: Option<&impl Serialize>) -> Result<Answer, CliError> {
-        let request = self.request(&method, route, body)?;
+    async fn exchange(
+        &self,
+        method: Method,
+        route: &Route,
+        body: Option<&impl Serialize>,
+        limit: Duration,
+    ) -> Result<Answer, CliError> {
+        let mut request = self.request(&method, route, body)?;
+        *request.timeout_mut() = Some(limit);
         self.repeat(&request, route, Answer::read).await
     }
 

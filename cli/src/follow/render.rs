@@ -227,7 +227,9 @@ impl Renderer {
             }
             custom::SNAPSHOT => {
                 let commit = cut(text(value, "commit"), 13);
-                self.progress(Style::Dim, &format!("  snapshot of {}: {commit}", text(value, "repo")))
+                let running = value["running"].as_u64().filter(|running| *running > 0);
+                let moving = running.map(|n| format!(", while {n} processes of the agent ran")).unwrap_or_default();
+                self.progress(Style::Dim, &format!("  snapshot of {}: {commit}{moving}", text(value, "repo")))
             }
             custom::REPO_NOTICES => {
                 let repo = text(value, "repo");

@@ -6,7 +6,7 @@ use super::{
     condition::{ConditionStatus, ConditionType},
     event::Event,
     spec::Spec,
-    state::{Lifecycle, Outcome, Phase, Run, Session, StatusDetail},
+    state::{Lifecycle, Outcome, Phase, ReconciledRepo, Run, Session, StatusDetail},
     workflow_id,
 };
 
@@ -72,13 +72,17 @@ pub(super) fn apply(s: &mut Session, event: &Event, at: DateTime<Utc>) {
         Event::Reconciled { generation, repos } => {
             s.observed_generation = s.observed_generation.max(*generation);
             s.reconciled_repos.clone_from(repos);
-            let notices = repos.iter().flat_map(|repo| repo.notices.iter().map(|n| format!("{}: {n}", repo.name)));
-            let notices = notices.collect::<Vec<_>>().join("; ");
-            s.set_condition(ReposReconciled, True, "Reconciled", &notices, at);
+            repos_seen(s, at);
             s.set_condition(Reconciled, True, "Reconciled", "", at);
             if let Some(condition) = s.conditions.iter_mut().find(|c| c.condition_type == Reconciled) {
                 condition.observed_generation = *generation;
             }
+        }
+        Event::ReposSeen { problems } => {
+            for repo in &mut s.reconciled_repos {
+                repo.problem = problems.get(&repo.name).cloned();
+            }
+            repos_seen(s, at);
         }
         Event::ConditionChanged { condition_type, status, reason, message } => {
             s.set_condition(*condition_type, *status, reason, message, at);
@@ -108,6 +112,22 @@ pub(super) fn apply(s: &mut Session, event: &Event, at: DateTime<Utc>) {
         }
         Event::Deleted => s.deleted_at = Some(at),
     }
+}
+
+/// The condition, as the repositories are.
+fn repos_seen(s: &mut Session, at: DateTime<Utc>) {
+    let told = |of: fn(&ReconciledRepo) -> Vec<String>| {
+        let lines =
+            s.reconciled_repos.iter().flat_map(|repo| of(repo).into_iter().map(|n| format!("{}: {n}", repo.name)));
+        lines.collect::<Vec<_>>().join("; ")
+    };
+    let problems = told(|repo| repo.problem.iter().map(|problem| problem.reason.clone()).collect());
+    if problems.is_empty() {
+        let notices = told(|repo| repo.notices.clone());
+        return s.set_condition(ReposReconciled, True, "Reconciled", &notices, at);
+    }
+    let missing = s.reconciled_repos.iter().any(|repo| repo.problem.as_ref().is_some_and(|problem| problem.missing));
+    s.set_condition(ReposReconciled, False, if missing { "RepoMissing" } else { "RepoBroken" }, &problems, at);
 }
 
 fn run_mut(s: &mut Session) -> Option<&mut Run> {

@@ -179,6 +179,7 @@ impl Session {
             Event::RunnerBecameReady { .. } => condition(ConditionType::RunnerStarted),
             Event::TurnStarted | Event::BecameIdle { .. } => condition(ConditionType::Ready),
             Event::Reconciled { .. } => condition(ConditionType::Reconciled),
+            Event::ReposSeen { .. } => condition(ConditionType::ReposReconciled),
             Event::ConditionChanged { condition_type, .. } => condition(*condition_type),
             Event::Blocked { .. } => plain("session.blocked", json!(self.status_detail)),
             Event::Unblocked => plain("session.unblocked", json!(self.status_detail)),

@@ -1,5 +1,7 @@
 //! What has happened to a session.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +9,7 @@ use super::{
     command::Message,
     condition::{ConditionStatus, ConditionType},
     spec::Spec,
-    state::{Outcome, ReconciledRepo},
+    state::{Outcome, ReconciledRepo, RepoProblem},
 };
 
 /// An event. Stored for ever: new shapes are new variants or optional fields.
@@ -89,6 +91,11 @@ pub enum Event {
         generation: i64,
         /// Repositories as they are.
         repos: Vec<ReconciledRepo>,
+    },
+    /// Repositories were looked at at the end of a turn.
+    ReposSeen {
+        /// What is wrong, by directory.
+        problems: BTreeMap<String, RepoProblem>,
     },
     /// A condition was observed.
     ConditionChanged {

@@ -1,12 +1,14 @@
 //! What workflows and compute report. Never refused, idempotent.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{
     condition::{ConditionStatus, ConditionType},
     event::Event,
-    state::{Lifecycle, Outcome, ReconciledRepo, Run, Session},
+    state::{Lifecycle, Outcome, ReconciledRepo, RepoProblem, Run, Session},
 };
 use crate::entity::{Decision, Nothing};
 
@@ -79,6 +81,11 @@ pub enum Fact {
         /// Repositories as they are.
         repos: Vec<ReconciledRepo>,
     },
+    /// Repositories were looked at at the end of a turn.
+    ReposSeen {
+        /// What is wrong, by directory.
+        problems: BTreeMap<String, RepoProblem>,
+    },
     /// A generation cannot be brought into force at present.
     ReconcileFailed {
         /// Which.
@@ -140,6 +147,7 @@ impl Fact {
             Self::TurnEnded { .. } => "fact_turn_ended",
             Self::TornDown { .. } => "fact_torn_down",
             Self::Reconciled { .. } => "fact_reconciled",
+            Self::ReposSeen { .. } => "fact_repos_seen",
             Self::ReconcileFailed { .. } => "fact_reconcile_failed",
             Self::Observed { .. } => "fact_observed",
             Self::Blocked { .. } => "fact_blocked",
@@ -189,6 +197,7 @@ fn while_active(session: &Session, run: &Run, fact: &Fact) -> Decision<Event> {
         // Nothing can be torn down before it is stopping.
         Fact::TornDown { .. } => SUPERSEDED,
         Fact::Reconciled { generation, repos } => reconciled(session, *generation, repos),
+        Fact::ReposSeen { problems } => repos_seen(session, problems),
         Fact::ReconcileFailed { generation, reason, message } if *generation >= session.observed_generation => {
             observed(session, ConditionType::Reconciled, ConditionStatus::False, reason, message)
         }
@@ -213,6 +222,8 @@ fn while_active(session: &Session, run: &Run, fact: &Fact) -> Decision<Event> {
 fn while_stopping(session: &Session, fact: &Fact) -> Decision<Event> {
     match fact {
         Fact::TornDown { evidence } => one(Event::Ended { evidence: evidence.clone(), proven: true }),
+        // Told with the end of the turn, which may have been seen before by the end of its runner.
+        Fact::ReposSeen { problems } => repos_seen(session, problems),
         Fact::Blocked { .. } => blocked(session, fact),
         Fact::Unblocked { step, workflow_execution } => unblocked(session, step, workflow_execution),
         Fact::Observed { condition_type: ConditionType::StopIncomplete, status, reason, message } => {
@@ -232,6 +243,7 @@ fn after_the_end(session: &Session, fact: &Fact) -> Decision<Event> {
         Fact::TornDown { evidence } => {
             observed(session, ConditionType::TornDown, ConditionStatus::True, "Proven", &evidence.join("; "))
         }
+        Fact::ReposSeen { problems } => repos_seen(session, problems),
         _ => SUPERSEDED,
     }
 }
@@ -293,6 +305,14 @@ fn reconciled(session: &Session, generation: i64, repos: &[ReconciledRepo]) -> D
         return ALREADY;
     }
     one(Event::Reconciled { generation, repos: repos.to_vec() })
+}
+
+/// Of repositories that are wanted no more, or not there yet, nothing is told.
+fn repos_seen(session: &Session, problems: &BTreeMap<String, RepoProblem>) -> Decision<Event> {
+    if session.reconciled_repos.iter().all(|repo| repo.problem.as_ref() == problems.get(&repo.name)) {
+        return ALREADY;
+    }
+    one(Event::ReposSeen { problems: problems.clone() })
 }
 
 fn observed(

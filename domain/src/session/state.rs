@@ -180,6 +180,18 @@ pub struct ReconciledRepo {
     /// What is to be known of it, in words: it is empty, parts of it were not fetched, it cannot be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
+    /// What was wrong with it at the end of the last turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<RepoProblem>,
+}
+
+/// What is wrong with a repository in the workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepoProblem {
+    /// Its directory is gone, or something else is in its place.
+    pub missing: bool,
+    /// In words.
+    pub reason: String,
 }
 
 /// A session.

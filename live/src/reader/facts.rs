@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use ambient_domain::session::{Fact, TurnOutcome};
+use ambient_domain::session::{Fact, RepoProblem, TurnOutcome};
 use ambient_persistence::{RunnerCursor, RunnerRecord, StoreError};
-use ambient_wire::runner::{ENDED_BY_REQUEST, custom};
+use ambient_wire::runner::{self as wire, ENDED_BY_REQUEST, custom};
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::{sync::Notify, time::timeout};
 
@@ -15,6 +16,10 @@ const TYPES: &[&str] = &["RUN_STARTED"];
 const NAMES: &[&str] = &[custom::ATTEMPT_STARTED, custom::TURN_ENDED, custom::EXIT];
 /// One try of handing a fact over.
 const REPORT: Duration = Duration::from_secs(10);
+
+/// Most repositories with a problem, and characters of one: runners are not trusted.
+const MAX_PROBLEMS: usize = 50;
+const MAX_REASON: usize = 500;
 
 /// Whether a record may be one that facts come from.
 pub(super) fn matters(record: &RunnerRecord) -> bool {
@@ -64,8 +69,10 @@ async fn report_log(context: &Context, run: &RunRef, cursor: RunnerCursor) -> Re
         for record in records {
             if let Some(attempt) = started_attempt(&record.data) {
                 facts_attempt = attempt;
-            } else if let Some(fact) = fact_of(&record.data) {
-                report(context, run, facts_attempt, &fact).await;
+            } else {
+                for fact in facts_of(&record.data) {
+                    report(context, run, facts_attempt, &fact).await;
+                }
             }
             facts_reported = record.n;
             context.db.set_facts_reported(&run.session_id, &log_id, facts_reported, facts_attempt).await?;
@@ -94,6 +101,22 @@ async fn report(context: &Context, run: &RunRef, attempt: i32, fact: &Fact) {
 fn started_attempt(event: &Value) -> Option<i32> {
     let attempt = event["value"]["attempt"].as_i64().filter(|_| event["name"] == custom::ATTEMPT_STARTED)?;
     i32::try_from(attempt).ok()
+}
+
+/// What a record tells, in order.
+fn facts_of(event: &Value) -> Vec<Fact> {
+    problems(event).into_iter().chain(fact_of(event)).collect()
+}
+
+/// What was wrong with repositories at the end of a turn. Earlier runners do not tell.
+fn problems(event: &Value) -> Option<Fact> {
+    let told = event["value"].get("problems").filter(|_| event["name"] == custom::TURN_ENDED)?;
+    let told = Vec::<wire::RepoProblem>::deserialize(told).ok()?;
+    let problem = |problem: wire::RepoProblem| {
+        let reason = problem.reason.chars().take(MAX_REASON).collect();
+        (problem.repo.chars().take(MAX_REASON).collect(), RepoProblem { missing: problem.missing, reason })
+    };
+    Some(Fact::ReposSeen { problems: told.into_iter().take(MAX_PROBLEMS).map(problem).collect() })
 }
 
 fn fact_of(event: &Value) -> Option<Fact> {
@@ -134,7 +157,12 @@ mod tests {
         assert_eq!(fact_of(&json!({ "type": "RUN_STARTED", "runId": "r" })), Some(Fact::TurnStarted));
         let ended = json!({ "run_id": "r", "message_id": "m", "outcome": "interrupted", "last_message_seq": 4 });
         let fact = Fact::TurnEnded { last_message_id: Some("m".to_owned()), outcome: TurnOutcome::Interrupted };
-        assert_eq!(fact_of(&custom_event(custom::TURN_ENDED, &ended)), Some(fact));
+        assert_eq!(facts_of(&custom_event(custom::TURN_ENDED, &ended)), [fact.clone()]);
+        let problems = json!({ "repo": "r", "missing": true, "reason": "gone" });
+        let with = json!({ "message_id": "m", "outcome": "interrupted", "problems": [problems] });
+        let problem = RepoProblem { missing: true, reason: "gone".to_owned() };
+        let seen = Fact::ReposSeen { problems: [("r".to_owned(), problem)].into() };
+        assert_eq!(facts_of(&custom_event(custom::TURN_ENDED, &with)), [seen, fact]);
         let exit = |reason: &str| custom_event(custom::EXIT, &json!({ "code": 3, "reason": reason }));
         assert_eq!(fact_of(&exit("x")), Some(Fact::Exited { code: 3, reason: "x".to_owned() }));
         assert_eq!(fact_of(&exit(ENDED_BY_REQUEST)), None);

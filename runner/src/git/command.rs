@@ -6,7 +6,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -28,24 +28,53 @@ use crate::{
 /// Most bytes of output that are taken.
 pub(crate) const MAX_OUTPUT: usize = 8 * 1024 * 1024;
 const MAX_ERRORS: usize = 16 * 1024;
+/// A question to a repository of the workspace, which may be made to hang. Whoever asks through the server waits longer, so that
+/// the reason gets there.
+const PATIENCE_WITH_AGENTS: Duration = Duration::from_secs(15);
 
 /// Why git failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GitError {
-    #[error("git {what} failed: {stderr}")]
-    Failed { what: String, code: i32, stdout: Vec<u8>, stderr: String },
-    #[error("git {what} took longer than {seconds} s")]
-    TimedOut { what: String, seconds: u64 },
-    #[error("git {what} gave more than {most} bytes")]
+    #[error("{what} {}", ending(*code, stderr))]
+    Failed { what: String, code: i32, stdout: Vec<u8>, stderr: String, whose: Whose },
+    #[error("{what} did not end within {seconds} s")]
+    TimedOut { what: String, seconds: u64, whose: Whose },
+    #[error("{what} gave more than {most} bytes")]
     TooLarge { what: String, most: usize },
-    #[error("git {what}: {source}")]
+    #[error("{what}: {source}")]
     Io { what: String, source: std::io::Error },
+}
+
+/// Whose doing it is when git fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// It read what an agent has made: a failure is the workspace's state.
+    Agents,
+    /// Ours, or an origin's.
+    Ours,
+}
+
+/// How a git that has failed ended: its exit, or in its own words.
+fn ending(code: i32, stderr: &str) -> String {
+    match quoted(stderr) {
+        words if !words.is_empty() => format!("failed: {words}"),
+        _ if code == SIGNALLED => "was killed".to_owned(),
+        _ => format!("failed with exit code {code} and without a word"),
+    }
+}
+
+/// What a program said, in one line: for reasons. Nothing for nothing.
+pub(super) fn quoted(said: &str) -> String {
+    said.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 impl From<GitError> for crate::error::Error {
     fn from(error: GitError) -> Self {
         match error {
             GitError::TooLarge { .. } => Self::TooLarge(error.to_string()),
+            GitError::Failed { whose: Whose::Agents, .. } | GitError::TimedOut { whose: Whose::Agents, .. } => {
+                Self::Conflict(format!("the repository cannot be used as it is in the workspace: {error}"))
+            }
             _ => Self::Git(error.to_string()),
         }
     }
@@ -62,12 +91,19 @@ pub(crate) struct Git<'a> {
     patience: Duration,
     input: Option<Vec<u8>>,
     most: usize,
+    whose: Whose,
 }
 
 impl<'a> Git<'a> {
     /// Git in a directory of the workspace, as the agent.
     pub(crate) fn agents(app: &'a App, directory: impl Into<PathBuf>) -> Self {
         Self::new(app, directory.into(), Rights::of_agent(&app.spec), environment::of_agents(app))
+    }
+
+    /// Git in a repository of the workspace, as the agent. Which folder is meant is not the repository's to say.
+    pub(crate) fn repository(app: &'a App, directory: &Path) -> Self {
+        let git = Self { whose: Whose::Agents, ..Self::agents(app, directory).patience(PATIENCE_WITH_AGENTS) };
+        git.variable("GIT_DIR", directory.join(".git")).variable("GIT_WORK_TREE", directory)
     }
 
     /// Git of the runner's own in the first of the directories, with rights on all of them and on nothing else.
@@ -80,7 +116,8 @@ impl<'a> Git<'a> {
 
     fn new(app: &'a App, directory: PathBuf, rights: Rights, environment: Vec<(OsString, OsString)>) -> Self {
         let (program, patience) = ("git".into(), Duration::from_secs(60));
-        Self { app, program, directory, rights, environment, patience, input: None, most: MAX_OUTPUT }
+        let (input, most, whose) = (None, MAX_OUTPUT, Whose::Ours);
+        Self { app, program, directory, rights, environment, patience, input, most, whose }
     }
 
     pub(crate) fn patience(mut self, patience: Duration) -> Self {
@@ -93,6 +130,7 @@ impl<'a> Git<'a> {
         self
     }
 
+    /// The last one of a name counts.
     pub(crate) fn variable(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.environment.push((name.into(), value.as_ref().to_owned()));
         self
@@ -158,7 +196,8 @@ impl<'a> Git<'a> {
     }
 
     fn what(&self, arguments: &[&str]) -> String {
-        arguments.first().map_or_else(|| self.program.to_string_lossy().into_owned(), |what| (*what).to_owned())
+        let named = || self.program.to_string_lossy().into_owned();
+        arguments.first().map_or_else(named, |what| format!("git {what}"))
     }
 
     /// Feeds standard output into another git; what that one says.
@@ -168,7 +207,7 @@ impl<'a> Git<'a> {
     pub(crate) async fn pipe(self, arguments: &[&str], other: Git<'_>, others: &[&str]) -> Result<(), GitError> {
         let stdin = if self.input.is_some() { Stdio::piped() } else { Stdio::null() };
         let mut first = self.start(arguments, stdin)?;
-        let io = |source| GitError::Io { what: arguments.first().copied().unwrap_or_default().to_owned(), source };
+        let io = |source| GitError::Io { what: format!("git {}", arguments.first().unwrap_or(&"")), source };
         let stdout = first.stdout.take().ok_or_else(|| io(std::io::Error::other("no standard output")))?;
         let second = other.start(others, stdout.try_into().map_err(io)?)?;
         match tokio::join!(first.output(), second.output()) {
@@ -191,13 +230,13 @@ impl<'a> Git<'a> {
         let (mut child, awaited) = self.app.processes.spawn(&mut command).map_err(io)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let (deadline, patience) = (Instant::now() + self.patience, self.patience);
-        let (input, most) = (self.input, self.most);
-        Ok(Running { what, child, awaited, stdin, stdout, input, most, deadline, patience, ended: false })
+        let (input, most, whose) = (self.input, self.most, self.whose);
+        Ok(Running { what, child, awaited, stdin, stdout, input, most, whose, deadline, patience, ended: false })
     }
 }
 
 /// Exit code of a process that a signal has ended.
-const SIGNALLED: i32 = -1;
+pub(super) const SIGNALLED: i32 = -1;
 
 /// A git process. Dropped before its end, it is killed with all it has started.
 struct Running<'a> {
@@ -208,6 +247,7 @@ struct Running<'a> {
     stdout: Option<ChildStdout>,
     input: Option<Vec<u8>>,
     most: usize,
+    whose: Whose,
     deadline: Instant,
     patience: Duration,
     ended: bool,
@@ -230,7 +270,8 @@ impl Running<'_> {
         let Ok((output, errors, status)) = timeout_at(self.deadline, work).await else {
             self.kill();
             let _ = tokio::time::timeout(Duration::from_secs(2), self.child.wait()).await;
-            return Err(GitError::TimedOut { what: std::mem::take(&mut self.what), seconds: self.patience.as_secs() });
+            let (what, seconds) = (std::mem::take(&mut self.what), self.patience.as_secs());
+            return Err(GitError::TimedOut { what, seconds, whose: self.whose });
         };
         self.ended = true;
         self.judge(output, &errors.0, status)
@@ -250,7 +291,7 @@ impl Running<'_> {
         if !status.success() {
             let (code, stderr) =
                 (status.code().unwrap_or(SIGNALLED), String::from_utf8_lossy(errors).trim().to_owned());
-            return Err(GitError::Failed { what, code, stdout: output.0, stderr });
+            return Err(GitError::Failed { what, code, stdout: output.0, stderr, whose: self.whose });
         }
         Ok(output)
     }
@@ -284,4 +325,20 @@ async fn take<R: AsyncRead + Unpin>(pipe: Option<R>, most: usize) -> (Vec<u8>, b
         kept.extend_from_slice(&buffer[..read.min(room)]);
     }
     (kept, more)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GitError, SIGNALLED, Whose};
+
+    #[test]
+    fn a_failure_always_has_a_reason_and_it_is_one_line() {
+        let failed = |code, stderr: &str| {
+            let (what, stdout, stderr) = ("git fetch".to_owned(), Vec::new(), stderr.to_owned());
+            GitError::Failed { what, code, stdout, stderr, whose: Whose::Ours }.to_string()
+        };
+        assert_eq!(failed(SIGNALLED, ""), "git fetch was killed");
+        assert_eq!(failed(3, " \n"), "git fetch failed with exit code 3 and without a word");
+        assert_eq!(failed(1, "error: a\n\n  fatal: b\n"), "git fetch failed: error: a; fatal: b");
+    }
 }

@@ -12,6 +12,7 @@ use rustix::{
     io::Errno,
 };
 
+use super::special;
 use crate::confine::Pinned;
 
 /// Longest file that names another place.
@@ -91,6 +92,14 @@ impl Directory {
             return Err(std::io::Error::other(format!("{name} has more than {MAX_POINTER} bytes")));
         }
         Ok(Some(text))
+    }
+
+    /// See [`special::find`].
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn special(&self) -> std::io::Result<Option<String>> {
+        special::find(&self.handle)
     }
 
     /// This directory and those it is in, up to the root.

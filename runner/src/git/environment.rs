@@ -20,7 +20,19 @@ const QUIET: [(&str, &str); 5] = [
     ("submodule.recurse", "false"),
 ];
 /// For git in the workspace.
-const AGENTS: [(&str, &str); 8] = [
+const AGENTS: [(&str, &str); 18] = [
+    // What a repository says to be shown as unchanged: links, modes, line ends, whatever a stat tells or hides.
+    ("core.bare", "false"),
+    ("core.fileMode", "true"),
+    ("core.symlinks", "true"),
+    ("core.ignoreCase", "false"),
+    ("core.autocrlf", "false"),
+    ("core.checkStat", "default"),
+    ("core.trustCtime", "true"),
+    ("core.untrackedCache", "false"),
+    // Else files in the agent's home.
+    ("core.excludesFile", "/dev/null"),
+    ("core.attributesFile", "/dev/null"),
     ("core.pager", "cat"),
     ("core.quotePath", "false"),
     ("commit.gpgSign", "false"),

@@ -18,7 +18,8 @@ use crate::{
     error::{Error, Result},
 };
 
-const CLONE_PATIENCE: Duration = Duration::from_secs(600);
+/// With the clone into the workspace it is less than the server waits for.
+const CLONE_PATIENCE: Duration = Duration::from_secs(500);
 /// Most names of branches in a refusal.
 const MAX_NAMED: usize = 20;
 

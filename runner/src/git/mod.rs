@@ -15,6 +15,7 @@ mod platform;
 pub(crate) mod push;
 pub(crate) mod repos;
 pub(crate) mod snapshot;
+mod special;
 mod status;
 mod working_tree;
 

@@ -3,13 +3,14 @@
 use std::{path::Path, time::Duration};
 
 use ambient_wire::runner::{GitCommit, GitCommitted, GitPush, GitStatus, LeftOut, custom};
-use serde_json::{Value, json};
+use serde_json::Value;
+use tokio::time::timeout;
 
 use super::{
     check_object,
     command::{Git, GitError},
     patch, push, repos, status,
-    working_tree::{self, WorkingTree},
+    working_tree::WorkingTree,
 };
 use crate::{
     agent::event,
@@ -20,6 +21,11 @@ use crate::{
 const MAX_MESSAGE: usize = 64 * 1024;
 /// Largest diff, bytes.
 const MAX_DIFF: usize = 24 * 1024 * 1024;
+/// A status or diff, and each git of it: the server waits for 60 s, so a git that hangs is named before.
+const LOOK: Duration = Duration::from_secs(50);
+const STEP: Duration = Duration::from_secs(20);
+/// Each git of a commit.
+const COMMIT_STEP: Duration = Duration::from_secs(60);
 
 /// `GET /git/diff`.
 pub(crate) struct Diff {
@@ -35,22 +41,30 @@ pub(crate) struct Diff {
 /// Not found; git's.
 pub(crate) async fn status(app: &App, repo: &str) -> Result<GitStatus> {
     let (directory, known) = app.repos.directory(app, repo)?;
-    let (branch, head) = repos::position(app, &directory).await?;
-    let git = Git::agents(app, &directory);
-    let listed = ["status", "--porcelain=v2", "-z", "--untracked-files=all", "--ignore-submodules=all"];
-    let files = status::changed_files(&git.clone().run(&listed).await?);
-    let (files, truncated) = files.ok_or_else(|| Error::Git("git status said what is no status".to_owned()))?;
-    let left_out = working_tree::passed_over(&git, app, &directory).await?;
-    let ahead = match (&head, &known.base) {
-        (None, _) => 0,
-        (Some(_), None) => count(app, &directory, "HEAD").await?,
-        (Some(_), Some(base)) => count(app, &directory, &format!("{base}..HEAD")).await?,
-    };
-    Ok(GitStatus { repo: repo.to_owned(), branch, head, ahead, files, truncated, left_out })
+    in_time(repo, async {
+        let (branch, head) = repos::position(app, &directory).await?;
+        let tree = WorkingTree::outline(app, &directory, STEP).await?;
+        let listed = ["status", "--porcelain=v2", "-z", "--untracked-files=all", "--ignore-submodules=dirty"];
+        let files = status::changed_files(&tree.git().run(&listed).await?);
+        let (files, truncated) = files.ok_or_else(|| Error::Git("git status said what is no status".to_owned()))?;
+        let ahead = match (&head, &known.base) {
+            (None, _) => 0,
+            (Some(_), None) => count(app, &directory, "HEAD").await?,
+            (Some(_), Some(base)) => count(app, &directory, &format!("{base}..HEAD")).await?,
+        };
+        Ok(GitStatus { repo: repo.to_owned(), branch, head, ahead, files, truncated, left_out: tree.left_out.clone() })
+    })
+    .await
+}
+
+/// Within [`LOOK`], after which the server would not listen any more.
+async fn in_time<T>(repo: &str, look: impl Future<Output = Result<T>>) -> Result<T> {
+    let late = || Error::Conflict(format!("looking at repository '{repo}' takes longer than {} s", LOOK.as_secs()));
+    timeout(LOOK, look).await.unwrap_or_else(|_| Err(late()))
 }
 
 async fn count(app: &App, directory: &Path, range: &str) -> Result<u64> {
-    let text = Git::agents(app, directory).maybe(&["rev-list", "--count", "--end-of-options", range, "--"]).await?;
+    let text = Git::repository(app, directory).maybe(&["rev-list", "--count", "--end-of-options", range, "--"]).await?;
     Ok(text.and_then(|text| text.parse().ok()).unwrap_or(0))
 }
 
@@ -60,13 +74,16 @@ async fn count(app: &App, directory: &Path, range: &str) -> Result<u64> {
 /// Bad input; not found; too large; git's.
 pub(crate) async fn diff(app: &App, repo: &str, base: Option<&str>) -> Result<Diff> {
     let (directory, known) = app.repos.directory(app, repo)?;
-    let from = match base {
-        None => known.base,
-        Some(base) => Some(commit_named(app, &directory, base).await?),
-    };
-    let tree = WorkingTree::look(app, &directory, Duration::from_secs(60)).await?;
-    let (patch, truncated) = patch::since(tree.git(), from.as_deref(), (&["--cached"], &[]), MAX_DIFF).await?;
-    Ok(Diff { patch, truncated, left_out: tree.left_out.clone() })
+    in_time(repo, async {
+        let from = match base {
+            None => known.base,
+            Some(base) => Some(commit_named(app, &directory, base).await?),
+        };
+        let tree = WorkingTree::look(app, &directory, STEP).await?;
+        let (patch, truncated) = patch::since(tree.git(), from.as_deref(), (&["--cached"], &[]), MAX_DIFF).await?;
+        Ok(Diff { patch, truncated, left_out: tree.left_out.clone() })
+    })
+    .await
 }
 
 /// The one commit that is meant, by whatever git takes for a name.
@@ -76,7 +93,7 @@ async fn commit_named(app: &App, directory: &Path, base: &str) -> Result<String>
     }
     let name = format!("{base}^{{commit}}");
     let found =
-        Git::agents(app, directory).text(&["rev-parse", "--verify", "--quiet", "--end-of-options", &name]).await;
+        Git::repository(app, directory).text(&["rev-parse", "--verify", "--quiet", "--end-of-options", &name]).await;
     match found {
         Ok(commit) if check_object(&commit).is_ok() => Ok(commit),
         Ok(_) | Err(GitError::Failed { code: 1 | 128, .. }) => {
@@ -95,27 +112,24 @@ pub(crate) async fn commit(app: &App, request: &GitCommit) -> Result<GitCommitte
     if request.message.trim().is_empty() || request.message.contains('\0') || request.message.len() > MAX_MESSAGE {
         return Err(Error::bad("message", format!("1 to {MAX_MESSAGE} bytes without NUL")));
     }
-    let left_out = add_all(app, &directory).await?;
-    let staged = Git::agents(app, &directory).run(&["diff", "--cached", "--quiet", "--no-ext-diff"]).await;
-    match staged {
-        Ok(_) => return Ok(GitCommitted { commit: None, left_out }),
-        Err(GitError::Failed { code: 1, .. }) => {}
-        Err(error) => return Err(error.into()),
+    let tree = WorkingTree::whole(app, &directory, COMMIT_STEP).await?;
+    let left_out = tree.left_out.clone();
+    let object = tree.git().text(&["write-tree"]).await?;
+    check_object(&object)?;
+    let before = match &tree.head {
+        Some(head) => tree.git().text(&["rev-parse", &format!("{head}^{{tree}}")]).await?,
+        None => tree.git().text(&["hash-object", "-t", "tree", "/dev/null"]).await?,
+    };
+    if object == before {
+        return Ok(GitCommitted { commit: None, left_out });
     }
+    // The agent's index, whatever marks it had: git ends what the agent has begun (a merge) with it.
+    let agents = Git::repository(app, &directory).patience(COMMIT_STEP);
+    agents.clone().run(&["read-tree", &object]).await?;
     let arguments = ["commit", "--quiet", "--no-verify", "--no-gpg-sign", "--cleanup=strip", "--file=-"];
-    Git::agents(app, &directory).input(request.message.as_str()).run(&arguments).await?;
-    let commit = Git::agents(app, &directory).text(&["rev-parse", "HEAD"]).await?;
+    agents.clone().input(request.message.as_str()).run(&arguments).await?;
+    let commit = agents.text(&["rev-parse", "HEAD"]).await?;
     Ok(GitCommitted { commit: Some(check_object(&commit)?.to_owned()), left_out })
-}
-
-/// Stages all that can be read; what cannot.
-async fn add_all(app: &App, directory: &Path) -> Result<Vec<LeftOut>> {
-    let git = Git::agents(app, directory);
-    match git.clone().run(&["add", "--all", "--ignore-errors"]).await {
-        Ok(_) => working_tree::passed_over(&git, app, directory).await,
-        Err(GitError::Failed { code: 1, .. }) => working_tree::refused(&git, app, directory).await,
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// Pushes what is to be pushed at the end of a turn that went well; the events that tell of it.
@@ -127,7 +141,8 @@ pub(crate) async fn push_all(app: &App) -> std::result::Result<Vec<Value>, Strin
     for (repo, branch) in app.repos.to_push() {
         let pushed = push::push(app, &GitPush { repo: repo.clone(), branch: branch.clone() }).await;
         let pushed = pushed.map_err(|e| format!("repository '{repo}' cannot be pushed to branch '{branch}': {e}"))?;
-        let value = json!({ "repo": repo, "url": pushed.url, "branch": pushed.branch, "commit": pushed.commit });
+        let mut value = serde_json::to_value(pushed).map_err(|e| e.to_string())?;
+        value["repo"] = repo.into();
         events.push(event::custom(custom::PUSHED, value));
     }
     Ok(events)

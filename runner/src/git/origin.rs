@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ambient_wire::git_url;
 use rustix::fs::FileType;
 use url::Url;
 
@@ -12,7 +13,6 @@ use crate::{
     error::{Error, Result},
 };
 
-const MAX_URL: usize = 2048;
 /// Most repositories that an origin may borrow objects from, at any distance.
 const MAX_BORROWED: usize = 32;
 /// What git would follow out of the repository.
@@ -56,7 +56,8 @@ struct Local {
 /// # Errors
 /// Bad input that names `url`.
 pub(crate) fn open(app: &App, text: &str) -> Result<Origin> {
-    let url = parse(text)?;
+    git_url::check(text).map_err(|problem| bad(&problem.to_string()))?;
+    let url = Url::parse(text).map_err(|e| bad(&format!("is not a URL: {e}")))?;
     if url.scheme() != "file" {
         return Ok(Origin { text: text.to_owned(), url: url.to_string(), local: None });
     }
@@ -64,29 +65,6 @@ pub(crate) fn open(app: &App, text: &str) -> Result<Origin> {
     let local = open_local(&Platform::of(app)?, &path)?;
     let url = Url::from_file_path(&local.git_dir.path).map_err(|()| bad("is not a path on this host"))?;
     Ok(Origin { text: text.to_owned(), url: url.to_string(), local: Some(local) })
-}
-
-fn parse(text: &str) -> Result<Url> {
-    if text.is_empty() || text.len() > MAX_URL || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        return Err(bad(&format!("1 to {MAX_URL} bytes without spaces and control characters")));
-    }
-    if text.starts_with('-') {
-        return Err(bad("begins with '-'"));
-    }
-    let url = Url::parse(text).map_err(|e| bad(&format!("is not a URL: {e}")))?;
-    if !matches!(url.scheme(), "https" | "file") {
-        return Err(bad("must begin with https:// or file:///"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(bad("must not contain credentials"));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(bad("must not have a query or fragment"));
-    }
-    if url.scheme() == "file" && (url.host().is_some() || !text.starts_with("file:///") || text.contains("%00")) {
-        return Err(bad("must be file:/// and an absolute path"));
-    }
-    Ok(url)
 }
 
 pub(super) fn bad(reason: &str) -> Error {
@@ -111,6 +89,11 @@ fn open_local(platform: &Platform, path: &Path) -> Result<Local> {
     for part in NO_LINKS {
         if holder.kind(part).map_err(failed)? == Some(FileType::Symlink) {
             return Err(bad(&format!("has a symbolic link in the place of {part}")));
+        }
+    }
+    for directory in [Some(&git_dir), common.as_ref()].into_iter().flatten() {
+        if let Some(part) = directory.special().map_err(failed)? {
+            return Err(bad(&format!("has neither a file nor a folder in the place of {part}")));
         }
     }
     let borrowed = borrowed(platform, holder.open_in(Path::new("objects")).map_err(failed)?)?;
@@ -194,44 +177,5 @@ impl Origin {
 
     fn other_side(&self, program: &str) -> Option<String> {
         self.local.as_ref().map(|_| environment::other_side(program))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse;
-
-    #[test]
-    fn only_plain_https_and_file_urls_are_taken() {
-        for url in ["https://example.com/a/b.git", "https://example.com:8443/a", "file:///srv/a%20b.git"] {
-            assert!(parse(url).is_ok(), "{url}");
-        }
-        for url in [
-            "",
-            "-u",
-            "--upload-pack=x",
-            "ext::sh -c id",
-            "ext::sh",
-            "ssh://h/x",
-            "git@h:x",
-            "http://h/x",
-            "git://h/x",
-            "https://u@h/x",
-            "https://u:p@h/x",
-            "https://h/x?ext::y",
-            "https://h/x#y",
-            "file://h/x",
-            "file:x",
-            "/srv/x",
-            "../x",
-            "file:///x\n",
-            "file:///a b",
-            "https:///",
-            "file:///a%00b",
-            "data:,x",
-            "fd::3",
-        ] {
-            assert!(parse(url).is_err(), "{url:?}");
-        }
     }
 }

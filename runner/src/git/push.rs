@@ -8,11 +8,12 @@ use tokio::time::timeout;
 
 use super::{
     check_branch, check_object,
-    command::{Git, GitError},
+    command::{Git, GitError, SIGNALLED, quoted},
     directory::Directory,
     mirror::{Mirror, remove_tree},
     origin::{self, Origin},
     repos,
+    working_tree::WorkingTree,
 };
 use crate::{
     app::App,
@@ -22,6 +23,11 @@ use crate::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(300);
+/// Each git of it, so that one that hangs is named.
+const STEP: Duration = Duration::from_secs(240);
+const LIST: Duration = Duration::from_secs(60);
+/// The look at what is not committed.
+const LOOK: Duration = Duration::from_secs(20);
 /// Largest pack that a push may bring, bytes.
 const MAX_PACK: u64 = 2 << 30;
 /// Prefix of folders where packs come in.
@@ -43,6 +49,11 @@ pub(crate) async fn push(app: &App, request: &GitPush) -> Result<GitPushed> {
     // Opened anew: what it was when it was cloned does not count.
     let origin = origin::open(app, &known.url)?;
     let (_, head) = repos::position(app, &directory).await?;
+    // Before the push, and no reason against it.
+    let uncommitted = match timeout(LOOK, WorkingTree::outline(app, &directory, LOOK)).await {
+        Ok(Ok(tree)) => Some(tree.changes()),
+        Ok(Err(_)) | Err(_) => None,
+    };
     let commit = head.ok_or_else(|| Error::Conflict("there is no commit to push".to_owned()))?;
     let work = async {
         let mirror = Mirror::ensure(app, &request.repo, &origin).await?;
@@ -59,8 +70,15 @@ pub(crate) async fn push(app: &App, request: &GitPush) -> Result<GitPushed> {
         pushed
     };
     let pushed = timeout(PATIENCE, work).await;
-    pushed.unwrap_or_else(|_| Err(Error::Git(format!("the push took longer than {} s", PATIENCE.as_secs()))))?;
-    Ok(GitPushed { url: origin.text, branch: branch.to_owned(), commit })
+    let Taken { commits, created } =
+        pushed.unwrap_or_else(|_| Err(Error::Git(format!("the push took longer than {} s", PATIENCE.as_secs()))))?;
+    Ok(GitPushed { url: origin.text, branch: branch.to_owned(), commit, commits, created, uncommitted })
+}
+
+/// What the origin took.
+struct Taken {
+    commits: u64,
+    created: bool,
 }
 
 struct Push<'a> {
@@ -72,8 +90,11 @@ struct Push<'a> {
 }
 
 impl Push<'_> {
-    async fn carry_out(&self, workspace: &Path) -> Result<()> {
+    async fn carry_out(&self, workspace: &Path) -> Result<Taken> {
         let expected = self.expected().await?;
+        if expected.as_deref() == Some(self.commit) {
+            return Ok(Taken { commits: 0, created: false });
+        }
         if !self.is_whole(expected.as_deref()).await? {
             self.take_in(workspace, expected.as_deref()).await?;
             if !self.is_whole(expected.as_deref()).await? {
@@ -85,7 +106,16 @@ impl Push<'_> {
         if let Some(expected) = &expected {
             self.is_newer(expected).await?;
         }
-        self.send(expected.as_deref().unwrap_or_default()).await
+        let commits = self.count(expected.as_deref()).await?;
+        self.send(expected.as_deref().unwrap_or_default()).await?;
+        Ok(Taken { commits, created: expected.is_none() })
+    }
+
+    /// Commits that the branch lacks; where there is none yet, that the origin lacked when it was cloned.
+    async fn count(&self, expected: Option<&str>) -> Result<u64> {
+        let without = expected.unwrap_or("--all");
+        let counted = self.checking(Vec::new()).text(&["rev-list", "--count", self.commit, "--not", without]).await?;
+        counted.parse().map_err(|_| Error::Git(format!("git rev-list gave '{counted}' for a number of commits")))
     }
 
     fn reference(&self) -> String {
@@ -96,7 +126,7 @@ impl Push<'_> {
     async fn expected(&self) -> Result<Option<String>> {
         let (origin, reference) = (self.origin, self.reference());
         let upload = origin.upload_pack();
-        let look = origin.allow(self.mirror.git(false, origin.readable())).patience(PATIENCE);
+        let look = origin.allow(self.mirror.git(false, origin.readable())).patience(LIST);
         let upload = upload.as_deref().into_iter().collect::<Vec<_>>();
         let arguments = [&["ls-remote", "--quiet"], &upload[..], &["--", &origin.url, &reference]].concat();
         let listed = look.text(&arguments).await?;
@@ -105,7 +135,7 @@ impl Push<'_> {
         check_object(commit)?;
         if !self.has(commit).await? {
             // Its objects only: branches come and go at the origin, and names of then and now may exclude each other.
-            let fetch = origin.allow(self.mirror.git(true, origin.readable())).patience(PATIENCE);
+            let fetch = origin.allow(self.mirror.git(true, origin.readable())).patience(STEP);
             let exactly = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-shallow"];
             let arguments = [&exactly[..], &upload, &["--", &origin.url, &reference]].concat();
             fetch.run(&arguments).await?;
@@ -124,7 +154,7 @@ impl Push<'_> {
 
     /// Git that sees the mirror and what has come in.
     fn checking(&self, others: Vec<Pinned>) -> Git<'_> {
-        let git = self.mirror.git(false, others).patience(PATIENCE).bounded(MAX_PACK);
+        let git = self.mirror.git(false, others).patience(STEP).bounded(MAX_PACK);
         git.variable("GIT_OBJECT_DIRECTORY", &self.incoming.directory.path)
             .variable("GIT_ALTERNATE_OBJECT_DIRECTORIES", self.mirror.path().join("objects"))
     }
@@ -146,7 +176,7 @@ impl Push<'_> {
         if let Some(expected) = expected {
             tips = format!("{tips}\n^{expected}");
         }
-        let agents = Git::agents(self.mirror.app, workspace).patience(PATIENCE);
+        let agents = Git::repository(self.mirror.app, workspace).patience(STEP);
         let agents = agents
             .variable("GIT_ALTERNATE_OBJECT_DIRECTORIES", self.mirror.path().join("objects"))
             .input(format!("{}\n{}\n", self.commit, tips.trim_start()));
@@ -162,8 +192,10 @@ impl Push<'_> {
             .await;
         match packed {
             Ok(_) => Ok(()),
-            Err(GitError::Failed { what, stderr, .. }) => {
-                Err(Error::Conflict(format!("the commit cannot be taken from the workspace: git {what}: {stderr}")))
+            Err(GitError::Failed { what, code, stderr, .. }) => {
+                let how = if code == SIGNALLED { "was killed" } else { "refused it" };
+                let said = quoted(&stderr);
+                Err(Error::Conflict(format!("the commit cannot be taken from the workspace: {what} {how}: '{said}'")))
             }
             Err(error) => Err(error.into()),
         }
@@ -197,10 +229,19 @@ impl Push<'_> {
         };
         match status(&String::from_utf8_lossy(&said), &refspec) {
             Some((' ' | '*' | '=', _)) if stderr.is_empty() => Ok(()),
-            Some((' ' | '*' | '=', _)) => Err(Error::Git(format!("the push did not end well: {stderr}"))),
-            Some((_, summary)) => Err(Error::Conflict(format!("the origin refused the push: {summary}\n{stderr}"))),
-            None => Err(Error::Git(format!("the push failed: {stderr}"))),
+            Some((' ' | '*' | '=', _)) => Err(Error::Git(format!("the push did not end well: {}", quoted(&stderr)))),
+            Some((_, summary)) => Err(Error::Conflict(refused(summary, &stderr))),
+            None if stderr.is_empty() => Err(Error::Git("the push failed without a word".to_owned())),
+            None => Err(Error::Git(format!("the push failed: {}", quoted(&stderr)))),
         }
+    }
+}
+
+/// Why an origin did not take a branch: what it said of the branch, then the rest.
+fn refused(summary: &str, stderr: &str) -> String {
+    match quoted(stderr) {
+        said if said.is_empty() => format!("the origin refused the push: {summary}"),
+        said => format!("the origin refused the push: {summary} ('{said}')"),
     }
 }
 

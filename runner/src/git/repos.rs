@@ -11,7 +11,10 @@ use ambient_wire::runner::{RepoSpec, RepoStatus, SessionPaths, custom};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::Mutex;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     check_branch, check_name, check_object,
@@ -28,7 +31,10 @@ use crate::{
     life,
 };
 
-const CLONE_PATIENCE: Duration = Duration::from_secs(600);
+/// From the mirror, so the working tree is what takes time.
+const CLONE_PATIENCE: Duration = Duration::from_secs(80);
+/// The list of all: the server waits for 15 s.
+const LIST_PATIENCE: Duration = Duration::from_secs(10);
 const MAX_REPOS: usize = 50;
 /// Tries at the files of a removed repository.
 const REMOVALS: usize = 20;
@@ -93,12 +99,15 @@ impl Repos {
     /// A repository's directory.
     ///
     /// # Errors
-    /// Bad input, or not found.
+    /// Bad input; not found; a conflict when it is not there any more.
     pub(crate) fn directory(&self, app: &App, name: &str) -> Result<(PathBuf, Known)> {
         let known = self.get(check_name("repo", name)?);
+        let known = known.ok_or_else(|| Error::NotFound(format!("no repository '{name}'")))?;
         let directory = app.paths.workspace().join(name);
-        let known = known.filter(|_| is_directory(&directory));
-        known.map(|known| (directory, known)).ok_or_else(|| Error::NotFound(format!("no repository '{name}'")))
+        match missing(&directory) {
+            None => Ok((directory, known)),
+            Some(how) => Err(Error::Conflict(format!("the folder of repository '{name}' {how}"))),
+        }
     }
 
     /// Repositories that are pushed at the end of a turn, with the branch.
@@ -133,25 +142,21 @@ impl Repos {
     pub(crate) fn working_directory(&self, app: &App) -> PathBuf {
         let workspace = app.paths.workspace();
         match self.names().as_slice() {
-            [name] if is_directory(&workspace.join(name)) => workspace.join(name),
+            [name] if missing(&workspace.join(name)).is_none() => workspace.join(name),
             _ => workspace,
         }
     }
 }
 
-/// All repositories.
-///
-/// # Errors
-/// Git's.
-pub(crate) async fn list(app: &App) -> Result<Vec<RepoStatus>> {
+/// All repositories. Those that are looked at when the time is up are told with a notice instead of their branch.
+pub(crate) async fn list(app: &App) -> Vec<RepoStatus> {
+    let deadline = Instant::now() + LIST_PATIENCE;
     let mut list = Vec::new();
     for name in app.repos.names() {
-        match status(app, &name).await {
-            Err(Error::NotFound(_)) => {}
-            other => list.push(other?),
-        }
+        let Some(known) = app.repos.get(&name) else { continue };
+        list.push(standing(app, &name, known, deadline).await);
     }
-    Ok(list)
+    list
 }
 
 /// Clones a repository, unless it is there.
@@ -168,6 +173,7 @@ pub(crate) async fn put(app: &App, name: &str, spec: &RepoSpec) -> Result<RepoSt
     let there = place.symlink_metadata().is_ok();
     match app.repos.get(name) {
         Some(known) if there && known.url == spec.url => {
+            app.repos.directory(app, name)?;
             if known.push_to != spec.push_to {
                 record(app, name, Known { push_to: spec.push_to.clone(), ..known })?;
             }
@@ -270,24 +276,43 @@ pub(crate) async fn delete(app: &App, name: &str) -> Result<()> {
 /// # Errors
 /// Not found; git's.
 pub(crate) async fn status(app: &App, name: &str) -> Result<RepoStatus> {
-    let (directory, known) = app.repos.directory(app, name)?;
-    let mut notices = known.notices;
-    // What the agent has made of one repository stops nothing of the others.
-    let (branch, head) = position(app, &directory).await.unwrap_or_else(|error| {
-        notices.push(format!("it cannot be read as a repository: {error}"));
-        (None, None)
-    });
-    let (url, base, cloned_at) = (known.url, known.base, known.cloned_at);
-    Ok(RepoStatus { name: name.to_owned(), url, branch, head, base, cloned_at, notices })
+    let (_, known) = app.repos.directory(app, name)?;
+    Ok(standing(app, name, known, Instant::now() + LIST_PATIENCE).await)
 }
+
+/// What the agent has made of one repository stops nothing of the others.
+async fn standing(app: &App, name: &str, known: Known, deadline: Instant) -> RepoStatus {
+    let mut notices = known.notices;
+    let directory = app.paths.workspace().join(name);
+    let missing = missing(&directory);
+    let (branch, head) = match missing {
+        Some(how) => {
+            notices.push(format!("its folder {how}"));
+            (None, None)
+        }
+        None => {
+            let late = || Error::Conflict(format!("there was no answer within {} s", LIST_PATIENCE.as_secs()));
+            let position = timeout_at(deadline, position(app, &directory)).await;
+            position.unwrap_or_else(|_| Err(late())).unwrap_or_else(|error| {
+                notices.push(format!("it cannot be read as a repository: {error}"));
+                (None, None)
+            })
+        }
+    };
+    let (url, base, cloned_at) = (known.url, known.base, known.cloned_at);
+    RepoStatus { name: name.to_owned(), url, branch, head, base, cloned_at, missing: missing.is_some(), notices }
+}
+
+/// Tells the commit that is checked out, also when its object is missing: that is not the same as none.
+pub(super) const HEAD: [&str; 4] = ["rev-parse", "--verify", "--quiet", "HEAD"];
 
 /// Checked-out branch and commit.
 ///
 /// # Errors
 /// Git's.
 pub(crate) async fn position(app: &App, directory: &Path) -> Result<(Option<String>, Option<String>)> {
-    let branch = Git::agents(app, directory).maybe(&["symbolic-ref", "--quiet", "--short", "HEAD"]).await?;
-    let head = Git::agents(app, directory).maybe(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).await?;
+    let branch = Git::repository(app, directory).maybe(&["symbolic-ref", "--quiet", "--short", "HEAD"]).await?;
+    let head = Git::repository(app, directory).maybe(&HEAD).await?;
     head.as_deref().map(check_object).transpose()?;
     Ok((branch, head))
 }
@@ -301,7 +326,11 @@ fn record(app: &App, name: &str, known: Known) -> Result<()> {
     Ok(())
 }
 
-/// A directory itself, not a link to one.
-fn is_directory(path: &Path) -> bool {
-    path.symlink_metadata().is_ok_and(|kind| kind.is_dir())
+/// How a repository's directory is missing. A link to one is none.
+fn missing(path: &Path) -> Option<&'static str> {
+    match path.symlink_metadata() {
+        Ok(about) if about.is_dir() => None,
+        Ok(_) => Some("is not there any more: something else has its name"),
+        Err(_) => Some("is not there any more: it was removed or renamed"),
+    }
 }

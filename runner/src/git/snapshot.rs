@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use ambient_wire::runner::custom;
+use ambient_wire::runner::{RepoProblem, custom};
 use base64::Engine;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
@@ -12,34 +12,49 @@ use super::{
     command::Git,
     patch,
     repos::Known,
-    working_tree::{ROOM, Room, WorkingTree},
+    working_tree::{Room, WorkingTree},
 };
-use crate::{
-    agent::event,
-    app::App,
-    error::{Error, Result},
-};
+use crate::{agent::event, app::App, error::Result, process::Mark};
 
 /// Most bytes of a patch in the log.
 const MAX_PATCH: usize = 128 * 1024;
 const TREE_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Takes a snapshot of every repository; the events that tell of them. A failure is told too and fails nothing.
-pub(crate) async fn of_all(app: &App, turn: u64, patience: Duration) -> Vec<Value> {
+/// Snapshots of a turn.
+#[derive(Default)]
+pub(crate) struct Snapshots {
+    /// The events that tell of them.
+    pub(crate) events: Vec<Value>,
+    /// Repositories of which none could be taken.
+    pub(crate) problems: Vec<RepoProblem>,
+}
+
+/// Takes a snapshot of every repository. A failure is told too and fails nothing.
+pub(crate) async fn of_all(app: &App, turn: u64, patience: Duration) -> Snapshots {
     let deadline = Instant::now() + patience;
-    let mut events = Vec::new();
+    let mut all = Snapshots::default();
     for name in app.repos.names() {
-        let Ok((directory, known)) = app.repos.directory(app, &name) else { continue };
-        let reference = format!("refs/ambient/snapshots/{}-{turn}", app.spec.run);
-        let snapshot = Snapshot { app, repo: &name, directory: &directory, reference: &reference, known: &known, turn };
-        let taken = timeout_at(deadline, snapshot.take()).await;
-        let taken = taken.unwrap_or_else(|_| Err(Error::Git(format!("it took longer than {} s", patience.as_secs()))));
-        events.push(match taken {
-            Ok(value) => event::custom(custom::SNAPSHOT, value),
-            Err(error) => event::custom(custom::SNAPSHOT_FAILED, json!({ "repo": name, "reason": error.to_string() })),
-        });
+        let (missing, reason) = match app.repos.directory(app, &name) {
+            Ok((directory, known)) => {
+                let reference = format!("refs/ambient/snapshots/{}-{turn}", app.spec.run);
+                let (repo, directory, reference, known) = (&*name, &*directory, &*reference, &known);
+                let taken =
+                    timeout_at(deadline, Snapshot { app, repo, directory, reference, known, turn }.take()).await;
+                match taken {
+                    Ok(Ok(value)) => {
+                        all.events.push(event::custom(custom::SNAPSHOT, value));
+                        continue;
+                    }
+                    Ok(Err(error)) => (false, error.to_string()),
+                    Err(_) => (false, format!("it took longer than {} s", patience.as_secs())),
+                }
+            }
+            Err(error) => (true, error.to_string()),
+        };
+        all.events.push(event::custom(custom::SNAPSHOT_FAILED, json!({ "repo": name, "reason": reason })));
+        all.problems.push(RepoProblem { repo: name, missing, reason });
     }
-    events
+    all
 }
 
 /// A snapshot to be taken.
@@ -56,27 +71,26 @@ impl Snapshot<'_> {
     /// The commit, and the patch that leads to it: people who come when the runner is gone read it in the log.
     async fn take(&self) -> Result<Value> {
         let (app, directory) = (self.app, self.directory);
+        let running = app.processes.count(Mark::Left(app.run_id(self.turn))).await;
         let large = app.repos.large_files(self.repo);
-        let room = Room { left: ROOM.saturating_sub(self.known.snapshot_bytes), known: &large };
+        let room = Room::of_snapshots(self.known.snapshot_bytes, &large);
         let tree = WorkingTree::keep(app, directory, TREE_PATIENCE, &room).await?;
         let object = tree.git().text(&["write-tree"]).await?;
-        let head = ["rev-parse", "--verify", "--quiet", "HEAD^{commit}"];
-        let head = Git::agents(app, directory).maybe(&head).await?;
         let mut arguments = vec!["commit-tree", "--no-gpg-sign", object.as_str()];
-        if let Some(head) = &head {
+        if let Some(head) = &tree.head {
             arguments.extend(["-p", head]);
         }
         let message = format!("Snapshot after turn {} of run {}\n", self.turn, app.spec.run);
-        let commit = Git::agents(app, directory).input(message).text(&arguments).await?;
+        let commit = tree.git().input(message).text(&arguments).await?;
         check_object(&commit)?;
-        Git::agents(app, directory).run(&["update-ref", self.reference, &commit]).await?;
+        Git::repository(app, directory).run(&["update-ref", self.reference, &commit]).await?;
         app.repos.note_large_files(app, self.repo, tree.added, tree.large.clone())?;
         let base = self.known.base.as_deref();
         let others = (&["--patch-with-stat"][..], &[commit.as_str()][..]);
-        let (patch, truncated) = patch::since(Git::agents(app, directory), base, others, MAX_PATCH).await?;
+        let (patch, truncated) = patch::since(tree.git(), base, others, MAX_PATCH).await?;
         let mut value = json!({
-            "repo": self.repo, "commit": commit, "ref": self.reference, "base": base, "patch_truncated": truncated,
-            "left_out": tree.left_out,
+            "repo": self.repo, "commit": commit, "head": tree.head, "ref": self.reference, "base": base,
+            "patch_truncated": truncated, "left_out": tree.left_out, "running": running,
         });
         put_patch(&mut value, &patch);
         Ok(value)

@@ -1,8 +1,14 @@
-//! The working tree as git sees it: everything that can be read and is not ignored, in an index of our own, and what is left out.
+//! The working tree as git sees it: everything that can be read and is not ignored, and what is left out.
+//!
+//! It is looked at from a repository of our own, which has the agent's objects and working tree and nothing else of its repository:
+//! no configuration (`core.worktree`, filters, `status.*`), no index (`skip-worktree`, locks, damage), no `info/` (excludes,
+//! attributes, sparse checkout). What could be said there to hide a change is not read. `.gitignore` and `.gitattributes` of the
+//! working tree count, as they do for whoever clones it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,8 +16,10 @@ use std::{
 use ambient_wire::runner::{LeftOut, LeftOutReason};
 
 use super::{
+    check_object,
     command::{Git, GitError},
     mirror::remove_tree,
+    repos,
 };
 use crate::{
     app::App,
@@ -23,24 +31,32 @@ use crate::{
 /// Largest changed file of a snapshot, bytes.
 const MAX_FILE: u64 = 32 * 1024 * 1024;
 /// What changed large files may add to a repository by all its snapshots and, each time, to a diff, bytes.
-pub(super) const ROOM: u64 = 512 * 1024 * 1024;
+const ROOM: u64 = 512 * 1024 * 1024;
 /// Most that is named.
 const MAX_LEFT_OUT: usize = 1_000;
 /// Largest list of changed files, bytes.
 const MAX_LIST: usize = 64 * 1024 * 1024;
+/// Files that git opens wherever they are: one that is a pipe holds it up for ever.
+const READ_BY_GIT: [&[u8]; 3] = [b".gitignore", b".gitattributes", b".gitmodules"];
 
 type Names = BTreeMap<Vec<u8>, LeftOutReason>;
 /// Large files that a snapshot has, by path: size and last change.
 pub(crate) type LargeFiles = BTreeMap<Vec<u8>, (u64, i128)>;
 
-/// An index of the working tree, so that the agent's is left alone. Removed when dropped.
+/// The working tree in an index of our own. Removed when dropped.
 pub(super) struct WorkingTree<'a> {
     app: &'a App,
     directory: PathBuf,
     scratch: PathBuf,
-    /// Where new objects go, and what they refer to; in the repository when there is none.
-    apart: Option<(PathBuf, String)>,
+    /// Where objects of the agent's repository are.
+    objects: PathBuf,
+    /// Where new objects go, if not there.
+    apart: Option<PathBuf>,
     patience: Duration,
+    /// Commit checked out, by the agent's word.
+    pub(super) head: Option<String>,
+    /// Paths that differ from it, ignored ones left away; a repository as a folder with a slash.
+    changed: BTreeSet<Vec<u8>>,
     pub(super) left_out: Vec<LeftOut>,
     /// Bytes of large files that were not there before.
     pub(super) added: u64,
@@ -50,10 +66,19 @@ pub(super) struct WorkingTree<'a> {
 
 /// What may become of large files.
 pub(super) struct Room<'a> {
+    /// Largest one that is taken, bytes.
+    largest: u64,
     /// Bytes that may be added.
-    pub(super) left: u64,
+    left: u64,
     /// Those that were added before.
-    pub(super) known: &'a LargeFiles,
+    known: &'a LargeFiles,
+}
+
+impl<'a> Room<'a> {
+    /// For a snapshot in a repository to which snapshots have added so much already.
+    pub(super) fn of_snapshots(bytes: u64, known: &'a LargeFiles) -> Self {
+        Self { largest: MAX_FILE, left: ROOM.saturating_sub(bytes), known }
+    }
 }
 
 impl<'a> WorkingTree<'a> {
@@ -62,13 +87,24 @@ impl<'a> WorkingTree<'a> {
     /// # Errors
     /// Git's; the system's.
     pub(super) async fn look(app: &'a App, directory: &Path, patience: Duration) -> Result<Self> {
-        let mut tree = Self::new(app, directory, patience)?;
-        let objects =
-            Git::agents(app, directory).text(&["rev-parse", "--path-format=absolute", "--git-path", "objects"]).await?;
-        let apart = tree.scratch.join("objects");
-        std::fs::create_dir(&apart).map_err(|e| Error::io("cannot make a temporary folder", &e))?;
-        tree.apart = Some((apart, objects));
-        tree.fill(&Room { left: ROOM, known: &LargeFiles::new() }).await?;
+        let mut tree = Self::new(app, directory, patience).await?;
+        tree.apart = Some(tree.scratch.join("objects"));
+        let findings = tree.begin().await?;
+        tree.fill(&findings, &Room::of_snapshots(0, &LargeFiles::new())).await?;
+        Ok(tree)
+    }
+
+    /// Only what has changed: no content is taken, the index is that of the commit.
+    ///
+    /// # Errors
+    /// Git's; the system's.
+    pub(super) async fn outline(app: &'a App, directory: &Path, patience: Duration) -> Result<Self> {
+        let mut tree = Self::new(app, directory, patience).await?;
+        tree.apart = Some(tree.scratch.join("objects"));
+        let findings = tree.begin().await?;
+        let mut names: Names = passed(&findings).collect();
+        tree.name_filtered(&mut names).await?;
+        tree.left_out = named(&names);
         Ok(tree)
     }
 
@@ -77,53 +113,143 @@ impl<'a> WorkingTree<'a> {
     /// # Errors
     /// Git's; the system's.
     pub(super) async fn keep(app: &'a App, directory: &Path, patience: Duration, room: &Room<'_>) -> Result<Self> {
-        let mut tree = Self::new(app, directory, patience)?;
-        tree.fill(room).await?;
+        let mut tree = Self::new(app, directory, patience).await?;
+        let findings = tree.begin().await?;
+        tree.fill(&findings, room).await?;
         Ok(tree)
     }
 
-    fn new(app: &'a App, directory: &Path, patience: Duration) -> Result<Self> {
-        let io = |e: std::io::Error| Error::io("cannot make a temporary folder", &e);
-        let scratch = app.paths.tmp().join(format!("tree-{}", life::random_id().map_err(io)?));
-        std::fs::create_dir(&scratch).map_err(io)?;
-        let (directory, left_out, large) = (directory.to_owned(), Vec::new(), LargeFiles::new());
-        Ok(Self { app, directory, scratch, apart: None, patience, left_out, added: 0, large })
+    /// To be committed: whatever its size.
+    ///
+    /// # Errors
+    /// Git's; the system's.
+    pub(super) async fn whole(app: &'a App, directory: &Path, patience: Duration) -> Result<Self> {
+        let room = Room { largest: u64::MAX, left: u64::MAX, known: &LargeFiles::new() };
+        Self::keep(app, directory, patience, &room).await
     }
 
-    /// Git with this index.
+    /// How many files differ from the commit that is checked out.
+    pub(super) fn changes(&self) -> u64 {
+        self.changed.iter().filter(|path| !path.ends_with(b"/")).count().try_into().unwrap_or(u64::MAX)
+    }
+
+    async fn new(app: &'a App, directory: &Path, patience: Duration) -> Result<Self> {
+        let agents = Git::repository(app, directory);
+        let head = agents.clone().maybe(&repos::HEAD).await?;
+        head.as_deref().map(check_object).transpose()?;
+        let objects = ["rev-parse", "--path-format=absolute", "--git-path", "objects"];
+        let objects = PathBuf::from(agents.clone().text(&objects).await?);
+        let is_long = match &head {
+            Some(head) => head.len() == 64,
+            None => agents.text(&["rev-parse", "--show-object-format"]).await? == "sha256",
+        };
+        let io = |e: std::io::Error| Error::io("cannot make a temporary folder", &e);
+        let scratch = app.paths.tmp().join(format!("tree-{}", life::random_id().map_err(io)?));
+        let tree = Self {
+            app,
+            directory: directory.to_owned(),
+            scratch,
+            objects,
+            apart: None,
+            patience,
+            head,
+            changed: BTreeSet::new(),
+            left_out: Vec::new(),
+            added: 0,
+            large: LargeFiles::new(),
+        };
+        tree.make_repository(is_long).map_err(io)?;
+        Ok(tree)
+    }
+
+    /// As little as git takes for a repository.
+    fn make_repository(&self, is_long: bool) -> std::io::Result<()> {
+        for folder in ["", "refs", "objects"] {
+            std::fs::create_dir(self.scratch.join(folder))?;
+        }
+        let version = if is_long { "1\n[extensions]\n\tobjectFormat = sha256" } else { "0" };
+        // Names that other systems' file systems would take for `.git` harm nobody here; whoever takes a commit in checks it.
+        let configuration = format!(
+            "[core]\n\tprotectNTFS = false\n\tprotectHFS = false\n\tbare = false\n\trepositoryFormatVersion = {version}\n"
+        );
+        std::fs::write(self.scratch.join("config"), configuration)?;
+        let head = self.head.as_deref().unwrap_or("ref: refs/heads/none");
+        std::fs::write(self.scratch.join("HEAD"), format!("{head}\n"))
+    }
+
+    /// Git in the repository of our own, on the agent's working tree.
     pub(super) fn git(&self) -> Git<'a> {
-        let git = Git::agents(self.app, &self.directory).patience(self.patience);
-        let git = git.variable("GIT_INDEX_FILE", self.scratch.join("index"));
+        let git = Git::repository(self.app, &self.directory).patience(self.patience).variable("GIT_DIR", &self.scratch);
         match &self.apart {
-            Some((objects, others)) => {
-                git.variable("GIT_OBJECT_DIRECTORY", objects).variable("GIT_ALTERNATE_OBJECT_DIRECTORIES", others)
+            Some(apart) => {
+                git.variable("GIT_OBJECT_DIRECTORY", apart).variable("GIT_ALTERNATE_OBJECT_DIRECTORIES", &self.objects)
             }
-            None => git,
+            None => git.variable("GIT_OBJECT_DIRECTORY", &self.objects),
         }
     }
 
-    async fn fill(&mut self, room: &Room<'_>) -> Result<()> {
-        let head = ["rev-parse", "--verify", "--quiet", "HEAD^{commit}"];
-        if let Some(head) = Git::agents(self.app, &self.directory).maybe(&head).await? {
-            self.git().run(&["read-tree", &head]).await?;
+    /// The index becomes that of the commit; what there is besides, and what has changed.
+    async fn begin(&mut self) -> Result<Vec<Finding>> {
+        let findings = self.survey().await?;
+        if let Some(head) = &self.head {
+            self.git().run(&["read-tree", head]).await?;
             // Tells what has changed by exit code 1; what fails here fails below again.
             let refreshed = self.git().run(&["update-index", "-q", "--refresh"]).await;
             refreshed.map(|_| ()).or_else(|error| if gave_up_some(&error) { Ok(()) } else { Err(error) })?;
         }
-        let findings = survey_of(&self.git(), self.app, &self.directory).await?;
-        let dropped = self.choose(&findings, room).await?;
-        let added = self.add(&dropped).await?;
-        let mut names = dropped;
-        names.extend(passed(&findings));
+        self.changed = changed(&self.git()).await?;
+        not_ignored(&self.git(), findings).await
+    }
+
+    /// What there is in the directory besides what git takes.
+    async fn survey(&self) -> Result<Vec<Finding>> {
+        let survey = Git::repository(self.app, &self.directory).patience(self.patience);
+        let found = survey.most(MAX_LIST).program(OsStr::new(survey::PROGRAM)).run(&[]).await?;
+        let found = survey::parse(&found).ok_or_else(|| Error::Git("the survey of the files went wrong".to_owned()))?;
+        let name = |finding: &Finding| finding.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default().to_vec();
+        let is_trap =
+            |finding: &&Finding| finding.kind == Kind::Special && READ_BY_GIT.contains(&name(finding).as_slice());
+        if let Some(trap) = found.iter().find(is_trap) {
+            let path = String::from_utf8_lossy(&trap.path);
+            let reason =
+                format!("'{path}' is neither a file nor a link, and git would wait for it for ever: remove it");
+            return Err(Error::Conflict(reason));
+        }
+        Ok(found)
+    }
+
+    async fn fill(&mut self, findings: &[Finding], room: &Room<'_>) -> Result<()> {
+        let mut names = self.choose(findings, room);
+        names.extend(passed(findings).filter(|(_, reason)| *reason == LeftOutReason::Name));
+        let added = self.add(&names).await?;
+        names.extend(passed(findings));
         if !added {
             add_refused(&mut names, changed(&self.git()).await?);
         }
+        self.name_filtered(&mut names).await?;
         self.left_out = named(&names);
         Ok(())
     }
 
+    /// Changed files whose content a filter of the repository's is for: none is run here.
+    async fn name_filtered(&self, names: &mut Names) -> Result<()> {
+        if self.changed.is_empty() {
+            return Ok(());
+        }
+        let paths = self.changed.iter().flat_map(|path| path.iter().copied().chain([0])).collect::<Vec<_>>();
+        let told = self.git().most(MAX_LIST).input(paths).run(&["check-attr", "-z", "--stdin", "filter"]).await?;
+        let fields: Vec<_> = told.split(|byte| *byte == 0).collect();
+        for entry in fields.chunks_exact(3) {
+            let has_filter = !matches!(entry[2], b"unspecified" | b"unset" | b"set");
+            if has_filter && self.directory.join(OsStr::from_bytes(entry[0])).symlink_metadata().is_ok() {
+                names.entry(entry[0].to_vec()).or_insert(LeftOutReason::Filter);
+            }
+        }
+        Ok(())
+    }
+
     /// Large files that are not taken, of those that are new or changed.
-    async fn choose(&mut self, findings: &[Finding], room: &Room<'_>) -> Result<Names> {
+    fn choose(&mut self, findings: &[Finding], room: &Room<'_>) -> Names {
         let mut large: Vec<_> = findings
             .iter()
             .filter_map(|finding| match finding.kind {
@@ -131,17 +257,13 @@ impl<'a> WorkingTree<'a> {
                 _ => None,
             })
             .collect();
+        large.retain(|(_, _, path)| self.changed.contains(path));
         let mut dropped = BTreeMap::new();
-        if large.is_empty() {
-            return Ok(dropped);
-        }
-        let changed = changed(&self.git()).await?;
-        large.retain(|(_, _, path)| changed.contains(path));
         // The small ones first: more of them find room.
         large.sort();
         for (size, modified, path) in large {
             let known = room.known.get(&path) == Some(&(size, modified));
-            if size > MAX_FILE {
+            if size > room.largest {
                 dropped.insert(path, LeftOutReason::TooLarge);
             } else if !known && self.added + size > room.left {
                 dropped.insert(path, LeftOutReason::NoRoom);
@@ -150,7 +272,7 @@ impl<'a> WorkingTree<'a> {
                 self.large.insert(path, (size, modified));
             }
         }
-        Ok(dropped)
+        dropped
     }
 
     /// Whether everything could be added.
@@ -181,24 +303,6 @@ impl Drop for WorkingTree<'_> {
     }
 }
 
-/// What git passes over without a word.
-///
-/// # Errors
-/// Git's.
-pub(super) async fn passed_over(git: &Git<'_>, app: &App, directory: &Path) -> Result<Vec<LeftOut>> {
-    Ok(named(&passed(&survey_of(git, app, directory).await?).collect()))
-}
-
-/// What git passes over, and what it could not add.
-///
-/// # Errors
-/// Git's.
-pub(super) async fn refused(git: &Git<'_>, app: &App, directory: &Path) -> Result<Vec<LeftOut>> {
-    let mut names = passed(&survey_of(git, app, directory).await?).collect();
-    add_refused(&mut names, changed(git).await?);
-    Ok(named(&names))
-}
-
 /// Findings that git does not take, with why.
 fn passed(findings: &[Finding]) -> impl Iterator<Item = (Vec<u8>, LeftOutReason)> {
     findings.iter().filter_map(|finding| {
@@ -206,6 +310,7 @@ fn passed(findings: &[Finding]) -> impl Iterator<Item = (Vec<u8>, LeftOutReason)
             Kind::Unreadable => LeftOutReason::Unreadable,
             Kind::Special => LeftOutReason::Special,
             Kind::Repository => LeftOutReason::Repository,
+            Kind::Name => LeftOutReason::Name,
             Kind::More => LeftOutReason::More,
             Kind::Large { .. } => return None,
         };
@@ -235,13 +340,8 @@ fn gave_up_some(error: &GitError) -> bool {
     matches!(error, GitError::Failed { code: 1, .. })
 }
 
-/// What there is in a repository's directory besides what git takes, ignored things left away.
-///
-/// # Errors
-/// Git's.
-async fn survey_of(git: &Git<'_>, app: &App, directory: &Path) -> Result<Vec<Finding>> {
-    let found = Git::agents(app, directory).most(MAX_LIST).program(OsStr::new(survey::PROGRAM)).run(&[]).await?;
-    let mut found = survey::parse(&found).ok_or_else(|| Error::Git("the survey of the files went wrong".to_owned()))?;
+/// Findings, ignored ones left away.
+async fn not_ignored(git: &Git<'_>, mut found: Vec<Finding>) -> Result<Vec<Finding>> {
     let mut paths = Vec::new();
     for finding in found.iter().filter(|finding| finding.kind != Kind::More) {
         paths.extend_from_slice(&finding.path);

@@ -1,10 +1,13 @@
 //! What a repository of the agent's can make git do for others.
 
-use std::fs;
+use std::{fs, sync::Arc};
 
 use serde_json::json;
 
-use crate::world::{Attacker, World};
+use crate::{
+    support::eventually,
+    world::{Attacker, World},
+};
 
 /// A program that writes beside itself what it can read, and plants what it can write.
 fn payload(world: &World) -> String {
@@ -18,7 +21,7 @@ fn payload(world: &World) -> String {
     )
 }
 
-impl Attacker<'_> {
+impl Attacker {
     /// Pushes the checked-out commit as a person would.
     async fn push(&self, branch: &str) -> (u16, String) {
         let path = format!("/sessions/{}/git/push", self.id);
@@ -47,11 +50,17 @@ impl Attacker<'_> {
     }
 }
 
-async fn scene() -> World {
+/// A world whose origin everyone may write to, with a branch of somebody else's.
+async fn scene() -> Arc<World> {
     let world = World::new().await;
     world.origin.git(&world.origin.path(), &["branch", "others", "main"]);
     world.origin.open_to_everyone();
     world
+}
+
+/// An agent in such a world, with a clone.
+async fn agent_in_a_scene() -> Attacker {
+    scene().await.attacker(None).await
 }
 
 /// The program as `$E`.
@@ -61,8 +70,8 @@ fn program_on_disk(world: &World) -> String {
 
 #[tokio::test]
 async fn a_missing_object_is_fetched_by_nobody_with_more_rights() {
-    let world = scene().await;
-    let agent = world.attacker(None).await;
+    let agent = agent_in_a_scene().await;
+    let world = &agent.world;
     agent
         .run(&format!(
             "{}\n\
@@ -72,7 +81,7 @@ async fn a_missing_object_is_fetched_by_nobody_with_more_rights() {
              git config remote.evil.promisor true; git config remote.evil.url \"file://$PWD\"\n\
              git config remote.evil.uploadpack \"$E\"\n\
              rm -f .git/objects/$(echo $lost | sed 's,^..,&/,')",
-            program_on_disk(&world)
+            program_on_disk(world)
         ))
         .await;
     // An object that is in no working tree: a snapshot would write it again.
@@ -84,8 +93,8 @@ async fn a_missing_object_is_fetched_by_nobody_with_more_rights() {
 
 #[tokio::test]
 async fn programs_named_by_a_repositorys_configuration_get_no_further_than_the_agent() {
-    let world = scene().await;
-    let agent = world.attacker(None).await;
+    let agent = agent_in_a_scene().await;
+    let world = &agent.world;
     agent
         .run(&format!(
             "{}\n\
@@ -100,7 +109,7 @@ async fn programs_named_by_a_repositorys_configuration_get_no_further_than_the_a
              echo '* filter=evil diff=evil merge=evil' > .gitattributes; cp .gitattributes .git/info/attributes\n\
              echo more >> log.txt; git -c core.hooksPath=/dev/null -c commit.gpgSign=false -c filter.evil.required=false commit -qam more\n\
              git config --list | wc -l",
-            program_on_disk(&world)
+            program_on_disk(world)
         ))
         .await;
     agent.looked_at().await;
@@ -109,8 +118,8 @@ async fn programs_named_by_a_repositorys_configuration_get_no_further_than_the_a
 
 #[tokio::test]
 async fn a_push_goes_where_it_is_said_to_go() {
-    let world = scene().await;
-    let agent = world.attacker(None).await;
+    let agent = agent_in_a_scene().await;
+    let world = &agent.world;
     agent
         .run(&format!(
             "git init -q --bare ../fake.git; F=\"file://$(cd ..; pwd)/fake.git\"\n\
@@ -129,8 +138,8 @@ async fn a_push_goes_where_it_is_said_to_go() {
 
 #[tokio::test]
 async fn a_push_moves_one_branch_forward_and_nothing_else() {
-    let world = scene().await;
-    let agent = world.attacker(None).await;
+    let agent = agent_in_a_scene().await;
+    let world = &agent.world;
     agent.run("git checkout -q --orphan other; git commit -qm unrelated; git tag evil; git update-ref refs/heads/extra HEAD; git config push.followTags true; git config remote.origin.mirror true").await;
     for branch in ["main", "others"] {
         let (status, answer) = agent.push(branch).await;
@@ -183,8 +192,8 @@ fn world_executable(path: &std::path::Path, text: &str) {
 
 #[tokio::test]
 async fn objects_and_work_trees_elsewhere_open_nothing() {
-    let world = scene().await;
-    let agent = world.attacker(None).await;
+    let agent = agent_in_a_scene().await;
+    let world = &agent.world;
     let data = world.server.data_dir();
     let victim = world.server.session_dir(&world.victim).join("workspace");
     agent
@@ -233,8 +242,8 @@ async fn an_origin_in_or_around_what_is_ours_is_refused() {
 
 #[tokio::test]
 async fn what_one_session_pushes_reaches_no_further_through_another() {
-    let world = scene().await;
-    let agent = world.attacker(None).await;
+    let agent = agent_in_a_scene().await;
+    let world = &agent.world;
     // Files with git's own names, attributes and links in the tree itself.
     agent
         .run(
@@ -250,8 +259,8 @@ async fn what_one_session_pushes_reaches_no_further_through_another() {
 
 #[tokio::test]
 async fn objects_that_a_clone_borrows_cannot_be_changed_through_it() {
-    let world = scene().await;
-    let agent = world.attacker(None).await;
+    let agent = agent_in_a_scene().await;
+    let world = &agent.world;
     agent
         .gets_nothing(
             "for from in $(cat .git/objects/info/alternates 2>/dev/null); do\n\
@@ -271,8 +280,8 @@ async fn objects_that_a_clone_borrows_cannot_be_changed_through_it() {
 
 #[tokio::test]
 async fn a_repository_is_not_put_where_the_agent_points() {
-    let world = scene().await;
-    let agent = world.attacker(None).await;
+    let agent = agent_in_a_scene().await;
+    let world = &agent.world;
     let victim = world.server.session_dir(&world.victim).join("workspace");
     agent
         .run(&format!(
@@ -289,4 +298,42 @@ async fn a_repository_is_not_put_where_the_agent_points() {
     agent.run("sleep 2").await;
     let files: Vec<_> = fs::read_dir(&victim).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(files, ["secret.txt"]);
+}
+
+#[tokio::test]
+async fn a_repository_that_was_removed_is_told_in_the_sessions_conditions_and_of_the_repository() {
+    let agent = agent_in_a_scene().await;
+    let server = &agent.world.server;
+    let standing = async || server.get(&format!("/sessions/{}/repos/status", agent.id)).await.json["items"][0].clone();
+    let condition = async || {
+        let session = server.get(&format!("/sessions/{}", agent.id)).await.json;
+        let conditions = session["conditions"].as_array().unwrap().clone();
+        conditions.into_iter().find(|condition| condition["type"] == "ReposReconciled").unwrap()
+    };
+    assert_eq!(standing().await["status"], "Reconciled");
+    agent.run("cd ..; mv repo aside; ln -s aside repo").await;
+    let missing = eventually("it is told", async || {
+        let condition = condition().await;
+        (condition["reason"] == "RepoMissing").then_some(condition)
+    })
+    .await;
+    assert_eq!(missing["status"], "False");
+    assert!(missing["message"].as_str().unwrap().contains("something else has its name"), "{missing}");
+    let repo = standing().await;
+    assert!(repo["status"] == "Missing" && !repo["notices"].as_array().unwrap().is_empty(), "{repo}");
+    let (status, answer) = agent.push("mine").await;
+    assert!(status == 409 && answer.contains("something else has its name"), "{status} {answer}");
+    agent.run("cd ..; rm repo; mv aside repo").await;
+    eventually("it is there again", async || (condition().await["status"] == "True").then_some(())).await;
+    assert_eq!(standing().await["status"], "Reconciled");
+}
+
+#[tokio::test]
+async fn a_git_that_hangs_is_answered_with_its_name() {
+    let agent = agent_in_a_scene().await;
+    agent.run("rm .git/HEAD; mkfifo .git/HEAD").await;
+    let path = format!("/sessions/{}/git/status?repo=repo", agent.id);
+    let answer = agent.world.server.get(&path).await;
+    let text = answer.json.to_string();
+    assert!(answer.status == 409 && text.contains("did not end within"), "{} {text}", answer.status);
 }

@@ -1,6 +1,6 @@
 //! A server with something to steal: keys, another session with a secret file, an origin that both use.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use ambient_tests::TestDatabase;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) async fn new() -> Self {
+    pub(crate) async fn new() -> Arc<Self> {
         let database = TestDatabase::new().await;
         let server = Server::start(&database, "one").await;
         server.project("hostile").await;
@@ -32,16 +32,16 @@ impl World {
             }))
             .await;
         server.printed(&victim, "written").await;
-        Self { _database: database, server, origin, victim }
+        Arc::new(Self { _database: database, server, origin, victim })
     }
 
     /// An interactive session with a clone of the origin in `repo`.
-    pub(crate) async fn attacker(&self, push_to: Option<&str>) -> Attacker<'_> {
+    pub(crate) async fn attacker(self: &Arc<Self>, push_to: Option<&str>) -> Attacker {
         let repo = json!({"name": "repo", "url": self.origin.url(), "push_to": push_to});
         let body = json!({"project_id": "hostile", "interactive": true, "repos": [repo], "prompt": script("echo 'here I am'")});
         let id = self.server.session(body).await;
         self.server.printed(&id, "here I am").await;
-        Attacker { world: self, id }
+        Attacker { world: self.clone(), id }
     }
 
     pub(crate) fn victims_secret_file(&self) -> PathBuf {
@@ -55,12 +55,12 @@ impl World {
     }
 }
 
-pub(crate) struct Attacker<'a> {
-    pub(crate) world: &'a World,
+pub(crate) struct Attacker {
+    pub(crate) world: Arc<World>,
     pub(crate) id: String,
 }
 
-impl Attacker<'_> {
+impl Attacker {
     /// Has the agent run this to its end, whatever fails in it; what it printed.
     pub(crate) async fn run(&self, shell: &str) -> String {
         let over = format!("over-{}", uuid::Uuid::new_v4().simple());

@@ -34,9 +34,23 @@ pub struct RepoStatus {
     pub base: Option<String>,
     /// When it was cloned.
     pub cloned_at: DateTime<Utc>,
+    /// Its directory is gone, or something else is in its place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub missing: bool,
     /// What is to be known of it, in words: it is empty, parts of it were not fetched, it cannot be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
+}
+
+/// What was wrong with a repository at the end of a turn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepoProblem {
+    /// Its directory in the workspace.
+    pub repo: String,
+    /// The directory is gone, or something else is in its place.
+    pub missing: bool,
+    /// In words.
+    pub reason: String,
 }
 
 /// What a diff, snapshot, commit or status does not show.
@@ -73,6 +87,10 @@ pub enum LeftOutReason {
     TooLarge,
     /// A changed large file for which the session's snapshots have no room left.
     NoRoom,
+    /// A file or folder whose name git refuses, such as `.GIT`.
+    Name,
+    /// A changed file that the repository has a filter for. The filter is not run: the file is shown as it lies in the folder.
+    Filter,
     /// There is more than was looked at.
     More,
 }
@@ -87,6 +105,8 @@ impl LeftOutReason {
             Self::Repository => "is a repository of its own",
             Self::TooLarge => "is too large",
             Self::NoRoom => "is large, and there is no room left for large files",
+            Self::Name => "has a name that git refuses",
+            Self::Filter => "is shown as it is in the folder: a filter, which is not run here, may keep it otherwise",
             Self::More => "there is more than was looked at",
         }
     }
@@ -172,4 +192,39 @@ pub struct GitPushed {
     pub branch: String,
     /// Commit it points to now.
     pub commit: String,
+    /// Commits that came with this push: those that the branch had not; for a new branch, that the origin had not.
+    pub commits: u64,
+    /// Whether the branch is a new one.
+    pub created: bool,
+    /// Files of the working tree that differ from the commit, so that their changes are not in the push; null when they could not
+    /// be told.
+    pub uncommitted: Option<u64>,
+}
+
+impl GitPushed {
+    /// What came of it, in words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let Self { url, branch, commit, commits, created, .. } = self;
+        let short: String = commit.chars().take(7).collect();
+        match (commits, created) {
+            (0, false) => format!("nothing new to push: branch {branch} of {url} is already at {short}"),
+            (0, true) => format!("no new commit to push: new branch {branch} of {url} is at {short}"),
+            (1, _) => format!("pushed 1 commit to branch {branch} of {url}: {short}"),
+            (many, _) => format!("pushed {many} commits to branch {branch} of {url}: {short}"),
+        }
+    }
+
+    /// What of the working tree the push does not hold, in words.
+    #[must_use]
+    pub fn lacks(&self) -> Option<String> {
+        match self.uncommitted {
+            Some(0) => None,
+            Some(1) => Some("1 changed file is not committed, so it is not in the push".to_owned()),
+            Some(many) => Some(format!("{many} changed files are not committed, so they are not in the push")),
+            None => Some(
+                "whether there are changes that are not committed, so not in the push, could not be told".to_owned(),
+            ),
+        }
+    }
 }

@@ -2,9 +2,8 @@
 
 use ambient_domain::{
     WorkflowInput,
-    session::{Fact, ReconciledRepo, Session},
+    session::{ConditionStatus, ConditionType, Fact, ReconciledRepo, Repo, Session},
 };
-use ambient_live::runner_client::RunnerClient;
 use ambient_wire::runner::{RepoSpec, RepoStatus};
 
 use crate::{
@@ -19,8 +18,7 @@ const MAX_NOTICE: usize = 500;
 pub(super) async fn repos(s: &Services, by: &str, i: &WorkflowInput) -> Result<Progress, StepError> {
     // The newest spec, at every try: people may have mended what made the last one fail.
     let session = s.active_session(i).await?;
-    let runner = s.runner(i).await?;
-    match bring_about(&runner, &session).await {
+    match bring_about(s, by, i, &session).await? {
         Ok(repos) => s.report(by, i, Fact::Reconciled { generation: session.generation, repos }).await,
         Err((name, error)) => {
             let message = format!("repository '{name}': {error}");
@@ -35,26 +33,53 @@ pub(super) async fn repos(s: &Services, by: &str, i: &WorkflowInput) -> Result<P
     }
 }
 
-async fn bring_about(runner: &RunnerClient, session: &Session) -> Result<Vec<ReconciledRepo>, (String, String)> {
+/// Repositories as they are then, or the one that stands in the way and why.
+async fn bring_about(
+    s: &Services,
+    by: &str,
+    i: &WorkflowInput,
+    session: &Session,
+) -> Result<Result<Vec<ReconciledRepo>, (String, String)>, StepError> {
+    let runner = s.runner(i).await?;
     let wanted = &session.spec.repos;
-    let present = runner.repos().await.map_err(|e| ("*".to_owned(), e.to_string()))?;
-    for repo in &present {
-        let stays = wanted.iter().any(|w| w.name == repo.name && w.url == repo.url);
-        if !stays {
-            runner.remove_repo(&repo.name).await.map_err(|e| (repo.name.clone(), e.to_string()))?;
+    let present = match runner.repos().await {
+        Ok(present) => present,
+        Err(error) => return Ok(Err(("*".to_owned(), error.to_string()))),
+    };
+    let (stay, go): (Vec<_>, Vec<_>) =
+        present.iter().partition(|there| wanted.iter().any(|w| w.name == there.name && w.url == there.url));
+    for repo in go {
+        if let Err(error) = runner.remove_repo(&repo.name).await {
+            return Ok(Err((repo.name.clone(), error.to_string())));
         }
     }
     let mut reconciled = Vec::with_capacity(wanted.len());
     for repo in wanted {
+        if !stay.iter().any(|there| there.name == repo.name && !there.missing) {
+            tell_of_clone(s, by, i, repo).await?;
+        }
         let spec = RepoSpec { url: repo.url.clone(), branch: repo.branch.clone(), push_to: repo.push_to.clone() };
-        let status = runner.ensure_repo(&repo.name, &spec).await.map_err(|e| (repo.name.clone(), e.to_string()))?;
-        reconciled.push(as_reconciled(status));
+        match runner.ensure_repo(&repo.name, &spec).await {
+            Ok(status) => reconciled.push(as_reconciled(status)),
+            Err(error) => return Ok(Err((repo.name.clone(), error.to_string()))),
+        }
     }
-    Ok(reconciled)
+    Ok(Ok(reconciled))
+}
+
+/// Before it: it may take long.
+async fn tell_of_clone(s: &Services, by: &str, i: &WorkflowInput, repo: &Repo) -> Result<(), StepError> {
+    let fact = Fact::Observed {
+        condition_type: ConditionType::ReposReconciled,
+        status: ConditionStatus::False,
+        reason: "Cloning".to_owned(),
+        message: format!("repository '{}' is being cloned from {}", repo.name, repo.url),
+    };
+    s.report(by, i, fact).await.map(drop)
 }
 
 fn as_reconciled(status: RepoStatus) -> ReconciledRepo {
-    let RepoStatus { name, url, branch, head, base: _, cloned_at, notices } = status;
+    let RepoStatus { name, url, branch, head, base: _, cloned_at, missing: _, notices } = status;
     let notices = notices.iter().take(MAX_NOTICES).map(|notice| notice.chars().take(MAX_NOTICE).collect()).collect();
-    ReconciledRepo { name, url, branch, head, cloned_at, notices }
+    ReconciledRepo { name, url, branch, head, cloned_at, notices, problem: None }
 }

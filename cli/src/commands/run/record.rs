@@ -2,7 +2,7 @@
 
 use ambient_wire::{
     live::Event,
-    runner::{LeftOut, custom},
+    runner::{GitPushed, LeftOut, custom},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
@@ -30,14 +30,24 @@ pub(super) struct Snapshot {
     pub(super) patch: Vec<u8>,
     pub(super) patch_truncated: bool,
     pub(super) left_out: Vec<LeftOut>,
+    /// Commit it is on top of.
+    pub(super) head: Option<String>,
+    /// Processes of the agent that were still there.
+    pub(super) running: u64,
+}
+
+/// A snapshot that could not be taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NoSnapshot {
+    pub(super) repo: String,
+    pub(super) reason: String,
 }
 
 /// What an origin took.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pushed {
     pub(super) repo: String,
-    pub(super) url: String,
-    pub(super) branch: String,
+    pub(super) what: GitPushed,
 }
 
 /// The course of a run.
@@ -46,6 +56,8 @@ pub(super) struct Record {
     pub(super) phases: Vec<PhaseEntry>,
     /// Newest of each repository.
     pub(super) snapshots: Vec<Snapshot>,
+    /// Repositories whose newest snapshot could not be taken.
+    pub(super) not_taken: Vec<NoSnapshot>,
     /// Newest of each repository.
     pub(super) pushes: Vec<Pushed>,
     pub(super) deleted: bool,
@@ -70,8 +82,8 @@ impl Record {
     fn custom(&mut self, name: &str, value: &Value) {
         match name {
             custom::PUSHED => {
-                let pushed =
-                    Pushed { repo: text(value, "repo"), url: text(value, "url"), branch: text(value, "branch") };
+                let Ok(what) = GitPushed::deserialize(value) else { return };
+                let pushed = Pushed { repo: text(value, "repo"), what };
                 self.pushes.retain(|known| known.repo != pushed.repo);
                 self.pushes.push(pushed);
             }
@@ -82,9 +94,18 @@ impl Record {
                     patch: patch(value),
                     patch_truncated: value["patch_truncated"] == true,
                     left_out: Vec::deserialize(&value["left_out"]).unwrap_or_default(),
+                    head: value["head"].as_str().map(str::to_owned),
+                    running: value["running"].as_u64().unwrap_or_default(),
                 };
+                self.not_taken.retain(|known| known.repo != snapshot.repo);
                 self.snapshots.retain(|known| known.repo != snapshot.repo);
                 self.snapshots.push(snapshot);
+            }
+            custom::SNAPSHOT_FAILED => {
+                let failed = NoSnapshot { repo: text(value, "repo"), reason: text(value, "reason") };
+                self.snapshots.retain(|known| known.repo != failed.repo);
+                self.not_taken.retain(|known| known.repo != failed.repo);
+                self.not_taken.push(failed);
             }
             _ => {}
         }

@@ -3,7 +3,7 @@
 use ambient_wire::session::Session;
 use chrono::TimeDelta;
 
-use super::record::{Record, Snapshot};
+use super::record::{Pushed, Record, Snapshot};
 use crate::output::{Console, Style, duration, escape};
 
 /// Most of what a snapshot leaves out that is named.
@@ -15,7 +15,8 @@ pub(super) fn lines(session: &Session, record: &Record) -> Vec<(Style, String)> 
     lines.extend(timeline(record).into_iter().map(|line| (Style::Dim, line)));
     lines.extend(snapshots(record).into_iter().map(|line| (Style::Dim, line)));
     lines.extend(left_out(record).into_iter().map(|line| (Style::Yellow, line)));
-    lines.extend(pushes(record).into_iter().map(|line| (Style::Plain, line)));
+    lines.extend(not_taken(record).into_iter().map(|line| (Style::Yellow, line)));
+    lines.extend(pushes(record));
     lines.into_iter().map(|(style, line)| (style, escape::line(&line).into_owned())).collect()
 }
 
@@ -90,7 +91,27 @@ pub(super) fn print_patches(record: &Record, console: &Console) -> std::io::Resu
     Ok(())
 }
 
-/// What the runner says that an origin took; what was wanted is another matter.
-fn pushes(record: &Record) -> Vec<String> {
-    record.pushes.iter().map(|pushed| format!("  pushed to branch {} of {}", pushed.branch, pushed.url)).collect()
+/// Repositories without a snapshot, or with one that need not be of one moment.
+fn not_taken(record: &Record) -> Vec<String> {
+    let failed = record.not_taken.iter().map(|failed| format!("  no snapshot of {}: {}", failed.repo, failed.reason));
+    let moving = record.snapshots.iter().filter(|snapshot| snapshot.running > 0).map(|snapshot| {
+        let Snapshot { repo, running, .. } = snapshot;
+        format!("  {repo}: {running} processes of the agent still ran when the snapshot was taken")
+    });
+    failed.chain(moving).collect()
+}
+
+/// What the runner says that an origin took, and how that differs from what is shown; what was wanted is another matter.
+fn pushes(record: &Record) -> Vec<(Style, String)> {
+    let mut lines = Vec::new();
+    for Pushed { repo, what } in &record.pushes {
+        lines.push((Style::Plain, format!("  {}", what.words())));
+        lines.extend(what.lacks().map(|lacks| (Style::Yellow, format!("  {repo}: {lacks}"))));
+        let head = record.snapshots.iter().find(|snapshot| snapshot.repo == *repo).and_then(|s| s.head.as_ref());
+        if let Some(head) = head.filter(|head| **head != what.commit) {
+            let head = head.chars().take(12).collect::<String>();
+            lines.push((Style::Yellow, format!("  {repo}: since the push another commit was checked out: {head}")));
+        }
+    }
+    lines
 }

@@ -47,7 +47,10 @@ fn course(end: &'static str, reason: &'static str) -> Vec<stub_frames::Frame> {
         event(
             8,
             "CUSTOM",
-            json!({"name": "ambient.pushed", "value": {"repo": "demo", "url": "file:///r", "branch": "out"}}),
+            json!({"name": "ambient.pushed", "value": {
+                "repo": "demo", "url": "file:///r", "branch": "out", "commit": "fedcba9876543210", "commits": 2,
+                "created": true, "uncommitted": 1
+            }}),
         ),
         event(8, "CUSTOM", json!({"name": "ambient.turn_ended", "value": {"outcome": "finished", "exit_code": 0}})),
         phase(90, "Stopping", reason),
@@ -135,7 +138,8 @@ async fn a_batch_session_is_made_followed_and_summed_up() {
       Stopping        0.5 s  Completed
       Completed
       snapshot of demo: 0123456789ab
-      pushed to branch out of file:///r
+      pushed 2 commits to branch out of file:///r: fedcba9
+      demo: 1 changed file is not committed, so it is not in the push
     ");
 }
 

@@ -79,10 +79,11 @@ pub(super) async fn push(arguments: Push, connection: &Connection) -> Result<Exi
     let id = connection.session_id(&arguments.session).await?;
     let repo = repository(&connection.session(&id).await?, arguments.repo.as_deref())?;
     let body = GitPush { repo, branch: arguments.branch };
-    let answer = connection.client.post(&Route::new(["sessions", &id, "git", "push"]), &body).await?;
-    let pushed = |p: &GitPushed| {
-        format!("{} of {} is at {}\n", escape::line(&p.branch), escape::line(&p.url), escape::line(&p.commit))
-    };
+    let answer = connection.client.post_patiently(&Route::new(["sessions", &id, "git", "push"]), &body).await?;
+    if let Some(lacks) = answer.decode::<GitPushed>()?.lacks() {
+        connection.console.warn(&lacks);
+    }
+    let pushed = |p: &GitPushed| format!("{}\n", escape::line(&p.words()));
     connection.object(&answer, |p: &GitPushed| &p.commit, pushed)
 }
 
