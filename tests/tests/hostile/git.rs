@@ -243,7 +243,6 @@ async fn an_origin_in_or_around_what_is_ours_is_refused() {
 #[tokio::test]
 async fn what_one_session_pushes_reaches_no_further_through_another() {
     let agent = agent_in_a_scene().await;
-    let world = &agent.world;
     // Files with git's own names, attributes and links in the tree itself.
     agent
         .run(
@@ -260,7 +259,6 @@ async fn what_one_session_pushes_reaches_no_further_through_another() {
 #[tokio::test]
 async fn objects_that_a_clone_borrows_cannot_be_changed_through_it() {
     let agent = agent_in_a_scene().await;
-    let world = &agent.world;
     agent
         .gets_nothing(
             "for from in $(cat .git/objects/info/alternates 2>/dev/null); do\n\
@@ -323,7 +321,8 @@ async fn a_repository_that_was_removed_is_told_in_the_sessions_conditions_and_of
     assert!(repo["status"] == "Missing" && !repo["notices"].as_array().unwrap().is_empty(), "{repo}");
     let (status, answer) = agent.push("mine").await;
     assert!(status == 409 && answer.contains("something else has its name"), "{status} {answer}");
-    agent.run("cd ..; rm repo; mv aside repo").await;
+    // Without it the agent works in the workspace.
+    agent.run("rm repo; mv aside repo").await;
     eventually("it is there again", async || (condition().await["status"] == "True").then_some(())).await;
     assert_eq!(standing().await["status"], "Reconciled");
 }
