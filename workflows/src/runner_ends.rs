@@ -67,7 +67,7 @@ impl FactSink for RunnerEnds {
             ..Caller::default()
         };
         let fact = self.with_cause(session_id, run, attempt, fact).await?;
-        let request = Request::new(Command::Fact { run, attempt, fact }, caller);
+        let request = Request::new(Command::Fact { run, attempt, fact: fact.storable() }, caller);
         match self.actors.call::<Session>(session_id, request).await {
             Ok(_) => Ok(()),
             Err(error) => Err(FactError::new(error.to_string())),

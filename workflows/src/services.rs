@@ -187,7 +187,7 @@ impl Services {
     /// # Errors
     /// When the actor cannot take it at present.
     pub async fn report(&self, by: &str, input: &WorkflowInput, fact: Fact) -> Result<Progress, StepError> {
-        let command = Command::Fact { run: input.run, attempt: input.attempt, fact };
+        let command = Command::Fact { run: input.run, attempt: input.attempt, fact: fact.storable() };
         self.command::<Session>(by, &input.session_id, command).await
     }
 

@@ -132,7 +132,44 @@ pub enum Fact {
     },
 }
 
+/// Longest text of a fact, bytes.
+const MAX_TEXT: usize = 8 * 1024;
+
 impl Fact {
+    /// The same, as it can be stored: what runners, agents and the system say in it may hold NUL, which PostgreSQL takes in no
+    /// text, and be of any length. A fact that is refused for one character would be reported for ever.
+    #[must_use]
+    pub fn storable(mut self) -> Self {
+        self.texts().into_iter().for_each(|text| {
+            if text.contains('\0') {
+                *text = text.replace('\0', "\u{fffd}");
+            }
+            text.truncate(text.floor_char_boundary(MAX_TEXT));
+        });
+        self
+    }
+
+    /// Every text in it. Without `..`: who adds a field decides here.
+    fn texts(&mut self) -> Vec<&mut String> {
+        match self {
+            Self::Provisioning | Self::MarkRunning | Self::TurnStarted => Vec::new(),
+            Self::RunnerReady { missing_confinement: texts } | Self::TornDown { evidence: texts } => {
+                texts.iter_mut().collect()
+            }
+            Self::Exited { code: _, reason } | Self::RunnerLost { reason } => vec![reason],
+            Self::Fatal { reason, message }
+            | Self::ReconcileFailed { generation: _, reason, message }
+            | Self::Observed { condition_type: _, status: _, reason, message } => vec![reason, message],
+            Self::TurnEnded { last_message_id, outcome: _ } => last_message_id.iter_mut().collect(),
+            Self::Reconciled { generation: _, repos } => repos.iter_mut().flat_map(texts_of_repo).collect(),
+            Self::Blocked { reason, blocked_on, next_retry_at: _, workflow_execution } => {
+                vec![reason, blocked_on, workflow_execution]
+            }
+            Self::Unblocked { step, workflow_execution } => vec![step, workflow_execution],
+            Self::WorkflowLost { workflow_execution } => vec![workflow_execution],
+        }
+    }
+
     /// Name in the operation log.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -155,6 +192,11 @@ impl Fact {
             Self::WorkflowLost { .. } => "fact_workflow_lost",
         }
     }
+}
+
+fn texts_of_repo(repo: &mut ReconciledRepo) -> Vec<&mut String> {
+    let ReconciledRepo { name, url, branch, head, cloned_at: _, notices } = repo;
+    [name, url].into_iter().chain(branch).chain(head).chain(notices).collect()
 }
 
 const ALREADY: Decision<Event> = Decision::Nothing(Nothing::Already);
