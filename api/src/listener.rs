@@ -7,11 +7,9 @@
 //!   cut off. A connection that waits for its next request counts as sending a head.
 //! * After the shutdown began, a connection ends with the answer that is under way.
 
-mod places;
-mod socket;
-
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
+use ambient_connections::{Bounds, Place, Places, Socket};
 use ambient_persistence::new_id;
 use axum::{
     Router,
@@ -32,10 +30,6 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use self::{
-    places::{Place, Places},
-    socket::Socket,
-};
 use crate::{
     authority::AppState,
     envelope::{Enveloped, by_hand},
@@ -103,7 +97,8 @@ pub async fn serve(listener: TcpListener, state: AppState, limits: Limits, ended
 
 /// As [`serve`], for any router.
 pub async fn serve_router(listener: TcpListener, router: Router, limits: Limits, ended: impl Future<Output = ()>) {
-    let (places, limits) = (Places::new(&limits), Arc::new(limits));
+    let Limits { connections, per_address, per_own_address, .. } = limits;
+    let (places, limits) = (Places::new(Bounds { connections, per_address, per_own_address }), Arc::new(limits));
     let (closing, _) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut ended = pin!(ended);

@@ -50,7 +50,7 @@ use std::time::Duration;
 
 pub use engine::Engine;
 pub use export::{After, HistoryReader, StoredRun};
-pub use server::{ServeError, Tls};
+pub use server::{Bounds, Limits as ServeLimits, ServeError, Tls};
 
 /// A week: what went wrong on a Friday can be looked at after the weekend, and a version that runs for some days replays histories of
 /// every kind before the next one is deployed.

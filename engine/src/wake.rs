@@ -176,8 +176,11 @@ pub(crate) async fn safety(engine: Engine) {
         .bind(engine.inner.matching.served(Kind::Activity))
         .fetch_all(&engine.inner.store.pool)
         .await;
-        for (workflow, name) in found.unwrap_or_default() {
-            engine.inner.matching.hint(if workflow { Kind::Workflow } else { Kind::Activity }, &name);
+        match found {
+            Ok(found) => found.into_iter().for_each(|(workflow, name)| {
+                engine.inner.matching.hint(if workflow { Kind::Workflow } else { Kind::Activity }, &name);
+            }),
+            Err(error) => tracing::warn!(%error, "tasks that wait cannot be looked for; trying again"),
         }
     }
 }

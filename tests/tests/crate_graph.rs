@@ -11,16 +11,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("wire", &[]),
     // What PostgreSQL needs, whatever is stored in it.
     ("postgres", &[]),
+    // What every listener needs, whatever it speaks.
+    ("connections", &[]),
     ("persistence", &["domain", "postgres"]),
     ("live", &["domain", "wire", "persistence"]),
     ("actors", &["domain", "persistence", "live"]),
-    ("engine", &["postgres"]),
+    ("engine", &["connections", "postgres"]),
     ("removal", &[]),
     ("compute", &["domain", "removal", "wire"]),
     ("runner", &["removal", "wire"]),
     ("cli", &["wire"]),
     ("workflows", &["domain", "wire", "persistence", "live", "actors", "compute", "engine"]),
-    ("api", &["domain", "wire", "persistence", "live", "actors", "compute", "workflows"]),
+    ("api", &["connections", "domain", "wire", "persistence", "live", "actors", "compute", "workflows"]),
     ("tests", &[]),
     ("conformance", &["engine", "tests"]),
     // Measures what is there; nothing depends on it.

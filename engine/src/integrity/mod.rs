@@ -168,6 +168,7 @@ fn finish(
     } else {
         checked.closed += 1;
     }
+    rows.all_readable(&mut course);
     course.compare_execution(execution.status, execution.close_time, execution.history_length);
     match (&rows.run, execution.status == 1) {
         (Some(open), true) => {

@@ -55,6 +55,8 @@ pub(super) struct Rows {
     children: Vec<ChildRow>,
     /// What the run still owes others: kind and initiated event.
     owed: HashSet<(i32, i64)>,
+    /// How much of that cannot be read.
+    unreadable: usize,
 }
 
 /// Rows of a page of runs.
@@ -105,14 +107,23 @@ pub(super) async fn load(connection: &mut PgConnection, ids: &[Uuid]) -> Result<
             .fetch_all(&mut *connection)
             .await?;
     for (run, data) in effects {
-        if let Ok(effect) = proto::stored::<EffectData>(&data) {
-            rows.entry(run).or_default().owed.insert((effect.kind, effect.initiated_event_id));
+        let rows = rows.entry(run).or_default();
+        match proto::stored::<EffectData>(&data) {
+            Ok(effect) => drop(rows.owed.insert((effect.kind, effect.initiated_event_id))),
+            Err(_) => rows.unreadable += 1,
         }
     }
     Ok(rows)
 }
 
 impl Rows {
+    /// Work that is owed can be read: else it is never done.
+    pub(super) fn all_readable(&self, course: &mut Course) {
+        if self.unreadable > 0 {
+            course.note(None, format!("{} effects that the run owes cannot be read", self.unreadable));
+        }
+    }
+
     /// A closed run has left nothing behind. (Rows of runs that do not exist are found by the tables' rules.)
     pub(super) fn none_left(&self, course: &mut Course) {
         for (left, what) in [

@@ -1,82 +1,138 @@
-//! Accepting connections, no more than a number of them at once.
+//! Connections: each has a place, and until its first call a deadline.
+//!
+//! Pings tell a peer that has gone or gone silent only once its connection speaks HTTP/2. Before that (bytes that do not come,
+//! or come one by one, a TLS session in which nothing is said) nothing would end it but the deadline.
 
 use std::{
+    io::{Error, ErrorKind},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
+use ambient_connections::{Places, Socket};
 use futures::{Stream, stream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    net::TcpListener,
+    time::{Sleep, sleep},
 };
-use tonic::transport::server::Connected;
+use tonic::transport::server::{Connected, TlsConnectInfo};
+
+use super::Limits;
 
 /// Pause after a failed accept: out of file descriptors, most likely.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
-/// A connection and its place among those there may be.
+/// Whether a connection has made a call.
+#[derive(Debug, Clone, Default)]
+pub(super) struct HasCalled(Arc<AtomicBool>);
+
+/// A connection on its place.
 pub(super) struct Connection {
-    stream: TcpStream,
-    _place: OwnedSemaphorePermit,
+    socket: Socket,
+    has_called: HasCalled,
+    /// Until its first call.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
-/// Connections as they come, while there are places.
+/// Connections as they come; who finds no place is closed at once, and tries again.
 pub(super) fn accept(
     listener: TcpListener,
-    places: Arc<Semaphore>,
-) -> impl Stream<Item = Result<Connection, std::io::Error>> {
-    stream::unfold((listener, places), |(listener, places)| async move {
-        let place = Arc::clone(&places).acquire_owned().await.ok()?;
-        let accepted = match listener.accept().await {
-            Ok((stream, _)) => stream.set_nodelay(true).map(|()| Connection { stream, _place: place }),
-            Err(error) => {
-                tracing::warn!(%error, "connection not accepted");
-                tokio::time::sleep(AFTER_FAILURE).await;
-                Err(error)
+    places: Places,
+    limits: Limits,
+) -> impl Stream<Item = Result<Connection, Error>> {
+    stream::unfold((listener, places, limits), |(listener, places, limits)| async move {
+        let accepted = loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => match places.take(peer.ip()) {
+                    Some(place) => break Ok(Connection::new(Socket::new(stream, place, limits.write), &limits)),
+                    None => metrics::counter!("engine_connections_refused_total").increment(1),
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "connection not accepted");
+                    sleep(AFTER_FAILURE).await;
+                    break Err(error);
+                }
             }
         };
-        Some((accepted, (listener, places)))
+        Some((accepted, (listener, places, limits)))
     })
 }
 
-impl Connected for Connection {
-    type ConnectInfo = ();
+impl HasCalled {
+    /// Notes the call on the connection that it came by.
+    pub(super) fn note(extensions: &tonic::codegen::http::Extensions) {
+        let plain = extensions.get::<Self>();
+        let connection = plain.or_else(|| extensions.get::<TlsConnectInfo<Self>>().map(TlsConnectInfo::get_ref));
+        if let Some(Self(called)) = connection {
+            called.store(true, Ordering::Relaxed);
+        }
+    }
+}
 
-    fn connect_info(&self) -> Self::ConnectInfo {}
+impl Connection {
+    fn new(socket: Socket, limits: &Limits) -> Self {
+        let deadline = Some(Box::pin(sleep(limits.first_call)));
+        Self { socket, has_called: HasCalled::default(), deadline }
+    }
+
+    /// An error once the first call is overdue.
+    fn check(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        if self.has_called.0.load(Ordering::Relaxed) {
+            self.deadline = None;
+        }
+        match self.deadline.as_mut().map(|deadline| deadline.as_mut().poll(cx)) {
+            Some(Poll::Ready(())) => Err(Error::new(ErrorKind::TimedOut, "the connection has made no call")),
+            Some(Poll::Pending) | None => Ok(()),
+        }
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = HasCalled;
+
+    fn connect_info(&self) -> HasCalled {
+        self.has_called.clone()
+    }
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<(), Error>> {
+        let this = self.get_mut();
+        if let Err(overdue) = this.check(cx) {
+            return Poll::Ready(Err(overdue));
+        }
+        Pin::new(&mut this.socket).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize, Error>> {
+        Pin::new(&mut self.get_mut().socket).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+    ) -> Poll<Result<usize, Error>> {
+        Pin::new(&mut self.get_mut().socket).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.socket.is_write_vectored()
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! One service takes any `/package.Service/Method` and passes name and bytes on to where calls of the same process go (see
 //! `service`), so both have the same RPCs and the same errors. Bounded: connections, calls per connection and in all, the size of
-//! a request. A caller that hangs up, or whose time (`grpc-timeout`) is over, gives its task back.
+//! a request, the time of a peer that says or takes nothing. A caller that hangs up, or whose time (`grpc-timeout`) is over, gives its task back.
 //!
 //! Whoever reaches the address may read and change every workflow: without TLS only loopback addresses are served.
 
@@ -16,14 +16,15 @@ use std::{
     time::Duration,
 };
 
+use ambient_connections::Places;
 use tokio::sync::Semaphore;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+
+pub use ambient_connections::Bounds;
 
 use self::service::GrpcService;
 use crate::engine::Engine;
 
-/// Connections at once; one more waits to be accepted.
-const MAX_CONNECTIONS: usize = 1024;
 /// Calls of one connection at once; its client holds back more.
 const MAX_CALLS_PER_CONNECTION: u32 = 1024;
 /// Calls in hand at once, long polls among them; one more is `ResourceExhausted`.
@@ -35,6 +36,27 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Calls under way when the server ends have so long.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// How many connections there may be, and how long their peers may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Places; a connection that finds none is closed at once.
+    pub connections: Bounds,
+    /// From a connection's beginning to its first call, TLS included.
+    pub first_call: Duration,
+    /// Something of an answer is taken within this time.
+    pub write: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: Bounds { connections: 1024, per_address: 256, per_own_address: 960 },
+            first_call: Duration::from_secs(30),
+            write: Duration::from_secs(60),
+        }
+    }
+}
 
 /// What TLS needs, as PEM.
 #[derive(Clone)]
@@ -81,6 +103,7 @@ impl Engine {
         &self,
         listener: TcpListener,
         tls: Option<Tls>,
+        limits: Limits,
         ended: impl Future<Output = ()> + Send,
     ) -> Result<(), ServeError> {
         let address = listener.local_addr()?;
@@ -98,7 +121,7 @@ impl Engine {
         }
         let calls = Arc::new(Semaphore::new(MAX_CALLS));
         let service = GrpcService { engine: self.clone(), calls };
-        let incoming = connections::accept(listener, Arc::new(Semaphore::new(MAX_CONNECTIONS)));
+        let incoming = connections::accept(listener, Places::new(limits.connections), limits);
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let serving = server.serve_with_incoming_shutdown(service, incoming, async move {
             let _ = stopped.await;

@@ -19,7 +19,7 @@ use tonic::{
     },
 };
 
-use super::framing;
+use super::{connections::HasCalled, framing};
 use crate::{
     engine::Engine,
     service::{self, Call},
@@ -47,6 +47,7 @@ impl Service<Request<Body>> for GrpcService {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        HasCalled::note(request.extensions());
         let service = self.clone();
         Box::pin(async move { Ok(service.answer(request).await) })
     }

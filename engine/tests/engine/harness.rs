@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ambient_engine::{Engine, EngineOptions, integrity};
+use ambient_engine::{Engine, EngineOptions, ServeLimits, integrity};
 use ambient_tests::TestDatabase;
 use temporalio_client::{
     Client, ClientOptions, Connection, ConnectionOptions, WorkflowFetchHistoryOptions, WorkflowStartOptions,
@@ -44,7 +44,9 @@ impl Host {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let serving = engine.clone();
-        tokio::spawn(async move { serving.serve(listener, None, std::future::pending()).await });
+        tokio::spawn(
+            async move { serving.serve(listener, None, ServeLimits::default(), std::future::pending()).await },
+        );
         let client = dial(address, "over-the-socket").await;
         (Self { engine, client, probe: Arc::default(), pool }, address)
     }

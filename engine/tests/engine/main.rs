@@ -3,6 +3,7 @@
 
 mod basics;
 mod cli;
+mod connections;
 mod eager;
 mod flows;
 mod harness;

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ambient_engine::{Engine, EngineOptions, Tls, integrity};
+use ambient_engine::{Engine, EngineOptions, ServeLimits, Tls, integrity};
 use ambient_tests::TestDatabase;
 use futures::future::join_all;
 use temporalio_client::{
@@ -43,7 +43,7 @@ async fn process_that_serves() {
     let mut terminate = signal(SignalKind::terminate()).unwrap();
     println!("\nserving {}", listener.local_addr().unwrap());
     engine
-        .serve(listener, None, async move {
+        .serve(listener, None, ServeLimits::default(), async move {
             terminate.recv().await;
         })
         .await
@@ -313,13 +313,15 @@ async fn tls_lets_in_clients_of_its_authority_only() {
     let database = TestDatabase::new().await;
     let engine = Engine::start(database.pool().await, EngineOptions::default()).await.unwrap();
     let open = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
-    let refused = engine.serve(open, None, std::future::pending()).await.unwrap_err();
+    let refused = engine.serve(open, None, ServeLimits::default(), std::future::pending()).await.unwrap_err();
     assert!(refused.to_string().contains("not a loopback address"), "{refused}");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let tls = Tls { certificate: read("server.pem"), key: read("server.key"), client_authority: Some(read("ca.pem")) };
     let serving = engine.clone();
-    tokio::spawn(async move { serving.serve(listener, Some(tls), std::future::pending()).await });
+    tokio::spawn(
+        async move { serving.serve(listener, Some(tls), ServeLimits::default(), std::future::pending()).await },
+    );
 
     let connect = |client: Option<ClientTlsOptions>| {
         let tls = TlsOptions::builder().server_root_ca_cert(read("ca.pem")).maybe_client_tls_options(client).build();

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::ExitCode, time::Duration};
 
-use ambient_engine::{Engine, EngineOptions, Tls};
+use ambient_engine::{Engine, EngineOptions, ServeLimits, Tls};
 use ambient_postgres::connect_options;
 use sqlx::postgres::PgPoolOptions;
 
@@ -49,7 +49,7 @@ pub(super) async fn run(flags: ServeFlags) -> Result<ExitCode, CommandError> {
     let ended = server::shutdown().map_err(|error| failed(&format!("signals: {error}")))?;
     tracing::info!(%address, tls = tls.is_some(), "ready");
     say(address);
-    engine.serve(listener, tls, ended).await?;
+    engine.serve(listener, tls, ServeLimits::default(), ended).await?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }

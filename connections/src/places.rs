@@ -6,19 +6,26 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::Limits;
+/// How many connections there may be at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// In all.
+    pub connections: usize,
+    /// Of one address (of one /64 network with IPv6).
+    pub per_address: usize,
+    /// The same for an address of this machine, where a proxy may be.
+    pub per_own_address: usize,
+}
 
 /// How many there are. Clones share.
 #[derive(Debug, Clone)]
-pub(super) struct Places {
+pub struct Places {
     shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
 struct Shared {
-    connections: usize,
-    per_address: usize,
-    per_own_address: usize,
+    bounds: Bounds,
     taken: Mutex<Taken>,
 }
 
@@ -31,25 +38,27 @@ struct Taken {
 
 /// A connection's place, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub struct Place {
     shared: Arc<Shared>,
     address: IpAddr,
 }
 
 impl Places {
-    pub(super) fn new(limits: &Limits) -> Self {
-        let Limits { connections, per_address, per_own_address, .. } = *limits;
-        let shared = Shared { connections, per_address, per_own_address, taken: Mutex::default() };
-        Self { shared: Arc::new(shared) }
+    /// All free.
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Self {
+        Self { shared: Arc::new(Shared { bounds, taken: Mutex::default() }) }
     }
 
     /// A place for a connection from `peer`; none when all, or all of its address, are taken.
-    pub(super) fn take(&self, peer: IpAddr) -> Option<Place> {
+    #[must_use]
+    pub fn take(&self, peer: IpAddr) -> Option<Place> {
         let address = network_of(peer);
-        let most = if address.is_loopback() { self.shared.per_own_address } else { self.shared.per_address };
+        let Bounds { connections, per_address, per_own_address } = self.shared.bounds;
+        let most = if address.is_loopback() { per_own_address } else { per_address };
         let mut taken = self.shared.taken();
         let of_address = taken.by_address.get(&address).copied().unwrap_or_default();
-        if taken.all >= self.shared.connections || of_address >= most {
+        if taken.all >= connections || of_address >= most {
             return None;
         }
         taken.all += 1;
@@ -87,10 +96,12 @@ fn network_of(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     fn places() -> Places {
-        Places::new(&Limits { connections: 4, per_address: 2, per_own_address: 3, ..Limits::default() })
+        Places::new(Bounds { connections: 4, per_address: 2, per_own_address: 3 })
     }
 
     fn take(places: &Places, address: &str) -> Option<Place> {

@@ -13,11 +13,11 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::Place;
+use crate::Place;
 
 /// A socket whose writes must go on.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub struct Socket {
     stream: TcpStream,
     _place: Place,
     patience: Duration,
@@ -26,7 +26,9 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, place: Place, patience: Duration) -> Self {
+    /// Something of what is written must be taken within `patience`.
+    #[must_use]
+    pub fn new(stream: TcpStream, place: Place, patience: Duration) -> Self {
         // Small answers must not wait for each other.
         let _ = stream.set_nodelay(true);
         Self { stream, _place: place, patience, give_up: None }
