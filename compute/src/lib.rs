@@ -311,6 +311,15 @@ pub trait Compute: Send + Sync {
     fn event_log(&self, _session: &SessionRef, _run: i64) -> Option<PathBuf> {
         None
     }
+    /// Sessions that were deleted here so long ago that what was on its way to them then has ended, some at a time: what is
+    /// remembered of them may be forgotten once nothing new can be on its way.
+    async fn old_deletions(&self) -> Result<Vec<String>, ComputeError> {
+        Ok(Vec::new())
+    }
+    /// Forgets that a session was deleted. Its row must say so, and nothing may be left that acts on it.
+    async fn forget_deletion(&self, _session_id: &str) -> Result<(), ComputeError> {
+        Ok(())
+    }
     /// Compute objects of a session.
     async fn resources(&self, session: &SessionRef) -> Result<Vec<Resource>, ComputeError>;
     /// Whether it can take new work; else why not, in words.

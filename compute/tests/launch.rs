@@ -211,7 +211,7 @@ async fn as_root_each_session_is_another_user_and_otherwise_the_lack_of_it_is_to
         return;
     }
     assert!(!missing_confinement.iter().any(|what| what.contains("user id")), "{missing_confinement:?}");
-    assert!((1_900_000_000..1_900_050_000).contains(&uid(&a)) && uid(&a) != uid(&b));
+    assert!((1_900_000_000..1_900_025_000).contains(&uid(&a)) && uid(&a) != uid(&b));
     let other = host.paths(&b);
     let script = format!(
         "id -u; cat {} || echo no; ls {} || echo no; echo x > {} || echo no",

@@ -89,6 +89,20 @@ impl Database {
         Ok(())
     }
 
+    /// Those of these sessions that are deleted for good: their rows say so, their workspaces are gone, and no effect of theirs
+    /// is left in the outbox, parked or not.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn deleted_for_good(&self, session_ids: &[String]) -> Result<Vec<String>, StoreError> {
+        let sql = "select s.id from ambient.sessions s join ambient.session_runtime r on r.session_id = s.id
+                   where s.id = any($1) and s.deleted_at is not null and r.workspace_deleted_at is not null
+                     and not exists (select from ambient.outbox o
+                                     where o.entity_kind = 'session' and o.entity_id = s.id and o.done_at is null)
+                   order by s.id";
+        Ok(sqlx::query_scalar(sql).bind(session_ids).fetch_all(self.pool()).await?)
+    }
+
     /// Sessions in Pending, Creating, Running or Stopping.
     ///
     /// # Errors

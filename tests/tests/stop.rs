@@ -165,3 +165,43 @@ async fn delete_while_it_starts_or_stops_leaves_nothing() {
     }
     server.verified().await;
 }
+
+#[tokio::test]
+async fn the_mark_of_a_deleted_session_goes_when_it_is_old_although_the_server_is_killed_and_the_session_stays_gone() {
+    let database = TestDatabase::new().await;
+    let mut server = Server::start(&database, "one").await;
+    server.project("stop").await;
+    let (id, _) = running(&server, ESCAPEES).await;
+    let (directory, mark) = (server.session_dir(&id), server.data_dir().join("deleted").join(&id));
+    assert_eq!(server.delete(&format!("/sessions/{id}")).await.status, 204);
+    eventually("the session is gone, and marked", async || (!directory.exists() && mark.exists()).then_some(())).await;
+    server.closed_once(&id).await;
+
+    // A sweep that a new server starts does not wait for its minute.
+    let sweep_anew = async |server: &mut Server| {
+        let terminate = async || server.post("/workflow_executions/sweep%2Fone/terminate", json!({})).await;
+        eventually("the sweep is there", async || (terminate().await.status == 200).then_some(())).await;
+        server.kill();
+        server.restart().await;
+    };
+    sweep_anew(&mut server).await;
+    eventually("a sweep", async || {
+        let history = server.get("/workflow_executions/sweep%2Fone/history").await.expect(200);
+        let has = |kind: &str| history["items"].as_array().unwrap().iter().any(|event| event["type"] == kind);
+        (has("TimerStarted") && !has("WorkflowExecutionTerminated")).then_some(())
+    })
+    .await;
+    assert!(mark.exists(), "it is young");
+
+    let two_days = std::time::Duration::from_secs(2 * 24 * 60 * 60);
+    let file = fs::File::options().write(true).open(&mark).unwrap();
+    file.set_modified(std::time::SystemTime::now() - two_days).unwrap();
+    for _ in 0..2 {
+        sweep_anew(&mut server).await;
+    }
+    eventually("its mark is gone", async || (!mark.exists()).then_some(())).await;
+    sweep_anew(&mut server).await;
+    let start = server.post(&format!("/sessions/{id}/start"), json!({})).await;
+    assert_eq!((start.status, directory.exists(), mark.exists()), (404, false, false));
+    server.verified().await;
+}

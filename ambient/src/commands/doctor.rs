@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ambient_compute::local::free_space;
+use ambient_compute::local::{SESSION_UIDS, free_space};
 use ambient_postgres::{Transport, connect_options};
 use serde::Serialize;
 use sqlx::{Connection, PgConnection};
@@ -26,8 +26,6 @@ use crate::{
 const DATABASE_PATIENCE: Duration = Duration::from_secs(5);
 /// Below this many bytes a checkout and a database soon do not fit.
 const LITTLE_SPACE: u64 = 2 << 30;
-/// Sessions of one server take at most this many uids.
-const SESSION_UIDS: u32 = 4_096;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -19,6 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ambient_compute::local::check_uid_base;
 use serde::{Deserialize, Serialize};
 
 use self::layers::Layers;
@@ -278,10 +279,11 @@ impl ServerConfig {
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log_level) {
             return Err(self.invalid("log_level", error.to_string()));
         }
-        // 2^31 is where some tools stop to understand a uid; 4,096 slots need room above the base.
+        // 2^31 is where some tools stop to understand a uid.
         if !(1_000..=0x7fff_0000).contains(&self.session_uid_base) {
             return Err(self.invalid("session_uid_base", "must be from 1000 to 2147418112".to_owned()));
         }
+        check_uid_base(self.session_uid_base).map_err(|problem| self.invalid("session_uid_base", problem))?;
         if !(1..=65_536).contains(&self.permits) {
             return Err(self.invalid("permits", "must be from 1 to 65536".to_owned()));
         }

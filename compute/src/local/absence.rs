@@ -6,7 +6,7 @@ use ambient_wire::runner::{LaunchSpec, SessionPaths, Started};
 
 use super::{
     Local, io_error,
-    layout::{check_session, open_lock, read_json, remove_tree, write_file},
+    layout::{check_session, is_there, open_lock, read_json, remove_tree},
     processes::{Entry, Table, boot_id, lives, open_runner},
     state::{all_attempts, attempts_of, runs_of, started},
 };
@@ -21,20 +21,20 @@ impl Local {
         check_session(session)?;
         let host = self.options.host.clone();
         let paths = self.paths(session);
-        if !paths.root.exists() && self.tombstone(session).exists() {
-            return Ok(AbsenceProof {
-                host,
-                evidence: vec!["the session is deleted and nothing can be launched".to_owned()],
-            });
+        if !is_there(&paths.root)? {
+            if self.is_deleted(session)? {
+                return Ok(AbsenceProof {
+                    host,
+                    evidence: vec!["the session is deleted and nothing can be launched".to_owned()],
+                });
+            }
+            // Whoever raises the fence makes its place.
+            return Err(no_fence(run, 0));
         }
         // Under the lock: a launch is either seen here or finds the fence.
-        let _root = self.ensure_root(session)?;
         let fence = self.lock_fence(session)?;
         if fence.stopped_run < run {
-            return Err(ComputeError::Invalid(format!(
-                "absence of run {run} cannot be proven: its fence is not raised (it stands at {})",
-                fence.stopped_run
-            )));
+            return Err(no_fence(run, fence.stopped_run));
         }
         let mut evidence = vec![format!("fence stands at {}", fence.stopped_run)];
         let mut remains = Vec::new();
@@ -71,17 +71,17 @@ impl Local {
                 ));
                 continue;
             }
-            match started(paths, &intent) {
+            match started(paths, &intent)? {
                 None => evidence.push(format!("attempt {attempt}: no runner came up")),
-                Some(started) if started.boot_id != boot_id() => {
+                Some(started) if started.boot_id != boot_id()? => {
                     evidence.push(format!("attempt {attempt}: the machine was restarted since"));
                 }
-                Some(started) if open_runner(&started).is_some() => {
+                Some(started) if open_runner(&started)?.is_some() => {
                     remains.push(format!("runner of attempt {attempt}: pid {}", started.pid));
                 }
                 Some(started) => {
                     evidence.push(format!("attempt {attempt}: runner pid {} is gone", started.pid));
-                    self.look_at_namespaces(paths, attempt, &started, evidence, remains);
+                    self.look_at_namespaces(paths, attempt, &started, evidence, remains)?;
                 }
             }
         }
@@ -96,7 +96,7 @@ impl Local {
         started: &Started,
         evidence: &mut Vec<String>,
         remains: &mut Vec<String>,
-    ) {
+    ) -> Result<(), ComputeError> {
         match &started.init {
             Some(init) if lives(init) => remains.push(format!(
                 "attempt {attempt}: pid {}, the first of its PID namespace, has not ended, so something in there may live (it may \
@@ -107,7 +107,7 @@ impl Local {
                 "attempt {attempt}: pid {}, the first of its PID namespace, has ended, and with it everything in there",
                 init.pid
             )),
-            None if self.own_uid(paths).is_some() => {
+            None if self.own_uid(paths)?.is_some() => {
                 evidence.push(format!("attempt {attempt}: it had no PID namespace; its processes are known by their user id"));
             }
             None => evidence.push(format!(
@@ -115,6 +115,7 @@ impl Local {
                  not be seen"
             )),
         }
+        Ok(())
     }
 
     fn look_at_processes(
@@ -150,9 +151,10 @@ impl Local {
     fn look_at_group(&self, session: &SessionRef, run: i64, evidence: &mut Vec<String>, remains: &mut Vec<String>) {
         let group = self.groups.group(&session.session_id, run);
         match group.is_empty() {
-            Some(true) => evidence.push("its control group is empty".to_owned()),
-            Some(false) => return remains.push("its control group is not empty".to_owned()),
-            None => {}
+            Ok(Some(true)) => evidence.push("its control group is empty".to_owned()),
+            Ok(Some(false)) => return remains.push("its control group is not empty".to_owned()),
+            Ok(None) => {}
+            Err(error) => return remains.push(format!("its control group, which cannot be looked at: {error}")),
         }
         if let Err(error) = group.remove() {
             tracing::warn!(%error, "the control group of a run that is over cannot be removed; the sweep tries again");
@@ -167,7 +169,7 @@ impl Local {
                 self.stopped_run(session, &self.paths(session)).is_ok_and(|stopped| stopped >= run)
             });
             let group = self.groups.group(&session_id, run);
-            if over && group.is_empty() != Some(false) {
+            if over && matches!(group.is_empty(), Ok(None | Some(true))) {
                 let _ = group.remove();
             }
         }
@@ -176,7 +178,7 @@ impl Local {
     pub(super) fn delete_workspace(&self, session: &SessionRef) -> Result<(), ComputeError> {
         check_session(session)?;
         let paths = self.paths(session);
-        if paths.root.exists() {
+        if is_there(&paths.root)? {
             let _fence = self.lock_fence(session)?;
             let attempts = all_attempts(&paths)?;
             let mut remains = self.marks(&paths, &attempts)?.remains();
@@ -186,13 +188,19 @@ impl Local {
                 return Err(ComputeError::Remains { run, remains });
             }
             // First, so that a late launch finds it whenever it looks.
-            write_file(&self.tombstone(session), b"", None)?;
+            self.mark_deleted(session)?;
             remove_tree(&paths.root)?;
         } else {
-            write_file(&self.tombstone(session), b"", None)?;
+            self.mark_deleted(session)?;
         }
         remove_tree(&self.socket_dir(&session.session_id))
     }
+}
+
+fn no_fence(run: i64, stands_at: i64) -> ComputeError {
+    ComputeError::Invalid(format!(
+        "absence of run {run} cannot be proven: its fence is not raised (it stands at {stands_at})"
+    ))
 }
 
 fn look_at_lock(
@@ -201,7 +209,7 @@ fn look_at_lock(
     remains: &mut Vec<String>,
 ) -> Result<(), ComputeError> {
     let path = paths.life_lock();
-    if !path.exists() {
+    if !is_there(&path)? {
         return Ok(());
     }
     match open_lock(&path)?.try_lock() {

@@ -16,6 +16,7 @@ use std::{
 };
 
 use ambient_wire::runner::Limits;
+use rustix::io::Errno;
 
 /// What a runner needs for itself.
 const RUNNER_MEMORY: u64 = 256 << 20;
@@ -309,9 +310,13 @@ impl RunGroup {
     }
 
     /// Whether no process is left; none when there is nothing that could tell.
-    pub(super) fn is_empty(&self) -> Option<bool> {
-        let events = fs::read_to_string(self.unified()?.join("cgroup.events")).ok()?;
-        Some(value(&events, "populated")? == 0)
+    ///
+    /// # Errors
+    /// The system's: then it is not known.
+    pub(super) fn is_empty(&self) -> io::Result<Option<bool>> {
+        let Some(place) = self.unified() else { return Ok(None) };
+        let populated = read_if_there(&place.join("cgroup.events"))?.and_then(|text| value(&text, "populated"));
+        Ok(populated.map(|populated| populated == 0))
     }
 
     /// Processes of the group, from the first hierarchy that has it.
@@ -329,11 +334,14 @@ impl RunGroup {
     }
 
     /// How many of the agent's processes were ended for want of memory.
-    pub(super) fn out_of_memory(&self) -> u64 {
+    ///
+    /// # Errors
+    /// The system's: then it is not known.
+    pub(super) fn out_of_memory(&self) -> io::Result<u64> {
         let has_memory = |(_, tree): &&(PathBuf, Tree)| tree.controllers.contains(&Controller::Memory);
-        let Some((place, tree)) = self.places.iter().find(has_memory) else { return 0 };
+        let Some((place, tree)) = self.places.iter().find(has_memory) else { return Ok(0) };
         let file = if tree.unified { "agent/memory.events" } else { "agent/memory.oom_control" };
-        fs::read_to_string(place.join(file)).ok().and_then(|text| value(&text, "oom_kill")).unwrap_or(0)
+        Ok(read_if_there(&place.join(file))?.and_then(|text| value(&text, "oom_kill")).unwrap_or(0))
     }
 
     /// Removes the group.
@@ -392,6 +400,16 @@ fn limit_cpu(unified: bool, group: &Path, millis: u64) -> io::Result<()> {
     }
     set(&group.join("cpu.cfs_period_us"), period)?;
     set(&group.join("cpu.cfs_quota_us"), quota)
+}
+
+/// A file of a group; none where the group, or the file in this kernel, is not there. A group may go while it is read.
+fn read_if_there(file: &Path) -> io::Result<Option<String>> {
+    match fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn set(file: &Path, value: u64) -> io::Result<()> {

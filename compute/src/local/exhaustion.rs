@@ -8,11 +8,11 @@ use ambient_wire::runner::LaunchSpec;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Local,
+    Local, io_error,
     layout::{read_json, write_json},
     watch::{Key, observation},
 };
-use crate::{RunnerState, SessionRef, Shortage};
+use crate::{ComputeError, RunnerState, SessionRef, Shortage};
 
 /// How long killing an agent is repeated before the teardown, which follows, goes on with it.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
@@ -26,22 +26,27 @@ struct Exhaustion {
 
 impl Local {
     /// What is recorded of the attempt, or what its control group says.
-    pub(super) fn exhausted(&self, session: &SessionRef, intent: &LaunchSpec) -> Option<RunnerState> {
+    pub(super) fn exhausted(
+        &self,
+        session: &SessionRef,
+        intent: &LaunchSpec,
+    ) -> Result<Option<RunnerState>, ComputeError> {
         if let Some(told) = self.hub.told_exhausted(session, intent.run, intent.attempt) {
-            return Some(told);
+            return Ok(Some(told));
         }
         let file = self.exhaustion(session, intent.run, intent.attempt);
-        let recorded = read_json::<Exhaustion>(&file).ok().flatten().filter(|record| record.nonce == intent.nonce);
+        let recorded = read_json::<Exhaustion>(&file)?.filter(|record| record.nonce == intent.nonce);
         if let Some(Exhaustion { shortage, message, .. }) = recorded {
-            return Some(RunnerState::Exhausted { shortage, message });
+            return Ok(Some(RunnerState::Exhausted { shortage, message }));
         }
-        if self.groups.group(&session.session_id, intent.run).out_of_memory() == 0 {
-            return None;
+        let group = self.groups.group(&session.session_id, intent.run);
+        if group.out_of_memory().map_err(|e| io_error("reading what a control group has used up", e))? == 0 {
+            return Ok(None);
         }
         let message = format!("the agent was ended at its limit on memory, {} MiB", intent.limits.memory_bytes >> 20);
         // A disk that is full may not take it; the group is asked again then.
         self.record(session, intent, Shortage::OutOfMemory, &message);
-        Some(RunnerState::Exhausted { shortage: Shortage::OutOfMemory, message })
+        Ok(Some(RunnerState::Exhausted { shortage: Shortage::OutOfMemory, message }))
     }
 
     fn exhaustion(&self, session: &SessionRef, run: i64, attempt: i32) -> std::path::PathBuf {
@@ -76,11 +81,12 @@ impl Local {
     pub(super) fn end_agent(&self, session: &SessionRef, intent: &LaunchSpec) {
         let paths = self.paths(session);
         self.groups.group(&session.session_id, intent.run).kill_agent();
-        let Ok(marks) = self.marks(&paths, &[(intent.run, intent.attempt)]) else { return };
-        let spared = marks.runners();
-        if spared.is_empty() {
-            return;
-        }
+        let marks = self.marks(&paths, &[(intent.run, intent.attempt)]);
+        let (marks, spared) = match marks.and_then(|marks| marks.runners().map(|spared| (marks, spared))) {
+            Ok((_, spared)) if spared.is_empty() => return,
+            Ok(found) => found,
+            Err(error) => return tracing::warn!(%error, "processes of an agent cannot be looked for"),
+        };
         let left = marks.kill(&spared, KILL_PATIENCE);
         if !left.is_empty() {
             tracing::warn!(?left, "processes of an agent are left");

@@ -33,7 +33,7 @@ impl Local {
     }
 
     pub(super) fn stopped_run(&self, session: &SessionRef, paths: &SessionPaths) -> Result<i64, ComputeError> {
-        if self.tombstone(session).exists() {
+        if self.is_deleted(session)? {
             return Ok(i64::MAX);
         }
         Ok(read_json::<Fence>(&paths.fence())?.unwrap_or_default().stopped_run)
@@ -41,7 +41,7 @@ impl Local {
 
     pub(super) fn raise_fence(&self, session: &SessionRef, run: i64) -> Result<(), ComputeError> {
         check_session(session)?;
-        if self.tombstone(session).exists() {
+        if self.is_deleted(session)? {
             return Ok(());
         }
         // Also when the session never had a directory: a late launch has to find the fence.

@@ -2,15 +2,15 @@
 
 use super::{
     Local,
-    layout::{check_session, read_json},
-    processes::{Table, boot_id, lives, open_runner},
-    state::{all_attempts, runs_of, started},
+    layout::{check_session, is_there, read_json},
+    processes::{Table, lives, open_runner},
+    state::{all_attempts, runs_of, started_since_boot},
 };
 use crate::{ComputeError, Inventory, Resource, RunnerState, SessionRef};
 
 impl Local {
     pub(super) fn inventory(&self) -> Result<Vec<Inventory>, ComputeError> {
-        let table = Table::look();
+        let table = Table::look().whole()?;
         let live = table.nonces();
         let mut all = Vec::new();
         let sessions = self.all_sessions()?;
@@ -22,8 +22,8 @@ impl Local {
                 let Some(intent) = read_json::<ambient_wire::runner::LaunchSpec>(&paths.launch(run, attempt))? else {
                     continue;
                 };
-                let started = started(&paths, &intent).filter(|started| started.boot_id == boot_id());
-                let runner = started.as_ref().and_then(open_runner).is_some();
+                let started = started_since_boot(&paths, &intent)?;
+                let runner = started.as_ref().map(open_runner).transpose()?.flatten().is_some();
                 let init = started.and_then(|started| started.init).is_some_and(|init| lives(&init));
                 if (runner || init || live.contains(intent.nonce.as_str())) && !live_runs.contains(&run) {
                     live_runs.push(run);
@@ -37,7 +37,7 @@ impl Local {
     pub(super) fn resources(&self, session: &SessionRef) -> Result<Vec<Resource>, ComputeError> {
         check_session(session)?;
         let paths = self.paths(session);
-        if !paths.root.exists() {
+        if !is_there(&paths.root)? {
             return Ok(Vec::new());
         }
         let mut resources = vec![resource("directory", paths.root.display().to_string(), "present", String::new())];

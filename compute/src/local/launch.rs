@@ -90,10 +90,10 @@ impl Local {
             self.watch(&request.session, request.run, request.attempt);
             return Ok(Some(Launched::AlreadyRunning));
         }
-        if matches!(known.state, RunnerState::Exited { .. }) || started(paths, spec).is_some() {
+        if matches!(known.state, RunnerState::Exited { .. }) || started(paths, spec)?.is_some() {
             return Ok(Some(Launched::AlreadyEnded));
         }
-        let coming_up = Table::look().nonces().contains(spec.nonce.as_str());
+        let coming_up = Table::look().whole()?.nonces().contains(spec.nonce.as_str());
         Ok(coming_up.then(|| {
             self.watch(&request.session, request.run, request.attempt);
             Launched::AlreadyRunning

@@ -8,14 +8,23 @@ use std::{
 };
 
 use ambient_wire::runner::SessionPaths;
-use rustix::fs::OFlags;
+use rustix::{fs::OFlags, io::Errno};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Local, LocalOptions, cgroup::Trees, fence, io_error, processes::live_uids, space::Space, watch::Hub};
+use super::{
+    Local, LocalOptions,
+    cgroup::Trees,
+    fence, io_error,
+    processes::{boot_id, live_uids},
+    space::Space,
+    watch::Hub,
+};
 use crate::{ComputeError, Secret, SecretName, SessionRef};
 
 /// How many user ids sessions may have.
-const UIDS: u32 = 50_000;
+pub const SESSION_UIDS: u32 = 25_000;
+/// How many they had in earlier releases: such sessions keep theirs.
+const EARLIER_UIDS: u32 = 50_000;
 /// Not a session's: the kernel shows what a user namespace does not map as the one, and takes the other for "no change" in
 /// 16 bits.
 const NOBODY: [u32; 2] = [65_534, 65_535];
@@ -28,11 +37,26 @@ const MAX_RECORD: u64 = 1024 * 1024;
 /// Enters but does not list: what sessions' users get of directories that are not theirs.
 const ENTER: u32 = 0o711;
 
+/// Whether sessions may have the [`SESSION_UIDS`] user ids from `base` up.
+///
+/// # Errors
+/// In words.
+pub fn check_uid_base(base: u32) -> Result<(), String> {
+    let range = base..=base.saturating_add(SESSION_UIDS - 1);
+    let taken = NOBODY.iter().chain(&[0, u32::MAX]).find(|uid| range.contains(uid));
+    taken.map_or(Ok(()), |uid| Err(format!("the {SESSION_UIDS} ids from {base} up must not contain {uid}")))
+}
+
 impl Local {
     pub(super) fn prepare(options: LocalOptions) -> Result<Self, ComputeError> {
         let data = std::path::absolute(&options.data_dir).map_err(|e| io_error("data directory", e))?;
         let options = LocalOptions { data_dir: data.clone(), ..options };
         let uid_base = options.session_uid_base.filter(|_| rustix::process::geteuid().is_root());
+        if let Some(base) = uid_base {
+            check_uid_base(base).map_err(|problem| ComputeError::Invalid(format!("session_uid_base: {problem}")))?;
+        }
+        // Read once while it can be: what is known of processes depends on it.
+        boot_id()?;
         let local = Self {
             runner_binary: options.runner_binary.clone(),
             groups: Trees::detect(&format!("{:08x}", stable_hash(&data.to_string_lossy()))),
@@ -103,10 +127,6 @@ impl Local {
         self.socket_dir(session_id).join(format!("{run}.sock"))
     }
 
-    pub(super) fn tombstone(&self, session: &SessionRef) -> PathBuf {
-        self.options.data_dir.join("deleted").join(&session.session_id)
-    }
-
     /// Every session that has a directory.
     pub(super) fn all_sessions(&self) -> Result<Vec<SessionRef>, ComputeError> {
         let mut all = Vec::new();
@@ -149,7 +169,7 @@ impl Local {
     pub(super) fn ensure_workspace(&self, session: &SessionRef) -> Result<Option<u32>, ComputeError> {
         check_session(session)?;
         let stopped_run = i64::MAX;
-        if self.tombstone(session).exists() {
+        if self.is_deleted(session)? {
             return Err(ComputeError::Fenced { run: 0, stopped_run });
         }
         let paths = self.ensure_root(session)?;
@@ -183,26 +203,32 @@ impl Local {
     }
 
     /// The session's user id: the group of its directory.
-    pub(super) fn own_uid(&self, paths: &SessionPaths) -> Option<u32> {
-        let base = self.uid_base?;
-        let gid = paths.root.metadata().ok()?.gid();
-        (base..base.saturating_add(UIDS)).contains(&gid).then_some(gid)
+    pub(super) fn own_uid(&self, paths: &SessionPaths) -> Result<Option<u32>, ComputeError> {
+        let Some(base) = self.uid_base else { return Ok(None) };
+        let gid = match paths.root.metadata() {
+            Ok(about) => about.gid(),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io_error(format!("group of {}", paths.root.display()), error)),
+        };
+        let is_ours = (base..base.saturating_add(EARLIER_UIDS)).contains(&gid) && !NOBODY.contains(&gid);
+        Ok(is_ours.then_some(gid))
     }
 
     /// A user id that no other session of this data directory has, and no process now. The path goes into the hash, because
     /// another installation on this machine may have the same base.
     fn ensure_uid(&self, base: u32, paths: &SessionPaths) -> Result<u32, ComputeError> {
         let _one = fence::lock_file(&self.options.data_dir.join("uid.lock"))?;
-        if let Some(uid) = self.own_uid(paths) {
+        if let Some(uid) = self.own_uid(paths)? {
             return Ok(uid);
         }
-        let all = self.all_sessions()?;
-        let mut taken = live_uids();
-        taken.extend(all.iter().filter_map(|other| self.own_uid(&self.paths(other))));
-        let first = stable_hash(&paths.root.to_string_lossy()) % UIDS;
-        let free =
-            (0..UIDS).map(|i| base + (first + i) % UIDS).find(|uid| !NOBODY.contains(uid) && !taken.contains(uid));
-        let uid = free.ok_or_else(|| ComputeError::Invalid(format!("all {UIDS} user ids for sessions are taken")))?;
+        let mut taken = live_uids()?;
+        for other in self.all_sessions()? {
+            taken.extend(self.own_uid(&self.paths(&other))?);
+        }
+        let first = stable_hash(&paths.root.to_string_lossy()) % SESSION_UIDS;
+        let free = (0..SESSION_UIDS).map(|i| base + (first + i) % SESSION_UIDS).find(|uid| !taken.contains(uid));
+        let uid =
+            free.ok_or_else(|| ComputeError::Invalid(format!("all {SESSION_UIDS} user ids for sessions are taken")))?;
         hand_to_group(&paths.root, Some(uid))?;
         Ok(uid)
     }
@@ -259,7 +285,7 @@ pub(super) fn check_session(session: &SessionRef) -> Result<(), ComputeError> {
     check_id("session id", &session.session_id)
 }
 
-fn check_id(what: &str, id: &str) -> Result<(), ComputeError> {
+pub(super) fn check_id(what: &str, id: &str) -> Result<(), ComputeError> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if id.is_empty() || id.len() > MAX_ID || !id.chars().all(legal) {
         return Err(ComputeError::Invalid(format!("{what}: 1 to {MAX_ID} letters, digits, '-', '_'")));
@@ -354,18 +380,49 @@ pub(super) fn write_json<T: Serialize>(path: &Path, value: &T, uid: Option<u32>)
     write_file(path, &bytes, uid)
 }
 
-/// Reads a record; `None` when there is none. Runners write some of them, so nothing is followed or waited for.
+/// Whether something has this path; what cannot be told is an error.
+pub(super) fn is_there(path: &Path) -> Result<bool, ComputeError> {
+    path.try_exists().map_err(|e| io_error(format!("looking for {}", path.display()), e))
+}
+
+/// Reads a record; `None` when there is none.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ComputeError> {
     let what = || format!("reading {}", path.display());
+    let Some(bytes) = read_file(path).map_err(|e| io_error(what(), e))? else { return Ok(None) };
+    serde_json::from_slice(&bytes).map(Some).map_err(|e| io_error(what(), e.into()))
+}
+
+/// Reads a record that a runner wrote; rubbish counts as none, and is told. That it cannot be read does not.
+pub(super) fn read_record<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ComputeError> {
+    let rubbish = |error: &dyn std::fmt::Display| {
+        tracing::warn!(path = %path.display(), %error, "a record is none");
+        None
+    };
+    match read_file(path) {
+        Ok(Some(bytes)) => Ok(serde_json::from_slice(&bytes).map_or_else(|error| rubbish(&error), Some)),
+        Ok(None) => Ok(None),
+        Err(error) if is_no_file(&error) => Ok(rubbish(&error)),
+        Err(error) => Err(io_error(format!("reading {}", path.display()), error)),
+    }
+}
+
+/// A link, a folder, a socket, a file that we may not read: whoever may write there has made it so.
+fn is_no_file(error: &std::io::Error) -> bool {
+    let made = [Errno::LOOP, Errno::ISDIR, Errno::NOTDIR, Errno::NXIO, Errno::ACCESS];
+    Errno::from_io_error(error).is_some_and(|error| made.contains(&error))
+}
+
+/// A file's bytes; `None` when there is none. Runners write some of them, so nothing is followed or waited for.
+fn read_file(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
     let mut options = OpenOptions::new();
     let file = match options.read(true).custom_flags(flags(OFlags::NOFOLLOW | OFlags::NONBLOCK)).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io_error(what(), error)),
+        Err(error) => return Err(error),
     };
     let mut bytes = Vec::new();
-    file.take(MAX_RECORD).read_to_end(&mut bytes).map_err(|e| io_error(what(), e))?;
-    serde_json::from_slice(&bytes).map(Some).map_err(|e| io_error(what(), e.into()))
+    file.take(MAX_RECORD).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
 }
 
 pub(super) fn remove_file(path: &Path) -> Result<(), ComputeError> {
@@ -404,4 +461,19 @@ pub(super) fn random_id() -> std::io::Result<String> {
 
 fn flags(flags: OFlags) -> i32 {
     flags.bits().cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SESSION_UIDS, check_uid_base};
+
+    #[test]
+    fn the_ids_of_sessions_are_nobody_elses_by_definition() {
+        for base in [1_000, 40_000, 65_534 - SESSION_UIDS, 65_536, 1_900_000_000] {
+            assert_eq!(check_uid_base(base), Ok(()), "{base}");
+        }
+        for (base, uid) in [(0, 0), (65_534 - SESSION_UIDS + 1, 65_534), (65_535, 65_535), (u32::MAX - 1, u32::MAX)] {
+            assert!(check_uid_base(base).unwrap_err().ends_with(&format!(" {uid}")), "{base}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Sessions as processes of this machine.
 //!
 //! Layout: `{data}/projects/{project}/sessions/{session}/` as [`SessionPaths`] has it, sockets in `{data}/run/{session}/`,
-//! tombstones of deleted sessions in `{data}/deleted/`. When the server is root every session has a user id of its own,
+//! marks of deleted sessions in `{data}/deleted/`. When the server is root every session has a user id of its own,
 //! remembered as the group of the session's directory (which stays root's, so that nobody can replace the fence).
 //!
 //! Invariants: a runner is spawned only under the fence's lock; the intent is on disk before the process; a process is
@@ -9,6 +9,7 @@
 
 mod absence;
 mod cgroup;
+mod deleted;
 mod disk;
 mod exhaustion;
 mod fence;
@@ -24,7 +25,10 @@ mod watchdog;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-pub use self::space::free_space;
+pub use self::{
+    layout::{SESSION_UIDS, check_uid_base},
+    space::free_space,
+};
 pub use ambient_wire::runner::{Confinement, Limits};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -50,7 +54,7 @@ pub struct LocalOptions {
     pub readable_paths: Vec<PathBuf>,
     /// Files of the platform outside of `data_dir` that no `file://` origin may be or hold (configuration, tokens).
     pub platform_paths: Vec<PathBuf>,
-    /// First of 50,000 user ids for sessions; used when the server is root. `None`: sessions run as the server's user.
+    /// First of [`SESSION_UIDS`] user ids for sessions; used when the server is root. `None`: sessions run as the server's user.
     pub session_uid_base: Option<u32>,
     /// Limits of a session that names none.
     pub limits: Limits,
@@ -240,6 +244,15 @@ impl Compute for LocalCompute {
     async fn resources(&self, session: &SessionRef) -> Result<Vec<Resource>, ComputeError> {
         let session = session.clone();
         self.blocking(move |local| local.resources(&session)).await
+    }
+
+    async fn old_deletions(&self) -> Result<Vec<String>, ComputeError> {
+        self.blocking(|local| local.old_deletions()).await
+    }
+
+    async fn forget_deletion(&self, session_id: &str) -> Result<(), ComputeError> {
+        let session_id = session_id.to_owned();
+        self.blocking(move |local| local.forget_deletion(&session_id)).await
     }
 
     async fn readiness(&self) -> Result<(), String> {

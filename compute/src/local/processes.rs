@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    io::ErrorKind,
     os::fd::OwnedFd,
     sync::OnceLock,
     time::{Duration, Instant},
@@ -14,7 +15,8 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal},
 };
 
-use super::cgroup::RunGroup;
+use super::{cgroup::RunGroup, io_error};
+use crate::ComputeError;
 
 /// Pause between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -51,6 +53,8 @@ pub(super) struct Entry {
     session: i32,
     start_time: u64,
     nonce: Option<String>,
+    /// Real, effective and saved.
+    uids: [u32; 3],
     name: String,
 }
 
@@ -77,6 +81,17 @@ impl Table {
     /// Why nothing can be concluded from what was not seen, in words (no descriptor is left, say).
     pub(super) fn blind(&self) -> Option<String> {
         self.blind.as_ref().map(|reason| format!("processes that cannot be looked at: {reason}"))
+    }
+
+    /// The same, if nothing was missed.
+    ///
+    /// # Errors
+    /// When there may be more processes than were seen.
+    pub(super) fn whole(self) -> Result<Self, ComputeError> {
+        match self.blind() {
+            Some(reason) => Err(io_error("looking through /proc", std::io::Error::other(reason))),
+            None => Ok(self),
+        }
     }
 
     /// Nonces of all processes.
@@ -109,7 +124,7 @@ impl Marks {
     fn fit(&self, entry: &Entry, started: &HashMap<i32, u64>) -> bool {
         entry.nonce.as_ref().is_some_and(|nonce| self.nonces.contains(nonce))
             || self.leaders.iter().any(|leader| leads(leader, entry, started))
-            || self.uid.is_some_and(|uid| has_uid(entry.pid, uid))
+            || self.uid.is_some_and(|uid| entry.uids.contains(&uid))
     }
 
     /// What is there of these marks, in words.
@@ -163,24 +178,30 @@ impl Marks {
 
 impl Marks {
     /// What stays when an agent is ended without its runner: the runners that live, and the namespaces they go on using.
-    pub(super) fn runners(&self) -> HashSet<i32> {
-        let living = self.leaders.iter().filter(|leader| open_runner(leader).is_some());
-        living.flat_map(|leader| [Some(leader.pid), leader.init.as_ref().map(|init| init.pid)]).flatten().collect()
+    pub(super) fn runners(&self) -> Result<HashSet<i32>, ComputeError> {
+        let mut runners = HashSet::new();
+        for leader in &self.leaders {
+            if open_runner(leader)?.is_some() {
+                runners.extend([Some(leader.pid), leader.init.as_ref().map(|init| init.pid)].into_iter().flatten());
+            }
+        }
+        Ok(runners)
     }
 
     /// Has an init that goes on kill everything else in its namespace, in one call that nobody can fork past. It must carry
     /// one of our nonces: a record could name any process.
     fn have_all_killed(&self, init: &ProcessIdentity) {
         let Some(handle) = open(init.pid, init.start_time) else { return };
-        let ours = Process::new(init.pid).ok().and_then(|process| nonce(&process));
+        // What cannot be told is not ours; whoever kills looks again.
+        let ours = Process::new(init.pid).and_then(|process| nonce(&process)).ok().flatten();
         if ours.is_some_and(|nonce| self.nonces.contains(&nonce)) {
             let _ = rustix::process::pidfd_send_signal(&handle, INIT_KILLS_ALL);
         }
     }
 }
 
-/// True unless this process has certainly ended: an error is no end. One that ends lives until the kernel has ended everything in its namespace; it may
-/// have lost its environment by then, so its nonce is not asked for.
+/// True unless this process has certainly ended: an error is no end. One that ends lives until the kernel has ended everything
+/// in its namespace; it may have lost its environment by then, so its nonce is not asked for.
 pub(super) fn lives(init: &ProcessIdentity) -> bool {
     !matches!(look_for(init.pid, init.start_time), Ok(None))
 }
@@ -206,13 +227,27 @@ impl Entry {
 
 /// A handle of the runner that wrote this record, if it lives. Its nonce must be in its environment: a record could name any
 /// process.
-pub(super) fn open_runner(started: &Started) -> Option<OwnedFd> {
-    if started.boot_id != boot_id() || started.pid <= 1 {
-        return None;
+///
+/// # Errors
+/// When it cannot be told.
+pub(super) fn open_runner(started: &Started) -> Result<Option<OwnedFd>, ComputeError> {
+    if started.boot_id != boot_id()? || started.pid <= 1 {
+        return Ok(None);
     }
-    let handle = open(started.pid, started.start_time)?;
-    let process = Process::new(started.pid).ok()?;
-    (nonce(&process).as_ref() == Some(&started.nonce)).then_some(handle)
+    let look = || {
+        let Some(handle) = look_for(started.pid, started.start_time)? else { return Ok(None) };
+        let ours = nonce(&Process::new(started.pid)?)?.as_ref() == Some(&started.nonce);
+        Ok(ours.then_some(handle))
+    };
+    match look() {
+        Ok(found) => Ok(found),
+        Err(error) if has_gone(&error) => Ok(None),
+        Err(error) => Err(not_told(format!("looking for the runner with pid {}", started.pid), &error)),
+    }
+}
+
+fn not_told(what: String, error: &ProcError) -> ComputeError {
+    io_error(what, std::io::Error::other(error.to_string()))
 }
 
 /// A handle of a child of ours that was not waited for: its number cannot have been used again.
@@ -255,33 +290,44 @@ fn entry(process: &Process) -> Result<Option<Entry>, ProcError> {
         return Ok(None);
     }
     let (pid, parent, session, start_time) = (stat.pid, stat.ppid, stat.session, stat.starttime);
-    Ok(Some(Entry { pid, parent, session, start_time, nonce: nonce(process), name: stat.comm }))
+    // From `status`: the owner of `/proc/<pid>` is root's for processes that made themselves undumpable.
+    let status = process.status()?;
+    let uids = [status.ruid, status.euid, status.suid];
+    Ok(Some(Entry { pid, parent, session, start_time, nonce: nonce(process)?, uids, name: stat.comm }))
 }
 
-fn nonce(process: &Process) -> Option<String> {
-    let environment = std::fs::read(format!("/proc/{}/environ", process.pid)).ok()?;
-    let value = environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(b"AMBIENT_NONCE="))?;
-    Some(String::from_utf8_lossy(value).into_owned())
-}
-
-/// From `status`: the owner of `/proc/<pid>` is root's for processes that made themselves undumpable.
-fn has_uid(pid: i32, uid: u32) -> bool {
-    let status = Process::new(pid).and_then(|process| process.status());
-    status.is_ok_and(|status| [status.ruid, status.euid, status.suid].contains(&uid))
+/// None when it has none, or is another user's, who may not be looked into.
+fn nonce(process: &Process) -> Result<Option<String>, ProcError> {
+    let environment = match std::fs::read(format!("/proc/{}/environ", process.pid)) {
+        Ok(environment) => environment,
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(ProcError::NotFound(None)),
+        Err(error) => return Err(ProcError::Io(error, None)),
+    };
+    let value = environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(b"AMBIENT_NONCE="));
+    Ok(value.map(|value| String::from_utf8_lossy(value).into_owned()))
 }
 
 /// User ids of all processes.
-pub(super) fn live_uids() -> HashSet<u32> {
-    let all = procfs::process::all_processes().into_iter().flatten();
-    all.filter_map(|process| Some(process.ok()?.status().ok()?.ruid)).collect()
+///
+/// # Errors
+/// When there may be more processes than were seen.
+pub(super) fn live_uids() -> Result<HashSet<u32>, ComputeError> {
+    Ok(Table::look().whole()?.entries.iter().flat_map(|entry| entry.uids).collect())
 }
 
 /// Identity of this boot.
-pub(super) fn boot_id() -> &'static str {
+///
+/// # Errors
+/// When it cannot be read: then nothing is known of any process that was recorded.
+pub(super) fn boot_id() -> Result<&'static str, ComputeError> {
     static BOOT_ID: OnceLock<String> = OnceLock::new();
-    BOOT_ID.get_or_init(|| {
-        std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
-    })
+    if let Some(known) = BOOT_ID.get() {
+        return Ok(known);
+    }
+    let read = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let read = read.map_err(|e| io_error("reading the identity of this boot", e))?;
+    Ok(BOOT_ID.get_or_init(|| read.trim().to_owned()))
 }
 
 #[cfg(test)]
@@ -310,6 +356,7 @@ mod tests {
             assert!(alone.status.success(), "{}", String::from_utf8_lossy(&alone.stdout));
             return;
         }
+        let (start_time, boot_id) = (identity(std::process::id()).start_time, boot_id().unwrap().to_owned());
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let ended = identity(child.id());
         assert!(lives(&ended));
@@ -319,8 +366,13 @@ mod tests {
         rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: Some(64) }).unwrap();
         let all: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
         let (blind, told_of_ended) = (Table::look().blind(), lives(&identity_without_look(std::process::id())));
+        let (pid, boot_id) = (std::process::id().cast_signed(), boot_id);
+        let record =
+            Started { pid, start_time, boot_id, nonce: "n".to_owned(), init: None, missing_confinement: Vec::new() };
+        let runner = open_runner(&record);
         drop(all);
-        assert!(blind.is_some() && told_of_ended);
+        assert!(blind.is_some() && told_of_ended && runner.is_err());
+        assert!(open_runner(&record).unwrap().is_none(), "it has another nonce");
         assert!(!lives(&ended));
     }
 

@@ -10,8 +10,8 @@ use ambient_wire::runner::{EXIT_DISK_FULL, ExitCause, Exited, LaunchSpec, Sessio
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Local,
-    layout::{check_session, names, read_json},
+    Local, io_error,
+    layout::{check_session, names, read_json, read_record},
     processes::{Marks, Table, boot_id, open_runner},
 };
 use crate::{ComputeError, Endpoint, RunnerState, SessionRef, Shortage};
@@ -55,9 +55,9 @@ impl Local {
         let Some(intent) = read_json::<LaunchSpec>(&paths.launch(run, attempt))? else {
             return Ok(Known::over(RunnerState::Absent));
         };
-        let started = started(&paths, &intent);
-        let process = started.as_ref().and_then(open_runner);
-        if let Some(state) = self.exhausted(session, &intent) {
+        let started = started(&paths, &intent)?;
+        let process = started.as_ref().map(open_runner).transpose()?.flatten();
+        if let Some(state) = self.exhausted(session, &intent)? {
             return Ok(Known { state, process, coming_up: false });
         }
         if let (Some(started), Some(process)) = (&started, process) {
@@ -65,7 +65,7 @@ impl Local {
             return Ok(Known { state, process: Some(process), coming_up: false });
         }
         // Read after the process was seen dead: it writes the record before it dies.
-        let exited = read_record::<Exited>(&paths.exited(run, attempt)).filter(|exited| exited.nonce == intent.nonce);
+        let exited = read_record::<Exited>(&paths.exited(run, attempt))?.filter(|exited| exited.nonce == intent.nonce);
         if let Some(Exited { code, reason, cause, .. }) = exited {
             return Ok(Known::over(match cause {
                 Some(ExitCause::DiskFull) => RunnerState::Exhausted { shortage: Shortage::DiskFull, message: reason },
@@ -73,20 +73,21 @@ impl Local {
             }));
         }
         let reaped =
-            read_record::<Reaped>(&reaped_path(&paths, run, attempt)).filter(|reaped| reaped.nonce == intent.nonce);
+            read_record::<Reaped>(&reaped_path(&paths, run, attempt))?.filter(|reaped| reaped.nonce == intent.nonce);
         if reaped.as_ref().is_some_and(|reaped| reaped.code == Some(EXIT_DISK_FULL)) {
             let message = "the runner could not write what it must record: the disk was full".to_owned();
             return Ok(Known::over(RunnerState::Exhausted { shortage: Shortage::DiskFull, message }));
         }
         if let Some(started) = started {
-            return Ok(Known::over(RunnerState::Lost { reason: why_lost(&started, reaped) }));
+            return Ok(Known::over(RunnerState::Lost { reason: why_lost(&started, reaped)? }));
         }
         if let Some(reaped) = reaped {
             return Ok(Known::over(RunnerState::Lost {
                 reason: format!("the runner did not come up: {}", reaped.status),
             }));
         }
-        let coming_up = Table::look().nonces().contains(intent.nonce.as_str()) || is_young(&paths, run, attempt);
+        let coming_up =
+            Table::look().whole()?.nonces().contains(intent.nonce.as_str()) || is_young(&paths, run, attempt)?;
         if coming_up {
             return Ok(Known { state: RunnerState::Absent, process: None, coming_up });
         }
@@ -104,11 +105,11 @@ impl Local {
 
     /// Marks of everything that these attempts may have left.
     pub(super) fn marks(&self, paths: &SessionPaths, attempts: &[(i64, i32)]) -> Result<Marks, ComputeError> {
-        let mut marks = Marks { uid: self.own_uid(paths), ..Marks::default() };
+        let mut marks = Marks { uid: self.own_uid(paths)?, ..Marks::default() };
         let mut nonces = HashSet::new();
         for (run, attempt) in attempts {
             let Some(intent) = read_json::<LaunchSpec>(&paths.launch(*run, *attempt))? else { continue };
-            let started = started(paths, &intent).filter(|started| started.boot_id == boot_id());
+            let started = started_since_boot(paths, &intent)?;
             marks.inits.extend(started.iter().filter_map(|started| started.init.clone()));
             marks.leaders.extend(started);
             nonces.insert(intent.nonce);
@@ -122,27 +123,30 @@ impl Local {
 }
 
 /// The runner's own record; one that does not fit the intent counts as none.
-pub(super) fn started(paths: &SessionPaths, intent: &LaunchSpec) -> Option<Started> {
-    let started = read_record::<Started>(&paths.started(intent.run, intent.attempt));
-    started.filter(|started| started.nonce == intent.nonce)
+pub(super) fn started(paths: &SessionPaths, intent: &LaunchSpec) -> Result<Option<Started>, ComputeError> {
+    let started = read_record::<Started>(&paths.started(intent.run, intent.attempt))?;
+    Ok(started.filter(|started| started.nonce == intent.nonce))
 }
 
-/// A record that a runner wrote; rubbish counts as none, and is told.
-fn read_record<T: serde::de::DeserializeOwned>(path: &std::path::Path) -> Option<T> {
-    read_json(path).inspect_err(|error| tracing::warn!(%error, "a record cannot be read")).ok().flatten()
+/// The same, of this boot of the machine.
+pub(super) fn started_since_boot(paths: &SessionPaths, intent: &LaunchSpec) -> Result<Option<Started>, ComputeError> {
+    let boot_id = boot_id()?;
+    Ok(started(paths, intent)?.filter(|started| started.boot_id == boot_id))
 }
 
-fn why_lost(started: &Started, reaped: Option<Reaped>) -> String {
-    match reaped {
-        _ if started.boot_id != boot_id() => "the machine was restarted".to_owned(),
+fn why_lost(started: &Started, reaped: Option<Reaped>) -> Result<String, ComputeError> {
+    Ok(match reaped {
+        _ if started.boot_id != boot_id()? => "the machine was restarted".to_owned(),
         Some(reaped) => format!("the runner ended without a record: {}", reaped.status),
         None => "the runner ended without a record".to_owned(),
-    }
+    })
 }
 
-fn is_young(paths: &SessionPaths, run: i64, attempt: i32) -> bool {
-    let modified = paths.launch(run, attempt).metadata().and_then(|about| about.modified());
-    modified.is_ok_and(|modified| modified.elapsed().map_or(true, |age| age < SPAWN_PATIENCE))
+fn is_young(paths: &SessionPaths, run: i64, attempt: i32) -> Result<bool, ComputeError> {
+    let launch = paths.launch(run, attempt);
+    let modified = launch.metadata().and_then(|about| about.modified());
+    let modified = modified.map_err(|e| io_error(format!("age of {}", launch.display()), e))?;
+    Ok(modified.elapsed().map_or(true, |age| age < SPAWN_PATIENCE))
 }
 
 /// Attempts of a run that have an intent, in order.

@@ -47,7 +47,7 @@ impl Local {
         }
         let paths = self.paths(session);
         write_file(&paths.stop_request(run), b"", None)?;
-        give(&paths.stop_request(run), self.own_uid(&paths))?;
+        give(&paths.stop_request(run), self.own_uid(&paths)?)?;
         for runner in &runners {
             let _ = rustix::process::pidfd_send_signal(runner, Signal::TERM);
         }
@@ -59,7 +59,9 @@ impl Local {
         let mut runners = Vec::new();
         for attempt in attempts_of(&paths, run)? {
             let Some(intent) = read_json::<LaunchSpec>(&paths.launch(run, attempt))? else { continue };
-            runners.extend(started(&paths, &intent).as_ref().and_then(open_runner));
+            if let Some(started) = started(&paths, &intent)? {
+                runners.extend(open_runner(&started)?);
+            }
         }
         Ok(runners)
     }
@@ -83,7 +85,7 @@ impl Local {
         let paths = self.paths(session);
         let attempts = attempts_of(&paths, run)?.into_iter().map(|attempt| (run, attempt)).collect::<Vec<_>>();
         let marks = self.marks(&paths, &attempts)?;
-        let runners = marks.runners();
+        let runners = marks.runners()?;
         if runners.is_empty() && !Table::look().members(&marks).is_empty() && marks.leaders.is_empty() {
             // It comes up and has no agent yet.
             return Ok(());

@@ -129,7 +129,8 @@ impl Watchdog {
         {
             let limit = run.intent.limits.memory_bytes;
             let message = match &table {
-                None if local.groups.group(&key.0.session_id, key.1).out_of_memory() > 0 => {
+                // What cannot be read now is read at the next look.
+                None if local.groups.group(&key.0.session_id, key.1).out_of_memory().is_ok_and(|ended| ended > 0) => {
                     format!("the agent was ended at its limit on memory, {} MiB", limit >> 20)
                 }
                 None => continue,

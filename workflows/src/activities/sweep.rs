@@ -9,13 +9,17 @@ use ambient_domain::{
 };
 
 use crate::{
-    executions::ExecutionError,
+    executions::{ExecutionError, ExecutionFilter},
     observer,
     services::{Services, StepError},
     step::Progress,
 };
 
 type Done = Result<Progress, StepError>;
+
+/// Executions of a session that are looked at at a time, and how often: one with more stays remembered.
+const PAGE: i64 = 100;
+const MOST_PAGES: i64 = 10;
 
 /// Every active session has its workflow open, or its start in the outbox; else it is told that the workflow is lost.
 pub(super) async fn executions(s: &Services, by: &str) -> Done {
@@ -69,13 +73,15 @@ impl Swept {
 
 async fn is_open(s: &Services, workflow_id: &str) -> Result<bool, StepError> {
     match s.executions.get(workflow_id).await {
-        // Paused is open; so is whatever this release does not know.
-        Ok(execution) => {
-            Ok(!matches!(execution.status.as_str(), "Completed" | "Failed" | "Canceled" | "Terminated" | "TimedOut"))
-        }
+        Ok(execution) => Ok(!is_closed(&execution.status)),
         Err(ExecutionError::NotFound(_)) => Ok(false),
         Err(error) => Err(StepError::retry("EngineUnavailable", &error)),
     }
+}
+
+/// Paused is open; so is whatever this release does not know.
+fn is_closed(status: &str) -> bool {
+    matches!(status, "Completed" | "Failed" | "Canceled" | "Terminated" | "TimedOut" | "ContinuedAsNew")
 }
 
 /// Compares every session of this host with what runs here, both ways. What is provably over is removed: the run is older than
@@ -126,6 +132,9 @@ async fn compare_with_runner(s: &Services, id: &str) -> Result<(), StepError> {
 fn is_over(row: Option<&Session>, run: i64) -> bool {
     // No row: another database's session, for all this server can tell. Not provably over.
     let Some(session) = row else { return false };
+    if session.deleted_at.is_some() {
+        return true;
+    }
     let terminal = matches!(session.phase(), Some(Phase::Stopped | Phase::Completed | Phase::Failed));
     run < session.run_number() || (run == session.run_number() && terminal)
 }
@@ -134,5 +143,28 @@ fn is_over(row: Option<&Session>, run: i64) -> bool {
 pub(super) async fn records(s: &Services) -> Done {
     s.db.purge_expired(10_000).await?;
     s.vault.remove_unused(10_000).await?;
-    Ok(Progress::Done)
+    let mut swept = Swept::default();
+    let old = s.compute.old_deletions().await?;
+    for id in s.db.deleted_for_good(&old).await? {
+        swept.note(&id, forget_deletion(s, &id).await);
+    }
+    swept.done()
+}
+
+/// Compute remembers deleted sessions for those who act on them late. Where no execution is open and the outbox is empty nobody
+/// can, and whoever comes later reads the session's row first.
+async fn forget_deletion(s: &Services, id: &str) -> Result<(), StepError> {
+    let page =
+        |page| ExecutionFilter { entity_id: Some(id.to_owned()), page, size: PAGE, ..ExecutionFilter::default() };
+    for number in 1..=MOST_PAGES {
+        let listed = s.executions.list(&page(number)).await;
+        let (executions, all) = listed.map_err(|error| StepError::retry("EngineUnavailable", &error))?;
+        if !executions.iter().all(|execution| is_closed(&execution.status)) {
+            return Ok(());
+        }
+        if number * PAGE >= all {
+            return Ok(s.compute.forget_deletion(id).await?);
+        }
+    }
+    Ok(())
 }

@@ -11,6 +11,7 @@ mod clocks;
 #[allow(dead_code, reason = "read by the tests of replay")]
 #[path = "../replay/corpus.rs"]
 mod corpus;
+mod deleted;
 mod engine;
 mod faults;
 mod life;

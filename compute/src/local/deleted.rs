@@ -1,0 +1,62 @@
+//! Marks of deleted sessions: nothing of them is ever launched again, also when whoever wants to has been on its way for long.
+//!
+//! A mark is an empty file. It is there before the first file of the session is removed; it may go when nothing that could
+//! act on the session is left, which only the database and the workflow engine can say.
+
+use std::{io::ErrorKind, path::PathBuf, time::Duration};
+
+use super::{
+    Local, io_error,
+    layout::{check_id, is_there, names, remove_file, write_file},
+};
+use crate::{ComputeError, SessionRef};
+
+/// What is on its way longer than this has come to its end.
+const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// Most marks that are told at once: the next sweep finds the others.
+const AT_ONCE: usize = 500;
+
+impl Local {
+    fn mark(&self, session_id: &str) -> PathBuf {
+        self.options.data_dir.join("deleted").join(session_id)
+    }
+
+    /// True when the session is deleted, as far as its mark is kept.
+    pub(super) fn is_deleted(&self, session: &SessionRef) -> Result<bool, ComputeError> {
+        is_there(&self.mark(&session.session_id))
+    }
+
+    pub(super) fn mark_deleted(&self, session: &SessionRef) -> Result<(), ComputeError> {
+        write_file(&self.mark(&session.session_id), b"", None)
+    }
+
+    /// Sessions whose mark has had its time.
+    pub(super) fn old_deletions(&self) -> Result<Vec<String>, ComputeError> {
+        let mut old = Vec::new();
+        for session_id in names(&self.options.data_dir.join("deleted"))? {
+            if check_id("session id", &session_id).is_ok() && self.is_old(&session_id)? {
+                old.push(session_id);
+            }
+            if old.len() == AT_ONCE {
+                break;
+            }
+        }
+        Ok(old)
+    }
+
+    fn is_old(&self, session_id: &str) -> Result<bool, ComputeError> {
+        let mark = self.mark(session_id);
+        match mark.metadata().and_then(|about| about.modified()) {
+            // One of the future has no age.
+            Ok(modified) => Ok(modified.elapsed().is_ok_and(|age| age >= KEPT)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(io_error(format!("age of {}", mark.display()), error)),
+        }
+    }
+
+    /// Removes a mark that has had its time; one that is young again stays.
+    pub(super) fn forget_deletion(&self, session_id: &str) -> Result<(), ComputeError> {
+        check_id("session id", session_id)?;
+        if self.is_old(session_id)? { remove_file(&self.mark(session_id)) } else { Ok(()) }
+    }
+}
