@@ -120,6 +120,16 @@ fn repo(repo: &session::Repo) -> wire::Repo {
         url: repo.url.clone(),
         branch: repo.branch.clone(),
         push_to: repo.push_to.clone(),
+        submodules: submodules(repo.submodules),
+    }
+}
+
+fn submodules(which: session::Submodules) -> ambient_wire::runner::Submodules {
+    use ambient_wire::runner::Submodules;
+    match which {
+        session::Submodules::None => Submodules::None,
+        session::Submodules::Shallow => Submodules::Shallow,
+        session::Submodules::Recursive => Submodules::Recursive,
     }
 }
 

@@ -10,6 +10,7 @@ use ambient_domain::{
 };
 use ambient_wire::{
     name as wire_name,
+    runner::Submodules,
     session::{self as wire, Repo, SessionCreate, SessionPatch},
 };
 
@@ -164,10 +165,18 @@ fn quantity<T: FromStr<Err = NotAQuantity>>(name: &str, text: Option<String>) ->
 /// A repository to add; its name is the URL's when it has none.
 pub(crate) fn repo(repo: Repo) -> ApiResult<session::Repo> {
     given::repo(&repo)?;
-    let Repo { name, url, branch, push_to } = repo;
+    let Repo { name, url, branch, push_to, submodules } = repo;
     let name = name.unwrap_or_else(|| name::repo_name_of_url(&url));
     not_a_route("name", &name)?;
-    Ok(session::Repo { name, url, branch, push_to })
+    Ok(session::Repo { name, url, branch, push_to, submodules: as_domain(submodules) })
+}
+
+fn as_domain(which: Submodules) -> session::Submodules {
+    match which {
+        Submodules::None => session::Submodules::None,
+        Submodules::Shallow => session::Submodules::Shallow,
+        Submodules::Recursive => session::Submodules::Recursive,
+    }
 }
 
 /// `DELETE …/repos/{name}` could not reach a repository of that name.
@@ -211,7 +220,8 @@ fn named_repos(repos: Vec<Repo>) -> ApiResult<Vec<session::Repo>> {
     let named = |(i, repo): (usize, Repo)| {
         let name = name(repo.name, &repo.url, &mut taken);
         not_a_route(&format!("repos[{i}].name"), &name)?;
-        Ok(session::Repo { name, url: repo.url, branch: repo.branch, push_to: repo.push_to })
+        let Repo { name: _, url, branch, push_to, submodules } = repo;
+        Ok(session::Repo { name, url, branch, push_to, submodules: as_domain(submodules) })
     };
     repos.into_iter().enumerate().map(named).collect()
 }
@@ -231,8 +241,12 @@ mod tests {
         assert_eq!(name_of_prompt(Some("\n  fix\tit \nmore")), "fix it");
         assert_eq!(name_of_prompt(Some(&"ä".repeat(200))).chars().count(), 100);
         assert_eq!(name_of_prompt(Some("---\n\u{200b}\n- fix https://bot:ab/cd@h/x")), "fix https://…@h/x");
-        let url = |url: &str| Repo { name: None, url: url.to_owned(), branch: None, push_to: None };
-        let given = Repo { name: Some("b".to_owned()), url: "file:///x".to_owned(), branch: None, push_to: None };
+        let named = |name: Option<&str>, url: &str| {
+            let (name, url) = (name.map(str::to_owned), url.to_owned());
+            Repo { name, url, branch: None, push_to: None, submodules: Submodules::None }
+        };
+        let url = |url: &str| named(None, url);
+        let given = named(Some("b"), "file:///x");
         let repos = named_repos(vec![url("https://h/a/b.git"), url("https://h/c/b"), given]).unwrap();
         let names: Vec<_> = repos.iter().map(|repo| repo.name.as_str()).collect();
         assert_eq!(names, ["b-2", "b-3", "b"]);

@@ -27,6 +27,7 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    git::lfs::program,
     group,
     isolate::{self, Place},
     seccomp, survey,
@@ -145,16 +146,27 @@ pub(crate) fn become_command(rights: &str, command: &[OsString]) -> String {
         return reason;
     }
     match give_up(&rights, command) {
-        Ok(command) if command.get_program() == survey::PROGRAM => match survey::print() {
-            Ok(()) => std::process::exit(0),
-            Err(error) => format!("cannot tell what there is: {error}"),
-        },
         Ok(mut command) => {
+            match own_program(&command) {
+                Some(Ok(())) => std::process::exit(0),
+                Some(Err(reason)) => return reason,
+                None => {}
+            }
             let error = command.exec();
             format!("cannot execute {}: {error}", command.get_program().display())
         }
         Err(reason) => reason,
     }
+}
+
+/// What this program does itself in the place of a command; nothing when it is a command.
+pub(crate) fn own_program(command: &Command) -> Option<Result<(), String>> {
+    let program = command.get_program();
+    if program == survey::PROGRAM {
+        return Some(survey::print().map_err(|e| format!("cannot tell what there is: {e}")));
+    }
+    let arguments = || command.get_args().map(OsStr::to_owned).collect::<Vec<_>>();
+    (program == program::PROGRAM).then(|| program::run(&arguments()))
 }
 
 /// Gives up all but the rights; the command, with the environment that is meant for it.

@@ -164,6 +164,7 @@ async fn what_is_not_fetched_of_a_repository_is_told() {
     git(&up, &["-c", "protocol.file.allow=always", "submodule", "--quiet", "add", &part, "part"]);
     std::fs::create_dir(up.join("art")).unwrap();
     std::fs::write(up.join("art/.gitattributes"), "*.png filter=lfs diff=lfs merge=lfs -text\n").unwrap();
+    std::fs::write(up.join("art/one.png"), harness::lfs::pointer(b"x")).unwrap();
     git(&up, &["add", "."]);
     git(&up, &["commit", "--quiet", "-m", "parts"]);
     git(&up, &["push", "--quiet", &session.directory().join("up.git").to_string_lossy(), "main"]);
@@ -172,7 +173,7 @@ async fn what_is_not_fetched_of_a_repository_is_told() {
     let repo = runner.client.send("PUT", "/repos/up", json!({ "url": url })).await.expect(200).json();
     let notices = repo["notices"].as_array().unwrap();
     assert_eq!(notices.len(), 2, "{repo}");
-    assert!(notices[0].as_str().unwrap().contains("LFS") && notices[1].as_str().unwrap().contains("submodules"));
+    assert!(notices[0].as_str().unwrap().contains("submodules") && notices[1].as_str().unwrap().contains("LFS"));
     let records = reader.until(|record| harness::is_custom(record, "ambient.repo_notices")).await;
     assert_eq!(harness::custom(&records, "ambient.repo_notices")[0], &json!({ "repo": "up", "notices": notices }));
     let plain = runner.client.send("PUT", "/repos/part", json!({ "url": part })).await.expect(200).json();

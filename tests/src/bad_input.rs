@@ -71,6 +71,7 @@ pub fn sessions(project: &str, origin: &str) -> Vec<(Value, &'static str)> {
         (repo("branch", json!("--upload-pack=x")), "repos[0].branch"),
         (repo("push_to", json!("-f")), "repos[0].push_to"),
         (repo("branch", json!("HEAD")), "repos[0].branch"),
+        (repo("submodules", json!("all")), "repos[0].submodules"),
         (repo("push_to", json!("a\u{200b}b")), "repos[0].push_to"),
         (json!({}), "project_id"),
         (json!([]), "body"),

@@ -6,7 +6,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::api::{object, present, present_object};
+use crate::{
+    api::{object, present, present_object},
+    runner::Submodules,
+};
 
 /// A session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -197,6 +200,9 @@ pub struct Repo {
     /// Branch of the origin that is pushed to at the end of every turn that went well (`ambient run --push`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub push_to: Option<String>,
+    /// What is fetched of its submodules when it is cloned; nothing when absent.
+    #[serde(default, skip_serializing_if = "Submodules::is_none")]
+    pub submodules: Submodules,
 }
 
 /// A repository as it stands in the workspace.

@@ -47,7 +47,8 @@ fn check(name: &'static str, verdict: Verdict, detail: impl Into<String>) -> Che
 }
 
 pub(super) async fn run(config: &ServerConfig, output: Output) -> Result<ExitCode, CommandError> {
-    let mut checks = vec![git(), runner(&config.runner_binary), landlock(), namespaces(), database(config).await];
+    let mut checks =
+        vec![git(), git_lfs(), runner(&config.runner_binary), landlock(), namespaces(), database(config).await];
     checks.extend([data_dir(&config.data_dir), space(config), port(config)]);
     if rustix::process::geteuid().is_root() {
         checks.push(session_uids(config.session_uid_base));
@@ -76,6 +77,19 @@ fn git() -> Check {
             check("git", Verdict::Ok, String::from_utf8_lossy(&output.stdout).trim())
         }
         _ => check("git", Verdict::Failed, "not found on PATH; sessions work in git repositories: install it"),
+    }
+}
+
+/// Where sessions look for it, when none of their variables says otherwise.
+fn git_lfs() -> Check {
+    const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    match Command::new("git-lfs").arg("version").env("PATH", PATH).output() {
+        Ok(output) if output.status.success() => {
+            check("git-lfs", Verdict::Ok, String::from_utf8_lossy(&output.stdout).trim())
+        }
+        _ => {
+            check("git-lfs", Verdict::Ok, "not found: files kept with Git LFS stay pointers in sessions, which say so")
+        }
     }
 }
 

@@ -6,8 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ambient_wire::session::SecretText;
-use clap::Args;
+use ambient_wire::{runner::Submodules, session::SecretText};
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 
 use crate::{client::route::Route, error::CliError};
 
@@ -39,6 +42,15 @@ pub(crate) fn variable(given: &str) -> Result<(String, SecretText), String> {
         None => (given, std::env::var(given).map_err(|_| format!("{given} is not set here; write {given}=VALUE"))?),
     };
     if name.is_empty() { Err("has no name".to_owned()) } else { Ok((name.to_owned(), SecretText(value))) }
+}
+
+/// What is fetched of submodules, by its name in the API.
+pub(crate) fn submodules() -> impl TypedValueParser<Value = Submodules> {
+    PossibleValuesParser::new(["none", "shallow", "recursive"]).map(|name| match name.as_str() {
+        "shallow" => Submodules::Shallow,
+        "recursive" => Submodules::Recursive,
+        _ => Submodules::None,
+    })
 }
 
 /// A text given as `argument`, or in a file.

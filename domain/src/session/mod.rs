@@ -21,7 +21,7 @@ pub(crate) use decide::merge as merge_map;
 pub use event::Event;
 pub use fact::{Fact, RUNNER_UNRESPONSIVE, TurnOutcome};
 pub use resources::{ResourceOverrides, ResourcePatch};
-pub use spec::{Repo, Spec};
+pub use spec::{Repo, Spec, Submodules};
 pub use state::{Lifecycle, Outcome, Phase, ReconciledRepo, RepoProblem, Run, Session, StatusDetail};
 
 /// Launches of a run at most.

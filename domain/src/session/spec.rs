@@ -24,6 +24,31 @@ pub struct Repo {
     /// Branch of the origin that is pushed to at the end of every turn that went well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub push_to: Option<String>,
+    /// What is fetched of its submodules when it is cloned.
+    #[serde(default, skip_serializing_if = "Submodules::is_none")]
+    pub submodules: Submodules,
+}
+
+/// What is fetched of a repository's submodules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Submodules {
+    /// Nothing.
+    #[default]
+    None,
+    /// The recorded commit of each, and nothing of theirs.
+    Shallow,
+    /// All of them, with history, and theirs in turn.
+    Recursive,
+}
+
+impl Submodules {
+    /// Whether nothing is fetched.
+    #[must_use]
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 /// Desired state. `display_name`, `labels` and `annotations` change at any time; see `decide` for the rest.

@@ -11,6 +11,7 @@ use super::{
     command::{Git, GitError},
     directory::Directory,
     origin::Origin,
+    submodules,
 };
 use crate::{
     app::App,
@@ -26,22 +27,23 @@ const MAX_NAMED: usize = 20;
 /// A mirror.
 pub(crate) struct Mirror<'a> {
     pub(super) app: &'a App,
+    name: String,
     directory: Directory,
 }
 
-impl<'a> Mirror<'a> {
-    fn place(app: &App, name: &str) -> PathBuf {
-        app.paths.mirrors().join(format!("{name}.git"))
-    }
+/// Where a mirror is.
+pub(super) fn place(app: &App, name: &str) -> PathBuf {
+    app.paths.mirrors().join(format!("{name}.git"))
+}
 
+impl<'a> Mirror<'a> {
     /// Opens what is there.
     ///
     /// # Errors
     /// The system's.
     pub(crate) fn open(app: &'a App, name: &str) -> Result<Self> {
-        let directory =
-            Directory::open(&Self::place(app, name)).map_err(|e| Error::io("cannot open the mirror", &e))?;
-        Ok(Self { app, directory })
+        let directory = Directory::open(&place(app, name)).map_err(|e| Error::io("cannot open the mirror", &e))?;
+        Ok(Self { app, name: name.to_owned(), directory })
     }
 
     /// Opens what is there, or makes it: sessions of earlier versions have none.
@@ -49,7 +51,7 @@ impl<'a> Mirror<'a> {
     /// # Errors
     /// Git's; the system's.
     pub(crate) async fn ensure(app: &'a App, name: &str, origin: &Origin) -> Result<Self> {
-        let there = Self::place(app, name).join("HEAD").symlink_metadata().is_ok();
+        let there = place(app, name).join("HEAD").symlink_metadata().is_ok();
         if there { Self::open(app, name) } else { Self::create(app, name, origin, None).await }
     }
 
@@ -58,23 +60,29 @@ impl<'a> Mirror<'a> {
     /// # Errors
     /// Bad input; git's; the system's.
     pub(crate) async fn create(app: &'a App, name: &str, origin: &Origin, branch: Option<&str>) -> Result<Self> {
-        let place = Self::place(app, name);
-        remove_tree(place.clone()).await.map_err(|e| Error::io("cannot remove an earlier mirror", &e))?;
-        let made = std::fs::DirBuilder::new().mode(0o755).create(&place);
-        made.map_err(|e| Error::io("cannot make the mirror", &e))?;
-        let mirror = Self::open(app, name)?;
+        let mirror = Self::make(app, name).await?;
         let filled = mirror.fill(origin, branch).await;
         if filled.is_err() {
-            remove_tree(place).await.ok();
+            remove_tree(place(app, name)).await.ok();
         }
         filled.map(|()| mirror)
     }
 
-    async fn fill(&self, origin: &Origin, branch: Option<&str>) -> Result<()> {
+    /// Makes an empty folder for one.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) async fn make(app: &'a App, name: &str) -> Result<Self> {
         use std::os::unix::fs::PermissionsExt;
-        let open = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(self.path(), open)
-            .map_err(|e| Error::io("cannot open the mirror to the agent", &e))?;
+        let place = place(app, name);
+        remove_tree(place.clone()).await.map_err(|e| Error::io("cannot remove an earlier mirror", &e))?;
+        let made = std::fs::DirBuilder::new().mode(0o755).create(&place);
+        let open = || std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755));
+        made.and_then(|()| open()).map_err(|e| Error::io("cannot make the mirror", &e))?;
+        Self::open(app, name)
+    }
+
+    async fn fill(&self, origin: &Origin, branch: Option<&str>) -> Result<()> {
         let (upload, named) = (origin.upload_pack(), branch.map(|branch| format!("--branch={branch}")));
         let mut arguments = vec!["clone", "--quiet", "--bare", "--template=", "--origin=origin"];
         arguments.extend(upload.as_deref());
@@ -87,6 +95,11 @@ impl<'a> Mirror<'a> {
         }
     }
 
+    /// By which it is opened again.
+    pub(super) fn name(&self) -> String {
+        self.name.clone()
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.directory.path
     }
@@ -97,32 +110,30 @@ impl<'a> Mirror<'a> {
         Git::tool(self.app, pinned)
     }
 
+    /// Whether it has a commit.
+    ///
+    /// # Errors
+    /// Git's.
+    pub(super) async fn has(&self, commit: &str) -> Result<bool> {
+        match self.git(false, Vec::new()).run(&["cat-file", "-e", &format!("{commit}^{{commit}}")]).await {
+            Ok(_) => Ok(true),
+            Err(GitError::Failed { code: 1 | 128, .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// A directory in the mirror.
     pub(super) fn directory_in(&self, name: &str) -> std::io::Result<Directory> {
         self.directory.open_in(Path::new(name))
     }
 
-    /// What is to be known of a clone at that commit, in words.
+    /// Whether a commit has submodules.
     ///
     /// # Errors
     /// Git's.
-    pub(crate) async fn notices(&self, base: Option<&str>) -> Result<Vec<String>> {
-        let Some(base) = base else {
-            return Ok(vec!["the origin is empty: it has no branch and no commit yet".to_owned()]);
-        };
-        let mut notices = Vec::new();
-        // Exit code 1: no line. What an attributes file says of a filter is a line.
-        let lfs =
-            ["grep", "--quiet", "-I", "--fixed-strings", "-e", "filter=lfs", base, "--", ":(glob)**/.gitattributes"];
-        if self.git(false, Vec::new()).patience(CLONE_PATIENCE).maybe(&lfs).await?.is_some() {
-            let text = "files kept with Git LFS are here as pointers: their content is not fetched, and none is uploaded at a push";
-            notices.push(text.to_owned());
-        }
-        let modules = ["ls-tree", "--name-only", base, "--", ".gitmodules"];
-        if !self.git(false, Vec::new()).text(&modules).await?.is_empty() {
-            notices.push("submodules are here as empty folders: they are not fetched".to_owned());
-        }
-        Ok(notices)
+    pub(super) async fn has_submodules(&self, commit: &str) -> Result<bool> {
+        let modules = ["ls-tree", "--name-only", commit, "--", ".gitmodules"];
+        Ok(!self.git(false, Vec::new()).text(&modules).await?.is_empty())
     }
 
     /// The commit to begin with: where the origin's `HEAD` (or the branch that was asked for) is. None: it is empty.
@@ -163,12 +174,13 @@ fn refusal(error: GitError, branch: Option<&str>) -> Error {
     }
 }
 
-/// Removes a mirror; gone is gone.
+/// Removes a mirror, and those of its submodules; gone is gone.
 ///
 /// # Errors
 /// The system's.
 pub(crate) async fn remove(app: &App, name: &str) -> std::io::Result<()> {
-    remove_tree(Mirror::place(app, name)).await
+    remove_tree(submodules::mirrors(app, name)).await?;
+    remove_tree(place(app, name)).await
 }
 
 /// Removes a tree or file; gone is gone.

@@ -7,6 +7,7 @@
 pub(crate) mod command;
 mod directory;
 mod environment;
+pub(crate) mod lfs;
 mod mirror;
 pub(crate) mod operations;
 mod origin;
@@ -17,6 +18,7 @@ pub(crate) mod repos;
 pub(crate) mod snapshot;
 mod special;
 mod status;
+mod submodules;
 mod working_tree;
 
 use crate::error::{Error, Result};

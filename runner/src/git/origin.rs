@@ -160,6 +160,12 @@ impl Origin {
         own.into_iter().chain(borrowed.iter().map(|directory| directory.pinned(false))).collect()
     }
 
+    /// Where a `file://` origin's objects and branches are.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        let Local { git_dir, common, .. } = self.local.as_ref()?;
+        Some(&common.as_ref().unwrap_or(git_dir).path)
+    }
+
     /// Lets git speak to this origin and to no other.
     pub(crate) fn allow<'a>(&self, git: Git<'a>) -> Git<'a> {
         git.variable("GIT_ALLOW_PROTOCOL", if self.local.is_some() { "file" } else { "https" })

@@ -10,9 +10,11 @@ use super::{
     check_branch, check_object,
     command::{Git, GitError, SIGNALLED, quoted},
     directory::Directory,
+    lfs::Publication,
     mirror::{Mirror, remove_tree},
     origin::{self, Origin},
-    repos,
+    repos::{self, Known},
+    submodules,
     working_tree::WorkingTree,
 };
 use crate::{
@@ -58,7 +60,8 @@ pub(crate) async fn push(app: &App, request: &GitPush) -> Result<GitPushed> {
     let work = async {
         let mirror = Mirror::ensure(app, &request.repo, &origin).await?;
         let incoming = Incoming::make(&mirror).await?;
-        let push = Push { mirror: &mirror, origin: &origin, branch, commit: &commit, incoming: &incoming };
+        let push =
+            Push { mirror: &mirror, origin: &origin, branch, commit: &commit, incoming: &incoming, known: &known };
         let pushed = push.carry_out(&directory).await;
         if pushed.is_ok()
             && let Err(error) = incoming.keep(&mirror)
@@ -70,15 +73,16 @@ pub(crate) async fn push(app: &App, request: &GitPush) -> Result<GitPushed> {
         pushed
     };
     let pushed = timeout(PATIENCE, work).await;
-    let Taken { commits, created } =
-        pushed.unwrap_or_else(|_| Err(Error::Git(format!("the push took longer than {} s", PATIENCE.as_secs()))))?;
-    Ok(GitPushed { url: origin.text, branch: branch.to_owned(), commit, commits, created, uncommitted })
+    let too_late = || Error::Git(format!("the push took longer than {} s", PATIENCE.as_secs()));
+    let Taken { commits, created, notices } = pushed.unwrap_or_else(|_| Err(too_late()))?;
+    Ok(GitPushed { url: origin.text, branch: branch.to_owned(), commit, commits, created, uncommitted, notices })
 }
 
 /// What the origin took.
 struct Taken {
     commits: u64,
     created: bool,
+    notices: Vec<String>,
 }
 
 struct Push<'a> {
@@ -87,13 +91,14 @@ struct Push<'a> {
     branch: &'a str,
     commit: &'a str,
     incoming: &'a Incoming,
+    known: &'a Known,
 }
 
 impl Push<'_> {
     async fn carry_out(&self, workspace: &Path) -> Result<Taken> {
         let expected = self.expected().await?;
         if expected.as_deref() == Some(self.commit) {
-            return Ok(Taken { commits: 0, created: false });
+            return Ok(Taken { commits: 0, created: false, notices: Vec::new() });
         }
         if !self.is_whole(expected.as_deref()).await? {
             self.take_in(workspace, expected.as_deref()).await?;
@@ -107,8 +112,12 @@ impl Push<'_> {
             self.is_newer(expected).await?;
         }
         let commits = self.count(expected.as_deref()).await?;
+        self.publish_content(workspace, expected.as_deref()).await?;
+        let before = expected.as_deref().or(self.known.base.as_deref());
+        let (app, modules) = (self.mirror.app, &self.known.modules);
+        let notices = submodules::unpublished(app, &self.checking(Vec::new()), modules, self.commit, before).await?;
         self.send(expected.as_deref().unwrap_or_default()).await?;
-        Ok(Taken { commits, created: expected.is_none() })
+        Ok(Taken { commits, created: expected.is_none(), notices })
     }
 
     /// Commits that the branch lacks; where there is none yet, that the origin lacked when it was cloned.
@@ -133,7 +142,7 @@ impl Push<'_> {
         let named = listed.lines().filter_map(|line| line.split_once('\t')).find(|(_, name)| *name == reference);
         let Some((commit, _)) = named else { return Ok(None) };
         check_object(commit)?;
-        if !self.has(commit).await? {
+        if !self.mirror.has(commit).await? {
             // Its objects only: branches come and go at the origin, and names of then and now may exclude each other.
             let fetch = origin.allow(self.mirror.git(true, origin.readable())).patience(STEP);
             let exactly = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-shallow"];
@@ -141,15 +150,6 @@ impl Push<'_> {
             fetch.run(&arguments).await?;
         }
         Ok(Some(commit.to_owned()))
-    }
-
-    async fn has(&self, commit: &str) -> Result<bool> {
-        let git = self.mirror.git(false, Vec::new());
-        match git.run(&["cat-file", "-e", &format!("{commit}^{{commit}}")]).await {
-            Ok(_) => Ok(true),
-            Err(GitError::Failed { code: 1 | 128, .. }) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// Git that sees the mirror and what has come in.
@@ -199,6 +199,15 @@ impl Push<'_> {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Content of files that the commits keep with Git LFS goes before them.
+    async fn publish_content(&self, workspace: &Path, expected: Option<&str>) -> Result<()> {
+        let (mirror, origin, commit) = (self.mirror, self.origin, self.commit);
+        let reference = &self.reference();
+        let content = Publication { mirror, origin, reference, commit, expected, workspace };
+        let scratch = &self.incoming.directory;
+        content.carry_out(&self.checking(vec![scratch.pinned(true)]), scratch).await
     }
 
     /// Nothing of the origin's is thrown away.

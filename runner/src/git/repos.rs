@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ambient_wire::runner::{RepoSpec, RepoStatus, SessionPaths, custom};
+use ambient_wire::runner::{RepoSpec, RepoStatus, SessionPaths, Submodules, custom};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -19,9 +19,10 @@ use tokio::{
 use super::{
     check_branch, check_name, check_object,
     command::Git,
-    environment,
+    environment, lfs,
     mirror::{self, Mirror, remove_tree},
     origin,
+    submodules::{self, Module},
     working_tree::LargeFiles,
 };
 use crate::{
@@ -54,6 +55,12 @@ pub(crate) struct Known {
     /// What large files have added to it in snapshots.
     #[serde(default)]
     pub(crate) snapshot_bytes: u64,
+    /// What was fetched of its submodules.
+    #[serde(default)]
+    pub(crate) submodules: Submodules,
+    /// Submodules that are there.
+    #[serde(default)]
+    pub(crate) modules: Vec<Module>,
 }
 
 /// Repositories by name.
@@ -174,10 +181,16 @@ pub(crate) async fn put(app: &App, name: &str, spec: &RepoSpec) -> Result<RepoSt
     match app.repos.get(name) {
         Some(known) if there && known.url == spec.url => {
             app.repos.directory(app, name)?;
+            let as_asked = known.submodules == spec.submodules;
             if known.push_to != spec.push_to {
                 record(app, name, Known { push_to: spec.push_to.clone(), ..known })?;
             }
-            return status(app, name).await;
+            let mut status = status(app, name).await?;
+            if !as_asked {
+                let notice = "its submodules are as they were asked for when it was cloned: remove it and add it again";
+                status.notices.push(notice.to_owned());
+            }
+            return Ok(status);
         }
         Some(known) if there => {
             return Err(Error::Conflict(format!("repository '{name}' is a clone of {}", known.url)));
@@ -205,10 +218,31 @@ async fn clone(app: &App, name: &str, spec: &RepoSpec, origin: &origin::Origin) 
     let mirror = Mirror::create(app, name, origin, spec.branch.as_deref()).await?;
     let made = async {
         let base = mirror.start().await?;
+        let lfs = lfs::prepare(app, &mirror, origin, base.as_deref()).await?;
         let clone = clone_of(app, &mirror, &origin.text).await?;
+        let mut notices = Vec::new();
+        let mut modules = Vec::new();
+        let how = spec.submodules;
+        match base.as_deref() {
+            None => notices.push("the origin is empty: it has no branch and no commit yet".to_owned()),
+            Some(base) if how.is_none() => {
+                if mirror.has_submodules(base).await? {
+                    notices.push("submodules are here as empty folders: they are not asked for".to_owned());
+                }
+            }
+            Some(base) => {
+                let repository = submodules::Repository { app, name, how, clone: &clone };
+                let added = submodules::add(repository, &mirror, &origin.text, base).await;
+                (modules, notices) = (added.modules, added.notices);
+            }
+        }
+        notices.extend(lfs::check_out(app, &clone, &lfs).await);
+        notices.extend(lfs.notices);
         let (url, branch, push_to) = (origin.text.clone(), spec.branch.clone(), spec.push_to.clone());
-        let notices = mirror.notices(base.as_deref()).await?;
-        Ok((clone, Known { url, branch, push_to, base, cloned_at: Utc::now(), notices, snapshot_bytes: 0 }))
+        let cloned_at = Utc::now();
+        let submodules = how;
+        let known = Known { url, branch, push_to, base, cloned_at, notices, snapshot_bytes: 0, submodules, modules };
+        Ok((clone, known))
     };
     let made = made.await;
     if made.is_err() {

@@ -16,7 +16,7 @@ use rustix::{
 use super::{Order, Place, open, order};
 use crate::{
     confine::{self, EXIT_CANNOT_EXECUTE},
-    group, survey,
+    group,
 };
 
 /// Joins the agent's namespaces and runs the command there; its exit code.
@@ -47,9 +47,8 @@ pub(super) fn run(order: &Order, command: &[OsString]) -> Result<ExitStatus, Str
     let runner = watch_runner(order.runner)?;
     std::env::set_current_dir(&order.directory).map_err(|e| format!("{}: {e}", order.directory.display()))?;
     let mut command = confine::give_up(&order.rights, command)?;
-    if command.get_program() == survey::PROGRAM {
-        let told = survey::print().map_err(|e| format!("cannot tell what there is: {e}"));
-        return told.map(|()| ExitStatus::default());
+    if let Some(done) = confine::own_program(&command) {
+        return done.map(|()| ExitStatus::default());
     }
     let program = command.get_program().to_owned();
     let child = command.spawn().map_err(|e| format!("cannot execute {}: {e}", program.display()))?;

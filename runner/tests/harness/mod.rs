@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
 
 pub mod client;
+pub mod lfs;
 
 use std::{
     path::{Path, PathBuf},

@@ -17,6 +17,32 @@ pub struct RepoSpec {
     /// the turn's `RUN_FINISHED`; a failed push fails the turn (`RUN_ERROR`, code `PushFailed`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub push_to: Option<String>,
+    /// What is fetched of its submodules when it is cloned.
+    #[serde(default, skip_serializing_if = "Submodules::is_none")]
+    pub submodules: Submodules,
+}
+
+/// What is fetched of a repository's submodules when it is cloned. Their addresses stand in the repository, so they pass the checks
+/// that a session's own do, and a `file://` one is followed from a `file://` origin only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Submodules {
+    /// Nothing: they are empty folders.
+    #[default]
+    None,
+    /// The recorded commit of each, without history, and nothing of the submodules of submodules.
+    Shallow,
+    /// Each with its history, and theirs in turn.
+    Recursive,
+}
+
+impl Submodules {
+    /// Whether nothing is fetched.
+    #[must_use]
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 /// A repository that a session has.
@@ -199,6 +225,9 @@ pub struct GitPushed {
     /// Files of the working tree that differ from the commit, so that their changes are not in the push; null when they could not
     /// be told.
     pub uncommitted: Option<u64>,
+    /// What is to be known of it, in words: it points to commits of submodules that their origins do not have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
 }
 
 impl GitPushed {
@@ -215,9 +244,13 @@ impl GitPushed {
         }
     }
 
-    /// What of the working tree the push does not hold, in words.
-    #[must_use]
-    pub fn lacks(&self) -> Option<String> {
+    /// What else is to be known, in words, a line each.
+    pub fn remarks(&self) -> impl Iterator<Item = String> {
+        self.lacks().into_iter().chain(self.notices.clone())
+    }
+
+    /// What of the working tree the push does not hold.
+    fn lacks(&self) -> Option<String> {
         match self.uncommitted {
             Some(0) => None,
             Some(1) => Some("1 changed file is not committed, so it is not in the push".to_owned()),

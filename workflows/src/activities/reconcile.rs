@@ -2,9 +2,9 @@
 
 use ambient_domain::{
     WorkflowInput,
-    session::{ConditionStatus, ConditionType, Fact, ReconciledRepo, Repo, Session},
+    session::{self, ConditionStatus, ConditionType, Fact, ReconciledRepo, Repo, Session},
 };
-use ambient_wire::runner::{RepoSpec, RepoStatus};
+use ambient_wire::runner::{RepoSpec, RepoStatus, Submodules};
 
 use crate::{
     services::{Services, StepError},
@@ -58,7 +58,8 @@ async fn bring_about(
         if !stay.iter().any(|there| there.name == repo.name && !there.missing) {
             tell_of_clone(s, by, i, repo).await?;
         }
-        let spec = RepoSpec { url: repo.url.clone(), branch: repo.branch.clone(), push_to: repo.push_to.clone() };
+        let (url, branch, push_to) = (repo.url.clone(), repo.branch.clone(), repo.push_to.clone());
+        let spec = RepoSpec { url, branch, push_to, submodules: submodules(repo.submodules) };
         match runner.ensure_repo(&repo.name, &spec).await {
             Ok(status) => reconciled.push(as_reconciled(status)),
             Err(error) => return Ok(Err((repo.name.clone(), error.to_string()))),
@@ -76,6 +77,14 @@ async fn tell_of_clone(s: &Services, by: &str, i: &WorkflowInput, repo: &Repo) -
         message: format!("repository '{}' is being cloned from {}", repo.name, repo.url),
     };
     s.report(by, i, fact).await.map(drop)
+}
+
+fn submodules(which: session::Submodules) -> Submodules {
+    match which {
+        session::Submodules::None => Submodules::None,
+        session::Submodules::Shallow => Submodules::Shallow,
+        session::Submodules::Recursive => Submodules::Recursive,
+    }
 }
 
 fn as_reconciled(status: RepoStatus) -> ReconciledRepo {

@@ -19,7 +19,7 @@ use ambient_compute::{
 };
 use ambient_domain::{
     project::{self, Project},
-    session::{Command, ConditionStatus, ConditionType, Phase, Repo, Session, Spec},
+    session::{Command, ConditionStatus, ConditionType, Phase, Repo, Session, Spec, Submodules},
 };
 use ambient_engine::HistoryReader;
 use ambient_live::{ReaderOptions, RunnerReaders, Tokens};
@@ -229,7 +229,8 @@ impl World {
     }
 
     pub(crate) fn repo(&self, name: &str) -> Repo {
-        Repo { name: name.to_owned(), url: self.origin.clone(), branch: None, push_to: None }
+        let (name, url) = (name.to_owned(), self.origin.clone());
+        Repo { name, url, branch: None, push_to: None, submodules: Submodules::None }
     }
 
     pub(crate) fn paths(&self, session: &Session) -> SessionPaths {

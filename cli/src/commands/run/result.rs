@@ -106,7 +106,7 @@ fn pushes(record: &Record) -> Vec<(Style, String)> {
     let mut lines = Vec::new();
     for Pushed { repo, what } in &record.pushes {
         lines.push((Style::Plain, format!("  {}", what.words())));
-        lines.extend(what.lacks().map(|lacks| (Style::Yellow, format!("  {repo}: {lacks}"))));
+        lines.extend(what.remarks().map(|remark| (Style::Yellow, format!("  {repo}: {remark}"))));
         let head = record.snapshots.iter().find(|snapshot| snapshot.repo == *repo).and_then(|s| s.head.as_ref());
         if let Some(head) = head.filter(|head| **head != what.commit) {
             let head = head.chars().take(12).collect::<String>();

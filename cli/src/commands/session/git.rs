@@ -80,8 +80,8 @@ pub(super) async fn push(arguments: Push, connection: &Connection) -> Result<Exi
     let repo = repository(&connection.session(&id).await?, arguments.repo.as_deref())?;
     let body = GitPush { repo, branch: arguments.branch };
     let answer = connection.client.post_patiently(&Route::new(["sessions", &id, "git", "push"]), &body).await?;
-    if let Some(lacks) = answer.decode::<GitPushed>()?.lacks() {
-        connection.console.warn(&lacks);
+    for remark in answer.decode::<GitPushed>()?.remarks() {
+        connection.console.warn(&escape::line(&remark));
     }
     let pushed = |p: &GitPushed| format!("{}\n", escape::line(&p.words()));
     connection.object(&answer, |p: &GitPushed| &p.commit, pushed)

@@ -2,12 +2,18 @@
 
 use ambient_wire::{
     api::List,
+    runner::Submodules,
     session::{Repo, SessionRepo},
 };
 use clap::Subcommand;
 
 use crate::{
-    OutputFormat, client::route::Route, commands::Connection, error::CliError, exit::Exit, local_repository,
+    OutputFormat,
+    client::route::Route,
+    commands::{Connection, input},
+    error::CliError,
+    exit::Exit,
+    local_repository,
     output::table::Table,
 };
 
@@ -31,6 +37,9 @@ pub enum RepoCommand {
         /// Push the commits to this branch of the origin at the end of every turn that went well
         #[arg(long = "push", value_name = "BRANCH")]
         push_to: Option<String>,
+        /// What to fetch of its submodules: nothing, their recorded commits, or all of them with history
+        #[arg(long, value_name = "HOW", default_value = "none", value_parser = input::submodules())]
+        submodules: Submodules,
     },
     /// Remove a repository from the session and its workspace
     #[command(visible_alias = "rm", after_help = "Example:\n  ambient session repo remove fix docs")]
@@ -51,11 +60,11 @@ pub enum RepoCommand {
 pub(super) async fn run(command: RepoCommand, connection: &Connection) -> Result<Exit, CliError> {
     let client = &connection.client;
     match command {
-        RepoCommand::Add { session, url, name, branch, push_to } => {
+        RepoCommand::Add { session, url, name, branch, push_to, submodules } => {
             let url = local_repository::resolve("URL", &url)?.url;
             let id = connection.session_id(&session).await?;
-            let answer =
-                client.post(&Route::new(["sessions", &id, "repos"]), &Repo { name, url, branch, push_to }).await?;
+            let repo = Repo { name, url, branch, push_to, submodules };
+            let answer = client.post(&Route::new(["sessions", &id, "repos"]), &repo).await?;
             if connection.format == OutputFormat::Json {
                 connection.console.json(answer.text())?;
             }

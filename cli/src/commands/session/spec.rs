@@ -2,7 +2,10 @@
 
 use std::{path::Path, time::Duration};
 
-use ambient_wire::session::{Repo, ResourceOverrides, SecretText, SessionCreate};
+use ambient_wire::{
+    runner::Submodules,
+    session::{Repo, ResourceOverrides, SecretText, SessionCreate},
+};
 use clap::Args;
 use tokio::{process::Command, time::timeout};
 
@@ -24,6 +27,9 @@ pub(crate) struct Spec {
     /// Push the commits to this branch of the origin (never forced) at the end of every turn that went well
     #[arg(long = "push", value_name = "BRANCH", requires = "repos")]
     pub(crate) push_to: Option<String>,
+    /// What to fetch of the submodules of each --repo: nothing, their recorded commits, or all of them with history [default: none]
+    #[arg(long, value_name = "HOW", requires = "repos", value_parser = input::submodules())]
+    pub(crate) submodules: Option<Submodules>,
     /// Agent; 'script', which runs the shell blocks of its prompt, when absent
     #[arg(long, value_name = "AGENT")]
     pub(crate) agent: Option<String>,
@@ -87,7 +93,14 @@ impl Spec {
             if let Some(folder) = &found.working_tree {
                 warn_of_changes(folder, console).await;
             }
-            repos.push(Repo { name: None, url: found.url, branch: self.branch.clone(), push_to: self.push_to.clone() });
+            let (branch, push_to) = (self.branch.clone(), self.push_to.clone());
+            repos.push(Repo {
+                name: None,
+                url: found.url,
+                branch,
+                push_to,
+                submodules: self.submodules.unwrap_or_default(),
+            });
         }
         Ok(SessionCreate {
             project_id: project.to_owned(),

@@ -1,0 +1,309 @@
+//! Submodules: what a repository's commit names is fetched into mirrors of ours, one each, by the checks that a session's own
+//! repositories pass; the clones in the workspace are made by the agent's git, as git itself would lay them out.
+
+mod declared;
+
+use std::{
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ambient_wire::runner::Submodules;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout_at};
+
+use self::declared::{Declared, Source};
+use super::{
+    command::{Git, GitError},
+    lfs,
+    mirror::{Mirror, place},
+    origin::{self, Origin},
+};
+use crate::{
+    app::App,
+    error::{Error, Result},
+};
+
+/// For all submodules of a repository; less than the server waits for a clone.
+const PATIENCE: Duration = Duration::from_secs(240);
+/// For a look at the origin of one.
+const LOOK_PATIENCE: Duration = Duration::from_secs(60);
+/// Most submodules of a repository, at any depth.
+const MAX: usize = 100;
+const MAX_DEPTH: usize = 8;
+/// Most that are named with why they are not there; for the others their number is told.
+const MAX_NAMED: usize = 4;
+/// Most whose commits a push looks for.
+const MAX_LOOKED_FOR: usize = 20;
+/// Where a mirror without history has its commit.
+const RECORDED: &str = "refs/heads/recorded";
+
+/// A submodule that is there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Module {
+    /// Folder in the repository.
+    path: String,
+    url: String,
+    /// Name of its mirror.
+    mirror: String,
+}
+
+/// What came of a repository's submodules.
+#[derive(Default)]
+pub(super) struct Added {
+    pub(super) modules: Vec<Module>,
+    /// What is not there, in words.
+    pub(super) notices: Vec<String>,
+}
+
+/// Fetches the submodules of a commit and clones them into the agent's clone of the repository. What cannot be had is told, and fails
+/// nothing.
+pub(super) async fn add(repository: Repository<'_>, mirror: &Mirror<'_>, url: &str, commit: &str) -> Added {
+    let mut adding = Adding { repository, added: Added::default(), failed: Vec::new(), seen: 0 };
+    let parent = Parent { url: url.to_owned(), commit: commit.to_owned(), path: String::new(), depth: 0 };
+    let deadline = Instant::now() + PATIENCE;
+    if timeout_at(deadline, adding.all(parent, mirror.name())).await.is_err() {
+        adding.failed.push((String::new(), format!("they took longer than {} s", PATIENCE.as_secs())));
+    }
+    adding.finish().await
+}
+
+/// Mirrors of the submodules of a repository.
+pub(super) fn mirrors(app: &App, repo: &str) -> PathBuf {
+    app.paths.mirrors().join(format!("{repo}.modules"))
+}
+
+/// The repository whose submodules they are.
+#[derive(Clone, Copy)]
+pub(super) struct Repository<'a> {
+    pub(super) app: &'a App,
+    pub(super) name: &'a str,
+    pub(super) how: Submodules,
+    /// The agent's clone.
+    pub(super) clone: &'a Path,
+}
+
+/// A repository whose submodules are to be looked at.
+struct Parent {
+    url: String,
+    commit: String,
+    /// Within the whole; empty for the outermost.
+    path: String,
+    depth: usize,
+}
+
+struct Adding<'a> {
+    repository: Repository<'a>,
+    added: Added,
+    failed: Vec<(String, String)>,
+    seen: usize,
+}
+
+impl Adding<'_> {
+    async fn all(&mut self, outermost: Parent, mirror: String) {
+        let mut left = vec![(outermost, mirror)];
+        while let Some((parent, mirror)) = left.pop() {
+            let declared = match self.declared(&parent, &mirror).await {
+                Ok(declared) => declared,
+                Err(error) => {
+                    self.failed.push((parent.path.clone(), format!("its submodules cannot be read: {error}")));
+                    continue;
+                }
+            };
+            if declared.is_empty() || (parent.depth > 0 && self.repository.how == Submodules::Shallow) {
+                if !declared.is_empty() {
+                    let why = "submodules of submodules are not fetched when they are to be shallow";
+                    self.failed.push((parent.path.clone(), why.to_owned()));
+                }
+                continue;
+            }
+            for Declared { path, commit, source } in declared {
+                let path = if parent.path.is_empty() { path } else { format!("{}/{path}", parent.path) };
+                self.seen += 1;
+                let added = match source {
+                    Err(why) => Err(why),
+                    Ok(_) if self.seen > MAX => Err(format!("more than {MAX} are not fetched")),
+                    Ok(_) if parent.depth == MAX_DEPTH => Err(format!("more than {MAX_DEPTH} levels are not fetched")),
+                    Ok(source) => self.one(&parent, &path, &commit, source).await.map_err(|error| error.to_string()),
+                };
+                match added {
+                    Ok(module) => {
+                        let (url, mirror) = (module.url.clone(), module.mirror.clone());
+                        left.push((Parent { url, commit, path, depth: parent.depth + 1 }, mirror));
+                        self.added.modules.push(module);
+                    }
+                    Err(why) => self.failed.push((path, why)),
+                }
+            }
+        }
+    }
+
+    async fn declared(&self, parent: &Parent, mirror: &str) -> Result<Vec<Declared>> {
+        let mirror = Mirror::open(self.repository.app, mirror)?;
+        declared::read(&mirror.git(false, Vec::new()), &parent.commit, &parent.url).await
+    }
+
+    async fn one(&mut self, parent: &Parent, path: &str, commit: &str, source: Source) -> Result<Module> {
+        let Repository { app, name, how, clone } = self.repository;
+        let Source { name: section, url } = source;
+        let origin = origin::open(app, &url)?;
+        let folder = mirrors(app, name);
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&folder);
+        made.and_then(|()| open_to_all(&folder)).map_err(|e| Error::io("cannot make a folder for mirrors", &e))?;
+        let own = format!("{name}.modules/{}", self.seen);
+        let mirror = match how {
+            Submodules::Recursive => whole(app, &own, &origin, commit).await?,
+            _ => recorded(app, &own, &origin, commit).await?,
+        };
+        let content = lfs::prepare(app, &mirror, &origin, Some(commit)).await?;
+        let within = clone.join(path);
+        check_out(app, &mirror, &within, &url, commit, how).await?;
+        // As `git submodule init` does.
+        let outer = clone.join(&parent.path);
+        for (key, value) in [("url", url.as_str()), ("active", "true")] {
+            Git::agents(app, &outer).run(&["config", &format!("submodule.{section}.{key}"), value]).await?;
+        }
+        let misplaced = lfs::check_out(app, &within, &content).await;
+        let notices = content.notices.into_iter().chain(misplaced).map(|notice| format!("submodule {path}: {notice}"));
+        self.added.notices.extend(notices);
+        Ok(Module { path: path.to_owned(), url, mirror: own })
+    }
+
+    async fn finish(mut self) -> Added {
+        if !self.added.modules.is_empty() {
+            let git = Git::agents(self.repository.app, self.repository.clone).patience(LOOK_PATIENCE);
+            // Where git has them, `.git/modules`: with everything that goes with it.
+            if let Err(error) = git.run(&["submodule", "--quiet", "absorbgitdirs"]).await {
+                self.added.notices.push(format!("submodules keep their repositories within their folders: {error}"));
+            }
+        }
+        let named = |(path, why): &(String, String)| format!("{path}: {why}");
+        let mut told: Vec<_> = self.failed.iter().take(MAX_NAMED).map(named).collect();
+        if self.failed.len() > MAX_NAMED {
+            told.push(format!("{} more", self.failed.len() - MAX_NAMED));
+        }
+        if !told.is_empty() {
+            self.added.notices.push(format!("submodules are not all here: {}", told.join("; ")));
+        }
+        self.added
+    }
+}
+
+fn open_to_all(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
+}
+
+/// A mirror with all history, and with that commit.
+async fn whole<'a>(app: &'a App, name: &str, origin: &Origin, commit: &str) -> Result<Mirror<'a>> {
+    let mirror = Mirror::create(app, name, origin, None).await?;
+    if !mirror.has(commit).await? {
+        fetch(&mirror, origin, commit, &[], PATIENCE).await?;
+    }
+    Ok(mirror)
+}
+
+/// A mirror with that commit, and nothing before it.
+async fn recorded<'a>(app: &'a App, name: &str, origin: &Origin, commit: &str) -> Result<Mirror<'a>> {
+    let mirror = Mirror::make(app, name).await?;
+    let format = if commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
+    mirror.git(true, Vec::new()).run(&["init", "--quiet", "--bare", "--template=", format, "."]).await?;
+    fetch(&mirror, origin, &format!("{commit}:{RECORDED}"), &["--depth=1"], PATIENCE).await?;
+    Ok(mirror)
+}
+
+async fn fetch(mirror: &Mirror<'_>, origin: &Origin, what: &str, how: &[&str], patience: Duration) -> Result<()> {
+    let git = origin.allow(mirror.git(true, origin.readable())).patience(patience);
+    let upload = origin.upload_pack();
+    let upload: Vec<_> = upload.as_deref().into_iter().collect();
+    let exactly = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-shallow"];
+    match git.run(&[&exactly[..], how, &upload, &["--", &origin.url, what]].concat()).await {
+        Ok(_) => Ok(()),
+        Err(GitError::Failed { stderr, .. }) if stderr.contains("not our ref") => {
+            Err(Error::Git("its origin does not have the recorded commit".to_owned()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The clone in the workspace, made by the agent's git.
+async fn check_out(app: &App, mirror: &Mirror<'_>, to: &Path, url: &str, commit: &str, how: Submodules) -> Result<()> {
+    let (source, target) = (mirror.path().to_string_lossy(), to.to_string_lossy());
+    let git = |at: &Path| Git::agents(app, at).patience(PATIENCE).variable("GIT_ALLOW_PROTOCOL", "file");
+    match how {
+        Submodules::Recursive => {
+            let clone = ["clone", "--quiet", "--shared", "--no-checkout", "--template=", "--no-recurse-submodules"];
+            git(&app.paths.tmp()).run(&[&clone[..], &["--origin=origin", "--", &source, &target]].concat()).await?;
+            git(to).run(&["config", "remote.origin.url", url]).await?;
+        }
+        _ => {
+            let format = if commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
+            git(&app.paths.tmp()).run(&["init", "--quiet", "--template=", format, "--", &target]).await?;
+            git(to).run(&["remote", "add", "origin", url]).await?;
+            let fetch = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-shallow", "--"];
+            git(to).run(&[&fetch[..], &[&source, RECORDED]].concat()).await?;
+        }
+    }
+    git(to).run(&["checkout", "--quiet", "--detach", commit]).await?;
+    Ok(())
+}
+
+/// What is to be said of a commit that is pushed: it points to commits of submodules that their origins do not have. `git` sees it
+/// and the commit before it.
+///
+/// # Errors
+/// Git's.
+pub(super) async fn unpublished(
+    app: &App,
+    git: &Git<'_>,
+    modules: &[Module],
+    commit: &str,
+    before: Option<&str>,
+) -> Result<Vec<String>> {
+    let mut links = declared::links(git, commit).await?;
+    if let (false, Some(before)) = (links.is_empty(), before) {
+        let known = declared::links(git, before).await?;
+        links.retain(|path, commit| known.get(path) != Some(commit));
+    }
+    let mut notices = Vec::new();
+    let more = links.len().saturating_sub(MAX_LOOKED_FOR);
+    for (path, commit) in links.into_iter().take(MAX_LOOKED_FOR) {
+        let short = &commit[..12];
+        match modules.iter().find(|module| module.path == path) {
+            None => notices.push(format!(
+                "submodule {path} is at commit {short}: whether its origin has that is not known, because it was not fetched here"
+            )),
+            Some(module) => match at_its_origin(app, module, &commit).await {
+                Ok(true) => {}
+                Ok(false) => notices.push(format!(
+                    "submodule {path} is at commit {short}, which {} does not have: commits in submodules are not pushed",
+                    module.url
+                )),
+                Err(error) => notices.push(format!(
+                    "submodule {path} is at commit {short}: whether its origin has that is not known: {error}"
+                )),
+            },
+        }
+    }
+    if more > 0 {
+        notices.push(format!("{more} more submodules have changed, and were not looked at"));
+    }
+    Ok(notices)
+}
+
+/// Whether the origin has a commit: nothing else gets into a submodule's mirror.
+async fn at_its_origin(app: &App, module: &Module, commit: &str) -> Result<bool> {
+    let mirror = Mirror::open(app, &module.mirror)?;
+    if mirror.has(commit).await? {
+        return Ok(true);
+    }
+    let origin = origin::open(app, &module.url)?;
+    // What a mirror without history has of others' history would be no use to it either.
+    let how: &[&str] = if place(app, &module.mirror).join("shallow").exists() { &["--depth=1"] } else { &[] };
+    match fetch(&mirror, &origin, commit, how, LOOK_PATIENCE).await {
+        Ok(()) => mirror.has(commit).await,
+        Err(Error::Git(why)) if why.contains("does not have the recorded commit") => Ok(false),
+        Err(error) => Err(error),
+    }
+}
