@@ -1,7 +1,7 @@
 //! What is reported can be stored.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use ambient_domain::session::{Fact, ReconciledRepo};
+use ambient_domain::session::{Fact, ReconciledRepo, RepoProblem};
 
 #[test]
 fn no_text_of_a_fact_has_a_nul_or_is_longer_than_it_may_be() {
@@ -13,6 +13,7 @@ fn no_text_of_a_fact_has_a_nul_or_is_longer_than_it_may_be() {
         head: Some(odd.clone()),
         cloned_at: chrono::DateTime::UNIX_EPOCH,
         notices: vec![odd.clone()],
+        problem: Some(RepoProblem { missing: true, reason: odd.clone() }),
     };
     for fact in [
         Fact::Exited { code: 1, reason: odd.clone() },
@@ -20,10 +21,11 @@ fn no_text_of_a_fact_has_a_nul_or_is_longer_than_it_may_be() {
         Fact::TornDown { evidence: vec![odd.clone(), odd.clone()] },
         Fact::Fatal { reason: odd.clone(), message: odd.clone() },
         Fact::Reconciled { generation: 1, repos: vec![repo] },
+        Fact::ReposSeen { problems: [("a".to_owned(), RepoProblem { missing: false, reason: odd.clone() })].into() },
     ] {
         let storable = fact.storable();
         let json = serde_json::to_string(&storable).unwrap();
-        assert!(!json.contains("\\u0000") && json.contains("a\u{fffd}é") && json.len() < 6 * 9_000, "{json}");
+        assert!(!json.contains("\\u0000") && json.contains("a\u{fffd}é") && json.len() < 7 * 9_000, "{json}");
         assert_eq!(storable.clone().storable(), storable);
     }
     assert_eq!(Fact::RunnerLost { reason: "x".to_owned() }.storable(), Fact::RunnerLost { reason: "x".to_owned() });

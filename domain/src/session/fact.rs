@@ -140,6 +140,10 @@ impl Fact {
     /// text, and be of any length. A fact that is refused for one character would be reported for ever.
     #[must_use]
     pub fn storable(mut self) -> Self {
+        if let Self::ReposSeen { problems } = &mut self {
+            // No repository has such a name.
+            problems.retain(|name, _| !name.contains('\0') && name.len() <= MAX_TEXT);
+        }
         self.texts().into_iter().for_each(|text| {
             if text.contains('\0') {
                 *text = text.replace('\0', "\u{fffd}");
@@ -162,6 +166,7 @@ impl Fact {
             | Self::Observed { condition_type: _, status: _, reason, message } => vec![reason, message],
             Self::TurnEnded { last_message_id, outcome: _ } => last_message_id.iter_mut().collect(),
             Self::Reconciled { generation: _, repos } => repos.iter_mut().flat_map(texts_of_repo).collect(),
+            Self::ReposSeen { problems } => problems.values_mut().map(|problem| &mut problem.reason).collect(),
             Self::Blocked { reason, blocked_on, next_retry_at: _, workflow_execution } => {
                 vec![reason, blocked_on, workflow_execution]
             }
@@ -195,8 +200,9 @@ impl Fact {
 }
 
 fn texts_of_repo(repo: &mut ReconciledRepo) -> Vec<&mut String> {
-    let ReconciledRepo { name, url, branch, head, cloned_at: _, notices } = repo;
-    [name, url].into_iter().chain(branch).chain(head).chain(notices).collect()
+    let ReconciledRepo { name, url, branch, head, cloned_at: _, notices, problem } = repo;
+    let problem = problem.iter_mut().map(|problem| &mut problem.reason);
+    [name, url].into_iter().chain(branch).chain(head).chain(notices).chain(problem).collect()
 }
 
 const ALREADY: Decision<Event> = Decision::Nothing(Nothing::Already);
