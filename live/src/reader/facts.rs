@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(fact_of(&json!({ "type": "RUN_STARTED", "runId": "r" })), Some(Fact::TurnStarted));
         let ended = json!({ "run_id": "r", "message_id": "m", "outcome": "interrupted", "last_message_seq": 4 });
         let fact = Fact::TurnEnded { last_message_id: Some("m".to_owned()), outcome: TurnOutcome::Interrupted };
-        assert_eq!(facts_of(&custom_event(custom::TURN_ENDED, &ended)), [fact.clone()]);
+        assert_eq!(facts_of(&custom_event(custom::TURN_ENDED, &ended)), std::slice::from_ref(&fact));
         let problems = json!({ "repo": "r", "missing": true, "reason": "gone" });
         let with = json!({ "message_id": "m", "outcome": "interrupted", "problems": [problems] });
         let problem = RepoProblem { missing: true, reason: "gone".to_owned() };
