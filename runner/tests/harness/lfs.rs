@@ -214,7 +214,7 @@ fn batch(question: &Value, state: &State, address: SocketAddr) -> Answer {
         let mut answer = json!({ "oid": oid, "size": object["size"] });
         match (question["operation"].as_str().unwrap(), has) {
             ("download", true) => {
-                answer["actions"] = json!({ "download": { "href": format!("{place}{oid}"), "header": header } })
+                answer["actions"] = json!({ "download": { "href": format!("{place}{oid}"), "header": header } });
             }
             ("download", false) => answer["error"] = json!({ "code": 404, "message": "none" }),
             (_, true) => {}

@@ -64,7 +64,7 @@ pub(super) async fn of_push(
     if pointers.is_empty() {
         return Ok(pointers);
     }
-    let blobs = pointers.iter().map(|(_, path)| Blob { name: String::new(), path: path.clone() }).collect();
+    let blobs = pointers.values().map(|path| Blob { name: String::new(), path: path.clone() }).collect();
     let paths: BTreeSet<_> = with_attribute(git, scratch, commit, blobs).await?.into_iter().map(|b| b.path).collect();
     Ok(pointers.into_iter().filter(|(_, path)| paths.contains(path)).collect())
 }
