@@ -56,6 +56,17 @@ async fn content_of_a_file_origin_is_in_place_and_what_a_commit_brings_is_upload
     push(&runner).await.expect(200);
     assert_eq!(std::fs::read(object(&origin, TWO)).unwrap(), TWO);
     assert_eq!(git(&origin, &["cat-file", "-p", "out:two.bin"]), pointer(TWO).trim());
+    // What the platform commits is kept as well, without git-lfs.
+    let three = vec![b'3'; 5000];
+    std::fs::write(clone.join("three.bin"), &three).unwrap();
+    assert_eq!(files(&runner).await, json!([{ "path": "three.bin", "status": "??" }]));
+    let diff = runner.client.get("/git/diff?repo=up").await.expect(200).text();
+    assert!(diff.contains(&format!("+oid sha256:{}", oid(&three))), "{diff}");
+    runner.client.send("POST", "/git/commit", json!({ "repo": "up", "message": "three" })).await.expect(200);
+    assert_eq!(git(&clone, &["cat-file", "-p", "HEAD:three.bin"]), pointer(&three).trim());
+    assert_eq!(files(&runner).await, json!([]));
+    push(&runner).await.expect(200);
+    assert_eq!(std::fs::read(object(&origin, &three)).unwrap(), three);
     // Another clone has it.
     runner.client.send("PUT", "/repos/again", json!({ "url": url, "branch": "out" })).await.expect(200);
     assert_eq!(std::fs::read(session.paths.workspace().join("again/two.bin")).unwrap(), TWO);

@@ -136,6 +136,12 @@ impl<'a> Git<'a> {
         self
     }
 
+    /// A setting that is stronger than any file's.
+    pub(super) fn setting(mut self, key: &str, value: &str) -> Self {
+        environment::set(&mut self.environment, key, value);
+        self
+    }
+
     /// Most bytes of output that are taken.
     pub(crate) fn most(mut self, most: usize) -> Self {
         self.most = most;

@@ -160,6 +160,16 @@ fn put(environment: &mut Environment, pairs: &[(&str, &str)]) {
     environment.extend(pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())));
 }
 
+/// Adds a setting to those that are there.
+pub(super) fn set(environment: &mut Environment, key: &str, value: &str) {
+    let is_count = |(name, _): &&mut (OsString, OsString)| name == "GIT_CONFIG_COUNT";
+    let Some((_, count)) = environment.iter_mut().find(is_count) else { return };
+    let i: usize = count.to_str().and_then(|count| count.parse().ok()).unwrap_or_default();
+    *count = (i + 1).to_string().into();
+    environment.push((format!("GIT_CONFIG_KEY_{i}").into(), key.into()));
+    environment.push((format!("GIT_CONFIG_VALUE_{i}").into(), value.into()));
+}
+
 fn configure(environment: &mut Environment, own: &[(&str, &str)]) {
     let settings = QUIET.iter().chain(own);
     environment.push(("GIT_CONFIG_COUNT".into(), settings.clone().count().to_string().into()));

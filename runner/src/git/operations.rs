@@ -23,7 +23,7 @@ const MAX_MESSAGE: usize = 64 * 1024;
 const MAX_DIFF: usize = 24 * 1024 * 1024;
 /// A status or diff, and each git of it: the server waits for 60 s, so a git that hangs is named before.
 const LOOK: Duration = Duration::from_secs(50);
-const STEP: Duration = Duration::from_secs(20);
+const STEP: Duration = Duration::from_secs(40);
 /// Each git of a commit.
 const COMMIT_STEP: Duration = Duration::from_secs(60);
 

@@ -3,7 +3,7 @@
 //! It is looked at from a repository of our own, which has the agent's objects and working tree and nothing else of its repository:
 //! no configuration (`core.worktree`, filters, `status.*`), no index (`skip-worktree`, locks, damage), no `info/` (excludes,
 //! attributes, sparse checkout). What could be said there to hide a change is not read. `.gitignore` and `.gitattributes` of the
-//! working tree count, as they do for whoever clones it.
+//! working tree count, as they do for whoever clones it. The only filter is that of Git LFS, in a form of ours.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,6 +38,9 @@ const MAX_LEFT_OUT: usize = 1_000;
 const MAX_LIST: usize = 64 * 1024 * 1024;
 /// Files that git opens wherever they are: one that is a pipe holds it up for ever.
 const READ_BY_GIT: [&[u8]; 3] = [b".gitignore", b".gitattributes", b".gitmodules"];
+
+/// Name of the filter of Git LFS.
+const CLEAN: &str = "clean.sh";
 
 type Names = BTreeMap<Vec<u8>, LeftOutReason>;
 /// Large files that a snapshot has, by path: size and last change.
@@ -173,13 +176,20 @@ impl<'a> WorkingTree<'a> {
             "[core]\n\tprotectNTFS = false\n\tprotectHFS = false\n\tbare = false\n\trepositoryFormatVersion = {version}\n"
         );
         std::fs::write(self.scratch.join("config"), configuration)?;
+        std::fs::write(self.scratch.join(CLEAN), include_str!("lfs/clean.sh"))?;
         let head = self.head.as_deref().unwrap_or("ref: refs/heads/none");
         std::fs::write(self.scratch.join("HEAD"), format!("{head}\n"))
     }
 
     /// Git in the repository of our own, on the agent's working tree.
     pub(super) fn git(&self) -> Git<'a> {
+        let quoted = |path: &Path| format!("'{}'", path.to_string_lossy().replace('\'', "'\\''"));
+        // What is to be kept may be pushed, so its content too.
+        let store = self.objects.with_file_name("lfs").join("objects");
+        let store = if self.apart.is_none() { quoted(&store) } else { String::new() };
+        let clean = format!("sh {} %f {store}", quoted(&self.scratch.join(CLEAN)));
         let git = Git::repository(self.app, &self.directory).patience(self.patience).variable("GIT_DIR", &self.scratch);
+        let git = git.setting("filter.lfs.clean", &clean).setting("filter.lfs.required", "true");
         match &self.apart {
             Some(apart) => {
                 git.variable("GIT_OBJECT_DIRECTORY", apart).variable("GIT_ALTERNATE_OBJECT_DIRECTORIES", &self.objects)
@@ -231,7 +241,7 @@ impl<'a> WorkingTree<'a> {
         Ok(())
     }
 
-    /// Changed files whose content a filter of the repository's is for: none is run here.
+    /// Changed files whose content a filter of the repository's is for: none is run here but that of Git LFS.
     async fn name_filtered(&self, names: &mut Names) -> Result<()> {
         if self.changed.is_empty() {
             return Ok(());
@@ -240,7 +250,7 @@ impl<'a> WorkingTree<'a> {
         let told = self.git().most(MAX_LIST).input(paths).run(&["check-attr", "-z", "--stdin", "filter"]).await?;
         let fields: Vec<_> = told.split(|byte| *byte == 0).collect();
         for entry in fields.chunks_exact(3) {
-            let has_filter = !matches!(entry[2], b"unspecified" | b"unset" | b"set");
+            let has_filter = !matches!(entry[2], b"unspecified" | b"unset" | b"set" | b"lfs");
             if has_filter && self.directory.join(OsStr::from_bytes(entry[0])).symlink_metadata().is_ok() {
                 names.entry(entry[0].to_vec()).or_insert(LeftOutReason::Filter);
             }
