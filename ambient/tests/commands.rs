@@ -31,6 +31,8 @@ impl DataDir {
             command.env_remove(name);
         }
         command.args(arguments).env("AMBIENT_DATA_DIR", self.0.path()).env("AMBIENT_SERVER_CONFIG", "/dev/null");
+        // `up` makes a context of whoever runs it.
+        command.env("AMBIENT_CONFIG", self.0.path().join("config.toml"));
         command.stdin(Stdio::null());
         command
     }

@@ -5,8 +5,8 @@ use std::{fs, sync::Arc};
 use serde_json::json;
 
 use crate::{
-    support::eventually,
-    world::{Attacker, World},
+    support::{eventually, script},
+    world::{Attacker, SECRET, World},
 };
 
 /// A program that writes beside itself what it can read, and plants what it can write.
@@ -335,4 +335,51 @@ async fn a_git_that_hangs_is_answered_with_its_name() {
     let answer = agent.world.server.get(&path).await;
     let text = answer.json.to_string();
     assert!(answer.status == 409 && text.contains("did not end within"), "{} {text}", answer.status);
+}
+
+#[tokio::test]
+async fn submodules_and_content_come_from_nothing_of_ours_or_of_another_session() {
+    let world = scene().await;
+    let (agent, other) = (world.attacker(None).await, world.attacker(None).await);
+    let secret = other.run(&format!("echo {SECRET} > s; git add s; git commit -qm s; git rev-parse HEAD")).await;
+    let commit = secret.trim().to_owned();
+    assert_eq!(commit.len(), 40, "{secret}");
+    let theirs = other.dir();
+    let up = "../".repeat(world.origin.path().components().count());
+    let places = [
+        format!("file://{}/workspace/repo", theirs.display()),
+        format!("file://{}/mirrors/repo.git", theirs.display()),
+        format!("file://{}/workspace/repo/.git", theirs.display()),
+        format!("{up}{}/workspace/repo", theirs.display()),
+        format!("--upload-pack=cat {}", world.victims_secret_file().display()),
+        format!("ext::sh -c 'cat {} >&2'", world.victims_secret_file().display()),
+    ];
+    let mut attack = String::from("git checkout -q -b attack\n");
+    for (at, place) in places.iter().enumerate() {
+        attack += &format!(
+            "git config -f .gitmodules submodule.m{at}.path m{at}; git config -f .gitmodules submodule.m{at}.url \"{place}\"\n"
+        );
+        attack += &format!("git update-index --add --cacheinfo 160000,{commit},m{at}\n");
+    }
+    attack += &format!(
+        "git config -f .lfsconfig lfs.url 'file://{dir}/workspace/repo'; echo 's filter=lfs' > .gitattributes\n\
+         printf 'version https://git-lfs.github.com/spec/v1\\noid sha256:%s\\nsize %s\\n' $(echo {SECRET} | sha256sum | cut -c1-64) {size} > s\n\
+         git add -f .gitmodules .lfsconfig .gitattributes s; git commit -qm attack",
+        dir = theirs.display(),
+        size = SECRET.len() + 1,
+    );
+    agent.run(&attack).await;
+    let (status, answer) = agent.push("attack").await;
+    assert_eq!(status, 200, "{answer}");
+    let repo = json!({"name": "repo", "url": world.origin.url(), "branch": "attack", "submodules": "recursive"});
+    let body =
+        json!({"project_id": "hostile", "interactive": true, "repos": [repo], "prompt": script("echo 'here too'")});
+    let id = world.server.session(body).await;
+    world.server.printed(&id, "here too").await;
+    let heir = Attacker { world: world.clone(), id };
+    heir.gets_nothing("git log -1 --format=%s; cd ..; grep -rs '' . | head -c 200000").await;
+    let notices = world.server.get(&format!("/sessions/{}/repos/status", heir.id)).await.expect(200).to_string();
+    for at in 0..places.len() {
+        assert!(notices.contains(&format!("m{at}")), "what is refused is told: {notices}");
+    }
 }
