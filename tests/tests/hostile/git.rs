@@ -5,7 +5,7 @@ use std::{fs, sync::Arc};
 use serde_json::json;
 
 use crate::{
-    support::{eventually, script},
+    support::{clean_command, eventually, script, short_dir},
     world::{Attacker, SECRET, World},
 };
 
@@ -340,9 +340,9 @@ async fn a_git_that_hangs_is_answered_with_its_name() {
 #[tokio::test]
 async fn submodules_and_content_come_from_nothing_of_ours_or_of_another_session() {
     let world = scene().await;
-    let (agent, other) = (world.attacker(None).await, world.attacker(None).await);
+    let other = world.attacker(None).await;
     let secret = other.run(&format!("echo {SECRET} > s; git add s; git commit -qm s; git rev-parse HEAD")).await;
-    let commit = secret.trim().to_owned();
+    let commit = secret.split_whitespace().last().unwrap_or_default().to_owned();
     assert_eq!(commit.len(), 40, "{secret}");
     let theirs = other.dir();
     let up = "../".repeat(world.origin.path().components().count());
@@ -364,13 +364,17 @@ async fn submodules_and_content_come_from_nothing_of_ours_or_of_another_session(
     attack += &format!(
         "git config -f .lfsconfig lfs.url 'file://{dir}/workspace/repo'; echo 's filter=lfs' > .gitattributes\n\
          printf 'version https://git-lfs.github.com/spec/v1\\noid sha256:%s\\nsize %s\\n' $(echo {SECRET} | sha256sum | cut -c1-64) {size} > s\n\
-         git add -f .gitmodules .lfsconfig .gitattributes s; git commit -qm attack",
+         git add -f .gitmodules .lfsconfig .gitattributes s; git -c user.name=t -c user.email=t@t.invalid commit -qm attack",
         dir = theirs.display(),
         size = SECRET.len() + 1,
     );
-    agent.run(&attack).await;
-    let (status, answer) = agent.push("attack").await;
-    assert_eq!(status, 200, "{answer}");
+    // By somebody who may write to the origin: a push of ours refuses such a `.gitmodules`.
+    let place = short_dir();
+    world.origin.git(place.path(), &["clone", "-q", &world.origin.url(), "clone"]);
+    let made = clean_command("sh").args(["-euc", &attack]).current_dir(place.path().join("clone")).status().unwrap();
+    assert!(made.success());
+    world.origin.git(&place.path().join("clone"), &["push", "-q", "origin", "attack"]);
+    world.origin.open_to_everyone();
     let repo = json!({"name": "repo", "url": world.origin.url(), "branch": "attack", "submodules": "recursive"});
     let body =
         json!({"project_id": "hostile", "interactive": true, "repos": [repo], "prompt": script("echo 'here too'")});
@@ -379,7 +383,5 @@ async fn submodules_and_content_come_from_nothing_of_ours_or_of_another_session(
     let heir = Attacker { world: world.clone(), id };
     heir.gets_nothing("git log -1 --format=%s; cd ..; grep -rs '' . | head -c 200000").await;
     let notices = world.server.get(&format!("/sessions/{}/repos/status", heir.id)).await.expect(200).to_string();
-    for at in 0..places.len() {
-        assert!(notices.contains(&format!("m{at}")), "what is refused is told: {notices}");
-    }
+    assert!(notices.contains("submodules are not all here: m0: "), "what is refused is told: {notices}");
 }
