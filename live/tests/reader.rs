@@ -56,7 +56,9 @@ async fn a_batch_session_is_read_from_its_prompt_to_the_end_of_its_runner() {
     assert_eq!(names.last().map(|(_, _, name)| name.as_str()), Some("ambient.exit"));
     let ended =
         Fact::TurnEnded { last_message_id: Some(format!("{}/1/prompt", session.id)), outcome: TurnOutcome::Finished };
-    assert_eq!(sink.reported(), [(1, Fact::TurnStarted), (1, ended)], "an exit that was asked for is no fact");
+    let seen = Fact::ReposSeen { problems: std::collections::BTreeMap::new() };
+    let facts = [(1, Fact::TurnStarted), (1, seen), (1, ended)];
+    assert_eq!(sink.reported(), facts, "an exit that was asked for is no fact");
 
     let covers = snapshot::compact(&server.db, &session.id).await.unwrap();
     assert_eq!(covers, server.db.last_seq(&session.id).await.unwrap());
@@ -142,7 +144,7 @@ async fn of_two_readers_one_is_killed_and_nothing_is_lost_or_repeated() {
     assert!(readers_b.drained(&session.project_id, &session.id, 1).await);
     assert_stored(&a, &session.id, &runner).await;
     assert_eq!(sink_a.names(), ["fact_turn_started"]);
-    assert_eq!(sink_b.names(), ["fact_turn_ended"], "what was reported is not reported again");
+    assert_eq!(sink_b.names(), ["fact_repos_seen", "fact_turn_ended"], "what was reported is not reported again");
     readers_b.shutdown().await;
 }
 
@@ -166,14 +168,15 @@ async fn a_fact_that_was_stored_and_not_reported_is_reported_by_the_next_reader_
     let exit_stored =
         || async { a.runner_events(&session.id).await.last().is_some_and(|(_, _, name)| name == "ambient.exit") };
     eventually("the runner's exit is stored", exit_stored).await;
-    eventually("the turn's beginning is told", || async { sink_a.names() == ["fact_turn_started"] }).await;
+    let until = ["fact_turn_started", "fact_repos_seen"];
+    eventually("what comes before is told", || async { sink_a.names() == until }).await;
     assert_eq!(a.phase(&session.id).await, "Running");
     drop(readers_a);
     runner.kill();
     world.set(&session.id, None);
     let _readers_b = b.readers(&world, &sink_b);
     eventually("the exit is decided", || async { b.phase(&session.id).await == "Stopping" }).await;
-    assert_eq!(sink_b.names(), ["fact_turn_ended", "fact_exited"]);
+    assert_eq!(sink_b.names(), ["fact_repos_seen", "fact_turn_ended", "fact_exited"]);
     assert_stored(&b, &session.id, &runner).await;
 }
 

@@ -107,9 +107,12 @@ fn pieces(rights: &Rights) -> Result<BTreeMap<PathBuf, Piece>, String> {
     ] {
         pieces.insert(path.into(), piece);
     }
-    // Names sessions, and what else runs here.
+    // They name sessions, and what else runs here. The run's own stay, with its limits: language runtimes size themselves by them.
     if Path::new(GROUPS).is_dir() {
         pieces.insert(GROUPS.into(), Piece::Hidden);
+        for group in rights.groups.iter().filter_map(|group| group.parent()).filter(|run| run.starts_with(GROUPS)) {
+            bind(&mut pieces, group, false)?;
+        }
     }
     for path in resolver().iter().chain(&rights.read) {
         bind(&mut pieces, path, false)?;

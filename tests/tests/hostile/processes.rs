@@ -154,7 +154,9 @@ async fn what_else_runs_on_the_machine_has_no_name_here() {
     let agent = world.attacker(None).await;
     agent
         .gets_nothing(&format!(
-            "find /sys/fs/cgroup -mindepth 1 2>/dev/null | grep . && echo GOT control groups\n\
+            "own=$(cut -d: -f3 /proc/self/cgroup | grep -v '^/$' | sed 's,/agent$,,' | sort -u)\n\
+             find /sys/fs/cgroup -type f 2>/dev/null | grep -vF \"${{own:-nothing}}/\" && echo GOT control groups\n\
+             find /sys/fs/cgroup -type f -writable 2>/dev/null | grep . && echo GOT to change one\n\
              grep -ra '{}' /sys/fs 2>/dev/null | head -n 3 | grep . && echo GOT another session\n\
              true",
             world.victim
