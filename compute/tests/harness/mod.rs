@@ -23,12 +23,17 @@ pub use client::*;
 
 pub const TOKEN: &str = "token-of-the-run";
 
-/// The runner, built by the cargo that runs these tests, where it builds them.
+/// The runner beside the test, where a build of the workspace puts it; built if it is not there. A build from within a test would
+/// have other features and variables, and its dependencies be built twice each time.
 pub fn runner_binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let test = std::env::current_exe().unwrap();
         let profile = test.parent().and_then(Path::parent).unwrap();
+        let program = profile.join("ambient-runner");
+        if program.exists() {
+            return program;
+        }
         let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         build.args(["build", "--quiet", "-p", "ambient-runner", "--manifest-path"]);
         build.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
@@ -40,7 +45,7 @@ pub fn runner_binary() -> &'static Path {
             }
         }
         assert!(build.status().unwrap().success(), "the runner cannot be built");
-        profile.join("ambient-runner")
+        program
     })
 }
 
