@@ -18,6 +18,9 @@ pub(crate) enum Error {
     NotFound(String),
     #[error("{0}")]
     Conflict(String),
+    /// What would hold every git up that comes there.
+    #[error("{0}")]
+    Trap(String),
     #[error("{0}")]
     TooLarge(String),
     #[error("the range is not satisfiable: the file has {0} bytes")]
@@ -46,7 +49,7 @@ impl Error {
             Self::BadInput { .. } => (StatusCode::BAD_REQUEST, "bad_input"),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
-            Self::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
+            Self::Conflict(_) | Self::Trap(_) => (StatusCode::CONFLICT, "conflict"),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::Range(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "bad_input"),
             Self::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, "busy"),

@@ -260,6 +260,27 @@ async fn what_hangs_is_named_before_the_server_gives_up() {
 }
 
 #[tokio::test]
+async fn a_pipe_where_git_reads_attributes_is_named_at_once_and_the_next_push_goes_on() {
+    let scene = Scene::new().await;
+    git(&scene.clone, &["commit", "-q", "--allow-empty", "-m", "one"]);
+    for place in [".gitattributes", ".git/info/attributes"] {
+        let path = scene.clone.join(place);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let _ = std::fs::remove_file(&path);
+        pipe(&path);
+        let began = Instant::now();
+        let refused = scene.push("out").await.expect(409).json();
+        assert!(
+            refused["reason"].as_str().unwrap().contains(place) && began.elapsed() < Duration::from_secs(20),
+            "{refused}"
+        );
+        std::fs::remove_file(&path).unwrap();
+    }
+    let pushed = scene.push("out").await.expect(200).json();
+    assert_eq!(pushed["commits"], 1, "{pushed}");
+}
+
+#[tokio::test]
 async fn a_repository_whose_folder_is_gone_is_said_to_be_so() {
     let mut scene = Scene::new().await;
     let clone = scene.clone.clone();

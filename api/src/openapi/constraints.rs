@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 /// A text without NUL, which the database cannot store. Limits of a kilobyte and more are in words only: tools that make examples
 /// at the limits take minutes for each.
 const TEXT: &str = "^[^\\u0000]*$";
+/// The rest of a path in the workspace: not absolute, and no part leads up.
+const BENEATH: &str = "(?!/)(?!(.*/)?\\.\\.(/|$))[^\\u0000]*$";
 const ID: &str = "^[0-9A-Za-z]{27}$";
 /// An execution's: `workflow/entity/…`.
 const EXECUTION_ID: &str = "^[!-~]{1,1000}$";
@@ -198,7 +200,11 @@ fn constrain_parameter(path: &str, parameter: &mut Value) {
         ("path", "execution_id") => json!({"pattern": EXECUTION_ID}),
         ("path", "error_id") => json!({"pattern": "^[0-9]{1,3}$"}),
         ("path", "name") => json!({"pattern": "^[A-Za-z0-9_][A-Za-z0-9._-]*$", "maxLength": 100}),
-        ("path", "path") => json!({"pattern": "^[^/\\u0000][^\\u0000]*$"}),
+        // A file beneath the workspace, so not the workspace itself.
+        ("path", "path") => json!({"pattern": format!("^(?![./]*$){BENEATH}"), "minLength": 1}),
+        ("query", "path") => json!({"pattern": format!("^{BENEATH}")}),
+        ("query", "repo") => pattern("^[A-Za-z0-9_][A-Za-z0-9._-]*$", 100),
+        ("query", "base") => pattern("^[^-\\u0000\\n][^\\u0000\\n]*$", 255),
         ("query", "entity_kind") => json!({"enum": ENTITY_KINDS}),
         ("query", "order") => json!({"enum": ["asc", "desc"]}),
         ("query", "subject_type") => json!({"enum": SUBJECT_TYPES}),

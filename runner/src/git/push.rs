@@ -54,6 +54,8 @@ pub(crate) async fn push(app: &App, request: &GitPush) -> Result<GitPushed> {
     // Before the push, and no reason against it.
     let uncommitted = match timeout(LOOK, WorkingTree::outline(app, &directory, LOOK)).await {
         Ok(Ok(tree)) => Some(tree.changes()),
+        // The git that gives the commits would wait too.
+        Ok(Err(trap @ Error::Trap(_))) => return Err(trap),
         Ok(Err(_)) | Err(_) => None,
     };
     let commit = head.ok_or_else(|| Error::Conflict("there is no commit to push".to_owned()))?;

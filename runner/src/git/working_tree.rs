@@ -213,19 +213,24 @@ impl<'a> WorkingTree<'a> {
 
     /// What there is in the directory besides what git takes.
     async fn survey(&self) -> Result<Vec<Finding>> {
+        let trap = |path: &str| {
+            Error::Trap(format!("'{path}' is neither a file nor a link, and git would wait for it for ever: remove it"))
+        };
+        let attributes = ".git/info/attributes";
+        if self.directory.join(attributes).symlink_metadata().is_ok_and(|about| !about.is_file() && !about.is_symlink())
+        {
+            return Err(trap(attributes));
+        }
         let survey = Git::repository(self.app, &self.directory).patience(self.patience);
         let found = survey.most(MAX_LIST).program(OsStr::new(survey::PROGRAM)).run(&[]).await?;
         let found = survey::parse(&found).ok_or_else(|| Error::Git("the survey of the files went wrong".to_owned()))?;
         let name = |finding: &Finding| finding.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default().to_vec();
         let is_trap =
             |finding: &&Finding| finding.kind == Kind::Special && READ_BY_GIT.contains(&name(finding).as_slice());
-        if let Some(trap) = found.iter().find(is_trap) {
-            let path = String::from_utf8_lossy(&trap.path);
-            let reason =
-                format!("'{path}' is neither a file nor a link, and git would wait for it for ever: remove it");
-            return Err(Error::Conflict(reason));
+        match found.iter().find(is_trap) {
+            Some(found) => Err(trap(&String::from_utf8_lossy(&found.path))),
+            None => Ok(found),
         }
-        Ok(found)
     }
 
     async fn fill(&mut self, findings: &[Finding], room: &Room<'_>) -> Result<()> {
