@@ -3,7 +3,11 @@
 //! A mark is an empty file. It is there before the first file of the session is removed; it may go when nothing that could
 //! act on the session is left, which only the database and the workflow engine can say.
 
-use std::{io::ErrorKind, path::PathBuf, time::Duration};
+use std::{
+    io::ErrorKind,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use super::{
     Local, io_error,
@@ -13,7 +17,7 @@ use crate::{ComputeError, SessionRef};
 
 /// What is on its way longer than this has come to its end.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
-/// Most marks that are told at once: the next sweep finds the others.
+/// Most marks that are told at once: later sweeps find the others.
 const AT_ONCE: usize = 500;
 
 impl Local {
@@ -32,8 +36,13 @@ impl Local {
 
     /// Sessions whose mark has had its time.
     pub(super) fn old_deletions(&self) -> Result<Vec<String>, ComputeError> {
+        let mut marks = names(&self.options.data_dir.join("deleted"))?;
+        // From another one each second: marks that have to stay would else hide those behind them.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let from = usize::try_from(now).unwrap_or_default() % marks.len().max(1);
+        marks.rotate_left(from);
         let mut old = Vec::new();
-        for session_id in names(&self.options.data_dir.join("deleted"))? {
+        for session_id in marks {
             if check_id("session id", &session_id).is_ok() && self.is_old(&session_id)? {
                 old.push(session_id);
             }

@@ -23,6 +23,14 @@ mod working_tree;
 
 use crate::error::{Error, Result};
 
+/// A fetch of objects and nothing else: no tags, no record of it.
+const FETCH: [&str; 5] = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-shallow"];
+
+/// As one word of a shell, for commands that stand in git's configuration.
+fn quoted_for_shell(path: &std::path::Path) -> String {
+    format!("'{}'", path.to_string_lossy().replace('\'', "'\\''"))
+}
+
 /// Longest repository name, bytes.
 const MAX_NAME: usize = 100;
 

@@ -7,7 +7,7 @@ use ambient_wire::runner::{GitPush, GitPushed};
 use tokio::time::timeout;
 
 use super::{
-    check_branch, check_object,
+    FETCH, check_branch, check_object,
     command::{Git, GitError, SIGNALLED, quoted},
     directory::Directory,
     lfs::Publication,
@@ -147,8 +147,7 @@ impl Push<'_> {
         if !self.mirror.has(commit).await? {
             // Its objects only: branches come and go at the origin, and names of then and now may exclude each other.
             let fetch = origin.allow(self.mirror.git(true, origin.readable())).patience(STEP);
-            let exactly = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-shallow"];
-            let arguments = [&exactly[..], &upload, &["--", &origin.url, &reference]].concat();
+            let arguments = [&FETCH[..], &upload, &["--", &origin.url, &reference]].concat();
             fetch.run(&arguments).await?;
         }
         Ok(Some(commit.to_owned()))

@@ -19,7 +19,7 @@ use super::{
     check_object,
     command::{Git, GitError},
     mirror::remove_tree,
-    repos,
+    quoted_for_shell, repos,
 };
 use crate::{
     app::App,
@@ -183,11 +183,10 @@ impl<'a> WorkingTree<'a> {
 
     /// Git in the repository of our own, on the agent's working tree.
     pub(super) fn git(&self) -> Git<'a> {
-        let quoted = |path: &Path| format!("'{}'", path.to_string_lossy().replace('\'', "'\\''"));
         // What is to be kept may be pushed, so its content too.
         let store = self.objects.with_file_name("lfs").join("objects");
-        let store = if self.apart.is_none() { quoted(&store) } else { String::new() };
-        let clean = format!("sh {} %f {store}", quoted(&self.scratch.join(CLEAN)));
+        let store = if self.apart.is_none() { quoted_for_shell(&store) } else { String::new() };
+        let clean = format!("sh {} %f {store}", quoted_for_shell(&self.scratch.join(CLEAN)));
         let git = Git::repository(self.app, &self.directory).patience(self.patience).variable("GIT_DIR", &self.scratch);
         let git = git.setting("filter.lfs.clean", &clean).setting("filter.lfs.required", "true");
         match &self.apart {
@@ -217,8 +216,8 @@ impl<'a> WorkingTree<'a> {
             Error::Trap(format!("'{path}' is neither a file nor a link, and git would wait for it for ever: remove it"))
         };
         let attributes = ".git/info/attributes";
-        if self.directory.join(attributes).symlink_metadata().is_ok_and(|about| !about.is_file() && !about.is_symlink())
-        {
+        // Links are followed, as git does.
+        if self.directory.join(attributes).metadata().is_ok_and(|about| !about.is_file()) {
             return Err(trap(attributes));
         }
         let survey = Git::repository(self.app, &self.directory).patience(self.patience);

@@ -174,7 +174,7 @@ pub struct GitFile {
     pub path: String,
     /// Two letters as `git status --porcelain` prints them.
     pub status: String,
-    /// Path before it was renamed or copied.
+    /// Path before it was renamed or copied, where that is told; in a working tree a rename is a deletion and a new file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original_path: Option<String>,
 }

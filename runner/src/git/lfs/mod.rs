@@ -29,6 +29,7 @@ use super::{
     directory::Directory,
     mirror::Mirror,
     origin::Origin,
+    quoted_for_shell,
 };
 use crate::{
     agent::DEFAULT_PATH,
@@ -189,7 +190,7 @@ async fn git_lfs(app: &App) -> Option<PathBuf> {
 pub(super) async fn check_out(app: &App, clone: &Path, prepared: &Prepared) -> Option<String> {
     let program = prepared.git_lfs.as_ref()?;
     let done = async {
-        let quoted = format!("'{}'", program.to_string_lossy().replace('\'', "'\\''"));
+        let quoted = quoted_for_shell(program);
         for (key, value) in [
             ("filter.lfs.clean", format!("{quoted} clean -- %f")),
             ("filter.lfs.smudge", format!("{quoted} smudge -- %f")),

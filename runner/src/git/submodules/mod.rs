@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::declared::{Declared, Source};
 use super::{
+    FETCH,
     command::{Git, GitError},
     lfs,
     mirror::{Mirror, place},
@@ -207,18 +208,22 @@ async fn whole<'a>(app: &'a App, name: &str, origin: &Origin, commit: &str) -> R
 /// A mirror with that commit, and nothing before it.
 async fn recorded<'a>(app: &'a App, name: &str, origin: &Origin, commit: &str) -> Result<Mirror<'a>> {
     let mirror = Mirror::make(app, name).await?;
-    let format = if commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
-    mirror.git(true, Vec::new()).run(&["init", "--quiet", "--bare", "--template=", format, "."]).await?;
+    let init = ["init", "--quiet", "--bare", "--template=", object_format(commit), "."];
+    mirror.git(true, Vec::new()).run(&init).await?;
     fetch(&mirror, origin, &format!("{commit}:{RECORDED}"), &["--depth=1"], PATIENCE).await?;
     Ok(mirror)
+}
+
+/// The option of `git init` for a repository that has this commit.
+fn object_format(commit: &str) -> &'static str {
+    if commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" }
 }
 
 async fn fetch(mirror: &Mirror<'_>, origin: &Origin, what: &str, how: &[&str], patience: Duration) -> Result<()> {
     let git = origin.allow(mirror.git(true, origin.readable())).patience(patience);
     let upload = origin.upload_pack();
     let upload: Vec<_> = upload.as_deref().into_iter().collect();
-    let exactly = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-shallow"];
-    match git.run(&[&exactly[..], how, &upload, &["--", &origin.url, what]].concat()).await {
+    match git.run(&[&FETCH[..], how, &upload, &["--", &origin.url, what]].concat()).await {
         Ok(_) => Ok(()),
         Err(GitError::Failed { stderr, .. }) if stderr.contains("not our ref") => {
             Err(Error::Git("its origin does not have the recorded commit".to_owned()))
@@ -238,11 +243,10 @@ async fn check_out(app: &App, mirror: &Mirror<'_>, to: &Path, url: &str, commit:
             git(to).run(&["config", "remote.origin.url", url]).await?;
         }
         _ => {
-            let format = if commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
-            git(&app.paths.tmp()).run(&["init", "--quiet", "--template=", format, "--", &target]).await?;
+            let init = ["init", "--quiet", "--template=", object_format(commit), "--", &target];
+            git(&app.paths.tmp()).run(&init).await?;
             git(to).run(&["remote", "add", "origin", url]).await?;
-            let fetch = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-shallow", "--"];
-            git(to).run(&[&fetch[..], &[&source, RECORDED]].concat()).await?;
+            git(to).run(&[&FETCH[..], &["--", &source, RECORDED]].concat()).await?;
         }
     }
     git(to).run(&["checkout", "--quiet", "--detach", commit]).await?;
