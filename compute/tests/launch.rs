@@ -196,7 +196,7 @@ async fn bad_requests_are_refused_before_anything_is_written() {
 }
 
 #[tokio::test]
-async fn as_root_each_session_is_another_user_and_otherwise_the_lack_of_it_is_told() {
+async fn as_root_each_session_has_two_users_of_its_own_and_otherwise_the_lack_of_it_is_told() {
     let host = Host::new();
     let (compute, a, b) = (host.compute(), session("a"), session("b"));
     let client = start(&compute, &a, 1, 1).await;
@@ -211,7 +211,10 @@ async fn as_root_each_session_is_another_user_and_otherwise_the_lack_of_it_is_to
         return;
     }
     assert!(!missing_confinement.iter().any(|what| what.contains("user id")), "{missing_confinement:?}");
-    assert!((1_900_000_000..1_900_025_000).contains(&uid(&a)) && uid(&a) != uid(&b));
+    use std::os::unix::fs::MetadataExt;
+    let agent = |s| host.paths(s).workspace().metadata().unwrap().uid();
+    let all = std::collections::BTreeSet::from([uid(&a), uid(&b), agent(&a), agent(&b)]);
+    assert!(all.len() == 4 && all.iter().all(|uid| (1_900_000_000..1_900_025_000).contains(uid)), "{all:?}");
     let other = host.paths(&b);
     let script = format!(
         "id -u; cat {} || echo no; ls {} || echo no; echo x > {} || echo no",
@@ -222,11 +225,10 @@ async fn as_root_each_session_is_another_user_and_otherwise_the_lack_of_it_is_to
     let mut reader = client.events(1, "", 0).await;
     client.deliver("m", 1, &format!("```\n{script}\n```")).await.expect(200);
     let output = harness::output(&reader.until_turn_ended().await);
-    assert!(output.contains(&uid(&a).to_string()) && output.matches("no\n").count() == 3, "{output}");
-    // The same id after a restart of the server, and the token is the session's alone.
+    assert!(output.contains(&agent(&a).to_string()) && output.matches("no\n").count() == 3, "{output}");
+    // The same ids after a restart of the server, and the token is the runner's alone.
     let again = host.compute();
     again.ensure_workspace(&a).await.unwrap();
-    use std::os::unix::fs::MetadataExt;
     let token = host.paths(&a).server_token(1).metadata().unwrap();
     assert_eq!((token.uid(), token.mode() & 0o777), (uid(&a), 0o600));
     assert_eq!(host.paths(&a).root.metadata().unwrap().uid(), 0, "nobody but root can replace the fence");

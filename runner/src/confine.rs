@@ -63,6 +63,9 @@ pub(crate) struct Rights {
     pub(crate) pinned: Vec<Pinned>,
     pub(crate) limits: Limits,
     pub(crate) own_user: bool,
+    /// User to become, where the runner is another than its agent.
+    #[serde(default)]
+    pub(crate) user: Option<u32>,
     /// What is not to be seen even below something that may be read.
     pub(crate) hidden: Vec<PathBuf>,
     /// Namespaces to run in; [`crate::process::confined`] chooses them.
@@ -91,10 +94,11 @@ impl Rights {
             mode: spec.confinement,
             write: vec![paths.workspace(), paths.home(), paths.tmp()],
             // Its clones borrow objects from mirrors; its shell reads its scripts.
-            read: spec.readable_paths.iter().cloned().chain([paths.mirrors(), paths.blocks(spec.run)]).collect(),
+            read: spec.readable_paths.iter().cloned().chain([paths.mirrors(), paths.blocks()]).collect(),
             pinned: Vec::new(),
             limits: spec.limits.clone(),
             own_user: spec.own_user,
+            user: spec.agent_user,
             groups: spec.agent_groups.clone(),
         }
     }
@@ -111,6 +115,7 @@ impl Rights {
             pinned,
             limits: spec.limits.clone(),
             own_user: spec.own_user,
+            user: None,
             groups: spec.agent_groups.clone(),
         }
     }
@@ -201,6 +206,8 @@ pub(crate) fn probe(rights: &Rights) -> Result<Vec<String>, String> {
     if !rights.own_user {
         let limit = if rights.place == Place::Here { ", so the limit on processes is not applied" } else { "" };
         missing.push(format!("own user id: the session shares the server's{limit}"));
+    } else if rights.user.is_none() {
+        missing.push("own user id: the agent shares its runner's".to_owned());
     }
     Ok(missing)
 }

@@ -25,6 +25,7 @@ mod seccomp;
 mod serve;
 mod survey;
 mod turn;
+mod users;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -45,6 +46,27 @@ enum Command {
         /// Launch file, written by compute.
         #[arg(long)]
         launch: PathBuf,
+    },
+    /// Takes two user ids, of a runner and of its agent, and executes this program again as the first.
+    #[command(hide = true)]
+    Become {
+        #[arg(long)]
+        runner_user: u32,
+        #[arg(long)]
+        agent_user: u32,
+        /// Arguments of the execution.
+        #[arg(last = true, required = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Maps two user ids into the namespace of our parent.
+    #[command(hide = true)]
+    MapUsers {
+        #[arg(long)]
+        process: i32,
+        #[arg(long)]
+        runner_user: u32,
+        #[arg(long)]
+        agent_user: u32,
     },
     /// Gives up rights and becomes a command.
     #[command(hide = true)]
@@ -85,11 +107,13 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Serve { launch } => exit_code(serve_attempt(&launch)),
-        Command::Confine { rights, command } => {
-            let reason = confine::become_command(&rights, &command);
-            eprintln!("ambient-runner: {reason}");
-            exit_code(confine::EXIT_CANNOT_EXECUTE)
+        Command::Become { runner_user, agent_user, arguments } => {
+            refused(&users::become_runner(runner_user, agent_user, &arguments))
         }
+        Command::MapUsers { process, runner_user, agent_user } => {
+            users::map(process, runner_user, agent_user).map_or_else(|reason| refused(&reason), |()| ExitCode::SUCCESS)
+        }
+        Command::Confine { rights, command } => refused(&confine::become_command(&rights, &command)),
         Command::Isolate { command } => exit_code(isolate::isolate(&command)),
         Command::Init => exit_code(isolate::init::run()),
         Command::Enter { command } => exit_code(isolate::enter(&command)),
@@ -106,7 +130,8 @@ fn serve_attempt(launch: &std::path::Path) -> i32 {
         }
     };
     // Before any thread exists: these are properties of a thread, inherited by those it makes.
-    if let Err(error) = life::close_inherited().and_then(|()| life::detach()) {
+    if let Err(error) = life::close_inherited().and_then(|()| life::detach()).and_then(|()| users::keep_to_ourselves())
+    {
         tracing::error!(%error, "cannot detach");
         return EXIT_PREREQUISITE;
     }
@@ -121,6 +146,12 @@ fn serve_attempt(launch: &std::path::Path) -> i32 {
             EXIT_PREREQUISITE
         }
     }
+}
+
+/// A stage that cannot go on.
+fn refused(reason: &str) -> ExitCode {
+    eprintln!("ambient-runner: {reason}");
+    exit_code(confine::EXIT_CANNOT_EXECUTE)
 }
 
 fn exit_code(code: i32) -> ExitCode {

@@ -1,7 +1,7 @@
 //! Processes of the session: starting them confined, reaping orphans, and ending all of them.
 //!
 //! A process belongs to the session when it carries the launch's nonce in its environment, descends from the runner, or has
-//! the session's own user id. Its process group proves nothing: agents make their own. A zombie counts as gone.
+//! one of the session's own user ids. Its process group proves nothing: agents make their own. A zombie counts as gone.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ambient_wire::runner::LaunchSpec;
 use procfs::process::Process;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use tokio::process::{Child, Command};
@@ -40,16 +41,18 @@ pub(crate) enum Mark {
 /// Processes of the session.
 pub(crate) struct Processes {
     nonce: String,
-    own_uid: Option<u32>,
+    /// User ids that nobody but the session has.
+    own_uids: Vec<u32>,
     namespaces: Option<Namespaces>,
     /// Children that someone waits for; the others are orphans to be reaped.
     awaited: Mutex<HashSet<u32>>,
 }
 
 impl Processes {
-    pub(crate) fn new(nonce: &str, own_user: bool, namespaces: Option<Namespaces>) -> Arc<Self> {
-        let own_uid = own_user.then(|| rustix::process::getuid().as_raw());
-        Arc::new(Self { nonce: nonce.to_owned(), own_uid, namespaces, awaited: Mutex::default() })
+    pub(crate) fn new(spec: &LaunchSpec, namespaces: Option<Namespaces>) -> Arc<Self> {
+        let runners = spec.own_user.then(|| rustix::process::getuid().as_raw());
+        let own_uids = runners.into_iter().chain(spec.agent_user).collect();
+        Arc::new(Self { nonce: spec.nonce.clone(), own_uids, namespaces, awaited: Mutex::default() })
     }
 
     /// The namespaces of the agent, where the kernel has some for us.
@@ -163,7 +166,7 @@ impl Processes {
             ancestors.contains(&process.pid)
                 || descends_from(&ancestors, process.pid)
                 || matches!(mark, Mark::Session)
-                    && (self.own_uid.is_some_and(|uid| process.uid() == Some(uid)) || is_ours(process))
+                    && (process.uid().is_some_and(|uid| self.own_uids.contains(&uid)) || is_ours(process))
         };
         // Init is the last to go.
         let spared = |process: &Seen| process.pid == me || Some(process.pid) == init || process.dead;
@@ -204,6 +207,7 @@ impl Drop for Awaited<'_> {
 pub(crate) fn confined(rights: &Rights, directory: &Path, program: &OsStr) -> std::io::Result<Command> {
     let mut command = Command::new("/proc/self/exe");
     command.current_dir(directory).env_clear();
+    become_user(&mut command, rights);
     let place = isolate::place(rights);
     let stage = match place {
         Place::Here => "confine",
@@ -220,6 +224,13 @@ pub(crate) fn confined(rights: &Rights, directory: &Path, program: &OsStr) -> st
     command.arg("--").arg(program);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Ok(command)
+}
+
+/// The command is another user's from its execution on, which leaves it no capability.
+pub(crate) fn become_user(command: &mut Command, rights: &Rights) {
+    if let Some(user) = rights.user {
+        command.gid(user).uid(user);
+    }
 }
 
 /// A process as `/proc` showed it.

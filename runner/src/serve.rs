@@ -121,12 +121,12 @@ async fn start(spec: LaunchSpec, paths: SessionPaths) -> Result<Attempt, Refusal
         let available = agent::AVAILABLE.join(", ");
         return Err(Refusal::Prerequisite(format!("agent '{}' is not in this build; it has: {available}", spec.agent)));
     }
-    for directory in [paths.workspace(), paths.home(), paths.tmp(), paths.blocks(spec.run), paths.mirrors()] {
+    for directory in [paths.workspace(), paths.home(), paths.tmp(), paths.blocks(), paths.mirrors()] {
         std::fs::create_dir_all(directory)?;
     }
     // Nothing of an earlier attempt is left in them, whatever it did to keep it.
     ambient_removal::empty_tree(&paths.tmp())?;
-    ambient_removal::empty_tree(&paths.blocks(spec.run))?;
+    ambient_removal::empty_tree(&paths.blocks())?;
     life::prepare_record(&paths.exited(spec.run, spec.attempt))?;
     let (namespaces, mut missing) = make_namespaces(&spec).await.map_err(Refusal::Prerequisite)?;
     missing.extend(spec.unenforced.iter().cloned());
@@ -139,7 +139,7 @@ async fn start(spec: LaunchSpec, paths: SessionPaths) -> Result<Attempt, Refusal
         log_id,
         inbox,
         readers: Readers::new(),
-        processes: Processes::new(&spec.nonce, spec.own_user, namespaces),
+        processes: Processes::new(&spec, namespaces),
         repos: Repos::open(&paths)?,
         auth: Auth::new(paths.server_token(spec.run)),
         current: CurrentTurn::default(),

@@ -32,7 +32,7 @@ async fn an_agent_writes_in_its_own_directories_only_and_cannot_read_the_runs_se
          try w here; try w $HOME/x; try w $TMPDIR/x; try w /dev/null; try cat /etc/hostname /proc/self/status\n\
          try cat {readable}/tool; try w {readable}/x\n\
          try w {root}/x; try w {run}/events.ndjson; try w /usr/x; try w {outside}; try mv here {root}/x\n\
-         try cat {outside}; try cat {run}/secrets/server-to-runner; try cat {run}/runner.log; try w {run}/blocks/x\n\
+         try cat {outside}; try cat {run}/secrets/server-to-runner; try cat {run}/runner.log; try w {run}/../../blocks/x\n\
          try cat {run}/launch.1.json; try ls {root}/repos; try cat /proc/1/environ; try kill -9 1\n\
          ln -s {outside} link; try cat link; try w link; try truncate -s0 {outside}; try chown 1:1 here; try sudo true\n\
          grep NoNewPrivs /proc/self/status",

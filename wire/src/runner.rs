@@ -65,7 +65,8 @@ pub fn is_platform_variable(name: &str) -> bool {
 /// news of the session.
 pub const ENDED_BY_REQUEST: &str = "terminated by request";
 
-/// What a runner is started with: `ambient-runner serve --launch FILE`. Holds no secret.
+/// What a runner is started with: `ambient-runner serve --launch FILE`, or, for two user ids,
+/// `ambient-runner become --runner-user R --agent-user A -- serve --launch FILE` as root. Holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LaunchSpec {
@@ -104,6 +105,9 @@ pub struct LaunchSpec {
     /// True when the session has a user id of its own: then limits count for it alone and the id marks its processes.
     #[serde(default)]
     pub own_user: bool,
+    /// The agent's user id, where it is another than the runner's: the runner was started with `become` then.
+    #[serde(default)]
+    pub agent_user: Option<u32>,
     /// Compute host that launched; only it may prove absence.
     #[serde(default)]
     pub host: String,

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ambient_compute::local::{SESSION_UIDS, free_space};
+use ambient_compute::local::{SESSION_UIDS, free_space, probe_user_ids};
 use ambient_postgres::{Transport, connect_options};
 use serde::Serialize;
 use sqlx::{Connection, PgConnection};
@@ -51,7 +51,7 @@ pub(super) async fn run(config: &ServerConfig, output: Output) -> Result<ExitCod
         vec![git(), git_lfs(), runner(&config.runner_binary), landlock(), namespaces(), database(config).await];
     checks.extend([data_dir(&config.data_dir), space(config), port(config)]);
     if rustix::process::geteuid().is_root() {
-        checks.push(session_uids(config.session_uid_base));
+        checks.push(session_uids(config));
     }
     checks.extend(config.warnings.iter().map(|warning| check("settings", Verdict::Warning, warning)));
     match output {
@@ -241,16 +241,27 @@ fn port(config: &ServerConfig) -> Check {
 }
 
 /// In a container the user namespace may not have the uids that sessions are to run under.
-fn session_uids(base: u32) -> Check {
+fn session_uids(config: &ServerConfig) -> Check {
+    let base = config.session_uid_base;
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let last = u64::from(base) + u64::from(SESSION_UIDS) - 1;
     let covers = |line: &str| {
         let fields: Vec<u64> = line.split_whitespace().filter_map(|field| field.parse().ok()).collect();
         matches!(fields[..], [first, _, count] if first <= u64::from(base) && last < first.saturating_add(count))
     };
-    if map.is_empty() || map.lines().any(covers) {
-        return check("uids", Verdict::Ok, format!("sessions run under uid {base} and up"));
+    if !map.is_empty() && !map.lines().any(covers) {
+        let text = format!("this container has no uids {base} to {last}: set session_uid_base");
+        return check("uids", Verdict::Failed, text);
     }
-    let text = format!("this container has no uids {base} to {last}: set session_uid_base");
-    check("uids", Verdict::Failed, text)
+    match probe_user_ids(&config.runner_binary, base) {
+        Ok(()) => check(
+            "uids",
+            Verdict::Ok,
+            format!("sessions run under uids {base} to {last}, an agent and its runner under two"),
+        ),
+        Err(reason) => {
+            let text = format!("sessions run under uid {base} and up; an agent shares its runner's: {reason}");
+            check("uids", Verdict::Warning, text)
+        }
+    }
 }

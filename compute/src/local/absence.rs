@@ -107,7 +107,7 @@ impl Local {
                 "attempt {attempt}: pid {}, the first of its PID namespace, has ended, and with it everything in there",
                 init.pid
             )),
-            None if self.own_uid(paths)?.is_some() => {
+            None if self.users(paths)?.is_some() => {
                 evidence.push(format!("attempt {attempt}: it had no PID namespace; its processes are known by their user id"));
             }
             None => evidence.push(format!(
@@ -128,7 +128,7 @@ impl Local {
         let attempts = attempts_of(paths, run)?.into_iter().map(|attempt| (run, attempt)).collect::<Vec<_>>();
         let mut marks = self.marks(paths, &attempts)?;
         if self.has_later_run(paths, run)? {
-            marks.uid = None;
+            marks.uids.clear();
         }
         // Twice, because a process that forks while we look may be missed once.
         for table in [Table::look(), Table::look()] {
@@ -141,9 +141,11 @@ impl Local {
                     .collect::<Vec<_>>(),
             );
         }
-        let uid = marks.uid.map(|uid| format!(", user id {uid}")).unwrap_or_default();
-        evidence
-            .push(format!("no process in /proc has the nonce of one of {} attempts, its session{uid}", attempts.len()));
+        let uids: String = marks.uids.iter().map(|uid| format!(", user id {uid}")).collect();
+        evidence.push(format!(
+            "no process in /proc has the nonce of one of {} attempts, its session{uids}",
+            attempts.len()
+        ));
         Ok(())
     }
 

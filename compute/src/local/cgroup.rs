@@ -5,18 +5,20 @@
 //! the latter can end a group at once (`cgroup.kill`) and tell that it is empty (`cgroup.events`). The agent has the limit, the
 //! runner stands beside it with a little of its own, so that the agent's memory is not the runner's death.
 //!
-//! Invariants: only the server makes, limits and removes groups; the session's user may do no more than move its own processes
+//! Invariants: only the server makes, limits and removes groups; the session's users may do no more than move processes
 //! between the two, for whose sum the group above has limits; a group is removed only when nothing can start in it.
 
 use std::{
-    fs::{self, DirBuilder},
+    fs::{self, DirBuilder, Permissions},
     io::{self, ErrorKind},
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use ambient_wire::runner::Limits;
 use rustix::io::Errno;
+
+use super::users::Users;
 
 /// What a runner needs for itself.
 const RUNNER_MEMORY: u64 = 256 << 20;
@@ -251,11 +253,11 @@ fn make(group: &Path) -> io::Result<PathBuf> {
 }
 
 impl RunGroup {
-    /// Makes the group anew, with limits; processes of `uid` may enter its two parts.
+    /// Makes the group anew, with limits; processes of the session's users may enter its two parts.
     ///
     /// # Errors
     /// The system's; something of the run lives in it.
-    pub(super) fn create(&self, limits: &Limits, uid: Option<u32>) -> io::Result<()> {
+    pub(super) fn create(&self, limits: &Limits, users: Option<Users>) -> io::Result<()> {
         self.remove()?;
         for (place, tree) in &self.places {
             // Another server of this data directory may have removed it when it ended.
@@ -271,8 +273,10 @@ impl RunGroup {
             for controller in &tree.controllers {
                 limit(*controller, tree.unified, place, limits)?;
             }
-            for part in parts.iter().filter(|_| uid.is_some()) {
-                std::os::unix::fs::chown(part.join("cgroup.procs"), uid, uid)?;
+            let Some(Users { agent, runner }) = users else { continue };
+            for processes in parts.map(|part| part.join("cgroup.procs")) {
+                std::os::unix::fs::chown(&processes, Some(agent), Some(runner))?;
+                fs::set_permissions(&processes, Permissions::from_mode(0o664))?;
             }
         }
         Ok(())

@@ -18,6 +18,7 @@ use super::{
     processes::{self, Table},
     run_blocking,
     state::{Reaped, all_attempts, reaped_path, started},
+    users::Users,
     watch::ended,
 };
 use crate::{ComputeError, LaunchRequest, Launched, OwnLimits, RunnerState};
@@ -31,7 +32,7 @@ impl Local {
     pub(super) fn launch(self: &Arc<Self>, request: &LaunchRequest) -> Result<Launched, ComputeError> {
         check(request)?;
         let (session, run, attempt) = (&request.session, request.run, request.attempt);
-        let uid = self.ensure_workspace(session).map_err(|error| match error {
+        self.ensure_workspace(session).map_err(|error| match error {
             ComputeError::Fenced { stopped_run, .. } => ComputeError::Fenced { run, stopped_run },
             other => other,
         })?;
@@ -47,7 +48,6 @@ impl Local {
                 "attempt {attempt} of run {run} is superseded by attempt {later_attempt} of run {later_run}"
             )));
         }
-        self.ensure_run(&paths, run, uid)?;
         let spec = match read_json::<LaunchSpec>(&paths.launch(run, attempt))? {
             Some(spec) => match self.adopt(request, &paths, &spec)? {
                 Some(launched) => return Ok(launched),
@@ -58,16 +58,19 @@ impl Local {
                     return Err(ComputeError::DiskFull(shortage));
                 }
                 self.end_remains(&paths, run, &earlier)?;
-                let spec = self.intent(request, &paths, uid)?;
-                write_json(&paths.launch(run, attempt), &spec, uid)?;
+                let users = self.settle_users(session, run)?;
+                self.ensure_run(&paths, run, users)?;
+                let spec = self.intent(request, &paths, users)?;
+                write_json(&paths.launch(run, attempt), &spec, users.map(|users| users.runner))?;
                 spec
             }
         };
         remove_file(&paths.stop_request(run))?;
         remove_file(&reaped_path(&paths, run, attempt))?;
         let group = self.groups.group(&session.session_id, run);
-        group.create(&spec.limits, uid).map_err(|e| io_error(format!("control group of run {run}"), e))?;
-        let child = self.spawn(&spec, &paths, uid)?;
+        let users = self.users(&paths)?;
+        group.create(&spec.limits, users).map_err(|e| io_error(format!("control group of run {run}"), e))?;
+        let child = self.spawn(&spec, &paths, users)?;
         if let Err(error) = group.add_runner(child.id()) {
             // Nothing of the agent is started outside its group.
             tracing::warn!(%error, "a runner cannot be moved into its control group");
@@ -113,7 +116,7 @@ impl Local {
         &self,
         request: &LaunchRequest,
         paths: &SessionPaths,
-        uid: Option<u32>,
+        users: Option<Users>,
     ) -> Result<LaunchSpec, ComputeError> {
         let session = &request.session;
         let nonce = random_id().map_err(|e| io_error("making a nonce", e))?;
@@ -132,11 +135,12 @@ impl Local {
             git_identity: request.git_identity.clone(),
             readable_paths: self.options.readable_paths.clone(),
             platform_paths: [&self.options.data_dir].into_iter().chain(&self.options.platform_paths).cloned().collect(),
-            unenforced: self.groups.unenforced(&limits, uid.is_some()),
+            unenforced: self.groups.unenforced(&limits, users.is_some()),
             agent_groups: self.groups.group(&session.session_id, request.run).agent_groups(),
             limits,
             confinement: self.options.confinement,
-            own_user: uid.is_some(),
+            own_user: users.is_some(),
+            agent_user: users.and_then(|users| users.agent_apart()),
             host: self.options.host.clone(),
         })
     }
@@ -161,17 +165,22 @@ impl Local {
         }
     }
 
-    fn spawn(&self, spec: &LaunchSpec, paths: &SessionPaths, uid: Option<u32>) -> Result<Child, ComputeError> {
+    fn spawn(&self, spec: &LaunchSpec, paths: &SessionPaths, users: Option<Users>) -> Result<Child, ComputeError> {
         let log = open_append(&paths.runner_log(spec.run))?;
         let error_log = log.try_clone().map_err(|e| io_error("opening the runner's log", e))?;
         let mut command = Command::new(&self.runner_binary);
+        match users {
+            Some(Users { agent, runner }) if spec.agent_user == Some(agent) => {
+                command.args(["become", "--runner-user"]).arg(runner.to_string());
+                command.arg("--agent-user").arg(agent.to_string()).arg("--");
+            }
+            Some(Users { runner, .. }) => drop(command.gid(runner).uid(runner)),
+            None => {}
+        }
         command.arg("serve").arg("--launch").arg(paths.launch(spec.run, spec.attempt));
         command.current_dir(&paths.root).env_clear();
         command.env("PATH", PATH).env("LANG", "C.UTF-8").env("AMBIENT_NONCE", &spec.nonce);
         command.stdin(Stdio::null()).stdout(log).stderr(error_log);
-        if let Some(uid) = uid {
-            command.gid(uid).uid(uid);
-        }
         command.spawn().map_err(|e| io_error(format!("starting {}", self.runner_binary.display()), e))
     }
 

@@ -14,20 +14,14 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     Local, LocalOptions,
     cgroup::Trees,
-    fence, io_error,
-    processes::{boot_id, live_uids},
+    io_error,
+    processes::boot_id,
     space::Space,
+    users::{Ids, Users},
     watch::Hub,
 };
 use crate::{ComputeError, Secret, SecretName, SessionRef};
 
-/// How many user ids sessions may have.
-pub const SESSION_UIDS: u32 = 25_000;
-/// How many they had in earlier releases: such sessions keep theirs.
-const EARLIER_UIDS: u32 = 50_000;
-/// Not a session's: the kernel shows what a user namespace does not map as the one, and takes the other for "no change" in
-/// 16 bits.
-const NOBODY: [u32; 2] = [65_534, 65_535];
 /// Most bytes of a socket's path; the system's limit is 107.
 const MAX_SOCKET_PATH: usize = 100;
 /// Longest id that is taken; a KSUID has 27.
@@ -37,24 +31,13 @@ const MAX_RECORD: u64 = 1024 * 1024;
 /// Enters but does not list: what sessions' users get of directories that are not theirs.
 const ENTER: u32 = 0o711;
 
-/// Whether sessions may have the [`SESSION_UIDS`] user ids from `base` up.
-///
-/// # Errors
-/// In words.
-pub fn check_uid_base(base: u32) -> Result<(), String> {
-    let range = base..=base.saturating_add(SESSION_UIDS - 1);
-    let taken = NOBODY.iter().chain(&[0, u32::MAX]).find(|uid| range.contains(uid));
-    taken.map_or(Ok(()), |uid| Err(format!("the {SESSION_UIDS} ids from {base} up must not contain {uid}")))
-}
-
 impl Local {
     pub(super) fn prepare(options: LocalOptions) -> Result<Self, ComputeError> {
         let data = std::path::absolute(&options.data_dir).map_err(|e| io_error("data directory", e))?;
         let options = LocalOptions { data_dir: data.clone(), ..options };
         let uid_base = options.session_uid_base.filter(|_| rustix::process::geteuid().is_root());
-        if let Some(base) = uid_base {
-            check_uid_base(base).map_err(|problem| ComputeError::Invalid(format!("session_uid_base: {problem}")))?;
-        }
+        let ids = uid_base.map(Ids::new).transpose();
+        let ids = ids.map_err(|problem| ComputeError::Invalid(format!("session_uid_base: {problem}")))?;
         // Read once while it can be: what is known of processes depends on it.
         boot_id()?;
         let local = Self {
@@ -62,7 +45,7 @@ impl Local {
             groups: Trees::detect(&format!("{:08x}", stable_hash(&data.to_string_lossy()))),
             space: Space::new(&data, options.disk_reserve, options.disk_low_water),
             options,
-            uid_base,
+            ids,
             hub: Hub::new(),
         };
         let longest = local.socket(&"x".repeat(27), 1_000_000);
@@ -77,12 +60,11 @@ impl Local {
             local.open_directory(&directory)?;
         }
         local.space.keep_reserve();
-        if uid_base.is_none() {
-            return Ok(local);
-        }
+        let Some(ids) = ids else { return Ok(local) };
         reachable(&data)?;
         let runner_binary = local.install_runner()?;
-        Ok(Self { runner_binary, ..local })
+        let ids = Some(ids.probe(&runner_binary));
+        Ok(Self { runner_binary, ids, ..local })
     }
 
     /// Sessions' users may not be able to reach the binary where it was built or installed.
@@ -161,76 +143,46 @@ impl Local {
         check_session(session)?;
         self.ensure_project(&session.project_id)?;
         let paths = self.paths(session);
-        make_directory(&paths.root, if self.uid_base.is_some() { 0o750 } else { 0o700 })?;
+        make_directory(&paths.root, if self.ids.is_some() { 0o750 } else { 0o700 })?;
         Ok(paths)
     }
 
-    /// Makes what is missing; refused for a deleted session. The user id of the session, when it has its own.
-    pub(super) fn ensure_workspace(&self, session: &SessionRef) -> Result<Option<u32>, ComputeError> {
+    /// Makes what is missing; refused for a deleted session. The user ids of the session, when it has its own.
+    ///
+    /// What is the runner's becomes its user's when it is launched ([`Self::settle_users`]).
+    pub(super) fn ensure_workspace(&self, session: &SessionRef) -> Result<Option<Users>, ComputeError> {
         check_session(session)?;
         let stopped_run = i64::MAX;
         if self.is_deleted(session)? {
             return Err(ComputeError::Fenced { run: 0, stopped_run });
         }
         let paths = self.ensure_root(session)?;
-        let uid = self.uid_base.map(|base| self.ensure_uid(base, &paths)).transpose()?;
-        for directory in
-            [paths.workspace(), paths.home(), paths.tmp(), paths.repos(), self.socket_dir(&session.session_id)]
-        {
+        let users = self.ensure_users(&paths)?;
+        for directory in [paths.workspace(), paths.home(), paths.tmp()] {
             make_directory(&directory, 0o700)?;
-            give(&directory, uid)?;
+            give(&directory, users.map(|users| users.agent))?;
         }
-        let runs = paths.root.join("runs");
-        make_directory(&runs, if uid.is_some() { 0o750 } else { 0o700 })?;
-        hand_to_group(&runs, uid)?;
+        for directory in [paths.repos(), self.socket_dir(&session.session_id)] {
+            make_directory(&directory, 0o700)?;
+        }
+        make_directory(&paths.runs(), if users.is_some() { 0o750 } else { 0o700 })?;
         // The session's agent reads here; others do not get past the session's directory.
-        make_directory(&paths.mirrors(), 0o755)?;
-        give(&paths.mirrors(), uid)?;
-        let life = open_lock(&paths.life_lock())?;
-        drop(life);
-        give(&paths.life_lock(), uid)?;
-        Ok(uid)
+        for directory in [paths.mirrors(), paths.blocks()] {
+            make_directory(&directory, 0o755)?;
+        }
+        drop(open_lock(&paths.life_lock())?);
+        Ok(users)
     }
 
     /// The runner may add files; what the server wrote stays (sticky directory).
-    pub(super) fn ensure_run(&self, paths: &SessionPaths, run: i64, uid: Option<u32>) -> Result<(), ComputeError> {
+    pub(super) fn ensure_run(&self, paths: &SessionPaths, run: i64, users: Option<Users>) -> Result<(), ComputeError> {
+        let runner = users.map(|users| users.runner);
         let directory = paths.run_dir(run);
-        make_directory(&directory, if uid.is_some() { 0o1770 } else { 0o700 })?;
-        hand_to_group(&directory, uid)?;
+        make_directory(&directory, if runner.is_some() { 0o1770 } else { 0o700 })?;
+        hand_to_group(&directory, runner)?;
         let secrets = directory.join("secrets");
-        make_directory(&secrets, if uid.is_some() { 0o750 } else { 0o700 })?;
-        hand_to_group(&secrets, uid)
-    }
-
-    /// The session's user id: the group of its directory.
-    pub(super) fn own_uid(&self, paths: &SessionPaths) -> Result<Option<u32>, ComputeError> {
-        let Some(base) = self.uid_base else { return Ok(None) };
-        let gid = match paths.root.metadata() {
-            Ok(about) => about.gid(),
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(io_error(format!("group of {}", paths.root.display()), error)),
-        };
-        let is_ours = (base..base.saturating_add(EARLIER_UIDS)).contains(&gid) && !NOBODY.contains(&gid);
-        Ok(is_ours.then_some(gid))
-    }
-
-    /// A user id that no other session of this data directory has, and no process now. The path goes into the hash, because
-    /// another installation on this machine may have the same base.
-    fn ensure_uid(&self, base: u32, paths: &SessionPaths) -> Result<u32, ComputeError> {
-        let _one = fence::lock_file(&self.options.data_dir.join("uid.lock"))?;
-        if let Some(uid) = self.own_uid(paths)? {
-            return Ok(uid);
-        }
-        let mut taken = live_uids()?;
-        for other in self.all_sessions()? {
-            taken.extend(self.own_uid(&self.paths(&other))?);
-        }
-        let first = stable_hash(&paths.root.to_string_lossy()) % SESSION_UIDS;
-        let free = (0..SESSION_UIDS).map(|i| base + (first + i) % SESSION_UIDS).find(|uid| !taken.contains(uid));
-        let uid =
-            free.ok_or_else(|| ComputeError::Invalid(format!("all {SESSION_UIDS} user ids for sessions are taken")))?;
-        hand_to_group(&paths.root, Some(uid))?;
-        Ok(uid)
+        make_directory(&secrets, if runner.is_some() { 0o750 } else { 0o700 })?;
+        hand_to_group(&secrets, runner)
     }
 
     pub(super) fn write_secret(
@@ -240,10 +192,11 @@ impl Local {
         name: SecretName,
         value: &Secret,
     ) -> Result<(), ComputeError> {
-        let uid = self.ensure_workspace(session)?;
+        let users = self.ensure_workspace(session)?;
         let paths = self.paths(session);
-        self.ensure_run(&paths, run, uid)?;
-        write_file(&secret_path(&paths, run, name), value.reveal().as_bytes(), uid)
+        self.ensure_run(&paths, run, users)?;
+        let runner = users.map(|users| users.runner);
+        write_file(&secret_path(&paths, run, name), value.reveal().as_bytes(), runner)
     }
 
     pub(super) fn delete_secrets(&self, session: &SessionRef, run: i64) -> Result<(), ComputeError> {
@@ -257,7 +210,7 @@ impl Local {
 
     /// A directory of the server's that sessions' users may pass through.
     fn open_directory(&self, directory: &Path) -> Result<(), ComputeError> {
-        let mode = if self.uid_base.is_some() { ENTER } else { 0o700 };
+        let mode = if self.ids.is_some() { ENTER } else { 0o700 };
         if let Some(parent) = directory.parent() {
             std::fs::create_dir_all(parent).map_err(|e| io_error(format!("making {}", parent.display()), e))?;
         }
@@ -308,7 +261,7 @@ fn reachable(data: &Path) -> Result<(), ComputeError> {
 }
 
 /// FNV-1a: the same on every host and in every version.
-fn stable_hash(text: &str) -> u32 {
+pub(super) fn stable_hash(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
@@ -322,7 +275,7 @@ fn make_directory(directory: &Path, mode: u32) -> Result<(), ComputeError> {
     }
 }
 
-/// Makes the session's user the owner.
+/// Makes a session's user the owner.
 pub(super) fn give(path: &Path, uid: Option<u32>) -> Result<(), ComputeError> {
     let Some(uid) = uid else { return Ok(()) };
     let owned = path.symlink_metadata().is_ok_and(|about| about.uid() == uid && about.gid() == uid);
@@ -333,7 +286,7 @@ pub(super) fn give(path: &Path, uid: Option<u32>) -> Result<(), ComputeError> {
         .map_err(|e| io_error(format!("owner of {}", path.display()), e))
 }
 
-fn hand_to_group(path: &Path, gid: Option<u32>) -> Result<(), ComputeError> {
+pub(super) fn hand_to_group(path: &Path, gid: Option<u32>) -> Result<(), ComputeError> {
     let Some(gid) = gid else { return Ok(()) };
     if path.metadata().is_ok_and(|about| about.gid() == gid) {
         return Ok(());
@@ -461,19 +414,4 @@ pub(super) fn random_id() -> std::io::Result<String> {
 
 fn flags(flags: OFlags) -> i32 {
     flags.bits().cast_signed()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{SESSION_UIDS, check_uid_base};
-
-    #[test]
-    fn the_ids_of_sessions_are_nobody_elses_by_definition() {
-        for base in [1_000, 40_000, 65_534 - SESSION_UIDS, 65_536, 1_900_000_000] {
-            assert_eq!(check_uid_base(base), Ok(()), "{base}");
-        }
-        for (base, uid) in [(0, 0), (65_534 - SESSION_UIDS + 1, 65_534), (65_535, 65_535), (u32::MAX - 1, u32::MAX)] {
-            assert!(check_uid_base(base).unwrap_err().ends_with(&format!(" {uid}")), "{base}");
-        }
-    }
 }

@@ -1,8 +1,8 @@
 //! Sessions as processes of this machine.
 //!
 //! Layout: `{data}/projects/{project}/sessions/{session}/` as [`SessionPaths`] has it, sockets in `{data}/run/{session}/`,
-//! marks of deleted sessions in `{data}/deleted/`. When the server is root every session has a user id of its own,
-//! remembered as the group of the session's directory (which stays root's, so that nobody can replace the fence).
+//! marks of deleted sessions in `{data}/deleted/`. When the server is root every session has user ids of its own, one for
+//! its agent and one for its runner (see `users`); its directory stays root's, so that nobody can replace the fence.
 //!
 //! Invariants: a runner is spawned only under the fence's lock; the intent is on disk before the process; a process is
 //! known by (pid, start time, boot id) and its nonce, never by its pid; everything here may be killed and repeated.
@@ -16,18 +16,20 @@ mod fence;
 mod inventory;
 mod launch;
 mod layout;
+mod owners;
 mod processes;
 mod space;
 mod state;
 mod terminate;
+mod users;
 mod watch;
 mod watchdog;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 pub use self::{
-    layout::{SESSION_UIDS, check_uid_base},
     space::free_space,
+    users::{SESSION_UIDS, check_uid_base, probe_user_ids},
 };
 pub use ambient_wire::runner::{Confinement, Limits};
 use async_trait::async_trait;
@@ -105,8 +107,8 @@ struct Local {
     options: LocalOptions,
     /// The binary as sessions' users can execute it.
     runner_binary: PathBuf,
-    /// First user id, when the server is root and sessions have their own.
-    uid_base: Option<u32>,
+    /// User ids, when the server is root and sessions have their own.
+    ids: Option<users::Ids>,
     hub: watch::Hub,
     /// Control groups, as far as this machine has them for us.
     groups: cgroup::Trees,

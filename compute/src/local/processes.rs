@@ -32,8 +32,8 @@ pub(super) struct Marks {
     pub(super) leaders: Vec<Started>,
     /// First processes of the attempts' PID namespaces: everything in there descends from them.
     pub(super) inits: Vec<ProcessIdentity>,
-    /// The session's own user id.
-    pub(super) uid: Option<u32>,
+    /// User ids that the session alone has.
+    pub(super) uids: Vec<u32>,
     /// Control groups of its runs.
     pub(super) groups: Vec<RunGroup>,
 }
@@ -124,7 +124,7 @@ impl Marks {
     fn fit(&self, entry: &Entry, started: &HashMap<i32, u64>) -> bool {
         entry.nonce.as_ref().is_some_and(|nonce| self.nonces.contains(nonce))
             || self.leaders.iter().any(|leader| leads(leader, entry, started))
-            || self.uid.is_some_and(|uid| entry.uids.contains(&uid))
+            || self.uids.iter().any(|uid| entry.uids.contains(uid))
     }
 
     /// What is there of these marks, in words.

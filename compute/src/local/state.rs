@@ -13,6 +13,7 @@ use super::{
     Local, io_error,
     layout::{check_session, names, read_json, read_record},
     processes::{Marks, Table, boot_id, open_runner},
+    users::Users,
 };
 use crate::{ComputeError, Endpoint, RunnerState, SessionRef, Shortage};
 
@@ -105,7 +106,8 @@ impl Local {
 
     /// Marks of everything that these attempts may have left.
     pub(super) fn marks(&self, paths: &SessionPaths, attempts: &[(i64, i32)]) -> Result<Marks, ComputeError> {
-        let mut marks = Marks { uid: self.own_uid(paths)?, ..Marks::default() };
+        let uids = self.users(paths)?.iter().flat_map(Users::all).collect();
+        let mut marks = Marks { uids, ..Marks::default() };
         let mut nonces = HashSet::new();
         for (run, attempt) in attempts {
             let Some(intent) = read_json::<LaunchSpec>(&paths.launch(*run, *attempt))? else { continue };

@@ -47,7 +47,7 @@ impl Local {
         }
         let paths = self.paths(session);
         write_file(&paths.stop_request(run), b"", None)?;
-        give(&paths.stop_request(run), self.own_uid(&paths)?)?;
+        give(&paths.stop_request(run), self.users(&paths)?.map(|users| users.runner))?;
         for runner in &runners {
             let _ = rustix::process::pidfd_send_signal(runner, Signal::TERM);
         }
@@ -73,8 +73,8 @@ impl Local {
         let attempts = attempts_of(&paths, run)?.into_iter().map(|attempt| (run, attempt)).collect::<Vec<_>>();
         let mut marks = self.marks(&paths, &attempts)?;
         if self.has_later_run(&paths, run)? {
-            // The user id is the session's, not the run's.
-            marks.uid = None;
+            // User ids are the session's, not the run's.
+            marks.uids.clear();
         }
         let remains = marks.kill(spared, KILL_PATIENCE);
         if remains.is_empty() { Ok(()) } else { Err(ComputeError::Remains { run, remains }) }

@@ -66,6 +66,7 @@ impl Runner {
             limits: Limits { processes: 512, open_files: 1024, file_size_bytes: 1 << 30, ..Limits::default() },
             confinement: Confinement::BestEffort,
             own_user: false,
+            agent_user: None,
             host: "test".to_owned(),
             agent_groups: Vec::new(),
             unenforced: Vec::new(),

@@ -1,6 +1,13 @@
 //! One shell block as a tool call, its output streamed while it runs.
 
-use std::{io::Write, os::unix::process::ExitStatusExt, path::Path, process::ExitStatus, time::Duration};
+use std::{
+    fs::Permissions,
+    io::Write,
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
+    path::Path,
+    process::ExitStatus,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
@@ -59,10 +66,13 @@ impl Call<'_> {
 
     fn spawn(&self, script: &str, directory: &Path) -> std::io::Result<(Child, Awaited<'_>)> {
         let app = &self.turn.app;
-        let file = app.paths.blocks(app.spec.run).join(format!("block-{}-{}.sh", self.turn.number, self.number));
-        life::create_new(&file)?.write_all(script.as_bytes())?;
+        let path = app.paths.blocks().join(format!("block-{}-{}.sh", self.turn.number, self.number));
+        let mut file = life::create_new(&path)?;
+        file.write_all(script.as_bytes())?;
+        // For the agent's user. Others do not get past the session's folder.
+        file.set_permissions(Permissions::from_mode(0o644))?;
         let mut command = confined(&Rights::of_agent(&app.spec), directory, shell().as_ref())?;
-        command.arg("-eu").arg(&file).envs(environment(app, &self.turn.run_id));
+        command.arg("-eu").arg(&path).envs(environment(app, &self.turn.run_id));
         app.processes.spawn(&mut command)
     }
 

@@ -15,6 +15,7 @@ mod patch;
 mod platform;
 pub(crate) mod push;
 pub(crate) mod repos;
+mod scratch;
 pub(crate) mod snapshot;
 mod special;
 mod status;

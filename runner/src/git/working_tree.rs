@@ -19,12 +19,11 @@ use super::{
     check_object,
     command::{Git, GitError},
     mirror::remove_tree,
-    quoted_for_shell, repos,
+    quoted_for_shell, repos, scratch,
 };
 use crate::{
     app::App,
     error::{Error, Result},
-    life,
     survey::{self, Finding, Kind},
 };
 
@@ -147,8 +146,8 @@ impl<'a> WorkingTree<'a> {
             None => agents.text(&["rev-parse", "--show-object-format"]).await? == "sha256",
         };
         let io = |e: std::io::Error| Error::io("cannot make a temporary folder", &e);
-        let scratch = app.paths.tmp().join(format!("tree-{}", life::random_id().map_err(io)?));
-        let tree = Self {
+        let scratch = make_repository(app, head.as_deref(), is_long).map_err(io)?;
+        Ok(Self {
             app,
             directory: directory.to_owned(),
             scratch,
@@ -160,25 +159,7 @@ impl<'a> WorkingTree<'a> {
             left_out: Vec::new(),
             added: 0,
             large: LargeFiles::new(),
-        };
-        tree.make_repository(is_long).map_err(io)?;
-        Ok(tree)
-    }
-
-    /// As little as git takes for a repository.
-    fn make_repository(&self, is_long: bool) -> std::io::Result<()> {
-        for folder in ["", "refs", "objects"] {
-            std::fs::create_dir(self.scratch.join(folder))?;
-        }
-        let version = if is_long { "1\n[extensions]\n\tobjectFormat = sha256" } else { "0" };
-        // Names that other systems' file systems would take for `.git` harm nobody here; whoever takes a commit in checks it.
-        let configuration = format!(
-            "[core]\n\tprotectNTFS = false\n\tprotectHFS = false\n\tbare = false\n\trepositoryFormatVersion = {version}\n"
-        );
-        std::fs::write(self.scratch.join("config"), configuration)?;
-        std::fs::write(self.scratch.join(CLEAN), include_str!("lfs/clean.sh"))?;
-        let head = self.head.as_deref().unwrap_or("ref: refs/heads/none");
-        std::fs::write(self.scratch.join("HEAD"), format!("{head}\n"))
+        })
     }
 
     /// Git in the repository of our own, on the agent's working tree.
@@ -304,6 +285,19 @@ impl<'a> WorkingTree<'a> {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// As little as git takes for a repository.
+fn make_repository(app: &App, head: Option<&str>, is_long: bool) -> std::io::Result<PathBuf> {
+    let version = if is_long { "1\n[extensions]\n\tobjectFormat = sha256" } else { "0" };
+    // Names that other systems' file systems would take for `.git` harm nobody here; whoever takes a commit in checks it.
+    let configuration = format!(
+        "[core]\n\tprotectNTFS = false\n\tprotectHFS = false\n\tbare = false\n\trepositoryFormatVersion = {version}\n"
+    );
+    let head = format!("{}\n", head.unwrap_or("ref: refs/heads/none"));
+    let clean = include_bytes!("lfs/clean.sh");
+    let files = [("config", configuration.as_bytes()), (CLEAN, clean), ("HEAD", head.as_bytes())];
+    scratch::make(app, &["refs", "objects"], &files)
 }
 
 impl Drop for WorkingTree<'_> {

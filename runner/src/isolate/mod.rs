@@ -28,7 +28,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::confine::Rights;
+use crate::{confine::Rights, process::become_user};
 pub(crate) use enter::enter;
 pub(crate) use stage::isolate;
 
@@ -109,6 +109,7 @@ impl Namespaces {
         let mut command = Command::new("/proc/self/exe");
         command.arg("isolate").env_clear().env("AMBIENT_NONCE", nonce).env(ORDER, order);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        become_user(&mut command, rights);
         let mut stage = command.spawn().map_err(|e| e.to_string())?;
         let (life, output) = (stage.stdin.take(), stage.stdout.take());
         let mut text = Vec::new();

@@ -40,10 +40,15 @@ impl SessionPaths {
     pub fn life_lock(&self) -> PathBuf {
         self.root.join("life.lock")
     }
+    /// What is kept of the runs; closed to the agent.
+    #[must_use]
+    pub fn runs(&self) -> PathBuf {
+        self.root.join("runs")
+    }
     /// Directory of one run.
     #[must_use]
     pub fn run_dir(&self, run: i64) -> PathBuf {
-        self.root.join("runs").join(run.to_string())
+        self.runs().join(run.to_string())
     }
     /// [`LaunchSpec`] of an attempt, written (fsynced) before anything is spawned: the intent.
     #[must_use]
@@ -101,10 +106,10 @@ impl SessionPaths {
     pub fn environment(&self, run: i64) -> PathBuf {
         self.run_dir(run).join("secrets").join("environment.json")
     }
-    /// Scripts that the runner has the agent's shell run, where the agent can read and not write.
+    /// Scripts that the runner has the agent's shell run, where the agent can read and not write; emptied at launch.
     #[must_use]
-    pub fn blocks(&self, run: i64) -> PathBuf {
-        self.run_dir(run).join("blocks")
+    pub fn blocks(&self) -> PathBuf {
+        self.root.join("blocks")
     }
     /// Standard error of the runner, for people.
     #[must_use]

@@ -1,0 +1,52 @@
+//! A folder with files of ours for one git that runs as the agent. The agent may change it too, and what is around it meanwhile:
+//! everything is made in an open folder, through no link.
+
+use std::{
+    fs::File,
+    io::Write,
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+};
+
+use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
+
+use crate::{app::App, life};
+
+const PRIVATE: u32 = 0o700;
+
+/// Makes one in the agent's temporary folder, with these folders and files.
+///
+/// # Errors
+/// The system's.
+pub(super) fn make(app: &App, folders: &[&str], files: &[(&str, &[u8])]) -> std::io::Result<PathBuf> {
+    let name = format!("tree-{}", life::random_id()?);
+    let tmp = rustix::fs::openat(CWD, app.paths.tmp(), flags(OFlags::DIRECTORY), Mode::empty())?;
+    let top = folder(app, tmp.as_fd(), &name)?;
+    for name in folders {
+        folder(app, top.as_fd(), name)?;
+    }
+    for (name, content) in files {
+        let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let mut file = File::from(rustix::fs::openat(&top, *name, flags(new), Mode::from_raw_mode(0o600))?);
+        file.write_all(content)?;
+        give(app, file.as_fd())?;
+    }
+    Ok(app.paths.tmp().join(name))
+}
+
+fn folder(app: &App, parent: impl AsFd, name: &str) -> std::io::Result<OwnedFd> {
+    rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(PRIVATE))?;
+    let folder = rustix::fs::openat(&parent, name, flags(OFlags::DIRECTORY), Mode::empty())?;
+    give(app, folder.as_fd())?;
+    Ok(folder)
+}
+
+/// To the agent's user, where that is another than ours.
+fn give(app: &App, handle: impl AsFd) -> std::io::Result<()> {
+    let Some(user) = app.spec.agent_user else { return Ok(()) };
+    Ok(rustix::fs::fchown(handle, Some(Uid::from_raw(user)), Some(Gid::from_raw(user)))?)
+}
+
+fn flags(more: OFlags) -> OFlags {
+    OFlags::NOFOLLOW | OFlags::CLOEXEC | more
+}
