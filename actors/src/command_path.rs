@@ -82,7 +82,10 @@ pub(crate) async fn carry_out<E: StoredEntity>(call: &Call<'_, E>, resident: &mu
         } else if fresh {
             resident.remember(read(call.services.db.load(&resident.id)).await?);
         }
-        if let (true, Some(answer)) = (round == 1, call.earlier_answer().await?) {
+        // In the first round only, when nothing is locked: who holds one connection must not wait for a second.
+        if round == 1
+            && let Some(answer) = call.earlier_answer().await?
+        {
             return answer;
         }
         let verdict = call.decide(resident.state.as_ref());
@@ -310,7 +313,6 @@ impl<E: StoredEntity> Call<'_, E> {
         if effects {
             self.services.hints.publish(Hint::Outbox);
         }
-        self.services.hints.publish(Hint::Entity { kind: E::KIND.to_owned(), id: id.to_owned() });
     }
 
     fn applied(&self, after: E, appended: &Appended, resident: &mut Resident<E>) -> Reply<E> {

@@ -71,14 +71,13 @@ impl Registry {
     /// Takes out actors that nobody called for `idle_after` or that are too many, longest idle first.
     pub(crate) fn take_idle(&self, idle_after: Duration, max_resident: usize) -> Vec<ActorCell> {
         let mut residents = self.lock();
-        // One that works stays: beside its successor it would only get into conflicts.
-        let idle = residents.iter().filter(|(_, resident)| resident.is_idle());
-        let mut ages: Vec<(Duration, Key)> =
-            idle.map(|(key, resident)| (resident.last_used.elapsed(), key.clone())).collect();
-        ages.sort_by_key(|(age, _)| std::cmp::Reverse(*age));
+        // Every command waits meanwhile, so nothing is cloned or sorted.
+        let now = Instant::now();
         let surplus = residents.len().saturating_sub(max_resident);
-        let leaving = ages.into_iter().enumerate().filter(|(i, (age, _))| *i < surplus || *age >= idle_after);
-        let cells = leaving.filter_map(|(_, (_, key))| residents.remove(&key)).map(|resident| resident.cell).collect();
+        let latest = now.checked_sub(idle_after).max(latest_of_oldest(&residents, surplus));
+        let leaves = |resident: &Resident| resident.is_idle() && Some(resident.last_used) <= latest;
+        let leaving = residents.extract_if(|_, resident| leaves(resident));
+        let cells = leaving.map(|(_, resident)| resident.cell).collect();
         metrics::gauge!("ambient_actors_resident").set(count(residents.len()));
         cells
     }
@@ -90,6 +89,15 @@ impl Registry {
     pub(crate) fn len(&self) -> usize {
         self.lock().len()
     }
+}
+
+/// When the last of the `n` that are idle for longest was used; those that work do not count, because beside its successor one
+/// would only get into conflicts.
+fn latest_of_oldest(residents: &HashMap<Key, Resident>, n: usize) -> Option<Instant> {
+    let last = n.checked_sub(1)?;
+    let mut used: Vec<_> = residents.values().filter(|one| one.is_idle()).map(|one| one.last_used).collect();
+    let last = last.min(used.len().checked_sub(1)?);
+    Some(*used.select_nth_unstable(last).1)
 }
 
 fn takes_messages(cell: &ActorCell) -> bool {

@@ -6,13 +6,13 @@ mod support;
 
 use std::time::Duration;
 
-use ambient_actors::{ActorOptions, CallError, Done, Request};
+use ambient_actors::{ActorOptions, Actors, CallError, Done, Request};
 use ambient_domain::{
     RefusalCode,
     project::{self, Project, ProjectPatch},
     session::{self, Fact, Message, Phase, Session, SessionPatch},
 };
-use ambient_persistence::{Hint, new_id};
+use ambient_persistence::{Database, DatabaseOptions, Hint, Hints, new_id};
 use support::*;
 
 #[tokio::test]
@@ -79,6 +79,33 @@ async fn two_servers_that_get_the_same_key_at_once_do_it_once() {
         assert_eq!(ids.len(), 1);
     }
     assert_eq!(w.count("select count(*) from ambient.sessions").await, 20);
+}
+
+/// Who decides under the row's lock has one connection; were a second one asked for then, these would wait for each other.
+#[tokio::test]
+async fn contended_commands_with_keys_need_one_connection_each() {
+    let w = world().await;
+    let project = new_project(&w.actors, "demo").await;
+    let id = new_session(&w.actors, &project, true).await;
+    let options = DatabaseOptions { max_connections: 2, ..DatabaseOptions::default() };
+    let db = Database::connect(&w.database.url(), options).await.unwrap();
+    for round in 0..4 {
+        let calls = (0..16).map(|server| {
+            let actors = Actors::start(db.clone(), Hints::local(), ActorOptions::default());
+            let text = format!("{round}.{server}");
+            let message = Message::of(&text);
+            let mut request =
+                Request::<Session>::new(session::Command::SendMessage { message, start: false }, caller());
+            request.bodies = vec![text];
+            request.idempotency = Some(key(&format!("k{round}.{server}"), b""));
+            let id = id.clone();
+            tokio::spawn(async move { actors.call(&id, request).await })
+        });
+        for call in calls.collect::<Vec<_>>() {
+            assert_eq!(call.await.unwrap().unwrap().done, Done::Applied);
+        }
+    }
+    w.verify_clean().await;
 }
 
 #[tokio::test]

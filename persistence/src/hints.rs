@@ -39,13 +39,6 @@ pub enum Hint {
     Live(String),
     /// The outbox.
     Outbox,
-    /// A list: an entity of this kind was created, changed or deleted.
-    Entity {
-        /// Entity kind.
-        kind: String,
-        /// Entity id.
-        id: String,
-    },
     /// Anything: hints were lost.
     Resync,
 }
@@ -222,7 +215,6 @@ fn encode(hint: &Hint) -> String {
     match hint {
         Hint::Live(id) => format!("L{id}"),
         Hint::Outbox => "O".to_owned(),
-        Hint::Entity { kind, id } => format!("E{kind} {id}"),
         Hint::Resync => "R".to_owned(),
     }
 }
@@ -233,10 +225,6 @@ fn decode(line: &str) -> Hint {
     match (chars.next(), chars.as_str()) {
         (Some('L'), id) => Hint::Live(id.to_owned()),
         (Some('O'), "") => Hint::Outbox,
-        (Some('E'), rest) => match rest.split_once(' ') {
-            Some((kind, id)) => Hint::Entity { kind: kind.to_owned(), id: id.to_owned() },
-            None => Hint::Resync,
-        },
         _ => Hint::Resync,
     }
 }
