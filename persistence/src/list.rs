@@ -169,6 +169,12 @@ fn push_where(
     columns: &[(&'static str, ColumnType)],
 ) -> Result<(), StoreError> {
     sql.push(if query.with_deleted { " where true" } else { " where t.deleted_at is null" });
+    push_scope(sql, scope, "");
+    query.filters.iter().try_for_each(|(name, value)| push_filter(sql, name, value, columns))
+}
+
+/// Rows of `t` whose `project_id` is in the scope; of a member's projects those for which `holds` (` and p.…`) too.
+pub(crate) fn push_scope(sql: &mut QueryBuilder<Postgres>, scope: &Scope, holds: &str) {
     match scope {
         Scope::All => {}
         Scope::Projects(ids) => {
@@ -178,10 +184,9 @@ fn push_where(
             let mut members = vec![member_name(SubjectType::User, user)];
             members.extend(groups.iter().map(|group| member_name(SubjectType::Group, group)));
             sql.push(" and t.project_id in (select p.id from ambient.projects p where p.members && ");
-            sql.push_bind(members).push(")");
+            sql.push_bind(members).push(holds).push(")");
         }
     }
-    query.filters.iter().try_for_each(|(name, value)| push_filter(sql, name, value, columns))
 }
 
 fn push_filter(

@@ -8,7 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Postgres, QueryBuilder, Row, postgres::PgRow};
 
-use crate::{canonical::hex, database::Database, error::StoreError, list::Order};
+use crate::{
+    canonical::hex,
+    database::Database,
+    error::StoreError,
+    list::{Order, Scope, push_scope},
+};
 
 /// Most operations of a page.
 const MAX_PAGE: i64 = 1000;
@@ -62,8 +67,8 @@ pub struct OperationFilter {
     pub entity_kind: Option<String>,
     /// Entity id.
     pub entity_id: Option<String>,
-    /// Projects the reader may see; none = all.
-    pub project_ids: Option<Vec<String>>,
+    /// Project.
+    pub project_id: Option<String>,
     /// Who asked.
     pub principal: Option<String>,
     /// Name of the command.
@@ -102,12 +107,14 @@ impl Database {
         row.as_ref().map(from_row).transpose()
     }
 
-    /// Operations, oldest (`Order::Ascending`) or newest first, after an opaque cursor.
+    /// Operations of the scope's projects (of a member's those that are not deleted), oldest (`Order::Ascending`) or newest first,
+    /// after an opaque cursor.
     ///
     /// # Errors
     /// When the cursor is malformed or the database cannot be reached.
     pub async fn list_operations(
         &self,
+        scope: &Scope,
         filter: &OperationFilter,
         order: Order,
         after: Option<&str>,
@@ -115,9 +122,9 @@ impl Database {
     ) -> Result<OperationPage, StoreError> {
         let after = after.map(parse_cursor).transpose()?;
         let mut query = QueryBuilder::<Postgres>::new(format!(
-            "select {COLUMNS} from ambient.operations where xid < pg_snapshot_xmin(pg_current_snapshot())"
+            "select {COLUMNS} from ambient.operations t where xid < pg_snapshot_xmin(pg_current_snapshot())"
         ));
-        push_filter(&mut query, filter)?;
+        push_filter(&mut query, scope, filter)?;
         let (comparison, direction) = match order {
             Order::Ascending => (" > ", " asc"),
             Order::Descending => (" < ", " desc"),
@@ -126,7 +133,7 @@ impl Database {
             query.push(" and (xid, position)").push(comparison).push("(").push_bind(xid).push("::text::xid8, ");
             query.push_bind(position).push(")");
         }
-        query.push(" order by operations.xid").push(direction).push(", position").push(direction).push(" limit ");
+        query.push(" order by t.xid").push(direction).push(", position").push(direction).push(" limit ");
         query.push_bind(size.clamp(1, MAX_PAGE));
         let rows = query.build().fetch_all(self.pool()).await?;
         let items = rows.iter().map(from_row).collect::<Result<Vec<_>, _>>()?;
@@ -140,19 +147,21 @@ impl Database {
     ///
     /// # Errors
     /// When the database cannot be reached.
-    pub async fn count_operations(&self, filter: &OperationFilter) -> Result<i64, StoreError> {
+    pub async fn count_operations(&self, scope: &Scope, filter: &OperationFilter) -> Result<i64, StoreError> {
         let mut query = QueryBuilder::<Postgres>::new(
-            "select count(*) from ambient.operations where xid < pg_snapshot_xmin(pg_current_snapshot())",
+            "select count(*) from ambient.operations t where xid < pg_snapshot_xmin(pg_current_snapshot())",
         );
-        push_filter(&mut query, filter)?;
+        push_filter(&mut query, scope, filter)?;
         Ok(query.build_query_scalar().fetch_one(self.pool()).await?)
     }
 }
 
-fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &OperationFilter) -> Result<(), StoreError> {
+fn push_filter(query: &mut QueryBuilder<Postgres>, scope: &Scope, filter: &OperationFilter) -> Result<(), StoreError> {
+    push_scope(query, scope, " and p.deleted_at is null");
     let exact = [
         ("entity_kind", &filter.entity_kind),
         ("entity_id", &filter.entity_id),
+        ("project_id", &filter.project_id),
         ("principal", &filter.principal),
         ("command", &filter.command),
         ("correlation_id", &filter.correlation_id),
@@ -162,9 +171,6 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &OperationFilter) -> 
             crate::canonical::text(column, value)?;
             query.push(" and ").push(column).push(" = ").push_bind(value.clone());
         }
-    }
-    if let Some(ids) = &filter.project_ids {
-        query.push(" and project_id = any(").push_bind(ids.clone()).push(")");
     }
     if let Some(since) = filter.since {
         query.push(" and occurred_at >= ").push_bind(since);

@@ -46,6 +46,13 @@ async fn lists_show_what_the_scope_allows_by_white_listed_columns() {
     assert_eq!(total(&nobody, ListQuery::default()).await, 0);
     assert_eq!(total(&Scope::Projects(vec![other.id.clone()]), ListQuery::default()).await, 1);
     assert_eq!(s.db.list_projects(&staff, &ListQuery::default()).await.unwrap().items[0].name, "mine");
+    let every = OperationFilter::default();
+    let operations = async |scope: &Scope| s.db.count_operations(scope, &every).await.unwrap();
+    let all = i64::try_from(sessions.len()).unwrap() + 2 + 3;
+    // The count stops below the oldest transaction of any database of this server.
+    eventually("all are counted", async || operations(&Scope::All).await == all).await;
+    assert_eq!((operations(&staff).await, operations(&nobody).await), (all - 2, 0));
+    assert_eq!(operations(&Scope::Projects(vec![other.id.clone()])).await, 2);
     assert_eq!(total(&Scope::All, filter(&[("phase", "New")])).await, 1);
     assert_eq!(total(&Scope::All, filter(&[("phase", "Pending"), ("interactive", "true")])).await, 2);
     assert_eq!(total(&Scope::All, filter(&[("labels.team", "x y")])).await, 1);
@@ -85,8 +92,9 @@ async fn a_feed_of_operations_never_shows_later_what_belongs_before() {
     sqlx::query("select pg_current_xact_id()").execute(&mut *running).await.unwrap();
     let session = new_session(&s.db, &project, false).await;
     let everything = OperationFilter::default();
-    let list =
-        async |order, after: Option<&str>, size| s.db.list_operations(&everything, order, after, size).await.unwrap();
+    let list = async |order, after: Option<&str>, size| {
+        s.db.list_operations(&Scope::All, &everything, order, after, size).await.unwrap()
+    };
     // Transactions of other databases of the server hold a feed up too, so the test waits.
     let some = async |after: Option<String>| {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
@@ -109,13 +117,25 @@ async fn a_feed_of_operations_never_shows_later_what_belongs_before() {
     assert_eq!(list(Order::Descending, newest.next.as_deref(), 1).await.items[0].entity_id, project.id);
 
     let of_project = OperationFilter {
-        project_ids: Some(vec![project.id.clone()]),
+        project_id: Some(project.id.clone()),
         command: Some("create".to_owned()),
         ..everything.clone()
     };
-    assert_eq!(s.db.list_operations(&of_project, Order::Ascending, None, 10).await.unwrap().items.len(), 2);
-    let bad = s.db.list_operations(&everything, Order::Ascending, Some("Zm9v"), 10).await;
+    assert_eq!(
+        s.db.list_operations(&Scope::All, &of_project, Order::Ascending, None, 10).await.unwrap().items.len(),
+        2
+    );
+    let bad = s.db.list_operations(&Scope::All, &everything, Order::Ascending, Some("Zm9v"), 10).await;
     assert!(matches!(bad, Err(StoreError::BadQuery { field, .. }) if field == "after"));
+}
+
+async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+    let wait = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
 async fn wait_for(receiver: &mut HintReceiver, hint: &Hint) {
@@ -150,7 +170,7 @@ async fn hints_reach_other_processes_and_a_lost_connection_means_resync() {
     wait_for(&mut abroad, &Hint::Resync).await;
     // Whoever is told to resync before the connection is back is told again when it is.
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    let hint = Hint::Entity { kind: "session".to_owned(), id: "x".to_owned() };
+    let hint = Hint::Live("after".to_owned());
     loop {
         here.publish(hint.clone());
         match tokio::time::timeout(Duration::from_millis(100), abroad.recv()).await {

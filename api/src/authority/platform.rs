@@ -86,21 +86,17 @@ impl Access {
     /// A page of the operations that the caller sees, and how many there are.
     pub(crate) async fn operations(
         &self,
-        mut filter: OperationFilter,
+        filter: &OperationFilter,
         order: Order,
         after: Option<&str>,
         size: i64,
     ) -> ApiResult<(OperationPage, i64)> {
-        if let Some(visible) = self.visible_projects().await? {
-            let asked = filter.project_ids.take();
-            let both = |id: &String| asked.as_ref().is_none_or(|asked| asked.contains(id));
-            filter.project_ids = Some(visible.into_iter().filter(both).collect());
-        }
+        let scope = self.scope().unwrap_or(Scope::Projects(Vec::new()));
         let database = &self.state.parts().database;
         // A malformed cursor is refused also when no items are asked for.
-        let page = database.list_operations(&filter, order, after, size.max(1)).await?;
+        let page = database.list_operations(&scope, filter, order, after, size.max(1)).await?;
         let page = if size == 0 { OperationPage { items: Vec::new(), next: None } } else { page };
-        Ok((page, database.count_operations(&filter).await?))
+        Ok((page, database.count_operations(&scope, filter).await?))
     }
 
     /// Ids of the projects the caller sees; none = all.

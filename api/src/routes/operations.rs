@@ -56,7 +56,7 @@ pub(super) async fn list(access: Access, Query(params): Query<ListParams>) -> Ap
     let order = order(params.order.as_deref())?;
     let after = params.after.clone();
     let project_id = access.project_id(params.project_id.as_deref()).await?;
-    let (page, total) = access.operations(params.filter(project_id), order, after.as_deref(), size).await?;
+    let (page, total) = access.operations(&params.filter(project_id), order, after.as_deref(), size).await?;
     let items: Vec<_> = page.items.into_iter().map(representation::operation).collect();
     Ok(axum::Json(list::cursored("OperationList", total, items, page.next)))
 }
@@ -74,7 +74,7 @@ impl ListParams {
         OperationFilter {
             entity_kind: self.entity_kind,
             entity_id: self.entity_id,
-            project_ids: project_id.map(|id| vec![id]),
+            project_id,
             principal: self.principal,
             command: self.command,
             correlation_id: self.correlation_id,
