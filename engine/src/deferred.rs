@@ -9,7 +9,7 @@
 //! the worker forgets the run. Activities, timers and children that a workflow asks for wait for the commit as always. A start is
 //! not deferred: whether it is accepted is for the database to say, and until then nothing of the workflow may run.
 //!
-//! A change waits until the task ends, until another request concerns the run, or for [`PATIENCE`].
+//! A change waits until the task ends, until another request concerns the run, or for [`crate::EngineOptions::deferral`].
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -28,9 +28,6 @@ use crate::{
     store::TaskState,
 };
 
-/// Longest wait for the workflow task to end. Under load a task waits its turn; a worker that is slower than this costs a
-/// second statement.
-const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 20_000 } else { 250 });
 /// Changes whose patience ends so close together are written at the same time.
 const COALESCE: Duration = Duration::from_millis(5);
 
@@ -59,8 +56,8 @@ impl Deferred {
 }
 
 impl Waiters {
-    fn new() -> Self {
-        Self { waiters: Vec::new(), until: Instant::now() + PATIENCE }
+    fn new(patience: Duration) -> Self {
+        Self { waiters: Vec::new(), until: Instant::now() + patience }
     }
 
     pub(crate) fn tell(self, outcome: &Result<Box<Transition>, Unwritten>) {
@@ -156,7 +153,7 @@ impl Engine {
         // It has been handed over.
         transition.direct = false;
         let (sender, receiver) = oneshot::channel();
-        let mut waiters = waiters.unwrap_or_else(Waiters::new);
+        let mut waiters = waiters.unwrap_or_else(|| Waiters::new(self.inner.options.deferral));
         waiters.waiters.push(sender);
         let run = transition.run.run_id;
         self.inner.deferred.put(Deferred { transition, tail, waiters });
@@ -336,7 +333,7 @@ mod tests {
     }
 
     async fn engine(database: &TestDatabase) -> Engine {
-        Engine::start(database.pool().await, EngineOptions::default()).await.unwrap()
+        Engine::start(database.pool().await, EngineOptions::patient()).await.unwrap()
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

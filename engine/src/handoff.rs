@@ -232,7 +232,7 @@ mod tests {
     }
 
     async fn start(database: &TestDatabase) -> Engine {
-        Engine::start(database.pool().await, EngineOptions::default()).await.unwrap()
+        Engine::start(database.pool().await, EngineOptions::patient()).await.unwrap()
     }
 
     /// Answers the task with activities: their ids, and milliseconds from start to close.

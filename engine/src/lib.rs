@@ -68,6 +68,9 @@ pub struct EngineOptions {
     /// Connections of the engine's own for giving out and taking in tasks, besides the pool, two that write, three that listen and send
     /// hints, and the one that keeps the lease.
     pub connections: usize,
+    /// Longest that a change waits for the workflow task it causes, to be written with its end. Under load a task waits its turn; a
+    /// worker that is slower than this costs a second statement.
+    pub deferral: Duration,
 }
 
 impl Default for EngineOptions {
@@ -77,7 +80,16 @@ impl Default for EngineOptions {
             identity: format!("{}@engine", std::process::id()),
             retention: DEFAULT_RETENTION,
             connections: 8,
+            deferral: Duration::from_millis(250),
         }
+    }
+}
+
+#[cfg(test)]
+impl EngineOptions {
+    /// Changes wait for their tasks, however slow the machine is.
+    pub(crate) fn patient() -> Self {
+        Self { deferral: Duration::from_secs(20), ..Self::default() }
     }
 }
 

@@ -440,7 +440,7 @@ mod tests {
     async fn a_claim_newer_than_its_snapshot_hands_out_every_event() {
         for missing in [1, 2, 3] {
             let database = TestDatabase::new().await;
-            let engine = Engine::start(database.pool().await, EngineOptions::default()).await.unwrap();
+            let engine = Engine::start(database.pool().await, EngineOptions::patient()).await.unwrap();
             let claimed = claimed_behind(&engine, missing).await;
             let task = engine.claimed_task(claimed, false).await.unwrap();
             let sent = PollWorkflowTaskQueueResponse::decode(task.encode_to_vec().as_slice()).unwrap();
@@ -454,7 +454,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_history_with_a_gap_is_not_handed_out() {
         let database = TestDatabase::new().await;
-        let engine = Engine::start(database.pool().await, EngineOptions::default()).await.unwrap();
+        let engine = Engine::start(database.pool().await, EngineOptions::patient()).await.unwrap();
         let claimed = claimed_behind(&engine, 1).await;
         sqlx::query("delete from engine.history where first_event_id = 4")
             .execute(&engine.inner.store.pool)

@@ -20,7 +20,7 @@ use crate::{
 };
 
 async fn engine(database: &TestDatabase) -> Engine {
-    Engine::start(database.pool().await, EngineOptions::default()).await.unwrap()
+    Engine::start(database.pool().await, EngineOptions::patient()).await.unwrap()
 }
 
 fn start(workflow_id: &str) -> Box<Start> {
