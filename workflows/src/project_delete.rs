@@ -4,14 +4,17 @@ use ambient_domain::WorkflowInput;
 use temporalio_macros::{workflow, workflow_methods};
 use temporalio_sdk::{WorkflowContext, WorkflowResult};
 
-use crate::step::{Patience, Progress, Saga, Step, end};
+use crate::{
+    activities::Activities,
+    step::{Patience, Progress, Saga, Step, end},
+};
 
 /// The order of effects.
 pub const STEPS: &[Step] = &[
-    Step::anywhere("delete-sessions").at_most(300).patience(Patience::Endless),
-    Step::anywhere("await-sessions-gone").at_most(300).patience(Patience::Endless),
-    Step::anywhere("delete-project-space").patience(Patience::Endless),
-    Step::anywhere("report-project-deleted").patience(Patience::Endless),
+    Step::anywhere(&Activities::delete_sessions).at_most(300).patience(Patience::Endless),
+    Step::anywhere(&Activities::await_sessions_gone).at_most(300).patience(Patience::Endless),
+    Step::anywhere(&Activities::delete_project_space).patience(Patience::Endless),
+    Step::anywhere(&Activities::report_project_deleted).patience(Patience::Endless),
 ];
 
 /// One that is cancelled ends as cancelled, however its step ends.

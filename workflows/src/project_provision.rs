@@ -4,12 +4,15 @@ use ambient_domain::WorkflowInput;
 use temporalio_macros::{workflow, workflow_methods};
 use temporalio_sdk::{WorkflowContext, WorkflowResult};
 
-use crate::step::{Patience, Progress, Saga, Step, end};
+use crate::{
+    activities::Activities,
+    step::{Patience, Progress, Saga, Step, end},
+};
 
 /// The order of effects.
 pub const STEPS: &[Step] = &[
-    Step::anywhere("ensure-project-space").patience(Patience::Endless),
-    Step::anywhere("report-provisioned").patience(Patience::Endless),
+    Step::anywhere(&Activities::ensure_project_space).patience(Patience::Endless),
+    Step::anywhere(&Activities::report_provisioned).patience(Patience::Endless),
 ];
 
 /// One that is cancelled ends as cancelled, however its step ends.

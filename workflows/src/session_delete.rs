@@ -5,20 +5,21 @@ use temporalio_macros::{workflow, workflow_methods};
 use temporalio_sdk::{WorkflowContext, WorkflowResult};
 
 use crate::{
+    activities::Activities,
     activities::place,
     step::{Patience, Progress, Saga, Step, end},
 };
 
 /// The order of effects.
 pub const STEPS: &[Step] = &[
-    Step::on_host("raise-fence-for-good").patience(Patience::Endless),
-    Step::on_host("revoke-credentials").patience(Patience::Endless),
-    Step::on_host("terminate-runner").at_most(60).patience(Patience::Endless),
-    Step::on_host("drain-rest-of-log").patience(Patience::Endless),
-    Step::on_host("delete-run-objects").patience(Patience::Endless),
-    Step::on_host("prove-session-gone").patience(Patience::Endless),
-    Step::anywhere("forget-secrets").patience(Patience::Endless),
-    Step::on_host("delete-workspace").patience(Patience::Endless),
+    Step::on_host(&Activities::raise_fence_for_good).patience(Patience::Endless),
+    Step::on_host(&Activities::revoke_credentials).patience(Patience::Endless),
+    Step::on_host(&Activities::terminate_runner).at_most(60).patience(Patience::Endless),
+    Step::on_host(&Activities::drain_rest_of_log).patience(Patience::Endless),
+    Step::on_host(&Activities::delete_run_objects).patience(Patience::Endless),
+    Step::on_host(&Activities::prove_session_gone).patience(Patience::Endless),
+    Step::anywhere(&Activities::forget_secrets).patience(Patience::Endless),
+    Step::on_host(&Activities::delete_workspace).patience(Patience::Endless),
 ];
 
 /// One that is cancelled ends as cancelled, however its step ends.

@@ -6,12 +6,13 @@ use temporalio_macros::{workflow, workflow_methods};
 use temporalio_sdk::{WorkflowContext, WorkflowResult};
 
 use crate::{
+    activities::Activities,
     activities::place,
     step::{Patience, Progress, Saga, Step, end},
 };
 
 /// The order of effects.
-pub const STEPS: &[Step] = &[Step::on_host("reconcile-repos").at_most(600).patience(Patience::Endless)];
+pub const STEPS: &[Step] = &[Step::on_host(&Activities::reconcile_repos).at_most(600).patience(Patience::Endless)];
 
 /// One that is cancelled ends as cancelled, however its step ends.
 const CANCELED_ANYHOW: &str = "session-reconcile-2026-11-canceled-anyhow";

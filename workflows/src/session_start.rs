@@ -11,22 +11,23 @@ use temporalio_macros::{workflow, workflow_methods};
 use temporalio_sdk::{SyncWorkflowContext, WorkflowContext, WorkflowResult};
 
 use crate::{
+    activities::Activities,
     activities::{place, report_failure},
     step::{Patience, Progress, Saga, Step, end, failure_of, is_cancelled},
 };
 
 /// The order of effects.
 pub const STEPS: &[Step] = &[
-    Step::anywhere("report-provisioning"),
-    Step::on_host("ensure-project-space"),
-    Step::on_host("ensure-workspace"),
-    Step::on_host("prove-earlier-runs-gone"),
-    Step::on_host("issue-credentials").undone_by("revoke-credentials"),
-    Step::on_host("launch-runner").undone_by("terminate-runner"),
-    Step::on_host("await-runner").at_most(120).patience(Patience::Few),
-    Step::on_host("reconcile-repos").at_most(600).patience(Patience::Few),
-    Step::anywhere("mark-running"),
-    Step::on_host("deliver-prompt").at_most(120),
+    Step::anywhere(&Activities::report_provisioning),
+    Step::on_host(&Activities::ensure_project_space),
+    Step::on_host(&Activities::ensure_workspace),
+    Step::on_host(&Activities::prove_earlier_runs_gone),
+    Step::on_host(&Activities::issue_credentials).undone_by(&Activities::revoke_credentials),
+    Step::on_host(&Activities::launch_runner).undone_by(&Activities::terminate_runner),
+    Step::on_host(&Activities::await_runner).at_most(120).patience(Patience::Few),
+    Step::on_host(&Activities::reconcile_repos).at_most(600).patience(Patience::Few),
+    Step::anywhere(&Activities::mark_running),
+    Step::on_host(&Activities::deliver_prompt).at_most(120),
 ];
 
 /// A start that is cancelled ends as cancelled, however its step ends.

@@ -11,20 +11,21 @@ use temporalio_macros::{workflow, workflow_methods};
 use temporalio_sdk::{ActivityExecutionError, ActivityOptions, WorkflowContext, WorkflowResult};
 
 use crate::{
+    activities::Activities,
     activities::place,
-    step::{Named, Patience, Progress, Saga, Step, end},
+    step::{Patience, Progress, Saga, Step, end},
 };
 
 /// The order of effects.
 pub const STEPS: &[Step] = &[
-    Step::on_host("raise-fence").patience(Patience::Endless),
-    Step::on_host("revoke-credentials").patience(Patience::Endless),
-    Step::on_host("interrupt-agent").patience(Patience::Endless),
-    Step::on_host("drain-log").patience(Patience::Endless),
-    Step::on_host("terminate-runner").at_most(60).patience(Patience::Endless),
-    Step::on_host("drain-rest-of-log").patience(Patience::Endless),
-    Step::on_host("delete-run-objects").patience(Patience::Endless),
-    Step::on_host("prove-torn-down").patience(Patience::Endless),
+    Step::on_host(&Activities::raise_fence).patience(Patience::Endless),
+    Step::on_host(&Activities::revoke_credentials).patience(Patience::Endless),
+    Step::on_host(&Activities::interrupt_agent).patience(Patience::Endless),
+    Step::on_host(&Activities::drain_log).patience(Patience::Endless),
+    Step::on_host(&Activities::terminate_runner).at_most(60).patience(Patience::Endless),
+    Step::on_host(&Activities::drain_rest_of_log).patience(Patience::Endless),
+    Step::on_host(&Activities::delete_run_objects).patience(Patience::Endless),
+    Step::on_host(&Activities::prove_torn_down).patience(Patience::Endless),
 ];
 
 /// After this time people are told what is left.
@@ -60,6 +61,6 @@ async fn stop(ctx: &WorkflowContext<SessionStop>, input: &WorkflowInput) -> Resu
         _ = long => {}
     }
     let options = ActivityOptions::start_to_close_timeout(Duration::from_secs(30));
-    ctx.execute_activity(Named("report-stop-incomplete"), input.clone(), options).await?;
+    ctx.execute_activity(Activities::report_stop_incomplete, input.clone(), options).await?;
     work.await
 }

@@ -1,6 +1,6 @@
 //! A lifecycle as a table of steps: what is done, where, how patiently, and what undoes it.
 //!
-//! Every step is an activity of one shape, [`Step`] -> [`Progress`], named in the table, so that a workflow file reads from top
+//! Every step is an activity of one shape, [`Step`] -> [`Progress`], a row of the table, so that a workflow file reads from top
 //! to bottom. Invariants: undo runs in reverse order, in a scope of its own (a cancelled workflow can still clean up); a step
 //! that says `Superseded` ends the workflow, since another run, attempt or a deletion has taken over; a workflow that is cancelled
 //! ends as cancelled, whatever its step said last.
@@ -45,36 +45,48 @@ pub enum Place {
     Host,
 }
 
+/// An activity that can be a step: from the ids of what it works for to what came of it.
+pub trait StepActivity: Sync {
+    /// Its name.
+    fn name(&self) -> &str;
+}
+
+impl<A: ActivityDefinition<Input = WorkflowInput, Output = Progress> + Sync> StepActivity for A {
+    fn name(&self) -> &str {
+        ActivityDefinition::name(self)
+    }
+}
+
 /// A row of a lifecycle's table.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Step {
-    /// Activity that does it.
-    pub name: &'static str,
+    /// What does it.
+    pub activity: &'static dyn StepActivity,
     /// Where.
     pub place: Place,
     /// How patiently.
     pub patience: Patience,
     /// Longest single try.
     pub timeout: Duration,
-    /// Activity that undoes it.
-    pub undo: Option<&'static str>,
+    /// What undoes it.
+    pub undo: Option<&'static dyn StepActivity>,
 }
 
 impl Step {
     /// A step on the session's host: five minutes of tries of at most 30 s, no undo.
     #[must_use]
-    pub const fn on_host(name: &'static str) -> Self {
+    pub const fn on_host(activity: &'static dyn StepActivity) -> Self {
         let timeout = Duration::from_secs(30);
-        Self { name, place: Place::Host, patience: Patience::Minutes, timeout, undo: None }
+        Self { activity, place: Place::Host, patience: Patience::Minutes, timeout, undo: None }
     }
     /// A step on any worker.
     #[must_use]
-    pub const fn anywhere(name: &'static str) -> Self {
-        Self { place: Place::Anywhere, ..Self::on_host(name) }
+    pub const fn anywhere(activity: &'static dyn StepActivity) -> Self {
+        Self { place: Place::Anywhere, ..Self::on_host(activity) }
     }
     /// With an undo.
     #[must_use]
-    pub const fn undone_by(self, undo: &'static str) -> Self {
+    pub const fn undone_by(self, undo: &'static dyn StepActivity) -> Self {
         Self { undo: Some(undo), ..self }
     }
     /// With another patience.
@@ -86,6 +98,12 @@ impl Step {
     #[must_use]
     pub const fn at_most(self, seconds: u64) -> Self {
         Self { timeout: Duration::from_secs(seconds), ..self }
+    }
+
+    /// Name of its activity.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.activity.name()
     }
 
     fn options(&self, host_queue: Option<&str>) -> ActivityOptions {
@@ -117,14 +135,14 @@ fn retry_policy(patience: Patience) -> RetryPolicy {
         .build()
 }
 
-/// An activity of the common shape, by name.
-pub(crate) struct Named(pub(crate) &'static str);
+/// A row's activity, as the SDK takes one.
+struct OfRow(&'static dyn StepActivity);
 
-impl ActivityDefinition for Named {
+impl ActivityDefinition for OfRow {
     type Input = WorkflowInput;
     type Output = Progress;
     fn name(&self) -> &str {
-        self.0
+        self.0.name()
     }
 }
 
@@ -153,7 +171,7 @@ impl<W: WorkflowImplementation> Saga<W> {
             let options = step.options(self.host_queue.as_deref());
             // Noted before it runs: a step that fails may have done half of its work.
             self.done.push(step);
-            let progress = self.ctx.execute_activity(Named(step.name), self.input.clone(), options).await?;
+            let progress = self.ctx.execute_activity(OfRow(step.activity), self.input.clone(), options).await?;
             if progress == Progress::Superseded {
                 return Ok(Progress::Superseded);
             }
@@ -169,7 +187,7 @@ impl<W: WorkflowImplementation> Saga<W> {
             let mut options = step.options(self.host_queue.as_deref());
             options.cancellation_token = Some(scope.clone());
             options.retry_policy = Some(retry_policy(Patience::Few));
-            let _ = self.ctx.execute_activity(Named(undo), self.input.clone(), options).await;
+            let _ = self.ctx.execute_activity(OfRow(undo), self.input.clone(), options).await;
         }
     }
 }

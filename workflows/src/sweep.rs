@@ -8,16 +8,19 @@ use ambient_domain::WorkflowInput;
 use temporalio_macros::{workflow, workflow_methods};
 use temporalio_sdk::{ContinueAsNewOptions, WorkflowContext, WorkflowResult};
 
-use crate::step::{Patience, Progress, Saga, Step, host_queue};
+use crate::{
+    activities::Activities,
+    step::{Patience, Progress, Saga, Step, host_queue},
+};
 
 /// Between two sweeps.
 pub const EVERY: Duration = Duration::from_secs(60);
 
 /// The order of effects.
 pub const STEPS: &[Step] = &[
-    Step::on_host("sweep-executions").at_most(300).patience(Patience::Few),
-    Step::on_host("sweep-compute").at_most(300).patience(Patience::Few),
-    Step::on_host("sweep-records").at_most(300).patience(Patience::Few),
+    Step::on_host(&Activities::sweep_executions).at_most(300).patience(Patience::Few),
+    Step::on_host(&Activities::sweep_compute).at_most(300).patience(Patience::Few),
+    Step::on_host(&Activities::sweep_records).at_most(300).patience(Patience::Few),
 ];
 
 /// See the module.

@@ -9,6 +9,7 @@ use temporalio_macros::{workflow, workflow_methods};
 use temporalio_sdk::{ContinueAsNewOptions, SyncWorkflowContext, WorkflowContext, WorkflowResult};
 
 use crate::{
+    activities::Activities,
     activities::place,
     step::{Patience, Progress, Saga, Step, end, is_asked_to_end},
 };
@@ -20,7 +21,7 @@ pub const TOKEN_LIFE: i64 = 3_600;
 pub const LONGEST_HISTORY: u32 = 2_000;
 
 /// The order of effects.
-pub const STEPS: &[Step] = &[Step::on_host("refresh-token").patience(Patience::Endless)];
+pub const STEPS: &[Step] = &[Step::on_host(&Activities::refresh_token).patience(Patience::Endless)];
 
 /// What a run begins with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,7 +1,5 @@
 //! The steps of the lifecycles. Each may be repeated; each reads the state it needs; only ids come in.
 
-#![allow(dead_code, reason = "activities are called by name, from the tables of steps")]
-
 mod project;
 mod reconcile;
 mod start;
@@ -81,10 +79,10 @@ impl Activities {
     async fn step(
         &self,
         ctx: &ActivityContext,
-        name: &str,
         input: &WorkflowInput,
         work: impl Future<Output = Result<Progress, StepError>>,
     ) -> Done {
+        let name = ctx.info().activity_type.as_str();
         let guarded = async {
             self.services.hook.before(name, input).await?;
             let progress = work.await?;
@@ -105,12 +103,11 @@ impl Activities {
     async fn wait(
         &self,
         ctx: &ActivityContext,
-        name: &str,
         input: &WorkflowInput,
         work: impl Future<Output = Result<Progress, StepError>>,
     ) -> Done {
         tokio::select! {
-            done = self.step(ctx, name, input, work) => done,
+            done = self.step(ctx, input, work) => done,
             () = ctx.cancelled() => Err(ActivityError::cancelled()),
         }
     }
@@ -177,7 +174,7 @@ fn by(ctx: &ActivityContext) -> String {
     ctx.info().workflow_id.clone().unwrap_or_default()
 }
 
-/// `name => work` rows would hide the macros' expansion from readers' tools; the methods are spelled out instead.
+/// Those from [`WorkflowInput`] to [`Progress`] are steps of the lifecycles' tables.
 #[activities]
 impl Activities {
     /// Host of the session: the one that has its workspace, else this one.
@@ -196,7 +193,7 @@ impl Activities {
     #[activity(name = "report-failure")]
     pub async fn report_failure(self: Arc<Self>, ctx: ActivityContext, f: Failure) -> Result<Progress, ActivityError> {
         let fact = Fact::Fatal { reason: f.reason, message: f.message };
-        self.step(&ctx, "report-failure", &f.input, self.services.report(&by(&ctx), &f.input, fact)).await
+        self.step(&ctx, &f.input, self.services.report(&by(&ctx), &f.input, fact)).await
     }
 
     /// Looks at the run's clocks and spec, and acts.
@@ -214,7 +211,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "report-provisioning", &i, self.services.report(&by(&ctx), &i, Fact::Provisioning)).await
+        self.step(&ctx, &i, self.services.report(&by(&ctx), &i, Fact::Provisioning)).await
     }
 
     #[activity(name = "ensure-project-space")]
@@ -223,7 +220,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "ensure-project-space", &i, project::ensure_space(&self.services, &i)).await
+        self.step(&ctx, &i, project::ensure_space(&self.services, &i)).await
     }
 
     #[activity(name = "ensure-workspace")]
@@ -232,7 +229,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "ensure-workspace", &i, start::ensure_workspace(&self.services, &i)).await
+        self.step(&ctx, &i, start::ensure_workspace(&self.services, &i)).await
     }
 
     #[activity(name = "prove-earlier-runs-gone")]
@@ -241,7 +238,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "prove-earlier-runs-gone", &i, start::prove_earlier_runs_gone(&self.services, &i)).await
+        self.step(&ctx, &i, start::prove_earlier_runs_gone(&self.services, &i)).await
     }
 
     #[activity(name = "issue-credentials")]
@@ -250,7 +247,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "issue-credentials", &i, start::issue_credentials(&self.services, &i)).await
+        self.step(&ctx, &i, start::issue_credentials(&self.services, &i)).await
     }
 
     #[activity(name = "revoke-credentials")]
@@ -259,7 +256,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "revoke-credentials", &i, stop::revoke_credentials(&self.services, &i)).await
+        self.step(&ctx, &i, stop::revoke_credentials(&self.services, &i)).await
     }
 
     #[activity(name = "launch-runner")]
@@ -268,7 +265,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "launch-runner", &i, start::launch_runner(&self.services, &i)).await
+        self.step(&ctx, &i, start::launch_runner(&self.services, &i)).await
     }
 
     #[activity(name = "await-runner")]
@@ -277,7 +274,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.wait(&ctx, "await-runner", &i, start::await_runner(&self.services, &by(&ctx), &i)).await
+        self.wait(&ctx, &i, start::await_runner(&self.services, &by(&ctx), &i)).await
     }
 
     #[activity(name = "reconcile-repos")]
@@ -286,7 +283,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.wait(&ctx, "reconcile-repos", &i, Box::pin(reconcile::repos(&self.services, &by(&ctx), &i))).await
+        self.wait(&ctx, &i, Box::pin(reconcile::repos(&self.services, &by(&ctx), &i))).await
     }
 
     #[activity(name = "mark-running")]
@@ -295,7 +292,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "mark-running", &i, self.services.report(&by(&ctx), &i, Fact::MarkRunning)).await
+        self.step(&ctx, &i, self.services.report(&by(&ctx), &i, Fact::MarkRunning)).await
     }
 
     #[activity(name = "deliver-prompt")]
@@ -304,7 +301,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.wait(&ctx, "deliver-prompt", &i, start::await_delivery(&self.services, &i)).await
+        self.wait(&ctx, &i, start::await_delivery(&self.services, &i)).await
     }
 
     #[activity(name = "raise-fence")]
@@ -313,7 +310,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "raise-fence", &i, stop::raise_fence(&self.services, &i, i.run)).await
+        self.step(&ctx, &i, stop::raise_fence(&self.services, &i, i.run)).await
     }
 
     #[activity(name = "raise-fence-for-good")]
@@ -322,7 +319,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "raise-fence-for-good", &i, stop::raise_fence(&self.services, &i, i64::MAX)).await
+        self.step(&ctx, &i, stop::raise_fence(&self.services, &i, i64::MAX)).await
     }
 
     #[activity(name = "interrupt-agent")]
@@ -331,7 +328,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "interrupt-agent", &i, stop::interrupt_agent(&self.services, &i)).await
+        self.step(&ctx, &i, stop::interrupt_agent(&self.services, &i)).await
     }
 
     #[activity(name = "drain-log")]
@@ -340,7 +337,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "drain-log", &i, stop::drain_log(&self.services, &i)).await
+        self.step(&ctx, &i, stop::drain_log(&self.services, &i)).await
     }
 
     #[activity(name = "terminate-runner")]
@@ -349,7 +346,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "terminate-runner", &i, stop::terminate_runner(&self.services, &i)).await
+        self.step(&ctx, &i, stop::terminate_runner(&self.services, &i)).await
     }
 
     #[activity(name = "drain-rest-of-log")]
@@ -358,7 +355,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "drain-rest-of-log", &i, stop::drain_rest_of_log(&self.services, &i)).await
+        self.step(&ctx, &i, stop::drain_rest_of_log(&self.services, &i)).await
     }
 
     #[activity(name = "delete-run-objects")]
@@ -367,7 +364,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "delete-run-objects", &i, stop::delete_run_objects(&self.services, &i)).await
+        self.step(&ctx, &i, stop::delete_run_objects(&self.services, &i)).await
     }
 
     #[activity(name = "prove-torn-down")]
@@ -376,7 +373,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "prove-torn-down", &i, stop::prove_torn_down(&self.services, &by(&ctx), &i)).await
+        self.step(&ctx, &i, stop::prove_torn_down(&self.services, &by(&ctx), &i)).await
     }
 
     #[activity(name = "report-stop-incomplete")]
@@ -385,7 +382,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "report-stop-incomplete", &i, stop::report_incomplete(&self.services, &by(&ctx), &i)).await
+        self.step(&ctx, &i, stop::report_incomplete(&self.services, &by(&ctx), &i)).await
     }
 
     #[activity(name = "prove-session-gone")]
@@ -394,7 +391,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "prove-session-gone", &i, stop::prove_session_gone(&self.services, &i)).await
+        self.step(&ctx, &i, stop::prove_session_gone(&self.services, &i)).await
     }
 
     #[activity(name = "delete-workspace")]
@@ -403,7 +400,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "delete-workspace", &i, stop::delete_workspace(&self.services, &i)).await
+        self.step(&ctx, &i, stop::delete_workspace(&self.services, &i)).await
     }
 
     #[activity(name = "forget-secrets")]
@@ -412,7 +409,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "forget-secrets", &i, stop::forget_secrets(&self.services, &i)).await
+        self.step(&ctx, &i, stop::forget_secrets(&self.services, &i)).await
     }
 
     #[activity(name = "refresh-token")]
@@ -421,7 +418,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "refresh-token", &i, start::refresh_token(&self.services, &i)).await
+        self.step(&ctx, &i, start::refresh_token(&self.services, &i)).await
     }
 
     #[activity(name = "report-provisioned")]
@@ -430,7 +427,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "report-provisioned", &i, project::report_provisioned(&self.services, &by(&ctx), &i)).await
+        self.step(&ctx, &i, project::report_provisioned(&self.services, &by(&ctx), &i)).await
     }
 
     #[activity(name = "delete-sessions")]
@@ -439,7 +436,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "delete-sessions", &i, project::delete_sessions(&self.services, &by(&ctx), &i)).await
+        self.step(&ctx, &i, project::delete_sessions(&self.services, &by(&ctx), &i)).await
     }
 
     #[activity(name = "await-sessions-gone")]
@@ -448,7 +445,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.wait(&ctx, "await-sessions-gone", &i, project::await_sessions_gone(&self.services, &i)).await
+        self.wait(&ctx, &i, project::await_sessions_gone(&self.services, &i)).await
     }
 
     #[activity(name = "delete-project-space")]
@@ -457,7 +454,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "delete-project-space", &i, project::delete_space(&self.services, &i)).await
+        self.step(&ctx, &i, project::delete_space(&self.services, &i)).await
     }
 
     #[activity(name = "report-project-deleted")]
@@ -466,7 +463,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "report-project-deleted", &i, project::report_deleted(&self.services, &by(&ctx), &i)).await
+        self.step(&ctx, &i, project::report_deleted(&self.services, &by(&ctx), &i)).await
     }
 
     #[activity(name = "sweep-executions")]
@@ -475,7 +472,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "sweep-executions", &i, sweep::executions(&self.services, &by(&ctx))).await
+        self.step(&ctx, &i, sweep::executions(&self.services, &by(&ctx))).await
     }
 
     #[activity(name = "sweep-compute")]
@@ -484,7 +481,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "sweep-compute", &i, sweep::compute(&self.services)).await
+        self.step(&ctx, &i, sweep::compute(&self.services)).await
     }
 
     #[activity(name = "sweep-records")]
@@ -493,6 +490,6 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, "sweep-records", &i, sweep::records(&self.services)).await
+        self.step(&ctx, &i, sweep::records(&self.services)).await
     }
 }

@@ -37,9 +37,9 @@ fn required() -> Vec<(&'static str, String, &'static [&'static str])> {
     let undone = session_start::STEPS.iter().position(|step| step.undo.is_some()).unwrap();
     for (at, step) in session_start::STEPS.iter().enumerate() {
         let undo: &[&str] = if at >= undone { &["undone"] } else { &[] };
-        required.push(("session-start", format!("failed-at-{}", step.name), undo));
-        required.push(("session-start", format!("canceled-at-{}", step.name), &[]));
-        required.push(("session-start", format!("superseded-at-{}", step.name), &[]));
+        required.push(("session-start", format!("failed-at-{}", step.name()), undo));
+        required.push(("session-start", format!("canceled-at-{}", step.name()), &[]));
+        required.push(("session-start", format!("superseded-at-{}", step.name()), &[]));
     }
     let rest: [(&str, &str, &[&str]); 43] = [
         ("session-start", "completed", &[]),

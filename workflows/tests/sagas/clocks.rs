@@ -89,7 +89,7 @@ async fn a_start_that_never_comes_to_an_end_fails_at_its_deadline() {
     let world = World::new().await;
     let (project, id) = (world.project().await, new_id());
     // Patient for minutes at this step; the clock of the run is not.
-    let step = session_start::STEPS.iter().find(|step| step.name == "launch-runner").unwrap().name;
+    let step = session_start::STEPS.iter().find(|step| step.name() == "launch-runner").unwrap().name();
     world.faults.plan(&id, &[Fault::endless(step)]);
     world.new_session(&id, &project, world.interactive(), true).await;
     wait_for(step, || async { (world.faults.begun(&id, step) > 0).then_some(()) }).await;
@@ -126,8 +126,8 @@ async fn a_token_is_replaced_in_time_though_every_try_fails_at_first_or_is_repea
         assert_eq!(world.session(id).await.restart_count, 0, "a new token needs no restart");
     }
     for step in token_refresh::STEPS {
-        wait_for("the repeat", || async { (world.faults.done(&twice, step.name) == 2).then_some(()) }).await;
-        assert_eq!((world.faults.begun(&failing, step.name), world.faults.done(&plain, step.name)), (3, 1));
+        wait_for("the repeat", || async { (world.faults.done(&twice, step.name()) == 2).then_some(()) }).await;
+        assert_eq!((world.faults.begun(&failing, step.name()), world.faults.done(&plain, step.name())), (3, 1));
     }
     for id in [&plain, &failing, &twice] {
         let stop = Command::Stop { reason: StopReason::UserStopped, seen_seq: None, run: None, force: false };
@@ -154,11 +154,11 @@ async fn the_sweep_goes_on_through_failures_and_finds_a_lost_workflow() {
     at_rest(&world, &id).await;
     for (round, faults) in [vec![Fault::everywhere(1)], vec![Fault::all_twice()]].into_iter().enumerate() {
         world.faults.plan(SWEEP, &faults);
-        let before = sweep::STEPS.iter().map(|step| world.faults.done(SWEEP, step.name)).collect::<Vec<_>>();
+        let before = sweep::STEPS.iter().map(|step| world.faults.done(SWEEP, step.name())).collect::<Vec<_>>();
         minute_passes(&world).await;
         for (step, before) in sweep::STEPS.iter().zip(before) {
-            let done = || async { (world.faults.done(SWEEP, step.name) > before + round).then_some(()) };
-            wait_for(step.name, done).await;
+            let done = || async { (world.faults.done(SWEEP, step.name()) > before + round).then_some(()) };
+            wait_for(step.name(), done).await;
         }
     }
     assert_eq!(world.session(&id).await.phase(), Some(Phase::Running), "a sweep leaves what is well alone");

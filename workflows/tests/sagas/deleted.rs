@@ -49,7 +49,7 @@ async fn deleted(world: &World, project: &str) -> (String, PathBuf) {
 
 /// The next sweep is over, whose last step is done twice: as when its server dies between the work and the word of it.
 async fn sweep_passes(world: &World) {
-    let last = sweep::STEPS.last().unwrap().name;
+    let last = sweep::STEPS.last().unwrap().name();
     world.faults.plan(SWEEP, &[Fault::twice(vec![last])]);
     let before = world.faults.done(SWEEP, last);
     minute_passes(world).await;

@@ -23,7 +23,7 @@ fn stop() -> Command {
 
 /// A session that is being started and has come to this step, which fails for as long as the workflow is patient with it.
 async fn started_up_to(world: &World, project: &str, step: &Step) -> String {
-    let (id, step, patience) = (new_id(), step.name, step.patience);
+    let (id, step, patience) = (new_id(), step.name(), step.patience);
     let fault = if patience == Patience::Few { Fault::twice(vec![step]) } else { Fault::endless(step) };
     world.faults.plan(&id, &[fault]);
     world.new_session(&id, project, world.interactive(), true).await;
@@ -60,7 +60,7 @@ async fn of_two_starts_at_once_one_is_accepted() {
     let session = world.idle(&id).await;
     assert_eq!((session.run_number(), world.marks(&session)), (1, 1));
     // A stop that comes again changes nothing; a start waits for the proof.
-    world.faults.plan(&id, &[Fault::endless(session_stop::STEPS[0].name)]);
+    world.faults.plan(&id, &[Fault::endless(session_stop::STEPS[0].name())]);
     world.ask::<Session>(&id, stop()).await.unwrap();
     world.ask::<Session>(&id, stop()).await.unwrap();
     let early = world.ask::<Session>(&id, Command::Start { prompt: None }).await.unwrap_err();
@@ -88,12 +88,12 @@ async fn a_stop_at_any_step_of_a_start_ends_it_stopped_and_torn_down() {
         let started = workflow_id::start(&id, 1, 1);
         // A step that sees for itself that the run is over ends the start before its cancellation arrives.
         let end = world.end_of(&started).await;
-        assert!(["Canceled", "Completed"].contains(&end.as_str()), "{end}, stopped at {}", step.name);
+        assert!(["Canceled", "Completed"].contains(&end.as_str()), "{end}, stopped at {}", step.name());
         // What it did is the beginning of its table: a cancelled start undoes nothing.
         let mut asked = world.activities_of(&started).await;
         asked.retain(|name| name != "place-session");
-        let table = session_start::STEPS.iter().map(|step| step.name);
-        assert_eq!(asked, table.take(asked.len()).collect::<Vec<_>>(), "stopped at {}", step.name);
+        let table = session_start::STEPS.iter().map(|step| step.name());
+        assert_eq!(asked, table.take(asked.len()).collect::<Vec<_>>(), "stopped at {}", step.name());
         world.closed(&id).await;
         world.torn_down(&session).await;
     }))
@@ -114,9 +114,9 @@ async fn a_delete_at_any_step_of_a_start_or_a_stop_leaves_nothing() {
         let id = new_id();
         world.new_session(&id, &project, world.interactive(), true).await;
         world.idle(&id).await;
-        world.faults.plan(&id, &[Fault::endless(step.name)]);
+        world.faults.plan(&id, &[Fault::endless(step.name())]);
         world.ask::<Session>(&id, stop()).await.unwrap();
-        wait_for(step.name, || async { (world.faults.begun(&id, step.name) > 0).then_some(()) }).await;
+        wait_for(step.name(), || async { (world.faults.begun(&id, step.name()) > 0).then_some(()) }).await;
         world.ask::<Session>(&id, Command::Delete).await.unwrap();
         world.faults.clear(&id);
         gone(&world, &id).await;

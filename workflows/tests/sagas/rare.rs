@@ -34,7 +34,7 @@ async fn stopped(world: &World, id: &str) {
 
 /// The sweep does not look for workflows that are gone: a session whose start was cancelled would fail as soon as it does.
 fn nobody_misses_workflows(world: &World) {
-    world.faults.plan(SWEEP, &[Fault::fatal(sweep::STEPS[0].name)]);
+    world.faults.plan(SWEEP, &[Fault::fatal(sweep::STEPS[0].name())]);
 }
 
 /// Waits until a step of an entity was begun.
@@ -60,13 +60,13 @@ async fn a_start_that_is_superseded_at_any_step_ends_there_and_undoes_nothing() 
         let (world, project) = (&world, &project);
         async move {
             let id = new_id();
-            world.faults.plan(&id, &[Fault::superseded(step.name)]);
+            world.faults.plan(&id, &[Fault::superseded(step.name())]);
             world.new_session(&id, project, world.interactive(), true).await;
             let start = workflow_id::start(&id, 1, 1);
-            assert_eq!(world.end_of(&start).await, "Completed", "superseded at {}", step.name);
+            assert_eq!(world.end_of(&start).await, "Completed", "superseded at {}", step.name());
             let mut asked = world.activities_of(&start).await;
             asked.retain(|name| name != "place-session");
-            assert_eq!(asked, session_start::STEPS[..=at].iter().map(|step| step.name).collect::<Vec<_>>());
+            assert_eq!(asked, session_start::STEPS[..=at].iter().map(|step| step.name()).collect::<Vec<_>>());
             stopped(world, &id).await;
         }
     }))
@@ -83,15 +83,15 @@ async fn a_start_that_an_administrator_cancels_at_any_step_ends_there_and_undoes
         let (world, project) = (&world, &project);
         async move {
             let id = new_id();
-            world.faults.plan(&id, &[Fault::endless(step.name)]);
+            world.faults.plan(&id, &[Fault::endless(step.name())]);
             world.new_session(&id, project, world.interactive(), true).await;
             let start = workflow_id::start(&id, 1, 1);
-            pending(world, &start, step.name, |a| a.attempt > 1 && a.state == "Scheduled").await;
+            pending(world, &start, step.name(), |a| a.attempt > 1 && a.state == "Scheduled").await;
             world.executions.cancel(&start, "by an administrator").await.unwrap();
-            assert_eq!(world.end_of(&start).await, "Canceled", "cancelled at {}", step.name);
+            assert_eq!(world.end_of(&start).await, "Canceled", "cancelled at {}", step.name());
             let mut asked = world.activities_of(&start).await;
             asked.retain(|name| name != "place-session");
-            assert_eq!(asked, session_start::STEPS[..=at].iter().map(|step| step.name).collect::<Vec<_>>());
+            assert_eq!(asked, session_start::STEPS[..=at].iter().map(|step| step.name()).collect::<Vec<_>>());
             stopped(world, &id).await;
         }
     }))
@@ -133,7 +133,7 @@ async fn a_failed_start_undoes_nothing_when_it_is_superseded_and_goes_on_when_an
     stopped(&world, &superseded).await;
 
     // Teardown is held back, so that it is the undo that fails.
-    let held = session_stop::STEPS[0].name;
+    let held = session_stop::STEPS[0].name();
     let faults = [Fault::fatal("await-runner"), Fault::endless("terminate-runner"), Fault::endless(held)];
     world.faults.plan(&undo_fails, &faults);
     world.new_session(&undo_fails, &project, world.interactive(), true).await;
@@ -267,16 +267,16 @@ async fn what_an_administrator_cancels_or_terminates_ends_so() {
     let project = world.project().await;
     world.new_session(&lost, &project, world.interactive(), true).await;
     world.idle(&lost).await;
-    world.faults.plan(&lost, &[Fault::endless(session_stop::STEPS[0].name)]);
+    world.faults.plan(&lost, &[Fault::endless(session_stop::STEPS[0].name())]);
     world.ask::<Session>(&lost, stop()).await.unwrap();
-    begun(&world, &lost, session_stop::STEPS[0].name).await;
+    begun(&world, &lost, session_stop::STEPS[0].name()).await;
     assert_eq!(cancelled(&world, &lost, "session-stop").await, "Canceled");
     // The sweep finds that nobody stops it any more.
     minute_passes(&world).await;
     stopped_at_last(&world, &lost).await;
-    world.faults.plan(&lost, &[Fault::endless(session_delete::STEPS[0].name)]);
+    world.faults.plan(&lost, &[Fault::endless(session_delete::STEPS[0].name())]);
     world.ask::<Session>(&lost, Command::Delete).await.unwrap();
-    begun(&world, &lost, session_delete::STEPS[0].name).await;
+    begun(&world, &lost, session_delete::STEPS[0].name()).await;
     assert_eq!(cancelled(&world, &lost, "session-delete").await, "Canceled");
 
     let sweep = format!("sweep/{}", world.compute.host());
@@ -304,11 +304,11 @@ async fn what_an_administrator_cancels_ends_so_also_when_its_step_fails_then() {
     wait_for("token-refresh", || async { world.executions.get(&refresh).await.ok() }).await;
     let begin = async { world.executions.signal(&refresh, "wake", &serde_json::Value::Null).await.unwrap() };
     assert_eq!(cancelled_when_it_fails(&world, &cancelled, "token-refresh", "refresh-token", begin).await, "Canceled");
-    let (step, begin) = (session_stop::STEPS[0].name, asked(world.ask::<Session>(&cancelled, stop())));
+    let (step, begin) = (session_stop::STEPS[0].name(), asked(world.ask::<Session>(&cancelled, stop())));
     assert_eq!(cancelled_when_it_fails(&world, &cancelled, "session-stop", step, begin).await, "Canceled");
     minute_passes(&world).await;
     stopped_at_last(&world, &cancelled).await;
-    let (step, begin) = (session_delete::STEPS[0].name, asked(world.ask::<Session>(&cancelled, Command::Delete)));
+    let (step, begin) = (session_delete::STEPS[0].name(), asked(world.ask::<Session>(&cancelled, Command::Delete)));
     assert_eq!(cancelled_when_it_fails(&world, &cancelled, "session-delete", step, begin).await, "Canceled");
 
     world.new_session(&deleted, &project, world.interactive(), true).await;
@@ -376,7 +376,7 @@ async fn a_sweep_and_a_token_refresh_continue_as_new_and_go_on() {
     let world = World::with_short_timers().await;
     let sweep = format!("sweep/{}", world.compute.host());
     let first = wait_for("the sweep", || async { world.executions.get(&sweep).await.ok() }).await.run_id;
-    let last_step = sweep::STEPS[sweep::STEPS.len() - 1].name;
+    let last_step = sweep::STEPS[sweep::STEPS.len() - 1].name();
     loop {
         let done = world.faults.done(SWEEP, last_step);
         minute_passes(&world).await;

@@ -2,7 +2,10 @@
 
 use ambient_domain::session::{Phase, workflow_id};
 use ambient_persistence::new_id;
-use ambient_workflows::{session_start, step::Step};
+use ambient_workflows::{
+    session_start,
+    step::{Step, StepActivity},
+};
 use futures::future::join_all;
 
 use crate::{
@@ -12,7 +15,7 @@ use crate::{
 
 /// What undoes these steps, in the order it must be done.
 fn undone(steps: &[Step]) -> Vec<&'static str> {
-    steps.iter().rev().filter_map(|step| step.undo).collect()
+    steps.iter().rev().filter_map(|step| step.undo).map(StepActivity::name).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -26,21 +29,21 @@ async fn a_start_that_fails_at_any_step_is_undone_and_the_session_ends_failed_an
 
 async fn fails_at(world: &World, project: &str, at: usize) {
     let (id, steps) = (new_id(), &session_start::STEPS[..=at]);
-    world.faults.plan(&id, &[Fault::fatal(session_start::STEPS[at].name)]);
+    world.faults.plan(&id, &[Fault::fatal(session_start::STEPS[at].name())]);
     world.new_session(&id, project, world.interactive(), true).await;
     let session = world.in_phase(&id, Phase::Failed).await;
     let why = session.status_detail.as_ref().map(|detail| detail.reason.as_str());
-    assert_eq!(why, Some("Injected"), "failed at {}: {:?}", session_start::STEPS[at].name, session.lifecycle);
-    assert_eq!(session.run().map(|run| run.attempt), Some(1), "failed at {}", session_start::STEPS[at].name);
+    assert_eq!(why, Some("Injected"), "failed at {}: {:?}", session_start::STEPS[at].name(), session.lifecycle);
+    assert_eq!(session.run().map(|run| run.attempt), Some(1), "failed at {}", session_start::STEPS[at].name());
     let statuses = world.closed(&id).await;
     let expected = |workflow: &str| if workflow == "session-start" { "Failed" } else { "Completed" };
     for (workflow, status) in &statuses {
-        assert_eq!(status, expected(workflow), "{workflow} of the start that failed at {}", steps[at].name);
+        assert_eq!(status, expected(workflow), "{workflow} of the start that failed at {}", steps[at].name());
     }
     // The order of effects is the table's, and so is the order of undoing.
     let mut asked = world.activities_of(&workflow_id::start(&id, 1, 1)).await;
     asked.retain(|name| name != "place-session" && name != "report-failure");
-    let done = steps.iter().map(|step| step.name);
+    let done = steps.iter().map(|step| step.name());
     assert_eq!(asked, done.chain(undone(steps)).collect::<Vec<_>>());
     world.torn_down(&session).await;
 }
@@ -57,8 +60,8 @@ async fn an_undo_that_is_done_twice_leaves_what_one_leaves() {
 /// The step after the one to be undone fails; teardown is held back, so that what is seen is the undo's doing.
 async fn undone_twice(world: &World, project: &str, at: usize) {
     let (id, steps) = (new_id(), &session_start::STEPS[..=at]);
-    let fails = session_start::STEPS[at + 1].name;
-    let held = ambient_workflows::session_stop::STEPS[0].name;
+    let fails = session_start::STEPS[at + 1].name();
+    let held = ambient_workflows::session_stop::STEPS[0].name();
     world.faults.plan(&id, &[Fault::fatal(fails), Fault::twice(undone(steps)), Fault::endless(held)]);
     world.new_session(&id, project, world.interactive(), true).await;
     assert_eq!(world.end_of(&workflow_id::start(&id, 1, 1)).await, "Failed");
