@@ -99,7 +99,8 @@ async fn recursive_fetches_all_with_history_as_git_lays_it_out() {
     run(&runner, "theirs", &format!("git update-index --cacheinfo 160000,{theirs},parts/part; git commit -qm theirs"))
         .await;
     let pushed = runner.client.send("POST", "/git/push", push).await.expect(200).json();
-    assert_eq!(pushed.get("notices"), None, "{pushed}");
+    let checked_out = "submodule parts/part has 1 commit that its origin does not have";
+    assert_eq!(pushed["notices"], json!([checked_out]), "{pushed}");
 
     runner.client.send("DELETE", "/repos/up", json!({})).await.expect(204);
     assert!(!session.paths.mirrors().join("up.modules").exists());
@@ -234,4 +235,97 @@ async fn a_repository_that_is_its_own_submodule_and_one_with_hundreds_come_to_an
     runner.client.send("DELETE", "/repos/up", json!({})).await.expect(204);
     let repo = clone(&runner, &url, "shallow").await;
     assert!(repo["notices"][0].as_str().unwrap().contains(".gitmodules is no file"), "{repo}");
+}
+
+/// What is told of submodules: by a status, as the head of a diff, and at a push.
+async fn told(runner: &Runner) -> [Value; 2] {
+    let status = runner.client.get("/git/status?repo=up").await.expect(200).json()["left_out"].clone();
+    let body = json!({ "repo": "up", "branch": "told" });
+    let pushed = runner.client.send("POST", "/git/push", body).await.expect(200).json();
+    runner.client.get("/git/diff?repo=up").await.expect(200);
+    [status, pushed.get("notices").cloned().unwrap_or_default()]
+}
+
+#[tokio::test]
+async fn work_in_a_submodule_is_named_at_any_depth_and_clean_ones_are_not() {
+    let session = Session::new(true);
+    let url = nested(&session);
+    origin(&session, "other", 1);
+    add(&session, "up", "other", "other", "../other.git", "other");
+    let runner = session.start().await;
+    clone(&runner, &url, "recursive").await;
+    assert_eq!(told(&runner).await, [json!([]), Value::Null]);
+    // Nothing of what a submodule says of itself runs or hides anything.
+    let proof = session.directory().join("proof");
+    let trap = format!("touch {}; cat", proof.display());
+    let deep = place(&session, "parts/part/lib/deep");
+    std::fs::write(deep.join("README.md"), "changed\n").unwrap();
+    for (key, value) in [
+        ("core.fsmonitor", trap.as_str()),
+        ("filter.x.clean", &trap),
+        ("status.showUntrackedFiles", "no"),
+        ("core.worktree", "/usr/share"),
+    ] {
+        git(
+            &deep,
+            &[
+                "config",
+                "--file",
+                &place(&session, ".git/modules/the part/modules/deep/config").to_string_lossy(),
+                key,
+                value,
+            ],
+        );
+    }
+    let info = place(&session, ".git/modules/the part/modules/deep/info");
+    std::fs::create_dir_all(&info).unwrap();
+    std::fs::write(info.join("exclude"), "*\n").unwrap();
+    std::fs::write(info.join("attributes"), "* filter=x\n").unwrap();
+    std::fs::write(deep.join("new"), "new\n").unwrap();
+    let said =
+        run(&runner, "work", "cd parts/part; git commit -q --allow-empty -m mine; git commit -q --allow-empty -m more")
+            .await;
+    assert_eq!(said, "");
+    let [status, notices] = told(&runner).await;
+    let expected = json!([
+        { "path": "parts/part", "reason": "submodule", "submodule": { "uncommitted": 0, "unpublished": 2 } },
+        { "path": "parts/part/lib/deep", "reason": "submodule", "submodule": { "uncommitted": 2, "unpublished": 0 } },
+    ]);
+    assert_eq!(status, expected);
+    let expected = json!([
+        "submodule parts/part has 2 commits that its origin does not have",
+        "submodule parts/part/lib/deep has 2 changed files that are not committed in it",
+    ]);
+    assert_eq!(notices, expected);
+    assert!(!proof.exists());
+    // Said once, where the push points to them.
+    run(&runner, "point", "git commit -qam moved").await;
+    let [_, notices] = told(&runner).await;
+    assert_eq!(notices.as_array().unwrap().len(), 2, "{notices}");
+    assert!(notices[0].as_str().unwrap().starts_with("submodule parts/part is at commit"), "{notices}");
+}
+
+#[tokio::test]
+async fn damaged_submodules_are_named_and_hide_nothing_of_the_rest() {
+    let session = Session::new(true);
+    let url = nested(&session);
+    let runner = session.start().await;
+    let states: [(&str, &str); 5] = [
+        ("no repository", "rm -r '.git/modules/the part'"),
+        ("no HEAD", "echo none > '.git/modules/the part/HEAD'"),
+        ("a pipe", "rm '.git/modules/the part/HEAD'; mkfifo '.git/modules/the part/HEAD'"),
+        ("no commit", "git -C parts/part checkout -q --orphan none"),
+        ("no .git", "rm parts/part/.git"),
+    ];
+    for (name, damage) in states {
+        clone(&runner, &url, "shallow").await;
+        run(&runner, name, &format!("{damage}\necho fine > fine")).await;
+        let [status, notices] = told(&runner).await;
+        let unknown = json!({ "uncommitted": null, "unpublished": null });
+        assert_eq!(status, json!([{ "path": "parts/part", "reason": "submodule", "submodule": unknown }]), "{name}");
+        assert!(notices[0].as_str().unwrap().contains("parts/part cannot be looked at"), "{name}: {notices}");
+        let diff = runner.client.get("/git/diff?repo=up").await.expect(200).text();
+        assert!(diff.contains("+fine") && !diff.contains("parts"), "{name}: {diff}");
+        runner.client.send("DELETE", "/repos/up", json!({})).await.expect(204);
+    }
 }

@@ -10,7 +10,7 @@ use super::{
     check_object,
     command::{Git, GitError},
     patch, push, repos, status,
-    working_tree::WorkingTree,
+    working_tree::{Place, WorkingTree},
 };
 use crate::{
     agent::event,
@@ -43,7 +43,8 @@ pub(crate) async fn status(app: &App, repo: &str) -> Result<GitStatus> {
     let (directory, known) = app.repos.directory(app, repo)?;
     in_time(repo, async {
         let (branch, head) = repos::position(app, &directory).await?;
-        let tree = WorkingTree::outline(app, &directory, STEP).await?;
+        let place = Place { directory: &directory, modules: &known.modules };
+        let tree = WorkingTree::outline(app, place, STEP).await?;
         let listed = ["status", "--porcelain=v2", "-z", "--untracked-files=all", "--ignore-submodules=dirty"];
         let files = status::changed_files(&tree.git().run(&listed).await?);
         let (files, truncated) = files.ok_or_else(|| Error::Git("git status said what is no status".to_owned()))?;
@@ -79,7 +80,8 @@ pub(crate) async fn diff(app: &App, repo: &str, base: Option<&str>) -> Result<Di
             None => known.base,
             Some(base) => Some(commit_named(app, &directory, base).await?),
         };
-        let tree = WorkingTree::look(app, &directory, STEP).await?;
+        let place = Place { directory: &directory, modules: &known.modules };
+        let tree = WorkingTree::look(app, place, STEP).await?;
         let (patch, truncated) = patch::since(tree.git(), from.as_deref(), (&["--cached"], &[]), MAX_DIFF).await?;
         Ok(Diff { patch, truncated, left_out: tree.left_out.clone() })
     })
@@ -108,11 +110,12 @@ async fn commit_named(app: &App, directory: &Path, base: &str) -> Result<String>
 /// # Errors
 /// Bad input; not found; git's.
 pub(crate) async fn commit(app: &App, request: &GitCommit) -> Result<GitCommitted> {
-    let (directory, _) = app.repos.directory(app, &request.repo)?;
+    let (directory, known) = app.repos.directory(app, &request.repo)?;
     if request.message.trim().is_empty() || request.message.contains('\0') || request.message.len() > MAX_MESSAGE {
         return Err(Error::bad("message", format!("1 to {MAX_MESSAGE} bytes without NUL")));
     }
-    let tree = WorkingTree::whole(app, &directory, COMMIT_STEP).await?;
+    let place = Place { directory: &directory, modules: &known.modules };
+    let tree = WorkingTree::whole(app, place, COMMIT_STEP).await?;
     let left_out = tree.left_out.clone();
     let object = tree.git().text(&["write-tree"]).await?;
     check_object(&object)?;

@@ -15,7 +15,7 @@ use super::{
     origin::{self, Origin},
     repos::{self, Known},
     submodules,
-    working_tree::WorkingTree,
+    working_tree::{Place, WorkingTree},
 };
 use crate::{
     app::App,
@@ -52,11 +52,12 @@ pub(crate) async fn push(app: &App, request: &GitPush) -> Result<GitPushed> {
     let origin = origin::open(app, &known.url)?;
     let (_, head) = repos::position(app, &directory).await?;
     // Before the push, and no reason against it.
-    let uncommitted = match timeout(LOOK, WorkingTree::outline(app, &directory, LOOK)).await {
-        Ok(Ok(tree)) => Some(tree.changes()),
+    let place = Place { directory: &directory, modules: &known.modules };
+    let (uncommitted, left_out) = match timeout(LOOK, WorkingTree::outline(app, place, LOOK)).await {
+        Ok(Ok(mut tree)) => (Some(tree.changes()), std::mem::take(&mut tree.left_out)),
         // The git that gives the commits would wait too.
         Ok(Err(trap @ Error::Trap(_))) => return Err(trap),
-        Ok(Err(_)) | Err(_) => None,
+        Ok(Err(_)) | Err(_) => (None, Vec::new()),
     };
     let commit = head.ok_or_else(|| Error::Conflict("there is no commit to push".to_owned()))?;
     let work = async {
@@ -76,7 +77,9 @@ pub(crate) async fn push(app: &App, request: &GitPush) -> Result<GitPushed> {
     };
     let pushed = timeout(PATIENCE, work).await;
     let too_late = || Error::Git(format!("the push took longer than {} s", PATIENCE.as_secs()));
-    let Taken { commits, created, notices } = pushed.unwrap_or_else(|_| Err(too_late()))?;
+    let Taken { commits, created, pointers } = pushed.unwrap_or_else(|_| Err(too_late()))?;
+    let others = submodules::not_in_a_push(&left_out, &pointers);
+    let notices = pointers.into_iter().map(|(_, notice)| notice).chain(others).collect();
     Ok(GitPushed { url: origin.text, branch: branch.to_owned(), commit, commits, created, uncommitted, notices })
 }
 
@@ -84,7 +87,8 @@ pub(crate) async fn push(app: &App, request: &GitPush) -> Result<GitPushed> {
 struct Taken {
     commits: u64,
     created: bool,
-    notices: Vec<String>,
+    /// Submodules at commits that their origins lack, with what is to be said of them.
+    pointers: Vec<(String, String)>,
 }
 
 struct Push<'a> {
@@ -100,7 +104,7 @@ impl Push<'_> {
     async fn carry_out(&self, workspace: &Path) -> Result<Taken> {
         let expected = self.expected().await?;
         if expected.as_deref() == Some(self.commit) {
-            return Ok(Taken { commits: 0, created: false, notices: Vec::new() });
+            return Ok(Taken { commits: 0, created: false, pointers: Vec::new() });
         }
         if !self.is_whole(expected.as_deref()).await? {
             self.take_in(workspace, expected.as_deref()).await?;
@@ -117,9 +121,9 @@ impl Push<'_> {
         self.publish_content(workspace, expected.as_deref()).await?;
         let before = expected.as_deref().or(self.known.base.as_deref());
         let (app, modules) = (self.mirror.app, &self.known.modules);
-        let notices = submodules::unpublished(app, &self.checking(Vec::new()), modules, self.commit, before).await?;
+        let pointers = submodules::unpublished(app, &self.checking(Vec::new()), modules, self.commit, before).await?;
         self.send(expected.as_deref().unwrap_or_default()).await?;
-        Ok(Taken { commits, created: expected.is_none(), notices })
+        Ok(Taken { commits, created: expected.is_none(), pointers })
     }
 
     /// Commits that the branch lacks; where there is none yet, that the origin lacked when it was cloned.

@@ -12,7 +12,7 @@ use super::{
     command::Git,
     patch,
     repos::Known,
-    working_tree::{Room, WorkingTree},
+    working_tree::{Place, Room, WorkingTree},
 };
 use crate::{agent::event, app::App, error::Result, process::Mark};
 
@@ -74,7 +74,8 @@ impl Snapshot<'_> {
         let running = app.processes.count(Mark::Left(app.run_id(self.turn))).await;
         let large = app.repos.large_files(self.repo);
         let room = Room::of_snapshots(self.known.snapshot_bytes, &large);
-        let tree = WorkingTree::keep(app, directory, TREE_PATIENCE, &room).await?;
+        let place = Place { directory, modules: &self.known.modules };
+        let tree = WorkingTree::keep(app, place, TREE_PATIENCE, &room).await?;
         let object = tree.git().text(&["write-tree"]).await?;
         let mut arguments = vec!["commit-tree", "--no-gpg-sign", object.as_str()];
         if let Some(head) = &tree.head {

@@ -13,13 +13,14 @@ use std::{
     time::Duration,
 };
 
-use ambient_wire::runner::{LeftOut, LeftOutReason};
+use ambient_wire::runner::{InSubmodule, LeftOut, LeftOutReason};
 
 use super::{
     check_object,
     command::{Git, GitError},
     mirror::remove_tree,
     quoted_for_shell, repos, scratch,
+    submodules::{Inspection, Module},
 };
 use crate::{
     app::App,
@@ -64,6 +65,16 @@ pub(super) struct WorkingTree<'a> {
     pub(super) added: u64,
     /// Large files of this tree.
     pub(super) large: LargeFiles,
+    /// Submodules that are to be named.
+    pub(super) submodules: BTreeMap<Vec<u8>, InSubmodule>,
+}
+
+/// A repository of the workspace.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) directory: &'a Path,
+    /// Submodules that were fetched.
+    pub(super) modules: &'a [Module],
 }
 
 /// What may become of large files.
@@ -88,10 +99,10 @@ impl<'a> WorkingTree<'a> {
     ///
     /// # Errors
     /// Git's; the system's.
-    pub(super) async fn look(app: &'a App, directory: &Path, patience: Duration) -> Result<Self> {
-        let mut tree = Self::new(app, directory, patience).await?;
+    pub(super) async fn look(app: &'a App, place: Place<'_>, patience: Duration) -> Result<Self> {
+        let mut tree = Self::new(app, place.directory, patience).await?;
         tree.apart = Some(tree.scratch.join("objects"));
-        let findings = tree.begin().await?;
+        let findings = tree.begin(&mut Inspection::new(app, place.modules, patience)).await?;
         tree.fill(&findings, &Room::of_snapshots(0, &LargeFiles::new())).await?;
         Ok(tree)
     }
@@ -100,13 +111,27 @@ impl<'a> WorkingTree<'a> {
     ///
     /// # Errors
     /// Git's; the system's.
-    pub(super) async fn outline(app: &'a App, directory: &Path, patience: Duration) -> Result<Self> {
+    pub(super) async fn outline(app: &'a App, place: Place<'_>, patience: Duration) -> Result<Self> {
+        let mut inspection = Inspection::new(app, place.modules, patience);
+        Self::outline_within(app, place.directory, patience, &mut inspection).await
+    }
+
+    /// The same of a submodule, on whose working tree the inspection has come.
+    ///
+    /// # Errors
+    /// Git's; the system's.
+    pub(super) async fn outline_within(
+        app: &'a App,
+        directory: &Path,
+        patience: Duration,
+        inspection: &mut Inspection<'_>,
+    ) -> Result<Self> {
         let mut tree = Self::new(app, directory, patience).await?;
         tree.apart = Some(tree.scratch.join("objects"));
-        let findings = tree.begin().await?;
+        let findings = tree.begin(inspection).await?;
         let mut names: Names = passed(&findings).collect();
         tree.name_filtered(&mut names).await?;
-        tree.left_out = named(&names);
+        tree.left_out = tree.named(names);
         Ok(tree)
     }
 
@@ -114,9 +139,9 @@ impl<'a> WorkingTree<'a> {
     ///
     /// # Errors
     /// Git's; the system's.
-    pub(super) async fn keep(app: &'a App, directory: &Path, patience: Duration, room: &Room<'_>) -> Result<Self> {
-        let mut tree = Self::new(app, directory, patience).await?;
-        let findings = tree.begin().await?;
+    pub(super) async fn keep(app: &'a App, place: Place<'_>, patience: Duration, room: &Room<'_>) -> Result<Self> {
+        let mut tree = Self::new(app, place.directory, patience).await?;
+        let findings = tree.begin(&mut Inspection::new(app, place.modules, patience)).await?;
         tree.fill(&findings, room).await?;
         Ok(tree)
     }
@@ -125,9 +150,9 @@ impl<'a> WorkingTree<'a> {
     ///
     /// # Errors
     /// Git's; the system's.
-    pub(super) async fn whole(app: &'a App, directory: &Path, patience: Duration) -> Result<Self> {
+    pub(super) async fn whole(app: &'a App, place: Place<'_>, patience: Duration) -> Result<Self> {
         let room = Room { largest: u64::MAX, left: u64::MAX, known: &LargeFiles::new() };
-        Self::keep(app, directory, patience, &room).await
+        Self::keep(app, place, patience, &room).await
     }
 
     /// How many files differ from the commit that is checked out.
@@ -159,6 +184,7 @@ impl<'a> WorkingTree<'a> {
             left_out: Vec::new(),
             added: 0,
             large: LargeFiles::new(),
+            submodules: BTreeMap::new(),
         })
     }
 
@@ -179,16 +205,29 @@ impl<'a> WorkingTree<'a> {
     }
 
     /// The index becomes that of the commit; what there is besides, and what has changed.
-    async fn begin(&mut self) -> Result<Vec<Finding>> {
-        let findings = self.survey().await?;
+    async fn begin(&mut self, inspection: &mut Inspection<'_>) -> Result<Vec<Finding>> {
+        let mut findings = self.survey().await?;
         if let Some(head) = &self.head {
             self.git().run(&["read-tree", head]).await?;
+            let found = inspection.submodules(&self.git(), &self.directory, &findings).await?;
+            findings.retain(|finding| !found.has(&finding.path));
+            self.submodules = found.named;
+            self.pass_over(&found.damaged).await?;
             // Tells what has changed by exit code 1; what fails here fails below again.
             let refreshed = self.git().run(&["update-index", "-q", "--refresh"]).await;
             refreshed.map(|_| ()).or_else(|error| if gave_up_some(&error) { Ok(()) } else { Err(error) })?;
         }
         self.changed = changed(&self.git()).await?;
         not_ignored(&self.git(), findings).await
+    }
+
+    /// What git cannot look at stays as it is in the commit.
+    async fn pass_over(&self, paths: &[Vec<u8>]) -> Result<()> {
+        if !paths.is_empty() {
+            let paths: Vec<_> = paths.iter().flat_map(|path| path.iter().copied().chain([0])).collect();
+            self.git().input(paths).run(&["update-index", "--assume-unchanged", "-z", "--stdin"]).await?;
+        }
+        Ok(())
     }
 
     /// What there is in the directory besides what git takes.
@@ -222,8 +261,22 @@ impl<'a> WorkingTree<'a> {
             add_refused(&mut names, changed(&self.git()).await?);
         }
         self.name_filtered(&mut names).await?;
-        self.left_out = named(&names);
+        self.left_out = self.named(names);
         Ok(())
+    }
+
+    /// For people and programs: sorted, and not without end.
+    fn named(&self, mut names: Names) -> Vec<LeftOut> {
+        for path in self.submodules.keys() {
+            names.entry(path.clone()).or_insert(LeftOutReason::Submodule);
+        }
+        let one = |(path, reason): (&Vec<u8>, &LeftOutReason)| {
+            let submodule = self.submodules.get(path).filter(|_| *reason == LeftOutReason::Submodule).copied();
+            LeftOut { path: String::from_utf8_lossy(path).into_owned(), reason: *reason, submodule }
+        };
+        let more = LeftOut { path: String::new(), reason: LeftOutReason::More, submodule: None };
+        let more = (names.len() > MAX_LEFT_OUT).then_some(more);
+        names.iter().take(MAX_LEFT_OUT).map(one).chain(more).collect()
     }
 
     /// Changed files whose content a filter of the repository's is for: none is run here but that of Git LFS.
@@ -366,13 +419,4 @@ async fn not_ignored(git: &Git<'_>, mut found: Vec<Finding>) -> Result<Vec<Findi
     let ignored: BTreeSet<&[u8]> = ignored.split(|byte| *byte == 0).collect();
     found.retain(|finding| finding.path.is_empty() || !ignored.contains(finding.path.as_slice()));
     Ok(found)
-}
-
-/// For people and programs: sorted, and not without end.
-fn named(names: &Names) -> Vec<LeftOut> {
-    let more = names.len() > MAX_LEFT_OUT;
-    let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
-    let named = names.iter().take(MAX_LEFT_OUT).map(|(path, reason)| LeftOut { path: text(path), reason: *reason });
-    let more = more.then(|| LeftOut { path: String::new(), reason: LeftOutReason::More });
-    named.chain(more).collect()
 }

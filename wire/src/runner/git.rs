@@ -86,16 +86,50 @@ pub struct LeftOut {
     pub path: String,
     /// Why.
     pub reason: LeftOutReason,
+    /// What a submodule holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submodule: Option<InSubmodule>,
 }
 
 impl LeftOut {
     /// In words.
     #[must_use]
     pub fn words(&self) -> String {
-        if self.path.is_empty() {
-            return self.reason.words().to_owned();
-        }
-        format!("{} {}", self.path, self.reason.words())
+        let reason = match &self.submodule {
+            Some(submodule) => format!("is a submodule that {}", submodule.words()),
+            None => self.reason.words().to_owned(),
+        };
+        if self.path.is_empty() { reason } else { format!("{} {reason}", self.path) }
+    }
+}
+
+/// What a submodule holds that its repository does not point to. By the word of the agent's repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InSubmodule {
+    /// Files that differ from its commit; null when they could not be told.
+    pub uncommitted: Option<u64>,
+    /// Commits up to the one checked out that its origin is not known to have; null when they could not be told.
+    pub unpublished: Option<u64>,
+}
+
+impl InSubmodule {
+    /// In words, after its name.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let files = match self.uncommitted {
+            Some(0) => None,
+            Some(1) => Some("has 1 changed file that is not committed in it".to_owned()),
+            Some(many) => Some(format!("has {many} changed files that are not committed in it")),
+            None => Some("cannot be looked at, so whether it has changes of its own is not known".to_owned()),
+        };
+        let commits = match self.unpublished {
+            Some(0) => None,
+            Some(1) => Some("has 1 commit that its origin does not have".to_owned()),
+            Some(many) => Some(format!("has {many} commits that its origin does not have")),
+            None if self.uncommitted.is_none() => None,
+            None => Some("may have commits that its origin does not have: they cannot be told".to_owned()),
+        };
+        files.into_iter().chain(commits).collect::<Vec<_>>().join(", and ")
     }
 }
 
@@ -109,6 +143,8 @@ pub enum LeftOutReason {
     Special,
     /// It is a repository of its own: only its commit is shown, if it has one.
     Repository,
+    /// A submodule that holds what the repository does not point to, or may hold it. Submodules without are not named.
+    Submodule,
     /// A changed file that is larger than one in a snapshot may be.
     TooLarge,
     /// A changed large file for which the session's snapshots have no room left.
@@ -129,6 +165,7 @@ impl LeftOutReason {
             Self::Unreadable => "cannot be read",
             Self::Special => "is neither a file nor a folder nor a link",
             Self::Repository => "is a repository of its own",
+            Self::Submodule => "is a submodule with work of its own",
             Self::TooLarge => "is too large",
             Self::NoRoom => "is large, and there is no room left for large files",
             Self::Name => "has a name that git refuses",

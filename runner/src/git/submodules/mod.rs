@@ -2,6 +2,7 @@
 //! repositories pass; the clones in the workspace are made by the agent's git, as git itself would lay them out.
 
 mod declared;
+mod inside;
 
 use std::{
     os::unix::fs::DirBuilderExt,
@@ -9,11 +10,12 @@ use std::{
     time::Duration,
 };
 
-use ambient_wire::runner::Submodules;
+use ambient_wire::runner::{InSubmodule, LeftOut, Submodules};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
 use self::declared::{Declared, Source};
+pub(super) use self::inside::Inspection;
 use super::{
     FETCH,
     command::{Git, GitError},
@@ -253,7 +255,7 @@ async fn check_out(app: &App, mirror: &Mirror<'_>, to: &Path, url: &str, commit:
     Ok(())
 }
 
-/// What is to be said of a commit that is pushed: it points to commits of submodules that their origins do not have. `git` sees it
+/// What is to be said of a commit that is pushed, by submodule: it points to commits that their origins do not have. `git` sees it
 /// and the commit before it.
 ///
 /// # Errors
@@ -264,7 +266,7 @@ pub(super) async fn unpublished(
     modules: &[Module],
     commit: &str,
     before: Option<&str>,
-) -> Result<Vec<String>> {
+) -> Result<Vec<(String, String)>> {
     let mut links = declared::links(git, commit).await?;
     if let (false, Some(before)) = (links.is_empty(), before) {
         let known = declared::links(git, before).await?;
@@ -273,27 +275,36 @@ pub(super) async fn unpublished(
     let mut notices = Vec::new();
     let more = links.len().saturating_sub(MAX_LOOKED_FOR);
     for (path, commit) in links.into_iter().take(MAX_LOOKED_FOR) {
-        let short = &commit[..12];
-        match modules.iter().find(|module| module.path == path) {
-            None => notices.push(format!(
-                "submodule {path} is at commit {short}: whether its origin has that is not known, because it was not fetched here"
-            )),
+        let told = match modules.iter().find(|module| module.path == path) {
+            None => Some("whether its origin has that is not known, because it was not fetched here".to_owned()),
             Some(module) => match at_its_origin(app, module, &commit).await {
-                Ok(true) => {}
-                Ok(false) => notices.push(format!(
-                    "submodule {path} is at commit {short}, which {} does not have: commits in submodules are not pushed",
-                    module.url
-                )),
-                Err(error) => notices.push(format!(
-                    "submodule {path} is at commit {short}: whether its origin has that is not known: {error}"
-                )),
+                Ok(true) => None,
+                Ok(false) => Some(format!("{} does not have it: commits in submodules are not pushed", module.url)),
+                Err(error) => Some(format!("whether its origin has that is not known: {error}")),
             },
-        }
+        };
+        let notice = told.map(|told| format!("submodule {path} is at commit {}: {told}", &commit[..12]));
+        notices.extend(notice.map(|notice| (path, notice)));
     }
     if more > 0 {
-        notices.push(format!("{more} more submodules have changed, and were not looked at"));
+        notices.push((String::new(), format!("{more} more submodules have changed, and were not looked at")));
     }
     Ok(notices)
+}
+
+/// What is to be said of submodules of the working tree at a push: what they hold is not in it. Of those in `told` it is known
+/// already that their origins lack commits.
+pub(super) fn not_in_a_push(left_out: &[LeftOut], told: &[(String, String)]) -> Vec<String> {
+    let held = left_out.iter().filter_map(|left| Some((&left.path, left.submodule?)));
+    let held = held.map(|(path, held)| match told.iter().any(|(known, _)| known == path) {
+        true => (path, InSubmodule { unpublished: Some(0), ..held }),
+        false => (path, held),
+    });
+    let held: Vec<_> = held.filter(|(_, held)| !held.words().is_empty()).collect();
+    let more = held.len().saturating_sub(MAX_LOOKED_FOR);
+    let named = held.iter().take(MAX_LOOKED_FOR);
+    let named = named.map(|(path, held)| format!("submodule {path} {}", held.words()));
+    named.chain((more > 0).then(|| format!("{more} more submodules have work of their own"))).collect()
 }
 
 /// Whether the origin has a commit: nothing else gets into a submodule's mirror.

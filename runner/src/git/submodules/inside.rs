@@ -1,0 +1,171 @@
+//! What submodules of a working tree hold: a look into each as at the repository itself, from a repository of ours, so that nothing
+//! of what a submodule says (configuration, filters, hooks, marks in its index) runs or counts. Bounded in number, depth and time for
+//! all that are within one repository.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    time::Duration,
+};
+
+use ambient_wire::runner::InSubmodule;
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    super::{check_object, command::Git, mirror::Mirror, repos, working_tree::WorkingTree},
+    MAX, MAX_DEPTH, Module,
+};
+use crate::{
+    app::App,
+    error::Result,
+    survey::{Finding, Kind},
+};
+
+/// Largest list of the files of a commit, bytes.
+const MAX_LIST: usize = 256 * 1024 * 1024;
+/// Of the time for a working tree, all its submodules have a half and each of them a quarter.
+const SHARES: (u32, u32) = (2, 4);
+/// For the question where its `HEAD` is: a file is read.
+const HEAD_PATIENCE: Duration = Duration::from_secs(4);
+/// One of which nothing is known.
+const UNKNOWN: InSubmodule = InSubmodule { uncommitted: None, unpublished: None };
+
+/// A look into all submodules of a repository, at any depth.
+pub(in super::super) struct Inspection<'a> {
+    app: &'a App,
+    modules: &'a [Module],
+    deadline: Instant,
+    each: Duration,
+    /// How many may still be looked at.
+    left: usize,
+    /// Where it is now: the folder of the submodule within the whole, with a slash at its end.
+    within: Vec<u8>,
+    depth: usize,
+}
+
+/// What was found in the submodules of a working tree.
+#[derive(Default)]
+pub(in super::super) struct Found {
+    /// Submodules of which the commit that is pointed to tells everything.
+    pub(in super::super) clean: Vec<Vec<u8>>,
+    /// Those that are to be named, with the ones within them.
+    pub(in super::super) named: BTreeMap<Vec<u8>, InSubmodule>,
+    /// Those whose commit cannot be read: git gives up, or waits for ever, where it comes upon one.
+    pub(in super::super) damaged: Vec<Vec<u8>>,
+}
+
+impl Found {
+    /// Whether all that is to be said of a folder is here.
+    pub(in super::super) fn has(&self, path: &[u8]) -> bool {
+        self.named.contains_key(path) || self.clean.iter().any(|clean| clean == path)
+    }
+}
+
+impl<'a> Inspection<'a> {
+    /// Of a repository with these submodules, as a part of a look that has so much time.
+    pub(in super::super) fn new(app: &'a App, modules: &'a [Module], patience: Duration) -> Self {
+        let (deadline, each) = (Instant::now() + patience / SHARES.0, patience / SHARES.1);
+        Self { app, modules, deadline, each, left: MAX, within: Vec::new(), depth: 0 }
+    }
+
+    /// Looks into the submodules of the working tree in a directory. `git` has its commit in the index.
+    ///
+    /// # Errors
+    /// Git's, of the repository itself; what is wrong with a submodule is told.
+    pub(in super::super) async fn submodules(
+        &mut self,
+        git: &Git<'_>,
+        directory: &Path,
+        findings: &[Finding],
+    ) -> Result<Found> {
+        let repositories = findings.iter().filter(|finding| finding.kind == Kind::Repository);
+        let repositories: BTreeSet<&[u8]> = repositories.map(|finding| finding.path.as_slice()).collect();
+        let mut found = Found::default();
+        if repositories.is_empty() && git.clone().run(&["ls-files", "--", ".gitmodules"]).await?.is_empty() {
+            return Ok(found);
+        }
+        for path in links(git).await? {
+            let place = directory.join(OsStr::from_bytes(&path));
+            if repositories.contains(path.as_slice()) {
+                self.one(&place, path, &mut found).await;
+            } else if is_filled(&place) {
+                // Files without a repository: git does not look at them.
+                found.named.insert(path, UNKNOWN);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn one(&mut self, place: &Path, path: Vec<u8>, found: &mut Found) {
+        if self.left == 0 || self.depth == MAX_DEPTH {
+            found.named.insert(path, UNKNOWN);
+            return;
+        }
+        self.left -= 1;
+        let deadline = self.deadline.min(Instant::now() + self.each);
+        let head = Git::repository(self.app, place).patience(HEAD_PATIENCE).maybe(&repos::HEAD);
+        let head = timeout_at(deadline, head).await.ok().and_then(std::result::Result::ok).flatten();
+        let Some(head) = head.filter(|head| check_object(head).is_ok()) else {
+            found.named.insert(path.clone(), UNKNOWN);
+            found.damaged.push(path);
+            return;
+        };
+        let outer = (self.within.len(), self.depth);
+        self.within.extend(path.iter().chain(b"/"));
+        self.depth += 1;
+        let looked = timeout_at(deadline, Box::pin(self.held(place, &head))).await;
+        self.within.truncate(outer.0);
+        self.depth = outer.1;
+        let (held, inner) = looked.unwrap_or((UNKNOWN, BTreeMap::new()));
+        let whole = |inner: Vec<u8>| [path.as_slice(), b"/", &inner].concat();
+        found.named.extend(inner.into_iter().map(|(inner, held)| (whole(inner), held)));
+        match held {
+            InSubmodule { uncommitted: Some(0), unpublished: Some(0) } => found.clean.push(path),
+            // Not fetched by us: told as a repository of its own, as one is that the commit does not point to.
+            InSubmodule { uncommitted: Some(0), unpublished: None } => {}
+            _ => drop(found.named.insert(path, held)),
+        }
+    }
+
+    /// What one holds, and those within it.
+    async fn held(&mut self, place: &Path, head: &str) -> (InSubmodule, BTreeMap<Vec<u8>, InSubmodule>) {
+        let unpublished = self.unpublished(place, head).await;
+        match WorkingTree::outline_within(self.app, place, self.each, self).await {
+            Ok(mut tree) => {
+                let uncommitted = Some(tree.changes());
+                (InSubmodule { uncommitted, unpublished }, std::mem::take(&mut tree.submodules))
+            }
+            Err(_) => (InSubmodule { uncommitted: None, unpublished }, BTreeMap::new()),
+        }
+    }
+
+    /// Commits that its mirror, so its origin, does not have. Nothing where it was not fetched by us.
+    async fn unpublished(&self, place: &Path, head: &str) -> Option<u64> {
+        let path = self.within.strip_suffix(b"/")?;
+        let module = self.modules.iter().find(|module| module.path.as_bytes() == path)?;
+        let mirror = Mirror::open(self.app, &module.mirror).ok()?;
+        if mirror.has(head).await.ok()? {
+            return Some(0);
+        }
+        let tips = mirror.git(false, Vec::new()).text(&["for-each-ref", "--format=^%(objectname)"]).await.ok()?;
+        let git = Git::repository(self.app, place).input(format!("{head}\n{tips}\n"));
+        let git = git.variable("GIT_ALTERNATE_OBJECT_DIRECTORIES", mirror.path().join("objects"));
+        git.text(&["rev-list", "--count", "--stdin"]).await.ok()?.parse().ok()
+    }
+}
+
+/// Folders of the submodules in the index.
+async fn links(git: &Git<'_>) -> Result<Vec<Vec<u8>>> {
+    let list = git.clone().most(MAX_LIST).run(&["ls-files", "--stage", "-z"]).await?;
+    let links = list.split(|byte| *byte == 0).filter(|entry| entry.starts_with(b"160000 "));
+    let path = |entry: &[u8]| entry.splitn(2, |byte| *byte == b'\t').nth(1).map(<[u8]>::to_vec);
+    Ok(links.filter_map(path).collect())
+}
+
+/// Whether it is a folder with something in it.
+fn is_filled(place: &Path) -> bool {
+    place.symlink_metadata().is_ok_and(|about| about.is_dir())
+        && std::fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_some())
+}
