@@ -339,6 +339,48 @@ async fn a_push_tells_how_many_commits_it_took_and_what_is_not_in_it() {
 }
 
 #[tokio::test]
+async fn a_push_tells_what_stays_behind_on_other_branches_in_stashes_and_in_progress() {
+    let scene = Scene::new().await;
+    let run = |arguments: &[&str]| git(&scene.clone, arguments);
+    let write = |text: &str| std::fs::write(scene.clone.join("README.md"), text).unwrap();
+    let commit = |message: &str| run(&["commit", "--quiet", "--allow-empty", "-am", message]);
+    run(&["branch", "same"]);
+    run(&["checkout", "--quiet", "-b", "side"]);
+    write("side\n");
+    commit("one");
+    commit("two");
+    run(&["checkout", "--quiet", "main"]);
+    for text in ["a\n", "b\n"] {
+        write(text);
+        run(&["stash", "--quiet"]);
+    }
+    let notices = |pushed: harness::Answer| pushed.expect(200).json().get("notices").cloned().unwrap_or_default();
+    let stash = "a stash with 2 entries is not in the push";
+    assert_eq!(notices(scene.push("out").await), json!([stash, "2 commits on branch side are not pushed"]));
+    // What went to a branch of its own is pushed.
+    run(&["checkout", "--quiet", "side"]);
+    assert_eq!(notices(scene.push("other").await), json!([stash]));
+    run(&["checkout", "--quiet", "main"]);
+    run(&["stash", "drop", "--quiet"]);
+    write("main\n");
+    commit("mine");
+    run(&["branch", "third", "side"]);
+    let merge = ["-C", &scene.clone.to_string_lossy(), "merge", "--quiet", "side"].map(str::to_owned);
+    assert!(!std::process::Command::new("git").args(merge).output().unwrap().status.success());
+    let expected = json!([
+        "a merge is in progress: what it has yet to do is not in the push",
+        "a stash with 1 entry is not in the push",
+    ]);
+    assert_eq!(notices(scene.push("out").await), expected);
+    // Whatever is wrong there is no reason against the push.
+    run(&["merge", "--abort"]);
+    std::fs::write(scene.clone.join(".git/refs/stash"), "none\n").unwrap();
+    commit("more");
+    let pushed = scene.push("out").await.expect(200).json();
+    assert!(pushed["commits"] == 1 && pushed["notices"][0].as_str().unwrap().contains("could not be told"), "{pushed}");
+}
+
+#[tokio::test]
 async fn what_a_batch_turn_leaves_running_changes_nothing_that_is_handed_in() {
     let session = Session::new(false);
     let url = session.origin("up");

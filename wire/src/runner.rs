@@ -256,7 +256,7 @@ pub mod custom {
     /// `left_out` is a list of [`LeftOut`](super::LeftOut).
     pub const SNAPSHOT: &str = "ambient.snapshot";
     /// `{repo}` and the fields of [`GitPushed`](super::GitPushed): a repository with `push_to` was pushed at the end of a turn, before
-    /// RUN_FINISHED. But for `uncommitted` it is what the origin at `url` said, nothing of the workspace's.
+    /// RUN_FINISHED. But for `uncommitted` and `notices` it is what the origin at `url` said, nothing of the workspace's.
     pub const PUSHED: &str = "ambient.pushed";
     /// `{repo, notices}`: a repository was cloned, and there is something to know of it, in words.
     pub const REPO_NOTICES: &str = "ambient.repo_notices";

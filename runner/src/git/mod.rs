@@ -6,6 +6,7 @@
 
 pub(crate) mod command;
 mod directory;
+mod elsewhere;
 mod environment;
 pub(crate) mod lfs;
 mod mirror;

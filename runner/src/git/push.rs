@@ -10,6 +10,7 @@ use super::{
     FETCH, check_branch, check_object,
     command::{Git, GitError, SIGNALLED, quoted},
     directory::Directory,
+    elsewhere::Repository,
     lfs::Publication,
     mirror::{Mirror, remove_tree},
     origin::{self, Origin},
@@ -62,6 +63,8 @@ pub(crate) async fn push(app: &App, request: &GitPush) -> Result<GitPushed> {
     let commit = head.ok_or_else(|| Error::Conflict("there is no commit to push".to_owned()))?;
     let work = async {
         let mirror = Mirror::ensure(app, &request.repo, &origin).await?;
+        let repository = Repository { app, directory: &directory, commit: &commit, pushed: &known.pushed };
+        let behind = repository.left_behind(&mirror).await;
         let incoming = Incoming::make(&mirror).await?;
         let push =
             Push { mirror: &mirror, origin: &origin, branch, commit: &commit, incoming: &incoming, known: &known };
@@ -73,13 +76,17 @@ pub(crate) async fn push(app: &App, request: &GitPush) -> Result<GitPushed> {
             tracing::warn!(%error, repo = request.repo, "what was pushed cannot be kept in the mirror");
         }
         incoming.remove().await;
-        pushed
+        pushed.map(|taken| (taken, behind))
     };
     let pushed = timeout(PATIENCE, work).await;
     let too_late = || Error::Git(format!("the push took longer than {} s", PATIENCE.as_secs()));
-    let Taken { commits, created, pointers } = pushed.unwrap_or_else(|_| Err(too_late()))?;
+    let (Taken { commits, created, pointers }, behind) = pushed.unwrap_or_else(|_| Err(too_late()))?;
+    if let Err(error) = app.repos.note_pushed(app, &request.repo, branch, &commit) {
+        // Another push may say of a branch that it is not pushed.
+        tracing::warn!(%error, repo = request.repo, "what was pushed cannot be recorded");
+    }
     let others = submodules::not_in_a_push(&left_out, &pointers);
-    let notices = pointers.into_iter().map(|(_, notice)| notice).chain(others).collect();
+    let notices = pointers.into_iter().map(|(_, notice)| notice).chain(others).chain(behind).collect();
     Ok(GitPushed { url: origin.text, branch: branch.to_owned(), commit, commits, created, uncommitted, notices })
 }
 

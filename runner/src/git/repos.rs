@@ -37,6 +37,8 @@ const CLONE_PATIENCE: Duration = Duration::from_secs(80);
 /// The list of all: the server waits for 15 s.
 const LIST_PATIENCE: Duration = Duration::from_secs(10);
 const MAX_REPOS: usize = 50;
+/// Most branches of an origin that are remembered.
+const MAX_PUSHED: usize = 100;
 /// Tries at the files of a removed repository.
 const REMOVALS: usize = 20;
 
@@ -61,6 +63,9 @@ pub(crate) struct Known {
     /// Submodules that are there.
     #[serde(default)]
     pub(crate) modules: Vec<Module>,
+    /// Newest commits that went to branches of the origin.
+    #[serde(default)]
+    pub(crate) pushed: BTreeMap<String, String>,
 }
 
 /// Repositories by name.
@@ -143,6 +148,22 @@ impl Repos {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Notes what has been pushed.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn note_pushed(&self, app: &App, name: &str, branch: &str, commit: &str) -> Result<()> {
+        let Some(mut known) = self.get(name) else { return Ok(()) };
+        if known.pushed.get(branch).is_some_and(|pushed| pushed == commit) {
+            return Ok(());
+        }
+        if known.pushed.len() >= MAX_PUSHED && !known.pushed.contains_key(branch) {
+            known.pushed.pop_first();
+        }
+        known.pushed.insert(branch.to_owned(), commit.to_owned());
+        record(app, name, known)
     }
 
     /// Where an agent works: in the only repository, else in the workspace.
@@ -241,7 +262,9 @@ async fn clone(app: &App, name: &str, spec: &RepoSpec, origin: &origin::Origin) 
         let (url, branch, push_to) = (origin.text.clone(), spec.branch.clone(), spec.push_to.clone());
         let cloned_at = Utc::now();
         let submodules = how;
-        let known = Known { url, branch, push_to, base, cloned_at, notices, snapshot_bytes: 0, submodules, modules };
+        let (snapshot_bytes, pushed) = (0, BTreeMap::new());
+        let known =
+            Known { url, branch, push_to, base, cloned_at, notices, snapshot_bytes, submodules, modules, pushed };
         Ok((clone, known))
     };
     let made = made.await;

@@ -262,7 +262,8 @@ pub struct GitPushed {
     /// Files of the working tree that differ from the commit, so that their changes are not in the push; null when they could not
     /// be told.
     pub uncommitted: Option<u64>,
-    /// What is to be known of it, in words: it points to commits of submodules that their origins do not have.
+    /// What is to be known of it, in words: it points to commits of submodules that their origins do not have, submodules have work of
+    /// their own, other branches have commits that are not pushed, there is a stash, a merge is in progress.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
 }
