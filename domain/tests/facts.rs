@@ -1,7 +1,7 @@
 //! What is reported can be stored.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use ambient_domain::session::{Fact, ReconciledRepo, RepoProblem};
+use ambient_domain::session::{Fact, ReconciledRepo, RepoPosition, RepoProblem};
 
 #[test]
 fn no_text_of_a_fact_has_a_nul_or_is_longer_than_it_may_be() {
@@ -21,7 +21,10 @@ fn no_text_of_a_fact_has_a_nul_or_is_longer_than_it_may_be() {
         Fact::TornDown { evidence: vec![odd.clone(), odd.clone()] },
         Fact::Fatal { reason: odd.clone(), message: odd.clone() },
         Fact::Reconciled { generation: 1, repos: vec![repo] },
-        Fact::ReposSeen { problems: [("a".to_owned(), RepoProblem { missing: false, reason: odd.clone() })].into() },
+        Fact::ReposSeen {
+            problems: [("a".to_owned(), RepoProblem { missing: false, reason: odd.clone() })].into(),
+            positions: [("a".to_owned(), RepoPosition { branch: Some(odd.clone()), head: Some(odd.clone()) })].into(),
+        },
     ] {
         let storable = fact.storable();
         let json = serde_json::to_string(&storable).unwrap();

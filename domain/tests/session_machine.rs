@@ -6,8 +6,8 @@ mod support;
 use ambient_domain::{
     Effect, Entity, RefusalCode,
     session::{
-        Command, ConditionStatus, ConditionType, Event, Fact, ReconciledRepo, RepoProblem, Session, SessionPatch,
-        TurnOutcome,
+        Command, ConditionStatus, ConditionType, Event, Fact, ReconciledRepo, RepoPosition, RepoProblem, Session,
+        SessionPatch, TurnOutcome,
     },
 };
 use proptest::prelude::*;
@@ -383,6 +383,7 @@ fn what_is_wrong_with_a_repository_is_shown_until_it_is_right_again_also_after_t
     let apply = |session: &Session, fact: Fact| step(Some(session), &now(session, fact), &context(5)).unwrap();
     let seen = |problem: Option<RepoProblem>| Fact::ReposSeen {
         problems: problem.into_iter().map(|problem| ("r".to_owned(), problem)).collect(),
+        positions: [].into(),
     };
     let shown = |session: &Session| {
         let condition = session.condition(ConditionType::ReposReconciled).unwrap();
@@ -402,6 +403,13 @@ fn what_is_wrong_with_a_repository_is_shown_until_it_is_right_again_also_after_t
     session = apply(&session, Fact::Provisioning).unwrap().after;
     session = apply(&session, Fact::Reconciled { generation: session.generation, repos: vec![repo] }).unwrap().after;
     assert!(apply(&session, seen(None)).is_none(), "nothing is new");
+    let at = |head: &str| Fact::ReposSeen {
+        problems: [].into(),
+        positions: [("r".to_owned(), RepoPosition { branch: None, head: Some(head.to_owned()) })].into(),
+    };
+    let moved = apply(&session, at("one")).unwrap();
+    assert!(moved.events.len() == 1 && apply(&moved.after, at("one")).is_none());
+    session = moved.after;
     let broken = RepoProblem { missing: false, reason: "git failed".to_owned() };
     session = apply(&session, seen(Some(broken))).unwrap().after;
     assert_eq!(shown(&session), (ConditionStatus::False, "RepoBroken".to_owned(), "r: git failed".to_owned()));
@@ -412,4 +420,5 @@ fn what_is_wrong_with_a_repository_is_shown_until_it_is_right_again_also_after_t
     let missing = RepoProblem { missing: true, reason: "is gone".to_owned() };
     session = apply(&session, seen(Some(missing))).unwrap().after;
     assert_eq!(shown(&session), (ConditionStatus::False, "RepoMissing".to_owned(), "r: is gone".to_owned()));
+    assert_eq!(session.reconciled_repos[0].head.as_deref(), Some("one"), "what is not told is as it was");
 }

@@ -56,7 +56,7 @@ async fn a_batch_session_is_read_from_its_prompt_to_the_end_of_its_runner() {
     assert_eq!(names.last().map(|(_, _, name)| name.as_str()), Some("ambient.exit"));
     let ended =
         Fact::TurnEnded { last_message_id: Some(format!("{}/1/prompt", session.id)), outcome: TurnOutcome::Finished };
-    let seen = Fact::ReposSeen { problems: std::collections::BTreeMap::new() };
+    let seen = Fact::ReposSeen { problems: [].into(), positions: [].into() };
     let facts = [(1, Fact::TurnStarted), (1, seen), (1, ended)];
     assert_eq!(sink.reported(), facts, "an exit that was asked for is no fact");
 

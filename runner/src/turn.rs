@@ -180,9 +180,10 @@ async fn close(turn: &Turn, outcome: &Outcome) -> Result<(), LogError> {
     };
     app.log.append(vec![run_end(app, &turn.run_id, code, &reason, exit_code)]).await?;
     let patience = if app.ending.has_begun() { HASTY_SNAPSHOT_PATIENCE } else { SNAPSHOT_PATIENCE };
-    let Snapshots { mut events, problems } = snapshot::of_all(app, turn.number, patience).await;
+    let Snapshots { mut events, problems, positions } = snapshot::of_all(app, turn.number, patience).await;
     let mut ended = turn_ended(&turn.run_id, &turn.message.id, turn.message.seq, word, code, exit_code);
     ended["value"]["problems"] = json!(problems);
+    ended["value"]["repos"] = json!(positions);
     events.push(ended);
     app.log.append(events).await?;
     Ok(())
@@ -245,6 +246,7 @@ pub(crate) async fn close_open_turn(app: &SharedApp, history: &mut History) -> R
     events.extend(snapshots.events);
     let mut ended = turn_ended(&run_id, &message_id, seq, word, code.as_deref(), exit_code);
     ended["value"]["problems"] = json!(snapshots.problems);
+    ended["value"]["repos"] = json!(snapshots.positions);
     events.push(ended);
     app.log.append(events).await?;
     let fate = if code.as_deref() == Some("RunnerLost") {

@@ -72,6 +72,11 @@ async fn run_ends_with_the_result_of_the_session() {
     assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
     assert!(text(&run.stdout).contains("start\nmade\n"), "{}", text(&run.stdout));
     assert_eq!(origin.file("out", "log.txt"), "start\nmade\n");
+    // What the agent left, not what was cloned.
+    let list = cli.json(&["session", "list"]).await;
+    let session = cli.json(&["session", "get", list["items"][0]["id"].as_str().unwrap()]).await;
+    let pushed = origin.git(&origin.path(), &["rev-parse", "out"]);
+    assert_eq!(session["reconciled_repos"][0]["head"], pushed.trim(), "{session}");
 
     let failing = format!("{}\n{}", script("echo before; exit 37"), script("echo never"));
     let run = cli.run(&["run", "--name", "failing", "--prompt", &failing]).await;

@@ -246,8 +246,9 @@ pub mod custom {
     pub const ATTEMPT_STARTED: &str = "ambient.attempt_started";
     /// `{message_id, seq}`: a message was recorded and will be worked on.
     pub const MESSAGE_ACCEPTED: &str = "ambient.message_accepted";
-    /// `{run_id, message_id, outcome: finished|error|interrupted, last_message_seq, problems, code?, exit_code?}`: after RUN_FINISHED
-    /// or RUN_ERROR and the turn's snapshots; `code` is RUN_ERROR's. `problems` is a list of [`RepoProblem`](super::RepoProblem).
+    /// `{run_id, message_id, outcome: finished|error|interrupted, last_message_seq, problems, repos, code?, exit_code?}`: after
+    /// RUN_FINISHED or RUN_ERROR and the turn's snapshots; `code` is RUN_ERROR's. `problems` is a list of
+    /// [`RepoProblem`](super::RepoProblem), `repos` one of [`RepoPosition`](super::RepoPosition): of those without a problem.
     pub const TURN_ENDED: &str = "ambient.turn_ended";
     /// `{repo, commit, head, ref, base, patch, patch_truncated, patch_exact, patch_base64?, left_out, running}`: a snapshot of a
     /// repository at the end of a turn, on top of commit `head` (null: none). `running` processes of the agent were still there, so

@@ -214,7 +214,7 @@ pub struct ReconciledRepo {
     pub url: String,
     /// Checked-out branch.
     pub branch: Option<String>,
-    /// Commit when it was reconciled.
+    /// Commit checked out at the end of the last turn, before the first when it was reconciled. By the word of the agent's repository.
     pub head: Option<String>,
     /// When it was cloned.
     pub cloned_at: DateTime<Utc>,
@@ -414,7 +414,7 @@ pub struct SessionRepo {
     /// `Wanted` (not in the workspace yet), `Reconciled`, `Missing` (its folder was gone at the end of the last turn), `Broken` (its
     /// state could not be kept then), or `Removing` (no longer wanted).
     pub status: String,
-    /// Commit when it was reconciled.
+    /// Commit checked out at the end of the last turn, before the first when it was reconciled. By the word of the agent's repository.
     pub head: Option<String>,
     /// When it was cloned.
     pub cloned_at: Option<DateTime<Utc>>,

@@ -1,8 +1,8 @@
 //! Random commands and facts, most of them near what the state allows.
 
 use ambient_domain::session::{
-    Command, ConditionStatus, ConditionType, Fact, Message, ReconciledRepo, Repo, RepoProblem, Session, SessionPatch,
-    StopReason, TurnOutcome,
+    Command, ConditionStatus, ConditionType, Fact, Message, ReconciledRepo, Repo, RepoPosition, RepoProblem, Session,
+    SessionPatch, StopReason, TurnOutcome,
 };
 use ambient_persistence::to_micros;
 use chrono::Utc;
@@ -77,8 +77,12 @@ fn fact(rng: &mut impl Rng, known: Option<&Session>) -> Command {
         },
         Fact::ReposSeen {
             problems: [("r".to_owned(), RepoProblem { missing: rng.random_bool(0.5), reason: words.clone() })].into(),
+            positions: [].into(),
         },
-        Fact::ReposSeen { problems: [].into() },
+        Fact::ReposSeen {
+            problems: [].into(),
+            positions: [("r".to_owned(), RepoPosition { branch: None, head: Some(words.clone()) })].into(),
+        },
         Fact::Observed {
             condition_type: ConditionType::RunnerScheduled,
             status: ConditionStatus::False,

@@ -84,6 +84,13 @@ pub(super) fn apply(s: &mut Session, event: &Event, at: DateTime<Utc>) {
             }
             repos_seen(s, at);
         }
+        Event::ReposMoved { positions } => {
+            for repo in &mut s.reconciled_repos {
+                if let Some(position) = positions.get(&repo.name) {
+                    (repo.branch, repo.head) = (position.branch.clone(), position.head.clone());
+                }
+            }
+        }
         Event::ConditionChanged { condition_type, status, reason, message } => {
             s.set_condition(*condition_type, *status, reason, message, at);
             if *condition_type == Reconciled && *status == False {

@@ -184,7 +184,10 @@ impl Session {
             Event::Blocked { .. } => plain("session.blocked", json!(self.status_detail)),
             Event::Unblocked => plain("session.unblocked", json!(self.status_detail)),
             Event::Deleted => plain("session.deleted", json!({})),
-            Event::Created { .. } | Event::SpecChanged { .. } | Event::WorkflowLost { .. } => None,
+            Event::Created { .. }
+            | Event::SpecChanged { .. }
+            | Event::WorkflowLost { .. }
+            | Event::ReposMoved { .. } => None,
         }
     }
 

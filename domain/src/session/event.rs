@@ -9,7 +9,7 @@ use super::{
     command::Message,
     condition::{ConditionStatus, ConditionType},
     spec::Spec,
-    state::{Outcome, ReconciledRepo, RepoProblem},
+    state::{Outcome, ReconciledRepo, RepoPosition, RepoProblem},
 };
 
 /// An event. Stored for ever: new shapes are new variants or optional fields.
@@ -96,6 +96,11 @@ pub enum Event {
     ReposSeen {
         /// What is wrong, by directory.
         problems: BTreeMap<String, RepoProblem>,
+    },
+    /// Something else is checked out in repositories.
+    ReposMoved {
+        /// What, by directory.
+        positions: BTreeMap<String, RepoPosition>,
     },
     /// A condition was observed.
     ConditionChanged {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     condition::{ConditionStatus, ConditionType},
     event::Event,
-    state::{Lifecycle, Outcome, ReconciledRepo, RepoProblem, Run, Session},
+    state::{Lifecycle, Outcome, ReconciledRepo, RepoPosition, RepoProblem, Run, Session},
 };
 use crate::entity::{Decision, Nothing};
 
@@ -85,6 +85,9 @@ pub enum Fact {
     ReposSeen {
         /// What is wrong, by directory.
         problems: BTreeMap<String, RepoProblem>,
+        /// What is checked out, by directory, where it is known.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        positions: BTreeMap<String, RepoPosition>,
     },
     /// A generation cannot be brought into force at present.
     ReconcileFailed {
@@ -140,9 +143,11 @@ impl Fact {
     /// text, and be of any length. A fact that is refused for one character would be reported for ever.
     #[must_use]
     pub fn storable(mut self) -> Self {
-        if let Self::ReposSeen { problems } = &mut self {
+        if let Self::ReposSeen { problems, positions } = &mut self {
             // No repository has such a name.
-            problems.retain(|name, _| !name.contains('\0') && name.len() <= MAX_TEXT);
+            let is_name = |name: &String| !name.contains('\0') && name.len() <= MAX_TEXT;
+            problems.retain(|name, _| is_name(name));
+            positions.retain(|name, _| is_name(name));
         }
         self.texts().into_iter().for_each(|text| {
             if text.contains('\0') {
@@ -166,7 +171,11 @@ impl Fact {
             | Self::Observed { condition_type: _, status: _, reason, message } => vec![reason, message],
             Self::TurnEnded { last_message_id, outcome: _ } => last_message_id.iter_mut().collect(),
             Self::Reconciled { generation: _, repos } => repos.iter_mut().flat_map(texts_of_repo).collect(),
-            Self::ReposSeen { problems } => problems.values_mut().map(|problem| &mut problem.reason).collect(),
+            Self::ReposSeen { problems, positions } => {
+                let positions =
+                    positions.values_mut().flat_map(|position| position.branch.iter_mut().chain(&mut position.head));
+                problems.values_mut().map(|problem| &mut problem.reason).chain(positions).collect()
+            }
             Self::Blocked { reason, blocked_on, next_retry_at: _, workflow_execution } => {
                 vec![reason, blocked_on, workflow_execution]
             }
@@ -245,7 +254,7 @@ fn while_active(session: &Session, run: &Run, fact: &Fact) -> Decision<Event> {
         // Nothing can be torn down before it is stopping.
         Fact::TornDown { .. } => SUPERSEDED,
         Fact::Reconciled { generation, repos } => reconciled(session, *generation, repos),
-        Fact::ReposSeen { problems } => repos_seen(session, problems),
+        Fact::ReposSeen { problems, positions } => repos_seen(session, problems, positions),
         Fact::ReconcileFailed { generation, reason, message } if *generation >= session.observed_generation => {
             observed(session, ConditionType::Reconciled, ConditionStatus::False, reason, message)
         }
@@ -271,7 +280,7 @@ fn while_stopping(session: &Session, fact: &Fact) -> Decision<Event> {
     match fact {
         Fact::TornDown { evidence } => one(Event::Ended { evidence: evidence.clone(), proven: true }),
         // Told with the end of the turn, which may have been seen before by the end of its runner.
-        Fact::ReposSeen { problems } => repos_seen(session, problems),
+        Fact::ReposSeen { problems, positions } => repos_seen(session, problems, positions),
         Fact::Blocked { .. } => blocked(session, fact),
         Fact::Unblocked { step, workflow_execution } => unblocked(session, step, workflow_execution),
         Fact::Observed { condition_type: ConditionType::StopIncomplete, status, reason, message } => {
@@ -291,7 +300,7 @@ fn after_the_end(session: &Session, fact: &Fact) -> Decision<Event> {
         Fact::TornDown { evidence } => {
             observed(session, ConditionType::TornDown, ConditionStatus::True, "Proven", &evidence.join("; "))
         }
-        Fact::ReposSeen { problems } => repos_seen(session, problems),
+        Fact::ReposSeen { problems, positions } => repos_seen(session, problems, positions),
         _ => SUPERSEDED,
     }
 }
@@ -356,11 +365,23 @@ fn reconciled(session: &Session, generation: i64, repos: &[ReconciledRepo]) -> D
 }
 
 /// Of repositories that are wanted no more, or not there yet, nothing is told.
-fn repos_seen(session: &Session, problems: &BTreeMap<String, RepoProblem>) -> Decision<Event> {
-    if session.reconciled_repos.iter().all(|repo| repo.problem.as_ref() == problems.get(&repo.name)) {
-        return ALREADY;
+fn repos_seen(
+    session: &Session,
+    problems: &BTreeMap<String, RepoProblem>,
+    positions: &BTreeMap<String, RepoPosition>,
+) -> Decision<Event> {
+    let repos = || session.reconciled_repos.iter();
+    let is_there = |repo: &ReconciledRepo| {
+        positions.get(&repo.name).is_none_or(|at| at.branch == repo.branch && at.head == repo.head)
+    };
+    let mut events = Vec::new();
+    if !repos().all(|repo| repo.problem.as_ref() == problems.get(&repo.name)) {
+        events.push(Event::ReposSeen { problems: problems.clone() });
     }
-    one(Event::ReposSeen { problems: problems.clone() })
+    if !repos().all(is_there) {
+        events.push(Event::ReposMoved { positions: positions.clone() });
+    }
+    if events.is_empty() { ALREADY } else { Decision::Events(events) }
 }
 
 fn observed(

@@ -22,7 +22,7 @@ pub use event::Event;
 pub use fact::{Fact, RUNNER_UNRESPONSIVE, TurnOutcome};
 pub use resources::{ResourceOverrides, ResourcePatch};
 pub use spec::{Repo, Spec, Submodules};
-pub use state::{Lifecycle, Outcome, Phase, ReconciledRepo, RepoProblem, Run, Session, StatusDetail};
+pub use state::{Lifecycle, Outcome, Phase, ReconciledRepo, RepoPosition, RepoProblem, Run, Session, StatusDetail};
 
 /// Launches of a run at most.
 pub const MAX_ATTEMPTS: i32 = 3;

@@ -172,7 +172,7 @@ pub struct ReconciledRepo {
     /// Checked-out branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
-    /// Commit checked out when it was reconciled.
+    /// Commit checked out when it was reconciled, or at the end of a turn since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<String>,
     /// When it was cloned.
@@ -183,6 +183,17 @@ pub struct ReconciledRepo {
     /// What was wrong with it at the end of the last turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<RepoProblem>,
+}
+
+/// What is checked out in a repository of the workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepoPosition {
+    /// Branch; none when detached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// Commit; none when there is none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<String>,
 }
 
 /// What is wrong with a repository in the workspace.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ambient_domain::session::{Fact, RepoProblem, TurnOutcome};
+use ambient_domain::session::{Fact, RepoPosition, RepoProblem, TurnOutcome};
 use ambient_persistence::{RunnerCursor, RunnerRecord, StoreError};
 use ambient_wire::runner::{self as wire, ENDED_BY_REQUEST, custom};
 use serde::Deserialize;
@@ -17,9 +17,9 @@ const NAMES: &[&str] = &[custom::ATTEMPT_STARTED, custom::TURN_ENDED, custom::EX
 /// One try of handing a fact over.
 const REPORT: Duration = Duration::from_secs(10);
 
-/// Most repositories with a problem, and characters of one: runners are not trusted.
-const MAX_PROBLEMS: usize = 50;
-const MAX_REASON: usize = 500;
+/// Most repositories, and characters of what is told of one: runners are not trusted.
+const MAX_REPOS: usize = 50;
+const MAX_TOLD: usize = 500;
 
 /// Whether a record may be one that facts come from.
 pub(super) fn matters(record: &RunnerRecord) -> bool {
@@ -105,18 +105,27 @@ fn started_attempt(event: &Value) -> Option<i32> {
 
 /// What a record tells, in order.
 fn facts_of(event: &Value) -> Vec<Fact> {
-    problems(event).into_iter().chain(fact_of(event)).collect()
+    repos_seen(event).into_iter().chain(fact_of(event)).collect()
 }
 
-/// What was wrong with repositories at the end of a turn. Earlier runners do not tell.
-fn problems(event: &Value) -> Option<Fact> {
+/// How repositories were at the end of a turn. Earlier runners do not tell what was wrong, or what was checked out.
+fn repos_seen(event: &Value) -> Option<Fact> {
     let told = event["value"].get("problems").filter(|_| event["name"] == custom::TURN_ENDED)?;
     let told = Vec::<wire::RepoProblem>::deserialize(told).ok()?;
     let problem = |problem: wire::RepoProblem| {
-        let reason = problem.reason.chars().take(MAX_REASON).collect();
-        (problem.repo.chars().take(MAX_REASON).collect(), RepoProblem { missing: problem.missing, reason })
+        (short(&problem.repo), RepoProblem { missing: problem.missing, reason: short(&problem.reason) })
     };
-    Some(Fact::ReposSeen { problems: told.into_iter().take(MAX_PROBLEMS).map(problem).collect() })
+    let problems = told.into_iter().take(MAX_REPOS).map(problem).collect();
+    let told = Vec::<wire::RepoPosition>::deserialize(&event["value"]["repos"]).unwrap_or_default();
+    let position = |wire::RepoPosition { repo, branch, head }| {
+        (short(&repo), RepoPosition { branch: branch.as_deref().map(short), head: head.as_deref().map(short) })
+    };
+    let positions = told.into_iter().take(MAX_REPOS).map(position).collect();
+    Some(Fact::ReposSeen { problems, positions })
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(MAX_TOLD).collect()
 }
 
 fn fact_of(event: &Value) -> Option<Fact> {
@@ -159,9 +168,12 @@ mod tests {
         let fact = Fact::TurnEnded { last_message_id: Some("m".to_owned()), outcome: TurnOutcome::Interrupted };
         assert_eq!(facts_of(&custom_event(custom::TURN_ENDED, &ended)), std::slice::from_ref(&fact));
         let problems = json!({ "repo": "r", "missing": true, "reason": "gone" });
-        let with = json!({ "message_id": "m", "outcome": "interrupted", "problems": [problems] });
+        let repos = json!([{ "repo": "r", "branch": "b", "head": null }]);
+        let with = json!({ "message_id": "m", "outcome": "interrupted", "problems": [problems], "repos": repos });
         let problem = RepoProblem { missing: true, reason: "gone".to_owned() };
-        let seen = Fact::ReposSeen { problems: [("r".to_owned(), problem)].into() };
+        let position = RepoPosition { branch: Some("b".to_owned()), head: None };
+        let (problems, positions) = ([("r".to_owned(), problem)].into(), [("r".to_owned(), position)].into());
+        let seen = Fact::ReposSeen { problems, positions };
         assert_eq!(facts_of(&custom_event(custom::TURN_ENDED, &with)), [seen, fact]);
         let exit = |reason: &str| custom_event(custom::EXIT, &json!({ "code": 3, "reason": reason }));
         assert_eq!(fact_of(&exit("x")), Some(Fact::Exited { code: 3, reason: "x".to_owned() }));

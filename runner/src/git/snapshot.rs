@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use ambient_wire::runner::{RepoProblem, custom};
+use ambient_wire::runner::{RepoPosition, RepoProblem, custom};
 use base64::Engine;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
@@ -11,7 +11,7 @@ use super::{
     check_object,
     command::Git,
     patch,
-    repos::Known,
+    repos::{self, Known},
     working_tree::{Place, Room, WorkingTree},
 };
 use crate::{agent::event, app::App, error::Result, process::Mark};
@@ -27,6 +27,8 @@ pub(crate) struct Snapshots {
     pub(crate) events: Vec<Value>,
     /// Repositories of which none could be taken.
     pub(crate) problems: Vec<RepoProblem>,
+    /// What is checked out in the others.
+    pub(crate) positions: Vec<RepoPosition>,
 }
 
 /// Takes a snapshot of every repository. A failure is told too and fails nothing.
@@ -41,7 +43,8 @@ pub(crate) async fn of_all(app: &App, turn: u64, patience: Duration) -> Snapshot
                 let taken =
                     timeout_at(deadline, Snapshot { app, repo, directory, reference, known, turn }.take()).await;
                 match taken {
-                    Ok(Ok(value)) => {
+                    Ok(Ok((value, position))) => {
+                        all.positions.push(position);
                         all.events.push(event::custom(custom::SNAPSHOT, value));
                         continue;
                     }
@@ -69,7 +72,7 @@ struct Snapshot<'a> {
 
 impl Snapshot<'_> {
     /// The commit, and the patch that leads to it: people who come when the runner is gone read it in the log.
-    async fn take(&self) -> Result<Value> {
+    async fn take(&self) -> Result<(Value, RepoPosition)> {
         let (app, directory) = (self.app, self.directory);
         let running = app.processes.count(Mark::Left(app.run_id(self.turn))).await;
         let large = app.repos.large_files(self.repo);
@@ -94,7 +97,8 @@ impl Snapshot<'_> {
             "patch_truncated": truncated, "left_out": tree.left_out, "running": running,
         });
         put_patch(&mut value, &patch);
-        Ok(value)
+        let (branch, _) = repos::position(app, directory).await?;
+        Ok((value, RepoPosition { repo: self.repo.to_owned(), branch, head: tree.head.clone() }))
     }
 }
 

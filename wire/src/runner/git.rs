@@ -68,6 +68,17 @@ pub struct RepoStatus {
     pub notices: Vec<String>,
 }
 
+/// What was checked out in a repository at the end of a turn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepoPosition {
+    /// Its directory in the workspace.
+    pub repo: String,
+    /// Branch; none when detached.
+    pub branch: Option<String>,
+    /// Commit; none when there is none yet.
+    pub head: Option<String>,
+}
+
 /// What was wrong with a repository at the end of a turn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepoProblem {
