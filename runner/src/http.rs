@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ambient_wire::runner::{
     Accepted, CONTRACT_VERSION, DeliverMessage, GitCommit, GitCommitted, GitPush, GitPushed, GitStatus, Health,
-    Listing, RepoSpec, RepoStatus, diff_header,
+    LeftOut, LeftOutReason, Listing, RepoSpec, RepoStatus, diff_header,
 };
 use axum::{
     Json, Router,
@@ -135,7 +135,9 @@ async fn git_diff(
     Parameters(query): Parameters<DiffQuery>,
 ) -> Result<([(HeaderName, String); 3], Vec<u8>)> {
     let diff = operations::diff(&app, &query.repo, query.base.as_deref()).await?;
-    let left_out = serde_json::to_string(&diff.left_out.iter().take(MAX_LEFT_OUT).collect::<Vec<_>>());
+    let more = LeftOut { path: String::new(), reason: LeftOutReason::More, submodule: None };
+    let more = (diff.left_out.len() > MAX_LEFT_OUT).then_some(&more);
+    let left_out = serde_json::to_string(&diff.left_out.iter().take(MAX_LEFT_OUT).chain(more).collect::<Vec<_>>());
     let left_out = left_out.map_err(|e| Error::Internal(e.to_string()))?;
     let headers = [
         // No character set: it is as exact as the files are.

@@ -68,10 +68,17 @@ fn snapshots(record: &Record) -> Vec<String> {
 fn left_out(record: &Record) -> Vec<String> {
     let of = |snapshot: &Snapshot| {
         let repo = snapshot.repo.clone();
-        let named =
-            snapshot.left_out.iter().take(MAX_NAMED).map(move |left| format!("  not in it: {repo}/{}", left.words()));
-        let more = snapshot.left_out.len().saturating_sub(MAX_NAMED);
-        named.chain((more > 0).then(|| format!("  not in it: {more} more"))).collect::<Vec<_>>()
+        // What has no path says that the list itself was cut.
+        let (paths, cut): (Vec<_>, Vec<_>) = snapshot.left_out.iter().partition(|left| !left.path.is_empty());
+        let more = paths.len().saturating_sub(MAX_NAMED);
+        let more = match (more, cut.is_empty()) {
+            (0, true) => None,
+            (0, false) => Some("  not in it: more, which is not named".to_owned()),
+            (more, true) => Some(format!("  not in it: {more} more")),
+            (more, false) => Some(format!("  not in it: at least {more} more")),
+        };
+        let named = paths.into_iter().take(MAX_NAMED).map(|left| format!("  not in it: {repo}/{}", left.words()));
+        named.chain(more).collect::<Vec<_>>()
     };
     record.snapshots.iter().flat_map(of).collect()
 }
@@ -114,4 +121,28 @@ fn pushes(record: &Record) -> Vec<(Style, String)> {
         }
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use ambient_wire::runner::{LeftOut, LeftOutReason};
+
+    use super::*;
+
+    #[test]
+    fn of_a_list_that_was_cut_the_rest_is_at_least_so_much() {
+        let left = |path: String| LeftOut { path, reason: LeftOutReason::Special, submodule: None };
+        let mut left_out: Vec<_> = (0..12).map(|n| left(format!("p{n}"))).collect();
+        let told = |left_out: &[LeftOut]| {
+            let (repo, commit, left_out) = ("r".to_owned(), String::new(), left_out.to_vec());
+            let snapshot =
+                Snapshot { repo, commit, patch: Vec::new(), patch_truncated: false, left_out, head: None, running: 0 };
+            super::left_out(&Record { snapshots: vec![snapshot], ..Record::default() })
+        };
+        assert_eq!(told(&left_out[..10]).len(), 10);
+        assert_eq!(told(&left_out).last().unwrap(), "  not in it: 2 more");
+        left_out.push(LeftOut { path: String::new(), reason: LeftOutReason::More, submodule: None });
+        assert_eq!(told(&left_out).last().unwrap(), "  not in it: at least 2 more");
+        assert_eq!(told(&left_out).len(), 11);
+    }
 }
