@@ -381,6 +381,20 @@ async fn a_push_tells_what_stays_behind_on_other_branches_in_stashes_and_in_prog
 }
 
 #[tokio::test]
+async fn a_history_that_is_not_the_origins_is_pushed_with_a_remark() {
+    let scene = Scene::new().await;
+    git(&scene.clone, &["checkout", "--quiet", "--orphan", "other"]);
+    git(&scene.clone, &["commit", "--quiet", "-m", "begins anew"]);
+    let pushed = scene.push("other").await.expect(200).json();
+    let remark = "branch other has no commit in common with what the origin had when it was cloned";
+    assert_eq!((&pushed["commits"], &pushed["notices"]), (&json!(1), &json!([remark])));
+    // One that has taken the other in is none.
+    git(&scene.clone, &["checkout", "--quiet", "main"]);
+    git(&scene.clone, &["merge", "--quiet", "--allow-unrelated-histories", "-m", "both", "other"]);
+    assert_eq!(scene.push("both").await.expect(200).json().get("notices"), None);
+}
+
+#[tokio::test]
 async fn what_a_batch_turn_leaves_running_changes_nothing_that_is_handed_in() {
     let session = Session::new(false);
     let url = session.origin("up");

@@ -3,7 +3,7 @@
 
 use std::{path::Path, time::Duration};
 
-use ambient_wire::runner::{GitPush, GitPushed};
+use ambient_wire::runner::{GitPush, GitPushed, LeftOut};
 use tokio::time::timeout;
 
 use super::{
@@ -80,13 +80,13 @@ pub(crate) async fn push(app: &App, request: &GitPush) -> Result<GitPushed> {
     };
     let pushed = timeout(PATIENCE, work).await;
     let too_late = || Error::Git(format!("the push took longer than {} s", PATIENCE.as_secs()));
-    let (Taken { commits, created, pointers }, behind) = pushed.unwrap_or_else(|_| Err(too_late()))?;
+    let (taken, behind) = pushed.unwrap_or_else(|_| Err(too_late()))?;
     if let Err(error) = app.repos.note_pushed(app, &request.repo, branch, &commit) {
         // Another push may say of a branch that it is not pushed.
         tracing::warn!(%error, repo = request.repo, "what was pushed cannot be recorded");
     }
-    let others = submodules::not_in_a_push(&left_out, &pointers);
-    let notices = pointers.into_iter().map(|(_, notice)| notice).chain(others).chain(behind).collect();
+    let (commits, created) = (taken.commits, taken.created);
+    let notices = taken.notices(branch, &left_out).chain(behind).collect();
     Ok(GitPushed { url: origin.text, branch: branch.to_owned(), commit, commits, created, uncommitted, notices })
 }
 
@@ -94,8 +94,20 @@ pub(crate) async fn push(app: &App, request: &GitPush) -> Result<GitPushed> {
 struct Taken {
     commits: u64,
     created: bool,
+    /// Whether nothing of it is of the origin's history.
+    is_unrelated: bool,
     /// Submodules at commits that their origins lack, with what is to be said of them.
     pointers: Vec<(String, String)>,
+}
+
+impl Taken {
+    /// What is to be known of it, and of submodules in the working tree.
+    fn notices(self, branch: &str, left_out: &[LeftOut]) -> impl Iterator<Item = String> {
+        let unrelated = format!("branch {branch} has no commit in common with what the origin had when it was cloned");
+        let unrelated = self.is_unrelated.then_some(unrelated);
+        let others = submodules::not_in_a_push(left_out, &self.pointers);
+        unrelated.into_iter().chain(self.pointers.into_iter().map(|(_, notice)| notice)).chain(others)
+    }
 }
 
 struct Push<'a> {
@@ -111,7 +123,7 @@ impl Push<'_> {
     async fn carry_out(&self, workspace: &Path) -> Result<Taken> {
         let expected = self.expected().await?;
         if expected.as_deref() == Some(self.commit) {
-            return Ok(Taken { commits: 0, created: false, pointers: Vec::new() });
+            return Ok(Taken { commits: 0, created: false, is_unrelated: false, pointers: Vec::new() });
         }
         if !self.is_whole(expected.as_deref()).await? {
             self.take_in(workspace, expected.as_deref()).await?;
@@ -125,12 +137,13 @@ impl Push<'_> {
             self.is_newer(expected).await?;
         }
         let commits = self.count(expected.as_deref()).await?;
+        let is_unrelated = expected.is_none() && self.is_unrelated(commits).await?;
         self.publish_content(workspace, expected.as_deref()).await?;
         let before = expected.as_deref().or(self.known.base.as_deref());
         let (app, modules) = (self.mirror.app, &self.known.modules);
         let pointers = submodules::unpublished(app, &self.checking(Vec::new()), modules, self.commit, before).await?;
         self.send(expected.as_deref().unwrap_or_default()).await?;
-        Ok(Taken { commits, created: expected.is_none(), pointers })
+        Ok(Taken { commits, created: expected.is_none(), is_unrelated, pointers })
     }
 
     /// Commits that the branch lacks; where there is none yet, that the origin lacked when it was cloned.
@@ -138,6 +151,16 @@ impl Push<'_> {
         let without = expected.unwrap_or("--all");
         let counted = self.checking(Vec::new()).text(&["rev-list", "--count", self.commit, "--not", without]).await?;
         counted.parse().map_err(|_| Error::Git(format!("git rev-list gave '{counted}' for a number of commits")))
+    }
+
+    /// Whether a new branch of so many new commits shares none with the origin. One without commits is no stranger to anything.
+    async fn is_unrelated(&self, commits: u64) -> Result<bool> {
+        let roots = ["rev-list", "--count", "--max-parents=0", self.commit, "--not", "--all"];
+        if self.known.base.is_none() || self.checking(Vec::new()).text(&roots).await? == "0" {
+            return Ok(false);
+        }
+        let all = self.checking(Vec::new()).text(&["rev-list", "--count", self.commit]).await?;
+        Ok(all == commits.to_string())
     }
 
     fn reference(&self) -> String {
