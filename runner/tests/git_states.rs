@@ -177,6 +177,43 @@ async fn a_commit_holds_what_was_shown_whatever_the_index_says() {
 }
 
 #[tokio::test]
+async fn a_sparse_checkout_deletes_nothing_and_hides_no_file_that_is_there() {
+    let mut scene = Scene::new().await;
+    let clone = scene.clone.clone();
+    let read = |path: &str| git(&clone, &["show", &format!("HEAD:{path}")]);
+    for path in ["in/one", "out/deep/two", "out/three", "gone/four"] {
+        std::fs::create_dir_all(clone.join(path).parent().unwrap()).unwrap();
+        std::fs::write(clone.join(path), format!("{path}\n")).unwrap();
+    }
+    git(&clone, &["add", "."]);
+    git(&clone, &["commit", "--quiet", "-m", "files"]);
+    git(&clone, &["sparse-checkout", "set", "in", "gone"]);
+    assert!(!clone.join("out").exists());
+    std::fs::write(clone.join("in/one"), "changed\n").unwrap();
+    std::fs::remove_dir_all(clone.join("gone")).unwrap();
+    let status = scene.status().await.expect(200).json();
+    assert_eq!(paths(&status), ["gone/four", "in/one"]);
+    assert_eq!(status["left_out"], json!([{ "path": "out", "reason": "not_checked_out" }]));
+    let records = scene.turn("true").await;
+    let patch = harness::custom(&records, "ambient.snapshot")[0]["patch"].as_str().unwrap();
+    assert!(patch.contains("+changed") && patch.contains("+out/three"), "{patch}");
+    // A file that is there is looked at, whatever the marks say.
+    std::fs::create_dir(clone.join("out")).unwrap();
+    std::fs::write(clone.join("out/three"), "put there\n").unwrap();
+    let status = scene.status().await.expect(200).json();
+    assert_eq!(paths(&status), ["gone/four", "in/one", "out/three"]);
+    assert_eq!(status["left_out"], json!([{ "path": "out/deep", "reason": "not_checked_out" }]));
+    assert_eq!(scene.push("out").await.expect(200).json()["uncommitted"], 3);
+    let body = json!({ "repo": "up", "message": "all" });
+    scene.runner.client.send("POST", "/git/commit", body).await.expect(200);
+    assert_eq!(
+        (read("in/one"), read("out/deep/two"), read("out/three")),
+        ("changed".into(), "out/deep/two".into(), "put there".into())
+    );
+    assert_eq!(git(&clone, &["status", "--porcelain"]), "");
+}
+
+#[tokio::test]
 async fn files_with_a_filter_are_shown_as_they_are_and_named() {
     let scene = Scene::new().await;
     std::fs::write(scene.clone.join(".gitattributes"), "*.x filter=x\n").unwrap();

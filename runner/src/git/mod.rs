@@ -18,6 +18,7 @@ pub(crate) mod push;
 pub(crate) mod repos;
 mod scratch;
 pub(crate) mod snapshot;
+mod sparse;
 mod special;
 mod status;
 mod submodules;

@@ -10,7 +10,7 @@ use super::{
     check_object,
     command::{Git, GitError},
     patch, push, repos, status,
-    working_tree::{Place, WorkingTree},
+    working_tree::{Place, WorkingTree, terminated},
 };
 use crate::{
     agent::event,
@@ -126,9 +126,13 @@ pub(crate) async fn commit(app: &App, request: &GitCommit) -> Result<GitCommitte
     if object == before {
         return Ok(GitCommitted { commit: None, left_out });
     }
-    // The agent's index, whatever marks it had: git ends what the agent has begun (a merge) with it.
+    // The agent's index, whatever marks it had but those of a sparse checkout: git ends what the agent has begun (a merge) with it.
     let agents = Git::repository(app, &directory).patience(COMMIT_STEP);
     agents.clone().run(&["read-tree", &object]).await?;
+    if !tree.not_checked_out.is_empty() {
+        let paths = terminated(&tree.not_checked_out);
+        agents.clone().input(paths).run(&["update-index", "--skip-worktree", "-z", "--stdin"]).await?;
+    }
     let arguments = ["commit", "--quiet", "--no-verify", "--no-gpg-sign", "--cleanup=strip", "--file=-"];
     agents.clone().input(request.message.as_str()).run(&arguments).await?;
     let commit = agents.text(&["rev-parse", "HEAD"]).await?;

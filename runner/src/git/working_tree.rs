@@ -19,7 +19,7 @@ use super::{
     check_object,
     command::{Git, GitError},
     mirror::remove_tree,
-    quoted_for_shell, repos, scratch,
+    quoted_for_shell, repos, scratch, sparse,
     submodules::{Inspection, Module},
 };
 use crate::{
@@ -67,6 +67,8 @@ pub(super) struct WorkingTree<'a> {
     pub(super) large: LargeFiles,
     /// Submodules that are to be named.
     pub(super) submodules: BTreeMap<Vec<u8>, InSubmodule>,
+    /// Files that a sparse checkout leaves away.
+    pub(super) not_checked_out: BTreeSet<Vec<u8>>,
 }
 
 /// A repository of the workspace.
@@ -185,6 +187,7 @@ impl<'a> WorkingTree<'a> {
             added: 0,
             large: LargeFiles::new(),
             submodules: BTreeMap::new(),
+            not_checked_out: BTreeSet::new(),
         })
     }
 
@@ -216,18 +219,32 @@ impl<'a> WorkingTree<'a> {
             // Tells what has changed by exit code 1; what fails here fails below again.
             let refreshed = self.git().run(&["update-index", "-q", "--refresh"]).await;
             refreshed.map(|_| ()).or_else(|error| if gave_up_some(&error) { Ok(()) } else { Err(error) })?;
+            self.pass_over_sparse().await?;
         }
         self.changed = changed(&self.git()).await?;
         not_ignored(&self.git(), findings).await
     }
 
     /// What git cannot look at stays as it is in the commit.
-    async fn pass_over(&self, paths: &[Vec<u8>]) -> Result<()> {
+    async fn pass_over<'p>(&self, paths: impl IntoIterator<Item = &'p Vec<u8>>) -> Result<()> {
+        let paths = terminated(paths);
         if !paths.is_empty() {
-            let paths: Vec<_> = paths.iter().flat_map(|path| path.iter().copied().chain([0])).collect();
             self.git().input(paths).run(&["update-index", "--assume-unchanged", "-z", "--stdin"]).await?;
         }
         Ok(())
+    }
+
+    /// What is not there because it was not checked out is not deleted.
+    async fn pass_over_sparse(&mut self) -> Result<()> {
+        let agents = Git::repository(self.app, &self.directory).patience(self.patience);
+        let marked = sparse::marked(&agents).await;
+        if marked.is_empty() {
+            return Ok(());
+        }
+        let deleted = self.git().most(MAX_LIST).run(&["diff-files", "--name-only", "--diff-filter=D", "-z"]).await?;
+        let deleted = deleted.split(|byte| *byte == 0).filter(|path| marked.contains(*path));
+        self.not_checked_out = deleted.map(<[u8]>::to_vec).collect();
+        self.pass_over(&self.not_checked_out).await
     }
 
     /// What there is in the directory besides what git takes.
@@ -270,6 +287,9 @@ impl<'a> WorkingTree<'a> {
         for path in self.submodules.keys() {
             names.entry(path.clone()).or_insert(LeftOutReason::Submodule);
         }
+        for path in sparse::topmost(&self.directory, &self.not_checked_out) {
+            names.entry(path).or_insert(LeftOutReason::NotCheckedOut);
+        }
         let one = |(path, reason): (&Vec<u8>, &LeftOutReason)| {
             let submodule = self.submodules.get(path).filter(|_| *reason == LeftOutReason::Submodule).copied();
             LeftOut { path: String::from_utf8_lossy(path).into_owned(), reason: *reason, submodule }
@@ -284,7 +304,7 @@ impl<'a> WorkingTree<'a> {
         if self.changed.is_empty() {
             return Ok(());
         }
-        let paths = self.changed.iter().flat_map(|path| path.iter().copied().chain([0])).collect::<Vec<_>>();
+        let paths = terminated(&self.changed);
         let told = self.git().most(MAX_LIST).input(paths).run(&["check-attr", "-z", "--stdin", "filter"]).await?;
         let fields: Vec<_> = told.split(|byte| *byte == 0).collect();
         for entry in fields.chunks_exact(3) {
@@ -362,6 +382,11 @@ impl Drop for WorkingTree<'_> {
             }
         });
     }
+}
+
+/// As git reads paths: each ended by NUL.
+pub(super) fn terminated<'p>(paths: impl IntoIterator<Item = &'p Vec<u8>>) -> Vec<u8> {
+    paths.into_iter().flat_map(|path| path.iter().copied().chain([0])).collect()
 }
 
 /// Findings that git does not take, with why.

@@ -164,7 +164,9 @@ pub enum LeftOutReason {
     Name,
     /// A changed file that the repository has a filter for. The filter is not run: the file is shown as it lies in the folder.
     Filter,
-    /// There is more than was looked at.
+    /// A file or folder that a sparse checkout leaves away: it is shown as the commit has it.
+    NotCheckedOut,
+    /// There is more than is named.
     More,
 }
 
@@ -181,7 +183,8 @@ impl LeftOutReason {
             Self::NoRoom => "is large, and there is no room left for large files",
             Self::Name => "has a name that git refuses",
             Self::Filter => "is shown as it is in the folder: a filter, which is not run here, may keep it otherwise",
-            Self::More => "there is more than was looked at",
+            Self::NotCheckedOut => "is not checked out, so a change of it would not be seen",
+            Self::More => "there is more than is named",
         }
     }
 }
@@ -190,7 +193,7 @@ impl LeftOutReason {
 pub mod diff_header {
     /// `true` when the diff is longer than what is given: it does not apply.
     pub const TRUNCATED: &str = "x-diff-truncated";
-    /// JSON list of [`LeftOut`](super::LeftOut), percent-encoded; the first 50.
+    /// JSON list of [`LeftOut`](super::LeftOut), percent-encoded; the first 50, and that there are more.
     pub const LEFT_OUT: &str = "x-diff-left-out";
 }
 

@@ -1,0 +1,35 @@
+//! Sparse checkout: files that the agent's repository has not checked out. They are not deleted, so they stay as the commit has
+//! them; which they are is the agent's word, so they are named, and only what is not in the working tree can be one.
+
+use std::{collections::BTreeSet, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
+
+use super::command::Git;
+
+/// Largest list of the files of an index, bytes.
+const MAX_LIST: usize = 256 * 1024 * 1024;
+
+/// Files that are marked as not checked out in an agent's index, where its repository has a sparse checkout. What cannot be read
+/// marks nothing.
+pub(super) async fn marked(agents: &Git<'_>) -> BTreeSet<Vec<u8>> {
+    let is_sparse = agents.clone().maybe(&["config", "--type=bool", "--get", "core.sparseCheckout"]).await;
+    if !matches!(is_sparse, Ok(Some(text)) if text == "true") {
+        return BTreeSet::new();
+    }
+    let list = agents.clone().most(MAX_LIST).run(&["ls-files", "-t", "-z"]).await.unwrap_or_default();
+    list.split(|byte| *byte == 0).filter_map(|entry| entry.strip_prefix(b"S ")).map(<[u8]>::to_vec).collect()
+}
+
+/// Absent files, those of a folder that is absent too as that one.
+pub(super) fn topmost(directory: &Path, absent: &BTreeSet<Vec<u8>>) -> BTreeSet<Vec<u8>> {
+    let mut named: BTreeSet<Vec<u8>> = BTreeSet::new();
+    for path in absent {
+        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        let steps: Vec<_> = slashes.chain([path.len()]).map(|end| &path[..end]).collect();
+        if steps.iter().any(|step| named.contains(*step)) {
+            continue;
+        }
+        let is_absent = |step: &&&[u8]| directory.join(OsStr::from_bytes(step)).symlink_metadata().is_err();
+        named.insert(steps.iter().find(is_absent).map_or_else(|| path.clone(), |step| step.to_vec()));
+    }
+    named
+}
