@@ -124,6 +124,8 @@ fn messages() -> mpsc::Receiver<String> {
 /// Lines of a fenced block of code that is not closed yet.
 #[derive(Default)]
 struct Block {
+    /// Marks of the quotes it is in.
+    quotes: usize,
     fence: String,
     lines: Vec<String>,
 }
@@ -131,22 +133,43 @@ struct Block {
 impl Block {
     /// The message that this line ends; none within a block.
     fn take(&mut self, line: &str) -> Option<String> {
-        let marker = fence(line);
         if self.lines.is_empty() {
-            let Some(marker) = marker else { return Some(line.to_owned()) };
-            self.fence = marker.to_owned();
+            let (quotes, text) = content(line);
+            let Some(marker) = fence(text) else { return Some(line.to_owned()) };
+            (self.quotes, self.fence) = (quotes, marker.to_owned());
             self.lines.push(line.to_owned());
             return None;
         }
         self.lines.push(line.to_owned());
-        let closes = marker.is_some_and(|marker| marker.starts_with(&self.fence) && line.trim() == marker);
-        closes.then(|| std::mem::take(&mut self.lines).join("\n"))
+        let (quotes, text) = unquoted(line, self.quotes);
+        let closes = fence(text).is_some_and(|marker| marker.starts_with(&self.fence) && text == marker);
+        // A block ends with the quote it is in. The server says that it is not closed.
+        (closes || quotes < self.quotes).then(|| std::mem::take(&mut self.lines).join("\n"))
     }
+}
+
+/// A line without the marks of at most so many quotes, and how many there were.
+fn unquoted(line: &str, most: usize) -> (usize, &str) {
+    let (mut quotes, mut text) = (0, line.trim());
+    while quotes < most
+        && let Some(rest) = text.strip_prefix('>')
+    {
+        (quotes, text) = (quotes + 1, rest.trim_start());
+    }
+    (quotes, text)
+}
+
+/// A line without the marks of the quotes and of the list's item that it is in, and how many quotes there are.
+fn content(line: &str) -> (usize, &str) {
+    let (quotes, text) = unquoted(line, usize::MAX);
+    let mark = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let numbered = if mark.len() < text.len() { mark.strip_prefix(['.', ')']) } else { None };
+    let item = numbered.or_else(|| text.strip_prefix(['-', '*', '+'])).filter(|rest| rest.starts_with([' ', '\t']));
+    (quotes, item.map_or(text, str::trim_start))
 }
 
 /// The backticks or tildes, three or more, with which a line begins.
 fn fence(line: &str) -> Option<&str> {
-    let line = line.trim();
     let mark = line.chars().next().filter(|mark| ['`', '~'].contains(mark))?;
     let (marks, rest) = line.split_at(line.find(|c| c != mark).unwrap_or(line.len()));
     // Backticks on one line are code within a text.
@@ -156,6 +179,27 @@ fn fence(line: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::Block;
+
+    #[test]
+    fn a_block_within_a_quote_or_a_list_is_one_message_and_ends_with_its_quote() {
+        let mut block = Block::default();
+        let typed = [
+            "> a", "> ```sh", "> echo a", "> > ```", "> ```", ">> ~~~", "> > x", ">> ~~~", "- ```", "  echo b",
+            "  ```", "1. ```", "   c", "   ```", "> ```", "echo d", "- e", "2 ```x",
+        ];
+        let sent: Vec<String> = typed.iter().filter_map(|line| block.take(line)).collect();
+        let expected = [
+            "> a",
+            "> ```sh\n> echo a\n> > ```\n> ```",
+            ">> ~~~\n> > x\n>> ~~~",
+            "- ```\n  echo b\n  ```",
+            "1. ```\n   c\n   ```",
+            "> ```\necho d",
+            "- e",
+            "2 ```x",
+        ];
+        assert_eq!(sent, expected);
+    }
 
     #[test]
     fn a_block_of_several_lines_is_one_message() {
