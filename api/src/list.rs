@@ -3,10 +3,17 @@
 use ambient_persistence::{ListQuery, Order};
 use ambient_wire::api::List;
 
-use crate::error::{ApiError, ApiResult};
+use serde::{Deserialize, Deserializer};
+
+use crate::{
+    error::{ApiError, ApiResult},
+    extract::BETWEEN,
+};
 
 /// Items of a page when the caller does not say.
 pub(crate) const DEFAULT_SIZE: i64 = 100;
+/// Most labels that a list is filtered by.
+pub(crate) const MAX_LABELS: usize = 20;
 /// Most items of a page.
 pub(crate) const MAX_SIZE: i64 = 65_500;
 
@@ -60,13 +67,21 @@ pub(crate) fn filters<const N: usize>(given: [(&'static str, Option<String>); N]
     given.into_iter().filter_map(|(column, value)| Some((column.to_owned(), value?))).collect()
 }
 
-/// `key=value` as a filter on labels.
-pub(crate) fn label(text: Option<&str>) -> ApiResult<Option<(String, String)>> {
-    let Some(text) = text else { return Ok(None) };
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok(Some((format!("labels.{key}"), value.to_owned()))),
-        _ => Err(ApiError::invalid("label", "must be key=value")),
+/// Each `key=value` as a filter on labels.
+pub(crate) fn labels(given: &[String]) -> ApiResult<Vec<(String, String)>> {
+    if given.len() > MAX_LABELS {
+        return Err(ApiError::invalid("label", format!("may be given {MAX_LABELS} times")));
     }
+    let label = |text: &String| match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((format!("labels.{key}"), value.to_owned())),
+        _ => Err(ApiError::invalid("label", "must be key=value")),
+    };
+    given.iter().map(label).collect()
+}
+
+/// The values of a parameter that may be repeated.
+pub(crate) fn each<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(String::deserialize(deserializer)?.split(BETWEEN).map(str::to_owned).collect())
 }
 
 /// A store's query of parts.

@@ -136,6 +136,39 @@ async fn wrong_calls_are_told_apart_by_their_exit_codes() {
 }
 
 #[tokio::test]
+async fn wrong_words_about_repositories_and_labels_are_refused_with_what_is_meant() {
+    let cli = Cli::new().await;
+    let (origin, other) = (Origin::new(), Origin::new());
+    let told = async |arguments: &[&str], code: i32| {
+        let output = cli.run(arguments).await;
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout) + &text(&output.stderr)
+    };
+    let twice = told(&["session", "create", "--name", "x", "--label", "a=1", "--label", "a=2"], 64).await;
+    assert!(twice.contains("--label: 'a' is given twice"), "{twice}");
+    told(&["session", "create", "--name", "one", "--label", "a=1", "--label", "b=1"], 0).await;
+    let repos = ["--repo", &origin.url(), "--repo", &other.url()];
+    let chat = [&["session", "create", "--name", "two", "--label", "a=1", "--start"], &repos[..]].concat();
+    told(&chat, 0).await;
+    let listed = cli.json(&["session", "list", "--label", "a=1", "--label", "b=1"]).await;
+    assert_eq!((listed["total"].as_u64(), listed["items"][0]["name"].as_str()), (Some(1), Some("one")));
+    let id = cli.json(&["session", "list", "--name", "two"]).await["items"][0]["id"].as_str().unwrap().to_owned();
+    cli.server.phase(&id, "Running").await;
+    eventually("the repositories are there", async || {
+        let session = cli.json(&["session", "get", &id]).await;
+        (session["reconciled_repos"].as_array().unwrap().len() == 2).then_some(())
+    })
+    .await;
+    // In the same words, whoever finds that it is missing.
+    let needed =
+        [told(&["session", "diff", &id], 64).await, told(&["session", "push", &id, "--branch", "b"], 64).await];
+    assert!(needed[0].contains("--repo: is required; there are ") && needed[0] == needed[1], "{needed:?}");
+    let repo = cli.json(&["session", "get", &id]).await["reconciled_repos"][0]["name"].as_str().unwrap().to_owned();
+    let whole = told(&["session", "push", &id, "--repo", &repo, "--branch", "refs/heads/z"], 65).await;
+    assert!(whole.contains("name the branch alone, 'z'"), "{whole}");
+}
+
+#[tokio::test]
 async fn migrate_says_what_came_of_it_without_notices() {
     let database = TestDatabase::new().await;
     for time in ["first", "second"] {

@@ -102,6 +102,11 @@ pub fn check_branch(name: &str) -> Result<(), Problem> {
     if matches!(name, "HEAD" | "@") || name.split('/').any(|part| part.ends_with(".lock")) {
         return Err("is not a valid branch name".to_owned());
     }
+    if let Some(whole) = name.strip_prefix("refs/") {
+        // Git would make `refs/heads/refs/heads/z` of it.
+        let branch = whole.strip_prefix("heads/").unwrap_or(whole);
+        return Err(format!("is the full name of a reference: name the branch alone, '{branch}'"));
+    }
     visible(name)?;
     no_credentials(name)
 }
@@ -237,7 +242,8 @@ mod tests {
         assert!(check_value("").is_ok() && check_value(" a ").is_ok() && check_value("--x").is_ok());
         assert!(check_value("a\u{202e}b").is_err() && check_value("https://a:b@c").is_err());
         assert!(check_branch("fix/readme").is_ok());
-        for branch in ["HEAD", "@", "a.lock/b", "a\u{200b}b", "a\u{202e}b"] {
+        assert!(check_branch("refs/heads/z").unwrap_err().ends_with("'z'") && check_branch("prefs/z").is_ok());
+        for branch in ["HEAD", "@", "refs/heads/z", "a.lock/b", "a\u{200b}b", "a\u{202e}b"] {
             assert!(check_branch(branch).is_err(), "{branch:?}");
         }
     }

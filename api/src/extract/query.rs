@@ -1,5 +1,7 @@
 //! Query strings into types. Every parameter is known to its list or refused by name.
 
+use std::borrow::Cow;
+
 use axum::{extract::FromRequestParts, http::request::Parts};
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
@@ -21,12 +23,32 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
 
 fn parse<T: DeserializeOwned>(query: &str) -> ApiResult<T> {
     query.split('&').try_for_each(check_text)?;
+    let query = folded(form_urlencoded::parse(query.as_bytes()));
     let pairs = form_urlencoded::parse(query.as_bytes());
     serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(pairs)).map_err(|error| {
         let path = error.path().to_string();
         let problem = error.into_inner().to_string();
         field_error(if path == "." { "body" } else { &path }, in_words(&problem))
     })
+}
+
+/// What stands between the values of a parameter that may be repeated; no value has it (see [`check_text`]).
+pub(crate) const BETWEEN: char = '\0';
+/// Parameters that may be repeated: all of them hold.
+const REPEATED: [&str; 1] = ["label"];
+
+type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
+
+/// The query with the values of a repeated parameter as one.
+fn folded<'a>(pairs: impl Iterator<Item = Pair<'a>>) -> String {
+    let mut all: Vec<Pair<'a>> = Vec::new();
+    for (name, value) in pairs {
+        match all.iter_mut().find(|(known, _)| *known == name && REPEATED.contains(&name.as_ref())) {
+            Some((_, values)) => *values = format!("{values}{BETWEEN}{value}").into(),
+            None => all.push((name, value)),
+        }
+    }
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(all).finish()
 }
 
 /// The standard library's words about numbers are for programmers.
@@ -64,6 +86,13 @@ mod tests {
         page: Option<i64>,
         #[serde(alias = "orderBy")]
         order_by: Option<String>,
+        label: Option<String>,
+    }
+
+    #[test]
+    fn all_labels_count() {
+        let label = |query| parse::<Params>(query).unwrap().label.unwrap();
+        assert_eq!(label("label=a%3D1&page=1&label=b%3D2&label=c%3D"), "a=1\0b=2\0c=");
     }
 
     #[test]

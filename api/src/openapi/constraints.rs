@@ -81,7 +81,7 @@ fn branch() -> Value {
     let taken = name::value_pattern();
     let class = taken.trim_start_matches("^[^").trim_end_matches("]*$");
     let forbidden = format!("{class} ~\\^:?*\\[\\\\");
-    let parts = "(?!.*(\\.\\.|//|/\\.|@\\{|\\.lock(/|$)))(?!(HEAD|@)$)";
+    let parts = "(?!.*(\\.\\.|//|/\\.|@\\{|\\.lock(/|$)))(?!(HEAD|@)$)(?!refs/)";
     pattern(&format!("^{parts}[^\\-/.{forbidden}]([^{forbidden}]*[^/.{forbidden}])?$"), 244)
 }
 
@@ -214,7 +214,10 @@ fn constrain_parameter(path: &str, parameter: &mut Value) {
         ("query", "phase") => json!({"enum": crate::routes::PHASES}),
         ("query", "status") if path.ends_with("/workflow_executions") => json!({"enum": crate::routes::STATUSES}),
         ("query", "status") => json!({"enum": ["Active", "Terminating"]}),
-        ("query", "label") => json!({"pattern": "^[^=\\u0000]+=[^\\u0000]*$"}),
+        ("query", "label") => {
+            let item = json!({"type": "string", "pattern": "^[^=\\u0000]+=[^\\u0000]*$"});
+            json!({"items": item, "maxItems": crate::list::MAX_LABELS})
+        }
         ("query", "order_by") => order_by(path),
         ("query", "after") if path.ends_with("/operations") => json!({"pattern": "^[0-9]{1,18}\\.[0-9]{1,18}$"}),
         ("query", "page") => json!({"maximum": 1_000_000_000}),

@@ -52,8 +52,9 @@ pub(super) struct ListParams {
     name: Option<String>,
     /// `Active` or `Terminating`.
     status: Option<String>,
-    /// `key=value` that its labels hold.
-    label: Option<String>,
+    /// `key=value` that its labels hold; may be repeated, and all of them hold then.
+    #[serde(default, deserialize_with = "list::each")]
+    label: Vec<String>,
 }
 
 /// Projects the caller has a role in.
@@ -66,7 +67,7 @@ pub(super) async fn list(access: Access, Query(params): Query<ListParams>) -> Ap
         return Err(ApiError::invalid("status", format!("must be one of {}", STATUSES.join(", "))));
     }
     let mut filters = list::filters([("name", params.name), ("phase", params.status)]);
-    filters.extend(list::label(params.label.as_deref())?);
+    filters.extend(list::labels(&params.label)?);
     let page = access.projects(&list::query(paging, order, filters)).await?;
     let items = page.items.iter().map(representation::project).collect();
     Ok(axum::Json(list::envelope("ProjectList", page.page, page.total, items)))

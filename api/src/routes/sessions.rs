@@ -72,13 +72,14 @@ pub(super) struct ListParams {
     created_by_user_id: Option<String>,
     /// Session they were made from.
     parent_session_id: Option<String>,
-    /// `key=value` that its labels hold.
-    label: Option<String>,
+    /// `key=value` that its labels hold; may be repeated, and all of them hold then.
+    #[serde(default, deserialize_with = "list::each")]
+    label: Vec<String>,
 }
 
 impl ListParams {
     fn filters(self, project_id: Option<String>) -> ApiResult<Vec<(String, String)>> {
-        let label = list::label(self.label.as_deref())?;
+        let labels = list::labels(&self.label)?;
         if self.phase.as_deref().is_some_and(|phase| !PHASES.contains(&phase)) {
             return Err(ApiError::invalid("phase", format!("must be one of {}", PHASES.join(", "))));
         }
@@ -92,7 +93,7 @@ impl ListParams {
             ("created_by", self.created_by_user_id),
             ("parent_session_id", self.parent_session_id),
         ]);
-        filters.extend(label);
+        filters.extend(labels);
         Ok(filters)
     }
 }

@@ -215,6 +215,8 @@ async fn lists_have_pages_orders_and_exact_filters() {
     let even =
         server.get("/sessions?project_id=demo&label=even%3Dtrue&phase=New&order_by=name").await.expect(StatusCode::OK);
     assert_eq!(names(&even), ["s0", "s2", "s4"]);
+    let none = server.get("/sessions?label=even%3Dtrue&label=even%3Dfalse").await.expect(StatusCode::OK);
+    assert_eq!(none["total"], 0, "all labels count");
     assert_eq!(server.get("/sessions?project_id=other").await.expect(StatusCode::OK)["total"], 0);
     assert_eq!(server.get("/projects?name=other").await.expect(StatusCode::OK)["items"][0]["name"], "other");
 }

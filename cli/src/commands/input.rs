@@ -1,6 +1,7 @@
 //! What users hand over: texts from arguments, files and standard input, labels, pages.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
@@ -108,6 +109,21 @@ pub(crate) fn label(text: &str) -> Result<(String, String), String> {
         return Err("must be KEY=VALUE".to_owned());
     }
     Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Pairs by their keys, none of which is given twice: one of the two would be lost.
+pub(crate) fn by_key<V>(
+    flag: &str,
+    pairs: impl IntoIterator<Item = (String, V)>,
+) -> Result<BTreeMap<String, V>, CliError> {
+    let mut all = BTreeMap::new();
+    for (key, value) in pairs {
+        if all.contains_key(&key) {
+            return Err(CliError::Usage(format!("{flag}: '{key}' is given twice")));
+        }
+        all.insert(key, value);
+    }
+    Ok(all)
 }
 
 /// Which part of a list.

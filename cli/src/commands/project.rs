@@ -62,7 +62,7 @@ pub(super) async fn run(command: ProjectCommand, connection: &Connection) -> Res
     match command {
         ProjectCommand::Create { name, display_name, description, file, labels } => {
             let prompt = input::text("--file", None, file.as_deref())?.unwrap_or_default();
-            let labels = labels.into_iter().collect();
+            let labels = input::by_key("--label", labels)?;
             let create = ProjectCreate { name, display_name, description, prompt, labels, ..ProjectCreate::default() };
             let answer = connection.client.post(&Route::new(["projects"]), &create).await?;
             connection.object(&answer, |p: &Project| &p.id, |p| table(std::slice::from_ref(p)).render(""))

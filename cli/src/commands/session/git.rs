@@ -94,7 +94,7 @@ fn repository(session: &Session, wanted: Option<&str>) -> Result<String, CliErro
         (Some(wanted), _) => Ok(wanted.to_owned()),
         (None, [only]) => Ok((*only).to_owned()),
         (None, []) => Err(CliError::refused(Exit::NotFound, "the session has no repository (yet)")),
-        (None, several) => Err(CliError::Usage(format!("--repo: is needed, there are {}", several.join(", ")))),
+        (None, several) => Err(CliError::Usage(format!("--repo: is required; there are {}", several.join(", ")))),
     }
 }
 

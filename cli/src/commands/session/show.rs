@@ -36,9 +36,9 @@ pub struct ListArguments {
     /// Exact name
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Only those that have this label
-    #[arg(long, value_name = "KEY=VALUE", value_parser = input::label)]
-    label: Option<(String, String)>,
+    /// Only those that have this label; may be repeated, and all count then
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = input::label)]
+    labels: Vec<(String, String)>,
     /// Of all projects, not only the chosen one
     #[arg(short = 'A', long)]
     all_projects: bool,
@@ -61,11 +61,12 @@ pub struct Get {
 
 pub(super) async fn list(arguments: ListArguments, connection: &Connection) -> Result<Exit, CliError> {
     let project = if arguments.all_projects { None } else { connection.chosen_project() };
-    let route = Route::new(["sessions"])
+    let labels = arguments.labels.iter().map(|(key, value)| format!("{key}={value}"));
+    let route = labels
+        .fold(Route::new(["sessions"]), |route, label| route.query("label", Some(label)))
         .query("project_id", project)
         .query("phase", arguments.phase)
         .query("name", arguments.name)
-        .query("label", arguments.label.map(|(key, value)| format!("{key}={value}")))
         .query("order_by", arguments.order_by);
     let answer = connection.client.get(&arguments.paging.of(route)).await?;
     if !arguments.all_projects || connection.format != OutputFormat::Table {

@@ -112,8 +112,8 @@ impl Spec {
             inactivity_timeout: self.inactivity_timeout,
             llm_model: self.model.clone(),
             resource_overrides: Some(self.limits()).filter(|limits| *limits != ResourceOverrides::default()),
-            environment_variables: self.environment.iter().cloned().collect(),
-            labels: self.labels.iter().cloned().collect(),
+            environment_variables: input::by_key("--env", self.environment.iter().cloned())?,
+            labels: input::by_key("--label", self.labels.iter().cloned())?,
             ..SessionCreate::default()
         })
     }
