@@ -169,6 +169,34 @@ async fn wrong_words_about_repositories_and_labels_are_refused_with_what_is_mean
 }
 
 #[tokio::test]
+async fn an_origin_that_may_not_be_written_is_told_by_what_and_where() {
+    let cli = Cli::new().await;
+    let origin = Origin::new();
+    let closed = |mode: &str, part: &str| {
+        let chmod = Command::new("chmod").args(["-R", mode]).arg(origin.path().join(part)).status().unwrap();
+        assert!(chmod.success());
+    };
+    let prompt = script("git commit -q --allow-empty -m made");
+    for (part, place) in [("objects", "/origin.git/objects"), ("refs", "/origin.git/refs/heads/out.lock")] {
+        closed("a-w", part);
+        let run = cli.run(&["run", "--prompt", &prompt, "--repo", &origin.url(), "--push", "out"]).await;
+        let told = text(&run.stdout) + &text(&run.stderr);
+        assert_eq!(run.status.code(), Some(1), "{told}");
+        assert!(told.contains("cannot be written: the session's user (uid ") && told.contains(place), "{told}");
+        closed("a+w", part);
+    }
+    closed("a-rwx", "objects");
+    let run = cli.run(&["session", "create", "--name", "shut", "--repo", &origin.url(), "--start"]).await;
+    assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
+    eventually("it is told that the origin cannot be read", async || {
+        let session = cli.json(&["session", "get", "shut"]).await.to_string();
+        session.contains("cannot be read: the session's user").then_some(())
+    })
+    .await;
+    closed("a+rwX", "objects");
+}
+
+#[tokio::test]
 async fn migrate_says_what_came_of_it_without_notices() {
     let database = TestDatabase::new().await;
     for time in ["first", "second"] {

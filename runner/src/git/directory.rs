@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags},
+    fs::{Access, AtFlags, FileType, Mode, OFlags},
     io::Errno,
 };
 
@@ -68,6 +68,17 @@ impl Directory {
         match rustix::fs::statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(about) => Ok(Some(FileType::from_raw_mode(about.st_mode))),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// That what a name in it is can be read by this process; one that is not there can.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn check_readable(&self, name: &str) -> std::io::Result<()> {
+        match rustix::fs::accessat(&self.handle, name, Access::READ_OK, AtFlags::EACCESS) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

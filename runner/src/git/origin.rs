@@ -67,12 +67,42 @@ pub(crate) fn open(app: &App, text: &str) -> Result<Origin> {
     Ok(Origin { text: text.to_owned(), url: url.to_string(), local: Some(local) })
 }
 
+/// What a git says of a file or folder of a `file://` origin that the session's user has no right to, as a reason in our words.
+/// Nothing when that is not what it says.
+pub(super) fn denied(origin: &Origin, stderr: &str) -> Option<String> {
+    const WORDS: [&str; 4] = [
+        "Permission denied",
+        "insufficient permission",
+        "Read-only file system",
+        "unable to create temporary object directory",
+    ];
+    let folder = origin.folder()?;
+    if !WORDS.iter().any(|words| stderr.contains(words)) {
+        return None;
+    }
+    // As git names files that it cannot make.
+    let named = stderr.split_once("Unable to create '").and_then(|(_, rest)| rest.split_once('\''));
+    let place =
+        named.map_or_else(|| folder.join("objects").display().to_string(), |(place, _)| place.replace("/./", "/"));
+    let user = rustix::process::geteuid().as_raw();
+    Some(format!("the session's user (uid {user}) may not write there: {place}"))
+}
+
+/// What is wrong with a folder that cannot be opened.
+fn unopened(path: &Path, error: &std::io::Error) -> Error {
+    if error.kind() == std::io::ErrorKind::PermissionDenied {
+        let user = rustix::process::geteuid().as_raw();
+        return bad(&format!("cannot be read: the session's user (uid {user}) has no right to it: {}", path.display()));
+    }
+    bad(&format!("{}: {error}", path.display()))
+}
+
 pub(super) fn bad(reason: &str) -> Error {
     Error::bad("url", reason)
 }
 
 fn open_local(platform: &Platform, path: &Path) -> Result<Local> {
-    let failed = |e: std::io::Error| bad(&format!("{}: {e}", path.display()));
+    let failed = |e: std::io::Error| unopened(path, &e);
     let named = Directory::open(path).map_err(failed)?;
     platform.refuse(&named)?;
     let git_dir = git_dir(named).map_err(failed)?;
@@ -85,6 +115,9 @@ fn open_local(platform: &Platform, path: &Path) -> Result<Local> {
     platform.refuse(holder)?;
     if holder.kind("objects").map_err(failed)?.is_none() || git_dir.kind("HEAD").map_err(failed)?.is_none() {
         return Err(bad(&format!("is not a git repository: {}", path.display())));
+    }
+    for (directory, part) in [(&git_dir, "HEAD"), (holder, "objects"), (holder, "refs")] {
+        directory.check_readable(part).map_err(failed)?;
     }
     for part in NO_LINKS {
         if holder.kind(part).map_err(failed)? == Some(FileType::Symlink) {

@@ -271,6 +271,9 @@ impl Push<'_> {
             Err(GitError::Failed { stdout, stderr, .. }) => (stdout, stderr),
             Err(error) => return Err(error.into()),
         };
+        if let Some(why) = origin::denied(origin, &stderr) {
+            return Err(Error::Conflict(format!("the origin {} cannot be written: {why}", origin.text)));
+        }
         match status(&String::from_utf8_lossy(&said), &refspec) {
             Some((' ' | '*' | '=', _)) if stderr.is_empty() => Ok(()),
             Some((' ' | '*' | '=', _)) => Err(Error::Git(format!("the push did not end well: {}", quoted(&stderr)))),
