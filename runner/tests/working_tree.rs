@@ -276,6 +276,10 @@ async fn when_the_room_for_large_files_is_used_up_they_are_named() {
     }
 }
 
+fn expected_new(path: &str) -> Value {
+    json!({ "path": path, "status": "??" })
+}
+
 #[tokio::test]
 async fn a_renamed_file_with_a_short_name_hides_no_other_and_what_is_staged_makes_no_difference() {
     let scene = Scene::new().await;
@@ -288,11 +292,22 @@ async fn a_renamed_file_with_a_short_name_hides_no_other_and_what_is_staged_make
     }
     let status = scene.runner.client.get("/git/status?repo=up").await.expect(200).json();
     let expected = json!([
-        { "path": "a", "status": " D" },
-        { "path": "renamed", "status": "??" },
+        { "path": "renamed", "status": " R", "original_path": "a" },
         { "path": "z", "status": "??" },
         { "path": "zz", "status": "??" },
         { "path": "zzz", "status": "??" },
     ]);
     assert_eq!((&status["files"], &status["truncated"]), (&expected, &false.into()));
+    // Too many to compare, or nothing to compare with.
+    for n in 0..400 {
+        std::fs::write(scene.clone.join(format!("more{n}")), "").unwrap();
+    }
+    let status = scene.runner.client.get("/git/status?repo=up").await.expect(200).json();
+    assert_eq!(
+        (&status["files"][0], &status["files"][401]),
+        (&json!({ "path": "a", "status": " D" }), &expected_new("renamed"))
+    );
+    git(&scene.clone, &["reset", "--quiet", "--hard"]);
+    let status = scene.runner.client.get("/git/status?repo=up").await.expect(200).json();
+    assert_eq!(status["files"].as_array().unwrap().len(), 403);
 }

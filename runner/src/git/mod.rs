@@ -15,6 +15,7 @@ mod origin;
 mod patch;
 mod platform;
 pub(crate) mod push;
+mod renames;
 pub(crate) mod repos;
 mod scratch;
 pub(crate) mod snapshot;

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::{
     check_object,
     command::{Git, GitError},
-    patch, push, repos, status,
+    patch, push, renames, repos, status,
     working_tree::{Place, WorkingTree, terminated},
 };
 use crate::{
@@ -46,7 +46,11 @@ pub(crate) async fn status(app: &App, repo: &str) -> Result<GitStatus> {
         let place = Place { directory: &directory, modules: &known.modules };
         let tree = WorkingTree::outline(app, place, STEP).await?;
         let listed = ["status", "--porcelain=v2", "-z", "--untracked-files=all", "--ignore-submodules=dirty"];
-        let files = status::changed_files(&tree.git().run(&listed).await?);
+        let listed = match renames::status(&tree, &listed).await {
+            Some(paired) => paired,
+            None => tree.git().run(&[&listed[..], &["--no-renames"]].concat()).await?,
+        };
+        let files = status::changed_files(&listed);
         let (files, truncated) = files.ok_or_else(|| Error::Git("git status said what is no status".to_owned()))?;
         let ahead = match (&head, &known.base) {
             (None, _) => 0,

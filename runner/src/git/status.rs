@@ -18,7 +18,11 @@ pub(super) fn changed_files(porcelain: &[u8]) -> Option<(Vec<GitFile>, bool)> {
         }
         let (status, path) = match entry[0] {
             b'?' => ("??".to_owned(), entry.strip_prefix(b"? ")?),
-            b'1' => fields(entry, 8)?,
+            b'1' => match fields(entry, 8)? {
+                // The index was told of it, so that renames are found.
+                (letters, path) if letters == " A" => ("??".to_owned(), path),
+                other => other,
+            },
             b'2' => fields(entry, 9)?,
             b'u' => fields(entry, 10)?,
             _ => return None,
@@ -61,6 +65,8 @@ mod tests {
             files.iter().map(|f| (f.status.as_str(), f.path.as_str(), f.original_path.as_deref())).collect();
         let expected = [(" M", "a b", None), ("R ", "long name", Some("x")), ("UU", "c", None), ("??", "y", None)];
         assert_eq!((told.as_slice(), more), (&expected[..], false));
+        let told = format!("1 .A N... 000000 100644 100644 {id} {id} new\0");
+        assert_eq!(changed_files(told.as_bytes()).unwrap().0[0].status, "??");
         assert_eq!(changed_files(b""), Some((Vec::new(), false)));
         for bad in ["? y", "1 .M N... a\0", "x\0", "? y\0\0? z\0", "2 R. N... 1 1 1 0 0 R100 name\0"] {
             assert_eq!(changed_files(bad.as_bytes()), None, "{bad:?}");

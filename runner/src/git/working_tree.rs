@@ -35,7 +35,7 @@ const ROOM: u64 = 512 * 1024 * 1024;
 /// Most that is named.
 const MAX_LEFT_OUT: usize = 1_000;
 /// Largest list of changed files, bytes.
-const MAX_LIST: usize = 64 * 1024 * 1024;
+pub(super) const MAX_LIST: usize = 64 * 1024 * 1024;
 /// Files that git opens wherever they are: one that is a pipe holds it up for ever.
 const READ_BY_GIT: [&[u8]; 3] = [b".gitignore", b".gitattributes", b".gitmodules"];
 
@@ -69,6 +69,8 @@ pub(super) struct WorkingTree<'a> {
     pub(super) submodules: BTreeMap<Vec<u8>, InSubmodule>,
     /// Files that a sparse checkout leaves away.
     pub(super) not_checked_out: BTreeSet<Vec<u8>>,
+    /// What there is besides what git takes; of an outline.
+    pub(super) findings: Vec<Finding>,
 }
 
 /// A repository of the workspace.
@@ -134,6 +136,7 @@ impl<'a> WorkingTree<'a> {
         let mut names: Names = passed(&findings).collect();
         tree.name_filtered(&mut names).await?;
         tree.left_out = tree.named(names);
+        tree.findings = findings;
         Ok(tree)
     }
 
@@ -188,6 +191,7 @@ impl<'a> WorkingTree<'a> {
             large: LargeFiles::new(),
             submodules: BTreeMap::new(),
             not_checked_out: BTreeSet::new(),
+            findings: Vec::new(),
         })
     }
 

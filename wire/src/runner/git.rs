@@ -225,7 +225,8 @@ pub struct GitFile {
     pub path: String,
     /// Two letters as `git status --porcelain` prints them.
     pub status: String,
-    /// Path before it was renamed or copied, where that is told; in a working tree a rename is a deletion and a new file.
+    /// Path before it was renamed (status ` R`). Among more than 400 new or deleted files, and of files of 1 MiB and more, a rename
+    /// is a deletion and a new file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original_path: Option<String>,
 }
