@@ -6,59 +6,13 @@ mod harness;
 
 use std::{
     os::unix::fs::{PermissionsExt, symlink},
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
-use harness::{Reader, Runner, Session, git};
+use harness::{Session, git, scene::Scene};
 use rustix::fs::{CWD, FileType, mknodat};
 use serde_json::{Value, json};
-
-struct Scene {
-    session: Session,
-    runner: Runner,
-    reader: Reader,
-    clone: PathBuf,
-    url: String,
-    turns: i64,
-}
-
-impl Scene {
-    async fn new() -> Self {
-        let session = Session::new(true);
-        let url = session.origin("up");
-        let clone = session.paths.workspace().join("up");
-        let runner = session.start().await;
-        runner.client.send("PUT", "/repos/up", json!({ "url": url })).await.expect(200);
-        let reader = runner.client.events(1, "", 0).await;
-        Self { session, runner, reader, clone, url, turns: 0 }
-    }
-
-    /// Takes the clone anew.
-    async fn again(&self) {
-        self.runner.client.send("DELETE", "/repos/up", json!({})).await.expect(204);
-        self.runner.client.send("PUT", "/repos/up", json!({ "url": self.url })).await.expect(200);
-    }
-
-    async fn turn(&mut self, script: &str) -> Vec<ambient_wire::runner::Record> {
-        self.turns += 1;
-        let text = format!("```\n{script}\n```");
-        self.runner.client.deliver(&self.turns.to_string(), self.turns, &text).await.expect(200);
-        self.reader.until_turn_ended().await
-    }
-
-    async fn push(&self, branch: &str) -> harness::Answer {
-        self.runner.client.send("POST", "/git/push", json!({ "repo": "up", "branch": branch })).await
-    }
-
-    async fn status(&self) -> harness::Answer {
-        self.runner.client.get("/git/status?repo=up").await
-    }
-
-    async fn diff(&self) -> harness::Answer {
-        self.runner.client.get("/git/diff?repo=up").await
-    }
-}
 
 fn pipe(path: &Path) {
     mknodat(CWD, path, FileType::Fifo, 0o666.into(), 0).unwrap();

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use harness::{
     Runner, Session, git,
-    lfs::{HttpsOrigin, authority, commit_pointers, git_lfs, give, object, oid, pointer, put},
+    lfs::{HttpsOrigin, authority, commit_pointers, git_lfs, give, object, oid, pointer, put, with_git_lfs},
     run,
 };
 use serde_json::{Value, json};
@@ -32,10 +32,7 @@ async fn files(runner: &Runner) -> Value {
 
 #[tokio::test]
 async fn content_of_a_file_origin_is_in_place_and_what_a_commit_brings_is_uploaded_before_it() {
-    let Some(program) = git_lfs() else { return };
-    let mut session = Session::new(true);
-    give(&mut session, &program, &[]);
-    let url = session.origin("up");
+    let Some((session, url)) = with_git_lfs() else { return };
     let origin = session.directory().join("up.git");
     // What a repository says of where its content is has no weight.
     let config = "[lfs]\n\turl = https://127.0.0.1:1/evil\n[remote \"origin\"]\n\tlfsurl = https://127.0.0.1:1/evil\n";
@@ -74,10 +71,7 @@ async fn content_of_a_file_origin_is_in_place_and_what_a_commit_brings_is_upload
 
 #[tokio::test]
 async fn nothing_is_pushed_whose_content_is_missing_forged_or_behind_a_link() {
-    let Some(program) = git_lfs() else { return };
-    let mut session = Session::new(true);
-    give(&mut session, &program, &[]);
-    let url = session.origin("up");
+    let Some((session, url)) = with_git_lfs() else { return };
     let origin = session.directory().join("up.git");
     commit_pointers(&session, &[("one.bin", ONE)]);
     put(&origin, ONE);
@@ -119,10 +113,7 @@ async fn nothing_is_pushed_whose_content_is_missing_forged_or_behind_a_link() {
 
 #[tokio::test]
 async fn without_content_or_git_lfs_pointers_stay_and_it_is_said_why() {
-    let Some(program) = git_lfs() else { return };
-    let mut session = Session::new(true);
-    give(&mut session, &program, &[]);
-    let url = session.origin("up");
+    let Some((session, url)) = with_git_lfs() else { return };
     commit_pointers(&session, &[("one.bin", ONE), ("two.bin", TWO)]);
     put(&session.directory().join("up.git"), ONE);
     // Of the right size, with another content.

@@ -11,55 +11,29 @@ use std::{
 };
 
 use base64::Engine;
-use harness::{Reader, Runner, Session, git};
+use harness::{Session, git, scene::Scene};
 use serde_json::{Value, json};
 
-struct Scene {
-    session: Session,
-    runner: Runner,
-    reader: Reader,
-    clone: PathBuf,
-    turns: i64,
+/// The snapshot after a turn in which nothing is done.
+async fn next_snapshot(scene: &mut Scene) -> Value {
+    let records = scene.turn("true").await;
+    let failed = harness::custom(&records, "ambient.snapshot_failed");
+    assert!(failed.is_empty(), "{failed:?}");
+    harness::custom(&records, "ambient.snapshot")[0].clone()
 }
 
-impl Scene {
-    async fn new() -> Self {
-        let session = Session::new(true);
-        let url = session.origin("up");
-        let clone = session.paths.workspace().join("up");
-        let runner = session.start().await;
-        runner.client.send("PUT", "/repos/up", json!({ "url": url })).await.expect(200);
-        let reader = runner.client.events(1, "", 0).await;
-        Self { session, runner, reader, clone, turns: 0 }
-    }
-
-    /// The snapshot after a turn in which nothing is done.
-    async fn snapshot(&mut self) -> Value {
-        self.turns += 1;
-        self.runner.client.deliver(&self.turns.to_string(), self.turns, "```\ntrue\n```").await.expect(200);
-        let records = self.reader.until_turn_ended().await;
-        let failed = harness::custom(&records, "ambient.snapshot_failed");
-        assert!(failed.is_empty(), "{failed:?}");
-        harness::custom(&records, "ambient.snapshot")[0].clone()
-    }
-
-    async fn diff(&self) -> harness::Answer {
-        self.runner.client.get("/git/diff?repo=up").await.expect(200)
-    }
-
-    /// A fresh checkout with a patch applied.
-    fn applied(&self, patch: &[u8]) -> PathBuf {
-        let target = tempfile::Builder::new().tempdir_in(self.session.directory()).unwrap().keep();
-        let origin = self.session.directory().join("up.git");
-        git(&target, &["clone", "--quiet", &origin.to_string_lossy(), "."]);
-        let mut apply = Command::new("git");
-        apply.args(["apply", "--whitespace=nowarn", "-"]).current_dir(&target).env("GIT_CONFIG_GLOBAL", "/dev/null");
-        let mut child = apply.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(patch).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        target
-    }
+/// A fresh checkout with a patch applied.
+fn applied(scene: &Scene, patch: &[u8]) -> PathBuf {
+    let target = tempfile::Builder::new().tempdir_in(scene.session.directory()).unwrap().keep();
+    let origin = scene.session.directory().join("up.git");
+    git(&target, &["clone", "--quiet", &origin.to_string_lossy(), "."]);
+    let mut apply = Command::new("git");
+    apply.args(["apply", "--whitespace=nowarn", "-"]).current_dir(&target).env("GIT_CONFIG_GLOBAL", "/dev/null");
+    let mut child = apply.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(patch).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    target
 }
 
 fn left_out(value: &Value) -> Vec<(String, String)> {
@@ -122,11 +96,11 @@ async fn everything_readable_is_shown_and_the_rest_is_named() {
     ]
     .map(|(path, reason)| (path.to_owned(), reason.to_owned()))
     .into();
-    let snapshot = scene.snapshot().await;
+    let snapshot = next_snapshot(&mut scene).await;
     assert_eq!(left_out(&snapshot["left_out"]), expected);
     let patch = snapshot["patch"].as_str().unwrap();
     assert!(patch.contains("+fine") && !patch.contains("+locked"), "{patch}");
-    let diff = scene.diff().await;
+    let diff = scene.diff().await.expect(200);
     // The client writes heads in small letters.
     let small: Vec<_> = expected.iter().map(|(path, reason)| (path.to_lowercase(), reason.clone())).collect();
     assert_eq!(named_in(&diff.head), small);
@@ -176,21 +150,21 @@ async fn patches_apply_byte_for_byte_whatever_the_repository_says_of_diffs() {
     for (name, bytes) in files {
         std::fs::write(clone.join(name), bytes).unwrap();
     }
-    let diff = scene.diff().await;
-    let snapshot = scene.snapshot().await;
+    let diff = scene.diff().await.expect(200);
+    let snapshot = next_snapshot(&mut scene).await;
     assert_eq!(snapshot["patch_exact"], false);
     let exact = base64::engine::general_purpose::STANDARD.decode(snapshot["patch_base64"].as_str().unwrap()).unwrap();
     for patch in [diff.body, exact] {
-        let applied = scene.applied(&patch);
+        let applied = applied(&scene, &patch);
         for (name, bytes) in files {
             assert_eq!(std::fs::read(applied.join(name)).unwrap(), bytes, "{name}");
         }
     }
     std::fs::remove_file(clone.join("latin")).unwrap();
     std::fs::remove_file(clone.join("text.nul")).unwrap();
-    let snapshot = scene.snapshot().await;
+    let snapshot = next_snapshot(&mut scene).await;
     assert_eq!((&snapshot["patch_exact"], snapshot.get("patch_base64")), (&true.into(), None));
-    scene.applied(snapshot["patch"].as_str().unwrap().as_bytes());
+    applied(&scene, snapshot["patch"].as_str().unwrap().as_bytes());
 }
 
 #[tokio::test]
@@ -200,14 +174,14 @@ async fn a_diff_over_the_limit_is_cut_and_says_so() {
         let line = format!("{}\n", "0123456789abcdef".repeat(8));
         std::fs::write(scene.clone.join(name), line.repeat(120_000)).unwrap();
     }
-    let snapshot = scene.snapshot().await;
+    let snapshot = next_snapshot(&mut scene).await;
     assert_eq!(snapshot["patch_truncated"], true);
     assert!(snapshot["patch"].as_str().unwrap().len() > 100_000);
-    let diff = scene.diff().await;
+    let diff = scene.diff().await.expect(200);
     assert!(diff.head.contains("x-diff-truncated: true"), "{}", diff.head);
     assert!(diff.body.len() > 20_000_000 && diff.body.ends_with(b"\n"));
     std::fs::remove_file(scene.clone.join("a")).unwrap();
-    assert!(scene.diff().await.head.contains("x-diff-truncated: false"));
+    assert!(scene.diff().await.expect(200).head.contains("x-diff-truncated: false"));
 }
 
 fn size_of(directory: &Path) -> u64 {
@@ -231,19 +205,19 @@ async fn large_files_are_in_snapshots_once_and_the_largest_are_named_instead() {
     let objects = scene.clone.join(".git/objects");
     std::fs::write(scene.clone.join("huge"), vec![7; 33 << 20]).unwrap();
     std::fs::write(scene.clone.join("large"), noise(4 << 20)).unwrap();
-    let snapshot = scene.snapshot().await;
+    let snapshot = next_snapshot(&mut scene).await;
     assert_eq!(left_out(&snapshot["left_out"]), [("huge".to_owned(), "too_large".to_owned())]);
     let commit = snapshot["commit"].as_str().unwrap().to_owned();
     assert_eq!(git(&scene.clone, &["ls-tree", "--name-only", &commit]), "README.md\nlarge");
     let before = size_of(&objects);
     for _ in 0..3 {
-        scene.snapshot().await;
-        scene.diff().await;
+        next_snapshot(&mut scene).await;
+        scene.diff().await.expect(200);
     }
     assert!(size_of(&objects) - before < 20_000, "unchanged files are not added again, and a look adds nothing");
     std::fs::write(scene.clone.join("large"), noise(4 << 20)).unwrap();
     let before = size_of(&objects);
-    scene.diff().await;
+    scene.diff().await.expect(200);
     assert_eq!(size_of(&objects), before);
     // The session's room for large files is used up: told in the record, as a long session would have it.
     let record = scene.session.paths.repos().join("up.json");
@@ -290,7 +264,7 @@ async fn a_renamed_file_with_a_short_name_hides_no_other_and_what_is_staged_make
     for name in ["z", "zz", "zzz"] {
         std::fs::write(scene.clone.join(name), "").unwrap();
     }
-    let status = scene.runner.client.get("/git/status?repo=up").await.expect(200).json();
+    let status = scene.status().await.expect(200).json();
     let expected = json!([
         { "path": "renamed", "status": " R", "original_path": "a" },
         { "path": "z", "status": "??" },
@@ -302,12 +276,12 @@ async fn a_renamed_file_with_a_short_name_hides_no_other_and_what_is_staged_make
     for n in 0..400 {
         std::fs::write(scene.clone.join(format!("more{n}")), "").unwrap();
     }
-    let status = scene.runner.client.get("/git/status?repo=up").await.expect(200).json();
+    let status = scene.status().await.expect(200).json();
     assert_eq!(
         (&status["files"][0], &status["files"][401]),
         (&json!({ "path": "a", "status": " D" }), &expected_new("renamed"))
     );
     git(&scene.clone, &["reset", "--quiet", "--hard"]);
-    let status = scene.runner.client.get("/git/status?repo=up").await.expect(200).json();
+    let status = scene.status().await.expect(200).json();
     assert_eq!(status["files"].as_array().unwrap().len(), 403);
 }

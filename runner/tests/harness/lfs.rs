@@ -30,6 +30,15 @@ pub fn git_lfs() -> Option<PathBuf> {
     Some(String::from_utf8(said.stdout).unwrap().trim().into())
 }
 
+/// A session whose agent finds git-lfs, and the URL of its origin `up`.
+pub fn with_git_lfs() -> Option<(Session, String)> {
+    let program = git_lfs()?;
+    let mut session = Session::new(true);
+    give(&mut session, &program, &[]);
+    let url = session.origin("up");
+    Some((session, url))
+}
+
 /// Lets the session's agent find git-lfs, and gives it variables.
 pub fn give(session: &mut Session, git_lfs: &Path, variables: &[(&str, &str)]) {
     let folder = git_lfs.parent().unwrap();

@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod lfs;
+pub mod scene;
 
 use std::{
     path::{Path, PathBuf},
