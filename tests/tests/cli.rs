@@ -4,6 +4,8 @@
 mod support;
 
 use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
     process::{Child, Command, Output, Stdio},
     time::Instant,
 };
@@ -185,7 +187,9 @@ async fn an_origin_that_may_not_be_written_is_told_by_what_and_where() {
         assert!(told.contains("cannot be written: the session's user (uid ") && told.contains(place), "{told}");
         closed("a+w", part);
     }
-    closed("a-rwx", "objects");
+    let objects = origin.path().join("objects");
+    let set = |mode: u32| fs::set_permissions(&objects, fs::Permissions::from_mode(mode)).unwrap();
+    set(0o000);
     let run = cli.run(&["session", "create", "--name", "shut", "--repo", &origin.url(), "--start"]).await;
     assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
     eventually("it is told that the origin cannot be read", async || {
@@ -193,7 +197,7 @@ async fn an_origin_that_may_not_be_written_is_told_by_what_and_where() {
         session.contains("cannot be read: the session's user").then_some(())
     })
     .await;
-    closed("a+rwX", "objects");
+    set(0o777);
 }
 
 #[tokio::test]
