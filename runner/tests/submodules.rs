@@ -121,6 +121,10 @@ async fn shallow_fetches_the_recorded_commits_alone_and_none_fetches_nothing() {
     assert_eq!(std::fs::read_dir(place(&session, "parts/part")).unwrap().count(), 0);
     let told = clone(&runner, &url, "shallow").await;
     assert!(told["notices"][1].as_str().unwrap().contains("when it was cloned"), "{told}");
+    // One that was fetched by others is no less a submodule.
+    git(&place(&session, ""), &["-c", "protocol.file.allow=always", "submodule", "--quiet", "update", "--init"]);
+    let status = runner.client.get("/git/status?repo=up").await.expect(200).json();
+    assert_eq!((&status["files"], &status["left_out"]), (&json!([]), &json!([])));
     runner.client.send("DELETE", "/repos/up", json!({})).await.expect(204);
 
     let repo = clone(&runner, &url, "shallow").await;

@@ -43,7 +43,7 @@ pub(crate) async fn status(app: &App, repo: &str) -> Result<GitStatus> {
     let (directory, known) = app.repos.directory(app, repo)?;
     in_time(repo, async {
         let (branch, head) = repos::position(app, &directory).await?;
-        let place = Place { directory: &directory, modules: &known.modules };
+        let place = Place::new(&directory, &known);
         let tree = WorkingTree::outline(app, place, STEP).await?;
         let listed = ["status", "--porcelain=v2", "-z", "--untracked-files=all", "--ignore-submodules=dirty"];
         let listed = match renames::status(&tree, &listed).await {
@@ -81,10 +81,10 @@ pub(crate) async fn diff(app: &App, repo: &str, base: Option<&str>) -> Result<Di
     let (directory, known) = app.repos.directory(app, repo)?;
     in_time(repo, async {
         let from = match base {
-            None => known.base,
+            None => known.base.clone(),
             Some(base) => Some(commit_named(app, &directory, base).await?),
         };
-        let place = Place { directory: &directory, modules: &known.modules };
+        let place = Place::new(&directory, &known);
         let tree = WorkingTree::look(app, place, STEP).await?;
         let (patch, truncated) = patch::since(tree.git(), from.as_deref(), (&["--cached"], &[]), MAX_DIFF).await?;
         Ok(Diff { patch, truncated, left_out: tree.left_out.clone() })
@@ -118,7 +118,7 @@ pub(crate) async fn commit(app: &App, request: &GitCommit) -> Result<GitCommitte
     if request.message.trim().is_empty() || request.message.contains('\0') || request.message.len() > MAX_MESSAGE {
         return Err(Error::bad("message", format!("1 to {MAX_MESSAGE} bytes without NUL")));
     }
-    let place = Place { directory: &directory, modules: &known.modules };
+    let place = Place::new(&directory, &known);
     let tree = WorkingTree::whole(app, place, COMMIT_STEP).await?;
     let left_out = tree.left_out.clone();
     let object = tree.git().text(&["write-tree"]).await?;

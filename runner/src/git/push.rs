@@ -53,7 +53,7 @@ pub(crate) async fn push(app: &App, request: &GitPush) -> Result<GitPushed> {
     let origin = origin::open(app, &known.url)?;
     let (_, head) = repos::position(app, &directory).await?;
     // Before the push, and no reason against it.
-    let place = Place { directory: &directory, modules: &known.modules };
+    let place = Place::new(&directory, &known);
     let (uncommitted, left_out) = match timeout(LOOK, WorkingTree::outline(app, place, LOOK)).await {
         Ok(Ok(mut tree)) => (Some(tree.changes()), std::mem::take(&mut tree.left_out)),
         // The git that gives the commits would wait too.

@@ -77,7 +77,7 @@ impl Snapshot<'_> {
         let running = app.processes.count(Mark::Left(app.run_id(self.turn))).await;
         let large = app.repos.large_files(self.repo);
         let room = Room::of_snapshots(self.known.snapshot_bytes, &large);
-        let place = Place { directory, modules: &self.known.modules };
+        let place = Place::new(directory, self.known);
         let tree = WorkingTree::keep(app, place, TREE_PATIENCE, &room).await?;
         let object = tree.git().text(&["write-tree"]).await?;
         let mut arguments = vec!["commit-tree", "--no-gpg-sign", object.as_str()];

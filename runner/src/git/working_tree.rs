@@ -19,7 +19,9 @@ use super::{
     check_object,
     command::{Git, GitError},
     mirror::remove_tree,
-    quoted_for_shell, repos, scratch, sparse,
+    quoted_for_shell,
+    repos::{self, Known},
+    sparse,
     submodules::{Inspection, Module},
 };
 use crate::{
@@ -79,6 +81,14 @@ pub(super) struct Place<'a> {
     pub(super) directory: &'a Path,
     /// Submodules that were fetched.
     pub(super) modules: &'a [Module],
+    /// Commit that it was cloned at.
+    pub(super) base: Option<&'a str>,
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn new(directory: &'a Path, known: &'a Known) -> Self {
+        Self { directory, modules: &known.modules, base: known.base.as_deref() }
+    }
 }
 
 /// What may become of large files.
@@ -106,7 +116,7 @@ impl<'a> WorkingTree<'a> {
     pub(super) async fn look(app: &'a App, place: Place<'_>, patience: Duration) -> Result<Self> {
         let mut tree = Self::new(app, place.directory, patience).await?;
         tree.apart = Some(tree.scratch.join("objects"));
-        let findings = tree.begin(&mut Inspection::new(app, place.modules, patience)).await?;
+        let findings = tree.begin(&mut Inspection::new(app, place, patience)).await?;
         tree.fill(&findings, &Room::of_snapshots(0, &LargeFiles::new())).await?;
         Ok(tree)
     }
@@ -116,7 +126,7 @@ impl<'a> WorkingTree<'a> {
     /// # Errors
     /// Git's; the system's.
     pub(super) async fn outline(app: &'a App, place: Place<'_>, patience: Duration) -> Result<Self> {
-        let mut inspection = Inspection::new(app, place.modules, patience);
+        let mut inspection = Inspection::new(app, place, patience);
         Self::outline_within(app, place.directory, patience, &mut inspection).await
     }
 
@@ -146,7 +156,7 @@ impl<'a> WorkingTree<'a> {
     /// Git's; the system's.
     pub(super) async fn keep(app: &'a App, place: Place<'_>, patience: Duration, room: &Room<'_>) -> Result<Self> {
         let mut tree = Self::new(app, place.directory, patience).await?;
-        let findings = tree.begin(&mut Inspection::new(app, place.modules, patience)).await?;
+        let findings = tree.begin(&mut Inspection::new(app, place, patience)).await?;
         tree.fill(&findings, room).await?;
         Ok(tree)
     }

@@ -14,7 +14,13 @@ use ambient_wire::runner::InSubmodule;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    super::{check_object, command::Git, mirror::Mirror, repos, working_tree::WorkingTree},
+    super::{
+        check_object,
+        command::Git,
+        mirror::Mirror,
+        repos,
+        working_tree::{Place, WorkingTree},
+    },
     MAX, MAX_DEPTH, Module,
 };
 use crate::{
@@ -36,6 +42,8 @@ const UNKNOWN: InSubmodule = InSubmodule { uncommitted: None, unpublished: None 
 pub(in super::super) struct Inspection<'a> {
     app: &'a App,
     modules: &'a [Module],
+    /// Commit that the repository was cloned at.
+    base: Option<&'a str>,
     deadline: Instant,
     each: Duration,
     /// How many may still be looked at.
@@ -64,10 +72,11 @@ impl Found {
 }
 
 impl<'a> Inspection<'a> {
-    /// Of a repository with these submodules, as a part of a look that has so much time.
-    pub(in super::super) fn new(app: &'a App, modules: &'a [Module], patience: Duration) -> Self {
+    /// Of the submodules of a repository, as a part of a look that has so much time.
+    pub(in super::super) fn new(app: &'a App, place: Place<'a>, patience: Duration) -> Self {
+        let Place { modules, base, .. } = place;
         let (deadline, each) = (Instant::now() + patience / SHARES.0, patience / SHARES.1);
-        Self { app, modules, deadline, each, left: MAX, within: Vec::new(), depth: 0 }
+        Self { app, modules, base, deadline, each, left: MAX, within: Vec::new(), depth: 0 }
     }
 
     /// Looks into the submodules of the working tree in a directory. `git` has its commit in the index.
@@ -89,7 +98,7 @@ impl<'a> Inspection<'a> {
         for path in links(git).await? {
             let place = directory.join(OsStr::from_bytes(&path));
             if repositories.contains(path.as_slice()) {
-                self.one(&place, path, &mut found).await;
+                self.one(git, &place, path, &mut found).await;
             } else if is_filled(&place) {
                 // Files without a repository: git does not look at them.
                 found.named.insert(path, UNKNOWN);
@@ -98,20 +107,19 @@ impl<'a> Inspection<'a> {
         Ok(found)
     }
 
-    async fn one(&mut self, place: &Path, path: Vec<u8>, found: &mut Found) {
-        if self.left == 0 || self.depth == MAX_DEPTH {
+    async fn one(&mut self, git: &Git<'_>, place: &Path, path: Vec<u8>, found: &mut Found) {
+        if self.left == 0 || self.depth == MAX_DEPTH || Instant::now() >= self.deadline {
             found.named.insert(path, UNKNOWN);
             return;
         }
         self.left -= 1;
-        let deadline = self.deadline.min(Instant::now() + self.each);
-        let head = Git::repository(self.app, place).patience(HEAD_PATIENCE).maybe(&repos::HEAD);
-        let head = timeout_at(deadline, head).await.ok().and_then(std::result::Result::ok).flatten();
-        let Some(head) = head.filter(|head| check_object(head).is_ok()) else {
+        let head = Git::repository(self.app, place).patience(HEAD_PATIENCE).maybe(&repos::HEAD).await;
+        let Some(head) = head.ok().flatten().filter(|head| check_object(head).is_ok()) else {
             found.named.insert(path.clone(), UNKNOWN);
             found.damaged.push(path);
             return;
         };
+        let deadline = self.deadline.min(Instant::now() + self.each);
         let outer = (self.within.len(), self.depth);
         self.within.extend(path.iter().chain(b"/"));
         self.depth += 1;
@@ -123,10 +131,22 @@ impl<'a> Inspection<'a> {
         found.named.extend(inner.into_iter().map(|(inner, held)| (whole(inner), held)));
         match held {
             InSubmodule { uncommitted: Some(0), unpublished: Some(0) } => found.clean.push(path),
+            // Fetched by the agent, and where it was when the repository was cloned.
+            InSubmodule { uncommitted: Some(0), unpublished: None } if self.is_as_cloned(git, &path, &head).await => {
+                found.clean.push(path);
+            }
             // Not fetched by us: told as a repository of its own, as one is that the commit does not point to.
             InSubmodule { uncommitted: Some(0), unpublished: None } => {}
             _ => drop(found.named.insert(path, held)),
         }
+    }
+
+    /// Whether the commit that the repository was cloned at points to this one.
+    async fn is_as_cloned(&self, git: &Git<'_>, path: &[u8], head: &str) -> bool {
+        let (Some(base), Ok(path), 0) = (self.base, std::str::from_utf8(path), self.depth) else { return false };
+        let name = format!("{base}:{path}");
+        let link = git.clone().maybe(&["rev-parse", "--verify", "--quiet", "--end-of-options", &name]).await;
+        link.is_ok_and(|link| link.is_some_and(|link| link == head))
     }
 
     /// What one holds, and those within it.
