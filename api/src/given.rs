@@ -6,6 +6,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
+use ambient_domain::name::{MAX_ENTRIES, MAX_REPOS, is_key};
 use ambient_wire::{git_url, name, redact, session::Repo};
 
 use crate::error::{ApiError, ApiResult};
@@ -35,8 +36,14 @@ pub(crate) fn text(field: &str, text: &str) -> ApiResult<()> {
     named(field, without_credentials(text))
 }
 
+/// Entries of a map.
+pub(crate) fn entries(field: &str, count: usize) -> ApiResult<()> {
+    at_most(MAX_ENTRIES, field, count)
+}
+
 /// Repositories, each fault with its place.
 pub(crate) fn repos(repos: &[Repo]) -> ApiResult<()> {
+    at_most(MAX_REPOS, "repos", repos.len())?;
     repos.iter().enumerate().try_for_each(|(i, repo)| in_repo(&format!("repos[{i}]."), repo))
 }
 
@@ -78,19 +85,29 @@ impl Value for Option<String> {
     }
 }
 
-/// What is only removed may be what is no longer allowed.
+/// What is only removed may be what is no longer allowed, but nothing that never was.
 fn map<V: Value>(
     field: &str,
     map: &BTreeMap<String, V>,
     check: impl Fn(&str) -> Result<(), name::Problem>,
 ) -> ApiResult<()> {
+    entries(field, map.len())?;
     for (key, value) in map {
-        let Some(value) = value.given() else { continue };
         let entry = format!("{field}.{}", key.escape_debug());
-        named(&entry, name::check_key(key))?;
-        named(&entry, check(value))?;
+        match value.given() {
+            Some(value) => {
+                named(&entry, name::check_key(key))?;
+                named(&entry, check(value))?;
+            }
+            None if is_key(key) => {}
+            None => named(&entry, name::check_key(key))?,
+        }
     }
     Ok(())
+}
+
+fn at_most(max: usize, field: &str, count: usize) -> ApiResult<()> {
+    if count <= max { Ok(()) } else { Err(ApiError::invalid(field, format!("must have at most {max} entries"))) }
 }
 
 fn named(field: &str, checked: Result<(), name::Problem>) -> ApiResult<()> {
@@ -101,5 +118,22 @@ fn without_credentials(text: &str) -> Result<(), name::Problem> {
     match redact::text(text) {
         Cow::Borrowed(_) => Ok(()),
         Cow::Owned(_) => Err("must not hold a URL with credentials: it is kept for ever".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_removed_may_have_a_key_that_was_allowed_once() {
+        let patch =
+            |key: &str, value: Option<&str>| labels(&BTreeMap::from([(key.to_owned(), value.map(str::to_owned))]));
+        for old in ["-a", "a/", "..", "_", &"-".repeat(253)] {
+            assert!(patch(old, None).is_ok() && patch(old, Some("x")).is_err(), "{old}");
+        }
+        for never in ["", "a b", "a\0", "ä", &"k".repeat(254)] {
+            assert!(patch(never, None).is_err(), "{never:?}");
+        }
     }
 }

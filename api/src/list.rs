@@ -37,7 +37,7 @@ pub(crate) fn order(text: Option<&str>, columns: &[Column]) -> ApiResult<Vec<(St
     let Some(text) = text else { return Ok(Vec::new()) };
     let mut order = Vec::new();
     for item in text.split(',') {
-        let mut words = item.split_whitespace();
+        let mut words = item.split(' ').filter(|word| !word.is_empty());
         let (name, direction, rest) = (words.next().unwrap_or_default(), words.next(), words.next());
         let column = columns.iter().find(|(api, _)| *api == name).map(|(_, store)| *store);
         let direction = match direction.map(str::to_ascii_lowercase).as_deref() {
@@ -116,7 +116,7 @@ mod tests {
             parsed,
             [("display_name".to_owned(), Order::Ascending), ("created_at".to_owned(), Order::Descending)]
         );
-        for bad in ["", "nope", "name up", "name desc desc", "name;drop", "display_name", ","] {
+        for bad in ["", "nope", "name up", "name desc desc", "name;drop", "display_name", ",", "name\tdesc"] {
             assert!(order(Some(bad), &columns).is_err(), "{bad}");
         }
     }

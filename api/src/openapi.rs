@@ -20,7 +20,9 @@ const BEARER: &str = "bearer";
 #[openapi(
     info(
         title = "Ambient",
-        description = "Runs AI coding agents as durable sessions.",
+        description = "Runs AI coding agents as durable sessions.\n\nNames, labels, annotations, descriptions and reasons are kept \
+            for ever: one that holds a URL with credentials is refused. A value of a label or annotation has at most 4096 bytes, \
+            so has a path, a branch 244, a prompt or a message 1 MiB.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     components(schemas(Error, ErrorDetail)),
@@ -106,7 +108,7 @@ fn finish(document: Value) -> Value {
     let finished: Map<String, Value> = paths
         .into_iter()
         .map(|(path, mut item)| {
-            operations(&mut item).for_each(|(method, operation)| finish_operation(method, operation));
+            operations(&mut item).for_each(|(_, operation)| finish_operation(operation));
             (path.replace("{*", "{"), item)
         })
         .collect();
@@ -141,7 +143,7 @@ fn operations(item: &mut Value) -> impl Iterator<Item = (&str, &mut Value)> {
         .filter(move |(key, _)| methods.contains(key))
 }
 
-fn finish_operation(method: &str, operation: &mut Value) {
+fn finish_operation(operation: &mut Value) {
     let header = |description: &str| json!({"description": description, "schema": {"type": "string"}});
     if let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) {
         for (status, response) in responses.iter_mut() {
@@ -156,16 +158,19 @@ fn finish_operation(method: &str, operation: &mut Value) {
     }
     body_is_an_object(operation);
     bytes_are_no_list(operation);
-    if method == "get" || operation["responses"].get("412").is_none() {
-        return;
-    }
     let parameter = |name: &str, description: &str, schema: Value| json!({"name": name, "in": "header", "required": false, "description": description, "schema": schema});
     let key = json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"});
     let version = json!({"type": "string", "pattern": "^(\\*|[0-9]{1,18}|\"[0-9]{1,18}\")$"});
     let mut parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
-    parameters.push(parameter("If-Match", "Only at this version of the object", version));
-    parameters.push(parameter("Idempotency-Key", "Makes the request repeatable for 24 h", key));
-    operation["parameters"] = Value::Array(parameters);
+    if operation["responses"].get("412").is_some() {
+        parameters.push(parameter("If-Match", "Only at this version of the object", version));
+    }
+    if operation["responses"].get("422").is_some() {
+        parameters.push(parameter("Idempotency-Key", "Makes the request repeatable for 24 h", key));
+    }
+    if !parameters.is_empty() {
+        operation["parameters"] = Value::Array(parameters);
+    }
 }
 
 /// A file is bytes, and no list of numbers.

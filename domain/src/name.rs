@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::entity::Refusal;
+use crate::entity::{Refusal, RefusalCode};
 
 const RESERVED_PROJECTS: [&str; 1] = ["default"];
 const RESERVED_PREFIXES: [&str; 2] = ["kube-", "openshift"];
@@ -11,6 +11,8 @@ const RESERVED_PREFIXES: [&str; 2] = ["kube-", "openshift"];
 pub const MAX_TEXT_BYTES: usize = 1 << 20;
 /// Most repositories of a session.
 pub const MAX_REPOS: usize = 32;
+/// Most labels, annotations or variables.
+pub const MAX_ENTRIES: usize = 64;
 
 /// A project's name: DNS-1123 label, 2-63, starting with a letter, not reserved.
 ///
@@ -61,18 +63,34 @@ pub fn text(field: &str, text: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Labels or annotations: at most 64, keys 1-253 characters of the Kubernetes alphabet, values at most 4096 bytes.
+/// Whether labels or annotations can have a key: 1-253 characters of the Kubernetes alphabet. What people give now has to be more.
+#[must_use]
+pub fn is_key(key: &str) -> bool {
+    (1..=253).contains(&key.len())
+        && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/'))
+}
+
+/// Whether so many are too many. A request is checked by itself where it comes in, so what is too many here has come together with
+/// what is there: it is the state that does not allow it.
+///
+/// # Errors
+/// A refusal that names `field`.
+pub fn at_most(max: usize, field: &str, count: usize) -> Result<(), Refusal> {
+    if count <= max {
+        return Ok(());
+    }
+    let reason = format!("{field}: there can be at most {max} with those that are there");
+    Err(Refusal { code: RefusalCode::Conflict, field: Some(field.to_owned()), reason })
+}
+
+/// Labels or annotations: at most [`MAX_ENTRIES`], keys by [`is_key`], values at most 4096 bytes.
 ///
 /// # Errors
 /// A refusal that names the key.
 pub fn map(field: &str, map: &BTreeMap<String, String>) -> Result<(), Refusal> {
-    if map.len() > 64 {
-        return Err(Refusal::invalid(field, "must have at most 64 entries"));
-    }
+    at_most(MAX_ENTRIES, field, map.len())?;
     for (key, value) in map {
-        let well_formed = (1..=253).contains(&key.len())
-            && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/'));
-        if !well_formed {
+        if !is_key(key) {
             return Err(Refusal::invalid(format!("{field}.{}", key.escape_debug()), "is not a valid key"));
         }
         if value.len() > 4096 || value.contains('\0') {
@@ -87,9 +105,7 @@ pub fn map(field: &str, map: &BTreeMap<String, String>) -> Result<(), Refusal> {
 /// # Errors
 /// A refusal that names the variable.
 pub fn environment<'a>(field: &str, names: impl ExactSizeIterator<Item = &'a String>) -> Result<(), Refusal> {
-    if names.len() > 64 {
-        return Err(Refusal::invalid(field, "must have at most 64 entries"));
-    }
+    at_most(MAX_ENTRIES, field, names.len())?;
     for name in names {
         let refuse = |why: &str| Err(Refusal::invalid(format!("{field}.{}", name.escape_debug()), why));
         let well_formed = (1..=128).contains(&name.len())

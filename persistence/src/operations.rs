@@ -190,7 +190,8 @@ fn cursor(row: &PgRow) -> Result<String, StoreError> {
 fn parse_cursor(cursor: &str) -> Result<(String, i64), StoreError> {
     let parse = || {
         let (xid, position) = cursor.split_once('.')?;
-        let xid: u64 = xid.parse().ok()?;
+        let digits = |text: &str| (1..=18).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+        let xid: u64 = xid.parse().ok().filter(|_| digits(xid) && digits(position))?;
         Some((xid.to_string(), position.parse().ok()?))
     };
     parse().ok_or_else(|| StoreError::bad_query("after", "is not a cursor of this list"))

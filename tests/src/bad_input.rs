@@ -19,6 +19,7 @@ pub fn sessions(project: &str, origin: &str) -> Vec<(Value, &'static str)> {
         repo[field] = value;
         with("repos", json!([repo]))
     };
+    let many = |key: &str, count: usize| (0..count).map(|i| (format!("{key}{i}"), json!("v"))).collect::<Value>();
     let limit = |name: &str, value: Value| with("resource_overrides", json!({name: value}));
     let mut cases = vec![
         (with("bogus", json!(1)), "bogus"),
@@ -51,6 +52,11 @@ pub fn sessions(project: &str, origin: &str) -> Vec<(Value, &'static str)> {
         (with("labels", json!({"a": "b\u{feff}"})), "labels.a"),
         (with("annotations", json!({"/": "x"})), "annotations./"),
         (with("annotations", json!({"a": "see https://bot:ab/cd@host/x"})), "annotations.a"),
+        (with("labels", many("k", 65)), "labels"),
+        (with("annotations", many("k", 65)), "annotations"),
+        (with("environment_variables", many("K", 65)), "environment_variables"),
+        (with("repos", vec![json!({"url": origin}); 33].into()), "repos"),
+        (with("repos", json!([["x", origin]])), "repos[0]"),
         (with("prompt", json!("a\0b")), "prompt"),
         (with("labels", json!([])), "labels"),
         (with("labels", json!({"a\0": "b"})), "labels.a\\0"),
@@ -71,6 +77,7 @@ pub fn sessions(project: &str, origin: &str) -> Vec<(Value, &'static str)> {
         (repo("branch", json!("--upload-pack=x")), "repos[0].branch"),
         (repo("push_to", json!("-f")), "repos[0].push_to"),
         (repo("branch", json!("HEAD")), "repos[0].branch"),
+        (repo("push_to", json!("+main")), "repos[0].push_to"),
         (repo("submodules", json!("all")), "repos[0].submodules"),
         (repo("push_to", json!("a\u{200b}b")), "repos[0].push_to"),
         (json!({}), "project_id"),
@@ -131,7 +138,11 @@ pub fn queries(session: &str) -> Vec<(String, &'static str)> {
         ("/sessions/a%00b", "session_id"),
         ("/operations?after=%21", "after"),
         ("/operations?size=0&after=x", "after"),
+        ("/operations?after=1.1000000000000000000", "after"),
+        ("/operations?after=%2B1.1", "after"),
         ("/operations?since=yesterday", "since"),
+        ("/operations?since=2026-01-31T12:00:00%2B0100", "since"),
+        ("/operations?until=2026-01-31%2012:00:00Z", "until"),
         ("/operations?size=1001", "size"),
         ("/operations?entity_kind=sessions", "entity_kind"),
         ("/workflow_executions?status=Nope", "status"),

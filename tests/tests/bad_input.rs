@@ -161,7 +161,7 @@ async fn what_cannot_be_read_in_a_workspace_is_told_as_what_it_is_and_never_a_fa
         ("/shut.txt/a", 400),
         ("?path=shut.txt", 400),
         ("/n%ff", 400),
-        (&format!("/{long}"), 400),
+        (&format!("/{long}"), 404),
         (&format!("?path={}", "x/".repeat(3_000)), 400),
         ("/gone", 404),
         ("?path=gone", 404),

@@ -99,7 +99,7 @@ pub fn check_key(key: &str) -> Result<(), Problem> {
 /// # Errors
 /// What is wrong with it.
 pub fn check_branch(name: &str) -> Result<(), Problem> {
-    if matches!(name, "HEAD" | "@") || name.split('/').any(|part| part.ends_with(".lock")) {
+    if matches!(name, "HEAD" | "@") || name.starts_with('+') || name.split('/').any(|part| part.ends_with(".lock")) {
         return Err("is not a valid branch name".to_owned());
     }
     if let Some(whole) = name.strip_prefix("refs/") {
@@ -243,7 +243,7 @@ mod tests {
         assert!(check_value("a\u{202e}b").is_err() && check_value("https://a:b@c").is_err());
         assert!(check_branch("fix/readme").is_ok());
         assert!(check_branch("refs/heads/z").unwrap_err().ends_with("'z'") && check_branch("prefs/z").is_ok());
-        for branch in ["HEAD", "@", "refs/heads/z", "a.lock/b", "a\u{200b}b", "a\u{202e}b"] {
+        for branch in ["HEAD", "@", "+a", "refs/heads/z", "a.lock/b", "a\u{200b}b", "a\u{202e}b"] {
             assert!(check_branch(branch).is_err(), "{branch:?}");
         }
     }

@@ -6,6 +6,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::api::{object, one_object};
+
 /// A project.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Project {
@@ -75,7 +77,7 @@ pub struct ProjectCreate {
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
     /// Defaults of its sessions.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "one_object")]
     pub settings: ProjectSettings,
 }
 
@@ -99,7 +101,7 @@ pub struct ProjectPatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<BTreeMap<String, Option<String>>>,
     /// All settings.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub settings: Option<ProjectSettings>,
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    api::{object, present, present_object},
+    api::{object, objects, optional_objects, present, present_object},
     runner::Submodules,
 };
 
@@ -269,7 +269,7 @@ pub struct SessionCreate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
     /// Repositories.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "objects")]
     pub repos: Vec<Repo>,
     /// Agent; `script` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -328,7 +328,7 @@ pub struct SessionPatch {
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub prompt: Option<Option<String>>,
     /// All repositories.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "optional_objects", skip_serializing_if = "Option::is_none")]
     pub repos: Option<Vec<Repo>>,
     /// Seconds a run may take.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]

@@ -7,7 +7,10 @@ use ambient_persistence::{new_id, session_secret_id};
 use ambient_wire::{runner::is_platform_variable, session::SecretText};
 
 use super::access::Access;
-use crate::error::{ApiError, ApiResult};
+use crate::{
+    error::{ApiError, ApiResult},
+    given,
+};
 
 const FIELD: &str = "environment_variables";
 /// Longest value, bytes; all of an environment must fit into a process.
@@ -20,6 +23,7 @@ impl Access {
         session_id: &str,
         secrets: &BTreeMap<String, Option<SecretText>>,
     ) -> ApiResult<BTreeMap<String, Option<String>>> {
+        given::entries(FIELD, secrets.len())?;
         name::environment(FIELD, secrets.keys())?;
         let (mut ids, mut values) = (BTreeMap::new(), Vec::new());
         for (name, value) in secrets {

@@ -127,7 +127,7 @@ impl From<SubscribeError> for ApiError {
         let told = error.to_string();
         match error {
             SubscribeError::TooOld { .. } => Self::new(Number::Gone, told.clone()).at("after_seq", told),
-            SubscribeError::Ahead { .. } => Self::invalid("after_seq", told),
+            SubscribeError::Ahead { .. } => Self::new(Number::Conflict, told.clone()).at("after_seq", told),
             SubscribeError::Closed => Self::unavailable(told, SOON),
             SubscribeError::Store(error) => error.into(),
         }

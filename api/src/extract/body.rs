@@ -107,9 +107,7 @@ impl<B: ReadBody> FromRequest<AppState> for Act<B> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
-        if Conditions::read(request.headers())?.if_match.is_some() {
-            return Err(ApiError::invalid("If-Match", "is not for this route: what it acts on has no version"));
-        }
+        Conditions::read(request.headers())?.no_version()?;
         Ok(Self(Write::from_request(request, state).await?.body))
     }
 }

@@ -22,6 +22,14 @@ impl Conditions {
     pub(crate) fn read(headers: &HeaderMap) -> ApiResult<Self> {
         Ok(Self { if_match: if_match(headers)?, idempotency_key: idempotency_key(headers)? })
     }
+
+    /// For what has no version, or none yet: to take one would promise what is not kept.
+    pub(crate) fn no_version(&self) -> ApiResult<()> {
+        match self.if_match {
+            Some(_) => Err(ApiError::invalid("If-Match", "is not for this route: what it acts on has no version")),
+            None => Ok(()),
+        }
+    }
 }
 
 /// `"7"`, `7` or `*` (any version: no condition). Weak tags and lists are refused.
@@ -32,10 +40,15 @@ fn if_match(headers: &HeaderMap) -> ApiResult<Option<i64>> {
         return Ok(None);
     }
     let bare = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
-    match bare.parse() {
-        Ok(version) if version >= 0 && headers.get_all(header::IF_MATCH).iter().count() == 1 => Ok(Some(version)),
+    match digits(bare) {
+        Some(version) if headers.get_all(header::IF_MATCH).iter().count() == 1 => Ok(Some(version)),
         _ => Err(ApiError::invalid("If-Match", "must be one version such as \"7\", or *")),
     }
+}
+
+/// A number in digits only, as many as always fit.
+fn digits(text: &str) -> Option<i64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then_some(text).filter(|text| text.len() <= 18)?.parse().ok()
 }
 
 fn idempotency_key(headers: &HeaderMap) -> ApiResult<Option<String>> {
@@ -58,8 +71,8 @@ pub(crate) fn accepts_event_stream(headers: &HeaderMap) -> bool {
 /// `Last-Event-ID` of a reconnecting reader.
 pub(crate) fn last_event_id(headers: &HeaderMap) -> ApiResult<Option<i64>> {
     let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
-    match value.to_str().unwrap_or_default().trim().parse() {
-        Ok(seq) if seq >= 0 => Ok(Some(seq)),
-        _ => Err(ApiError::invalid("Last-Event-ID", "must be a seq: an integer from 0")),
+    match digits(value.to_str().unwrap_or_default().trim()) {
+        Some(seq) => Ok(Some(seq)),
+        None => Err(ApiError::invalid("Last-Event-ID", "must be a seq: an integer from 0")),
     }
 }

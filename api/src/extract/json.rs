@@ -58,7 +58,11 @@ fn with_integers(text: &str) -> String {
         };
         let (token, tail) = rest.split_at(length);
         match token.parse::<f64>() {
-            Ok(number) if token.contains(['.', 'e', 'E']) && number.fract() == 0.0 && number.abs() < EXACT => {
+            Ok(number)
+                if (token == "-0" || token.contains(['.', 'e', 'E']))
+                    && number.fract() == 0.0
+                    && number.abs() < EXACT =>
+            {
                 // Adding 0 makes -0 a number that integers have.
                 whole.push_str(&format!("{:.0}", number + 0.0));
             }
@@ -198,7 +202,12 @@ mod tests {
             let read: SessionCreate = from_bytes(body.as_bytes()).unwrap();
             assert_eq!((read.timeout, read.name.as_deref()), (Some(300), Some("a \"1.0\" b")), "{number}");
         }
-        for number in ["300.5", "1e300", "9007199254740993.0"] {
+        for zero in ["0", "-0", "-0.0", "0e5"] {
+            let read: SessionCreate =
+                from_bytes(format!(r#"{{"project_id":"p","inactivity_timeout":{zero}}}"#).as_bytes()).unwrap();
+            assert_eq!(read.inactivity_timeout, Some(0), "{zero}");
+        }
+        for number in ["300.5", "1e300", "9007199254740993.0", "-0.5"] {
             assert_eq!(field_of(&format!(r#"{{"project_id":"p","timeout":{number}}}"#)), "timeout", "{number}");
         }
     }

@@ -3,8 +3,12 @@
 use std::borrow::Cow;
 
 use axum::{extract::FromRequestParts, http::request::Parts};
+use chrono::{DateTime, Timelike, Utc};
 use percent_encoding::percent_decode_str;
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error},
+};
 
 use super::json::field_error;
 use crate::error::{ApiError, ApiResult, Number};
@@ -19,6 +23,17 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         parse(parts.uri.query().unwrap_or_default()).map(Self)
     }
+}
+
+/// A time as RFC 3339 has it and JSON Schema's `date-time`: chrono takes a space for the `T` and a leap second at any time too.
+pub(crate) fn date_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let read = DateTime::parse_from_rfc3339(&text).ok().map(|time| time.to_utc());
+    let well_formed = |time: &DateTime<Utc>| {
+        let leap = time.nanosecond() >= 1_000_000_000;
+        matches!(text.as_bytes().get(10), Some(b'T' | b't')) && (!leap || (time.hour(), time.minute()) == (23, 59))
+    };
+    read.filter(well_formed).map(Some).ok_or_else(|| D::Error::custom("must be a time such as 2026-01-31T12:00:00Z"))
 }
 
 fn parse<T: DeserializeOwned>(query: &str) -> ApiResult<T> {
@@ -87,12 +102,23 @@ mod tests {
         #[serde(alias = "orderBy")]
         order_by: Option<String>,
         label: Option<String>,
+        #[serde(default, deserialize_with = "date_time")]
+        since: Option<DateTime<Utc>>,
     }
 
     #[test]
     fn all_labels_count() {
         let label = |query| parse::<Params>(query).unwrap().label.unwrap();
         assert_eq!(label("label=a%3D1&page=1&label=b%3D2&label=c%3D"), "a=1\0b=2\0c=");
+    }
+
+    #[test]
+    fn a_time_is_of_rfc_3339() {
+        for time in
+            ["2026-01-31T12:00:00Z", "2026-01-31t12:00:00.5z", "2026-01-31T12:00:00-23:59", "2016-12-31T23:59:60Z"]
+        {
+            assert!(parse::<Params>(&format!("since={time}")).unwrap().since.is_some(), "{time}");
+        }
     }
 
     #[test]
@@ -106,6 +132,11 @@ mod tests {
             ("page=1&page=2", "page: is given twice"),
             ("order_by=%00", "order_by: must not contain NUL"),
             ("order_by=%ff", "query parameter 'order_by' is not valid UTF-8"),
+            ("since=2026-01-31", "since: must be a time such as"),
+            ("since=2026-01-31%2012:00:00Z", "since: must be a time such as"),
+            ("since=2026-01-31T12:00:00", "since: must be a time such as"),
+            ("since=2026-01-31T12:00:00%2B0100", "since: must be a time such as"),
+            ("since=2026-01-31T12:00:60Z", "since: must be a time such as"),
         ] {
             let reason = parse::<Params>(query).unwrap_err().to_string();
             assert!(reason.starts_with(said), "{query}: {reason}");

@@ -45,6 +45,7 @@ pub(super) fn failure(id: String, failure: &ApiError) -> ServerFrame {
 pub(super) fn not_subscribed(id: String, failed: SubscribeError) -> ServerFrame {
     match failed {
         SubscribeError::TooOld { .. } => error(Some(id), "too_old", failed.to_string()),
+        SubscribeError::Ahead { .. } => error(Some(id), "bad_frame", failed.to_string()),
         failed => failure(id, &failed.into()),
     }
 }

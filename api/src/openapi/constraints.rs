@@ -1,7 +1,7 @@
 //! What values may be, as the checks have it. The types of the wire are texts and numbers; what is refused of them is said here, so
 //! that the document allows nothing that is refused, and the other way round (`make contract`).
 
-use ambient_domain::name::MAX_REPOS;
+use ambient_domain::name::{MAX_ENTRIES, MAX_REPOS};
 use ambient_wire::{git_url, name};
 use ambient_workflows::{ENTITY_WORKFLOWS, PLATFORM_WORKFLOWS};
 use serde_json::{Value, json};
@@ -70,10 +70,19 @@ fn named(max: usize) -> Value {
 
 fn labels(value: &Value) -> Value {
     json!({
-        "maxProperties": 64,
+        "maxProperties": MAX_ENTRIES,
         "propertyNames": {"pattern": name::KEY_PATTERN, "maxLength": name::MAX_KEY},
         "additionalProperties": value,
     })
+}
+
+/// In a patch. What is only removed may have a key of an older rule (`ambient_domain::name::is_key`).
+fn labels_patch(value: &Value) -> Value {
+    let mut rules = labels(value);
+    rules["propertyNames"]["pattern"] = json!("^[A-Za-z0-9_./-]+$");
+    let not_allowed = format!("^(?!{})", name::KEY_PATTERN.trim_start_matches('^'));
+    rules["patternProperties"] = json!({not_allowed: {"type": "null"}});
+    rules
 }
 
 /// A branch, by git's rules and ours.
@@ -82,7 +91,7 @@ fn branch() -> Value {
     let class = taken.trim_start_matches("^[^").trim_end_matches("]*$");
     let forbidden = format!("{class} ~\\^:?*\\[\\\\");
     let parts = "(?!.*(\\.\\.|//|/\\.|@\\{|\\.lock(/|$)))(?!(HEAD|@)$)(?!refs/)";
-    pattern(&format!("^{parts}[^\\-/.{forbidden}]([^{forbidden}]*[^/.{forbidden}])?$"), 244)
+    pattern(&format!("^{parts}[^\\-+/.{forbidden}]([^{forbidden}]*[^/.{forbidden}])?$"), 244)
 }
 
 fn properties() -> Vec<(&'static str, &'static str, Value)> {
@@ -95,7 +104,7 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
     let inactivity = seconds(0, 365 * 86_400);
     let variables = "^(?!(AMBIENT_|GIT_AUTHOR_|GIT_COMMITTER_|(HOME|TMPDIR|GIT_CONFIG_NOSYSTEM|GIT_CONFIG_GLOBAL)$))[A-Za-z_][A-Za-z0-9_]*$";
     let variables = json!({
-        "maxProperties": 64,
+        "maxProperties": MAX_ENTRIES,
         "propertyNames": {"pattern": variables, "maxLength": 128},
         "additionalProperties": {"pattern": TEXT},
     });
@@ -125,7 +134,7 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
         ("VerifyRequest", "entity_kind", json!({"enum": ENTITY_KINDS})),
         ("VerifyRequest", "entity_id", json!({"pattern": TEXT})),
     ];
-    for schema in ["ProjectCreate", "ProjectPatch"] {
+    for (schema, labels) in [("ProjectCreate", labels as fn(&Value) -> Value), ("ProjectPatch", labels_patch)] {
         let display_name = format!("^$|{}", name::pattern());
         all.extend([
             (schema, "display_name", json!({"pattern": display_name, "maxLength": name::MAX})),
@@ -135,7 +144,7 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
             (schema, "annotations", labels(&note)),
         ]);
     }
-    for schema in ["SessionCreate", "SessionPatch"] {
+    for (schema, labels) in [("SessionCreate", labels as fn(&Value) -> Value), ("SessionPatch", labels_patch)] {
         all.extend([
             (schema, "name", named(name::MAX)),
             (schema, "prompt", text.clone()),
@@ -199,7 +208,8 @@ fn constrain_parameter(path: &str, parameter: &mut Value) {
         ("path" | "query", "project_id") => pattern("^[A-Za-z0-9-]+$", 63),
         ("path", "execution_id") => json!({"pattern": EXECUTION_ID}),
         ("path", "error_id") => json!({"pattern": "^[0-9]{1,3}$"}),
-        ("path", "name") => json!({"pattern": "^[A-Za-z0-9_][A-Za-z0-9._-]*$", "maxLength": 100}),
+        // Another route.
+        ("path", "name") => json!({"pattern": "^(?!status$)[A-Za-z0-9_][A-Za-z0-9._-]*$", "maxLength": 100}),
         // A file beneath the workspace, so not the workspace itself.
         ("path", "path") => json!({"pattern": format!("^(?![./]*$){BENEATH}"), "minLength": 1}),
         ("query", "path") => json!({"pattern": format!("^{BENEATH}")}),
@@ -221,7 +231,7 @@ fn constrain_parameter(path: &str, parameter: &mut Value) {
         ("query", "order_by") => order_by(path),
         ("query", "after") if path.ends_with("/operations") => json!({"pattern": "^[0-9]{1,18}\\.[0-9]{1,18}$"}),
         ("query", "page") => json!({"maximum": 1_000_000_000}),
-        ("header", "Last-Event-ID") => json!({"minimum": 0}),
+        ("header", "Last-Event-ID") => json!({"minimum": 0, "maximum": 999_999_999_999_999_999_i64}),
         ("header", "Range") => json!({"pattern": "^bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})$"}),
         _ => json!({}),
     };
@@ -247,6 +257,6 @@ fn constrain_parameter(path: &str, parameter: &mut Value) {
 fn order_by(path: &str) -> Value {
     let columns = if path.ends_with("/projects") { crate::routes::PROJECT_ORDER } else { crate::routes::SESSION_ORDER };
     let columns = columns.iter().map(|(column, _)| *column).collect::<Vec<_>>().join("|");
-    let one = format!("({columns})( asc| desc)?");
+    let one = format!(" *({columns})( +([aA][sS][cC]|[dD][eE][sS][cC]))? *");
     json!({"pattern": format!("^{one}(,{one})*$")})
 }

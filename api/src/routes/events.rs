@@ -57,6 +57,7 @@ impl ListParams {
     responses(
         (status = 200, description = "A page of events, or the stream",
             content((List<Event> = "application/json"), (String = "text/event-stream"))),
+        (status = 409, description = "The log has not come to that seq", body = ambient_wire::error::Error),
         (status = 410, description = "Events after that seq are no longer kept", body = ambient_wire::error::Error),
         Reading))]
 pub(super) async fn list(

@@ -10,7 +10,7 @@ use super::responses::Reading;
 use crate::{
     authority::{Access, Authorized, View},
     error::{ApiError, ApiResult},
-    extract::Query,
+    extract::{Query, date_time},
     list, representation,
 };
 
@@ -41,8 +41,10 @@ pub(super) struct ListParams {
     /// Request.
     correlation_id: Option<String>,
     /// At or after.
+    #[serde(default, deserialize_with = "date_time")]
     since: Option<DateTime<Utc>>,
     /// Before.
+    #[serde(default, deserialize_with = "date_time")]
     until: Option<DateTime<Utc>>,
 }
 

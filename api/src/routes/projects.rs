@@ -8,7 +8,7 @@ use ambient_wire::{
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::responses::{Changing, Listing, Reading};
+use super::responses::{Changing, Creating, Listing, Reading};
 use crate::{
     authority::{Access, Admin, Authorized, Registered, View},
     error::{ApiError, ApiResult},
@@ -75,8 +75,9 @@ pub(super) async fn list(access: Access, Query(params): Query<ListParams>) -> Ap
 
 /// Creates a project; the caller owns it.
 #[utoipa::path(post, path = "/projects", operation_id = "createProject", tag = "projects", request_body = ProjectCreate,
-    responses((status = 201, description = "Created; project-provision makes its space", body = Wire), Changing))]
+    responses((status = 201, description = "Created; project-provision makes its space", body = Wire), Creating))]
 pub(super) async fn create(caller: Registered, write: Write<Json<ProjectCreate>>) -> ApiResult<Shown<Wire>> {
+    write.conditions.no_version()?;
     let Json(body) = &write.body;
     check(body)?;
     let reply = caller.create_project(body.name.clone(), spec(body), write.with()).await?;

@@ -63,13 +63,24 @@ impl IntoResponses for Acting {
     }
 }
 
+/// Failures of what makes something.
+pub(crate) struct Creating;
+
+impl IntoResponses for Creating {
+    fn responses() -> Documented {
+        let mut all = Acting::responses();
+        all.extend(document(&[Number::KeyReused]));
+        all
+    }
+}
+
 /// Failures of a change of something that has a version.
 pub(crate) struct Changing;
 
 impl IntoResponses for Changing {
     fn responses() -> Documented {
-        let mut all = Acting::responses();
-        all.extend(document(&[Number::Stale, Number::KeyReused]));
+        let mut all = Creating::responses();
+        all.extend(document(&[Number::Stale]));
         all
     }
 }

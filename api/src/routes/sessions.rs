@@ -11,7 +11,7 @@ use utoipa::IntoParams;
 
 use super::{
     projects::VersionParams,
-    responses::{Changing, Reading},
+    responses::{Changing, Creating, Reading},
 };
 use crate::{
     authority::{Access, Authorized, Creation, Edit, View},
@@ -112,8 +112,9 @@ pub(super) async fn list(access: Access, Query(params): Query<ListParams>) -> Ap
 
 /// Creates a session; with `start`, its first run begins at once.
 #[utoipa::path(post, path = "/sessions", operation_id = "createSession", tag = "sessions", request_body = SessionCreate,
-    responses((status = 201, description = "Created", body = Wire), Changing))]
+    responses((status = 201, description = "Created", body = Wire), Creating))]
 pub(super) async fn create(access: Access, write: Write<Json<SessionCreate>>) -> ApiResult<Shown<Wire>> {
+    write.conditions.no_version()?;
     let body = write.body.0.clone();
     let project = access.authorize::<Project, Edit>(&body.project_id).await?;
     let (start, secrets) = (body.start, body.environment_variables.clone());

@@ -34,6 +34,7 @@ async fn every_wrong_field_of_a_body_is_named() {
         ("description", json!("see https://bot:ab/cd@host/x")),
         ("labels.-x", json!({"-x": "y"})),
         ("settings.llm_model", json!({"llm_model": "\u{3164}"})),
+        ("settings", json!(["gpt"])),
     ] {
         let (name, _) = field.split_once('.').unwrap_or((field, ""));
         let (created, changed) = (json!({"name": "other", name: value}), json!({name: value}));
@@ -46,6 +47,8 @@ async fn every_wrong_field_of_a_body_is_named() {
     for (patch, field) in [
         (json!({"name": "\u{202e}x"}), "name"),
         (json!({"labels": {"a": "\u{7}"}}), "labels.a"),
+        (json!({"labels": {"": null}}), "labels."),
+        (json!({"annotations": {"a b": null}}), "annotations.a b"),
         (json!({"repos": [{"url": "https://bot:ab/cd@host/x"}]}), "repos[0].url"),
     ] {
         assert_eq!(server.patch(&format!("/sessions/{session}"), patch).await.fault(400), field);
@@ -53,6 +56,25 @@ async fn every_wrong_field_of_a_body_is_named() {
     assert_eq!(server.patch(&format!("/sessions/{session}"), json!({"phase": "Running"})).await.fault(400), "phase");
     assert_eq!(server.post(&format!("/sessions/{session}/start"), json!({"bogus": 1})).await.fault(400), "bogus");
     assert_eq!(server.get("/sessions?size=0").await.json()["total"], 1);
+}
+
+#[tokio::test]
+async fn what_is_too_much_only_with_what_is_there_is_a_conflict() {
+    let server = Server::start().await;
+    server.project("demo").await;
+    let id = server.session("demo").await;
+    let path = format!("/sessions/{id}");
+    let full: serde_json::Map<_, _> = (0..64).map(|i| (format!("k{i}"), json!("v"))).collect();
+    let repos: Vec<_> = (0..32).map(|i| json!({"url": "https://example.invalid/a", "name": format!("r{i}")})).collect();
+    let patch = json!({"labels": full, "annotations": full, "environment_variables": full, "repos": repos});
+    server.patch(&path, patch).await.expect(StatusCode::OK);
+    for field in ["labels", "annotations", "environment_variables"] {
+        assert_eq!(server.patch(&path, json!({field: {"one_more": "v"}})).await.fault(409), field);
+        server.patch(&path, json!({field: {"one_more": "v", "k0": null}})).await.expect(StatusCode::OK);
+    }
+    let repo = json!({"url": "https://example.invalid/a"});
+    assert_eq!(server.post(&format!("{path}/repos"), repo).await.fault(409), "repos");
+    assert_eq!(server.get(&path).await.expect(StatusCode::OK)["version"], 5);
 }
 
 #[tokio::test]

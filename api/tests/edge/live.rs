@@ -302,7 +302,7 @@ async fn server_sent_events_go_on_after_the_last_event_id() {
         ((began + 2).to_string().as_str(), &json!("message 1"))
     );
     let ahead = Answer::of(open(Some(1_000), "").await.unwrap()).await;
-    assert_eq!(ahead.fault(400), "after_seq");
+    assert_eq!(ahead.fault(409), "after_seq");
     let bad = server.request(Method::GET, &path).header("accept", "text/event-stream").header("last-event-id", "x");
     assert_eq!(Answer::of(bad.send().await.unwrap()).await.fault(400), "Last-Event-ID");
 }

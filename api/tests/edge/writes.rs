@@ -62,8 +62,15 @@ async fn a_route_that_has_no_version_refuses_a_condition_on_one() {
     let server = Server::start().await;
     server.project("demo").await;
     let id = server.running_session("demo").await;
-    for path in ["/live/tickets".to_owned(), "/replay/verify".to_owned(), format!("/sessions/{id}/git/push")] {
-        let request = server.request(Method::POST, &path).header("If-Match", "1").json(&json!({}));
+    for (path, body) in [
+        ("/live/tickets".to_owned(), json!({})),
+        ("/replay/verify".to_owned(), json!({})),
+        (format!("/sessions/{id}/git/push"), json!({})),
+        // What is to be made has none yet.
+        ("/projects".to_owned(), json!({"name": "other"})),
+        ("/sessions".to_owned(), json!({"project_id": "demo"})),
+    ] {
+        let request = server.request(Method::POST, &path).header("If-Match", "1").json(&body);
         assert_eq!(Answer::of(request.send().await.unwrap()).await.fault(400), "If-Match", "{path}");
     }
 }
@@ -94,7 +101,7 @@ async fn a_write_with_a_stale_version_changes_nothing() {
     assert_eq!(stale.json()["reason"], "the current version is 2");
     patch("2", "third").await.expect(StatusCode::OK);
     patch("*", "fourth").await.expect(StatusCode::OK);
-    for bad in ["", "x", "W/\"4\"", "\"4\", \"5\"", "-1"] {
+    for bad in ["", "x", "W/\"4\"", "\"4\", \"5\"", "-1", "+4", "\"+4\"", "0000000000000000004"] {
         assert_eq!(patch(bad, "bad").await.fault(400), "If-Match", "{bad}");
     }
     assert_eq!(server.get(&format!("/sessions/{id}")).await.json()["name"], "fourth");

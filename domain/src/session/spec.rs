@@ -164,9 +164,7 @@ impl Spec {
 }
 
 fn validate_repos(repos: &[Repo]) -> Result<(), Refusal> {
-    if repos.len() > name::MAX_REPOS {
-        return Err(Refusal::invalid("repos", format!("must be at most {}", name::MAX_REPOS)));
-    }
+    name::at_most(name::MAX_REPOS, "repos", repos.len())?;
     for (i, repo) in repos.iter().enumerate() {
         name::repo_name(&format!("repos[{i}].name"), &repo.name)?;
         name::git_url(&format!("repos[{i}].url"), &repo.url)?;

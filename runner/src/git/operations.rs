@@ -94,7 +94,7 @@ pub(crate) async fn diff(app: &App, repo: &str, base: Option<&str>) -> Result<Di
 
 /// The one commit that is meant, by whatever git takes for a name.
 async fn commit_named(app: &App, directory: &Path, base: &str) -> Result<String> {
-    if base.is_empty() || base.len() > 255 || base.starts_with('-') || base.contains(['\0', '\n']) {
+    if base.is_empty() || base.chars().count() > 255 || base.starts_with('-') || base.contains(['\0', '\n']) {
         return Err(Error::bad("base", "is not a commit"));
     }
     let name = format!("{base}^{{commit}}");
@@ -103,7 +103,7 @@ async fn commit_named(app: &App, directory: &Path, base: &str) -> Result<String>
     match found {
         Ok(commit) if check_object(&commit).is_ok() => Ok(commit),
         Ok(_) | Err(GitError::Failed { code: 1 | 128, .. }) => {
-            Err(Error::bad("base", format!("the repository has no commit '{base}'")))
+            Err(Error::NotFound(format!("the repository has no commit '{base}'")))
         }
         Err(error) => Err(error.into()),
     }

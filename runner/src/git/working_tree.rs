@@ -21,7 +21,7 @@ use super::{
     mirror::remove_tree,
     quoted_for_shell,
     repos::{self, Known},
-    sparse,
+    scratch, sparse,
     submodules::{Inspection, Module},
 };
 use crate::{
