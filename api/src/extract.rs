@@ -8,7 +8,7 @@ mod query;
 pub(crate) use self::{
     body::{Act, Fingerprint, Json, NoBody, OpaqueJson, OrDefault, Write},
     conditions::{Conditions, accepts_event_stream, last_event_id},
-    query::{BETWEEN, Query, date_time},
+    query::{BETWEEN, Query, date_time, no_query},
 };
 
 use axum::{

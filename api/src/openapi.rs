@@ -2,7 +2,10 @@
 
 mod constraints;
 
-use std::{collections::BTreeMap, sync::OnceLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::OnceLock,
+};
 
 use ambient_wire::error::{Error, ErrorDetail};
 use serde_json::{Map, Value, json};
@@ -87,6 +90,25 @@ pub(crate) fn json_text() -> &'static str {
 pub(crate) fn yaml_text() -> &'static str {
     static TEXT: OnceLock<String> = OnceLock::new();
     TEXT.get_or_init(openapi_yaml)
+}
+
+/// Whether a route has parameters in its query.
+pub(crate) fn takes_a_query(method: &str, route: &str) -> bool {
+    static ROUTES: OnceLock<BTreeSet<(String, String)>> = OnceLock::new();
+    let routes = ROUTES.get_or_init(|| {
+        let mut document = openapi();
+        let paths = document["paths"].as_object_mut().into_iter().flatten();
+        let with_query = paths.flat_map(|(path, item)| {
+            let in_query = |operation: &Value| {
+                operation["parameters"].as_array().into_iter().flatten().any(|parameter| parameter["in"] == "query")
+            };
+            let taking = operations(item).filter(move |(_, operation)| in_query(operation));
+            taking.map(|(method, _)| (method.to_owned(), path.clone()))
+        });
+        with_query.collect()
+    });
+    let method = if method == "HEAD" { "get".to_owned() } else { method.to_ascii_lowercase() };
+    routes.contains(&(method, route.replace("{*", "{")))
 }
 
 /// Whether maps keep the order of insertion depends on what else is built; sorted insertion is the same either way.

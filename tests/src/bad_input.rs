@@ -156,6 +156,7 @@ pub fn queries(session: &str) -> Vec<(String, &'static str)> {
         (format!("/sessions/{session}/events?after_seq=x"), "after_seq"),
         (format!("/sessions/{session}/events?size=1001"), "size"),
         (format!("/sessions/{session}?version=x"), "version"),
+        (format!("/sessions/{session}/resources?bogus=1"), "bogus"),
     ]);
     cases
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::{ApiError, ApiResult},
-    extract::path_param,
+    extract::{no_query, path_param},
     observe::RequestIds,
 };
 
@@ -106,6 +106,7 @@ impl FromRequestParts<AppState> for Access {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let principal = authenticate::bearer(&parts.headers, state).await?;
+        no_query(parts)?;
         Ok(Self::new(parts, state, principal))
     }
 }

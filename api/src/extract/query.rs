@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 
-use axum::{extract::FromRequestParts, http::request::Parts};
+use axum::{
+    extract::{FromRequestParts, MatchedPath},
+    http::request::Parts,
+};
 use chrono::{DateTime, Timelike, Utc};
 use percent_encoding::percent_decode_str;
 use serde::{
@@ -22,6 +25,19 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         parse(parts.uri.query().unwrap_or_default()).map(Self)
+    }
+}
+
+/// Refuses a query where the route has no parameters in one; where it has, [`Query`] knows them.
+pub(crate) fn no_query(parts: &Parts) -> ApiResult<()> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+    let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    match parts.uri.query() {
+        None | Some("") => Ok(()),
+        Some(_) if crate::openapi::takes_a_query(parts.method.as_str(), route) => Ok(()),
+        Some(query) => parse::<Nothing>(query).map(|Nothing {}| ()),
     }
 }
 

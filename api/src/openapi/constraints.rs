@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 /// A text without NUL, which the database cannot store. Limits of a kilobyte and more are in words only: tools that make examples
 /// at the limits take minutes for each.
 const TEXT: &str = "^[^\\u0000]*$";
+/// A text that says something: not only white space, as Unicode and Rust's `trim` have it, which is not what each dialect's `\s` is.
+const SAYS_SOMETHING: &str =
+    "^[^\\u0000]*[^\\u0000\\t-\\r \\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000][^\\u0000]*$";
 /// The rest of a path in the workspace: not absolute, and no part leads up.
 const BENEATH: &str = "(?!/)(?!(.*/)?\\.\\.(/|$))[^\\u0000]*$";
 const ID: &str = "^[0-9A-Za-z]{27}$";
@@ -127,7 +130,7 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
         ("SessionStart", "prompt", text.clone()),
         ("MessageCreate", "text", text.clone()),
         ("GitCommit", "repo", any_repo.clone()),
-        ("GitCommit", "message", text.clone()),
+        ("GitCommit", "message", json!({"pattern": SAYS_SOMETHING})),
         ("GitPush", "repo", any_repo),
         ("GitPush", "branch", branch()),
         ("SignalRequest", "signal", named(200)),
@@ -196,7 +199,7 @@ fn without_nul(property: &mut Value) {
 fn batch_needs_a_prompt(create: &mut Value) {
     let batch = json!({"properties": {"interactive": {"const": false}}, "required": ["interactive"]});
     let prompt =
-        json!({"properties": {"prompt": {"type": "string", "pattern": "[^\\s\\u0000]"}}, "required": ["prompt"]});
+        json!({"properties": {"prompt": {"type": "string", "pattern": SAYS_SOMETHING}}, "required": ["prompt"]});
     create["if"] = batch;
     create["then"] = prompt;
 }
@@ -206,12 +209,17 @@ fn constrain_parameter(path: &str, parameter: &mut Value) {
     let rules = match (place, name) {
         ("path", "session_id" | "operation_id") | ("query", "session_id") => json!({"pattern": ID}),
         ("path" | "query", "project_id") => pattern("^[A-Za-z0-9-]+$", 63),
-        ("path", "execution_id") => json!({"pattern": EXECUTION_ID}),
+        // The example shows that it has slashes.
+        ("path", "execution_id") => {
+            json!({"pattern": EXECUTION_ID, "example": "session-start/3MPRBY3LpC4o66HBKBbrVbd0zsU/1.1"})
+        }
         ("path", "error_id") => json!({"pattern": "^[0-9]{1,3}$"}),
         // Another route.
         ("path", "name") => json!({"pattern": "^(?!status$)[A-Za-z0-9_][A-Za-z0-9._-]*$", "maxLength": 100}),
         // A file beneath the workspace, so not the workspace itself.
-        ("path", "path") => json!({"pattern": format!("^(?![./]*$){BENEATH}"), "minLength": 1}),
+        ("path", "path") => {
+            json!({"pattern": format!("^(?![./]*$){BENEATH}"), "minLength": 1, "example": "src/main.rs"})
+        }
         ("query", "path") => json!({"pattern": format!("^{BENEATH}")}),
         ("query", "repo") => pattern("^[A-Za-z0-9_][A-Za-z0-9._-]*$", 100),
         ("query", "base") => pattern("^[^-\\u0000\\n][^\\u0000\\n]*$", 255),

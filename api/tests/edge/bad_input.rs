@@ -103,6 +103,9 @@ async fn every_wrong_query_parameter_is_named() {
     for (path, field) in bad_input::queries(&id) {
         assert_eq!(server.get(&path).await.fault(400), field, "{path}");
     }
+    // Also where there are none.
+    let forced = server.request(Method::DELETE, &format!("/sessions/{id}?force=true")).send().await.unwrap();
+    assert_eq!(Answer::of(forced).await.fault(400), "force");
     let unknown = server.get("/workflow_executions?project_id=demo&workflow=nope").await.error(400);
     assert!(unknown["reason"].as_str().unwrap().contains("session-start, session-stop"), "{unknown}");
     for path in
