@@ -253,14 +253,30 @@ fn session_uids(config: &ServerConfig) -> Check {
         let text = format!("this container has no uids {base} to {last}: set session_uid_base");
         return check("uids", Verdict::Failed, text);
     }
+    let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let account = accounts.lines().find_map(|line| {
+        let (name, rest) = line.split_once(':')?;
+        let uid: u64 = rest.split(':').nth(1)?.parse().ok()?;
+        (u64::from(base)..=last).contains(&uid).then(|| format!("{name} (uid {uid})"))
+    });
+    if let Some(account) = account {
+        let text = format!(
+            "the uids of sessions, {base} to {last}, have an account among them, {account}: set session_uid_base"
+        );
+        return check("uids", Verdict::Warning, text);
+    }
     match probe_user_ids(&config.runner_binary, base) {
-        Ok(()) => check(
-            "uids",
-            Verdict::Ok,
-            format!("sessions run under uids {base} to {last}, an agent and its runner under two"),
-        ),
+        Ok(()) => {
+            let text = format!("each agent, and each runner, has a uid of its own, from {base} to {last}");
+            check("uids", Verdict::Ok, text)
+        }
+        // Told by a check of its own.
+        Err(_) if !config.runner_binary.exists() => {
+            check("uids", Verdict::Ok, format!("sessions have uids of their own, from {base} to {last}"))
+        }
         Err(reason) => {
-            let text = format!("sessions run under uid {base} and up; an agent shares its runner's: {reason}");
+            let text =
+                format!("sessions have uids of their own, from {base} up, but an agent shares its runner's: {reason}");
             check("uids", Verdict::Warning, text)
         }
     }

@@ -71,7 +71,7 @@ pub(super) async fn serve(
 }
 
 /// So that the next command on this machine needs nothing copied. A server without it works as well.
-fn write_context(config: &ServerConfig, url: &str) {
+pub(super) fn write_context(config: &ServerConfig, url: &str) {
     let written = keys::admin_token(&config.admin_token_file).map_err(|error| error.to_string()).and_then(|token| {
         ambient_cli::config::write_context(CONTEXT, url, &token, FIRST_PROJECT).map_err(|error| error.to_string())
     });

@@ -19,6 +19,8 @@ pub(super) async fn run(mut config: ServerConfig) -> Result<ExitCode, CommandErr
     let _lock = match lock_or_find(&config).await? {
         Ok(lock) => lock,
         Err(other) => {
+            // The context may have become another server's since.
+            server::write_context(&config, &other.url);
             say(&other.url);
             eprintln!("ambient is already up (pid {}); stop it with: ambient down", other.pid);
             return Ok(ExitCode::SUCCESS);

@@ -108,6 +108,9 @@ pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     if key.is_empty() {
         return Err("must be KEY=VALUE".to_owned());
     }
+    if key.ends_with('!') {
+        return Err("must be KEY=VALUE: '!=' cannot be asked for".to_owned());
+    }
     Ok((key.to_owned(), value.to_owned()))
 }
 

@@ -135,7 +135,9 @@ fn probe(program: &Path, runner: u32, agent: u32) -> Result<(), String> {
     let mut reason = Vec::new();
     // It has ended, and says nothing more.
     let _ = child.stderr.take().map(|said| said.take(MAX_REASON).read_to_end(&mut reason));
-    let reason = String::from_utf8_lossy(&reason).trim().trim_start_matches("ambient-runner: ").to_owned();
+    let reason = String::from_utf8_lossy(&reason);
+    let reason = reason.lines().map(|line| line.trim().trim_start_matches("ambient-runner: "));
+    let reason = reason.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
     Err(if reason.is_empty() { format!("{}: {status}", program.display()) } else { reason })
 }
 

@@ -233,7 +233,10 @@ fn with_repo(spec: &Spec, repo: &Repo) -> Result<Spec, Refusal> {
         return Err(Refusal {
             code: RefusalCode::Conflict,
             field: Some("name".to_owned()),
-            reason: format!("repository '{}' exists with another url or branch; remove it first", repo.name),
+            reason: format!(
+                "repository '{}' exists and is set up otherwise (url, branch, push_to or submodules); remove it first",
+                repo.name
+            ),
         });
     }
     let mut spec = spec.clone();

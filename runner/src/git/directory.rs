@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{Access, AtFlags, FileType, Mode, OFlags},
+    fs::{Access, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags},
     io::Errno,
 };
 
@@ -103,6 +103,25 @@ impl Directory {
             return Err(std::io::Error::other(format!("{name} has more than {MAX_POINTER} bytes")));
         }
         Ok(Some(text))
+    }
+
+    /// Whether something has this path beneath it, through no link.
+    pub(super) fn has(&self, path: &Path) -> bool {
+        self.beneath(path, OFlags::PATH | OFlags::NOFOLLOW).is_ok()
+    }
+
+    /// Whether a folder with something in it has this path beneath it, through no link.
+    pub(super) fn is_filled(&self, path: &Path) -> bool {
+        let Ok(folder) = self.beneath(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW) else {
+            return false;
+        };
+        let mut entries = Dir::read_from(&folder).into_iter().flatten().flatten();
+        entries.any(|entry| !matches!(entry.file_name().to_bytes(), b"." | b".."))
+    }
+
+    fn beneath(&self, path: &Path, how: OFlags) -> rustix::io::Result<OwnedFd> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        rustix::fs::openat2(&self.handle, path, how | OFlags::CLOEXEC, Mode::empty(), resolve)
     }
 
     /// See [`special::find`].

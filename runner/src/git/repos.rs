@@ -248,7 +248,7 @@ async fn clone(app: &App, name: &str, spec: &RepoSpec, origin: &origin::Origin) 
             None => notices.push("the origin is empty: it has no branch and no commit yet".to_owned()),
             Some(base) if how.is_none() => {
                 if mirror.has_submodules(base).await? {
-                    notices.push("submodules are here as empty folders: they are not asked for".to_owned());
+                    notices.push("submodules were not fetched, so their folders are empty; ask for them with submodules (--submodules)".to_owned());
                 }
             }
             Some(base) => {

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
-use super::command::Git;
+use super::{command::Git, directory::Directory};
 
 /// Largest list of the files of an index, bytes.
 const MAX_LIST: usize = 256 * 1024 * 1024;
@@ -20,7 +20,7 @@ pub(super) async fn marked(agents: &Git<'_>) -> BTreeSet<Vec<u8>> {
 }
 
 /// Absent files, those of a folder that is absent too as that one.
-pub(super) fn topmost(directory: &Path, absent: &BTreeSet<Vec<u8>>) -> BTreeSet<Vec<u8>> {
+pub(super) fn topmost(directory: &Directory, absent: &BTreeSet<Vec<u8>>) -> BTreeSet<Vec<u8>> {
     let mut named: BTreeSet<Vec<u8>> = BTreeSet::new();
     for path in absent {
         let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
@@ -28,7 +28,7 @@ pub(super) fn topmost(directory: &Path, absent: &BTreeSet<Vec<u8>>) -> BTreeSet<
         if steps.iter().any(|step| named.contains(*step)) {
             continue;
         }
-        let is_absent = |step: &&&[u8]| directory.join(OsStr::from_bytes(step)).symlink_metadata().is_err();
+        let is_absent = |step: &&&[u8]| !directory.has(Path::new(OsStr::from_bytes(step)));
         named.insert(steps.iter().find(is_absent).map_or_else(|| path.clone(), |step| step.to_vec()));
     }
     named

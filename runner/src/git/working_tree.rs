@@ -18,6 +18,7 @@ use ambient_wire::runner::{InSubmodule, LeftOut, LeftOutReason};
 use super::{
     check_object,
     command::{Git, GitError},
+    directory::Directory,
     mirror::remove_tree,
     quoted_for_shell,
     repos::{self, Known},
@@ -301,8 +302,10 @@ impl<'a> WorkingTree<'a> {
         for path in self.submodules.keys() {
             names.entry(path.clone()).or_insert(LeftOutReason::Submodule);
         }
-        for path in sparse::topmost(&self.directory, &self.not_checked_out) {
-            names.entry(path).or_insert(LeftOutReason::NotCheckedOut);
+        if let Ok(directory) = Directory::open(&self.directory) {
+            for path in sparse::topmost(&directory, &self.not_checked_out) {
+                names.entry(path).or_insert(LeftOutReason::NotCheckedOut);
+            }
         }
         let one = |(path, reason): (&Vec<u8>, &LeftOutReason)| {
             let submodule = self.submodules.get(path).filter(|_| *reason == LeftOutReason::Submodule).copied();

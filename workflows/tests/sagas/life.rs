@@ -112,7 +112,7 @@ async fn gone(world: &World, id: &str) {
 }
 
 fn steps(tables: &[&'static [Step]]) -> Vec<&'static str> {
-    tables.iter().copied().flatten().map(|step| step.name()).collect()
+    tables.iter().copied().flatten().map(Step::name).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

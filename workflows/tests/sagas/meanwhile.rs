@@ -92,7 +92,7 @@ async fn a_stop_at_any_step_of_a_start_ends_it_stopped_and_torn_down() {
         // What it did is the beginning of its table: a cancelled start undoes nothing.
         let mut asked = world.activities_of(&started).await;
         asked.retain(|name| name != "place-session");
-        let table = session_start::STEPS.iter().map(|step| step.name());
+        let table = session_start::STEPS.iter().map(Step::name);
         assert_eq!(asked, table.take(asked.len()).collect::<Vec<_>>(), "stopped at {}", step.name());
         world.closed(&id).await;
         world.torn_down(&session).await;

@@ -12,7 +12,8 @@ use ambient_domain::{
 use ambient_persistence::new_id;
 use ambient_wire::execution::PendingActivity;
 use ambient_workflows::{
-    TASK_QUEUE, session_delete, session_reconcile::SessionReconcile, session_start, session_stop, sweep, token_refresh,
+    TASK_QUEUE, session_delete, session_reconcile::SessionReconcile, session_start, session_stop, step::Step, sweep,
+    token_refresh,
 };
 use futures::future::join_all;
 use temporalio_client::WorkflowStartOptions;
@@ -66,7 +67,7 @@ async fn a_start_that_is_superseded_at_any_step_ends_there_and_undoes_nothing() 
             assert_eq!(world.end_of(&start).await, "Completed", "superseded at {}", step.name());
             let mut asked = world.activities_of(&start).await;
             asked.retain(|name| name != "place-session");
-            assert_eq!(asked, session_start::STEPS[..=at].iter().map(|step| step.name()).collect::<Vec<_>>());
+            assert_eq!(asked, session_start::STEPS[..=at].iter().map(Step::name).collect::<Vec<_>>());
             stopped(world, &id).await;
         }
     }))
@@ -91,7 +92,7 @@ async fn a_start_that_an_administrator_cancels_at_any_step_ends_there_and_undoes
             assert_eq!(world.end_of(&start).await, "Canceled", "cancelled at {}", step.name());
             let mut asked = world.activities_of(&start).await;
             asked.retain(|name| name != "place-session");
-            assert_eq!(asked, session_start::STEPS[..=at].iter().map(|step| step.name()).collect::<Vec<_>>());
+            assert_eq!(asked, session_start::STEPS[..=at].iter().map(Step::name).collect::<Vec<_>>());
             stopped(world, &id).await;
         }
     }))

@@ -43,7 +43,7 @@ async fn fails_at(world: &World, project: &str, at: usize) {
     // The order of effects is the table's, and so is the order of undoing.
     let mut asked = world.activities_of(&workflow_id::start(&id, 1, 1)).await;
     asked.retain(|name| name != "place-session" && name != "report-failure");
-    let done = steps.iter().map(|step| step.name());
+    let done = steps.iter().map(Step::name);
     assert_eq!(asked, done.chain(undone(steps)).collect::<Vec<_>>());
     world.torn_down(&session).await;
 }

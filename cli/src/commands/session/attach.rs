@@ -50,6 +50,7 @@ pub(super) async fn attach(arguments: Attach, connection: &Connection) -> Result
     let mut follower = Follower::new(&client, &id, Some(after), patience);
     let mut renderer = Renderer::new(connection.console.clone(), connection.format);
     let mut messages = messages();
+    let mut exit = Exit::Success;
     let mut goes_on = !session.phase.as_deref().is_none_or(is_terminal);
     loop {
         tokio::select! {
@@ -74,6 +75,7 @@ pub(super) async fn attach(arguments: Attach, connection: &Connection) -> Result
                     // A refused message is no reason to stop following.
                     if let Err(error) = send::post(&client, &id, &message).await {
                         connection.console.error(&error.report());
+                        exit = error.exit();
                     }
                 }
                 None => {
@@ -84,13 +86,16 @@ pub(super) async fn attach(arguments: Attach, connection: &Connection) -> Result
         }
     }
     renderer.finish()?;
-    Ok(Exit::Success)
+    Ok(exit)
 }
 
 fn say_where(connection: &Connection, session: &Session) {
     let phase = show::phase(session);
     let name = &session.name;
     let advice = match phase {
+        "Pending" | "Creating" | "Running" | "Stopping" if !session.interactive => {
+            "it is a batch session and takes no messages; Ctrl-D detaches".to_owned()
+        }
         "Pending" | "Creating" | "Running" | "Stopping" => {
             "each line, or block of code, is a message; Ctrl-D detaches".to_owned()
         }

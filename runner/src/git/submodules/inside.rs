@@ -17,6 +17,7 @@ use super::{
     super::{
         check_object,
         command::Git,
+        directory::Directory,
         mirror::Mirror,
         repos,
         working_tree::{Place, WorkingTree},
@@ -99,7 +100,7 @@ impl<'a> Inspection<'a> {
             let place = directory.join(OsStr::from_bytes(&path));
             if repositories.contains(path.as_slice()) {
                 self.one(git, &place, path, &mut found).await;
-            } else if is_filled(&place) {
+            } else if is_filled(directory, &path) {
                 // Files without a repository: git does not look at them.
                 found.named.insert(path, UNKNOWN);
             }
@@ -184,8 +185,7 @@ async fn links(git: &Git<'_>) -> Result<Vec<Vec<u8>>> {
     Ok(links.filter_map(path).collect())
 }
 
-/// Whether it is a folder with something in it.
-fn is_filled(place: &Path) -> bool {
-    place.symlink_metadata().is_ok_and(|about| about.is_dir())
-        && std::fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_some())
+/// Whether a path leads to a folder with something in it.
+fn is_filled(directory: &Path, path: &[u8]) -> bool {
+    Directory::open(directory).is_ok_and(|directory| directory.is_filled(Path::new(OsStr::from_bytes(path))))
 }
