@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, io, sync::Arc};
 
 use ambient_wire::{
     live::Event,
-    runner::{ENDED_BY_REQUEST, custom},
+    runner::{ENDED_BY_REQUEST, GitPushed, custom},
 };
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::Snapshot;
@@ -230,6 +231,12 @@ impl Renderer {
                 let running = value["running"].as_u64().filter(|running| *running > 0);
                 let moving = running.map(|n| format!(", while {n} processes of the agent ran")).unwrap_or_default();
                 self.progress(Style::Dim, &format!("  snapshot of {}: {commit}{moving}", text(value, "repo")))
+            }
+            custom::PUSHED => {
+                let Ok(pushed) = GitPushed::deserialize(value) else { return Ok(()) };
+                self.progress(Style::Dim, &format!("  {}", pushed.words()))?;
+                let repo = text(value, "repo");
+                pushed.remarks().try_for_each(|remark| self.progress(Style::Yellow, &format!("  {repo}: {remark}")))
             }
             custom::REPO_NOTICES => {
                 let repo = text(value, "repo");

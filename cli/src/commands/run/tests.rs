@@ -129,6 +129,8 @@ async fn a_batch_session_is_made_followed_and_summed_up() {
     ● Creating
     ● Running
       snapshot of demo: 0123456789ab…
+      pushed 2 commits to branch out of file:///r: fedcba9
+      demo: 1 changed file is not committed, so it is not in the push
     ● Stopping (Completed)
     ● Completed
     Session demo (2PzyKuGf4Pp1cYCmLvjkxyDiEBD): Completed in 9.4 s
