@@ -193,6 +193,11 @@ async fn files_follow_their_owners_when_a_server_can_have_two_ids_and_when_it_ca
     let (runner, agent) = users(&paths);
     assert_eq!(runner, agent);
     stop(&compute, &s, 1).await;
+    // As if another account had run that server.
+    for path in [paths.root.clone(), paths.runs(), paths.fence()] {
+        std::os::unix::fs::chown(&path, Some(agent), None).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
+    }
     let passwd = std::fs::metadata("/etc/passwd").unwrap();
 
     let compute = host.compute();
@@ -200,14 +205,21 @@ async fn files_follow_their_owners_when_a_server_can_have_two_ids_and_when_it_ca
         let client = start(&compute, &s, run_number, 1).await;
         let (runner, same) = users(&paths);
         assert!(runner != agent && same == agent);
-        for file in ["config", "HEAD", "refs", "objects", "", "pipe"] {
+        for (path, mode) in [(paths.root.clone(), 0o750), (paths.runs(), 0o750), (paths.fence(), 0o644)] {
+            let about = path.metadata().unwrap();
+            assert_eq!((about.uid(), about.mode() & 0o7777), (0, mode), "{}", path.display());
+        }
+        for file in ["config", "HEAD", "refs", "objects", ""] {
             let about = paths.mirrors().join("up.git").join(file).symlink_metadata().unwrap();
             assert_eq!(
                 (about.uid(), about.gid(), about.nlink() > 1 && about.is_file()),
                 (runner, runner, false),
                 "{file}"
             );
-            assert_eq!(if file == "pipe" { 0 } else { about.mode() & 0o022 }, 0, "{file}");
+            assert_eq!(about.mode() & 0o022, 0, "{file}");
+        }
+        for strange in ["pipe", "passwd"] {
+            assert!(paths.mirrors().join("up.git").join(strange).symlink_metadata().is_err(), "{strange}");
         }
         let link = paths.workspace().join("link").metadata().unwrap();
         assert_eq!(link.uid(), agent, "the other name has the old file");

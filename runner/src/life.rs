@@ -145,7 +145,9 @@ pub(crate) fn write_record<T: Serialize>(path: &Path, record: &T) -> std::io::Re
 /// # Errors
 /// The system's.
 pub(crate) fn prepare_record(path: &Path) -> std::io::Result<()> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(temporary(path))?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(no_follow()?);
+    let file = options.open(temporary(path))?;
     match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RECORD_BYTES) {
         // A file system that cannot promise space: the record is written if there is some.
         Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => file.sync_all(),
@@ -159,7 +161,7 @@ pub(crate) fn prepare_record(path: &Path) -> std::io::Result<()> {
 /// The system's.
 pub(crate) fn write_prepared_record<T: Serialize>(path: &Path, record: &T) -> std::io::Result<()> {
     let bytes = serde_json::to_vec(record)?;
-    let mut file = match OpenOptions::new().write(true).open(temporary(path)) {
+    let mut file = match OpenOptions::new().write(true).custom_flags(no_follow()?).open(temporary(path)) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return write_record(path, record),
         Err(error) => return Err(error),
@@ -202,8 +204,11 @@ pub(crate) fn create_new(path: &Path) -> std::io::Result<File> {
 /// # Errors
 /// The system's.
 pub(crate) fn open_append(path: &Path) -> std::io::Result<File> {
-    let no_follow = i32::try_from(OFlags::NOFOLLOW.bits()).map_err(std::io::Error::other)?;
-    OpenOptions::new().read(true).append(true).create(true).mode(0o600).custom_flags(no_follow).open(path)
+    OpenOptions::new().read(true).append(true).create(true).mode(0o600).custom_flags(no_follow()?).open(path)
+}
+
+fn no_follow() -> std::io::Result<i32> {
+    i32::try_from(OFlags::NOFOLLOW.bits()).map_err(std::io::Error::other)
 }
 
 /// Random text.

@@ -1,12 +1,16 @@
 //! Files that change from one user id of a session to the other.
 //!
 //! Nothing of the session lives meanwhile. Where its agent had its runner's user id and no namespaces it could write here too, so
-//! everything is reached through open folders and no link, a file that has other names is replaced by a copy, and nobody but the
-//! owner may write afterwards.
+//! everything is reached through open folders and no link, and nobody but the owner may write afterwards. A file that has other
+//! names is replaced by a copy; links, pipes, sockets, files with holes and folders at a depth that none of ours has are not ours,
+//! and are removed.
 
 use std::{
     fs::File,
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     path::Path,
 };
 
@@ -39,6 +43,24 @@ pub(super) fn hand_over(path: &Path, user: u32) -> std::io::Result<()> {
     Ok(rustix::fs::fchmod(&folder, only_owner_writes(&about))?)
 }
 
+/// Makes a folder, or a file, root's, if it is somebody else's; its group stays. Nothing when it is not there.
+///
+/// # Errors
+/// The system's; it is a link.
+pub(super) fn make_roots(path: &Path, mode: u32) -> std::io::Result<()> {
+    let how = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let handle = match rustix::fs::openat(CWD, path, how, Mode::empty()) {
+        Ok(handle) => handle,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if rustix::fs::fstat(&handle)?.st_uid != 0 {
+        rustix::fs::fchown(&handle, Some(Uid::ROOT), None)?;
+        rustix::fs::fchmod(&handle, Mode::from_raw_mode(mode))?;
+    }
+    Ok(())
+}
+
 /// The same for what is in a folder of root's. What is root's in it stays so, and becomes its group's.
 ///
 /// # Errors
@@ -51,9 +73,6 @@ pub(super) fn hand_over_content(path: &Path, user: u32) -> std::io::Result<()> {
 }
 
 fn content(folder: &OwnedFd, user: u32, depth: usize) -> std::io::Result<()> {
-    if depth > MAX_DEPTH {
-        return Err(std::io::Error::other("folders are too deep"));
-    }
     let mut entries = Dir::read_from(folder)?;
     while let Some(entry) = entries.read() {
         let entry = entry?;
@@ -65,22 +84,28 @@ fn content(folder: &OwnedFd, user: u32, depth: usize) -> std::io::Result<()> {
             Err(Errno::NOENT) => continue,
             about => about?,
         };
-        let is_folder = FileType::from_raw_mode(about.st_mode) == FileType::Directory;
-        if is_folder && let Some(inner) = open_folder(folder, name)? {
-            content(&inner, user, depth + 1)?;
-        }
-        if is_of(&about, user) {
-            continue;
-        }
-        if about.st_uid == 0 {
-            if about.st_gid != 0 {
-                rustix::fs::chownat(folder, name, None, Some(Gid::from_raw(user)), AtFlags::SYMLINK_NOFOLLOW)?;
+        let kind = FileType::from_raw_mode(about.st_mode);
+        let is_stranger = about.st_uid != 0 && !is_of(&about, user);
+        match kind {
+            FileType::Directory if depth == MAX_DEPTH => {
+                remove_tree(folder, name)?;
+                continue;
             }
-        } else if is_folder || FileType::from_raw_mode(about.st_mode) == FileType::RegularFile {
+            FileType::Directory => {
+                let Some(inner) = open_folder(folder, name)? else { continue };
+                content(&inner, user, depth + 1)?;
+            }
+            FileType::RegularFile => {}
+            _ if is_stranger => {
+                rustix::fs::unlinkat(folder, name, AtFlags::empty())?;
+                continue;
+            }
+            _ => {}
+        }
+        if is_stranger {
             file(folder, name, user)?;
-        } else {
-            let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
-            rustix::fs::chownat(folder, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        } else if about.st_uid == 0 && about.st_gid != 0 {
+            rustix::fs::chownat(folder, name, None, Some(Gid::from_raw(user)), AtFlags::SYMLINK_NOFOLLOW)?;
         }
     }
     Ok(())
@@ -93,6 +118,11 @@ fn file(folder: &OwnedFd, name: &std::ffi::CStr, user: u32) -> std::io::Result<(
     let about = rustix::fs::fstat(&file)?;
     let is_file = FileType::from_raw_mode(about.st_mode) == FileType::RegularFile;
     if is_file && about.st_nlink > 1 {
+        // Its copy would be larger than it is.
+        let has_holes = about.st_blocks.saturating_mul(512) < about.st_size;
+        if has_holes {
+            return Ok(rustix::fs::unlinkat(folder, name, AtFlags::empty())?);
+        }
         return replace(folder, name, file, user, &about);
     }
     own(&file, user)?;
@@ -109,6 +139,11 @@ fn replace(folder: &OwnedFd, name: &std::ffi::CStr, file: OwnedFd, user: u32, ab
     rustix::fs::fchmod(&copy, only_owner_writes(about))?;
     copy.sync_all()?;
     Ok(rustix::fs::renameat(folder, &new, folder, name)?)
+}
+
+fn remove_tree(folder: &OwnedFd, name: &std::ffi::CStr) -> std::io::Result<()> {
+    let within = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string());
+    ambient_removal::remove_tree(&within.join(std::ffi::OsStr::from_bytes(name.to_bytes())))
 }
 
 fn open_folder(parent: impl AsFd, path: impl rustix::path::Arg) -> std::io::Result<Option<OwnedFd>> {
@@ -200,13 +235,25 @@ mod tests {
         lchown(run.join("a"), Some(0), Some(AGENT)).unwrap();
         std::os::unix::fs::symlink(&outside, run.join("link")).unwrap();
         lchown(run.join("link"), Some(AGENT), Some(AGENT)).unwrap();
+        let deep = run.join("d/".repeat(super::MAX_DEPTH + 6));
+        std::fs::create_dir_all(&deep).unwrap();
+        for folder in deep.ancestors().take_while(|folder| *folder != run) {
+            lchown(folder, Some(AGENT), Some(AGENT)).unwrap();
+        }
+        // A name of a file that has 1 GiB of nothing.
+        let holes = std::fs::File::create(outside.join("holes")).unwrap();
+        holes.set_len(1 << 30).unwrap();
+        lchown(outside.join("holes"), Some(AGENT), Some(AGENT)).unwrap();
+        std::fs::hard_link(outside.join("holes"), run.join("holes")).unwrap();
         hand_over_content(&run, RUNNER).unwrap();
         let owner = |path: &str| {
             let about = run.join(path).symlink_metadata().unwrap();
             (about.uid(), about.gid())
         };
         assert_eq!((owner(""), owner("f"), owner("a")), ((0, AGENT), (0, 0), (0, RUNNER)));
-        assert_eq!((owner("a/f"), owner("link")), ((RUNNER, RUNNER), (RUNNER, RUNNER)));
+        assert_eq!((owner("a/f"), owner("d")), ((RUNNER, RUNNER), (RUNNER, RUNNER)));
+        assert!(["link", "holes"].iter().all(|name| run.join(name).symlink_metadata().is_err()));
+        assert!(!deep.exists() && run.join("d/".repeat(super::MAX_DEPTH)).exists());
         assert!(owners(&outside).iter().all(|owner| *owner == (AGENT, AGENT)));
     }
 }

@@ -18,7 +18,7 @@ use ambient_wire::runner::SessionPaths;
 use super::{
     Local, fence, io_error,
     layout::{give, hand_to_group, stable_hash},
-    owners::{hand_over, hand_over_content},
+    owners::{hand_over, hand_over_content, make_roots},
     processes::live_uids,
 };
 use crate::{ComputeError, SessionRef};
@@ -184,6 +184,15 @@ impl Local {
             hand_over(&folder, runner).map_err(io)?;
         }
         hand_over_content(&paths.run_dir(run), runner).map_err(io)?;
+        for (path, mode) in [
+            (paths.root.clone(), 0o750),
+            (paths.fence(), 0o644),
+            (paths.fence_lock(), 0o600),
+            (paths.runs(), 0o750),
+            (paths.run_dir(run), 0o1770),
+        ] {
+            make_roots(&path, mode).map_err(io)?;
+        }
         give(&paths.life_lock(), Some(runner))?;
         // Last: from here on it is the runner's.
         hand_to_group(&paths.runs(), Some(runner))?;

@@ -159,7 +159,9 @@ impl Session {
     }
 
     fn live_of(&self, event: &Event) -> Option<LiveEvent> {
+        // What there is nothing to be said of is an empty object: a log takes no null.
         let plain = |event_type: &str, data: serde_json::Value| {
+            let data = if data.is_null() { json!({}) } else { data };
             Some(LiveEvent { event_type: event_type.to_owned(), data, message_id: None })
         };
         let condition = |condition_type: ConditionType| {

@@ -50,6 +50,10 @@ pub fn step(before: Option<&Session>, command: &Command, context: &Context) -> R
     let mut after = events.iter().fold(before.cloned(), |s, e| Some(Session::apply(s, e, context.now))).unwrap();
     after.set_version(before.map_or(0, |s| s.version) + 1, context.now);
     let effects = after.effects(&events, context);
+    // A log takes nothing else: what cannot be appended would be decided again for ever.
+    for live in after.live(&events) {
+        assert!(live.data.is_object(), "{live:?} of {events:?}");
+    }
     Ok(Some(Step { after, events, effects }))
 }
 

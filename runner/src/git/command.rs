@@ -28,6 +28,8 @@ use crate::{
 /// Most bytes of output that are taken.
 pub(crate) const MAX_OUTPUT: usize = 8 * 1024 * 1024;
 const MAX_ERRORS: usize = 16 * 1024;
+/// Longest entry of a list, bytes: a path has at most 4 KiB.
+const MAX_ENTRY: usize = 64 * 1024;
 /// A question to a repository of the workspace, which may be made to hang. Whoever asks through the server waits longer, so that
 /// the reason gets there.
 const PATIENCE_WITH_AGENTS: Duration = Duration::from_secs(15);
@@ -91,8 +93,12 @@ pub(crate) struct Git<'a> {
     patience: Duration,
     input: Option<Vec<u8>>,
     most: usize,
+    wanted: Option<Wanted>,
     whose: Whose,
 }
+
+/// Which entries of a list are wanted.
+type Wanted = fn(&[u8]) -> bool;
 
 impl<'a> Git<'a> {
     /// Git in a directory of the workspace, as the agent.
@@ -116,8 +122,8 @@ impl<'a> Git<'a> {
 
     fn new(app: &'a App, directory: PathBuf, rights: Rights, environment: Vec<(OsString, OsString)>) -> Self {
         let (program, patience) = ("git".into(), Duration::from_secs(60));
-        let (input, most, whose) = (None, MAX_OUTPUT, Whose::Ours);
-        Self { app, program, directory, rights, environment, patience, input, most, whose }
+        let (input, most, wanted, whose) = (None, MAX_OUTPUT, None, Whose::Ours);
+        Self { app, program, directory, rights, environment, patience, input, most, wanted, whose }
     }
 
     pub(crate) fn patience(mut self, patience: Duration) -> Self {
@@ -145,6 +151,12 @@ impl<'a> Git<'a> {
     /// Most bytes of output that are taken.
     pub(crate) fn most(mut self, most: usize) -> Self {
         self.most = most;
+        self
+    }
+
+    /// Of a list whose entries are ended by NUL, only those that are wanted count, and are held: lists of all files are long.
+    pub(crate) fn only(mut self, wanted: Wanted) -> Self {
+        self.wanted = Some(wanted);
         self
     }
 
@@ -236,8 +248,9 @@ impl<'a> Git<'a> {
         let (mut child, awaited) = self.app.processes.spawn(&mut command).map_err(io)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let (deadline, patience) = (Instant::now() + self.patience, self.patience);
-        let (input, most, whose) = (self.input, self.most, self.whose);
-        Ok(Running { what, child, awaited, stdin, stdout, input, most, whose, deadline, patience, ended: false })
+        let (input, most, wanted, whose) = (self.input, self.most, self.wanted, self.whose);
+        let ended = false;
+        Ok(Running { what, child, awaited, stdin, stdout, input, most, wanted, whose, deadline, patience, ended })
     }
 }
 
@@ -253,6 +266,7 @@ struct Running<'a> {
     stdout: Option<ChildStdout>,
     input: Option<Vec<u8>>,
     most: usize,
+    wanted: Option<Wanted>,
     whose: Whose,
     deadline: Instant,
     patience: Duration,
@@ -262,7 +276,7 @@ struct Running<'a> {
 impl Running<'_> {
     async fn output(mut self) -> Result<(Vec<u8>, bool), GitError> {
         let (stdin, stdout, stderr) = (self.stdin.take(), self.stdout.take(), self.child.stderr.take());
-        let (input, most) = (self.input.take().unwrap_or_default(), self.most);
+        let (input, most, wanted) = (self.input.take().unwrap_or_default(), self.most, self.wanted);
         let work = async {
             let feed = async move {
                 if let Some(mut stdin) = stdin {
@@ -270,7 +284,13 @@ impl Running<'_> {
                     let _ = stdin.write_all(&input).await;
                 }
             };
-            let ((), output, errors) = tokio::join!(feed, take(stdout, most), take(stderr, MAX_ERRORS));
+            let output = async {
+                match wanted {
+                    Some(wanted) => sift(stdout, most, wanted).await,
+                    None => take(stdout, most).await,
+                }
+            };
+            let ((), output, errors) = tokio::join!(feed, output, take(stderr, MAX_ERRORS));
             (output, errors, self.child.wait().await)
         };
         let Ok((output, errors, status)) = timeout_at(self.deadline, work).await else {
@@ -333,9 +353,47 @@ async fn take<R: AsyncRead + Unpin>(pipe: Option<R>, most: usize) -> (Vec<u8>, b
     (kept, more)
 }
 
+/// Reads to the end and keeps at most `most` bytes of the wanted entries; true when there were more, or one was too long to tell.
+async fn sift<R: AsyncRead + Unpin>(pipe: Option<R>, most: usize, wanted: Wanted) -> (Vec<u8>, bool) {
+    let (mut kept, mut more, mut entry) = (Vec::new(), false, Vec::new());
+    let Some(mut pipe) = pipe else { return (kept, more) };
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(read) = pipe.read(&mut buffer).await
+        && read > 0
+    {
+        for part in buffer[..read].split_inclusive(|byte| *byte == 0) {
+            entry.extend_from_slice(part);
+            if part.last() == Some(&0) {
+                let fits = entry.len() <= most - kept.len();
+                match wanted(&entry) {
+                    true if fits => kept.append(&mut entry),
+                    is_wanted => more |= is_wanted,
+                }
+                entry.clear();
+            } else if entry.len() > MAX_ENTRY {
+                more = true;
+                entry.clear();
+            }
+        }
+    }
+    (kept, more)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{GitError, SIGNALLED, Whose};
+    use super::{GitError, MAX_ENTRY, SIGNALLED, Whose, sift};
+
+    #[tokio::test]
+    async fn of_a_list_only_what_is_wanted_is_held() {
+        let wanted = |entry: &[u8]| entry.starts_with(b"S ");
+        let list = b"H a\0S b\0H c\0S d\0";
+        assert_eq!(sift(Some(&list[..]), 8, wanted).await, (b"S b\0S d\0".to_vec(), false));
+        assert_eq!(sift(Some(&list[..]), 7, wanted).await, (b"S b\0".to_vec(), true));
+        let long = [b"S ".to_vec(), vec![b'x'; 2 * MAX_ENTRY], b"\0S e\0".to_vec()].concat();
+        let (kept, more) = sift(Some(&long[..]), 100, wanted).await;
+        assert!(kept.ends_with(b"S e\0") && more);
+        assert_eq!(sift::<&[u8]>(None, 8, wanted).await, (Vec::new(), false));
+    }
 
     #[test]
     fn a_failure_always_has_a_reason_and_it_is_one_line() {

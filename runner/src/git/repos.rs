@@ -226,7 +226,12 @@ pub(crate) async fn put(app: &App, name: &str, spec: &RepoSpec) -> Result<RepoSt
     let notices = known.notices.clone();
     // The record first: a directory without one would belong to nobody.
     record(app, name, known)?;
-    std::fs::rename(&clone, &place).map_err(|e| Error::io("cannot move the clone into the workspace", &e))?;
+    if let Err(error) = std::fs::rename(&clone, &place) {
+        // Else what has come to be there meanwhile would pass for the clone.
+        forget(app, name).await?;
+        remove_tree(clone).await.ok();
+        return Err(Error::Conflict(format!("the clone cannot be moved into the workspace as '{name}': {error}")));
+    }
     if !notices.is_empty() {
         let value = json!({ "repo": name, "notices": notices });
         let told = app.log.append(vec![event::custom(custom::REPO_NOTICES, value)]).await;
@@ -311,12 +316,7 @@ pub(crate) async fn delete(app: &App, name: &str) -> Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
         _ => {}
     }
-    let file = app.paths.repos().join(format!("{name}.json"));
-    std::fs::remove_file(file).map_err(io)?;
-    if let Ok(mut known) = app.repos.known.write() {
-        known.remove(name);
-    }
-    mirror::remove(app, name).await.map_err(io)?;
+    forget(app, name).await?;
     // A snapshot or the agent may still write there. What stays goes with the next launch, which empties this folder.
     for _ in 0..REMOVALS {
         match remove_tree(aside.clone()).await {
@@ -326,6 +326,17 @@ pub(crate) async fn delete(app: &App, name: &str) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Ok(())
+}
+
+/// Removes the record of a repository, and its mirrors.
+async fn forget(app: &App, name: &str) -> Result<()> {
+    let io = |e: std::io::Error| Error::io("cannot remove the repository", &e);
+    let file = app.paths.repos().join(format!("{name}.json"));
+    std::fs::remove_file(file).map_err(io)?;
+    if let Ok(mut known) = app.repos.known.write() {
+        known.remove(name);
+    }
+    mirror::remove(app, name).await.map_err(io)
 }
 
 /// State of one repository.

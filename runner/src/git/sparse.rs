@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path
 
 use super::{command::Git, directory::Directory};
 
-/// Largest list of the files of an index, bytes.
-const MAX_LIST: usize = 256 * 1024 * 1024;
+/// Largest list of such files, bytes.
+const MAX_LIST: usize = 16 * 1024 * 1024;
 
 /// Files that are marked as not checked out in an agent's index, where its repository has a sparse checkout. What cannot be read
 /// marks nothing.
@@ -15,7 +15,9 @@ pub(super) async fn marked(agents: &Git<'_>) -> BTreeSet<Vec<u8>> {
     if !matches!(is_sparse, Ok(Some(text)) if text == "true") {
         return BTreeSet::new();
     }
-    let list = agents.clone().most(MAX_LIST).run(&["ls-files", "-t", "-z"]).await.unwrap_or_default();
+    let list =
+        agents.clone().most(MAX_LIST).only(|entry| entry.starts_with(b"S ")).run(&["ls-files", "-t", "-z"]).await;
+    let list = list.unwrap_or_default();
     list.split(|byte| *byte == 0).filter_map(|entry| entry.strip_prefix(b"S ")).map(<[u8]>::to_vec).collect()
 }
 

@@ -38,7 +38,7 @@ const ROOM: u64 = 512 * 1024 * 1024;
 /// Most that is named.
 const MAX_LEFT_OUT: usize = 1_000;
 /// Largest list of changed files, bytes.
-pub(super) const MAX_LIST: usize = 64 * 1024 * 1024;
+pub(super) const MAX_LIST: usize = 16 * 1024 * 1024;
 /// Files that git opens wherever they are: one that is a pipe holds it up for ever.
 const READ_BY_GIT: [&[u8]; 3] = [b".gitignore", b".gitattributes", b".gitmodules"];
 
@@ -264,12 +264,11 @@ impl<'a> WorkingTree<'a> {
 
     /// What there is in the directory besides what git takes.
     async fn survey(&self) -> Result<Vec<Finding>> {
-        let trap = |path: &str| {
-            Error::Trap(format!("'{path}' is neither a file nor a link, and git would wait for it for ever: remove it"))
-        };
+        let trap =
+            |path: &str| Error::Trap(format!("'{path}' is not a file, and git could wait for it for ever: remove it"));
         let attributes = ".git/info/attributes";
-        // Links are followed, as git does.
-        if self.directory.join(attributes).metadata().is_ok_and(|about| !about.is_file()) {
+        // A link could lead to a pipe, and is not followed: where it leads in the machine's root is none of the agent's business.
+        if self.directory.join(attributes).symlink_metadata().is_ok_and(|about| !about.is_file()) {
             return Err(trap(attributes));
         }
         let survey = Git::repository(self.app, &self.directory).patience(self.patience);

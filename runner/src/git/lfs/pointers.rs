@@ -9,7 +9,7 @@ use super::{
 use crate::error::{Error, Result};
 
 /// Largest list of files, bytes.
-const MAX_LIST: usize = 64 * 1024 * 1024;
+const MAX_LIST: usize = 32 * 1024 * 1024;
 /// Most small files that are looked into.
 const MAX_SMALL: usize = 200_000;
 
@@ -27,7 +27,8 @@ struct Blob {
 /// # Errors
 /// Git's; too many.
 pub(super) async fn of_commit(git: &Git<'_>, scratch: &Directory, commit: &str) -> Result<Pointers> {
-    let list = git.clone().most(MAX_LIST).run(&["ls-tree", "-r", "-l", "-z", "--full-tree", commit]).await?;
+    let list = git.clone().most(MAX_LIST).only(|entry| small_file(entry).is_some());
+    let list = list.run(&["ls-tree", "-r", "-l", "-z", "--full-tree", commit]).await?;
     let blobs: Vec<_> = list.split(|byte| *byte == 0).filter_map(small_file).collect();
     let blobs = with_attribute(git, scratch, commit, limited(blobs)?).await?;
     read(git, blobs).await

@@ -10,8 +10,6 @@ use crate::error::{Error, Result};
 
 /// Largest `.gitmodules`, bytes.
 const MAX_FILE: u64 = 256 * 1024;
-/// Largest list of a commit's files, bytes.
-const MAX_LIST: usize = 64 * 1024 * 1024;
 /// Longest name or path, bytes.
 const MAX_PATH: usize = 500;
 
@@ -57,9 +55,10 @@ pub(super) async fn read(git: &Git<'_>, commit: &str, parent: &str) -> Result<Ve
 /// # Errors
 /// Git's.
 pub(super) async fn links(git: &Git<'_>, commit: &str) -> Result<BTreeMap<String, String>> {
-    let list = git.clone().most(MAX_LIST).run(&["ls-tree", "-r", "-z", "--full-tree", commit]).await?;
+    let list = git.clone().only(|entry| entry.starts_with(b"160000 "));
+    let list = list.run(&["ls-tree", "-r", "-z", "--full-tree", commit]).await?;
     let mut links = BTreeMap::new();
-    for entry in list.split(|byte| *byte == 0).filter(|entry| entry.starts_with(b"160000 ")) {
+    for entry in list.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()) {
         let entry = String::from_utf8_lossy(entry);
         let wrong = || Error::Git("git ls-tree said what was not asked".to_owned());
         let (about, path) = entry.split_once('\t').ok_or_else(wrong)?;

@@ -30,8 +30,6 @@ use crate::{
     survey::{Finding, Kind},
 };
 
-/// Largest list of the files of a commit, bytes.
-const MAX_LIST: usize = 256 * 1024 * 1024;
 /// Of the time for a working tree, all its submodules have a half and each of them a quarter.
 const SHARES: (u32, u32) = (2, 4);
 /// For the question where its `HEAD` is: a file is read.
@@ -179,8 +177,9 @@ impl<'a> Inspection<'a> {
 
 /// Folders of the submodules in the index.
 async fn links(git: &Git<'_>) -> Result<Vec<Vec<u8>>> {
-    let list = git.clone().most(MAX_LIST).run(&["ls-files", "--stage", "-z"]).await?;
-    let links = list.split(|byte| *byte == 0).filter(|entry| entry.starts_with(b"160000 "));
+    let links = git.clone().only(|entry| entry.starts_with(b"160000 "));
+    let list = links.run(&["ls-files", "--stage", "-z"]).await?;
+    let links = list.split(|byte| *byte == 0).filter(|entry| !entry.is_empty());
     let path = |entry: &[u8]| entry.splitn(2, |byte| *byte == b'\t').nth(1).map(<[u8]>::to_vec);
     Ok(links.filter_map(path).collect())
 }
