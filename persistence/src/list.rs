@@ -169,12 +169,19 @@ fn push_where(
     columns: &[(&'static str, ColumnType)],
 ) -> Result<(), StoreError> {
     sql.push(if query.with_deleted { " where true" } else { " where t.deleted_at is null" });
-    push_scope(sql, scope, "");
+    push_scope(sql, scope, Projects::All);
     query.filters.iter().try_for_each(|(name, value)| push_filter(sql, name, value, columns))
 }
 
-/// Rows of `t` whose `project_id` is in the scope; of a member's projects those for which `holds` (` and p.…`) too.
-pub(crate) fn push_scope(sql: &mut QueryBuilder<Postgres>, scope: &Scope, holds: &str) {
+/// Which of a member's projects count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Projects {
+    All,
+    NotDeleted,
+}
+
+/// Rows of `t` whose `project_id` is in the scope.
+pub(crate) fn push_scope(sql: &mut QueryBuilder<Postgres>, scope: &Scope, which: Projects) {
     match scope {
         Scope::All => {}
         Scope::Projects(ids) => {
@@ -184,7 +191,8 @@ pub(crate) fn push_scope(sql: &mut QueryBuilder<Postgres>, scope: &Scope, holds:
             let mut members = vec![member_name(SubjectType::User, user)];
             members.extend(groups.iter().map(|group| member_name(SubjectType::Group, group)));
             sql.push(" and t.project_id in (select p.id from ambient.projects p where p.members && ");
-            sql.push_bind(members).push(holds).push(")");
+            sql.push_bind(members);
+            sql.push(if which == Projects::NotDeleted { " and p.deleted_at is null)" } else { ")" });
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     canonical::hex,
     database::Database,
     error::StoreError,
-    list::{Order, Scope, push_scope},
+    list::{Order, Projects, Scope, push_scope},
 };
 
 /// Most operations of a page.
@@ -157,7 +157,7 @@ impl Database {
 }
 
 fn push_filter(query: &mut QueryBuilder<Postgres>, scope: &Scope, filter: &OperationFilter) -> Result<(), StoreError> {
-    push_scope(query, scope, " and p.deleted_at is null");
+    push_scope(query, scope, Projects::NotDeleted);
     let exact = [
         ("entity_kind", &filter.entity_kind),
         ("entity_id", &filter.entity_id),

@@ -27,6 +27,7 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    capabilities,
     git::lfs::program,
     group,
     isolate::{self, Place},
@@ -300,17 +301,12 @@ fn lacking(status: LandlockStatus) -> Vec<String> {
 
 /// Whoever is root, or has come into a user namespace, is so only by name from here on.
 pub(crate) fn drop_capabilities() -> std::io::Result<()> {
-    for capability in CapabilitySet::all().iter() {
-        match rustix::thread::remove_capability_from_bounding_set(capability) {
-            // Not known to this kernel; or nothing is left to drop.
-            Ok(()) | Err(Errno::INVAL | Errno::PERM) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    match rustix::thread::clear_ambient_capability_set() {
-        Ok(()) | Err(Errno::INVAL) => {}
+    match capabilities::bound(CapabilitySet::empty()) {
+        // Nothing is left to drop.
+        Ok(()) | Err(Errno::PERM) => {}
         Err(error) => return Err(error.into()),
     }
+    capabilities::keep_to_ourselves()?;
     let none = CapabilitySet::empty();
     Ok(rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?)
 }

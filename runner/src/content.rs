@@ -21,7 +21,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use rustix::{
-    fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags},
+    fs::{AtFlags, Dir, FileType, Mode, OFlags},
     io::Errno,
 };
 use sha2::{Digest, Sha256};
@@ -30,6 +30,7 @@ use tokio_util::io::ReaderStream;
 
 use crate::{
     app::SharedApp,
+    beneath,
     error::{Error, Result},
 };
 
@@ -170,10 +171,8 @@ fn open(workspace: &Path, path: &str, flags: OFlags) -> Result<File> {
     let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let root = rustix::fs::open(workspace, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| Error::io("cannot open the workspace", &e.into()))?;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let beneath = if path.is_empty() { "." } else { path };
-    let path_only = OFlags::PATH | OFlags::CLOEXEC | flags.intersection(OFlags::DIRECTORY);
-    let handle = rustix::fs::openat2(&root, beneath, path_only, Mode::empty(), resolve);
+    let path_or_itself = if path.is_empty() { "." } else { path };
+    let handle = beneath::open(&root, path_or_itself, OFlags::PATH | flags.intersection(OFlags::DIRECTORY));
     let opened = handle.and_then(|handle| reopen(&handle, flags));
     opened.map(File::from).map_err(|error| failure(path, error))
 }

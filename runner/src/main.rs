@@ -7,6 +7,8 @@
 mod agent;
 mod app;
 mod auth;
+mod beneath;
+mod capabilities;
 mod confine;
 mod content;
 mod error;
@@ -130,7 +132,8 @@ fn serve_attempt(launch: &std::path::Path) -> i32 {
         }
     };
     // Before any thread exists: these are properties of a thread, inherited by those it makes.
-    if let Err(error) = life::close_inherited().and_then(|()| life::detach()).and_then(|()| users::keep_to_ourselves())
+    if let Err(error) =
+        life::close_inherited().and_then(|()| life::detach()).and_then(|()| Ok(capabilities::keep_to_ourselves()?))
     {
         tracing::error!(%error, "cannot detach");
         return EXIT_PREREQUISITE;

@@ -19,6 +19,8 @@ use rustix::{
     thread::{CapabilitySet, CapabilitySets},
 };
 
+use crate::capabilities;
+
 /// What a runner needs for files and processes of its agent: all of them count in the namespace of the two ids alone.
 const KEPT: [CapabilitySet; 7] = [
     // Reads, changes and removes what the agent has closed.
@@ -101,34 +103,10 @@ pub(crate) fn map(process: i32, runner: u32, agent: u32) -> Result<(), String> {
 }
 
 /// Gives up all capabilities but those of [`KEPT`], which the next execution leaves.
-fn keep() -> std::io::Result<()> {
+fn keep() -> rustix::io::Result<()> {
     let kept = KEPT.into_iter().fold(CapabilitySet::empty(), |all, one| all | one);
-    for capability in (CapabilitySet::all() & !kept).iter() {
-        match rustix::thread::remove_capability_from_bounding_set(capability) {
-            // Not known to this kernel.
-            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: kept };
-    rustix::thread::set_capabilities(None, sets)?;
-    for capability in kept.iter() {
-        rustix::thread::configure_capability_in_ambient_set(capability, true)?;
-    }
-    Ok(())
-}
-
-/// What this process starts from now on gets none of its capabilities.
-///
-/// # Errors
-/// The system's.
-pub(crate) fn keep_to_ourselves() -> std::io::Result<()> {
-    match rustix::thread::clear_ambient_capability_set() {
-        // Not known to this kernel: then there is none.
-        Ok(()) | Err(rustix::io::Errno::INVAL) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let sets = rustix::thread::capabilities(None)?;
+    capabilities::bound(kept)?;
     let inheritable = CapabilitySet::empty();
-    Ok(rustix::thread::set_capabilities(None, CapabilitySets { inheritable, ..sets })?)
+    rustix::thread::set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable })?;
+    capabilities::hand_on(kept)
 }

@@ -4,6 +4,8 @@
 //! everything is reached through open folders and no link, and nobody but the owner may write afterwards. A file that has other
 //! names is replaced by a copy; links, pipes, sockets, files with holes and folders at a depth that none of ours has are not ours,
 //! and are removed.
+//!
+//! What has its owner is not looked at again, so that the owner is the last thing to change: a crash before leaves it to be done.
 
 use std::{
     fs::File,
@@ -39,8 +41,8 @@ pub(super) fn hand_over(path: &Path, user: u32) -> std::io::Result<()> {
     // Root's meanwhile: neither id passes for its owner.
     own(&folder, 0)?;
     content(&folder, user, 0)?;
-    own(&folder, user)?;
-    Ok(rustix::fs::fchmod(&folder, only_owner_writes(&about))?)
+    rustix::fs::fchmod(&folder, only_owner_writes(&about))?;
+    Ok(own(&folder, user)?)
 }
 
 /// Makes a folder, or a file, root's, if it is somebody else's; its group stays. Nothing when it is not there.
@@ -55,8 +57,8 @@ pub(super) fn make_roots(path: &Path, mode: u32) -> std::io::Result<()> {
         Err(error) => return Err(error.into()),
     };
     if rustix::fs::fstat(&handle)?.st_uid != 0 {
-        rustix::fs::fchown(&handle, Some(Uid::ROOT), None)?;
         rustix::fs::fchmod(&handle, Mode::from_raw_mode(mode))?;
+        rustix::fs::fchown(&handle, Some(Uid::ROOT), None)?;
     }
     Ok(())
 }
@@ -125,8 +127,8 @@ fn file(folder: &OwnedFd, name: &std::ffi::CStr, user: u32) -> std::io::Result<(
         }
         return replace(folder, name, file, user, &about);
     }
-    own(&file, user)?;
-    Ok(rustix::fs::fchmod(&file, only_owner_writes(&about))?)
+    rustix::fs::fchmod(&file, only_owner_writes(&about))?;
+    Ok(own(&file, user)?)
 }
 
 /// Whoever has its other name goes on having the old file.

@@ -81,7 +81,7 @@ impl Ids {
 
     /// Finds out whether runners can have two.
     pub(super) fn probe(self, runner: &Path) -> Self {
-        let pairs = probe(runner, self.base + AGENTS, self.base);
+        let pairs = probe_user_ids(runner, self.base);
         if let Err(reason) = &pairs {
             tracing::warn!(%reason, "runners share their agents' user ids");
         }
@@ -173,9 +173,8 @@ impl Local {
     pub(super) fn settle_users(&self, session: &SessionRef, run: i64) -> Result<Option<Users>, ComputeError> {
         let paths = &self.paths(session);
         let (Some(ids), Some(known)) = (self.ids, self.users(paths)?) else { return Ok(None) };
-        let _one = self.lock_ids()?;
-        let other = ids.runner_of(known.agent).filter(|_| ids.pairs);
-        let runner = match other {
+        let runner = match ids.runner_of(known.agent).filter(|_| ids.pairs) {
+            // Nobody who comes later takes it: who gets an agent's id sees that its runner's is free.
             Some(other) if known.runner == other || !self.taken(paths)?.contains(&other) => other,
             _ => known.agent,
         };

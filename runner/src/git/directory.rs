@@ -8,12 +8,12 @@ use std::{
 };
 
 use rustix::{
-    fs::{Access, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags},
+    fs::{Access, AtFlags, Dir, FileType, Mode, OFlags},
     io::Errno,
 };
 
 use super::special;
-use crate::confine::Pinned;
+use crate::{beneath, confine::Pinned};
 
 /// Longest file that names another place.
 const MAX_POINTER: u64 = 16 * 1024;
@@ -107,21 +107,15 @@ impl Directory {
 
     /// Whether something has this path beneath it, through no link.
     pub(super) fn has(&self, path: &Path) -> bool {
-        self.beneath(path, OFlags::PATH | OFlags::NOFOLLOW).is_ok()
+        beneath::open(&self.handle, path, OFlags::PATH | OFlags::NOFOLLOW).is_ok()
     }
 
     /// Whether a folder with something in it has this path beneath it, through no link.
     pub(super) fn is_filled(&self, path: &Path) -> bool {
-        let Ok(folder) = self.beneath(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW) else {
-            return false;
-        };
+        let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let Ok(folder) = beneath::open(&self.handle, path, how) else { return false };
         let mut entries = Dir::read_from(&folder).into_iter().flatten().flatten();
         entries.any(|entry| !matches!(entry.file_name().to_bytes(), b"." | b".."))
-    }
-
-    fn beneath(&self, path: &Path, how: OFlags) -> rustix::io::Result<OwnedFd> {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        rustix::fs::openat2(&self.handle, path, how | OFlags::CLOEXEC, Mode::empty(), resolve)
     }
 
     /// See [`special::find`].

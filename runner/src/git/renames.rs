@@ -11,7 +11,7 @@ use crate::{
 
 /// Most new files, and most deleted ones, that are compared.
 const MAX_COMPARED: usize = 400;
-/// For the comparison.
+/// For each step of the comparison.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The status with its renames; nothing where there are none to be looked for.
@@ -28,7 +28,7 @@ async fn announce(tree: &WorkingTree<'_>) -> Result<bool> {
     if tree.findings.iter().any(|finding| finding.kind == Kind::More) {
         return Ok(false);
     }
-    let git = || tree.git().most(MAX_LIST);
+    let git = || tree.git().patience(PATIENCE).most(MAX_LIST);
     let deleted = git().run(&["diff-files", "--name-only", "--diff-filter=D", "-z"]).await?;
     if !(1..=MAX_COMPARED).contains(&paths(&deleted).count()) {
         return Ok(false);

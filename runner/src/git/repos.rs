@@ -253,7 +253,9 @@ async fn clone(app: &App, name: &str, spec: &RepoSpec, origin: &origin::Origin) 
             None => notices.push("the origin is empty: it has no branch and no commit yet".to_owned()),
             Some(base) if how.is_none() => {
                 if mirror.has_submodules(base).await? {
-                    notices.push("submodules were not fetched, so their folders are empty; ask for them with submodules (--submodules)".to_owned());
+                    let notice = "submodules were not fetched, so their folders are empty; ask for them with submodules \
+                                  (--submodules)";
+                    notices.push(notice.to_owned());
                 }
             }
             Some(base) => {

@@ -7,10 +7,10 @@ use std::{
 };
 
 use nix::sched::CloneFlags;
-use rustix::thread::{CapabilitySet, CapabilitySets};
+use rustix::thread::CapabilitySet;
 
 use super::{MAX_REPORT, ORDER, Order, Report, enter, order};
-use crate::{confine::EXIT_CANNOT_EXECUTE, group};
+use crate::{capabilities, confine::EXIT_CANNOT_EXECUTE, group};
 
 /// Makes namespaces. With a command they are for it alone, and its exit code is ours; without one they live as long as the
 /// pipe at standard input, and what came of it is reported on standard output.
@@ -42,7 +42,9 @@ fn make(order: &Order, life: Stdio) -> Result<(Child, Vec<String>), String> {
     unshare(CloneFlags::CLONE_NEWNS, "a mount namespace")?;
     unshare(CloneFlags::CLONE_NEWIPC, "an IPC namespace")?;
     unshare(CloneFlags::CLONE_NEWPID, "a PID namespace")?;
-    keep_capabilities().map_err(|e| format!("capabilities in the user namespace: {e}"))?;
+    // Init is executed.
+    let needed = CapabilitySet::SYS_ADMIN | CapabilitySet::SETPCAP;
+    capabilities::hand_on(needed).map_err(|e| format!("capabilities in the user namespace: {e}"))?;
     let mut init = start_init(order, life)?;
     let report = init.stdout.take().map(first_line).unwrap_or_default();
     match serde_json::from_str(&report) {
@@ -58,17 +60,6 @@ fn unshare(flags: CloneFlags, what: &str) -> Result<(), String> {
 
 fn write(file: &str, text: &str) -> Result<(), String> {
     std::fs::write(format!("/proc/self/{file}"), text).map_err(|e| format!("{file} of the user namespace: {e}"))
-}
-
-/// Init is executed, and an execution by anyone but root keeps what is ambient only.
-fn keep_capabilities() -> std::io::Result<()> {
-    let needed = CapabilitySet::SYS_ADMIN | CapabilitySet::SETPCAP;
-    let sets = rustix::thread::capabilities(None)?;
-    rustix::thread::set_capabilities(None, CapabilitySets { inheritable: needed, ..sets })?;
-    for capability in needed.iter() {
-        rustix::thread::configure_capability_in_ambient_set(capability, true)?;
-    }
-    Ok(())
 }
 
 fn start_init(order: &Order, life: Stdio) -> Result<Child, String> {

@@ -9,13 +9,13 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Mode, OFlags, ResolveFlags},
+    fs::{AtFlags, Mode, OFlags},
     io::Errno,
 };
 use sha2::{Digest, Sha256};
 
 use super::pointer::{Object, is_oid};
-use crate::life;
+use crate::{beneath, life};
 
 /// Where objects are in a repository's directory.
 const PLACE: [&str; 2] = ["lfs", "objects"];
@@ -71,9 +71,8 @@ impl Store {
         }
         let oid = &object.oid;
         let path = format!("{}/{}/{oid}", &oid[..2], &oid[2..4]);
-        let how = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let file = match rustix::fs::openat2(&self.handle, path, how, Mode::empty(), beneath) {
+        let how = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = match beneath::open(&self.handle, path, how) {
             Ok(file) => File::from(file),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
             Err(error) => return Err(error.into()),

@@ -1,0 +1,45 @@
+//! Capabilities of this process, and of what it executes.
+
+use rustix::{
+    io::Errno,
+    thread::{CapabilitySet, CapabilitySets, set_capabilities},
+};
+
+/// Leaves only these for whatever is executed from now on to have again.
+///
+/// # Errors
+/// The system's; `PERM` for who may drop none, because there is nothing left to be dropped.
+pub(crate) fn bound(kept: CapabilitySet) -> rustix::io::Result<()> {
+    for capability in (CapabilitySet::all() & !kept).iter() {
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // Not known to this kernel.
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Has the next execution by anyone but root leave these, which is else only what files say.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn hand_on(needed: CapabilitySet) -> rustix::io::Result<()> {
+    let sets = rustix::thread::capabilities(None)?;
+    set_capabilities(None, CapabilitySets { inheritable: needed, ..sets })?;
+    needed.iter().try_for_each(|capability| rustix::thread::configure_capability_in_ambient_set(capability, true))
+}
+
+/// Has no execution leave any.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn keep_to_ourselves() -> rustix::io::Result<()> {
+    match rustix::thread::clear_ambient_capability_set() {
+        // Not known to this kernel: then there are none.
+        Ok(()) | Err(Errno::INVAL) => {}
+        Err(error) => return Err(error),
+    }
+    let sets = rustix::thread::capabilities(None)?;
+    set_capabilities(None, CapabilitySets { inheritable: CapabilitySet::empty(), ..sets })
+}
