@@ -5,10 +5,10 @@ use rustix::{
     thread::{CapabilitySet, CapabilitySets, set_capabilities},
 };
 
-/// Leaves only these for whatever is executed from now on to have again.
+/// Limits what anything executed from now on can ever gain to these.
 ///
 /// # Errors
-/// The system's; `PERM` for who may drop none, because there is nothing left to be dropped.
+/// The system's; `PERM` without SETPCAP, when nothing can be dropped.
 pub(crate) fn bound(kept: CapabilitySet) -> rustix::io::Result<()> {
     for capability in (CapabilitySet::all() & !kept).iter() {
         match rustix::thread::remove_capability_from_bounding_set(capability) {
@@ -20,7 +20,7 @@ pub(crate) fn bound(kept: CapabilitySet) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Has the next execution by anyone but root leave these, which is else only what files say.
+/// Lets executions keep these. Otherwise a process that is not root loses all of them when it executes.
 ///
 /// # Errors
 /// The system's.
@@ -30,7 +30,7 @@ pub(crate) fn hand_on(needed: CapabilitySet) -> rustix::io::Result<()> {
     needed.iter().try_for_each(|capability| rustix::thread::configure_capability_in_ambient_set(capability, true))
 }
 
-/// Has no execution leave any.
+/// Lets no execution keep any.
 ///
 /// # Errors
 /// The system's.

@@ -102,7 +102,7 @@ pub(crate) fn map(process: i32, runner: u32, agent: u32) -> Result<(), String> {
     Ok(())
 }
 
-/// Gives up all capabilities but those of [`KEPT`], which the next execution leaves.
+/// Gives up all capabilities but [`KEPT`], and keeps those across the next execution.
 fn keep() -> rustix::io::Result<()> {
     let kept = KEPT.into_iter().fold(CapabilitySet::empty(), |all, one| all | one);
     capabilities::bound(kept)?;
