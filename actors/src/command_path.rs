@@ -1,11 +1,14 @@
-//! From a command to its answer: look up the idempotency key, decide, append, and again if the row has moved on.
+//! From a command to its answer: decide, append, and again if the row has moved on.
+//!
+//! Whether a request was answered before is looked up where it matters: when there is nothing to append, or the append finds
+//! that its idempotency key was used.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use ambient_domain::{Context, Decision, Guard, Nothing, Refusal, RefusalCode};
 use ambient_persistence::{
-    AppendError, AppendItem, AppendPart, Appended, Exclusive, Hint, IdempotencyRecord, Metadata, Outcome, StoreError,
-    StoredEntity, to_micros,
+    AppendError, AppendItem, AppendPart, Appended, Change, Current, Exclusive, Hint, IdempotencyRecord, Metadata,
+    Outcome, StoreError, StoredEntity, to_micros,
 };
 
 use crate::{
@@ -27,7 +30,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// An entity in memory: a cache of its row.
 pub(crate) struct Resident<E> {
     id: String,
-    state: Option<E>,
+    state: Option<Current<E>>,
     loaded: bool,
 }
 
@@ -37,10 +40,10 @@ impl<E: StoredEntity> Resident<E> {
     }
 
     fn version(&self) -> i64 {
-        self.state.as_ref().map_or(0, E::version)
+        self.state.as_ref().map_or(0, |current| current.version())
     }
 
-    fn remember(&mut self, state: Option<E>) {
+    fn remember(&mut self, state: Option<Current<E>>) {
         self.state = state;
         self.loaded = true;
     }
@@ -60,8 +63,8 @@ pub(crate) struct Call<'a, E: StoredEntity> {
 
 /// What a decision comes to.
 enum Verdict<E> {
-    /// To be appended; the state it leads to.
-    Append(Box<AppendItem>, E),
+    /// To be appended; the entity it leads to.
+    Append(Arc<AppendItem>, Current<E>),
     /// Nothing to write.
     Nothing(Nothing),
     /// Not possible.
@@ -77,16 +80,10 @@ pub(crate) async fn carry_out<E: StoredEntity>(call: &Call<'_, E>, resident: &mu
         let mut lock = None;
         if round > OPTIMISTIC_ROUNDS {
             let exclusive = read(call.services.db.lock::<E>(&resident.id)).await?;
-            resident.remember(exclusive.state().cloned());
+            resident.remember(exclusive.current().cloned());
             lock = Some(exclusive);
         } else if fresh {
-            resident.remember(read(call.services.db.load(&resident.id)).await?);
-        }
-        // In the first round only, when nothing is locked: who holds one connection must not wait for a second.
-        if round == 1
-            && let Some(answer) = call.earlier_answer().await?
-        {
-            return answer;
+            resident.remember(read(call.services.db.load_current(&resident.id)).await?);
         }
         let verdict = call.decide(resident.state.as_ref());
         let Verdict::Append(item, after) = verdict else {
@@ -98,7 +95,7 @@ pub(crate) async fn carry_out<E: StoredEntity>(call: &Call<'_, E>, resident: &mu
             drop(lock);
             return call.answer_without_operation(verdict, resident).await;
         };
-        match call.append(*item, lock, resident).await {
+        match call.append(&item, lock, resident).await {
             Ok(appended) => return Ok(call.applied(after, &appended, resident)),
             Err(Failed::Final(error)) => return call.earlier_answer().await?.unwrap_or(Err(error)),
             Err(Failed::Again(why)) => reason = why,
@@ -152,7 +149,8 @@ impl<E: StoredEntity> Call<'_, E> {
         Some((stored, key.request_hash.clone()))
     }
 
-    fn decide(&self, state: Option<&E>) -> Verdict<E> {
+    fn decide(&self, current: Option<&Current<E>>) -> Verdict<E> {
+        let state = current.map(|current| &current.state);
         let context = Context {
             now: to_micros(self.services.clock.now()),
             operation_id: self.operation_id.to_owned(),
@@ -165,7 +163,7 @@ impl<E: StoredEntity> Call<'_, E> {
         match E::decide(state, &self.request.command, &context) {
             Err(refusal) => Verdict::No(CallError::Refused(refusal)),
             Ok(Decision::Nothing(nothing)) => Verdict::Nothing(nothing),
-            Ok(Decision::Events(events)) => self.prepare(state, &events, &context).unwrap_or_else(Verdict::No),
+            Ok(Decision::Events(events)) => self.prepare(current, &events, &context).unwrap_or_else(Verdict::No),
         }
     }
 
@@ -175,7 +173,13 @@ impl<E: StoredEntity> Call<'_, E> {
         (state.version() != expected).then(|| CallError::Stale { current: state.version() })
     }
 
-    fn prepare(&self, state: Option<&E>, events: &[E::Event], context: &Context) -> Result<Verdict<E>, CallError> {
+    fn prepare(
+        &self,
+        before: Option<&Current<E>>,
+        events: &[E::Event],
+        context: &Context,
+    ) -> Result<Verdict<E>, CallError> {
+        let state = before.map(|before| &before.state);
         let mut after = events.iter().fold(state.cloned(), |state, event| Some(E::apply(state, event, context.now)));
         if let Some(after) = &mut after {
             after.set_version(state.map_or(0, E::version) + 1, context.now);
@@ -184,16 +188,13 @@ impl<E: StoredEntity> Call<'_, E> {
             return Ok(Verdict::Nothing(Nothing::Already));
         };
         let metadata = self.metadata();
-        let part = AppendPart::new(state, &after, &self.request.command, events, context, &metadata)
-            .map_err(|error| store_error(&error))?;
+        let (command, metadata, bodies) = (&self.request.command, &metadata, &self.request.bodies[..]);
+        let change = Change { before, after: &after, command, events, context, metadata, bodies };
+        let part = AppendPart::new(&change).map_err(|error| store_error(&error))?;
+        let last_hash = part.hash();
         let idempotency = self.record(Some(self.operation_id.to_owned()), Outcome::Applied, &after)?;
-        let item = AppendItem {
-            parts: vec![part],
-            idempotency,
-            guards: E::guards(state, &self.request.command),
-            bodies: self.request.bodies.clone(),
-        };
-        Ok(Verdict::Append(Box::new(item), after))
+        let item = AppendItem { parts: vec![part], idempotency, guards: E::guards(state, command) };
+        Ok(Verdict::Append(Arc::new(item), Current { state: after, last_hash }))
     }
 
     fn metadata(&self) -> Metadata {
@@ -234,7 +235,7 @@ impl<E: StoredEntity> Call<'_, E> {
             Verdict::Nothing(nothing) => nothing,
             Verdict::Append(..) => return Err(CallError::Unavailable { reason: "internal: not decided".to_owned() }),
         };
-        let Some(state) = resident.state.clone() else {
+        let Some(state) = resident.state.as_ref().map(|current| current.state.clone()) else {
             return Err(CallError::Refused(Refusal::new(RefusalCode::NotFound, format!("{} not found", E::KIND))));
         };
         if nothing == Nothing::Superseded {
@@ -251,14 +252,14 @@ impl<E: StoredEntity> Call<'_, E> {
 
     async fn append(
         &self,
-        item: AppendItem,
+        item: &Arc<AppendItem>,
         lock: Option<Exclusive<E>>,
         resident: &mut Resident<E>,
     ) -> Result<Appended, Failed> {
         let (live, effects) = (item.parts[0].has_live_events(), item.parts[0].has_effects());
         let mut result = match lock {
-            Some(lock) => lock.append(&item).await,
-            None => self.append_once(&item).await,
+            Some(lock) => lock.append(item).await,
+            None => self.services.db.append_one(item).await,
         };
         // While the outcome is in doubt the very same item is tried; to decide anew could do the same thing twice.
         for round in 1..MAX_ROUNDS {
@@ -266,7 +267,7 @@ impl<E: StoredEntity> Call<'_, E> {
                 break;
             }
             tokio::time::sleep(PAUSE * 10 * round).await;
-            result = self.append_once(&item).await;
+            result = self.services.db.append_one(item).await;
         }
         match result {
             Ok(appended) => {
@@ -278,11 +279,6 @@ impl<E: StoredEntity> Call<'_, E> {
                 Err(self.failed(error))
             }
         }
-    }
-
-    async fn append_once(&self, item: &AppendItem) -> Result<Appended, AppendError> {
-        let mut results = self.services.db.append(vec![item.clone()]).await;
-        results.pop().unwrap_or_else(|| Err(AppendError::Unavailable("no result".to_owned())))
     }
 
     fn failed(&self, error: AppendError) -> Failed {
@@ -315,15 +311,16 @@ impl<E: StoredEntity> Call<'_, E> {
         }
     }
 
-    fn applied(&self, after: E, appended: &Appended, resident: &mut Resident<E>) -> Reply<E> {
+    fn applied(&self, after: Current<E>, appended: &Appended, resident: &mut Resident<E>) -> Reply<E> {
+        let state = after.state.clone();
         if appended.repeated {
             // It was in for a while; others may have followed.
             resident.forget();
         } else {
-            resident.remember(Some(after.clone()));
+            resident.remember(Some(after));
         }
         let operation_id = Some(self.operation_id.to_owned());
-        Reply { state: after, done: Done::Applied, operation_id, replayed: false }
+        Reply { state, done: Done::Applied, operation_id, replayed: false }
     }
 }
 

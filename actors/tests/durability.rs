@@ -426,7 +426,7 @@ async fn answered(
 async fn an_unreachable_database_is_said_and_not_waited_for_for_ever() {
     let w = world().await;
     let project = new_project(&w.actors, "demo").await;
-    w.db.pool().close().await;
+    w.db.close().await;
     let error =
         ask::<ambient_domain::project::Project>(&w.actors, &project, ambient_domain::project::Command::Delete).await;
     assert!(matches!(error, Err(CallError::Unavailable { .. })), "{error:?}");

@@ -154,7 +154,7 @@ impl Server {
         self.actors.shutdown(GRACE).await;
         self.engine.shutdown().await;
         self.hints.stop();
-        self.db.pool().close().await;
+        self.db.close().await;
         Ok(())
     }
 

@@ -1,4 +1,5 @@
-//! Durable commands: through the actors, and as batches of the append interface, beside plain inserts.
+//! Durable commands: through the actors, and as batches of the append interface, beside the same rows written by hand, and
+//! beside plain inserts.
 
 use std::{
     sync::Arc,
@@ -6,11 +7,13 @@ use std::{
 };
 
 use ambient_domain::session::Session;
+use ambient_persistence::Current;
 
 use crate::{
     Failure,
     domain::{World, message_item, message_request},
-    interleave::{interleave, per_second},
+    hand_written::HandWritten,
+    interleave::{interleave, pair, per_second, percentile},
     peer::Peer,
     table::Table,
 };
@@ -19,6 +22,10 @@ const CLIENTS: u16 = 64;
 const SESSIONS_OF_CLIENT: usize = 4;
 const BATCH: u16 = 100;
 const BATCH_CLIENTS: u16 = 8;
+/// Connections of the ceiling: as many as an append has batches under way.
+const WRITERS: u16 = 2;
+/// Commands of a statement of the ceiling: as many as a batch has at most.
+const GROUP: u16 = 64;
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(2);
 
@@ -27,30 +34,86 @@ pub(crate) async fn measure(table: &mut Table) -> Result<(), Failure> {
     let peer = Peer::new(&world.database.url(), world.db.pool()).await?;
     let sessions = world.sessions(usize::from(CLIENTS) * SESSIONS_OF_CLIENT).await?;
     commands(&world, &sessions, Duration::from_millis(500)).await?;
-    let pair = interleave(
+    let hand = HandWritten::new(&world.database.url(), world.db.pool(), &sessions[0].id, WRITERS, GROUP).await?;
+    let rates = interleave(
         ROUNDS,
         async || commands(&world, &sessions, ROUND).await,
         async || peer.rate(CLIENTS, 1, ROUND).await,
     )
     .await?;
     let beside = format!("{}: one-row commits, {CLIENTS} clients", peer.name());
-    table.add(format!("commands through actors, {CLIENTS} clients"), "commands/s", pair, beside);
+    table.add(format!("commands through actors, {CLIENTS} clients"), "commands/s", rates, beside);
 
     let mut batchers = Vec::new();
     for _ in 0..BATCH_CLIENTS {
-        batchers.push(world.sessions(usize::from(BATCH)).await?);
+        let sessions = world.sessions(usize::from(BATCH)).await?;
+        batchers.push(world.current(&sessions).await?);
     }
-    let pair = interleave(
-        ROUNDS,
-        async || batches(&world, &mut batchers, ROUND).await,
-        async || peer.rate(BATCH_CLIENTS, BATCH, ROUND).await,
-    )
-    .await?;
-    let beside = format!("{}: commits of {BATCH} rows, {BATCH_CLIENTS} clients", peer.name());
-    table.add(format!("commands in batches of {BATCH}, {BATCH_CLIENTS} clients"), "commands/s", pair, beside);
+    match hand {
+        Some(hand) => beside_hand_written(table, &world, &sessions, &mut batchers, &hand).await?,
+        None => eprintln!("there is no pgbench: the hand-written ceiling is left out"),
+    }
     let Ok(world) = Arc::try_unwrap(world) else { return Err("a client did not end".into()) };
     world.end().await;
     Ok(())
+}
+
+async fn beside_hand_written(
+    table: &mut Table,
+    world: &Arc<World>,
+    sessions: &[Session],
+    batchers: &mut [Vec<Current<Session>>],
+    hand: &HandWritten,
+) -> Result<(), Failure> {
+    let rates = interleave(
+        ROUNDS,
+        async || commands(world, sessions, ROUND).await,
+        async || hand.rate(WRITERS, GROUP, ROUND).await,
+    )
+    .await?;
+    let beside = format!("the same rows written by hand, {GROUP} a statement");
+    table.add(format!("commands through actors, {CLIENTS} clients"), "commands/s", rates, &*beside);
+
+    let rates = interleave(
+        ROUNDS,
+        async || batches(world, batchers, ROUND).await,
+        async || hand.rate(WRITERS, GROUP, ROUND).await,
+    )
+    .await?;
+    table.add(format!("commands in batches of {BATCH}, {BATCH_CLIENTS} clients"), "commands/s", rates, beside);
+
+    let times =
+        interleave(ROUNDS, async || alone(world, &sessions[0], ROUND).await, async || hand.alone(ROUND).await).await?;
+    table.add("a command alone, p50", "ms", times, "the same rows written by hand, p50");
+
+    let (ours, theirs) = (
+        wal(world, async || commands(world, sessions, ROUND).await.map(|rate| rate * ROUND.as_secs_f64())).await?,
+        wal(world, async || hand.rate(WRITERS, GROUP, ROUND).await.map(|rate| rate * ROUND.as_secs_f64())).await?,
+    );
+    table.add("write-ahead log of a command", "bytes", pair(&[ours], &[theirs]), "the same rows written by hand");
+    Ok(())
+}
+
+/// Median of the times of one command at a time, in milliseconds.
+async fn alone(world: &World, session: &Session, duration: Duration) -> Result<f64, Failure> {
+    let (began, mut times) = (Instant::now(), Vec::new());
+    while began.elapsed() < duration {
+        let asked = Instant::now();
+        world.actors.call::<Session>(&session.id, message_request()).await?;
+        times.push(asked.elapsed().as_secs_f64() * 1_000.0);
+    }
+    Ok(percentile(&times, 50))
+}
+
+/// Bytes of write-ahead log by each of the commands that `work` counts.
+async fn wal(world: &World, work: impl AsyncFnOnce() -> Result<f64, Failure>) -> Result<f64, Failure> {
+    let position = async || {
+        let sql = "select (pg_current_wal_insert_lsn() - '0/0')::float8";
+        sqlx::query_scalar::<_, f64>(sql).fetch_one(world.db.pool()).await
+    };
+    let before = position().await?;
+    let commands = work().await?;
+    Ok((position().await? - before) / commands)
 }
 
 /// Clients that send messages to sessions of their own, one after the other.
@@ -72,7 +135,11 @@ async fn commands(world: &Arc<World>, sessions: &[Session], duration: Duration) 
 }
 
 /// Clients that append to sessions of their own, all of them at once.
-async fn batches(world: &Arc<World>, batchers: &mut [Vec<Session>], duration: Duration) -> Result<f64, Failure> {
+async fn batches(
+    world: &Arc<World>,
+    batchers: &mut [Vec<Current<Session>>],
+    duration: Duration,
+) -> Result<f64, Failure> {
     let began = Instant::now();
     let appends = batchers.iter_mut().map(|sessions| {
         let db = world.db.clone();

@@ -9,7 +9,7 @@ use ambient_domain::{
     session::{self, Message, Session, Spec},
 };
 use ambient_persistence::{
-    AppendItem, AppendPart, Database, DatabaseOptions, Hints, Metadata, StoredEntity, new_id, to_micros,
+    AppendItem, AppendPart, Change, Current, Database, DatabaseOptions, Hints, Metadata, new_id, to_micros,
 };
 use ambient_tests::TestDatabase;
 use chrono::Utc;
@@ -61,10 +61,19 @@ impl World {
         Ok(stream::iter(0..count).map(create).buffer_unordered(16).try_collect().await?)
     }
 
+    /// These sessions, to be changed.
+    pub(crate) async fn current(&self, sessions: &[Session]) -> Result<Vec<Current<Session>>, Failure> {
+        let mut current = Vec::with_capacity(sessions.len());
+        for session in sessions {
+            current.push(self.db.load_current::<Session>(&session.id).await?.ok_or("no session")?);
+        }
+        Ok(current)
+    }
+
     pub(crate) async fn end(self) {
         self.actors.shutdown(Duration::from_secs(5)).await;
         self.hints.stop();
-        self.db.pool().close().await;
+        self.db.close().await;
         drop(self.database);
     }
 }
@@ -83,7 +92,7 @@ pub(crate) fn message_request() -> Request<Session> {
 }
 
 /// A message as an item of a batch, and the session after it.
-pub(crate) fn message_item(before: &Session) -> Result<(AppendItem, Session), Failure> {
+pub(crate) fn message_item(before: &Current<Session>) -> Result<(AppendItem, Current<Session>), Failure> {
     let context = Context {
         now: to_micros(Utc::now()),
         operation_id: new_id(),
@@ -95,10 +104,18 @@ pub(crate) fn message_item(before: &Session) -> Result<(AppendItem, Session), Fa
         return Err("a message was refused".into());
     };
     let apply = |state: Option<Session>, event| Some(Session::apply(state, event, context.now));
-    let mut after = events.iter().fold(Some(before.clone()), apply).ok_or("no state")?;
+    let mut after = events.iter().fold(Some(before.state.clone()), apply).ok_or("no state")?;
     after.set_version(before.version() + 1, context.now);
     let metadata = Metadata { correlation_id: context.operation_id.clone(), ..Metadata::default() };
-    let part = AppendPart::new(Some(before), &after, &command, &events, &context, &metadata)?;
-    debug_assert!(part.has_live_events() && Session::HAS_LIVE_LOG);
-    Ok((AppendItem { parts: vec![part], bodies: vec![TEXT.to_owned()], ..AppendItem::default() }, after))
+    let part = AppendPart::new(&Change {
+        before: Some(before),
+        after: &after,
+        command: &command,
+        events: &events,
+        context: &context,
+        metadata: &metadata,
+        bodies: &[TEXT.to_owned()],
+    })?;
+    let last_hash = part.hash();
+    Ok((AppendItem { parts: vec![part], ..AppendItem::default() }, Current { state: after, last_hash }))
 }

@@ -57,7 +57,7 @@ pub(crate) async fn measure(table: &mut Table) -> Result<(), Failure> {
     }
     table.add("events delivered, 1 session with 1,000", "events/s", pair(&ours, &theirs), "raw broadcast");
     stage.hints.stop();
-    stage.db.pool().close().await;
+    stage.db.close().await;
     Ok(())
 }
 

@@ -7,6 +7,7 @@ mod ceiling;
 mod commands;
 mod domain;
 mod engine;
+mod hand_written;
 mod interleave;
 mod limits;
 mod live;

@@ -1,7 +1,7 @@
 //! Commits of rows by pgbench; by a loop of our own where there is no pgbench.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     str::FromStr,
     time::{Duration, Instant},
@@ -41,7 +41,10 @@ impl Peer {
     /// Rows a second of `clients` that insert `rows` of them a commit.
     pub(crate) async fn rate(&self, clients: u16, rows: u16, duration: Duration) -> Result<f64, Failure> {
         let commits = match &self.pgbench {
-            Some(pgbench) => run_pgbench(pgbench, &self.url, clients, rows, duration).await?,
+            Some(pgbench) => {
+                let script = insert(":client_id", rows) + ";\n";
+                Bench { pgbench, url: &self.url, script: &script, options: "" }.run(clients, duration).await?
+            }
             None => loop_of_inserts(&self.url, clients, rows, duration).await?,
         };
         Ok(commits * f64::from(rows))
@@ -55,31 +58,39 @@ fn insert(client: &str, rows: u16) -> String {
     }
 }
 
-fn find_pgbench() -> Option<PathBuf> {
+/// Where pgbench is, if it is.
+pub(crate) fn find_pgbench() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let debian: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
     std::env::split_paths(&path).chain(debian).map(|dir| dir.join("pgbench")).find(|file| file.is_file())
 }
 
-async fn run_pgbench(
-    pgbench: &PathBuf,
-    url: &str,
-    clients: u16,
-    rows: u16,
-    duration: Duration,
-) -> Result<f64, Failure> {
-    let script = tempfile::NamedTempFile::new()?;
-    std::fs::write(script.path(), insert(":client_id", rows) + ";\n")?;
-    let mut command = Command::new(pgbench);
-    command.args(["--no-vacuum", "--protocol=prepared", "--jobs=2", &format!("--client={clients}")]);
-    command.arg(format!("--time={}", duration.as_secs())).arg("--file").arg(script.path());
-    connect_to(&mut command, url)?;
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(duration + SLACK, command.output()).await??;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let rate = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
-    rate.ok_or_else(|| format!("pgbench: {}", String::from_utf8_lossy(&output.stderr)).into())
+/// A script for pgbench.
+pub(crate) struct Bench<'a> {
+    pub(crate) pgbench: &'a Path,
+    pub(crate) url: &'a str,
+    pub(crate) script: &'a str,
+    /// Of the sessions, as `PGOPTIONS` has them.
+    pub(crate) options: &'a str,
+}
+
+impl Bench<'_> {
+    /// Transactions a second.
+    pub(crate) async fn run(&self, clients: u16, duration: Duration) -> Result<f64, Failure> {
+        let script = tempfile::NamedTempFile::new()?;
+        std::fs::write(script.path(), self.script)?;
+        let mut command = Command::new(self.pgbench);
+        let jobs = clients.min(2);
+        command.args(["--no-vacuum", "--protocol=prepared", &format!("--jobs={jobs}"), &format!("--client={clients}")]);
+        command.arg(format!("--time={}", duration.as_secs())).arg("--file").arg(script.path());
+        connect_to(&mut command, self.url)?;
+        command.env("PGOPTIONS", self.options).stdin(Stdio::null()).kill_on_drop(true);
+        let output = tokio::time::timeout(duration + SLACK, command.output()).await??;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let rate = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
+        rate.ok_or_else(|| format!("pgbench: {}", String::from_utf8_lossy(&output.stderr)).into())
+    }
 }
 
 /// The driver's URLs have parameters that libpq does not know.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use ambient_postgres::Schema;
+use ambient_postgres::{Lanes, Schema};
 use chrono::{DateTime, Utc};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use temporalio_client::{Connection, ConnectionOptions, callback_based::CallbackBasedGrpcService};
@@ -28,7 +28,7 @@ use crate::{
     pollers, retention,
     search_attributes::Registry,
     service,
-    store::{Store, lanes::Lanes, writer::Writer},
+    store::{Store, writer::Writer},
     timers::{self, Due},
     wake::{self, Hint},
 };
@@ -37,6 +37,10 @@ use crate::{
 const SESSION_CONNECTIONS: u32 = 3;
 /// Connections that write. One writes; the other is for its successor while a broken one is given up.
 const WRITERS: usize = 2;
+/// Limits of the lanes. A statement of the hot path takes milliseconds; one that takes this long waits for a lock it will not get.
+const LIMITS: [(&str, &str); 3] =
+    [("statement_timeout", "30s"), ("lock_timeout", "10s"), ("idle_in_transaction_session_timeout", "30s")];
+
 /// Longest wait for releasing the lease at shutdown.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -56,9 +60,10 @@ impl Engine {
             .connect_with((*pool.connect_options()).clone())
             .await?;
         let (lease, (now, wall)) = Lease::take(&session, &options.identity).await?;
-        let lanes = Arc::new(Lanes::new(&pool.connect_options(), options.connections));
+        let connect = pool.connect_options().as_ref().clone().options(LIMITS);
+        let lanes = Lanes::new(&connect, options.connections);
         let runtime = tokio::runtime::Handle::current();
-        let writer = Lanes::by_key(&pool.connect_options(), WRITERS);
+        let writer = Lanes::by_key(&connect, WRITERS);
         let writer = Arc::new(Writer::new(writer, runtime.clone()));
         let (hints, hint_receiver) = mpsc::channel(wake::QUEUED);
         let engine = Self {

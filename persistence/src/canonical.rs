@@ -6,8 +6,11 @@ use sha2::{Digest, Sha256};
 
 use crate::error::StoreError;
 
+/// Of an operation: SHA-256.
+pub type Hash = [u8; 32];
+
 /// Hash before the first operation of an entity.
-pub(crate) const GENESIS: [u8; 32] = [0; 32];
+pub(crate) const GENESIS: Hash = [0; 32];
 
 /// Canonical bytes of a value, which are sure to read back as that value.
 ///
@@ -17,10 +20,26 @@ pub(crate) fn to_bytes<T>(field: &'static str, value: &T) -> Result<Vec<u8>, Sto
 where
     T: Serialize + DeserializeOwned + PartialEq,
 {
+    read_back::<T, T>(field, value, |read| read == value)
+}
+
+/// The same of a list.
+pub(crate) fn slice_to_bytes<T>(field: &'static str, values: &[T]) -> Result<Vec<u8>, StoreError>
+where
+    T: Serialize + DeserializeOwned + PartialEq,
+{
+    read_back::<&[T], Vec<T>>(field, &values, |read| read == values)
+}
+
+fn read_back<T: Serialize, R: DeserializeOwned>(
+    field: &'static str,
+    value: &T,
+    is_same: impl FnOnce(&R) -> bool,
+) -> Result<Vec<u8>, StoreError> {
     let bytes = serde_json_canonicalizer::to_vec(value).map_err(|_| StoreError::Unfaithful { field })?;
     refuse_nul(field, &bytes)?;
-    match serde_json::from_slice::<T>(&bytes) {
-        Ok(read) if read == *value => Ok(bytes),
+    match serde_json::from_slice::<R>(&bytes) {
+        Ok(read) if is_same(&read) => Ok(bytes),
         _ => Err(StoreError::Unfaithful { field }),
     }
 }
@@ -108,17 +127,17 @@ pub(crate) struct Hashed<'a> {
 
 impl Hashed<'_> {
     /// The chained hash: SHA-256 of [`before_previous`], the previous hash, [`Hashed::after_previous`].
-    pub(crate) fn hash(&self, previous_hash: &[u8]) -> Vec<u8> {
+    pub(crate) fn hash(&self, previous_hash: &[u8]) -> Hash {
         let mut hasher = Sha256::new();
         for bytes in [&before_previous(), previous_hash, &self.after_previous()] {
             hasher.update(bytes);
         }
-        hasher.finalize().to_vec()
+        hasher.finalize().into()
     }
 
     /// What is hashed after the previous hash. Every part is preceded by its length, so that no two operations share an
     /// encoding.
-    pub(crate) fn after_previous(&self) -> Vec<u8> {
+    fn after_previous(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(512 + self.input.len() + self.events.len() + self.context.len());
         for text in [self.id, self.entity_kind, self.entity_id] {
             part(&mut bytes, text.as_bytes());
@@ -142,7 +161,7 @@ impl Hashed<'_> {
 }
 
 /// What is hashed before the previous hash, its length included.
-pub(crate) fn before_previous() -> Vec<u8> {
+fn before_previous() -> Vec<u8> {
     let mut bytes = Vec::new();
     part(&mut bytes, b"ambient.operation.1");
     bytes.extend_from_slice(&(GENESIS.len() as u64).to_be_bytes());

@@ -1,18 +1,29 @@
 //! The connection pool and its limits.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use ambient_postgres::{Schema, Transport};
+use ambient_postgres::{Lanes, Schema, Transport};
 use sqlx::{
     Connection, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::sync::watch;
 
-use crate::error::StoreError;
+use crate::{
+    append::{Group, WRITERS},
+    error::StoreError,
+};
 
 /// A connection that was idle for longer is asked whether it lives before it is used.
 const ASK_IDLE: Duration = Duration::from_secs(1);
+
+/// Connections beside the pool for transactions of appends.
+const LANES: usize = 6;
+/// A batch of appends that has to wait for a lock is taken apart after this, so that only the item concerned waits.
+const BATCH_LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Limits of the connections. Every wait has one.
 #[derive(Debug, Clone)]
@@ -58,6 +69,9 @@ impl Default for DatabaseOptions {
 pub struct Database {
     pool: PgPool,
     connect: PgConnectOptions,
+    /// For appends with a transaction or statement of their own.
+    pub(crate) lanes: Lanes,
+    pub(crate) group: Arc<Group>,
     pub(crate) append_timeout: Duration,
     /// When and why the last append was given up; none since one went through.
     refused: watch::Sender<Option<(Instant, String)>>,
@@ -102,7 +116,11 @@ impl Database {
             Err(sqlx::Error::PoolTimedOut) => return Err(why_not(&connect, options.acquire_timeout).await.into()),
             pool => pool?,
         };
-        Ok(Self { pool, connect, append_timeout: options.append_timeout, refused: watch::Sender::new(None) })
+        let lanes = Lanes::by_key(&connect, LANES);
+        let group = connect.clone().options([("lock_timeout", BATCH_LOCK_TIMEOUT.as_millis().to_string())]);
+        let group = Arc::new(Group::new(Lanes::by_key(&group, WRITERS)));
+        let (append_timeout, refused) = (options.append_timeout, watch::Sender::new(None));
+        Ok(Self { pool, connect, lanes, group, append_timeout, refused })
     }
 
     /// Brings the schema `ambient` up to this release. Several servers may call it at once.
@@ -116,6 +134,13 @@ impl Database {
         Schema::new("ambient", "_migrations", sqlx::migrate!("../migrations")).migrate(&mut connection).await?;
         connection.close().await?;
         Ok(())
+    }
+
+    /// Closes every connection; what is asked afterwards fails.
+    pub async fn close(&self) {
+        self.group.close().await;
+        self.lanes.close().await;
+        self.pool.close().await;
     }
 
     /// The pool.

@@ -19,7 +19,7 @@ pub struct Table {
 }
 
 /// Columns of every entity table, besides the bookkeeping ones the append fills in.
-pub(crate) const COMMON: [&str; 10] = [
+pub(crate) const COMMON: [&str; 11] = [
     "id",
     "project_id",
     "version",
@@ -27,6 +27,7 @@ pub(crate) const COMMON: [&str; 10] = [
     "last_operation_id",
     "last_hash",
     "state",
+    "spec",
     "created_at",
     "updated_at",
     "deleted_at",
@@ -41,6 +42,15 @@ pub trait StoredEntity: Entity {
 
     /// Values of the table's own columns and of `created_at`, `updated_at`, `deleted_at`.
     fn columns(&self) -> Map<String, Value>;
+
+    /// Whether its `spec`, which stands in a column of its own, is that of `other`. True for a kind without one. To be
+    /// overridden where a spec can be long.
+    fn has_spec_of(&self, other: &Self) -> bool {
+        let spec = |entity: &Self| {
+            serde_json::to_value(entity).ok().and_then(|mut value| value.get_mut("spec").map(Value::take))
+        };
+        spec(self) == spec(other)
+    }
 
     /// The run that its live events belong to, where they do not say so themselves.
     fn live_run(&self) -> Option<i64> {
@@ -100,6 +110,10 @@ impl StoredEntity for Session {
         }))
     }
 
+    fn has_spec_of(&self, other: &Self) -> bool {
+        self.spec == other.spec
+    }
+
     fn live_run(&self) -> Option<i64> {
         self.run().map(|run| run.number)
     }
@@ -125,6 +139,10 @@ impl StoredEntity for Project {
             "members": self.permissions.iter().map(member).collect::<Vec<_>>(),
             "labels": self.spec.labels,
         }))
+    }
+
+    fn has_spec_of(&self, other: &Self) -> bool {
+        self.spec == other.spec
     }
 }
 

@@ -1,6 +1,6 @@
 //! Requests that can be repeated: what was answered under (principal, method, path, key), for 24 hours.
 
-use sqlx::{AssertSqlSafe, PgConnection, Row, types::Json};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use crate::{canonical, database::Database, entity::StoredEntity, error::StoreError};
 
@@ -49,7 +49,6 @@ pub struct IdempotencyRecord {
     entity_kind: &'static str,
     entity_id: String,
     version: i64,
-    state: serde_json::Value,
 }
 
 /// A remembered answer.
@@ -82,7 +81,6 @@ impl IdempotencyRecord {
         {
             canonical::text(field, text)?;
         }
-        let json = serde_json::to_value(state).map_err(|_| StoreError::Unfaithful { field: "state" })?;
         Ok(Self {
             key,
             request_hash,
@@ -91,46 +89,57 @@ impl IdempotencyRecord {
             entity_kind: E::KIND,
             entity_id: state.id().to_owned(),
             version: state.version(),
-            state: json,
         })
     }
 
     /// Writes it; false when the key is in use. A record older than 24 hours counts as gone.
     pub(crate) async fn insert(&self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-        let sql = insert_sql("$1", "true");
-        let done = sqlx::query(AssertSqlSafe(sql)).bind(Json(vec![self.row()])).execute(connection).await?;
+        let done = sqlx::query(AssertSqlSafe(format!(
+            "insert into ambient.idempotency as i ({COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) {UNLESS_IN_USE}"
+        )))
+        .bind(&self.key.principal)
+        .bind(&self.key.method)
+        .bind(&self.key.path)
+        .bind(&self.key.key)
+        .bind(&self.request_hash)
+        .bind(&self.operation_id)
+        .bind(self.outcome.as_str())
+        .bind(self.entity_kind)
+        .bind(&self.entity_id)
+        .bind(self.version)
+        .execute(connection)
+        .await?;
         Ok(done.rows_affected() == 1)
     }
 
-    /// Its row, without `created_at`.
-    pub(crate) fn row(&self) -> serde_json::Value {
-        serde_json::json!({
-            "principal": self.key.principal,
-            "method": self.key.method,
-            "path": self.key.path,
-            "key": self.key.key,
-            "request_hash": format!("\\x{}", canonical::hex(&self.request_hash)),
-            "operation_id": self.operation_id,
-            "outcome": self.outcome.as_str(),
-            "entity_kind": self.entity_kind,
-            "entity_id": self.entity_id,
-            "version": self.version,
-            "state": self.state,
-        })
+    /// Whether the key is in use.
+    pub(crate) async fn is_used(&self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        let sql = "select exists (select from ambient.idempotency where principal = $1 and method = $2 and path = $3
+                   and key = $4 and created_at >= now() - interval '24 hours')";
+        let query = sqlx::query_scalar(sql).bind(&self.key.principal).bind(&self.key.method).bind(&self.key.path);
+        query.bind(&self.key.key).fetch_one(connection).await
     }
 }
 
-/// Writes the records in `rows` (a parameter: array of [`IdempotencyRecord::row`]) whose key is not in use, if `condition` holds.
-pub(crate) fn insert_sql(rows: &str, condition: &str) -> String {
-    let columns =
-        "principal, method, path, key, request_hash, operation_id, outcome, entity_kind, entity_id, version, state";
+const COLUMNS: &str =
+    "principal, method, path, key, request_hash, operation_id, outcome, entity_kind, entity_id, version";
+const UNLESS_IN_USE: &str =
+    "on conflict (principal, method, path, key) do update set request_hash = excluded.request_hash,
+    operation_id = excluded.operation_id, outcome = excluded.outcome, entity_kind = excluded.entity_kind,
+    entity_id = excluded.entity_id, version = excluded.version, created_at = now()
+    where i.created_at < now() - interval '24 hours'";
+
+/// Condition on a part `k` of an append: it has no key, or one that is not in use.
+pub(crate) const UNUSED: &str = " and (k.key is null or not exists (select from ambient.idempotency i
+    where i.principal = k.principal and i.method = k.method and i.path = k.path and i.key = k.key
+      and i.created_at >= now() - interval '24 hours'))";
+
+/// Writes the records of the parts in `changed` that have a key which is not in use.
+pub(crate) fn insert_sql(kind: &str) -> String {
     format!(
-        "insert into ambient.idempotency as i ({columns})
-         select {columns} from jsonb_populate_recordset(null::ambient.idempotency, {rows}) where {condition}
-         on conflict (principal, method, path, key) do update set request_hash = excluded.request_hash,
-             operation_id = excluded.operation_id, outcome = excluded.outcome, entity_kind = excluded.entity_kind,
-             entity_id = excluded.entity_id, version = excluded.version, state = excluded.state, created_at = now()
-         where i.created_at < now() - interval '24 hours'"
+        "insert into ambient.idempotency as i ({COLUMNS})
+         select principal, method, path, key, request_hash, operation_id, 'applied', '{kind}', id, version
+         from changed where key is not null {UNLESS_IN_USE}"
     )
 }
 
@@ -143,7 +152,7 @@ impl Database {
         &self,
         key: &IdempotencyKey,
     ) -> Result<Option<StoredOutcome<E>>, StoreError> {
-        let sql = "select request_hash, operation_id, outcome, entity_kind, state from ambient.idempotency
+        let sql = "select request_hash, operation_id, outcome, entity_kind, entity_id, version from ambient.idempotency
                    where principal = $1 and method = $2 and path = $3 and key = $4
                      and created_at >= now() - interval '24 hours'";
         let row = sqlx::query(sql)
@@ -155,7 +164,7 @@ impl Database {
             .await?;
         let Some(row) = row else { return Ok(None) };
         let same_kind = row.try_get::<String, _>("entity_kind")? == E::KIND;
-        let read = |json| serde_json::from_value(json).map_err(|e| StoreError::corrupt("idempotency record", &e));
+        let (id, version): (String, i64) = (row.try_get("entity_id")?, row.try_get("version")?);
         let outcome = match row.try_get::<String, _>("outcome")?.as_str() {
             "already" => Outcome::Already,
             _ => Outcome::Applied,
@@ -164,8 +173,16 @@ impl Database {
             request_hash: row.try_get("request_hash")?,
             operation_id: row.try_get("operation_id")?,
             outcome,
-            state: if same_kind { Some(read(row.try_get("state")?)?) } else { None },
+            state: if same_kind { self.state_at(&id, version).await? } else { None },
         }))
+    }
+
+    /// The entity at a version: nearly always the one in its row.
+    async fn state_at<E: StoredEntity>(&self, id: &str, version: i64) -> Result<Option<E>, StoreError> {
+        match self.load::<E>(id).await? {
+            Some(state) if state.version() == version => Ok(Some(state)),
+            _ => self.load_at(id, version).await,
+        }
     }
 
     /// Remembers an answer that has no operation. False when the key is in use.

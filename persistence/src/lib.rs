@@ -30,7 +30,8 @@ mod snapshots;
 mod vault;
 mod verify;
 
-pub use append::{AppendError, AppendItem, AppendPart, Appended, Exclusive, Metadata};
+pub use append::{AppendError, AppendItem, AppendPart, Appended, Change, Exclusive, Metadata};
+pub use canonical::Hash;
 pub use database::{Database, DatabaseOptions};
 pub use engine_choice::{EngineChoice, OpenEffects};
 pub use entity::{StoredEntity, Table};
@@ -40,6 +41,7 @@ pub use idempotency::{IdempotencyKey, IdempotencyRecord, Outcome, StoredOutcome}
 pub use ids::{is_ksuid, new_id, to_micros};
 pub use list::{ListQuery, Order, Page, Scope};
 pub use live::StoredEvent;
+pub use load::Current;
 pub use operations::{Operation, OperationFilter, OperationPage};
 pub use outbox::{OutboxCounts, OutboxRow};
 pub use reading::{EventPage, RunnerCursor, RunnerSession};

@@ -1,13 +1,45 @@
 //! Entities from their rows, and from their operations at any version.
 
+use std::ops::Deref;
+
 use ambient_domain::{Entity, project::Project, session::Session};
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 use sqlx::{AssertSqlSafe, Row, postgres::PgRow};
 
-use crate::{database::Database, entity::StoredEntity, error::StoreError};
+use crate::{canonical::Hash, database::Database, entity::StoredEntity, error::StoreError};
+
+/// Operations read together.
+const PAGE: i64 = 500;
 
 /// Columns that an entity is read from.
-pub(crate) const STATE: &str = "t.id, t.schema_version, t.state";
+pub(crate) const STATE: &str = "t.id, t.schema_version, t.state, t.spec";
+/// Columns that an entity to be changed is read from.
+pub(crate) const CURRENT: &str = "t.id, t.schema_version, t.state, t.spec, t.last_hash";
+
+/// An entity as its row has it, with what the next operation continues.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Current<E> {
+    /// The entity.
+    pub state: E,
+    /// Hash of its last operation.
+    pub last_hash: Hash,
+}
+
+impl<E> Deref for Current<E> {
+    type Target = E;
+
+    fn deref(&self) -> &E {
+        &self.state
+    }
+}
+
+/// An entity from its row, to be changed.
+pub(crate) fn current_from_row<E: StoredEntity>(row: &PgRow) -> Result<Current<E>, StoreError> {
+    let last_hash: Vec<u8> = row.try_get("last_hash")?;
+    let last_hash = last_hash.try_into().map_err(|_| StoreError::corrupt("last_hash", &"it has not 32 bytes"))?;
+    Ok(Current { state: from_row(row)?, last_hash })
+}
 
 /// An entity from its row.
 pub(crate) fn from_row<E: StoredEntity>(row: &PgRow) -> Result<E, StoreError> {
@@ -15,7 +47,11 @@ pub(crate) fn from_row<E: StoredEntity>(row: &PgRow) -> Result<E, StoreError> {
     if found > E::SCHEMA_VERSION {
         return Err(StoreError::UnknownSchemaVersion { kind: E::KIND, id, found, known: E::SCHEMA_VERSION });
     }
-    serde_json::from_value(row.try_get("state")?).map_err(|e| StoreError::corrupt(format!("{} {id}", E::KIND), &e))
+    let mut state: Value = row.try_get("state")?;
+    if let (Some(spec), Some(state)) = (row.try_get::<Option<Value>, _>("spec")?, state.as_object_mut()) {
+        state.insert("spec".to_owned(), spec);
+    }
+    serde_json::from_value(state).map_err(|e| StoreError::corrupt(format!("{} {id}", E::KIND), &e))
 }
 
 /// One operation's events, onto a state.
@@ -33,6 +69,18 @@ pub(crate) fn replay<E: Entity>(
     Ok(state)
 }
 
+/// A state after the operation in `row`.
+fn next<E: Entity>(state: Option<E>, id: &str, row: &PgRow) -> Result<Option<E>, StoreError> {
+    let (version, found): (i64, i32) = (row.try_get("version")?, row.try_get("schema_version")?);
+    if found > E::SCHEMA_VERSION {
+        let id = id.to_owned();
+        return Err(StoreError::UnknownSchemaVersion { kind: E::KIND, id, found, known: E::SCHEMA_VERSION });
+    }
+    let events: Vec<u8> = row.try_get("events")?;
+    replay(state, version, &events, row.try_get("occurred_at")?)
+        .map_err(|e| StoreError::corrupt(format!("operation {version} of {} {id}", E::KIND), &e))
+}
+
 impl Database {
     /// An entity, also a deleted one.
     ///
@@ -42,6 +90,16 @@ impl Database {
         let sql = format!("select {STATE} from {} t where t.id = $1", E::TABLE.name);
         let row = sqlx::query(AssertSqlSafe(sql)).bind(id).fetch_optional(self.pool()).await?;
         row.as_ref().map(from_row).transpose()
+    }
+
+    /// An entity to be changed, also a deleted one.
+    ///
+    /// # Errors
+    /// As of [`Database::load`].
+    pub async fn load_current<E: StoredEntity>(&self, id: &str) -> Result<Option<Current<E>>, StoreError> {
+        let sql = format!("select {CURRENT} from {} t where t.id = $1", E::TABLE.name);
+        let row = sqlx::query(AssertSqlSafe(sql)).bind(id).fetch_optional(self.pool()).await?;
+        row.as_ref().map(current_from_row).transpose()
     }
 
     /// Version of an entity.
@@ -59,20 +117,20 @@ impl Database {
     /// When the database cannot be reached or an operation cannot be read.
     pub async fn load_at<E: StoredEntity>(&self, id: &str, version: i64) -> Result<Option<E>, StoreError> {
         let sql = "select version, schema_version, events, occurred_at from ambient.operations
-                   where entity_kind = $1 and entity_id = $2 and version <= $3 order by version";
-        let rows = sqlx::query(sql).bind(E::KIND).bind(id).bind(version).fetch_all(self.pool()).await?;
+                   where entity_kind = $1 and entity_id = $2 and version > $3 and version <= $4 order by version limit $5";
         let mut state: Option<E> = None;
-        for row in &rows {
-            let (version, found): (i64, i32) = (row.try_get("version")?, row.try_get("schema_version")?);
-            if found > E::SCHEMA_VERSION {
-                let id = id.to_owned();
-                return Err(StoreError::UnknownSchemaVersion { kind: E::KIND, id, found, known: E::SCHEMA_VERSION });
+        // In pages: an entity may have any number of operations.
+        loop {
+            let after = state.as_ref().map_or(0, E::version);
+            let query = sqlx::query(sql).bind(E::KIND).bind(id).bind(after).bind(version).bind(PAGE);
+            let rows = query.fetch_all(self.pool()).await?;
+            for row in &rows {
+                state = next(state, id, row)?;
             }
-            let events: Vec<u8> = row.try_get("events")?;
-            state = replay(state, version, &events, row.try_get("occurred_at")?)
-                .map_err(|e| StoreError::corrupt(format!("operation {version} of {} {id}", E::KIND), &e))?;
+            if i64::try_from(rows.len()).is_ok_and(|read| read < PAGE) {
+                return Ok(state.filter(|state| state.version() == version));
+            }
         }
-        Ok(state.filter(|state| state.version() == version))
     }
 
     /// An entity as it was at a time. None when it did not exist yet.

@@ -3,16 +3,18 @@
 //! A row is claimed for a while, so that two servers rarely carry it out both; workflow ids make a repetition harmless. A
 //! parked row is set aside with its reason and holds nothing up.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use ambient_domain::Effect;
 use chrono::{DateTime, Utc};
-use sqlx::Row;
+use sqlx::{AssertSqlSafe, Row};
 
-use crate::{database::Database, error::StoreError};
+use crate::{database::Database, engine_choice::EngineChoice, error::StoreError};
 
 /// How long a claim lasts when its server dies.
 const CLAIM: Duration = Duration::from_secs(15);
+/// Effects of an entity that are given out together, at most.
+const CHAIN: i64 = 16;
 
 /// An effect to carry out.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,7 +29,7 @@ pub struct OutboxRow {
     pub operation_id: String,
     /// What to do.
     pub effect: Effect,
-    /// How often it was claimed, this time included.
+    /// How often it was the first to be claimed of its entity, this time included.
     pub attempts: i32,
     /// When it was written.
     pub created_at: DateTime<Utc>,
@@ -45,53 +47,81 @@ pub struct OutboxCounts {
 }
 
 impl Database {
-    /// Claims rows that are due, at most `limit`; of each entity only its earliest open one.
+    /// Claims the effects of entities that are due, at most `entities`, if `engine` is the one that is chosen: of each entity the
+    /// open ones in order, at most [`CHAIN`]. Only the first of them is marked, but nobody else gets the others as long as it is
+    /// open.
     ///
     /// # Errors
     /// When the database cannot be reached.
-    pub async fn claim_outbox(&self, limit: i64) -> Result<Vec<OutboxRow>, StoreError> {
-        let sql = "with due as (
-                       select o.position from ambient.outbox o
-                       where o.done_at is null and o.parked_reason is null and o.next_at <= clock_timestamp()
-                         and (o.claimed_until is null or o.claimed_until < clock_timestamp())
-                         and not exists (select from ambient.outbox e
-                             where e.entity_kind = o.entity_kind and e.entity_id = o.entity_id and e.position < o.position
-                               and e.done_at is null and e.parked_reason is null)
-                       order by o.position limit $1 for update skip locked)
-                   update ambient.outbox o
-                   set claimed_until = clock_timestamp() + $2 * interval '1 second', attempts = o.attempts + 1
-                   from due where o.position = due.position
-                   returning o.position, o.entity_kind, o.entity_id, o.operation_id, o.effect, o.attempts, o.created_at";
-        let rows = sqlx::query(sql).bind(limit).bind(CLAIM.as_secs_f64()).fetch_all(self.pool()).await?;
-        let mut claimed = Vec::with_capacity(rows.len());
+    pub async fn claim_outbox(
+        &self,
+        entities: i64,
+        engine: Option<&EngineChoice>,
+    ) -> Result<Vec<Vec<OutboxRow>>, StoreError> {
+        let columns = "o.position, o.entity_kind, o.entity_id, o.operation_id, o.effect, o.attempts, o.created_at";
+        let sql = format!(
+            "with due as (
+                 select o.position, o.entity_kind, o.entity_id from ambient.outbox o
+                 where o.done_at is null and o.parked_reason is null and o.next_at <= clock_timestamp()
+                   and (o.claimed_until is null or o.claimed_until < clock_timestamp())
+                   and not exists (select from ambient.outbox e
+                       where e.entity_kind = o.entity_kind and e.entity_id = o.entity_id and e.position < o.position
+                         and e.done_at is null and e.parked_reason is null)
+                   and not exists (select from ambient.engine_choice
+                       where $3::text is null or engine <> $3 or namespace <> $4)
+                 order by o.position limit $1 for update skip locked),
+             first as (
+                 update ambient.outbox o
+                 set claimed_until = clock_timestamp() + $2 * interval '1 second', attempts = o.attempts + 1
+                 from due where o.position = due.position returning {columns})
+             select * from first union all
+             select next.* from due cross join lateral (
+                 select {columns} from ambient.outbox o
+                 where o.entity_kind = due.entity_kind and o.entity_id = due.entity_id and o.position > due.position
+                   and o.done_at is null and o.parked_reason is null order by o.position limit $5) next"
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .bind(entities)
+            .bind(CLAIM.as_secs_f64())
+            .bind(engine.map(|engine| &engine.engine))
+            .bind(engine.map(|engine| &engine.namespace))
+            .bind(CHAIN - 1)
+            .fetch_all(self.pool())
+            .await?;
+        let mut chains: BTreeMap<(String, String), Vec<OutboxRow>> = BTreeMap::new();
         for row in rows {
             let position: i64 = row.try_get("position")?;
             match serde_json::from_value(row.try_get("effect")?) {
-                Ok(effect) => claimed.push(OutboxRow {
-                    position,
-                    entity_kind: row.try_get("entity_kind")?,
-                    entity_id: row.try_get("entity_id")?,
-                    operation_id: row.try_get("operation_id")?,
-                    effect,
-                    attempts: row.try_get("attempts")?,
-                    created_at: row.try_get("created_at")?,
-                }),
+                Ok(effect) => {
+                    let row = OutboxRow {
+                        position,
+                        entity_kind: row.try_get("entity_kind")?,
+                        entity_id: row.try_get("entity_id")?,
+                        operation_id: row.try_get("operation_id")?,
+                        effect,
+                        attempts: row.try_get("attempts")?,
+                        created_at: row.try_get("created_at")?,
+                    };
+                    chains.entry((row.entity_kind.clone(), row.entity_id.clone())).or_default().push(row);
+                }
                 // Of a newer release: that one unparks it.
                 Err(error) => self.park_outbox(position, &format!("the effect cannot be read: {error}")).await?,
             }
         }
-        claimed.sort_by_key(|row| row.position);
-        Ok(claimed)
+        let mut chains: Vec<_> = chains.into_values().collect();
+        chains.iter_mut().for_each(|chain| chain.sort_by_key(|row| row.position));
+        chains.sort_by_key(|chain| chain.first().map(|row| row.position));
+        Ok(chains)
     }
 
-    /// The effect is carried out.
+    /// The effects are carried out.
     ///
     /// # Errors
     /// When the database cannot be reached.
-    pub async fn complete_outbox(&self, position: i64) -> Result<(), StoreError> {
+    pub async fn complete_outbox(&self, positions: &[i64]) -> Result<(), StoreError> {
         let sql = "update ambient.outbox set done_at = clock_timestamp(), parked_reason = null
-                   where position = $1 and done_at is null";
-        sqlx::query(sql).bind(position).execute(self.pool()).await?;
+                   where position = any($1) and done_at is null";
+        sqlx::query(sql).bind(positions).execute(self.pool()).await?;
         Ok(())
     }
 

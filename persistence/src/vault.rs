@@ -195,7 +195,7 @@ impl Vault {
                      select v.id from ambient.sealed_values v
                      left join ambient.sessions s on s.id = split_part(v.id, '/', 2) and s.deleted_at is null
                      where v.id > 'session/' and v.id < 'session0' and v.updated_at < now() - interval '1 hour'
-                       and not exists (select from jsonb_each_text(s.state #> '{spec,environment_variables}') as used
+                       and not exists (select from jsonb_each_text(s.spec -> 'environment_variables') as used
                                        where used.value = v.id)
                      limit $1))";
         Ok(sqlx::query(sql).bind(limit).execute(self.db.pool()).await?.rows_affected())

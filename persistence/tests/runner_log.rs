@@ -151,9 +151,8 @@ async fn messages_are_delivered_in_order_and_only_forwards() {
     let project = new_project(&s.db, "demo").await;
     let session = new_session(&s.db, &project, true).await;
     for text in ["one", "two", "three"] {
-        let before = s.db.load::<Session>(&session.id).await.unwrap().unwrap();
-        let mut send = item(Some(&before), &message(text));
-        send.bodies = vec![text.to_owned()];
+        let before = s.db.load_current::<Session>(&session.id).await.unwrap().unwrap();
+        let send = item(Some(&before), &message(text), &[text]);
         append(&s.db, send).await.unwrap();
     }
     let texts = |events: Vec<ambient_persistence::StoredEvent>| {

@@ -52,7 +52,7 @@ async fn a_changed_byte_is_found_and_named() {
         assert!(found.to_string().contains(words), "{sql}: {found}");
         undo.restore(&s).await;
     }
-    let untouched = VerifyScope { entity_id: Some(other.id), ..VerifyScope::default() };
+    let untouched = VerifyScope { entity_id: Some(other.id.clone()), ..VerifyScope::default() };
     assert_eq!(s.db.verify(&untouched).await.unwrap().operations, 1);
     assert!(s.db.verify(&VerifyScope::default()).await.unwrap().is_clean());
 }
@@ -102,8 +102,7 @@ async fn a_message_body_is_in_the_live_log_and_never_in_an_operation() {
     let s = store().await;
     let project = new_project(&s.db, "demo").await;
     let session = new_session(&s.db, &project, true).await;
-    let mut send = item(Some(&session), &message("canary-5d1f"));
-    send.bodies = vec!["something else".to_owned(), "canary-5d1f".to_owned()];
+    let send = item(Some(&session), &message("canary-5d1f"), &["something else", "canary-5d1f"]);
     append(&s.db, send).await.unwrap();
     let event = s.db.read_events(&session.id, 1, 10).await.unwrap().remove(0);
     assert_eq!((event.data["text"].as_str(), event.run), (Some("canary-5d1f"), Some(1)));

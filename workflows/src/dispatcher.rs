@@ -1,12 +1,14 @@
 //! The outbox dispatcher: carries out effects (start, signal, cancel a workflow) after their commit.
 //!
-//! Invariants: FIFO per entity; a repeat is harmless, since workflow ids are fixed and "already started", "not found" and
-//! "closed" are success; a row that cannot be carried out is parked and shown, never dropped.
+//! Invariants: in order per entity, entities side by side, so that one call that takes long holds up its own entity only; a
+//! repeat is harmless, since workflow ids are fixed and "already started", "not found" and "closed" are success; an effect that
+//! cannot be carried out is parked and shown, never dropped.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ambient_domain::{Effect, WorkflowInput};
-use ambient_persistence::{Database, EngineChoice, Hint, Hints, OutboxRow, StoreError};
+use ambient_persistence::{Database, EngineChoice, Hint, HintReceiver, Hints, OutboxRow, StoreError};
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use temporalio_client::{
     Client, UntypedSignal, WorkflowCancelOptions, WorkflowIdReusePolicy, WorkflowSignalOptions, WorkflowStartOptions,
     errors::{WorkflowInteractionError, WorkflowStartError},
@@ -19,10 +21,14 @@ use temporalio_common::{
 
 use crate::engine_client::EngineClient;
 
-/// Rows claimed at a time.
-const BATCH: i64 = 64;
+/// Entities whose effects are carried out at the same time.
+const ENTITIES: usize = 64;
 /// Re-read without a hint.
 const SAFETY: Duration = Duration::from_secs(5);
+/// A call of the engine at most.
+const CALL: Duration = Duration::from_secs(8);
+/// No further effect of an entity is begun after this: with the last call it stays below the time of a claim.
+const CHAIN: Duration = Duration::from_secs(4);
 
 /// Why an effect was not carried out.
 enum Failure {
@@ -31,6 +37,9 @@ enum Failure {
     /// It never will.
     Park(String),
 }
+
+/// What became of an effect.
+type Outcome = (OutboxRow, Result<(), Failure>);
 
 /// Carries out effects, for ever; nothing is claimed before the engine is there.
 pub(crate) async fn run(db: Database, hints: Hints, client: EngineClient, task_queue: String) {
@@ -43,47 +52,86 @@ pub(crate) async fn run(db: Database, hints: Hints, client: EngineClient, task_q
         tokio::time::sleep(Duration::from_secs(1)).await;
     };
     let mut hinted = hints.subscribe();
+    let mut under_way: FuturesUnordered<BoxFuture<'_, Vec<Outcome>>> = FuturesUnordered::new();
     loop {
-        match dispatch(&db, &client, &task_queue, chosen.as_ref()).await {
-            Ok(0) => {}
-            // More may be ready at once: the next row of an entity opens when the one before is done.
-            Ok(_) => continue,
-            Err(error) => {
-                tracing::warn!(%error, "the outbox cannot be read");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }
-        let outbox = async {
-            loop {
-                match hinted.recv().await {
-                    Some(Hint::Outbox | Hint::Resync) => return,
-                    Some(_) => {}
-                    None => std::future::pending().await,
+        let room = ENTITIES - under_way.len();
+        if room > 0 {
+            match db.claim_outbox(i64::try_from(room).unwrap_or(i64::MAX), chosen.as_ref()).await {
+                Ok(chains) => {
+                    under_way
+                        .extend(chains.into_iter().map(|chain| carry_out_all(&client, &task_queue, chain).boxed()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the outbox cannot be read");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }
-        };
-        let _ = tokio::time::timeout(SAFETY, outbox).await;
+        }
+        tokio::select! {
+            Some(mut outcomes) = under_way.next() => {
+                // Those that are ready too are noted with it.
+                while let Some(Some(more)) = under_way.next().now_or_never() {
+                    outcomes.extend(more);
+                }
+                if let Err(error) = note(&db, outcomes).await {
+                    tracing::warn!(%error, "effects that were carried out will be repeated");
+                }
+            }
+            () = outbox_hint(&mut hinted) => {}
+            () = tokio::time::sleep(SAFETY) => {
+                if let Err(error) = check_choice(&db, chosen.as_ref()).await {
+                    tracing::warn!(%error, "the choice of engine cannot be read");
+                }
+            }
+        }
     }
 }
 
-async fn dispatch(
-    db: &Database,
-    client: &Client,
-    task_queue: &str,
-    chosen: Option<&EngineChoice>,
-) -> Result<usize, StoreError> {
-    // Another engine may have been chosen by a newer server: this one's is not to get anything any more.
+async fn outbox_hint(hinted: &mut HintReceiver) {
+    loop {
+        match hinted.recv().await {
+            Some(Hint::Outbox | Hint::Resync) => return,
+            Some(_) => {}
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Says so when another engine was chosen by a newer server: this one's does not get anything any more.
+async fn check_choice(db: &Database, chosen: Option<&EngineChoice>) -> Result<(), StoreError> {
     let now = db.chosen_engine().await?;
     let place = |choice: &EngineChoice| (choice.engine.clone(), choice.namespace.clone());
     if now.as_ref().map(place) != chosen.map(place) {
         tracing::error!(chosen = ?now, "another workflow engine was chosen for this database; restart this server");
-        return Ok(0);
     }
-    let rows = db.claim_outbox(BATCH).await?;
-    let count = rows.len();
-    for row in rows {
-        match carry_out(client, task_queue, &row.effect).await {
-            Ok(()) => db.complete_outbox(row.position).await?,
+    Ok(())
+}
+
+/// Carries out the effects of an entity in order, up to the first that has to wait.
+async fn carry_out_all(client: &Client, task_queue: &str, chain: Vec<OutboxRow>) -> Vec<Outcome> {
+    let began = Instant::now();
+    let mut outcomes = Vec::with_capacity(chain.len());
+    for row in chain {
+        if began.elapsed() > CHAIN {
+            break;
+        }
+        let carried_out = tokio::time::timeout(CALL, Box::pin(carry_out(client, task_queue, &row.effect))).await;
+        let result = carried_out.unwrap_or_else(|_| Err(Failure::Retry("the engine does not answer".to_owned())));
+        let waits = matches!(result, Err(Failure::Retry(_)));
+        outcomes.push((row, result));
+        if waits {
+            break;
+        }
+    }
+    outcomes
+}
+
+/// Notes what became of effects; those that are done in one statement.
+async fn note(db: &Database, outcomes: Vec<Outcome>) -> Result<(), StoreError> {
+    let mut done = Vec::with_capacity(outcomes.len());
+    for (row, result) in outcomes {
+        match result {
+            Ok(()) => done.push(row.position),
             Err(Failure::Retry(error)) => {
                 tracing::warn!(workflow_id = row.effect.workflow_id(), error, "an effect waits for the engine");
                 db.retry_outbox(row.position, backoff(&row), &error).await?;
@@ -94,7 +142,7 @@ async fn dispatch(
             }
         }
     }
-    Ok(count)
+    db.complete_outbox(&done).await
 }
 
 /// 0.2 s doubling to 30 s.

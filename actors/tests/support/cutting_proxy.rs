@@ -1,4 +1,4 @@
-//! Stands between a server and its database and cuts connections at the worst moment: in COMMIT.
+//! Stands between a server and its database and cuts connections at the worst moment: when something is committed.
 
 use std::{
     str::FromStr,
@@ -71,7 +71,13 @@ pub(crate) async fn start(url: &str) -> Proxy {
     proxy
 }
 
-/// Of three COMMITs one passes, of one the answer is lost, one never reaches the server.
+/// A statement that writes a message and commits by itself, or the end of a transaction.
+fn commits(bytes: &[u8]) -> bool {
+    let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+    has(b"\"event\":\"message_accepted\"") || has(b"commit\0")
+}
+
+/// Of three commits one passes, of one the answer is lost, one never reaches the server.
 async fn relay(
     mut client: TcpStream,
     mut server: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
@@ -84,7 +90,7 @@ async fn relay(
             read = client.read(&mut from_client) => {
                 let Ok(n @ 1..) = read else { return };
                 let bytes = &from_client[..n];
-                if bytes.windows(6).any(|window| window == b"COMMIT") {
+                if commits(bytes) {
                     match counters.commits.fetch_add(1, Ordering::SeqCst) % 3 {
                         0 => {}
                         1 => lose_answer = true,

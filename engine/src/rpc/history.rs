@@ -149,7 +149,7 @@ impl Engine {
             )
             .bind(run)
             .bind(wait)
-            .fetch_one(&mut lane.connection)
+            .fetch_one(lane.connection())
             .await;
             let (open, last) = lane.finish(row).map_err(db)?;
             if let Some(last) = last {

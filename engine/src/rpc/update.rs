@@ -235,7 +235,7 @@ impl Engine {
         )
         .bind(run)
         .bind(id)
-        .fetch_optional(&mut lane.connection)
+        .fetch_optional(lane.connection())
         .await;
         lane.finish(row).map_err(db)
     }

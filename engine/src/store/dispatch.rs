@@ -72,7 +72,7 @@ impl Store {
             .bind(identity)
             .bind(partial)
             .bind(FIRST_PAGE)
-            .fetch_optional(&mut lane.connection)
+            .fetch_optional(lane.connection())
             .await;
         lane.finish(claimed).map_err(db)
     }
@@ -94,7 +94,7 @@ impl Store {
             .bind(identity)
             .bind(i64::try_from(most).unwrap_or(1))
             .bind(least_ms)
-            .fetch_all(&mut lane.connection)
+            .fetch_all(lane.connection())
             .await;
         let mut claimed: Vec<Activity> = lane.finish(claimed).map_err(db)?;
         claimed.sort_by_key(|a| a.visible_at);

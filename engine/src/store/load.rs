@@ -61,7 +61,7 @@ impl Store {
             .bind(workflow),
         };
         let mut lane = self.lanes.take().await.map_err(db)?;
-        let row = query.fetch_optional(&mut lane.connection).await;
+        let row = query.fetch_optional(lane.connection()).await;
         let row = lane.finish(row).map_err(db)?;
         let fits = |row: &LoadedRow| !matches!(target, Target::Exact(workflow, _) if *workflow != row.run.workflow_id);
         Ok(row.filter(fits).map(|r| Loaded { run: r.run, now: r.now, wall: r.wall }))
@@ -77,13 +77,13 @@ impl Store {
                 )
                 .bind(run)
                 .bind(workflow_id)
-                .fetch_optional(&mut lane.connection)
+                .fetch_optional(lane.connection())
                 .await
             }
             None => {
                 sqlx::query_scalar("select run_id from engine.workflows where workflow_id = $1")
                     .bind(workflow_id)
-                    .fetch_optional(&mut lane.connection)
+                    .fetch_optional(lane.connection())
                     .await
             }
         };
@@ -109,7 +109,7 @@ impl Store {
         let row = sqlx::query_as("select * from engine.activities where run_id = $1 and scheduled_event_id = $2")
             .bind(run_id)
             .bind(scheduled_event_id)
-            .fetch_optional(&mut lane.connection)
+            .fetch_optional(lane.connection())
             .await;
         lane.finish(row).map_err(db)
     }

@@ -7,7 +7,6 @@
 mod activities;
 pub(crate) mod commit;
 pub(crate) mod dispatch;
-pub(crate) mod lanes;
 pub(crate) mod load;
 mod parts;
 pub(crate) mod reset;
@@ -23,6 +22,7 @@ pub(crate) use start::{Existing, NewRun, Start, StartOutcome, StartPolicy};
 
 use std::sync::Arc;
 
+use ambient_postgres::Lanes;
 use sqlx::{PgPool, Postgres, Transaction};
 
 /// The engine's tables.
@@ -30,7 +30,7 @@ use sqlx::{PgPool, Postgres, Transaction};
 pub(crate) struct Store {
     pub(crate) pool: PgPool,
     /// For what every task passes through.
-    pub(crate) lanes: Arc<lanes::Lanes>,
+    pub(crate) lanes: Lanes,
     pub(crate) writer: Arc<writer::Writer>,
 }
 

@@ -272,7 +272,7 @@ impl Store {
         let mut lane = self.lanes.take().await?;
         let existing = sqlx::query_as("select run_id, status, request_id from engine.workflows where workflow_id = $1")
             .bind(workflow_id)
-            .fetch_one(&mut lane.connection)
+            .fetch_one(lane.connection())
             .await;
         Ok((start, StartOutcome::Exists(lane.finish(existing)?)))
     }

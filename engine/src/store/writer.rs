@@ -18,13 +18,13 @@ use std::{
     time::Duration,
 };
 
+use ambient_postgres::{Lanes, is_broken};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::{
     CommitError,
     commit::{write, write_and_continue},
-    lanes::{Lanes, is_broken},
     reset::{Reset, write_reset},
     start::Start,
 };
@@ -158,7 +158,7 @@ impl Writer {
     /// Writes a reset, in a transaction of its own. False: somebody was faster.
     pub(crate) async fn reset(&self, reset: &Reset) -> Result<bool, CommitError> {
         let mut lane = self.lanes.take().await?;
-        let written = write_reset(&mut lane.connection, reset).await;
+        let written = write_reset(lane.connection(), reset).await;
         Ok(lane.finish(written)?)
     }
 
@@ -282,10 +282,10 @@ impl Writer {
         if let [t] = transitions[..]
             && let Some(next) = &t.continued
         {
-            let written = write_and_continue(&mut lane.connection, t, next).await;
+            let written = write_and_continue(lane.connection(), t, next).await;
             return Ok(lane.finish(written)?.then_some(t.run.run_id).into_iter().collect());
         }
-        let written = write(&mut lane.connection, &transitions, &starts).await;
+        let written = write(lane.connection(), &transitions, &starts).await;
         let written = lane.finish(written)?;
         Ok(written.changed.into_iter().chain(written.started).collect())
     }

@@ -17,8 +17,8 @@ use ambient_domain::{
 };
 use ambient_live::{EndpointError, FactError, FactSink, ReaderOptions, RunnerEndpoints, RunnerReaders, Tokens};
 use ambient_persistence::{
-    AppendError, AppendItem, AppendPart, Database, DatabaseOptions, Hint, Hints, Metadata, StoredEntity, new_id,
-    to_micros,
+    AppendError, AppendItem, AppendPart, Change, Current, Database, DatabaseOptions, Hint, Hints, Metadata,
+    StoredEntity, new_id, to_micros,
 };
 use ambient_tests::TestDatabase;
 use async_trait::async_trait;
@@ -82,11 +82,11 @@ impl Server {
     /// Decides and appends, again when somebody else was faster. True when there was something to do.
     pub async fn command<E: StoredEntity>(&self, id: &str, command: &E::Command, bodies: &[&str]) -> bool {
         loop {
-            let before = self.db.load::<E>(id).await.unwrap();
-            let Some(part) = decided(before.as_ref(), command) else { return false };
-            let guards = E::guards(before.as_ref(), command);
-            let bodies = bodies.iter().map(|body| (*body).to_owned()).collect();
-            let item = AppendItem { parts: vec![part], guards, bodies, ..AppendItem::default() };
+            let before = self.db.load_current::<E>(id).await.unwrap();
+            let bodies: Vec<String> = bodies.iter().map(|body| (*body).to_owned()).collect();
+            let Some(part) = decided(before.as_ref(), command, &bodies) else { return false };
+            let guards = E::guards(before.as_deref(), command);
+            let item = AppendItem { parts: vec![part], guards, ..AppendItem::default() };
             match self.db.append(vec![item]).await.pop().unwrap() {
                 Ok(_) => {
                     self.hints.publish(Hint::Live(id.to_owned()));
@@ -170,18 +170,25 @@ pub fn uuid() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap().trim().to_owned()
 }
 
-fn decided<E: StoredEntity>(before: Option<&E>, command: &E::Command) -> Option<AppendPart> {
+fn decided<E: StoredEntity>(
+    before: Option<&Current<E>>,
+    command: &E::Command,
+    bodies: &[String],
+) -> Option<AppendPart> {
     let context = Context {
         now: to_micros(Utc::now()),
         operation_id: new_id(),
         principal: "alice".to_owned(),
         defaults: Defaults::default(),
     };
-    let Decision::Events(events) = E::decide(before, command, &context).unwrap() else { return None };
-    let mut after = events.iter().fold(before.cloned(), |s, e| Some(E::apply(s, e, context.now))).unwrap();
-    after.set_version(before.map_or(0, E::version) + 1, context.now);
+    let state = before.map(|before| &before.state);
+    let Decision::Events(events) = E::decide(state, command, &context).unwrap() else { return None };
+    let mut after = events.iter().fold(state.cloned(), |s, e| Some(E::apply(s, e, context.now))).unwrap();
+    after.set_version(state.map_or(0, E::version) + 1, context.now);
     let metadata = Metadata { correlation_id: "test".to_owned(), ..Metadata::default() };
-    Some(AppendPart::new(before, &after, command, &events, &context, &metadata).unwrap())
+    let (events, context, metadata) = (&events[..], &context, &metadata);
+    let change = Change { before, after: &after, command, events, context, metadata, bodies };
+    Some(AppendPart::new(&change).unwrap())
 }
 
 /// Where runners listen, as the test knows it.

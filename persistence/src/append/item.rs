@@ -1,14 +1,19 @@
-//! What is appended, prepared before the transaction begins.
+//! What is appended, prepared before it is queued: whoever writes has nothing left to compute.
+
+use std::borrow::Cow;
 
 use ambient_domain::{Context, Effect, Guard, LiveEvent, NameClaim};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    canonical,
+    canonical::{self, GENESIS, Hash},
     entity::{StoredEntity, Table},
     error::StoreError,
     idempotency::IdempotencyRecord,
     ids::to_micros,
+    load::Current,
 };
 
 /// One or more changes, all or nothing.
@@ -20,8 +25,6 @@ pub struct AppendItem {
     pub idempotency: Option<IdempotencyRecord>,
     /// Conditions outside the entities.
     pub guards: Vec<Guard>,
-    /// Texts of messages: put into `data.text` of the live event that names their hash and has no text.
-    pub bodies: Vec<String>,
 }
 
 /// Where a command comes from.
@@ -33,6 +36,25 @@ pub struct Metadata {
     pub causation_id: Option<String>,
     /// W3C trace context.
     pub trace_parent: Option<String>,
+}
+
+/// A decision: the operation that leads from `before` to `after`.
+#[derive(Debug)]
+pub struct Change<'a, E: StoredEntity> {
+    /// The entity that was decided on; none when it is created.
+    pub before: Option<&'a Current<E>>,
+    /// The entity with all events applied and its new version.
+    pub after: &'a E,
+    /// What was asked.
+    pub command: &'a E::Command,
+    /// What it led to; at least one.
+    pub events: &'a [E::Event],
+    /// What it was decided with.
+    pub context: &'a Context,
+    /// Where it comes from.
+    pub metadata: &'a Metadata,
+    /// Texts of messages: put into `data.text` of the live event that names their hash and has no text.
+    pub bodies: &'a [String],
 }
 
 /// A change of one entity: operation, row and what follows.
@@ -49,73 +71,96 @@ pub struct AppendPart {
     pub(super) input: Vec<u8>,
     pub(super) events: Vec<u8>,
     pub(super) context_bytes: Vec<u8>,
-    pub(super) context: Context,
+    pub(super) operation_id: String,
+    pub(super) principal: String,
+    pub(super) at: DateTime<Utc>,
     pub(super) metadata: Metadata,
-    /// The entity's columns and `state`; bookkeeping columns are added by the append.
-    pub(super) row: Map<String, Value>,
-    pub(super) effects: Vec<(String, Value)>,
+    pub(super) previous_hash: Hash,
+    pub(super) hash: Hash,
+    pub(super) row: Row,
+    /// Array of effects, JSON.
+    pub(super) effects: Option<String>,
     pub(super) names: Vec<NameClaim>,
-    pub(super) live: Vec<LiveEvent>,
-    pub(super) live_run: Option<i64>,
+    pub(super) live: Live,
+}
+
+/// The entity's row, as JSON where it is not a plain value.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    /// The entity without its spec.
+    pub(super) state: String,
+    /// Where it is another one than before.
+    pub(super) spec: Option<String>,
+    /// The table's own columns, where another one than `updated_at` has changed, or the spec.
+    pub(super) columns: Option<String>,
+}
+
+/// What goes into the entity's live log.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Live {
+    /// Array of events, JSON.
+    pub(super) events: Option<String>,
+    pub(super) count: i64,
+    /// Messages are activity: one of a person wakes a session as the agent's own events do.
+    pub(super) has_message: bool,
 }
 
 impl AppendPart {
-    /// Prepares the operation that leads from `before` to `after`.
+    /// Prepares a change.
     ///
     /// # Errors
     /// NUL in a text, or a value that would not be read back as it is.
-    pub fn new<E: StoredEntity>(
-        before: Option<&E>,
-        after: &E,
-        command: &E::Command,
-        events: &[E::Event],
-        context: &Context,
-        metadata: &Metadata,
-    ) -> Result<Self, StoreError> {
-        let events_vec = events.to_vec();
+    pub fn new<E: StoredEntity>(change: &Change<'_, E>) -> Result<Self, StoreError> {
+        let Change { before, after, command, events, context, metadata, bodies } = *change;
         let input = canonical::to_bytes("input", command)?;
-        let events_bytes = canonical::to_bytes("events", &events_vec)?;
+        let events_bytes = canonical::slice_to_bytes("events", events)?;
         let context_bytes = canonical::to_bytes("context", context)?;
         refuse_nul_in_metadata(metadata)?;
-        let state = serde_json::to_value(after).map_err(|_| StoreError::Unfaithful { field: "state" })?;
-        let mut row = after.columns();
-        row.insert("state".to_owned(), state);
-        let effect = |effect: &Effect| {
-            let value = serde_json::to_value(effect).map_err(|_| StoreError::Unfaithful { field: "effect" })?;
-            Ok((effect.workflow_id().to_owned(), value))
-        };
-        Ok(Self {
+        let effects = after.effects(events, context);
+        let live = if E::HAS_LIVE_LOG { after.live(events) } else { Vec::new() };
+        let mut part = Self {
             kind: E::KIND,
             table: E::TABLE,
             has_live_log: E::HAS_LIVE_LOG,
             entity_id: after.id().to_owned(),
             project_id: after.project_id().to_owned(),
-            version: before.map_or(0, E::version) + 1,
+            version: before.map_or(0, |before| before.version()) + 1,
             command: E::command_name(command),
             schema_version: E::SCHEMA_VERSION,
             input,
             events: events_bytes,
             context_bytes,
-            context: context.clone(),
+            operation_id: context.operation_id.clone(),
+            principal: context.principal.clone(),
+            at: to_micros(context.now),
             metadata: metadata.clone(),
-            row,
-            effects: after.effects(events, context).iter().map(effect).collect::<Result<_, StoreError>>()?,
+            previous_hash: before.map_or(GENESIS, |before| before.last_hash),
+            hash: GENESIS,
+            row: row(before.map(|before| &before.state), after)?,
+            effects: if effects.is_empty() { None } else { Some(effects_json(&effects)?) },
             names: after.names(events),
-            live: if E::HAS_LIVE_LOG { after.live(events) } else { Vec::new() },
-            live_run: after.live_run(),
-        })
+            live: Live::of(&live, bodies, after.live_run())?,
+        };
+        part.hash = part.hashed().hash(&part.previous_hash);
+        Ok(part)
+    }
+
+    /// Hash of the operation: the entity's `last_hash` afterwards.
+    #[must_use]
+    pub fn hash(&self) -> Hash {
+        self.hash
     }
 
     /// Whether live events go with it.
     #[must_use]
     pub fn has_live_events(&self) -> bool {
-        !self.live.is_empty()
+        self.live.count > 0
     }
 
     /// Whether effects go with it.
     #[must_use]
     pub fn has_effects(&self) -> bool {
-        !self.effects.is_empty()
+        self.effects.is_some()
     }
 
     /// Entity id.
@@ -128,10 +173,13 @@ impl AppendPart {
         self.version - 1
     }
 
-    /// What the operation's hash covers after the previous hash, which is known only under the row's lock.
-    pub(super) fn hashed(&self) -> Vec<u8> {
+    pub(super) fn creates(&self) -> bool {
+        self.version == 1
+    }
+
+    fn hashed(&self) -> canonical::Hashed<'_> {
         canonical::Hashed {
-            id: &self.context.operation_id,
+            id: &self.operation_id,
             entity_kind: self.kind,
             entity_id: &self.entity_id,
             version: self.version,
@@ -141,25 +189,74 @@ impl AppendPart {
             input: &self.input,
             events: &self.events,
             context: &self.context_bytes,
-            principal: &self.context.principal,
+            principal: &self.principal,
             correlation_id: &self.metadata.correlation_id,
             causation_id: self.metadata.causation_id.as_deref(),
             trace_parent: self.metadata.trace_parent.as_deref(),
-            occurred_at: to_micros(self.context.now).timestamp_micros(),
+            occurred_at: self.at.timestamp_micros(),
         }
-        .after_previous()
     }
+}
 
-    /// The whole row, as the table takes it, but for `last_hash`.
-    pub(super) fn full_row(&self) -> Value {
-        let mut row = self.row.clone();
-        let mut set = |column: &str, value: Value| row.insert(column.to_owned(), value);
-        set("id", self.entity_id.clone().into());
-        set("project_id", self.project_id.clone().into());
-        set("version", self.version.into());
-        set("schema_version", self.schema_version.into());
-        set("last_operation_id", self.context.operation_id.clone().into());
-        Value::Object(row)
+fn json<T: Serialize>(field: &'static str, value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|_| StoreError::Unfaithful { field })
+}
+
+fn row<E: StoredEntity>(before: Option<&E>, after: &E) -> Result<Row, StoreError> {
+    let mut state = serde_json::to_value(after).map_err(|_| StoreError::Unfaithful { field: "state" })?;
+    let spec = state.as_object_mut().and_then(|state| state.remove("spec"));
+    let spec = spec.filter(|_| before.is_none_or(|before| !after.has_spec_of(before)));
+    let columns = after.columns();
+    let same = before.is_some_and(|before| same_but_for_time(&before.columns(), &columns));
+    Ok(Row {
+        state: json("state", &state)?,
+        spec: spec.as_ref().map(|spec| json("state", spec)).transpose()?,
+        columns: if same && spec.is_none() { None } else { Some(json("state", &columns)?) },
+    })
+}
+
+fn same_but_for_time(before: &Map<String, Value>, after: &Map<String, Value>) -> bool {
+    after.iter().all(|(column, value)| column == "updated_at" || before.get(column) == Some(value))
+}
+
+fn effects_json(effects: &[Effect]) -> Result<String, StoreError> {
+    #[derive(Serialize)]
+    struct Row<'a> {
+        workflow_id: &'a str,
+        effect: &'a Effect,
+    }
+    let rows: Vec<_> = effects.iter().map(|effect| Row { workflow_id: effect.workflow_id(), effect }).collect();
+    json("effect", &rows)
+}
+
+impl Live {
+    fn of(events: &[LiveEvent], bodies: &[String], live_run: Option<i64>) -> Result<Self, StoreError> {
+        #[derive(Serialize)]
+        struct Row<'a> {
+            /// The last event of an operation has 1: the stream's next seq is known only when they are written.
+            from_end: usize,
+            r#type: &'a str,
+            data: Cow<'a, Value>,
+            message_id: Option<&'a str>,
+            run: Option<i64>,
+        }
+        if events.is_empty() {
+            return Ok(Self::default());
+        }
+        let numbered = events.iter().enumerate();
+        let rows = numbered.map(|(place, event)| Row {
+            from_end: events.len() - place,
+            r#type: &event.event_type,
+            data: with_body(&event.data, bodies),
+            message_id: event.message_id.as_deref(),
+            run: event.data.get("run").and_then(Value::as_i64).or(live_run),
+        });
+        let rows: Vec<_> = rows.collect();
+        Ok(Self {
+            events: Some(json("live event", &rows)?),
+            count: i64::try_from(events.len()).unwrap_or(i64::MAX),
+            has_message: events.iter().any(|event| event.message_id.is_some()),
+        })
     }
 }
 
@@ -169,17 +266,15 @@ fn refuse_nul_in_metadata(metadata: &Metadata) -> Result<(), StoreError> {
     canonical::text("trace_parent", metadata.trace_parent.as_deref().unwrap_or_default())
 }
 
-/// Puts the bodies of messages where only their hash is.
-pub(super) fn with_body(mut data: Value, bodies: &[String]) -> Value {
-    if data.get("text").is_some() {
-        return data;
+/// Puts the body of a message where only its hash is.
+fn with_body<'a>(data: &'a Value, bodies: &[String]) -> Cow<'a, Value> {
+    if bodies.is_empty() || data.get("text").is_some() {
+        return Cow::Borrowed(data);
     }
-    let body = data
-        .get("sha256")
-        .and_then(Value::as_str)
-        .and_then(|hash| bodies.iter().find(|body| canonical::sha256_hex(body.as_bytes()) == hash));
-    if let Some(body) = body {
-        data["text"] = Value::String(body.clone());
-    }
-    data
+    let hash = data.get("sha256").and_then(Value::as_str);
+    let is_it = |body: &&String| Some(canonical::sha256_hex(body.as_bytes()).as_str()) == hash;
+    let Some(body) = bodies.iter().find(is_it) else { return Cow::Borrowed(data) };
+    let mut data = data.clone();
+    data["text"] = Value::String(body.clone());
+    Cow::Owned(data)
 }

@@ -1,30 +1,37 @@
 //! The one way in which entities change.
 //!
-//! An [`AppendItem`] is one or more (entity, expected version), all or nothing. [`Database::append`] takes batches: one
-//! transaction, locks in a fixed order (tables by rank, rows by id), each item with its own verdict. A batch that fails for
-//! another reason than an item's conflict is retried item by item. An item whose operation is there already (its COMMIT was
-//! cut off and had succeeded) is a success.
+//! An [`AppendItem`] is one or more (entity, version and hash that were decided on), all or nothing. Three ways lead in, and
+//! each falls back on the last:
+//! * a change of one entity without conditions, nearly every command, goes with others in one statement ([`group`]);
+//! * one that needs its project active is a statement of its own;
+//! * what claims names, looks at a log, has several entities, or was not written as expected, gets a transaction: it locks
+//!   rows in a fixed order (tables by rank, rows by id) and gives the verdict ([`transaction`]).
 //!
-//! Everything is written by one statement, which checks what it relies on. A single item is simply tried: begin, write,
-//! commit. Only when that does not write all of it, and for batches, rows are locked first and each item gets its verdict.
+//! An item whose operation is there already (its COMMIT was cut off and had succeeded) is a success.
 
-mod at_once;
 mod exclusive;
+mod group;
 mod item;
 mod statement;
 mod transaction;
 mod write;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use ambient_domain::Guard;
+use ambient_domain::{Entity as _, Guard, project::Project};
+use ambient_postgres::is_broken;
+use sqlx::AssertSqlSafe;
 
 use crate::{
     database::Database,
     error::{StoreError, is_transient},
 };
 pub use exclusive::Exclusive;
-pub use item::{AppendItem, AppendPart, Metadata};
+pub(crate) use group::{Group, WRITERS};
+pub use item::{AppendItem, AppendPart, Change, Metadata};
+
+use group::Outcome;
+use write::Line;
 
 /// Attempts of an item whose transaction was cut off.
 const ATTEMPTS: u32 = 4;
@@ -78,15 +85,13 @@ pub enum AppendError {
     Database(StoreError),
 }
 
-/// A whole transaction that failed.
+/// A statement or transaction that failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// Rolled back for certain.
     Before(sqlx::Error),
-    /// COMMIT was sent and not answered.
+    /// It was sent and not answered: perhaps it is in.
     InCommit(String),
-    /// An item conflicted after others had written: each for itself.
-    Entangled,
 }
 
 impl From<sqlx::Error> for Failure {
@@ -95,56 +100,82 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
+impl Failure {
+    /// Of a statement that commits by itself.
+    fn of_statement(error: sqlx::Error) -> Self {
+        if is_broken(&error) { Self::InCommit(error.to_string()) } else { Self::Before(error) }
+    }
+}
+
+/// Whether a statement ended itself because it had not written everything (`ambient.expect`).
+fn is_unexpected(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "AM001")
+}
+
 type Verdict = Result<Appended, AppendError>;
+
+/// How an item is tried first.
+enum Way<'a> {
+    /// With others.
+    Grouped,
+    /// In a statement of its own, if these projects are active.
+    Guarded(Vec<&'a str>),
+    /// In a transaction.
+    Locked,
+}
+
+fn way(item: &AppendItem) -> Way<'_> {
+    let [part] = &item.parts[..] else { return Way::Locked };
+    if !part.names.is_empty() {
+        return Way::Locked;
+    }
+    let mut projects = Vec::new();
+    for guard in &item.guards {
+        match guard {
+            // The row of a project is locked once only.
+            Guard::ProjectActive { project_id } if part.kind != Project::KIND => projects.push(project_id.as_str()),
+            _ => return Way::Locked,
+        }
+    }
+    projects.sort_unstable();
+    projects.dedup();
+    if projects.is_empty() && !part.creates() { Way::Grouped } else { Way::Guarded(projects) }
+}
 
 impl Database {
     /// Appends each item or says why not, in the order of `batch`.
     pub async fn append(&self, batch: Vec<AppendItem>) -> Vec<Result<Appended, AppendError>> {
-        if batch.is_empty() {
-            return Vec::new();
+        let items: Vec<Arc<AppendItem>> = batch.into_iter().map(Arc::new).collect();
+        let grouped = items.iter().filter(|item| matches!(way(item), Way::Grouped)).cloned();
+        let mut receivers = self.group.submit(grouped).into_iter();
+        let mut verdicts = Vec::with_capacity(items.len());
+        for item in &items {
+            let first = if matches!(way(item), Way::Grouped) { receivers.next() } else { None };
+            verdicts.push(Box::pin(self.append_by(item, first)).await);
         }
-        if let [item] = &batch[..] {
-            return vec![self.append_alone(item).await];
-        }
-        match self.attempt(&batch).await {
-            Ok(verdicts) => verdicts,
-            Err(_) => {
-                metrics::counter!("ambient_append_batches_split_total").increment(1);
-                let mut verdicts = Vec::with_capacity(batch.len());
-                for item in &batch {
-                    verdicts.push(self.append_alone(item).await);
-                }
-                verdicts
-            }
-        }
+        verdicts
     }
 
-    /// One transaction, within the time an append may take.
-    async fn attempt(&self, items: &[AppendItem]) -> Result<Vec<Verdict>, Failure> {
-        let run = Box::pin(transaction::run(self.pool(), items));
-        match tokio::time::timeout(self.append_timeout, run).await {
-            Ok(result) => {
-                if result.is_ok() {
-                    self.note_refusal(None);
-                }
-                result
-            }
-            // Where it was cut off is not known: the worst is assumed.
-            Err(_) => Err(Failure::InCommit("the append took too long".to_owned())),
-        }
+    /// Appends an item or says why not.
+    ///
+    /// # Errors
+    /// [`AppendError`]; of [`AppendError::OutcomeUnknown`] the very same item may be appended again.
+    pub async fn append_one(&self, item: &Arc<AppendItem>) -> Result<Appended, AppendError> {
+        Box::pin(self.append_by(item, None)).await
     }
 
-    /// The same item again until its outcome is known, within [`ATTEMPTS`].
-    async fn append_alone(&self, item: &AppendItem) -> Verdict {
+    /// The same item again until its outcome is known, within [`ATTEMPTS`]. `first` is an attempt that is under way.
+    async fn append_by(&self, item: &Arc<AppendItem>, mut first: Option<Receiver>) -> Verdict {
         let mut pause = FIRST_PAUSE;
         let mut in_doubt = false;
         let mut reason = String::new();
         for attempt in 1..=ATTEMPTS {
-            match self.attempt(std::slice::from_ref(item)).await {
-                Ok(mut verdicts) => return verdicts.pop().unwrap_or(Err(AppendError::Unavailable(reason))),
-                Err(Failure::Entangled) => "two items at once".clone_into(&mut reason),
-                Err(Failure::Before(error)) if is_transient(&error) => reason = error.to_string(),
-                Err(Failure::Before(error)) if in_doubt => reason = error.to_string(),
+            match self.attempt(item, first.take(), in_doubt).await {
+                Ok(verdict) => {
+                    self.note_refusal(None);
+                    return verdict;
+                }
+                Err(Failure::Before(error)) if is_transient(&error) || in_doubt => reason = error.to_string(),
                 Err(Failure::Before(error)) => return Err(AppendError::Database(StoreError::Database(error))),
                 Err(Failure::InCommit(error)) => {
                     in_doubt = true;
@@ -159,4 +190,85 @@ impl Database {
         self.note_refusal(Some(&reason));
         Err(if in_doubt { AppendError::OutcomeUnknown(reason) } else { AppendError::Unavailable(reason) })
     }
+
+    /// Once, within the time an append may take.
+    async fn attempt(
+        &self,
+        item: &Arc<AppendItem>,
+        first: Option<Receiver>,
+        in_doubt: bool,
+    ) -> Result<Verdict, Failure> {
+        match tokio::time::timeout(self.append_timeout, self.try_ways(item, first, in_doubt)).await {
+            Ok(result) => result,
+            // Where it was cut off is not known: the worst is assumed.
+            Err(_) => Err(Failure::InCommit("the append took too long".to_owned())),
+        }
+    }
+
+    async fn try_ways(
+        &self,
+        item: &Arc<AppendItem>,
+        first: Option<Receiver>,
+        in_doubt: bool,
+    ) -> Result<Verdict, Failure> {
+        // What may be in is looked at under its locks.
+        let way = if in_doubt { Way::Locked } else { way(item) };
+        let outcome = match way {
+            Way::Grouped => self.write_grouped(item, first).await?,
+            Way::Guarded(projects) => self.write_guarded(item, &projects).await?,
+            Way::Locked => Outcome::Apart,
+        };
+        match outcome {
+            Outcome::Written(last_seq) => return Ok(Ok(Appended { repeated: false, last_seq })),
+            Outcome::NotWritten => {
+                if let Some(verdict) = self.overtaken(item).await? {
+                    return Ok(verdict);
+                }
+            }
+            Outcome::Apart => {}
+        }
+        transaction::run(&self.lanes, item).await
+    }
+
+    async fn write_grouped(&self, item: &Arc<AppendItem>, first: Option<Receiver>) -> Result<Outcome, Failure> {
+        let Some(receiver) = first.or_else(|| self.group.submit([item.clone()]).pop()) else {
+            return Ok(Outcome::Apart);
+        };
+        // A writer that was lost with its runtime says nothing.
+        receiver.await.unwrap_or_else(|_| Err(Failure::InCommit("the writer has stopped".to_owned())))
+    }
+
+    async fn write_guarded(&self, item: &AppendItem, projects: &[&str]) -> Result<Outcome, Failure> {
+        let line = Line { part: &item.parts[0], record: item.idempotency.as_ref() };
+        let mut lane = self.lanes.take().await?;
+        let written = write::write(lane.connection(), vec![line], projects).await;
+        match lane.finish(written) {
+            Ok(mut written) => Ok(written.remove(line.part.entity_id()).map_or(Outcome::NotWritten, Outcome::Written)),
+            Err(error) if is_unexpected(&error) => Ok(Outcome::NotWritten),
+            Err(error) => Err(Failure::of_statement(error)),
+        }
+    }
+
+    /// The verdict on an item of one entity that has moved on, or whose key was used: versions only grow, and keys are not given
+    /// back, so that no lock is needed to say so, and nobody waits for one in order to learn it. None when it is neither.
+    async fn overtaken(&self, item: &AppendItem) -> Result<Option<Verdict>, Failure> {
+        let [part] = &item.parts[..] else { return Ok(None) };
+        let sql = format!("select version from {} where id = $1", part.table.name);
+        let mut connection = self.pool().acquire().await?;
+        let query = sqlx::query_scalar::<_, i64>(AssertSqlSafe(sql)).bind(&part.entity_id);
+        let actual = query.fetch_optional(&mut *connection).await?.unwrap_or(0);
+        let verdict = if actual > part.expected() {
+            Err(transaction::conflict(part, actual))
+        } else if let Some(record) = &item.idempotency
+            && record.is_used(&mut connection).await?
+        {
+            Err(AppendError::KeyUsed)
+        } else {
+            return Ok(None);
+        };
+        let is_in = transaction::is_in(&mut connection, item).await?;
+        Ok(Some(if is_in { Ok(transaction::repeated()) } else { verdict }))
+    }
 }
+
+type Receiver = tokio::sync::oneshot::Receiver<Result<Outcome, Failure>>;

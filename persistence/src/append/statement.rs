@@ -1,117 +1,257 @@
-//! The one statement that writes everything of an append.
+//! The text of the statement that writes changes of entities of one table.
 //!
-//! It relies on nothing that it does not check: versions and guards are compared under the locks it takes itself (a row is
-//! locked before anything that depends on it is written), keys are claimed. It says how much it wrote; whoever runs it rolls
-//! back unless that is everything. All that is written hangs on `op`, the operations, so that a part whose version is not
-//! the expected one writes nothing.
+//! It relies on nothing that it does not check: a row is changed only where version and hash are those that were decided on,
+//! and everything else hangs on the rows that were changed (`changed`), so that a part that was overtaken writes nothing and
+//! its neighbours write all of theirs. Records of requests are the exception, because a key may be taken while the statement
+//! runs: when one cannot be written, the statement ends with an error and nothing of it stays.
+//!
+//! There is one text for each set of [`Sections`] and table, made once. Every part is a row of `k`, made of arrays; each
+//! section reads the rows of the one before it, so that nothing is joined but with a table, by its key.
+
+use std::{
+    collections::HashMap,
+    fmt::Write as _,
+    sync::{Mutex, PoisonError},
+};
 
 use crate::{
     entity::{COMMON, Table},
     idempotency,
 };
 
-/// Parameters `$1` to `$31`; those of the tables follow, two each: rows to create, rows to change.
-pub(super) const FIRST_OF_TABLES: usize = 32;
+/// What the parts of a statement need.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(super) struct Sections {
+    /// Entities are created.
+    pub(super) created: bool,
+    /// Entities are changed, and none of their own columns but `updated_at`.
+    pub(super) narrow: bool,
+    /// Entities are changed with their own columns.
+    pub(super) wide: bool,
+    /// There are live events, or live logs begin.
+    pub(super) live: bool,
+    /// There are effects.
+    pub(super) effects: bool,
+    /// There are records of requests.
+    pub(super) records: bool,
+    /// Projects have to be active.
+    pub(super) guarded: bool,
+}
 
-/// What is relied on, and the operations.
-const OPERATIONS: &str = "
-    guard as (select id from ambient.projects where id = any($1::text[]) and phase = 'Active' and deleted_at is null
-              order by id for share),
-    holds as (select count(*) = cardinality($1::text[]) as yes from guard),
-    {heads},
-    op as (insert into ambient.operations (id, entity_kind, entity_id, version, project_id, command, schema_version, input,
-               events, context, principal, correlation_id, causation_id, trace_parent, occurred_at, previous_hash, hash)
-           select p.id, p.kind, p.entity_id, p.version, p.project_id, p.command, p.schema_version, p.input, p.events, p.context,
-               p.principal, p.correlation_id, p.causation_id, p.trace_parent, p.at,
-               coalesce(h.last_hash, $18::bytea), sha256($19::bytea || coalesce(h.last_hash, $18::bytea) || p.hashed)
-           from unnest($3::text[], $4::text[], $2::text[], $5::bigint[], $6::text[], $7::text[], $8::integer[], $9::bytea[],
-               $10::bytea[], $11::bytea[], $12::text[], $13::text[], $14::text[], $15::text[], $16::timestamptz[], $17::bytea[])
-               with ordinality as p(id, kind, entity_id, version, project_id, command, schema_version, input, events, context,
-               principal, correlation_id, causation_id, trace_parent, at, hashed, place)
-           left join head h on h.kind = p.kind and h.id = p.entity_id
-           where coalesce(h.version, 0) = p.version - 1 and (select yes from holds)
-           order by p.place
-           returning id, entity_kind as kind, entity_id, hash)";
+/// Columns of `k` in the order in which they are bound, with their types. Those of a section only with it.
+pub(super) const ALWAYS: &[(&str, &str)] = &[
+    ("id", "text"),
+    ("version", "bigint"),
+    ("project_id", "text"),
+    ("command", "text"),
+    ("schema_version", "integer"),
+    ("operation_id", "text"),
+    ("at", "timestamptz"),
+    ("previous_hash", "bytea"),
+    ("hash", "bytea"),
+    ("state", "text"),
+    ("input", "bytea"),
+    ("events", "bytea"),
+    ("context", "bytea"),
+    ("principal", "text"),
+    ("correlation_id", "text"),
+    ("causation_id", "text"),
+    ("trace_parent", "text"),
+];
+const OWN: &[(&str, &str)] = &[("columns", "text"), ("spec", "text")];
+const LIVE: &[(&str, &str)] = &[("live", "text"), ("live_count", "bigint"), ("has_message", "boolean")];
+const EFFECTS: &[(&str, &str)] = &[("effects", "text")];
+const RECORDS: &[(&str, &str)] = &[("method", "text"), ("path", "text"), ("key", "text"), ("request_hash", "bytea")];
 
-/// Live logs: the stream's row is locked before the rest, and gives the events their places.
-const LIVE: &str = "
-    wanted as (select c.session_id, c.n, c.is_new from unnest($20::text[], $21::bigint[], $22::boolean[]) as c(session_id, n, is_new)
-               join op o on o.entity_id = c.session_id),
-    begun as (insert into ambient.session_streams (session_id, next_seq) select session_id, 1 + n from wanted where is_new
-              returning session_id, next_seq),
-    moved as (update ambient.session_streams s set next_seq = s.next_seq + w.n from wanted w
-              where not w.is_new and s.session_id = w.session_id and s.session_id = any($20::text[])
-              returning s.session_id, s.next_seq),
-    stream as (select session_id, next_seq from begun union all select session_id, next_seq from moved),
-    runtime as (insert into ambient.session_runtime (session_id, last_activity_at) select session_id, now() from begun),
-    event as (insert into ambient.session_events (session_id, seq, at, type, data, message_id, run, operation_id)
-              select e.session_id, s.next_seq - e.from_end, e.at, e.type, e.data, e.message_id, e.run, e.operation_id
-              from jsonb_to_recordset($23::jsonb) as e(session_id text, from_end bigint, at timestamptz, type text, data jsonb,
-                  message_id text, run bigint, operation_id text)
-              join stream s on s.session_id = e.session_id),
-    active as (update ambient.session_runtime r set last_activity_at = now() from moved s
-               where r.session_id = s.session_id and r.session_id = any($24::text[]))";
+impl Sections {
+    pub(super) fn own(self) -> bool {
+        self.created || self.wide
+    }
 
-/// Effects in order (their position is the order in which they are carried out), and names given back.
-const EFFECTS: &str = "
-    effect as (insert into ambient.outbox (entity_kind, entity_id, operation_id, workflow_id, effect)
-               select o.kind, o.entity_id, o.id, e.workflow_id, e.effect
-               from unnest($25::text[], $26::text[], $27::jsonb[]) with ordinality as e(operation_id, workflow_id, effect, place)
-               join op o on o.id = e.operation_id order by e.place),
-    released as (delete from ambient.names n using unnest($28::text[], $29::text[], $30::text[]) as c(scope, name, entity_id)
-                 where n.scope = c.scope and n.name = c.name and n.entity_id = c.entity_id and exists (select from op))";
+    fn columns(self) -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+        let optional =
+            [(self.own(), OWN), (self.live, LIVE), (self.effects, EFFECTS), (self.records, RECORDS)].into_iter();
+        ALWAYS.iter().chain(optional.filter(|(wanted, _)| *wanted).flat_map(|(_, columns)| columns))
+    }
+}
 
-/// How much was written. The order of these is that of the locks: rows, streams, keys.
-const WRITTEN: &str = "
-    select (select count(*) from op) as operations, {rows} as rows,
-        coalesce((select jsonb_object_agg(session_id, next_seq - 1) from stream), '{}') as last_seqs,
-        (select count(*) from remembered) as records";
+type Texts = HashMap<(&'static str, Sections), &'static str>;
 
-/// The statement for entities of these tables (kind and table), by lock rank.
-pub(super) fn sql(tables: &[(&'static str, &'static Table)]) -> String {
-    let each = |part: fn(usize, &str, &Table) -> String| {
-        tables.iter().enumerate().map(|(i, (kind, table))| part(i, kind, table)).collect::<Vec<_>>()
+/// The text for these sections and this table. Kept for good: there are few.
+pub(super) fn text(kind: &'static str, table: &'static Table, sections: Sections) -> &'static str {
+    static TEXTS: Mutex<Option<Texts>> = Mutex::new(None);
+    let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let texts = texts.get_or_insert_default();
+    texts.entry((kind, sections)).or_insert_with(|| Box::leak(build(kind, table, sections).into_boxed_str()))
+}
+
+fn build(kind: &str, table: &Table, sections: Sections) -> String {
+    let mut ctes = vec![given(sections)];
+    let guard = if sections.guarded { " and (select yes from holds)" } else { "" };
+    if sections.guarded {
+        // Bound after the columns.
+        let parameter = sections.columns().count() + 1;
+        ctes.push(format!(
+            "guard as (select id from ambient.projects where id = any(${parameter}::text[]) and phase = 'Active'
+                and deleted_at is null order by id for share)"
+        ));
+        ctes.push(format!("holds as (select count(*) = cardinality(${parameter}::text[]) as yes from guard)"));
+    }
+    // A key that was used before is no error: its request is answered as it was.
+    let unused = if sections.records { idempotency::UNUSED } else { "" };
+    let mut changed = Vec::new();
+    if sections.narrow {
+        ctes.push(narrow(table, sections, guard, unused));
+        changed.push("select * from narrow");
+    }
+    if sections.wide {
+        ctes.push(wide(table, guard, unused));
+        changed.push("select * from wide");
+    }
+    if sections.created {
+        ctes.push(created(table, guard, unused));
+        changed.push("select k.* from created c join k on k.id = c.id");
+    }
+    ctes.push(format!("changed as ({})", changed.join(" union all ")));
+    ctes.push(operations(kind));
+    if sections.live {
+        ctes.extend(live(sections));
+    }
+    if sections.effects {
+        ctes.push(effects(kind));
+    }
+    if sections.records {
+        ctes.push(format!("recorded as ({} returning 1)", idempotency::insert_sql(kind)));
+    }
+    let mut text = format!("with {}\nselect array(select id from changed) as ids", ctes.join(",\n"));
+    // Writing to a String cannot fail.
+    let _ = match sections.live {
+        true => write!(
+            text,
+            ", array(select session_id from stream) as streams, array(select next_seq - 1 from stream) as last_seqs"
+        ),
+        false => write!(text, ", '{{}}'::text[] as streams, '{{}}'::bigint[] as last_seqs"),
     };
-    let heads = each(head).join(",\n    ");
-    let all_heads = each(|i, _, _| format!("select * from head_{i}")).join(" union all ");
-    let operations = OPERATIONS.replace("{heads}", &format!("{heads},\n    head as ({all_heads})"));
-    let rows = each(|i, _, _| format!("(select count(*) from created_{i}) + (select count(*) from changed_{i})"));
-    let remembered = idempotency::insert_sql("$31::jsonb", "exists (select from op)");
+    if sections.records {
+        text.push_str(
+            ", ambient.expect((select count(*) from recorded) = (select count(*) from changed where key is not null))",
+        );
+    }
+    text
+}
+
+/// The parts.
+fn given(sections: Sections) -> String {
+    let columns: Vec<_> = sections.columns().collect();
+    let arrays: Vec<_> = columns.iter().enumerate().map(|(i, (_, kind))| format!("${}::{kind}[]", i + 1)).collect();
+    let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
+    format!("k as (select * from unnest({}) as k({}))", arrays.join(", "), names.join(", "))
+}
+
+const BOOKKEEPING: &str = "version = k.version, schema_version = k.schema_version, last_operation_id = k.operation_id, \
+    last_hash = k.hash, state = k.state::jsonb";
+const AS_DECIDED_ON: &str = "t.id = k.id and t.version = k.version - 1 and t.last_hash = k.previous_hash";
+
+fn narrow(table: &Table, sections: Sections, guard: &str, unused: &str) -> String {
+    let only = if sections.own() { " and k.columns is null" } else { "" };
     format!(
-        "with {operations},\n    {},{LIVE},{EFFECTS},\n    remembered as ({remembered} returning 1){}",
-        each(written_rows).join(",\n    "),
-        WRITTEN.replace("{rows}", &rows.join(" + "))
+        "narrow as (update {} t set {BOOKKEEPING}, updated_at = k.at from k
+            where {AS_DECIDED_ON}{only}{guard}{unused} returning k.*)",
+        table.name
     )
 }
 
-/// Locks rows of a table, after the guards. A row at another version than the expected one is neither locked nor waited for.
-fn head(i: usize, kind: &str, table: &Table) -> String {
-    let table = table.name;
+/// Columns of the table that are written from `columns`: its own, and those times that the entity knows.
+fn own(table: &Table) -> impl Iterator<Item = &'static str> {
+    let times = COMMON.iter().filter(|column| matches!(**column, "created_at" | "updated_at" | "deleted_at"));
+    times.chain(table.columns).copied()
+}
+
+fn wide(table: &Table, guard: &str, unused: &str) -> String {
+    let columns: Vec<_> = own(table).collect();
+    let values: Vec<_> = columns.iter().map(|column| format!("r.{column}")).collect();
+    // A spec that stays is not written: the row goes on pointing to where it is.
     format!(
-        "head_{i} as (select '{kind}' as kind, t.id, t.version, t.last_hash from {table} t
-            join unnest($2::text[], $5::bigint[]) as e(id, version) on t.id = e.id and t.version = e.version - 1
-            where t.id = any($2::text[]) and (select yes from holds) order by t.id for no key update of t)"
+        "wide as (update {0} t set {BOOKKEEPING}, spec = coalesce(k.spec::jsonb, t.spec), ({1}) = row({2})
+            from k cross join lateral jsonb_populate_record(null::{0}, k.columns::jsonb) r
+            where {AS_DECIDED_ON} and k.columns is not null{guard}{unused} returning k.*)",
+        table.name,
+        columns.join(", "),
+        values.join(", ")
     )
 }
 
-/// Rows of a table; the operation's hash becomes `last_hash`.
-fn written_rows(i: usize, kind: &str, table: &Table) -> String {
-    let columns: Vec<&str> = COMMON.iter().chain(table.columns).copied().collect();
-    let value = |column: &&str| if *column == "last_hash" { "o.hash".to_owned() } else { format!("r.{column}") };
-    let values = columns.iter().map(value).collect::<Vec<_>>().join(", ");
-    let (columns, table) = (columns.join(", "), table.name);
-    let (created, changed) = (FIRST_OF_TABLES + 2 * i, FIRST_OF_TABLES + 2 * i + 1);
-    let from = |parameter: usize| {
-        format!(
-            "jsonb_populate_recordset(null::{table}, ${parameter}) r join op o on o.kind = '{kind}' and o.entity_id = r.id"
-        )
-    };
+fn created(table: &Table, guard: &str, unused: &str) -> String {
+    let columns: Vec<_> = own(table).collect();
+    let values: Vec<_> = columns.iter().map(|column| format!("r.{column}")).collect();
     format!(
-        "created_{i} as (insert into {table} ({columns}) select {values} from {} order by r.id
-            on conflict (id) do nothing returning 1),
-    changed_{i} as (update {table} t set ({columns}) = row({values}) from {}
-            where t.id = r.id and t.id = any($2::text[]) returning 1)",
-        from(created),
-        from(changed)
+        "created as (insert into {0} (id, project_id, version, schema_version, last_operation_id, last_hash, state, spec, {1})
+            select k.id, k.project_id, k.version, k.schema_version, k.operation_id, k.hash, k.state::jsonb, k.spec::jsonb, {2}
+            from k cross join lateral jsonb_populate_record(null::{0}, k.columns::jsonb) r
+            where k.version = 1{guard}{unused} on conflict (id) do nothing returning id)",
+        table.name,
+        columns.join(", "),
+        values.join(", ")
+    )
+}
+
+fn operations(kind: &str) -> String {
+    format!(
+        "operation as (insert into ambient.operations (id, entity_kind, entity_id, version, project_id, command,
+            schema_version, input, events, context, principal, correlation_id, causation_id, trace_parent, occurred_at,
+            previous_hash, hash)
+        select operation_id, '{kind}', id, version, project_id, command, schema_version, input, events, context, principal,
+            correlation_id, causation_id, trace_parent, at, previous_hash, hash from changed)"
+    )
+}
+
+/// The stream's row gives the events their places; its lock makes commit order equal seq order.
+fn live(sections: Sections) -> Vec<String> {
+    let columns = "live, at, operation_id, has_message";
+    let mut ctes = vec![
+        "moved as (update ambient.session_streams s set next_seq = s.next_seq + c.live_count from changed c
+            where s.session_id = c.id and c.live_count > 0 and c.version > 1
+            returning s.session_id, s.next_seq, c.live, c.at, c.operation_id, c.has_message)"
+            .to_owned(),
+    ];
+    let mut streams = format!("select session_id, next_seq, {columns} from moved");
+    if sections.created {
+        ctes.push(
+            "begun as (insert into ambient.session_streams (session_id, next_seq)
+                select id, 1 + live_count from changed where version = 1 returning session_id, next_seq)"
+                .to_owned(),
+        );
+        ctes.push(
+            "runtime as (insert into ambient.session_runtime (session_id, last_activity_at)
+                select session_id, now() from begun)"
+                .to_owned(),
+        );
+        streams.push_str(
+            " union all select b.session_id, b.next_seq, c.live, c.at, c.operation_id, c.has_message
+              from begun b join changed c on c.id = b.session_id where c.live_count > 0",
+        );
+    }
+    ctes.push(format!("stream as ({streams})"));
+    ctes.push(
+        "event as (insert into ambient.session_events (session_id, seq, at, type, data, message_id, run, operation_id)
+            select s.session_id, s.next_seq - e.from_end, s.at, e.type, e.data, e.message_id, e.run, s.operation_id
+            from stream s cross join lateral jsonb_to_recordset(s.live::jsonb)
+                as e(from_end bigint, type text, data jsonb, message_id text, run bigint))"
+            .to_owned(),
+    );
+    ctes.push(
+        "active as (update ambient.session_runtime r set last_activity_at = now() from moved s
+            where r.session_id = s.session_id and s.has_message)"
+            .to_owned(),
+    );
+    ctes
+}
+
+/// Those of an entity in their order: their position is the order in which they are carried out.
+fn effects(kind: &str) -> String {
+    format!(
+        "effect as (insert into ambient.outbox (entity_kind, entity_id, operation_id, workflow_id, effect)
+            select '{kind}', c.id, c.operation_id, e.value ->> 'workflow_id', e.value -> 'effect'
+            from changed c cross join lateral jsonb_array_elements(c.effects::jsonb) as e where c.effects is not null)"
     )
 }

@@ -8,7 +8,8 @@ use ambient_domain::{
     session::{self, Fact, Message, Session, Spec},
 };
 use ambient_persistence::{
-    AppendError, AppendItem, AppendPart, Appended, Database, DatabaseOptions, Metadata, StoredEntity, new_id, to_micros,
+    AppendError, AppendItem, AppendPart, Appended, Change, Current, Database, DatabaseOptions, Metadata, StoredEntity,
+    new_id, to_micros,
 };
 use ambient_tests::TestDatabase;
 use chrono::Utc;
@@ -35,17 +36,26 @@ pub fn context() -> Context {
 }
 
 /// What a command leads to.
-pub fn decided<E: StoredEntity>(before: Option<&E>, command: &E::Command) -> (AppendPart, E) {
-    let context = context();
-    let Decision::Events(events) = E::decide(before, command, &context).unwrap() else { panic!("nothing to do") };
-    let mut after = events.iter().fold(before.cloned(), |s, e| Some(E::apply(s, e, context.now))).unwrap();
-    after.set_version(before.map_or(0, E::version) + 1, context.now);
+pub fn decided<E: StoredEntity>(
+    before: Option<&Current<E>>,
+    command: &E::Command,
+    bodies: &[&str],
+) -> (AppendPart, Current<E>) {
+    let (context, state) = (context(), before.map(|before| &before.state));
+    let Decision::Events(events) = E::decide(state, command, &context).unwrap() else { panic!("nothing to do") };
+    let mut after = events.iter().fold(state.cloned(), |s, e| Some(E::apply(s, e, context.now))).unwrap();
+    after.set_version(state.map_or(0, E::version) + 1, context.now);
     let metadata = Metadata { correlation_id: "test".to_owned(), ..Metadata::default() };
-    (AppendPart::new(before, &after, command, &events, &context, &metadata).unwrap(), after)
+    let bodies: Vec<String> = bodies.iter().map(|&body| body.to_owned()).collect();
+    let (events, context, metadata, bodies) = (&events[..], &context, &metadata, &bodies[..]);
+    let part = AppendPart::new(&Change { before, after: &after, command, events, context, metadata, bodies }).unwrap();
+    let last_hash = part.hash();
+    (part, Current { state: after, last_hash })
 }
 
-pub fn item<E: StoredEntity>(before: Option<&E>, command: &E::Command) -> AppendItem {
-    AppendItem { parts: vec![decided(before, command).0], guards: E::guards(before, command), ..AppendItem::default() }
+pub fn item<E: StoredEntity>(before: Option<&Current<E>>, command: &E::Command, bodies: &[&str]) -> AppendItem {
+    let guards = E::guards(before.map(|before| &before.state), command);
+    AppendItem { parts: vec![decided(before, command, bodies).0], guards, ..AppendItem::default() }
 }
 
 pub async fn append(db: &Database, item: AppendItem) -> Result<Appended, AppendError> {
@@ -53,10 +63,10 @@ pub async fn append(db: &Database, item: AppendItem) -> Result<Appended, AppendE
 }
 
 /// Appends a command to the entity as it is in its row.
-pub async fn apply<E: StoredEntity>(db: &Database, id: &str, command: &E::Command) -> E {
-    let before = db.load::<E>(id).await.unwrap();
-    let (part, after) = decided(before.as_ref(), command);
-    let guards = E::guards(before.as_ref(), command);
+pub async fn apply<E: StoredEntity>(db: &Database, id: &str, command: &E::Command) -> Current<E> {
+    let before = db.load_current::<E>(id).await.unwrap();
+    let (part, after) = decided(before.as_ref(), command, &[]);
+    let guards = E::guards(before.as_deref(), command);
     append(db, AppendItem { parts: vec![part], guards, ..AppendItem::default() }).await.unwrap();
     after
 }
@@ -70,7 +80,7 @@ pub fn create_project(id: &str, name: &str) -> <Project as Entity>::Command {
     }
 }
 
-pub async fn new_project(db: &Database, name: &str) -> Project {
+pub async fn new_project(db: &Database, name: &str) -> Current<Project> {
     let id = new_id();
     apply::<Project>(db, &id, &create_project(&id, name)).await
 }
@@ -88,7 +98,7 @@ pub fn create_session(id: &str, project_id: &str, start: bool) -> session::Comma
     session::Command::Create { session_id, project_id, spec: Box::new(spec()), start }
 }
 
-pub async fn new_session(db: &Database, project: &Project, start: bool) -> Session {
+pub async fn new_session(db: &Database, project: &Project, start: bool) -> Current<Session> {
     let id = new_id();
     apply::<Session>(db, &id, &create_session(&id, &project.id, start)).await
 }

@@ -169,7 +169,7 @@ impl World {
         self.actors.shutdown(Duration::from_secs(10)).await;
         self.engine.shutdown().await;
         self.hints.stop();
-        self.db.pool().close().await;
+        self.db.close().await;
     }
 
     /// Moves all clocks.
