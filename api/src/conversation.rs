@@ -13,6 +13,11 @@ use crate::{
 const READ: i64 = 1_000;
 const MAX_READS: usize = 20;
 
+/// Who speaks in a conversation.
+pub(crate) const ROLES: [&str; 2] = [USER, ASSISTANT];
+const USER: &str = "user";
+const ASSISTANT: &str = "assistant";
+
 /// Messages that began after `after_seq`, and where to read on: before the first one that is not in, or not whole.
 pub(crate) async fn read(
     session: &Authorized<Session, View>,
@@ -46,8 +51,8 @@ impl Page {
         let text = |field: &str| event.data.get(field).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
         match event.event_type.as_str() {
             "user.message" | "TEXT_MESSAGE_START" if self.messages.len() == self.size => return Some(event.seq - 1),
-            "user.message" => self.begin(event, text("message_id"), "user", text("text")),
-            "TEXT_MESSAGE_START" => self.begin(event, text("messageId"), "assistant", String::new()),
+            "user.message" => self.begin(event, text("message_id"), USER, text("text")),
+            "TEXT_MESSAGE_START" => self.begin(event, text("messageId"), ASSISTANT, String::new()),
             "TEXT_MESSAGE_CONTENT" => {
                 let id = text("messageId");
                 if let Some(message) = self.messages.iter_mut().rev().find(|message| message.id == id) {

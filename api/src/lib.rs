@@ -25,7 +25,7 @@ mod session_spec;
 pub use authority::{ApiConfig, AppParts, AppState, PlatformRole, Principal, PrincipalKind, StaticToken};
 pub use error::{ApiError, ApiResult, CATALOGUE, Number};
 pub use listener::{Limits, serve, serve_router};
-pub use openapi::{openapi, openapi_yaml};
+pub use openapi::{client_openapi_yaml, openapi, openapi_yaml};
 pub use routes::router;
 
 use axum::http::HeaderName;

@@ -1,13 +1,29 @@
 //! The contract: generated from the handlers, finished here, the same for every build.
+//!
+//! The macros say what a handler takes and answers. What they cannot say is added afterwards, in one pass over the JSON of the
+//! document ([`finish`]), each part in a module of its own. Nothing in it knows a route: a new one gets the same treatment.
 
+mod clients;
 mod constraints;
+mod enums;
+mod examples;
+mod lists;
+mod nulls;
+mod operations;
+mod shared;
+mod unions;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::OnceLock,
 };
 
-use ambient_wire::error::{Error, ErrorDetail};
+pub(crate) use self::shared::response_name;
+
+use ambient_wire::{
+    error::{Error, ErrorDetail},
+    live::{ClientFrame, ServerFrame},
+};
 use serde_json::{Map, Value, json};
 use utoipa::{
     Modify, OpenApi,
@@ -18,6 +34,8 @@ use utoipa::{
 };
 
 const BEARER: &str = "bearer";
+/// Where `ambient up` listens unless it is told otherwise. Clients are given their server's own address.
+const SERVER: &str = "http://127.0.0.1:7080";
 
 #[derive(OpenApi)]
 #[openapi(
@@ -25,10 +43,12 @@ const BEARER: &str = "bearer";
         title = "Ambient",
         description = "Runs AI coding agents as durable sessions.\n\nNames, labels, annotations, descriptions and reasons are kept \
             for ever: one that holds a URL with credentials is refused. A value of a label or annotation has at most 4096 bytes, \
-            so has a path, a branch 244, a prompt or a message 1 MiB.",
+            so has a path, a branch 244, a prompt or a message 1 MiB.\n\nA property that may be `null` may also be absent, and means \
+            the same, but in the bodies of `PATCH`, where each property says what `null` does. A release may add properties to \
+            answers, and values to their enumerations: clients must not fail on them.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
-    components(schemas(Error, ErrorDetail)),
+    components(schemas(Error, ErrorDetail, ClientFrame, ServerFrame)),
     modifiers(&Security),
     tags(
         (name = "projects", description = "People, settings and sessions under one name"),
@@ -71,12 +91,22 @@ pub fn openapi() -> Value {
     sorted(finish(serde_json::to_value(&document).unwrap_or_default()))
 }
 
-/// The document as `openapi/openapi.yaml` holds it: what it is first, then its parts.
+/// The document as `openapi/openapi.yaml` holds it.
 #[must_use]
 pub fn openapi_yaml() -> String {
-    let mut document = openapi();
+    yaml(openapi())
+}
+
+/// The part of the document that clients are generated from, as YAML: without what is marked `x-internal`.
+#[must_use]
+pub fn client_openapi_yaml() -> String {
+    yaml(clients::without_internal(openapi()))
+}
+
+/// What it is first, then its parts.
+fn yaml(mut document: Value) -> String {
     let part = |key: &str| json!({ key: document.get_mut(key).map(Value::take) });
-    let parts: Vec<Value> = ["openapi", "info", "security", "tags", "paths", "components"].map(part).into();
+    let parts: Vec<Value> = ["openapi", "info", "servers", "security", "tags", "paths", "components"].map(part).into();
     parts.iter().filter_map(|part| yaml_serde::to_string(part).ok()).collect()
 }
 
@@ -97,12 +127,15 @@ pub(crate) fn takes_a_query(method: &str, route: &str) -> bool {
     static ROUTES: OnceLock<BTreeSet<(String, String)>> = OnceLock::new();
     let routes = ROUTES.get_or_init(|| {
         let mut document = openapi();
+        let shared = document["components"]["parameters"].take();
+        let in_query = |parameter: &Value| {
+            let name = parameter["$ref"].as_str().and_then(|reference| reference.rsplit('/').next());
+            name.map_or(parameter, |name| &shared[name])["in"] == "query"
+        };
         let paths = document["paths"].as_object_mut().into_iter().flatten();
         let with_query = paths.flat_map(|(path, item)| {
-            let in_query = |operation: &Value| {
-                operation["parameters"].as_array().into_iter().flatten().any(|parameter| parameter["in"] == "query")
-            };
-            let taking = operations(item).filter(move |(_, operation)| in_query(operation));
+            let taking = |operation: &Value| operation["parameters"].as_array().into_iter().flatten().any(in_query);
+            let taking = operations(item).filter(move |(_, operation)| taking(operation));
             taking.map(|(method, _)| (method.to_owned(), path.clone()))
         });
         with_query.collect()
@@ -123,39 +156,35 @@ fn sorted(value: Value) -> Value {
     }
 }
 
-/// What the macros cannot say: names of lists, wildcard paths, and what is the same for all operations.
+/// What the macros cannot say. The order matters: what is shared at the end must be as it stays.
 fn finish(document: Value) -> Value {
-    let mut document = rename_lists(document);
+    let mut document = lists::name(document);
+    document["servers"] =
+        json!([{"url": SERVER, "description": "A server on this machine, as `ambient up` starts it"}]);
     let paths = document.get_mut("paths").and_then(Value::as_object_mut).map(std::mem::take).unwrap_or_default();
-    let finished: Map<String, Value> = paths
-        .into_iter()
-        .map(|(path, mut item)| {
-            operations(&mut item).for_each(|(_, operation)| finish_operation(operation));
-            (path.replace("{*", "{"), item)
-        })
-        .collect();
+    let finished: Map<String, Value> = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
     document["paths"] = Value::Object(finished);
+    each_operation(&mut document, |_, operation| operations::finish(operation));
+    unions::discriminate(&mut document);
     constraints::constrain(&mut document);
+    lists::kinds(&mut document);
+    enums::name(&mut document);
+    nulls::explain(&mut document);
+    examples::add(&mut document);
+    clients::mark_internal(&mut document);
+    shared::share(&mut document);
     document
 }
 
-/// `List_Session` becomes `SessionList`.
-fn rename_lists(value: Value) -> Value {
-    let renamed = |name: &str| name.strip_prefix("List_").map(|item| format!("{item}List"));
-    match value {
-        Value::String(text) => match text.strip_prefix("#/components/schemas/").and_then(renamed) {
-            Some(name) => Value::String(format!("#/components/schemas/{name}")),
-            None => Value::String(text),
-        },
-        Value::Array(items) => items.into_iter().map(rename_lists).collect(),
-        Value::Object(map) => {
-            let rename = |(key, value): (String, Value)| (renamed(&key).unwrap_or(key), rename_lists(value));
-            Value::Object(map.into_iter().map(rename).collect())
-        }
-        other => other,
+/// Every operation with its path.
+fn each_operation(document: &mut Value, mut act: impl FnMut(&str, &mut Value)) {
+    let paths = document.get_mut("paths").and_then(Value::as_object_mut).into_iter().flatten();
+    for (path, item) in paths {
+        operations(item).for_each(|(_, operation)| act(path, operation));
     }
 }
 
+/// Operations of a path, with their methods.
 fn operations(item: &mut Value) -> impl Iterator<Item = (&str, &mut Value)> {
     let methods = ["get", "put", "post", "delete", "patch"];
     item.as_object_mut()
@@ -165,52 +194,17 @@ fn operations(item: &mut Value) -> impl Iterator<Item = (&str, &mut Value)> {
         .filter(move |(key, _)| methods.contains(key))
 }
 
-fn finish_operation(operation: &mut Value) {
-    let header = |description: &str| json!({"description": description, "schema": {"type": "string"}});
-    if let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) {
-        for (status, response) in responses.iter_mut() {
-            response["headers"]["X-Operation-ID"] = header("Names this request, or the operation that it made");
-            if matches!(status.as_str(), "201" | "202") {
-                response["headers"]["Location"] = header("Of the object (201), or of the execution at work (202)");
-            }
-            if matches!(status.as_str(), "409" | "503") {
-                response["headers"]["Retry-After"] = header("Seconds, where a repetition makes sense");
-            }
-        }
-    }
-    body_is_an_object(operation);
-    bytes_are_no_list(operation);
-    let parameter = |name: &str, description: &str, schema: Value| json!({"name": name, "in": "header", "required": false, "description": description, "schema": schema});
-    let key = json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"});
-    let version = json!({"type": "string", "pattern": "^(\\*|[0-9]{1,18}|\"[0-9]{1,18}\")$"});
-    let mut parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
-    if operation["responses"].get("412").is_some() {
-        parameters.push(parameter("If-Match", "Only at this version of the object", version));
-    }
-    if operation["responses"].get("422").is_some() {
-        parameters.push(parameter("Idempotency-Key", "Makes the request repeatable for 24 h", key));
-    }
-    if !parameters.is_empty() {
-        operation["parameters"] = Value::Array(parameters);
-    }
+/// Reference to a schema of the components.
+fn schema_ref(name: &str) -> String {
+    format!("#/components/schemas/{name}")
 }
 
-/// A file is bytes, and no list of numbers.
-fn bytes_are_no_list(operation: &mut Value) {
-    let responses = operation.get_mut("responses").and_then(Value::as_object_mut);
-    for (_, response) in responses.into_iter().flatten() {
-        if let Some(content) = response.pointer_mut("/content/application~1octet-stream") {
-            content["schema"] = json!({"type": "string", "format": "binary"});
-        }
-    }
+/// Schemas of the components.
+fn schemas(document: &mut Value) -> Option<&mut Map<String, Value>> {
+    document.pointer_mut("/components/schemas").and_then(Value::as_object_mut)
 }
 
-/// An optional body is left out, it is never `null`.
-fn body_is_an_object(operation: &mut Value) {
-    let Some(schema) = operation.pointer_mut("/requestBody/content/application~1json/schema") else { return };
-    let null = json!({"type": "null"});
-    let object = schema["oneOf"].as_array().and_then(|all| all.iter().find(|one| **one != null)).cloned();
-    if let Some(object) = object {
-        *schema = object;
-    }
+/// The schema of a property, where there is one.
+fn property<'a>(document: &'a mut Value, schema: &str, property: &str) -> Option<&'a mut Value> {
+    schemas(document)?.get_mut(schema)?.get_mut("properties")?.get_mut(property)
 }

@@ -52,7 +52,8 @@ pub(crate) fn role(role: Role) -> &'static str {
     }
 }
 
-fn subject_type(subject_type: SubjectType) -> &'static str {
+/// Name of a kind of subjects.
+pub(crate) fn subject_type(subject_type: SubjectType) -> &'static str {
     match subject_type {
         SubjectType::User => "user",
         SubjectType::Group => "group",
@@ -175,12 +176,20 @@ fn notices(repo: &session::ReconciledRepo) -> Vec<String> {
     problem.chain(&repo.notices).cloned().collect()
 }
 
+/// How a repository of a session can stand.
+pub(crate) const REPO_STATUSES: [&str; 5] = [WANTED, RECONCILED, MISSING, BROKEN, REMOVING];
+const WANTED: &str = "Wanted";
+const RECONCILED: &str = "Reconciled";
+const MISSING: &str = "Missing";
+const BROKEN: &str = "Broken";
+const REMOVING: &str = "Removing";
+
 /// How a wanted repository stands, in a word.
 fn standing_of(repo: &session::ReconciledRepo) -> &'static str {
     match &repo.problem {
-        None => "Reconciled",
-        Some(problem) if problem.missing => "Missing",
-        Some(_) => "Broken",
+        None => RECONCILED,
+        Some(problem) if problem.missing => MISSING,
+        Some(_) => BROKEN,
     }
 }
 
@@ -193,7 +202,7 @@ pub(crate) fn session_repos(session: &Session) -> Vec<wire::SessionRepo> {
             name: repo.name.clone(),
             url: repo.url.clone(),
             branch: there.and_then(|there| there.branch.clone()).or_else(|| repo.branch.clone()),
-            status: there.map_or("Wanted", standing_of).to_owned(),
+            status: there.map_or(WANTED, standing_of).to_owned(),
             head: there.and_then(|there| there.head.clone()),
             cloned_at: there.map(|there| there.cloned_at),
             notices: there.map(notices).unwrap_or_default(),
@@ -205,7 +214,7 @@ pub(crate) fn session_repos(session: &Session) -> Vec<wire::SessionRepo> {
         name: there.name.clone(),
         url: there.url.clone(),
         branch: there.branch.clone(),
-        status: "Removing".to_owned(),
+        status: REMOVING.to_owned(),
         head: there.head.clone(),
         cloned_at: Some(there.cloned_at),
         notices: notices(there),

@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 /// Body of every failure, unknown routes and refused callers included.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ApiError)]
 pub struct Error {
     /// `Error`.
     pub kind: String,

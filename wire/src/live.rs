@@ -35,7 +35,7 @@ pub struct LiveTicket {
 }
 
 /// Client -> server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ClientFrame {
     /// Follow a channel.
@@ -67,7 +67,7 @@ pub enum ClientFrame {
 }
 
 /// Server -> client.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum ServerFrame {
     /// Messages up to a place of the log, before `subscribed`, for a subscription without `after_seq`. Takes the place of all events

@@ -25,6 +25,7 @@ pub use self::{
     engine::EngineCommand,
     error::{CommandError, USAGE},
     export::ExportFlags,
+    openapi::OpenapiFlags,
     replay_check::{CheckFlags, DIVERGED},
 };
 use crate::config::{ConfigFlags, ServerConfig};
@@ -52,7 +53,7 @@ pub enum ServerCommand {
     /// Write workflow histories and operations to a file, for `ambient replay check` elsewhere
     Export(ExportFlags),
     /// Print the OpenAPI document of the HTTP API
-    Openapi,
+    Openapi(OpenapiFlags),
 }
 
 /// Flags of `up`.
@@ -97,7 +98,7 @@ impl ServerCommand {
             Self::Config(flags) => Ok(config::run(&ServerConfig::load(&flags)?, output)),
             Self::Engine(command) => command.run(output).await,
             Self::Export(flags) => export::run(&flags, output).await,
-            Self::Openapi => Ok(openapi::run()),
+            Self::Openapi(flags) => Ok(openapi::run(&flags)),
         }
     }
 }

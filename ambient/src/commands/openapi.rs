@@ -1,12 +1,23 @@
-//! `ambient openapi`: the contract, as `openapi/openapi.yaml` holds it.
+//! `ambient openapi`: the contract, as `openapi/openapi.yaml` holds it, or its part for generators of clients.
 
 use std::{
     io::{self, Write},
     process::ExitCode,
 };
 
-pub(super) fn run() -> ExitCode {
-    let written = io::stdout().lock().write_all(ambient_api::openapi_yaml().as_bytes());
+use clap::Args;
+
+/// Flags of `openapi`.
+#[derive(Debug, Args)]
+pub struct OpenapiFlags {
+    /// Only what clients are generated from: no WebSockets, no routes that are gone, nothing marked x-internal
+    #[arg(long)]
+    sdk: bool,
+}
+
+pub(super) fn run(flags: &OpenapiFlags) -> ExitCode {
+    let document = if flags.sdk { ambient_api::client_openapi_yaml() } else { ambient_api::openapi_yaml() };
+    let written = io::stdout().lock().write_all(document.as_bytes());
     // A reader that has seen enough (`| head`) is no failure of ours.
     if written.is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe) {
         ExitCode::FAILURE

@@ -1,7 +1,10 @@
 //! What values may be, as the checks have it. The types of the wire are texts and numbers; what is refused of them is said here, so
 //! that the document allows nothing that is refused, and the other way round (`make contract`).
 
-use ambient_domain::name::{MAX_ENTRIES, MAX_REPOS};
+use ambient_domain::{
+    name::{MAX_ENTRIES, MAX_REPOS},
+    project::{ProjectPhase, SubjectType},
+};
 use ambient_wire::{git_url, name};
 use ambient_workflows::{ENTITY_WORKFLOWS, PLATFORM_WORKFLOWS};
 use serde_json::{Value, json};
@@ -17,9 +20,6 @@ const BENEATH: &str = "(?!/)(?!(.*/)?\\.\\.(/|$))[^\\u0000]*$";
 const ID: &str = "^[0-9A-Za-z]{27}$";
 /// An execution's: `workflow/entity/…`.
 const EXECUTION_ID: &str = "^[!-~]{1,1000}$";
-const ENTITY_KINDS: [&str; 2] = ["session", "project"];
-const ROLES: [&str; 3] = ["view", "edit", "admin"];
-const SUBJECT_TYPES: [&str; 2] = ["user", "group"];
 /// Schemas of request bodies.
 const BODIES: [&str; 13] = [
     "EndRequest",
@@ -117,9 +117,7 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
         ("ProjectCreate", "name", project_name),
         ("ProjectSettings", "llm_model", named(200)),
         ("ProjectSettings", "inactivity_timeout", inactivity.clone()),
-        ("ProjectPermission", "subject_type", json!({"enum": SUBJECT_TYPES})),
         ("ProjectPermission", "subject_name", named(200)),
-        ("ProjectPermission", "role", json!({"enum": ROLES})),
         ("Repo", "name", repo_name),
         ("Repo", "url", pattern(git_url::PATTERN, git_url::MAX)),
         ("Repo", "branch", branch()),
@@ -134,9 +132,18 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
         ("GitPush", "repo", any_repo),
         ("GitPush", "branch", branch()),
         ("SignalRequest", "signal", named(200)),
-        ("VerifyRequest", "entity_kind", json!({"enum": ENTITY_KINDS})),
         ("VerifyRequest", "entity_id", json!({"pattern": TEXT})),
     ];
+    // What the types leave open, but is never anything else. The input of a signal may be any JSON.
+    let objects = json!({"type": "array", "items": {"type": "object"}});
+    all.extend([
+        ("Event", "data", json!({"type": "object"})),
+        ("HistoryEvent", "attributes", json!({"type": "object"})),
+        ("Operation", "input", json!({"type": "object"})),
+        ("Operation", "events", objects),
+        ("Operation", "context", json!({"type": "object"})),
+        ("ServerFrameSnapshot", "data", json!({"type": "object"})),
+    ]);
     for (schema, labels) in [("ProjectCreate", labels as fn(&Value) -> Value), ("ProjectPatch", labels_patch)] {
         let display_name = format!("^$|{}", name::pattern());
         all.extend([
@@ -179,7 +186,7 @@ fn merge(place: &mut Value, rules: &Value) {
     }
 }
 
-fn is_nullable(schema: &Value) -> bool {
+pub(super) fn is_nullable(schema: &Value) -> bool {
     schema["type"].as_array().is_some_and(|types| types.contains(&json!("null")))
 }
 
@@ -220,18 +227,21 @@ fn constrain_parameter(path: &str, parameter: &mut Value) {
         ("path", "path") => {
             json!({"pattern": format!("^(?![./]*$){BENEATH}"), "minLength": 1, "example": "src/main.rs"})
         }
+        ("query", "path") if path.ends_with("/workspace_file") => {
+            json!({"pattern": format!("^(?![./]*$){BENEATH}"), "minLength": 1, "example": "src/main.rs"})
+        }
         ("query", "path") => json!({"pattern": format!("^{BENEATH}")}),
         ("query", "repo") => pattern("^[A-Za-z0-9_][A-Za-z0-9._-]*$", 100),
         ("query", "base") => pattern("^[^-\\u0000\\n][^\\u0000\\n]*$", 255),
-        ("query", "entity_kind") => json!({"enum": ENTITY_KINDS}),
+        ("query", "entity_kind") => json!({"enum": super::enums::ENTITY_KINDS}),
         ("query", "order") => json!({"enum": ["asc", "desc"]}),
-        ("query", "subject_type") => json!({"enum": SUBJECT_TYPES}),
+        ("query", "subject_type") => json!({"enum": super::enums::variants::<SubjectType>()}),
         ("query", "workflow") => {
             json!({"enum": ENTITY_WORKFLOWS.iter().chain(&PLATFORM_WORKFLOWS).collect::<Vec<_>>()})
         }
         ("query", "phase") => json!({"enum": crate::routes::PHASES}),
         ("query", "status") if path.ends_with("/workflow_executions") => json!({"enum": crate::routes::STATUSES}),
-        ("query", "status") => json!({"enum": ["Active", "Terminating"]}),
+        ("query", "status") => json!({"enum": super::enums::variants::<ProjectPhase>()}),
         ("query", "label") => {
             let item = json!({"type": "string", "pattern": "^[^=\\u0000]+=[^\\u0000]*$"});
             json!({"items": item, "maxItems": crate::list::MAX_LABELS})

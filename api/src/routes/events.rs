@@ -24,11 +24,10 @@ const MAX_SIZE: i64 = 1_000;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListParams {
-    /// After this seq; 0 = from the oldest event that is kept. A stream without it begins with a snapshot, if there is one; its header
-    /// `Last-Event-ID` wins over it.
+    /// After this seq; 0 = from the oldest event that is kept, also when absent.
     #[param(minimum = 0)]
     pub(super) after_seq: Option<i64>,
-    /// Items of a page. 100 when absent; a stream has no pages.
+    /// Items of a page. 100 when absent.
     #[param(minimum = 1, maximum = 1000)]
     pub(super) size: Option<i64>,
 }
@@ -47,16 +46,12 @@ impl ListParams {
     }
 }
 
-/// Events after `after_seq`, in order and without gaps. With `Accept: text/event-stream` they are followed as they come: `id` is the
-/// seq, `data` the event. A stream that is not told where to begin brings `event: snapshot` first: `data` is an AG-UI
-/// `MESSAGES_SNAPSHOT` in the place of all events up to its `covers_seq`, which is its `id`. `event: ended` is the last when the session
-/// is deleted. `next` is the `after_seq` of the next page.
+/// Events after `after_seq`, in order and without gaps. `next` is the `after_seq` of the next page. With `Accept: text/event-stream` the
+/// answer is that of `events/stream`.
 #[utoipa::path(get, path = "/sessions/{session_id}/events", operation_id = "listSessionEvents", tag = "live",
-    params(("session_id" = String, Path, description = "Session"), ListParams,
-        ("Last-Event-ID" = Option<i64>, Header, description = "Where a stream goes on")),
+    params(("session_id" = String, Path, description = "Session"), ListParams),
     responses(
-        (status = 200, description = "A page of events, or the stream",
-            content((List<Event> = "application/json"), (String = "text/event-stream"))),
+        (status = 200, description = "A page of events", body = List<Event>),
         (status = 409, description = "The log has not come to that seq", body = ambient_wire::error::Error),
         (status = 410, description = "Events after that seq are no longer kept", body = ambient_wire::error::Error),
         Reading))]
@@ -75,4 +70,38 @@ pub(super) async fn list(
     let total = session.last_seq().await?;
     let next = items.last().filter(|last| last.seq < total).map(|last| last.seq.to_string());
     Ok(axum::Json(list::cursored("EventList", total, items, next)).into_response())
+}
+
+/// Where a stream begins.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct StreamParams {
+    /// After this seq; 0 = from the oldest event that is kept. A stream without it begins with a snapshot, if there is one; the header
+    /// `Last-Event-ID` wins over it.
+    #[param(minimum = 0)]
+    after_seq: Option<i64>,
+}
+
+/// Events after `after_seq` as they come, in order and without gaps, as Server-Sent Events: `id` is the seq, `data` the event. A stream
+/// that is not told where to begin brings `event: snapshot` first: `data` is an AG-UI `MESSAGES_SNAPSHOT` in the place of all events up
+/// to its `covers_seq`, which is its `id`. `event: ended` is the last when the session is deleted.
+#[utoipa::path(get, path = "/sessions/{session_id}/events/stream", operation_id = "streamSessionEvents", tag = "live",
+    params(("session_id" = String, Path, description = "Session"), StreamParams,
+        ("Last-Event-ID" = Option<i64>, Header, description = "Where the stream goes on")),
+    responses(
+        (status = 200, description = "The stream", body = String, content_type = "text/event-stream"),
+        (status = 409, description = "The log has not come to that seq", body = ambient_wire::error::Error),
+        (status = 410, description = "Events after that seq are no longer kept", body = ambient_wire::error::Error),
+        Reading))]
+pub(super) async fn stream(
+    session: Authorized<Session, View>,
+    Query(params): Query<StreamParams>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let after_seq = last_event_id(&headers)?.or(params.after_seq);
+    if after_seq.is_some_and(|seq| seq < 0) {
+        return Err(ApiError::invalid("after_seq", "must be 0 or more"));
+    }
+    live::sse::stream(&session, after_seq).await
 }

@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 
 use utoipa::{
     IntoResponses,
-    openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder},
+    openapi::{Ref, RefOr, Response},
 };
 
-use crate::error::Number;
+use crate::{error::Number, openapi::response_name};
 
 type Documented = BTreeMap<String, RefOr<Response>>;
 
+/// By reference: what they look like is said once, in the components.
 fn document(numbers: &[Number]) -> Documented {
-    let content = || ContentBuilder::new().schema(Some(Ref::from_schema_name("Error"))).build();
     let response = |number: &Number| {
-        let built = ResponseBuilder::new().description(number.meaning()).content("application/json", content()).build();
-        (number.status().as_u16().to_string(), RefOr::T(built))
+        let component = format!("#/components/responses/{}", response_name(*number));
+        (number.status().as_u16().to_string(), RefOr::Ref(Ref::new(component)))
     };
     numbers.iter().map(response).collect()
 }

@@ -46,7 +46,29 @@ pub(super) async fn list(
     session.list_directory(&params.path).await.map(Json)
 }
 
+/// Which file.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct FileParams {
+    /// File, relative to the workspace.
+    path: String,
+}
+
 /// A file of the workspace, or the part that `Range` names.
+#[utoipa::path(get, path = "/sessions/{session_id}/workspace_file", operation_id = "getWorkspaceFile", tag = "workspace",
+    params(("session_id" = String, Path, description = "Session"), FileParams, ("Range" = Option<String>, Header, description = "bytes=a-b")),
+    responses((status = 200, description = "Its bytes", body = [u8], content_type = "application/octet-stream"),
+        (status = 206, description = "A part of them", body = [u8], content_type = "application/octet-stream"), Proxied))]
+pub(super) async fn file_by_query(
+    session: Authorized<Session, View>,
+    Query(params): Query<FileParams>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    content(&session, &params.path, &headers).await
+}
+
+/// A file of the workspace, or the part that `Range` names: as `workspace_file`, with the path as it is, slashes encoded or not.
 #[utoipa::path(get, path = "/sessions/{session_id}/workspace/{*path}", operation_id = "readWorkspaceFile", tag = "workspace",
     params(("session_id" = String, Path, description = "Session"), ("path" = String, Path, description = "Relative to the workspace"),
         ("Range" = Option<String>, Header, description = "bytes=a-b")),
@@ -57,9 +79,13 @@ pub(super) async fn file(
     FilePath(path): FilePath,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
+    content(&session, &path, &headers).await
+}
+
+async fn content(session: &Authorized<Session, View>, path: &str, headers: &HeaderMap) -> ApiResult<Response> {
     let range = headers.get(header::RANGE).map(|value| value.to_str()).transpose();
     let range = range.map_err(|_| ApiError::invalid("Range", "must be bytes=a-b"))?;
-    let content = session.read_file(&path, range).await?;
+    let content = session.read_file(path, range).await?;
     let status = if content.status == 206 { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
     let told = [
         (header::CONTENT_LENGTH, content.content_length.map(|length| length.to_string())),

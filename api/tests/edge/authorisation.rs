@@ -91,6 +91,7 @@ async fn world() -> World {
             .replace("{execution_id}", &format!("session-supervise%2F{session}%2F1"))
             .replace("{name}", "demo")
             .replace("{path}", "a.txt")
+            .replace("/workspace_file", "/workspace_file?path=a.txt")
     };
     let document = ambient_api::openapi();
     let mut routes = Vec::new();
@@ -197,7 +198,9 @@ fn told(world: &World, answer: &Answer) -> (u16, Value, Vec<String>) {
 #[tokio::test]
 async fn who_may_look_cannot_change_anything() {
     let world = world().await;
-    for route in world.routes.iter().filter(|route| !route.open && route.anybody().is_none()) {
+    // A stream has no end.
+    let is_stream = |route: &&Route| route.template.ends_with("/stream");
+    for route in world.routes.iter().filter(|route| !route.open && route.anybody().is_none() && !is_stream(route)) {
         let answer = ask(&world, Some(VERA), route).await;
         if route.is_read() {
             // 426: a WebSocket without an upgrade; 409: no runner behind the session

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 use crate::support::Server;
 
 #[test]
@@ -18,32 +20,110 @@ fn the_committed_document_is_what_the_handlers_say() {
     );
 }
 
+/// What a reference refers to, or the value itself.
+fn resolved<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
+    let reference = value["$ref"].as_str();
+    reference.map_or(value, |reference| {
+        let found = document.pointer(reference.trim_start_matches('#'));
+        found.unwrap_or_else(|| panic!("{reference} is referred to but not there"))
+    })
+}
+
+fn each_operation(document: &Value) -> impl Iterator<Item = (String, &Value)> {
+    let items = document["paths"].as_object().unwrap().iter();
+    items.flat_map(|(path, item)| {
+        item.as_object().unwrap().iter().map(move |(method, operation)| (format!("{method} {path}"), operation))
+    })
+}
+
 #[test]
 fn every_operation_is_documented_alike() {
     let document = ambient_api::openapi();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     let mut ids = std::collections::BTreeSet::new();
-    for (path, item) in document["paths"].as_object().unwrap() {
-        assert!(!path.contains('*'), "{path}");
-        for (method, operation) in item.as_object().unwrap() {
-            let id = operation["operationId"].as_str().unwrap();
-            assert!(ids.insert(id.to_owned()), "{id} is used twice");
-            assert!(!operation["tags"].as_array().unwrap().is_empty(), "{method} {path}");
-            for (status, response) in operation["responses"].as_object().unwrap() {
-                assert!(response["headers"]["X-Operation-ID"].is_object(), "{method} {path} {status}");
-                let failure = status.as_str() >= "400" && path != "/readyz";
-                let schema = &response["content"]["application/json"]["schema"]["$ref"];
-                assert!(!failure || schema == "#/components/schemas/Error", "{method} {path} {status}: {schema}");
-            }
+    for (name, operation) in each_operation(&document) {
+        assert!(!name.contains('*'), "{name}");
+        let id = operation["operationId"].as_str().unwrap();
+        assert!(ids.insert(id.to_owned()), "{id} is used twice");
+        assert!(!operation["tags"].as_array().unwrap().is_empty(), "{name}");
+        assert_eq!(operation["responses"]["default"]["$ref"], "#/components/responses/Failure", "{name}");
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            let response = resolved(&document, response);
+            assert!(response["headers"]["X-Operation-ID"].is_object(), "{name} {status}");
+            let failure = status.as_str() >= "400" && !name.ends_with("/readyz");
+            let schema = &response["content"]["application/json"]["schema"]["$ref"];
+            assert!(!failure || schema == "#/components/schemas/ApiError", "{name} {status}: {schema}");
         }
     }
     let text = document.to_string();
     assert!(!text.contains("List_"), "lists are named");
-    let schemas = document["components"]["schemas"].as_object().unwrap();
-    for reference in text.split("#/components/schemas/").skip(1) {
-        let name = reference.split('"').next().unwrap();
-        assert!(schemas.contains_key(name), "{name} is referred to but not there");
+    for reference in text.split("\"#/").skip(1) {
+        let pointer = format!("/{}", reference.split('"').next().unwrap());
+        assert!(document.pointer(&pointer).is_some(), "{pointer} is referred to but not there");
     }
+}
+
+#[test]
+fn a_list_refers_to_its_items() {
+    let document = ambient_api::openapi();
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    let lists: Vec<&str> = schemas.keys().filter_map(|name| name.strip_suffix("List")).collect();
+    assert!(lists.len() > 8, "{lists:?}");
+    for item in lists {
+        let list = &schemas[&format!("{item}List")]["properties"];
+        assert_eq!(list["items"]["items"], json!({"$ref": format!("#/components/schemas/{item}")}));
+        assert_eq!(list["kind"]["const"], format!("{item}List"));
+    }
+}
+
+/// Every property has a type: what is without one may be anything, and generators make nothing of it.
+#[test]
+fn nothing_but_the_input_of_a_signal_may_be_anything() {
+    let document = ambient_api::openapi();
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    for (schema, property, value) in schemas.iter().flat_map(|(schema, value)| {
+        let properties = value["properties"].as_object().into_iter().flatten();
+        properties.map(move |(property, value)| (schema, property, value))
+    }) {
+        let typed = ["type", "$ref", "oneOf", "const"].iter().any(|key| value.get(key).is_some());
+        assert_eq!(typed, (schema.as_str(), property.as_str()) != ("SignalRequest", "input"), "{schema}.{property}");
+    }
+}
+
+#[test]
+fn a_tagged_union_names_its_members_and_its_tag() {
+    let document = ambient_api::openapi();
+    let frame = &document["components"]["schemas"]["ClientFrame"];
+    assert_eq!(frame["discriminator"]["propertyName"], "op");
+    let member = &frame["discriminator"]["mapping"]["subscribe"];
+    assert_eq!(frame["oneOf"][0]["$ref"], *member);
+    assert_eq!(resolved(&document, &frame["oneOf"][0])["properties"]["op"]["enum"], json!(["subscribe"]));
+}
+
+#[test]
+fn what_clients_are_generated_from_leaves_out_what_they_cannot_use() {
+    let all = ambient_api::openapi();
+    let clients: Value = yaml_serde::from_str(&ambient_api::client_openapi_yaml()).unwrap();
+    let internal: Vec<String> =
+        each_operation(&all).filter(|(_, operation)| operation["x-internal"] == true).map(|(name, _)| name).collect();
+    let kept: Vec<String> = each_operation(&clients).map(|(name, _)| name).collect();
+    assert_eq!(internal.len() + kept.len(), each_operation(&all).count());
+    for left_out in
+        ["get /api/ambient/v1/live", "put /api/ambient/v1/sessions/{session_id}/status", "get /openapi.json"]
+    {
+        assert!(internal.iter().any(|name| name == left_out), "{left_out}");
+    }
+    for (name, operation) in each_operation(&clients) {
+        let statuses = operation["responses"].as_object().unwrap().keys();
+        assert!(statuses.into_iter().any(|status| status.starts_with('2')), "{name}");
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            let parameter = resolved(&clients, parameter);
+            assert!(!parameter["schema"].to_string().contains("null"), "{name}: {parameter}");
+        }
+    }
+    let components = &clients["components"];
+    assert!(components["responses"].get("UpgradeRequired").is_none(), "only WebSockets have it");
+    assert!(components["schemas"]["Session"].is_object());
 }
 
 #[tokio::test]

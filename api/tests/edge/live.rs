@@ -308,6 +308,23 @@ async fn server_sent_events_go_on_after_the_last_event_id() {
 }
 
 #[tokio::test]
+async fn the_stream_has_an_address_of_its_own_whatever_is_accepted() {
+    let server = Server::start().await;
+    server.project("demo").await;
+    let id = server.running_session("demo").await;
+    say(&server, &id, 1).await;
+    let path = format!("/sessions/{id}/events/stream");
+    let open = |query: &str| server.request(Method::GET, &format!("{path}{query}")).header("accept", "*/*");
+    let mut stream = open("").header("last-event-id", 1).send().await.unwrap();
+    assert_eq!(stream.headers()["content-type"], "text/event-stream");
+    assert_eq!(read_sse(&mut stream, 1).await[0].0, "2");
+    drop(stream);
+    for (query, field) in [("?after_seq=-1", "after_seq"), ("?size=1", "size")] {
+        assert_eq!(Answer::of(open(query).send().await.unwrap()).await.fault(400), field);
+    }
+}
+
+#[tokio::test]
 async fn server_sent_events_begin_with_a_snapshot_and_go_on_after_what_it_covers() {
     let server = Server::start().await;
     server.project("demo").await;

@@ -40,6 +40,15 @@ async fn files_come_as_a_stream_with_ranges_and_no_path_leads_out() {
     assert_eq!(part.header("content-range"), "bytes 2-4/10");
     Answer::of(ranged("bytes=20-").await.unwrap()).await.error(416);
 
+    // Generated clients encode slashes, or name the file in the query.
+    for path in [at("dir%2Fa%20b.txt"), format!("/sessions/{id}/workspace_file?path=dir/a%20b.txt")] {
+        let request = server.request(Method::GET, &path).header("Range", "bytes=2-4");
+        assert_eq!(Answer::of(request.send().await.unwrap()).await.text, "234", "{path}");
+    }
+    for path in ["", "?path=", "?path=../a", "?path=/etc/passwd", "?file=a"] {
+        server.get(&format!("/sessions/{id}/workspace_file{path}")).await.error(400);
+    }
+
     server.get(&at("nope")).await.error(404);
     for path in ["..%2f..%2fetc/passwd", "a/%2e%2e%2f%2e%2e/b", "%2fetc%2fpasswd", "link"] {
         assert_eq!(server.get(&at(path)).await.fault(400), "path", "{path}");

@@ -1,0 +1,68 @@
+//! The part of the document that clients are generated from. What a generated client has no use for is marked `x-internal`, which
+//! generators and other tools know.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::{each_operation, operations};
+
+const INTERNAL: &str = "x-internal";
+/// Operations that are for others than clients: the document itself and what collects metrics; and a path that spans slashes, which
+/// generated clients encode (the server takes it either way): `getWorkspaceFile` is the same with the path in the query.
+const NOT_FOR_CLIENTS: [&str; 4] = ["getOpenapiJson", "getOpenapiYaml", "getMetrics", "readWorkspaceFile"];
+
+/// Marks what is not for generated clients: also every operation that has no success, which is a WebSocket or gone for good.
+pub(super) fn mark_internal(document: &mut Value) {
+    each_operation(document, |_, operation| {
+        let succeeds =
+            operation["responses"].as_object().into_iter().flatten().any(|(status, _)| status.starts_with('2'));
+        let named = operation["operationId"].as_str().is_some_and(|id| NOT_FOR_CLIENTS.contains(&id));
+        if named || !succeeds {
+            operation[INTERNAL] = json!(true);
+        }
+    });
+}
+
+/// The document without internal operations, and without what only they use.
+pub(super) fn without_internal(mut document: Value) -> Value {
+    let mut tags = BTreeSet::new();
+    if let Some(paths) = document["paths"].as_object_mut() {
+        for item in paths.values_mut().filter_map(Value::as_object_mut) {
+            item.retain(|_, operation| operation.get(INTERNAL).is_none());
+        }
+        paths.retain(|_, item| operations(item).next().is_some());
+        let operations = paths.values_mut().flat_map(operations);
+        tags.extend(
+            operations
+                .flat_map(|(_, operation)| operation["tags"].as_array().cloned())
+                .flatten()
+                .map(|tag| tag.to_string()),
+        );
+    }
+    if let Some(all) = document["tags"].as_array_mut() {
+        all.retain(|tag| tags.contains(&tag["name"].to_string()));
+    }
+    while drop_unused(&mut document) {}
+    document
+}
+
+/// Drops components that nothing refers to; whether there was one. What it referred to may be unused then.
+fn drop_unused(document: &mut Value) -> bool {
+    let text = document.to_string();
+    let mut dropped = false;
+    for section in ["schemas", "responses", "parameters"] {
+        let components = document["components"].get_mut(section).and_then(Value::as_object_mut);
+        let Some(components) = components else { continue };
+        let before = components.len();
+        components.retain(|name, _| {
+            section == "schemas" && FRAMES.contains(&name.as_str())
+                || text.contains(&format!("\"#/components/{section}/{name}\""))
+        });
+        dropped |= components.len() != before;
+    }
+    dropped
+}
+
+/// Frames of the WebSocket, which no operation of a client can name.
+const FRAMES: [&str; 2] = ["ClientFrame", "ServerFrame"];

@@ -1,0 +1,73 @@
+//! What `null` says. In a merge patch the types know it: a property that tells `null` from nothing reads it as something.
+
+use ambient_wire::{
+    project::ProjectPatch,
+    session::{ResourcePatch, SessionPatch},
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::schemas;
+
+/// Adds to the description of every property of a patch what `null` does, and what its absence.
+pub(super) fn explain(document: &mut Value) {
+    let patches: [(&str, fn(&str) -> bool); 3] = [
+        ("ProjectPatch", tells_null::<ProjectPatch>),
+        ("SessionPatch", tells_null::<SessionPatch>),
+        ("ResourcePatch", tells_null::<ResourcePatch>),
+    ];
+    let Some(schemas) = schemas(document) else { return };
+    for properties in schemas.values_mut().filter_map(|schema| schema.get_mut("properties")?.as_object_mut()) {
+        properties.values_mut().for_each(describe_beside_reference);
+    }
+    for (patch, tells_null) in patches {
+        let properties = schemas.get_mut(patch).and_then(|patch| patch.get_mut("properties")?.as_object_mut());
+        for (name, property) in properties.into_iter().flatten() {
+            let does = match tells_null(name) {
+                true => "`null` removes it, absent leaves it as it is.",
+                false if property.get("additionalProperties").is_some() => {
+                    "Entries that are not named stay as they are."
+                }
+                false => "`null` or absent leaves it as it is.",
+            };
+            let description = property["description"].as_str().unwrap_or_default();
+            property["description"] = json!(format!("{description} {does}").trim_start());
+        }
+    }
+}
+
+/// The macros put the description of a reference that may be null into one of the two alternatives, where generators lose it.
+fn describe_beside_reference(property: &mut Value) {
+    let reference = property.pointer_mut("/oneOf/0").and_then(Value::as_object_mut);
+    if let Some(description) = reference.and_then(|reference| reference.remove("description")) {
+        property["description"] = description;
+    }
+}
+
+fn tells_null<T: DeserializeOwned + Default + PartialEq>(property: &str) -> bool {
+    serde_json::from_value::<T>(json!({ property: null })).is_ok_and(|patch| patch != T::default())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_patch_says_of_each_property_what_null_does() {
+        let document = crate::openapi();
+        let said = |schema: &str, property: &str| {
+            document["components"]["schemas"][schema]["properties"][property]["description"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        };
+        for (schema, property, does) in [
+            ("SessionPatch", "timeout", "`null` removes it"),
+            ("SessionPatch", "resource_overrides", "`null` removes it"),
+            ("SessionPatch", "name", "`null` or absent leaves it"),
+            ("SessionPatch", "labels", "Entries that are not named stay"),
+            ("ProjectPatch", "settings", "`null` or absent leaves it"),
+            ("ResourcePatch", "memory", "`null` removes it"),
+        ] {
+            assert!(said(schema, property).contains(does), "{schema}.{property}: {}", said(schema, property));
+        }
+    }
+}

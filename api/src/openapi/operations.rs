@@ -1,0 +1,62 @@
+//! What is the same for all operations.
+
+use serde_json::{Value, json};
+
+use super::shared;
+
+/// Headers, bodies and parameters of an operation.
+pub(super) fn finish(operation: &mut Value) {
+    if let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) {
+        for (status, response) in responses.iter_mut().filter(|(_, response)| response.get("$ref").is_none()) {
+            headers(status, response);
+        }
+        responses.insert("default".to_owned(), shared::failure());
+    }
+    body_is_an_object(operation);
+    bytes_are_no_list(operation);
+    let parameter = |name: &str, description: &str, schema: Value| json!({"name": name, "in": "header", "required": false, "description": description, "schema": schema});
+    let key = json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"});
+    let version = json!({"type": "string", "pattern": "^(\\*|[0-9]{1,18}|\"[0-9]{1,18}\")$"});
+    let mut parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+    if operation["responses"].get("412").is_some() {
+        parameters.push(parameter("If-Match", "Only at this version of the object", version));
+    }
+    if operation["responses"].get("422").is_some() {
+        parameters.push(parameter("Idempotency-Key", "Makes the request repeatable for 24 h", key));
+    }
+    if !parameters.is_empty() {
+        operation["parameters"] = Value::Array(parameters);
+    }
+}
+
+/// Headers of an answer.
+pub(super) fn headers(status: &str, response: &mut Value) {
+    let header = |description: &str| json!({"description": description, "schema": {"type": "string"}});
+    response["headers"]["X-Operation-ID"] = header("Names this request, or the operation that it made");
+    if matches!(status, "201" | "202") {
+        response["headers"]["Location"] = header("Of the object (201), or of the execution at work (202)");
+    }
+    if matches!(status, "409" | "503") {
+        response["headers"]["Retry-After"] = header("Seconds, where a repetition makes sense");
+    }
+}
+
+/// A file is bytes, and no list of numbers.
+fn bytes_are_no_list(operation: &mut Value) {
+    let responses = operation.get_mut("responses").and_then(Value::as_object_mut);
+    for (_, response) in responses.into_iter().flatten() {
+        if let Some(content) = response.pointer_mut("/content/application~1octet-stream") {
+            content["schema"] = json!({"type": "string", "format": "binary"});
+        }
+    }
+}
+
+/// An optional body is left out, it is never `null`.
+fn body_is_an_object(operation: &mut Value) {
+    let Some(schema) = operation.pointer_mut("/requestBody/content/application~1json/schema") else { return };
+    let null = json!({"type": "null"});
+    let object = schema["oneOf"].as_array().and_then(|all| all.iter().find(|one| **one != null)).cloned();
+    if let Some(object) = object {
+        *schema = object;
+    }
+}
