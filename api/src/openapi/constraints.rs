@@ -123,7 +123,6 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
         ("Repo", "branch", branch()),
         ("Repo", "push_to", branch()),
         ("SessionCreate", "project_id", pattern("^[A-Za-z0-9-]+$", 63)),
-        ("SessionCreate", "agent", json!({"enum": ["script"]})),
         ("SessionCreate", "parent_session_id", json!({"pattern": ID})),
         ("SessionStart", "prompt", text.clone()),
         ("MessageCreate", "text", text.clone()),

@@ -48,6 +48,7 @@ fn enums() -> Vec<Named> {
             crate::representation::REPO_STATUSES.to_vec(),
             &[("SessionRepo", "status")],
         ),
+        named("AgentType", "Programs that can run as agents.", vec!["script"], &[("SessionCreate", "agent")]),
         named("MessageRole", "Who speaks.", crate::conversation::ROLES.to_vec(), &[("Message", "role")]),
         named("ProjectStatus", "Whether a project is in use.", variants::<ProjectPhase>(), &[("Project", "status")]),
         named("ProjectRole", "What a member may do.", variants::<Role>(), &[("ProjectPermission", "role")]),

@@ -83,7 +83,7 @@ fn key(parameter: &Value) -> (String, String) {
     (text("name"), text("in"))
 }
 
-/// `session_id` in a path is `SessionId`, in a query `SessionIdFilter`: generators give parameters and schemas names in one space.
+/// `session_id` in a path is `SessionId`, in a query `SessionIdQuery`: generators give parameters and schemas names in one space.
 fn component((name, place): &(String, String)) -> String {
     let words = name.split(['_', '-']).map(|word| {
         let (first, rest) = word.split_at(word.len().min(1));
@@ -91,7 +91,7 @@ fn component((name, place): &(String, String)) -> String {
     });
     let name: String = words.collect();
     match place.as_str() {
-        "query" => format!("{name}Filter"),
+        "query" => format!("{name}Query"),
         "header" => format!("{name}Header"),
         _ => name,
     }
