@@ -1,7 +1,7 @@
 # Every target does its own set-up: a clean clone and `make <target>` is all it takes.
 # The targets are few and each is one line; what they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down test hostile lint fmt openapi contract corpus bench bench-engine conformance temporal clean
+.PHONY: help setup build demo up down test hostile lint fmt openapi contract corpus bench bench-engine conformance temporal clean clients
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\): *[a-z ]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -30,10 +30,13 @@ hostile: build    ## attacks by an agent on its server and its neighbours, as ro
 conformance: build ## both engines compared on a real Temporal server, and the lifecycles on it
 	@scripts/conformance
 
+clients: build   ## clients in TypeScript, Go and Python: generated from the OpenAPI document, compiled, used
+	@scripts/check-clients --force
+
 contract: build  ## the server answers as its OpenAPI document says: schemathesis with three seeds
 	@scripts/schemathesis
 
-lint: setup      ## form, clippy, licences, crate graph, OpenAPI drift
+lint: setup      ## form, clippy, licences, crate graph, OpenAPI drift, rules and changes
 	@scripts/lint
 
 fmt: setup       ## put the code into form
