@@ -9,9 +9,12 @@ use serde_json::{Value, json};
 
 use super::schemas;
 
+/// A patch by its schema, and whether its type tells `null` from nothing in a property.
+type Patch = (&'static str, fn(&str) -> bool);
+
 /// Adds to the description of every property of a patch what `null` does, and what its absence.
 pub(super) fn explain(document: &mut Value) {
-    let patches: [(&str, fn(&str) -> bool); 3] = [
+    let patches: [Patch; 3] = [
         ("ProjectPatch", tells_null::<ProjectPatch>),
         ("SessionPatch", tells_null::<SessionPatch>),
         ("ResourcePatch", tells_null::<ResourcePatch>),
@@ -68,6 +71,17 @@ mod tests {
             ("ResourcePatch", "memory", "`null` removes it"),
         ] {
             assert!(said(schema, property).contains(does), "{schema}.{property}: {}", said(schema, property));
+        }
+    }
+    #[test]
+    fn no_patch_is_left_out() {
+        let document = crate::openapi();
+        let schemas = document["components"]["schemas"].as_object().unwrap();
+        for (patch, schema) in schemas.iter().filter(|(name, _)| name.ends_with("Patch")) {
+            for (property, schema) in schema["properties"].as_object().unwrap() {
+                let said = schema["description"].as_str().unwrap();
+                assert!(said.contains("leaves it") || said.contains("stay as they are"), "{patch}.{property}: {said}");
+            }
         }
     }
 }
