@@ -3,6 +3,7 @@
 //! The macros say what a handler takes and answers. What they cannot say is added afterwards, in one pass over the JSON of the
 //! document ([`finish`]), each part in a module of its own. Nothing in it knows a route: a new one gets the same treatment.
 
+mod answers;
 mod clients;
 mod constraints;
 mod enums;
@@ -34,6 +35,8 @@ use utoipa::{
 };
 
 const BEARER: &str = "bearer";
+/// Frames of the WebSocket: they are in the document although no operation can name them.
+const FRAMES: [&str; 2] = ["ClientFrame", "ServerFrame"];
 /// Where `ambient up` listens unless it is told otherwise. Clients are given their server's own address.
 const SERVER: &str = "http://127.0.0.1:7080";
 
@@ -43,8 +46,8 @@ const SERVER: &str = "http://127.0.0.1:7080";
         title = "Ambient",
         description = "Runs AI coding agents as durable sessions.\n\nNames, labels, annotations, descriptions and reasons are kept \
             for ever: one that holds a URL with credentials is refused. A value of a label or annotation has at most 4096 bytes, \
-            so has a path, a branch 244, a prompt or a message 1 MiB.\n\nA property that may be `null` may also be absent, and means \
-            the same, but in the bodies of `PATCH`, where each property says what `null` does. A release may add properties to \
+            so has a path, a branch 244, a prompt or a message 1 MiB.\n\nIn requests, a property that may be `null` may also be absent, \
+            and means the same, except in the bodies of `PATCH`, where each property says what `null` does. A release may add properties to \
             answers, and values to their enumerations: clients must not fail on them.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
@@ -159,8 +162,10 @@ fn sorted(value: Value) -> Value {
 /// What the macros cannot say. The order matters: what is shared at the end must be as it stays.
 fn finish(document: Value) -> Value {
     let mut document = lists::name(document);
-    document["servers"] =
-        json!([{"url": SERVER, "description": "A server on this machine, as `ambient up` starts it"}]);
+    document["servers"] = json!([
+        {"url": "/", "description": "The server that this document comes from"},
+        {"url": SERVER, "description": "A server on this machine, as `ambient up` starts it"},
+    ]);
     let paths = document.get_mut("paths").and_then(Value::as_object_mut).map(std::mem::take).unwrap_or_default();
     let finished: Map<String, Value> = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
     document["paths"] = Value::Object(finished);
@@ -170,6 +175,7 @@ fn finish(document: Value) -> Value {
     lists::kinds(&mut document);
     enums::name(&mut document);
     nulls::explain(&mut document);
+    answers::require(&mut document);
     examples::add(&mut document);
     clients::mark_internal(&mut document);
     shared::share(&mut document);

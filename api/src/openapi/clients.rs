@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{each_operation, operations};
+use super::{FRAMES, each_operation, operations};
 
 const INTERNAL: &str = "x-internal";
 /// Operations that are for others than clients: the document itself and what collects metrics; and a path that spans slashes, which
@@ -63,6 +63,3 @@ fn drop_unused(document: &mut Value) -> bool {
     }
     dropped
 }
-
-/// Frames of the WebSocket, which no operation of a client can name.
-const FRAMES: [&str; 2] = ["ClientFrame", "ServerFrame"];

@@ -1,0 +1,65 @@
+//! What answers always hold. The macros require only what can be neither null nor missing on the way in; but an answer writes its empty
+//! properties too, and clients are simpler for knowing.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::{FRAMES, each_operation, schema_ref, schemas};
+
+/// Properties that answers leave out when they are empty (`skip_serializing_if`); besides `next` of a list.
+const MAY_BE_ABSENT: [(&str, &str); 5] = [
+    ("ApiError", "details"),
+    ("GitFile", "original_path"),
+    ("GitPushed", "notices"),
+    ("LeftOut", "submodule"),
+    ("Session", "last_seq"),
+];
+
+/// Requires all other properties of schemas that only answers have.
+pub(super) fn require(document: &mut Value) {
+    let mut sent = String::new();
+    each_operation(document, |_, operation| sent.push_str(&operation["requestBody"].to_string()));
+    FRAMES.iter().for_each(|frame| sent.push_str(&json!(schema_ref(frame)).to_string()));
+    let sent = reachable(document, sent);
+    for (name, schema) in schemas(document).into_iter().flatten().filter(|(name, _)| !sent.contains(*name)) {
+        let Some(properties) = schema["properties"].as_object() else { continue };
+        let may_be_absent =
+            |property: &str| property == "next" && name.ends_with("List") || MAY_BE_ABSENT.contains(&(name, property));
+        let required: Vec<&String> = properties.keys().filter(|property| !may_be_absent(property)).collect();
+        schema["required"] = json!(required);
+    }
+}
+
+/// Names of the schemas that a text refers to, and what those refer to in turn.
+fn reachable(document: &Value, mut text: String) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    loop {
+        let prefix = format!("\"{}", schema_ref(""));
+        let names = text.split(&prefix).skip(1).filter_map(|rest| rest.split('"').next());
+        let new: Vec<String> = names.map(str::to_owned).filter(|name| found.insert(name.clone())).collect();
+        if new.is_empty() {
+            return found;
+        }
+        text = new.iter().map(|name| document["components"]["schemas"][name].to_string()).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_absent_is_there_to_be_absent() {
+        let document = crate::openapi();
+        for (schema, property) in MAY_BE_ABSENT {
+            let schema = &document["components"]["schemas"][schema];
+            assert!(schema["properties"][property].is_object(), "{property}");
+            assert!(!schema["required"].as_array().unwrap().contains(&json!(property)), "{property}");
+        }
+        let required = |schema: &str| document["components"]["schemas"][schema]["required"].to_string();
+        assert!(required("Session").contains("completion_time"));
+        assert!(!required("Repo").contains("branch"), "it is sent, too");
+        assert!(!required("SessionPatch").contains("name"));
+    }
+}
