@@ -76,6 +76,16 @@ fn a_list_refers_to_its_items() {
     }
 }
 
+#[test]
+fn every_object_with_an_address_says_what_it_is() {
+    let document = ambient_api::openapi();
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    for (name, schema) in schemas.iter().filter(|(_, schema)| schema["properties"]["href"].is_object()) {
+        let kind = if name == "ApiError" { "Error" } else { name };
+        assert_eq!(schema["properties"]["kind"]["const"], kind, "the documentation of {name}.kind must be `{kind}`.");
+    }
+}
+
 /// Every property has a type: what is without one may be anything, and generators make nothing of it.
 #[test]
 fn nothing_but_the_input_of_a_signal_may_be_anything() {
