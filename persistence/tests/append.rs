@@ -68,7 +68,7 @@ async fn a_long_spec_is_written_when_it_changes_and_not_by_a_fact() {
     let noise: String = (0..10_000).map(|_| new_id()).collect();
     let spec = Box::new(session::Spec { prompt: Some(noise), ..spec() });
     let (session_id, project_id) = (new_id(), project.id.clone());
-    let create = session::Command::Create { session_id: session_id.clone(), project_id, spec, start: true };
+    let create = session::Command::Create { session_id: session_id.clone(), project_id, spec, start: false };
     let session = apply::<Session>(&s.db, &session_id, &create).await;
     let patch = SessionPatch { llm_temperature: Some(0.2), ..SessionPatch::default() };
     apply::<Session>(&s.db, &session.id, &session::Command::Patch(patch)).await;
@@ -78,6 +78,7 @@ async fn a_long_spec_is_written_when_it_changes_and_not_by_a_fact() {
     };
     let before = outside().await;
     assert!(before > 100_000, "{before}");
+    apply::<Session>(&s.db, &session.id, &session::Command::Start { prompt: None }).await;
     apply::<Session>(&s.db, &session.id, &fact(session::Fact::Provisioning)).await;
     apply::<Session>(&s.db, &session.id, &message("hello")).await;
     assert_eq!(outside().await, before);
