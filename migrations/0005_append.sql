@@ -9,6 +9,13 @@ update ambient.sessions set spec = state -> 'spec', state = state - 'spec';
 alter table ambient.projects set (fillfactor = 80);
 alter table ambient.sessions set (fillfactor = 70);
 
+-- Messages of people and the agent that began, which pages of them tell as their total.
+alter table ambient.session_streams add column messages bigint not null default 0;
+update ambient.session_streams s set messages = e.messages from (
+    select session_id, count(*) as messages from ambient.session_events
+    where type in ('user.message', 'TEXT_MESSAGE_START') group by session_id) e
+where e.session_id = s.session_id;
+
 -- An answer is that of the entity at a version, which its operations give.
 alter table ambient.idempotency drop column state;
 

@@ -62,7 +62,14 @@ async fn socket(stream: TcpStream, groups: &Groups) -> Result<(), Failure> {
     socket.send(Message::text("subscribed")).await?;
     loop {
         tokio::select! {
-            text = texts.recv() => socket.send(Message::Text(text?)).await?,
+            text = texts.recv() => {
+                socket.feed(Message::Text(text?)).await?;
+                // As the server does: what is ready together leaves in one write.
+                while let Ok(text) = texts.try_recv() {
+                    socket.feed(Message::Text(text)).await?;
+                }
+                socket.flush().await?;
+            }
             message = socket.next() => if !matches!(message, Some(Ok(_))) { return Ok(()) },
         }
     }

@@ -95,8 +95,7 @@ impl Database {
     /// # Errors
     /// When the database cannot be reached.
     pub async fn count_messages(&self, session_id: &str) -> Result<i64, StoreError> {
-        let sql = "select count(*) from ambient.session_events
-                   where session_id = $1 and type in ('user.message', 'TEXT_MESSAGE_START')";
-        Ok(sqlx::query_scalar(sql).bind(session_id).fetch_one(self.pool()).await?)
+        let sql = "select messages from ambient.session_streams where session_id = $1";
+        Ok(sqlx::query_scalar(sql).bind(session_id).fetch_optional(self.pool()).await?.unwrap_or(0))
     }
 }

@@ -14,6 +14,9 @@ use crate::{
     ids::to_micros,
 };
 
+/// Type of the event with which a message of the agent begins.
+const MESSAGE_BEGAN: &str = "TEXT_MESSAGE_START";
+
 /// The right to read the runner's log of a run.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct RunnerLease {
@@ -247,10 +250,11 @@ async fn insert_records(tx: &mut PgConnection, mut batch: RunnerBatch) -> Result
     // A runner is not trusted, and one odd string must not block its log for ever.
     batch.records.iter_mut().for_each(|record| replace_nul(&mut record.data));
     let count = i64::try_from(batch.records.len()).unwrap_or(i64::MAX);
-    let sql =
-        "update ambient.session_streams set next_seq = next_seq + $2 where session_id = $1 returning next_seq - 1";
-    let last: Option<i64> =
-        sqlx::query_scalar(sql).bind(&batch.session_id).bind(count).fetch_optional(&mut *tx).await?;
+    let messages = batch.records.iter().filter(|record| record.event_type == MESSAGE_BEGAN).count();
+    let sql = "update ambient.session_streams set next_seq = next_seq + $2, messages = messages + $3
+               where session_id = $1 returning next_seq - 1";
+    let query = sqlx::query_scalar(sql).bind(&batch.session_id).bind(count);
+    let last: Option<i64> = query.bind(i64::try_from(messages).unwrap_or(0)).fetch_optional(&mut *tx).await?;
     let last = last.ok_or_else(|| RunnerAppendError::Malformed("the session has no live log".to_owned()))?;
     let records = &batch.records;
     let sql = "insert into ambient.session_events (session_id, seq, at, type, data, run, log_id, runner_seq)

@@ -32,6 +32,8 @@ const RECHECK: u32 = 4;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Sends of a connection that are under way at once.
 const MAX_SENDS: usize = 8;
+/// Arrivals of subscriptions that leave in one write, at most: the client is heard in between.
+const TOGETHER: usize = 64;
 /// Longest id of a subscription or send, bytes.
 const MAX_ID: usize = 255;
 
@@ -121,11 +123,21 @@ impl Connection {
                 None => Err(GONE),
             },
             Some((id, arrival)) = self.subscriptions.next(), if !self.subscriptions.is_empty() => {
-                self.arrived(id, arrival).await
+                self.arrived(id, arrival).await?;
+                self.with_it().await
             }
             Some(frame) = self.sends.next(), if !self.sends.is_empty() => self.say(&frame).await,
             _ = self.keep_alive.tick() => self.stay_alive().await,
         }
+    }
+
+    /// What other subscriptions have ready leaves in the same write.
+    async fn with_it(&mut self) -> Flow {
+        for _ in 0..TOGETHER {
+            let Some(Some((id, arrival))) = self.subscriptions.next().now_or_never() else { break };
+            self.arrived(id, arrival).await?;
+        }
+        write(self.socket.flush()).await
     }
 
     async fn received(&mut self, message: Message) -> Flow {
@@ -234,7 +246,7 @@ impl Connection {
 
     async fn arrived(&mut self, id: String, arrival: Arrival) -> Flow {
         let end = match arrival {
-            Arrival::Events(batch) => return self.deliver(&id, &batch).await,
+            Arrival::Events(batch) => return self.feed(&id, &batch).await,
             Arrival::End(end) => end,
         };
         self.forget(&id);
@@ -248,13 +260,13 @@ impl Connection {
         }
     }
 
-    /// A batch, in as few writes as possible.
-    async fn deliver(&mut self, id: &str, batch: &Batch) -> Flow {
+    /// A batch; it leaves with the next flush, or when the socket's buffer is full.
+    async fn feed(&mut self, id: &str, batch: &Batch) -> Flow {
         for event in &batch.events {
             let message = Message::text(frames::event(id, event));
             write(self.socket.feed(message)).await?;
         }
-        write(self.socket.flush()).await
+        Ok(())
     }
 
     async fn say(&mut self, frame: &ServerFrame) -> Flow {

@@ -102,7 +102,7 @@ pub(super) struct Live {
     pub(super) events: Option<String>,
     pub(super) count: i64,
     /// Messages are activity: one of a person wakes a session as the agent's own events do.
-    pub(super) has_message: bool,
+    pub(super) messages: i64,
 }
 
 impl AppendPart {
@@ -254,10 +254,14 @@ impl Live {
         let rows: Vec<_> = rows.collect();
         Ok(Self {
             events: Some(json("live event", &rows)?),
-            count: i64::try_from(events.len()).unwrap_or(i64::MAX),
-            has_message: events.iter().any(|event| event.message_id.is_some()),
+            count: count(events.len()),
+            messages: count(events.iter().filter(|event| event.message_id.is_some()).count()),
         })
     }
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 fn refuse_nul_in_metadata(metadata: &Metadata) -> Result<(), StoreError> {

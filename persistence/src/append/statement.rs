@@ -59,7 +59,7 @@ pub(super) const ALWAYS: &[(&str, &str)] = &[
     ("trace_parent", "text"),
 ];
 const OWN: &[(&str, &str)] = &[("columns", "text"), ("spec", "text")];
-const LIVE: &[(&str, &str)] = &[("live", "text"), ("live_count", "bigint"), ("has_message", "boolean")];
+const LIVE: &[(&str, &str)] = &[("live", "text"), ("live_count", "bigint"), ("messages", "bigint")];
 const EFFECTS: &[(&str, &str)] = &[("effects", "text")];
 const RECORDS: &[(&str, &str)] = &[("method", "text"), ("path", "text"), ("key", "text"), ("request_hash", "bytea")];
 
@@ -207,18 +207,19 @@ fn operations(kind: &str) -> String {
 
 /// The stream's row gives the events their places; its lock makes commit order equal seq order.
 fn live(sections: Sections) -> Vec<String> {
-    let columns = "live, at, operation_id, has_message";
+    let columns = "live, at, operation_id";
     let mut ctes = vec![
-        "moved as (update ambient.session_streams s set next_seq = s.next_seq + c.live_count from changed c
+        "moved as (update ambient.session_streams s set next_seq = s.next_seq + c.live_count,
+                messages = s.messages + c.messages from changed c
             where s.session_id = c.id and c.live_count > 0 and c.version > 1
-            returning s.session_id, s.next_seq, c.live, c.at, c.operation_id, c.has_message)"
+            returning s.session_id, s.next_seq, c.live, c.at, c.operation_id, c.messages > 0 as is_active)"
             .to_owned(),
     ];
     let mut streams = format!("select session_id, next_seq, {columns} from moved");
     if sections.created {
         ctes.push(
-            "begun as (insert into ambient.session_streams (session_id, next_seq)
-                select id, 1 + live_count from changed where version = 1 returning session_id, next_seq)"
+            "begun as (insert into ambient.session_streams (session_id, next_seq, messages)
+                select id, 1 + live_count, messages from changed where version = 1 returning session_id, next_seq)"
                 .to_owned(),
         );
         ctes.push(
@@ -227,7 +228,7 @@ fn live(sections: Sections) -> Vec<String> {
                 .to_owned(),
         );
         streams.push_str(
-            " union all select b.session_id, b.next_seq, c.live, c.at, c.operation_id, c.has_message
+            " union all select b.session_id, b.next_seq, c.live, c.at, c.operation_id
               from begun b join changed c on c.id = b.session_id where c.live_count > 0",
         );
     }
@@ -241,7 +242,7 @@ fn live(sections: Sections) -> Vec<String> {
     );
     ctes.push(
         "active as (update ambient.session_runtime r set last_activity_at = now() from moved s
-            where r.session_id = s.session_id and s.has_message)"
+            where r.session_id = s.session_id and s.is_active)"
             .to_owned(),
     );
     ctes

@@ -102,7 +102,7 @@ fn bind<'q>(
         query = query
             .bind(column!(l => l.part.live.events.as_deref()))
             .bind(column!(l => l.part.live.count))
-            .bind(column!(l => l.part.live.has_message));
+            .bind(column!(l => l.part.live.messages));
     }
     if sections.effects {
         query = query.bind(column!(l => l.part.effects.as_deref()));

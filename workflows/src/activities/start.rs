@@ -112,9 +112,9 @@ fn own_limits(own: &ResourceOverrides) -> OwnLimits {
     }
 }
 
-/// Waits until the runner answers. Local runners take some 20 ms, so the first looks follow fast.
+/// Waits until the runner answers. Local runners take some 10 ms, so the first looks follow fast.
 pub(super) async fn await_runner(s: &Services, by: &str, i: &WorkflowInput) -> Done {
-    let mut pause = Duration::from_millis(10);
+    let mut pause = Duration::from_millis(1);
     loop {
         s.active_session(i).await?;
         match s.compute.state(&session_ref(i), i.run, i.attempt).await? {
