@@ -1,6 +1,8 @@
 //! The contract: generated from the handlers, finished here, the same for every build.
 
-mod constraints;
+pub(crate) mod constraints;
+
+pub(crate) use self::constraints::ID;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,10 +14,12 @@ use serde_json::{Map, Value, json};
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        OpenApi as Document,
+        OpenApi as Document, Tag,
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
+
+use crate::definitions::Resource;
 
 const BEARER: &str = "bearer";
 
@@ -60,7 +64,10 @@ impl Modify for Security {
 
 /// The document before its routes.
 pub(crate) fn head() -> Document {
-    Head::openapi()
+    let mut head = Head::openapi();
+    let tag = |resource: &Resource| Tag::builder().name(resource.path).description(Some(resource.about)).build();
+    head.tags.get_or_insert_default().extend(crate::routes::DEFINITIONS.iter().map(tag));
+    head
 }
 
 /// The document. Keys are sorted, so that it is the same for every build.
