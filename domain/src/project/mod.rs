@@ -27,7 +27,7 @@ pub const NAME_SCOPE: &str = "project";
 pub enum ProjectPhase {
     /// In use.
     Active,
-    /// Being deleted: takes no new sessions and starts.
+    /// Being deleted: takes nothing new.
     Terminating,
 }
 
