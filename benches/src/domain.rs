@@ -8,9 +8,7 @@ use ambient_domain::{
     project::{self, Project},
     session::{self, Message, Session, Spec},
 };
-use ambient_persistence::{
-    AppendItem, AppendPart, Database, DatabaseOptions, Hints, Metadata, StoredEntity, new_id, to_micros,
-};
+use ambient_persistence::{AppendItem, AppendPart, Database, DatabaseOptions, Hints, Metadata, new_id, to_micros};
 use ambient_tests::TestDatabase;
 use chrono::Utc;
 use futures::{StreamExt, TryStreamExt, stream};

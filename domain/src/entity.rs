@@ -118,7 +118,7 @@ pub enum Guard {
 pub struct Part {
     /// Name, as of a kind with a stream of its own: `permission`.
     pub kind: &'static str,
-    /// Commands of the stream that change it.
+    /// Commands of the stream that may change it.
     pub commands: &'static [&'static str],
 }
 

@@ -342,3 +342,6 @@ fn same_time(a: &Value, b: &Value) -> bool {
     let time = |value: &Value| value.as_str().and_then(|text| text.parse::<DateTime<Utc>>().ok());
     matches!((time(a), time(b)), (Some(a), Some(b)) if a == b)
 }
+
+#[cfg(test)]
+mod tests;

@@ -98,7 +98,7 @@ async fn names_of_definitions_are_unique_in_their_project_while_they_are_not_del
     let query = ListQuery { filters: vec![("llm_model".to_owned(), "m".to_owned())], ..ListQuery::default() };
     let found = s.db.list::<Agent>(&Scope::Projects(vec![one.id.clone()]), &query).await.unwrap();
     assert_eq!((found.total, found.items[0].name.as_str()), (1, "critic"));
-    assert_eq!(s.db.ids_of_project::<Agent>(&one.id, "", 10).await.unwrap(), [second.clone()]);
+    assert_eq!(s.db.ids_of_project::<Agent>(&one.id, "", 10).await.unwrap(), std::slice::from_ref(&second));
     assert_eq!(s.db.load_at::<Agent>(&second, 1).await.unwrap().unwrap().name, "reviewer");
 
     let report = s.db.verify(&VerifyScope::default()).await.unwrap();

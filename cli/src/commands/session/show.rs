@@ -36,6 +36,9 @@ pub struct ListArguments {
     /// Exact name
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Only those of this agent, by name or id
+    #[arg(long, value_name = "AGENT")]
+    agent: Option<String>,
     /// Only those that have this label; may be repeated, and all count then
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = input::label)]
     labels: Vec<(String, String)>,
@@ -61,12 +64,17 @@ pub struct Get {
 
 pub(super) async fn list(arguments: ListArguments, connection: &Connection) -> Result<Exit, CliError> {
     let project = if arguments.all_projects { None } else { connection.chosen_project() };
+    let agent = match &arguments.agent {
+        Some(agent) => Some(connection.agent_id(agent).await?),
+        None => None,
+    };
     let labels = arguments.labels.iter().map(|(key, value)| format!("{key}={value}"));
     let route = labels
         .fold(Route::new(["sessions"]), |route, label| route.query("label", Some(label)))
         .query("project_id", project)
         .query("phase", arguments.phase)
         .query("name", arguments.name)
+        .query("agent_id", agent)
         .query("order_by", arguments.order_by);
     let answer = connection.client.get(&arguments.paging.of(route)).await?;
     if !arguments.all_projects || connection.format != OutputFormat::Table {
