@@ -23,8 +23,8 @@ impl ReplayCommand {
         let check =
             "Replay stored histories and operations against this program; ends with 3 when it decides otherwise";
         let export = "Write workflow histories and operations to a file, for 'ambient replay check' elsewhere";
-        let check = CheckFlags::augment_args(Command::new("check").about(check));
-        let export = ExportFlags::augment_args(Command::new("export").about(export));
+        let check = CheckFlags::augment_args(Command::new("check")).about(check);
+        let export = ExportFlags::augment_args(Command::new("export")).about(export);
         command.mut_subcommand("replay", |replay| replay.subcommand(check).subcommand(export))
     }
 

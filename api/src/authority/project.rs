@@ -170,10 +170,13 @@ impl<R: Right> Authorized<Project, R> {
     /// An agent must be one of this project.
     async fn check_agent(&self, id: Option<&str>) -> ApiResult<()> {
         let Some(id) = id else { return Ok(()) };
-        let agent = if is_ksuid(id) { self.access.state.parts().database.load::<Agent>(id).await? } else { None };
+        if !is_ksuid(id) {
+            return Err(ApiError::invalid("agent_id", "is not the id of an agent"));
+        }
+        let agent = self.access.state.parts().database.load::<Agent>(id).await?;
         match agent.filter(|agent| agent.project_id == self.target.id && !agent.is_deleted()) {
             Some(_) => Ok(()),
-            None => Err(ApiError::invalid("agent_id", "no such Agent in this Project")),
+            None => Err(ApiError::not_found("Agent", id).at("agent_id", "no such Agent in this Project")),
         }
     }
 

@@ -217,9 +217,9 @@ async fn a_session_may_name_an_agent_of_its_project() {
     assert_eq!((&made["agent_id"], &made["agent_type"]), (&agent, &json!("script")));
     let found = server.get(&format!("/sessions?agent_id={}", agent.as_str().unwrap())).await.json();
     assert_eq!((&found["total"], &found["items"][0]["id"]), (&json!(1), &made["id"]));
-    assert_eq!(server.post("/sessions", session(&foreign)).await.fault(400), "agent_id");
+    assert_eq!(server.post("/sessions", session(&foreign)).await.fault(404), "agent_id");
     server.delete(&format!("/agents/{}", agent.as_str().unwrap())).await.expect(StatusCode::NO_CONTENT);
-    assert_eq!(server.post("/sessions", session(&agent)).await.fault(400), "agent_id");
+    assert_eq!(server.post("/sessions", session(&agent)).await.fault(404), "agent_id");
     let former = server.post("/sessions", json!({"project_id": "demo", "agent": "script"})).await;
     assert_eq!(former.json()["reason"], "agent: unknown field; it is now named agent_type");
 }

@@ -64,29 +64,27 @@ impl Kind {
     }
 
     fn arguments(&'static self) -> Command {
-        let example = |line: &str| format!("Example:\n  ambient {} {line}", self.command);
-        let create =
-            Create::augment_args(Command::new("create").about("Create one; its name is unique in the project"));
-        let list = Command::new("list").about("List those of the project").visible_alias("ls");
-        let patch = Patch::augment_args(Command::new("patch").about("Change the given fields of one"));
-        let delete = Command::new("delete").about("Delete one; its name is free then");
-        let history = Command::new("history").about("List what was done to one, the newest first");
+        let help = |command: Command, about: &'static str, example: &str| {
+            // After the arguments, whose own words it would have else.
+            command.about(about).after_help(format!("Example:\n  ambient {} {example}", self.command))
+        };
+        let create = field::with_flags(Create::augment_args(Command::new("create")), &self.create, true);
+        let example = format!("create NAME{}", field::required(&self.create));
+        let create = help(create, "Create one; its name is unique in the project", &example);
+        let list = List::augment_args(Command::new("list").visible_alias("ls"));
+        let list = help(list, "List those of the project", "list --label team=web");
+        let get = help(Get::augment_args(Command::new("get")), "Show one", "get NAME -o json");
+        let patch = field::with_flags(Patch::augment_args(Command::new("patch")), &self.patch, false);
+        let patch = help(patch, "Change the given fields of one", "patch NAME --label team=web");
+        let one = |verb: &'static str| One::augment_args(Command::new(verb));
+        let delete = help(one("delete"), "Delete one; its name is free then", "delete NAME");
+        let history = help(one("history"), "List what was done to one, the newest first", "history NAME");
         Command::new(self.command.as_str())
             .visible_alias(self.alias.as_str())
             .about(self.about)
             .subcommand_required(true)
             .arg_required_else_help(true)
-            .subcommand(
-                field::with_flags(create, &self.create, true)
-                    .after_help(example(&format!("create NAME{}", field::required(&self.create)))),
-            )
-            .subcommand(List::augment_args(list).after_help(example("list --label team=web")))
-            .subcommand(
-                Get::augment_args(Command::new("get").about("Show one")).after_help(example("get NAME -o json")),
-            )
-            .subcommand(field::with_flags(patch, &self.patch, false).after_help(example("patch NAME --label team=web")))
-            .subcommand(One::augment_args(delete).after_help(example("delete NAME")))
-            .subcommand(One::augment_args(history).after_help(example("history NAME")))
+            .subcommands([create, list, get, patch, delete, history])
     }
 }
 

@@ -47,8 +47,10 @@ pub(super) fn details(kind: &Kind, one: &Value) -> String {
         }
     }
     let lines = || own.iter().chain(&maps).filter(|(_, value)| !value.is_empty());
-    let mut fields = Fields::new(lines().map(|(name, _)| name.len() + 2).max().unwrap_or_default().max(10));
-    fields.add(&title(kind.entity_kind), format!("{} ({})", text(&one["name"]), id(one)));
+    let head = title(kind.entity_kind);
+    let width = lines().map(|(name, _)| name.len()).chain([head.len(), "Project".len()]).max().unwrap_or_default();
+    let mut fields = Fields::new(width + 2);
+    fields.add(&head, format!("{} ({})", text(&one["name"]), id(one)));
     fields.add("Project", text(&one["project_id"]));
     fields.add("Created", format!("{} by {}", shown("created_at"), text(&one["created_by_user_id"])));
     fields.add("Version", text(&one["version"]));

@@ -119,6 +119,14 @@ async fn a_definition_is_shown_by_its_fields() {
 }
 
 #[test]
+fn help_says_what_a_command_does() {
+    let told = |arguments: &[&str]| Arguments::try_parse_from(arguments).unwrap_err().render().to_string();
+    assert!(told(&["ambient", "agent", "create", "--help"]).starts_with("Create one"));
+    let all = told(&["ambient", "repository-ref", "--help"]);
+    assert!(all.starts_with("Repository references") && !all.contains("rguments of"), "{all}");
+}
+
+#[test]
 fn wrong_flags_are_refused() {
     for wrong in [
         &["agent"][..],
