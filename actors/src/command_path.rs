@@ -329,9 +329,7 @@ fn refusal_of(guard: &Guard) -> Refusal {
         Guard::ProjectActive { project_id } => Refusal {
             code: RefusalCode::Conflict,
             field: Some("project_id".to_owned()),
-            reason: format!(
-                "the Project {project_id} does not exist or is Terminating: it takes no new sessions and starts"
-            ),
+            reason: format!("the Project {project_id} does not exist or is Terminating: it takes nothing new"),
         },
         Guard::LogNotNewer { .. } => Refusal::new(RefusalCode::Phase, "there was activity since"),
     }

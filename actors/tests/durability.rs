@@ -17,7 +17,7 @@ use std::{
 
 use ambient_actors::{ActorOptions, Actors, CallError, Done, Request};
 use ambient_domain::{
-    Context, Decision, Defaults, Effect, Entity, Guard, LiveEvent, NameClaim, Refusal,
+    Column, ColumnType, Context, Decision, Defaults, Effect, Entity, Guard, LiveEvent, NameClaim, Refusal,
     session::{self, Message, Session},
 };
 use ambient_persistence::{Database, DatabaseOptions, Hints, StoredEntity, Table, VerifyScope, new_id};
@@ -143,7 +143,9 @@ struct Counter {
 
 impl Entity for Counter {
     const KIND: &'static str = "counter";
+    const TITLE: &'static str = "Counter";
     const SCHEMA_VERSION: i32 = 1;
+    const COLUMNS: &'static [Column<Self>] = &[Column::new("count", ColumnType::Integer, |c| c.count.into())];
     type Command = String;
     type Event = String;
 
@@ -170,8 +172,17 @@ impl Entity for Counter {
     fn project_id(&self) -> &str {
         "none"
     }
-    fn is_deleted(&self) -> bool {
-        false
+    fn created_at(&self) -> DateTime<Utc> {
+        self.at
+    }
+    fn updated_at(&self) -> DateTime<Utc> {
+        self.at
+    }
+    fn deleted_at(&self) -> Option<DateTime<Utc>> {
+        None
+    }
+    fn deletion() -> String {
+        "delete".to_owned()
     }
     fn guards(_: Option<&Self>, _: &String) -> Vec<Guard> {
         Vec::new()
@@ -189,11 +200,6 @@ impl Entity for Counter {
 
 impl StoredEntity for Counter {
     const TABLE: &'static Table = &Table { name: "ambient.counters", lock_rank: 9, columns: &["count"] };
-    const HAS_LIVE_LOG: bool = false;
-    fn columns(&self) -> serde_json::Map<String, serde_json::Value> {
-        let columns = serde_json::json!({"created_at": self.at, "updated_at": self.at, "count": self.count});
-        columns.as_object().unwrap().clone()
-    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use ambient::commands::{CheckFlags, CommandError, ServerCommand};
+use ambient::commands::{CommandError, ReplayCommand, ServerCommand};
 use ambient_cli::{EXIT_CODES_HELP, Globals};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
@@ -28,7 +28,7 @@ enum AnyCommand {
     #[command(flatten)]
     Client(ambient_cli::Command),
     #[command(skip)]
-    ReplayCheck(Box<CheckFlags>),
+    Replay(Box<ReplayCommand>),
 }
 
 #[tokio::main]
@@ -36,17 +36,17 @@ async fn main() -> ExitCode {
     match parse() {
         Ok((AnyCommand::Client(command), globals)) => ambient_cli::run(command, globals).await,
         Ok((AnyCommand::Server(command), globals)) => ended(command.run(globals.output.into()).await),
-        Ok((AnyCommand::ReplayCheck(flags), globals)) => ended(flags.run(globals.output.into()).await),
+        Ok((AnyCommand::Replay(command), globals)) => ended(command.run(globals.output.into()).await),
         Err(error) => ambient_cli::usage(&error),
     }
 }
 
-/// `replay check` stands beside the client's `replay verify`, and is not the client's.
+/// `replay check` and `replay export` stand beside the client's `replay verify`, and are not the client's.
 fn parse() -> Result<(AnyCommand, Globals), clap::Error> {
-    let mut command = CheckFlags::beside_verify(Arguments::command());
+    let mut command = ReplayCommand::beside_verify(Arguments::command());
     let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
-    if let Some(flags) = CheckFlags::given(&matches) {
-        return Ok((AnyCommand::ReplayCheck(Box::new(flags?)), Globals::from_arg_matches(&matches)?));
+    if let Some(command) = ReplayCommand::given(&matches) {
+        return Ok((AnyCommand::Replay(Box::new(command?)), Globals::from_arg_matches(&matches)?));
     }
     let arguments = Arguments::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))?;
     Ok((arguments.command, arguments.globals))

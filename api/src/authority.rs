@@ -10,6 +10,7 @@
 
 mod access;
 mod authenticate;
+mod definition;
 mod execution;
 mod operation;
 mod platform;
@@ -23,7 +24,7 @@ mod state;
 mod ticket;
 
 pub(crate) use self::{
-    access::{Access, Authorized},
+    access::{Access, Authorized, Target},
     authenticate::LivePrincipal,
     execution::Execution,
     platform::{Platform, Registered},

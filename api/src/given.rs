@@ -58,8 +58,13 @@ pub(crate) fn branch(field: &str, branch: &str) -> ApiResult<()> {
     named(field, name::check_branch(branch))
 }
 
+/// A repository's address, which may be absent.
+pub(crate) fn optional_url(field: &str, url: Option<&str>) -> ApiResult<()> {
+    url.map_or(Ok(()), |url| git_url::check(url).map_err(|problem| ApiError::invalid(field, problem.to_string())))
+}
+
 fn in_repo(prefix: &str, repo: &Repo) -> ApiResult<()> {
-    git_url::check(&repo.url).map_err(|problem| ApiError::invalid(format!("{prefix}url"), problem.to_string()))?;
+    optional_url(&format!("{prefix}url"), Some(&repo.url))?;
     for (field, given) in [("branch", &repo.branch), ("push_to", &repo.push_to)] {
         if let Some(given) = given {
             branch(&format!("{prefix}{field}"), given)?;

@@ -8,10 +8,12 @@
 
 mod authority;
 mod conversation;
+mod definitions;
 mod envelope;
 mod error;
 mod extract;
 mod given;
+mod kinds;
 mod list;
 mod listener;
 mod live;

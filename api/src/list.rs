@@ -1,14 +1,13 @@
 //! Lists: pages and orders, from query parameters to the store and back to an envelope.
 
+mod params;
+
+pub(crate) use self::params::ListParams;
+
 use ambient_persistence::{ListQuery, Order};
 use ambient_wire::api::List;
 
-use serde::{Deserialize, Deserializer};
-
-use crate::{
-    error::{ApiError, ApiResult},
-    extract::BETWEEN,
-};
+use crate::error::{ApiError, ApiResult};
 
 /// Items of a page when the caller does not say.
 pub(crate) const DEFAULT_SIZE: i64 = 100;
@@ -18,7 +17,7 @@ pub(crate) const MAX_LABELS: usize = 20;
 pub(crate) const MAX_SIZE: i64 = 65_500;
 
 /// A column as the API calls it, and as the store does.
-pub(crate) type Column = (&'static str, &'static str);
+type Column = (&'static str, &'static str);
 
 /// Page and size, within their limits.
 pub(crate) fn paging(page: Option<i64>, size: Option<i64>, max_size: i64) -> ApiResult<(i64, i64)> {
@@ -33,7 +32,7 @@ pub(crate) fn paging(page: Option<i64>, size: Option<i64>, max_size: i64) -> Api
 }
 
 /// `name`, `name desc`, `phase,created_at desc`.
-pub(crate) fn order(text: Option<&str>, columns: &[Column]) -> ApiResult<Vec<(String, Order)>> {
+fn order(text: Option<&str>, columns: &[Column]) -> ApiResult<Vec<(String, Order)>> {
     let Some(text) = text else { return Ok(Vec::new()) };
     let mut order = Vec::new();
     for item in text.split(',') {
@@ -62,13 +61,8 @@ fn bad_order(item: &str, columns: &[Column]) -> ApiError {
     )
 }
 
-/// Exact filters that were given.
-pub(crate) fn filters<const N: usize>(given: [(&'static str, Option<String>); N]) -> Vec<(String, String)> {
-    given.into_iter().filter_map(|(column, value)| Some((column.to_owned(), value?))).collect()
-}
-
 /// Each `key=value` as a filter on labels.
-pub(crate) fn labels(given: &[String]) -> ApiResult<Vec<(String, String)>> {
+fn labels(given: &[String]) -> ApiResult<Vec<(String, String)>> {
     if given.len() > MAX_LABELS {
         return Err(ApiError::invalid("label", format!("may be given {MAX_LABELS} times")));
     }
@@ -79,17 +73,8 @@ pub(crate) fn labels(given: &[String]) -> ApiResult<Vec<(String, String)>> {
     given.iter().map(label).collect()
 }
 
-/// The values of a parameter that may be repeated.
-pub(crate) fn each<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    Ok(String::deserialize(deserializer)?.split(BETWEEN).map(str::to_owned).collect())
-}
-
 /// A store's query of parts.
-pub(crate) fn query(
-    (page, size): (i64, i64),
-    order_by: Vec<(String, Order)>,
-    filters: Vec<(String, String)>,
-) -> ListQuery {
+fn query((page, size): (i64, i64), order_by: Vec<(String, Order)>, filters: Vec<(String, String)>) -> ListQuery {
     ListQuery { page, size, order_by, filters, with_deleted: false }
 }
 

@@ -5,7 +5,7 @@
 
 mod answers;
 mod clients;
-mod constraints;
+pub(crate) mod constraints;
 mod enums;
 mod examples;
 mod lists;
@@ -13,6 +13,8 @@ mod nulls;
 mod operations;
 mod shared;
 mod unions;
+
+pub(crate) use self::constraints::ID;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,10 +31,12 @@ use serde_json::{Map, Value, json};
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        OpenApi as Document,
+        OpenApi as Document, Tag,
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
+
+use crate::definitions::Resource;
 
 const BEARER: &str = "bearer";
 /// Frames of the WebSocket: they are in the document although no operation can name them.
@@ -83,7 +87,10 @@ impl Modify for Security {
 
 /// The document before its routes.
 pub(crate) fn head() -> Document {
-    Head::openapi()
+    let mut head = Head::openapi();
+    let tag = |resource: &Resource| Tag::builder().name(resource.path).description(Some(resource.about)).build();
+    head.tags.get_or_insert_default().extend(crate::routes::DEFINITIONS.iter().map(tag));
+    head
 }
 
 /// The document. Keys are sorted, so that it is the same for every build.

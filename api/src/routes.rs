@@ -1,5 +1,6 @@
 //! The routes: one file per resource.
 
+mod agents;
 mod errors;
 mod events;
 mod git;
@@ -12,19 +13,17 @@ mod permissions;
 mod projects;
 mod replay;
 mod repos;
-mod responses;
+mod repository_refs;
+pub(crate) mod responses;
 mod runs;
 mod sessions;
 mod tickets;
 mod workflow_executions;
 mod workspace;
 
-pub(crate) use self::{
-    projects::ORDER as PROJECT_ORDER,
-    sessions::{ORDER as SESSION_ORDER, PHASES},
-    workflow_executions::STATUSES,
-};
+pub(crate) use self::{projects::VersionParams, workflow_executions::STATUSES};
 
+use ambient_domain::{agent::AgentSpec, repository_ref::RepositoryRefSpec};
 use ambient_wire::BASE;
 use axum::{Router, middleware};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -32,9 +31,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     authority::AppState,
+    definitions::Resource,
     error::{ApiError, Number},
     observe::observe,
 };
+
+/// Kinds of definitions.
+pub(crate) const DEFINITIONS: &[Resource] = &[Resource::of::<AgentSpec>(), Resource::of::<RepositoryRefSpec>()];
 
 /// Everything the server answers.
 pub fn router(state: AppState) -> Router {
@@ -52,7 +55,7 @@ pub(crate) fn documented() -> OpenApiRouter<AppState> {
 }
 
 fn resources() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
+    let router = OpenApiRouter::new()
         .routes(routes!(projects::list, projects::create))
         .routes(routes!(projects::get, projects::patch, projects::delete))
         .routes(routes!(permissions::list, permissions::grant, permissions::revoke))
@@ -91,7 +94,8 @@ fn resources() -> OpenApiRouter<AppState> {
         .routes(routes!(gone::set_status))
         .routes(routes!(gone::create_content_pod))
         .routes(routes!(gone::content_pod_status))
-        .routes(routes!(gone::delete_content_pod))
+        .routes(routes!(gone::delete_content_pod));
+    DEFINITIONS.iter().fold(router, |router, resource| router.merge((resource.routes)()))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the layer's signature")]

@@ -19,7 +19,7 @@ use crate::{
     given,
 };
 
-const DEFAULT_AGENT: &str = "script";
+const DEFAULT_AGENT_TYPE: &str = "script";
 const DEFAULT_NAME: &str = "session";
 const DEFAULT_TEMPERATURE: f64 = 0.7;
 const DEFAULT_MAX_TOKENS: i64 = 4000;
@@ -31,8 +31,8 @@ const MAX_MODEL_CHARS: usize = 200;
 pub(crate) struct ServerDefaults<'a> {
     /// Model when neither session nor project names one.
     pub(crate) llm_model: Option<&'a str>,
-    /// Agents of this build.
-    pub(crate) agents: &'a [String],
+    /// Programs of this build that can run as agents.
+    pub(crate) agent_types: &'a [String],
     /// Most that a session may ask for.
     pub(crate) maxima: &'a ResourceOverrides,
 }
@@ -54,7 +54,8 @@ pub(crate) fn resolve(body: SessionCreate, project: &Project, server: ServerDefa
         display_name: body.name.unwrap_or_else(|| name_of_prompt(body.prompt.as_deref())),
         prompt: body.prompt,
         repos: named_repos(body.repos)?,
-        agent: known_agent(body.agent, server.agents)?,
+        agent_id: body.agent_id,
+        agent_type: agent_type(body.agent_type, server.agent_types)?,
         interactive,
         stop_on_run_finished: body.stop_on_run_finished,
         timeout: body.timeout.or_else(|| (!interactive).then_some(DEFAULT_BATCH_TIMEOUT)),
@@ -124,7 +125,7 @@ pub(crate) fn patch(body: SessionPatch, server: ServerDefaults<'_>) -> ApiResult
 }
 
 /// Limits as the domain takes them.
-fn resources(limits: wire::ResourceOverrides, server: ServerDefaults<'_>) -> ApiResult<ResourceOverrides> {
+pub(crate) fn resources(limits: wire::ResourceOverrides, server: ServerDefaults<'_>) -> ApiResult<ResourceOverrides> {
     let wire::ResourceOverrides { cpu, memory, processes, disk, open_files } = limits;
     let limits = ResourceOverrides {
         cpu: quantity("cpu", cpu)?,
@@ -137,7 +138,11 @@ fn resources(limits: wire::ResourceOverrides, server: ServerDefaults<'_>) -> Api
     Ok(limits)
 }
 
-fn resource_patch(patch: Option<wire::ResourcePatch>, server: ServerDefaults<'_>) -> ApiResult<ResourcePatch> {
+/// Changes of limits as the domain takes them.
+pub(crate) fn resource_patch(
+    patch: Option<wire::ResourcePatch>,
+    server: ServerDefaults<'_>,
+) -> ApiResult<ResourcePatch> {
     let Some(patch) = patch else { return Ok(ResourcePatch::CLEARED) };
     let wire::ResourcePatch { cpu, memory, processes, disk, open_files } = patch;
     let set = wire::ResourceOverrides {
@@ -198,13 +203,21 @@ fn is_said(line: &&str) -> bool {
     !line.is_empty() && !line.starts_with("```") && !line.starts_with("~~~")
 }
 
-fn known_agent(agent: Option<String>, agents: &[String]) -> ApiResult<String> {
-    let agent = agent.unwrap_or_else(|| DEFAULT_AGENT.to_owned());
-    if agents.contains(&agent) {
-        return Ok(agent);
+fn agent_type(given: Option<String>, there_are: &[String]) -> ApiResult<String> {
+    let agent_type = given.unwrap_or_else(|| DEFAULT_AGENT_TYPE.to_owned());
+    known_agent_type(Some(&agent_type), there_are)?;
+    Ok(agent_type)
+}
+
+/// Refuses a program that this build does not have.
+pub(crate) fn known_agent_type(given: Option<&str>, there_are: &[String]) -> ApiResult<()> {
+    match given {
+        Some(given) if !there_are.iter().any(|known| known == given) => {
+            let problem = format!("'{}' is not in this build; it has: {}", given.escape_debug(), there_are.join(", "));
+            Err(ApiError::invalid("agent_type", problem))
+        }
+        _ => Ok(()),
     }
-    let problem = format!("'{}' is not in this build; it has: {}", agent.escape_debug(), agents.join(", "));
-    Err(ApiError::invalid("agent", problem))
 }
 
 /// Names from URLs where there are none, made unique; given names stay (the domain refuses one that is used twice).
@@ -253,9 +266,9 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_agent_is_told_with_those_there_are() {
-        let error = known_agent(Some("claude".to_owned()), &["script".to_owned()]).unwrap_err();
-        assert_eq!(error.to_string(), "agent: 'claude' is not in this build; it has: script");
-        assert_eq!(known_agent(None, &["script".to_owned()]).unwrap(), "script");
+    fn an_unknown_agent_type_is_told_with_those_there_are() {
+        let error = agent_type(Some("claude".to_owned()), &["script".to_owned()]).unwrap_err();
+        assert_eq!(error.to_string(), "agent_type: 'claude' is not in this build; it has: script");
+        assert_eq!(agent_type(None, &["script".to_owned()]).unwrap(), "script");
     }
 }

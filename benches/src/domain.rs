@@ -49,7 +49,7 @@ impl World {
         };
         self.actors.call::<Project>(&project_id, Request::new(create, caller())).await?;
         let spec: Spec = serde_json::from_value(serde_json::json!({
-            "display_name": "bench", "agent": "script", "interactive": true, "inactivity_timeout": 0,
+            "display_name": "bench", "agent_type": "script", "interactive": true, "inactivity_timeout": 0,
             "llm_temperature": 0.7, "llm_max_tokens": 4000, "prompt": "say hello"
         }))?;
         let create = |_| async {

@@ -68,7 +68,7 @@ pub(crate) fn phase(seq: i64, phase: &str, reason: &str) -> ServerFrame {
 pub(crate) fn session(changes: &Value) -> Value {
     let mut session = json!({
         "kind": "Session", "id": SESSION, "href": "", "created_at": "2026-01-02T03:04:05Z", "updated_at": "2026-01-02T03:04:05Z",
-        "version": 1, "project_id": PROJECT, "name": "demo", "prompt": null, "repos": [], "agent": "script",
+        "version": 1, "project_id": PROJECT, "name": "demo", "prompt": null, "repos": [], "agent_id": null, "agent_type": "script",
         "interactive": false, "stop_on_run_finished": false, "timeout": 300, "inactivity_timeout": 0, "llm_model": null,
         "llm_temperature": 0.7, "llm_max_tokens": 4000, "parent_session_id": null, "labels": {}, "annotations": {},
         "created_by_user_id": "admin", "phase": null, "run": 0, "attempt": 0, "sdk_restart_count": 0, "generation": 1,

@@ -5,7 +5,10 @@ use std::fmt::Debug;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::effect::{Effect, LiveEvent, NameClaim};
+use crate::{
+    column::Column,
+    effect::{Effect, LiveEvent, NameClaim},
+};
 
 /// Everything `decide` may use besides state and command. Stored with the operation, so that it can be decided again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -110,12 +113,31 @@ pub enum Guard {
     },
 }
 
+/// A Kind of the API that is kept in another one's stream: its history is that of these commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Name, as of a kind with a stream of its own: `permission`.
+    pub kind: &'static str,
+    /// Commands of the stream that may change it.
+    pub commands: &'static [&'static str],
+}
+
 /// A state machine with a stream of operations.
 pub trait Entity: Debug + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Name of the kind in the operation log: `session`, `project`.
     const KIND: &'static str;
+    /// Name of the kind in the API and in messages: `Session`, `Project`.
+    const TITLE: &'static str;
     /// Version of the stored shapes of commands and events.
     const SCHEMA_VERSION: i32;
+    /// What lists filter and order by, besides what every Kind has: id, project, version and times.
+    const COLUMNS: &'static [Column<Self>];
+    /// Kinds of the API that have no stream of their own: they are changed by commands of this one.
+    const PARTS: &'static [Part] = &[];
+    /// Whether it has a live log.
+    const HAS_LIVE_LOG: bool = false;
+    /// Whether it belongs to a project, with which it is deleted. Only a project itself does not.
+    const IN_PROJECT: bool = true;
     /// What can be asked.
     type Command: Debug + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static;
     /// What has happened.
@@ -143,8 +165,30 @@ pub trait Entity: Debug + Clone + PartialEq + Serialize + DeserializeOwned + Sen
     fn version(&self) -> i64;
     /// Project for tenancy.
     fn project_id(&self) -> &str;
-    /// Soft-deleted.
-    fn is_deleted(&self) -> bool;
+    /// When it was created.
+    fn created_at(&self) -> DateTime<Utc>;
+    /// When its last operation was decided.
+    fn updated_at(&self) -> DateTime<Utc>;
+    /// When it was (softly) deleted.
+    fn deleted_at(&self) -> Option<DateTime<Utc>>;
+    /// Softly deleted.
+    fn is_deleted(&self) -> bool {
+        self.deleted_at().is_some()
+    }
+    /// The command that deletes it, as when its project goes.
+    fn deletion() -> Self::Command;
+    /// Whether its `spec`, which is stored apart from the rest, is that of `other`; true for a Kind without one. A Kind whose spec
+    /// can be long says so itself.
+    fn has_spec_of(&self, other: &Self) -> bool {
+        let spec = |entity: &Self| {
+            serde_json::to_value(entity).ok().and_then(|mut value| value.get_mut("spec").map(serde_json::Value::take))
+        };
+        spec(self) == spec(other)
+    }
+    /// The run that its live events belong to, where they do not say so themselves.
+    fn live_run(&self) -> Option<i64> {
+        None
+    }
     /// Conditions outside the entity that the command needs.
     #[must_use]
     fn guards(state: Option<&Self>, command: &Self::Command) -> Vec<Guard>;

@@ -4,12 +4,19 @@
 //! [`Entity::decide`] returns the same decision, and [`Entity::apply`] of the events gives the same state, for ever: that is
 //! what replay rests on.
 
+pub mod agent;
+pub mod column;
+pub mod definition;
 pub mod effect;
 pub mod entity;
 pub mod name;
+mod patch;
 pub mod project;
 pub mod quantity;
+pub mod repository_ref;
 pub mod session;
 
+pub use column::{Column, ColumnType};
+pub use definition::{Definition, DefinitionSpec};
 pub use effect::{Effect, LiveEvent, NameClaim, WorkflowInput};
-pub use entity::{Context, Decision, Defaults, Entity, Guard, Nothing, Refusal, RefusalCode};
+pub use entity::{Context, Decision, Defaults, Entity, Guard, Nothing, Part, Refusal, RefusalCode};

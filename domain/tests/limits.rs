@@ -44,7 +44,7 @@ fn limits_change_while_a_session_rests_and_not_while_a_run_has_used_them() {
 #[test]
 fn operations_from_before_there_were_limits_are_read_as_leaving_them_to_the_server_and_written_as_before() {
     let old = json!({
-        "display_name": "test", "agent": "script", "interactive": true, "inactivity_timeout": 0, "llm_temperature": 0.7,
+        "display_name": "test", "agent_type": "script", "interactive": true, "inactivity_timeout": 0, "llm_temperature": 0.7,
         "llm_max_tokens": 4000, "stop_on_run_finished": false, "repos": [], "labels": {}, "annotations": {},
     });
     let spec: Spec = serde_json::from_value(old.clone()).unwrap();

@@ -1,10 +1,6 @@
 //! How entities stand in their tables.
 
-use ambient_domain::{
-    Entity,
-    project::{Permission, Project, SubjectType},
-    session::Session,
-};
+use ambient_domain::{Column, ColumnType, Entity};
 use serde_json::{Map, Value, json};
 
 /// A table of entity rows.
@@ -33,127 +29,45 @@ pub(crate) const COMMON: [&str; 11] = [
     "deleted_at",
 ];
 
-/// An entity with a table. A new entity is a domain module, a table, this mapping and its routes.
+/// Those of the common columns that lists of every Kind filter and order by.
+pub(crate) const LISTED: [(&str, ColumnType); 6] = [
+    ("id", ColumnType::Text),
+    ("project_id", ColumnType::Text),
+    ("version", ColumnType::Integer),
+    ("created_at", ColumnType::Time),
+    ("updated_at", ColumnType::Time),
+    ("deleted_at", ColumnType::Time),
+];
+
+/// An entity with a table. Implemented by the registry ([`crate::KINDS`]), from the Kind's own columns.
 pub trait StoredEntity: Entity {
     /// Its table.
     const TABLE: &'static Table;
-    /// Whether it has a live log.
-    const HAS_LIVE_LOG: bool;
 
     /// Values of the table's own columns and of `created_at`, `updated_at`, `deleted_at`.
-    fn columns(&self) -> Map<String, Value>;
-
-    /// Whether its `spec`, which stands in a column of its own, is that of `other`. True for a kind without one. To be
-    /// overridden where a spec can be long.
-    fn has_spec_of(&self, other: &Self) -> bool {
-        let spec = |entity: &Self| {
-            serde_json::to_value(entity).ok().and_then(|mut value| value.get_mut("spec").map(Value::take))
-        };
-        spec(self) == spec(other)
-    }
-
-    /// The run that its live events belong to, where they do not say so themselves.
-    fn live_run(&self) -> Option<i64> {
-        None
-    }
-}
-
-fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(map) => map,
-        _ => Map::new(),
-    }
-}
-
-impl StoredEntity for Session {
-    const TABLE: &'static Table = &Table {
-        name: "ambient.sessions",
-        lock_rank: 1,
-        columns: &[
-            "display_name",
-            "phase",
-            "agent",
-            "interactive",
-            "llm_model",
-            "run",
-            "attempt",
-            "generation",
-            "observed_generation",
-            "created_by",
-            "parent_session_id",
-            "start_time",
-            "completion_time",
-            "labels",
-        ],
-    };
-    const HAS_LIVE_LOG: bool = true;
-
     fn columns(&self) -> Map<String, Value> {
-        object(json!({
-            "created_at": self.created_at,
-            "updated_at": self.updated_at,
-            "deleted_at": self.deleted_at,
-            "display_name": self.spec.display_name,
-            "phase": self.phase(),
-            "agent": self.spec.agent,
-            "interactive": self.spec.interactive,
-            "llm_model": self.spec.llm_model,
-            "run": self.run_number(),
-            "attempt": self.run().map_or(0, |run| run.attempt),
-            "generation": self.generation,
-            "observed_generation": self.observed_generation,
-            "created_by": self.created_by,
-            "parent_session_id": self.spec.parent_session_id,
-            "start_time": self.start_time,
-            "completion_time": self.completion_time,
-            "labels": self.spec.labels,
-        }))
-    }
-
-    fn has_spec_of(&self, other: &Self) -> bool {
-        self.spec == other.spec
-    }
-
-    fn live_run(&self) -> Option<i64> {
-        self.run().map(|run| run.number)
+        let times = [
+            ("created_at", json!(self.created_at())),
+            ("updated_at", json!(self.updated_at())),
+            ("deleted_at", json!(self.deleted_at())),
+        ];
+        let own = Self::COLUMNS.iter().map(|column| (column.name, (column.value)(self)));
+        times.into_iter().chain(own).map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }
 
-impl StoredEntity for Project {
-    const TABLE: &'static Table = &Table {
-        name: "ambient.projects",
-        lock_rank: 0,
-        columns: &["name", "display_name", "phase", "provisioned", "members", "labels"],
-    };
-    const HAS_LIVE_LOG: bool = false;
-
-    fn columns(&self) -> Map<String, Value> {
-        object(json!({
-            "created_at": self.created_at,
-            "updated_at": self.updated_at,
-            "deleted_at": self.deleted_at,
-            "name": self.name,
-            "display_name": self.spec.display_name,
-            "phase": self.phase,
-            "provisioned": self.provisioned,
-            "members": self.permissions.iter().map(member).collect::<Vec<_>>(),
-            "labels": self.spec.labels,
-        }))
+/// Names of columns, for a [`Table`].
+///
+/// # Panics
+/// When compiling, when `N` is not how many there are.
+#[must_use]
+pub const fn column_names<E, const N: usize>(columns: &[Column<E>]) -> [&'static str; N] {
+    assert!(columns.len() == N);
+    let mut names = [""; N];
+    let mut i = 0;
+    while i < N {
+        names[i] = columns[i].name;
+        i += 1;
     }
-
-    fn has_spec_of(&self, other: &Self) -> bool {
-        self.spec == other.spec
-    }
-}
-
-fn member(permission: &Permission) -> String {
-    member_name(permission.subject_type, &permission.subject_name)
-}
-
-/// A subject as it stands in `projects.members`.
-pub(crate) fn member_name(subject_type: SubjectType, name: &str) -> String {
-    match subject_type {
-        SubjectType::User => format!("user:{name}"),
-        SubjectType::Group => format!("group:{name}"),
-    }
+    names
 }

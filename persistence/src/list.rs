@@ -1,15 +1,15 @@
 //! Lists of entities: pages, order, exact filters. Columns come from a white list, values are bound.
 
 use ambient_domain::{
-    project::{Project, SubjectType},
-    session::Session,
+    ColumnType::{self, Boolean, Integer, Json, Text, Texts, Time},
+    project::{SubjectType, member_name},
 };
 use chrono::{DateTime, Utc};
 use sqlx::{Postgres, QueryBuilder};
 
 use crate::{
     database::Database,
-    entity::{StoredEntity, member_name},
+    entity::{LISTED, StoredEntity},
     error::StoreError,
     load::{STATE, from_row},
 };
@@ -74,71 +74,12 @@ pub enum Scope {
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ColumnType {
-    Text,
-    Boolean,
-    Integer,
-    Time,
-}
-use ColumnType::{Boolean, Integer, Text, Time};
-
-const SESSION_COLUMNS: [(&str, ColumnType); 19] = [
-    ("id", Text),
-    ("project_id", Text),
-    ("display_name", Text),
-    ("phase", Text),
-    ("agent", Text),
-    ("interactive", Boolean),
-    ("llm_model", Text),
-    ("run", Integer),
-    ("attempt", Integer),
-    ("generation", Integer),
-    ("observed_generation", Integer),
-    ("created_by", Text),
-    ("parent_session_id", Text),
-    ("version", Integer),
-    ("created_at", Time),
-    ("updated_at", Time),
-    ("start_time", Time),
-    ("completion_time", Time),
-    ("deleted_at", Time),
-];
-
-const PROJECT_COLUMNS: [(&str, ColumnType); 8] = [
-    ("id", Text),
-    ("name", Text),
-    ("display_name", Text),
-    ("phase", Text),
-    ("provisioned", Boolean),
-    ("version", Integer),
-    ("created_at", Time),
-    ("updated_at", Time),
-];
-
 impl Database {
-    /// Sessions of the scope.
+    /// Entities of the scope.
     ///
     /// # Errors
     /// [`StoreError::BadQuery`] names the field; or the database cannot be reached.
-    pub async fn list_sessions(&self, scope: &Scope, query: &ListQuery) -> Result<Page<Session>, StoreError> {
-        self.list(scope, query, &SESSION_COLUMNS).await
-    }
-
-    /// Projects of the scope.
-    ///
-    /// # Errors
-    /// [`StoreError::BadQuery`] names the field; or the database cannot be reached.
-    pub async fn list_projects(&self, scope: &Scope, query: &ListQuery) -> Result<Page<Project>, StoreError> {
-        self.list(scope, query, &PROJECT_COLUMNS).await
-    }
-
-    async fn list<E: StoredEntity>(
-        &self,
-        scope: &Scope,
-        query: &ListQuery,
-        columns: &[(&'static str, ColumnType)],
-    ) -> Result<Page<E>, StoreError> {
+    pub async fn list<E: StoredEntity>(&self, scope: &Scope, query: &ListQuery) -> Result<Page<E>, StoreError> {
         if query.page < 1 {
             return Err(StoreError::bad_query("page", "must be 1 or more"));
         }
@@ -146,14 +87,14 @@ impl Database {
             return Err(StoreError::bad_query("size", format!("must be 0 to {MAX_SIZE}")));
         }
         let mut count = QueryBuilder::new(format!("select count(*) from {} t", E::TABLE.name));
-        push_where(&mut count, scope, query, columns)?;
+        push_where::<E>(&mut count, scope, query)?;
         let total: i64 = count.build_query_scalar().fetch_one(self.pool()).await?;
         if query.size == 0 || total == 0 {
             return Ok(Page { items: Vec::new(), page: query.page, total });
         }
         let mut select = QueryBuilder::new(format!("select {STATE} from {} t", E::TABLE.name));
-        push_where(&mut select, scope, query, columns)?;
-        push_order(&mut select, query, columns)?;
+        push_where::<E>(&mut select, scope, query)?;
+        push_order::<E>(&mut select, query)?;
         select.push(" limit ").push_bind(query.size);
         select.push(" offset ").push_bind((query.page - 1).saturating_mul(query.size));
         let rows = select.build().fetch_all(self.pool()).await?;
@@ -162,15 +103,14 @@ impl Database {
     }
 }
 
-fn push_where(
+fn push_where<E: StoredEntity>(
     sql: &mut QueryBuilder<Postgres>,
     scope: &Scope,
     query: &ListQuery,
-    columns: &[(&'static str, ColumnType)],
 ) -> Result<(), StoreError> {
     sql.push(if query.with_deleted { " where true" } else { " where t.deleted_at is null" });
     push_scope(sql, scope, Projects::All);
-    query.filters.iter().try_for_each(|(name, value)| push_filter(sql, name, value, columns))
+    query.filters.iter().try_for_each(|(name, value)| push_filter::<E>(sql, name, value))
 }
 
 /// Which of a member's projects count.
@@ -197,12 +137,7 @@ pub(crate) fn push_scope(sql: &mut QueryBuilder<Postgres>, scope: &Scope, which:
     }
 }
 
-fn push_filter(
-    sql: &mut QueryBuilder<Postgres>,
-    name: &str,
-    value: &str,
-    columns: &[(&'static str, ColumnType)],
-) -> Result<(), StoreError> {
+fn push_filter<E: StoredEntity>(sql: &mut QueryBuilder<Postgres>, name: &str, value: &str) -> Result<(), StoreError> {
     if value.contains('\0') || name.contains('\0') {
         return Err(StoreError::bad_query(name.escape_debug().to_string(), "must not contain NUL"));
     }
@@ -211,7 +146,7 @@ fn push_filter(
         sql.push_bind(value.to_owned()).push("::text)");
         return Ok(());
     }
-    let (column, column_type) = find(name, columns).ok_or_else(|| unknown(name, name, columns))?;
+    let (column, column_type) = find::<E>(name).ok_or_else(|| unknown::<E>(name, name))?;
     if column == "phase" && value == "New" {
         sql.push(" and t.phase is null");
         return Ok(());
@@ -223,23 +158,20 @@ fn push_filter(
         Boolean => sql.push_bind(value.parse::<bool>().map_err(|_| bad("true or false"))?),
         Integer => sql.push_bind(value.parse::<i64>().map_err(|_| bad("an integer"))?),
         Time => sql.push_bind(value.parse::<DateTime<Utc>>().map_err(|_| bad("a time as of RFC 3339"))?),
+        Texts | Json => return Err(unknown::<E>(name, name)),
     };
     Ok(())
 }
 
 /// The order asked for, then the id, so that pages neither repeat nor miss a row.
-fn push_order(
-    sql: &mut QueryBuilder<Postgres>,
-    query: &ListQuery,
-    columns: &[(&'static str, ColumnType)],
-) -> Result<(), StoreError> {
+fn push_order<E: StoredEntity>(sql: &mut QueryBuilder<Postgres>, query: &ListQuery) -> Result<(), StoreError> {
     sql.push(" order by ");
     if query.order_by.is_empty() {
         sql.push("t.created_at desc, t.id desc");
         return Ok(());
     }
     for (name, order) in &query.order_by {
-        let (column, _) = find(name, columns).ok_or_else(|| unknown("order_by", name, columns))?;
+        let (column, _) = find::<E>(name).ok_or_else(|| unknown::<E>("order_by", name))?;
         sql.push("t.").push(column);
         sql.push(if *order == Order::Ascending { " asc, " } else { " desc nulls last, " });
     }
@@ -247,12 +179,18 @@ fn push_order(
     Ok(())
 }
 
-fn find(name: &str, columns: &[(&'static str, ColumnType)]) -> Option<(&'static str, ColumnType)> {
-    columns.iter().find(|(column, _)| *column == name).copied()
+/// Columns of a Kind that have an order: what every Kind has, and its own.
+fn listed<E: StoredEntity>() -> impl Iterator<Item = (&'static str, ColumnType)> {
+    let own = E::COLUMNS.iter().map(|column| (column.name, column.column_type));
+    LISTED.into_iter().chain(own).filter(|(_, column_type)| !matches!(column_type, Texts | Json))
 }
 
-fn unknown(field: &str, name: &str, columns: &[(&'static str, ColumnType)]) -> StoreError {
-    let known: Vec<&str> = columns.iter().map(|(column, _)| *column).collect();
+fn find<E: StoredEntity>(name: &str) -> Option<(&'static str, ColumnType)> {
+    listed::<E>().find(|(column, _)| *column == name)
+}
+
+fn unknown<E: StoredEntity>(field: &str, name: &str) -> StoreError {
+    let known: Vec<&str> = listed::<E>().map(|(column, _)| column).collect();
     let reason = format!("there is no column '{}'; there are {}", name.escape_debug(), known.join(", "));
     StoreError::bad_query(field, reason)
 }

@@ -148,6 +148,24 @@ impl Database {
         }
     }
 
+    /// Entities of a kind in a project that are not deleted: `limit` of them after an id, for work in pages.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn ids_of_project<E: StoredEntity>(
+        &self,
+        project_id: &str,
+        after_id: &str,
+        limit: i64,
+    ) -> Result<Vec<String>, StoreError> {
+        let sql = format!(
+            "select id from {} where project_id = $1 and deleted_at is null and id > $2 order by id limit $3",
+            E::TABLE.name
+        );
+        let query = sqlx::query_scalar(AssertSqlSafe(sql)).bind(project_id).bind(after_id).bind(limit);
+        Ok(query.fetch_all(self.pool()).await?)
+    }
+
     /// A project by name, if it is not deleted, else by id. A name may look like an id, but cannot be one of our time: a name begins
     /// with a small letter, and ids sort by time with digits and capitals first.
     ///

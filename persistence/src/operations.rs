@@ -73,6 +73,8 @@ pub struct OperationFilter {
     pub principal: Option<String>,
     /// Name of the command.
     pub command: Option<String>,
+    /// One of these commands.
+    pub commands: Option<Vec<String>>,
     /// Correlation id.
     pub correlation_id: Option<String>,
     /// At or after.
@@ -171,6 +173,9 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, scope: &Scope, filter: &Opera
             crate::canonical::text(column, value)?;
             query.push(" and ").push(column).push(" = ").push_bind(value.clone());
         }
+    }
+    if let Some(commands) = &filter.commands {
+        query.push(" and command = any(").push_bind(commands.clone()).push(")");
     }
     if let Some(since) = filter.since {
         query.push(" and occurred_at >= ").push_bind(since);

@@ -60,15 +60,6 @@ impl Database {
         Ok((at, seq.unwrap_or(0)))
     }
 
-    /// Sessions of a project that are not deleted.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn session_ids_of_project(&self, project_id: &str) -> Result<Vec<String>, StoreError> {
-        let sql = "select id from ambient.sessions where project_id = $1 and deleted_at is null order by id";
-        Ok(sqlx::query_scalar(sql).bind(project_id).fetch_all(self.pool()).await?)
-    }
-
     /// How many sessions of a project still have (or may have) a workspace.
     ///
     /// # Errors

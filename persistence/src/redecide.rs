@@ -4,7 +4,9 @@
 //!
 //! Reads only. One entity's state and one page of its operations are in memory at a time.
 
-use ambient_domain::{Context, Decision, Entity, project::Project, session::Session};
+use std::fmt::Debug;
+
+use ambient_domain::{Context, Decision, Entity};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use sqlx::{Row, postgres::PgRow};
@@ -12,6 +14,7 @@ use sqlx::{Row, postgres::PgRow};
 use crate::{
     database::Database,
     error::StoreError,
+    kinds::Kind,
     operations::{Operation, from_row},
 };
 
@@ -68,22 +71,13 @@ impl Database {
 
 /// An entity on its way through its operations.
 #[derive(Debug)]
-pub enum Folded {
-    /// A session.
-    Session(Option<Box<Session>>),
-    /// A project.
-    Project(Option<Box<Project>>),
-}
+pub struct Folded(Box<dyn Fold>);
 
 impl Folded {
     /// An entity before its first operation. None: this program has no such kind.
     #[must_use]
     pub fn of_kind(kind: &str) -> Option<Self> {
-        match kind {
-            Session::KIND => Some(Self::Session(None)),
-            Project::KIND => Some(Self::Project(None)),
-            _ => None,
-        }
+        Kind::named(kind).map(|kind| Self((kind.fold)()))
     }
 
     /// Takes the next operation: decides it again when asked to, then applies what was recorded, so that one that is decided
@@ -92,11 +86,26 @@ impl Folded {
     /// # Errors
     /// When the operation cannot be applied, so that nothing can be said about those after it.
     pub fn next(&mut self, operation: &Operation, decide: bool) -> Result<Option<String>, String> {
-        match self {
-            Self::Session(state) => step::<Session>(state, operation, decide),
-            Self::Project(state) => step::<Project>(state, operation, decide),
-        }
+        self.0.next(operation, decide)
     }
+}
+
+/// [`Folded`] of one Kind.
+pub(crate) trait Fold: Debug + Send {
+    fn next(&mut self, operation: &Operation, decide: bool) -> Result<Option<String>, String>;
+}
+
+#[derive(Debug)]
+struct State<E>(Option<Box<E>>);
+
+impl<E: Entity> Fold for State<E> {
+    fn next(&mut self, operation: &Operation, decide: bool) -> Result<Option<String>, String> {
+        step(&mut self.0, operation, decide)
+    }
+}
+
+pub(crate) fn folding<E: Entity>() -> Box<dyn Fold> {
+    Box::new(State::<E>(None))
 }
 
 fn step<E: Entity>(state: &mut Option<Box<E>>, operation: &Operation, decide: bool) -> Result<Option<String>, String> {

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ambient_domain::{project::Project, session::Session};
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgRow};
@@ -13,6 +12,7 @@ use crate::{
     database::Database,
     entity::{COMMON, StoredEntity},
     error::StoreError,
+    kinds::{KindVisitor, visit_kinds},
     load::replay,
 };
 
@@ -108,11 +108,25 @@ impl Database {
         sqlx::raw_sql("set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0")
             .execute(&mut *tx)
             .await?;
-        let mut report = VerifyReport::default();
-        verify_kind::<Project>(&mut tx, scope, &mut report).await?;
-        verify_kind::<Session>(&mut tx, scope, &mut report).await?;
+        let mut verification = Verification { tx: &mut tx, scope, report: VerifyReport::default() };
+        visit_kinds(&mut verification).await?;
+        let report = verification.report;
         tx.rollback().await?;
         Ok(report)
+    }
+}
+
+struct Verification<'a> {
+    tx: &'a mut PgConnection,
+    scope: &'a VerifyScope,
+    report: VerifyReport,
+}
+
+impl KindVisitor for Verification<'_> {
+    type Error = StoreError;
+
+    async fn visit<E: StoredEntity>(&mut self) -> Result<(), StoreError> {
+        verify_kind::<E>(self.tx, self.scope, &mut self.report).await
     }
 }
 
@@ -331,3 +345,6 @@ fn same_time(a: &Value, b: &Value) -> bool {
     let time = |value: &Value| value.as_str().and_then(|text| text.parse::<DateTime<Utc>>().ok());
     matches!((time(a), time(b)), (Some(a), Some(b)) if a == b)
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,12 +40,12 @@ async fn lists_show_what_the_scope_allows_by_white_listed_columns() {
 
     let staff = Scope::Member { user: "bob".to_owned(), groups: vec!["staff".to_owned()] };
     let nobody = Scope::Member { user: "staff".to_owned(), groups: vec![] };
-    let total = async |scope: &Scope, query: ListQuery| s.db.list_sessions(scope, &query).await.unwrap().total;
+    let total = async |scope: &Scope, query: ListQuery| s.db.list::<Session>(scope, &query).await.unwrap().total;
     assert_eq!(total(&Scope::All, ListQuery::default()).await, 3);
     assert_eq!(total(&staff, ListQuery::default()).await, 2);
     assert_eq!(total(&nobody, ListQuery::default()).await, 0);
     assert_eq!(total(&Scope::Projects(vec![other.id.clone()]), ListQuery::default()).await, 1);
-    assert_eq!(s.db.list_projects(&staff, &ListQuery::default()).await.unwrap().items[0].name, "mine");
+    assert_eq!(s.db.list::<Project>(&staff, &ListQuery::default()).await.unwrap().items[0].name, "mine");
     let every = OperationFilter::default();
     let operations = async |scope: &Scope| s.db.count_operations(scope, &every).await.unwrap();
     let all = i64::try_from(sessions.len()).unwrap() + 2 + 3;
@@ -61,7 +61,7 @@ async fn lists_show_what_the_scope_allows_by_white_listed_columns() {
     let pages = async |page| {
         let order_by = vec![("display_name".to_owned(), Order::Descending)];
         let query = ListQuery { page, size: 2, order_by, ..ListQuery::default() };
-        s.db.list_sessions(&Scope::All, &query).await.unwrap().items.into_iter().map(|s| s.id).collect::<Vec<_>>()
+        s.db.list::<Session>(&Scope::All, &query).await.unwrap().items.into_iter().map(|s| s.id).collect::<Vec<_>>()
     };
     let all: Vec<String> = [pages(1).await, pages(2).await].concat();
     assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 3, "pages neither repeat nor miss");
@@ -78,7 +78,7 @@ async fn lists_show_what_the_scope_allows_by_white_listed_columns() {
         (ListQuery { page: 0, ..ListQuery::default() }, "page"),
         (ListQuery { size: 70_000, ..ListQuery::default() }, "size"),
     ] {
-        let error = s.db.list_sessions(&Scope::All, &query).await.unwrap_err();
+        let error = s.db.list::<Session>(&Scope::All, &query).await.unwrap_err();
         assert!(matches!(&error, StoreError::BadQuery { field: f, .. } if f == field), "{error}");
     }
 }

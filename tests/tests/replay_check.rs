@@ -1,4 +1,4 @@
-//! `ambient replay check` and `ambient export` on what a server has left: no difference, nothing written, no secrets.
+//! `ambient replay check` and `ambient replay export` on what a server has left: no difference, nothing written, no secrets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code, reason = "tests")]
 
 mod support;
@@ -54,7 +54,7 @@ async fn what_a_server_has_left_goes_on_with_this_program_here_and_in_a_file_wit
     assert_check(&ambient(Some(&database.url()), &["replay", "check", "--last", "500", "-o", "json"]));
     let file = server.dir.path().join("export.gz");
     let path = file.to_str().unwrap();
-    let exported = ambient(Some(&database.url()), &["export", path]);
+    let exported = ambient(Some(&database.url()), &["replay", "export", path]);
     assert_eq!(exported.status.code(), Some(0), "{}", text(&exported.stderr));
     assert_eq!(everything(&database).await, before, "something was written");
 
@@ -96,7 +96,7 @@ async fn a_divergence_ends_with_3_and_what_cannot_be_checked_with_1() {
     server.kill();
     let file = server.dir.path().join("export.ndjson");
     let path = file.to_str().unwrap();
-    assert_eq!(ambient(Some(&database.url()), &["export", path]).status.code(), Some(0));
+    assert_eq!(ambient(Some(&database.url()), &["replay", "export", path]).status.code(), Some(0));
     // A release that provisioned a project a second time.
     let whole = fs::read_to_string(&file).unwrap();
     fs::write(&file, whole.replace(r#""events":[{"event":"provisioned"}]"#, r#""events":[{"event":"terminating"}]"#))

@@ -74,7 +74,7 @@ async fn a_url_with_credentials_is_refused_everywhere_and_repeated_nowhere() {
             ("/sessions".to_owned(), session("repos", json!([{"url": url}]))),
             ("/sessions".to_owned(), session("repos", json!([url]))),
             ("/sessions".to_owned(), session("repos", json!(url))),
-            ("/sessions".to_owned(), session("agent", json!(url))),
+            ("/sessions".to_owned(), session("agent_type", json!(url))),
             ("/sessions".to_owned(), json!({"project_id": url})),
             ("/sessions".to_owned(), json!({"project_id": "urls", url.as_str(): 1})),
             (format!("/sessions/{id}/repos"), json!({"url": url})),

@@ -100,8 +100,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 pub struct Version {
     /// Release.
     pub version: String,
-    /// Agents of this build.
-    pub agents: Vec<String>,
+    /// Programs of this build that can run as agents.
+    pub agent_types: Vec<String>,
 }
 
 /// `GET /livez` and `/readyz`.

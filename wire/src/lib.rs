@@ -1,6 +1,8 @@
 //! JSON types shared by API, CLI and runner. Snake case, UTC RFC 3339 times, KSUID ids; unknown fields are refused on input.
 
+pub mod agent;
 pub mod api;
+pub mod definition;
 pub mod error;
 pub mod execution;
 pub mod git_url;
@@ -9,6 +11,7 @@ pub mod name;
 pub mod operation;
 pub mod project;
 pub mod redact;
+pub mod repository_ref;
 pub mod runner;
 pub mod session;
 

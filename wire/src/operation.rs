@@ -14,7 +14,7 @@ pub struct Operation {
     pub id: String,
     /// `/api/ambient/v1/operations/{id}`.
     pub href: String,
-    /// `session` or `project`.
+    /// `session`, `project`, `agent`, …
     pub entity_kind: String,
     /// Entity's id.
     pub entity_id: String,
@@ -48,7 +48,7 @@ pub struct Operation {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VerifyRequest {
-    /// Only this kind: `session` or `project`.
+    /// Only this kind: `session`, `project`, `agent`, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entity_kind: Option<String>,
     /// Only this entity.
@@ -72,7 +72,7 @@ pub struct VerifyReport {
 /// Where stored data is not what it must be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VerifyDivergence {
-    /// Kind of the entity: `session` or `project`.
+    /// Kind of the entity: `session`, `project`, `agent`, …
     pub kind: String,
     /// Entity's id.
     pub id: String,

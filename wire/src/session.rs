@@ -34,8 +34,10 @@ pub struct Session {
     pub prompt: Option<String>,
     /// Wanted repositories.
     pub repos: Vec<Repo>,
-    /// Agent.
-    pub agent: String,
+    /// Agent whose session it is.
+    pub agent_id: Option<String>,
+    /// Program that runs as the agent.
+    pub agent_type: String,
     /// Chat (true) or batch.
     pub interactive: bool,
     /// Completes at the end of a turn also when interactive.
@@ -271,9 +273,12 @@ pub struct SessionCreate {
     /// Repositories.
     #[serde(default, deserialize_with = "objects")]
     pub repos: Vec<Repo>,
-    /// Agent; `script` when absent.
+    /// Agent whose session it is to be, of the same project. It is recorded; its settings are not taken over yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agent: Option<String>,
+    pub agent_id: Option<String>,
+    /// Program to run as the agent; `script` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_type: Option<String>,
     /// Chat (true, the default) or batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interactive: Option<bool>,

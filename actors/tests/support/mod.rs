@@ -85,7 +85,7 @@ pub async fn new_project(actors: &Actors, name: &str) -> String {
 
 pub fn spec() -> Spec {
     serde_json::from_value(serde_json::json!({
-        "display_name": "test", "agent": "script", "interactive": true, "inactivity_timeout": 0,
+        "display_name": "test", "agent_type": "script", "interactive": true, "inactivity_timeout": 0,
         "llm_temperature": 0.7, "llm_max_tokens": 4000, "prompt": "say hello"
     }))
     .unwrap()

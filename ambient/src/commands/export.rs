@@ -1,4 +1,4 @@
-//! `ambient export`: histories and operations in a file. Reads only, and nothing of the vault: what is sealed is in operations and
+//! `ambient replay export`: histories and operations in a file. Reads only, and nothing of the vault: what is sealed is in operations and
 //! histories by its id alone.
 
 use std::{path::PathBuf, process::ExitCode};
@@ -14,13 +14,13 @@ use super::{
 };
 use crate::config::Engine;
 
-/// Flags of `export`.
+/// Flags of `replay export`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The file holds prompts, names of people and messages of errors, but no secrets. Only its owner may read it.
 
 Example:
-  ambient export ambient.export.gz && ambient replay check --from ambient.export.gz")]
+  ambient replay export ambient.export.gz && ambient replay check --from ambient.export.gz")]
 pub struct ExportFlags {
     #[command(flatten)]
     source: SourceFlags,

@@ -10,6 +10,7 @@ mod error;
 mod export;
 mod migrate;
 mod openapi;
+mod replay;
 mod replay_check;
 mod say;
 mod server;
@@ -26,6 +27,7 @@ pub use self::{
     error::{CommandError, USAGE},
     export::ExportFlags,
     openapi::OpenapiFlags,
+    replay::ReplayCommand,
     replay_check::{CheckFlags, DIVERGED},
 };
 use crate::config::{ConfigFlags, ServerConfig};
@@ -50,8 +52,6 @@ pub enum ServerCommand {
     /// The workflow engine by itself: serve it, verify what it has stored
     #[command(subcommand)]
     Engine(EngineCommand),
-    /// Write workflow histories and operations to a file, for `ambient replay check` elsewhere
-    Export(ExportFlags),
     /// Print the OpenAPI document of the HTTP API
     Openapi(OpenapiFlags),
 }
@@ -97,7 +97,6 @@ impl ServerCommand {
             Self::Doctor(flags) => doctor::run(&ServerConfig::load(&flags)?, output).await,
             Self::Config(flags) => Ok(config::run(&ServerConfig::load(&flags)?, output)),
             Self::Engine(command) => command.run(output).await,
-            Self::Export(flags) => export::run(&flags, output).await,
             Self::Openapi(flags) => Ok(openapi::run(&flags)),
         }
     }

@@ -17,7 +17,7 @@ use ambient_workflows::{
         check_histories, check_operations, workflows,
     },
 };
-use clap::{ArgMatches, Args, Command, FromArgMatches as _};
+use clap::Args;
 
 use super::{CommandError, Output, database, say::say};
 use crate::{
@@ -75,10 +75,11 @@ impl SourceFlags {
 
 /// Flags of `replay check`.
 #[derive(Debug, Args)]
+#[command(after_help = HELP)]
 pub struct CheckFlags {
     #[command(flatten)]
     source: SourceFlags,
-    /// A file of `ambient export`, or a PostgreSQL URL; else the configured database, else the one that `up` runs
+    /// A file of 'ambient replay export', or a PostgreSQL URL; else the configured database, else the one that `up` runs
     #[arg(long, value_name = "SOURCE")]
     from: Option<String>,
     /// Closed histories and operations to look at, the newest first; a file is looked at whole
@@ -87,24 +88,6 @@ pub struct CheckFlags {
 }
 
 impl CheckFlags {
-    /// Adds `check` to the client's `replay`, which speaks to a server and cannot know this program's workflows.
-    #[must_use]
-    pub fn beside_verify(command: Command) -> Command {
-        let about =
-            "Replay stored histories and operations against this program; ends with 3 when it decides otherwise";
-        let check = Self::augment_args(Command::new("check")).about(about).after_help(HELP);
-        command.mut_subcommand("replay", |replay| replay.subcommand(check))
-    }
-
-    /// The flags, when this command was given.
-    ///
-    /// # Errors
-    /// When a flag is wrong.
-    pub fn given(matches: &ArgMatches) -> Option<Result<Self, clap::Error>> {
-        let check = matches.subcommand_matches("replay")?.subcommand_matches("check")?;
-        Some(Self::from_arg_matches(check))
-    }
-
     /// Checks, prints the table and gives the code to end with.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 
 use ambient_domain::project::Role;
+use ambient_persistence::StoredEntity;
 use axum::{extract::FromRequestParts, http::request::Parts};
 
 use super::{
@@ -98,6 +99,14 @@ impl<T, R> Authorized<T, R> {
     /// The request it was authorised for.
     pub(crate) fn access(&self) -> &Access {
         &self.access
+    }
+}
+
+impl<E: StoredEntity, R> Authorized<E, R> {
+    /// The entity as it was at a version.
+    pub(crate) async fn at_version(&self, version: i64) -> ApiResult<E> {
+        let found = self.access.state.parts().database.load_at(self.target.id(), version).await?;
+        found.ok_or_else(|| ApiError::not_found(&format!("{} version", E::TITLE), &version.to_string()))
     }
 }
 

@@ -4,11 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use ambient_domain::{
-    project::{Project, Role},
-    session::Session,
-};
-use ambient_persistence::{ListQuery, is_ksuid};
+use ambient_domain::{project::Role, session::Session};
+use ambient_persistence::{Database, KindVisitor, ListQuery, StoredEntity, is_ksuid, visit_kinds};
 use ambient_wire::execution::{HistoryEvent, WorkflowExecution};
 use ambient_workflows::executions::ExecutionFilter;
 use serde_json::Value;
@@ -54,14 +51,31 @@ impl Target for Execution {
     }
 }
 
+/// Of which Kind and project an id is.
+struct Search<'a> {
+    database: &'a Database,
+    id: &'a str,
+    found: Option<(&'static str, String)>,
+}
+
+impl KindVisitor for Search<'_> {
+    type Error = ApiError;
+
+    async fn visit<E: StoredEntity>(&mut self) -> ApiResult<()> {
+        if self.found.is_none() {
+            let entity = self.database.load::<E>(self.id).await?;
+            self.found = entity.map(|entity| (E::KIND, entity.project_id().to_owned()));
+        }
+        Ok(())
+    }
+}
+
 impl Access {
     async fn role_on_entity(&self, id: &str) -> ApiResult<Option<Role>> {
-        let database = &self.state.parts().database;
-        if let Some(session) = database.load::<Session>(id).await? {
-            return self.role_by_ids(&session.project_id, "session", id).await;
-        }
-        match database.load::<Project>(id).await? {
-            Some(project) => self.role_by_ids(&project.id, "project", id).await,
+        let mut search = Search { database: &self.state.parts().database, id, found: None };
+        visit_kinds(&mut search).await?;
+        match search.found {
+            Some((kind, project_id)) => self.role_by_ids(&project_id, kind, id).await,
             None => Ok(None),
         }
     }
@@ -100,7 +114,7 @@ impl Access {
         let only: Vec<(String, String)> =
             project_id.map(|id| ("project_id".to_owned(), id.to_owned())).into_iter().collect();
         let query = ListQuery { size: MAX_ENTITIES, with_deleted: true, filters: only, ..ListQuery::default() };
-        let sessions = self.sessions(&query).await?.items.into_iter().map(|session| session.id);
+        let sessions = self.list::<Session>(&query).await?.items.into_iter().map(|session| session.id);
         let own = self.principal.session_id().map(str::to_owned);
         let projects = match project_id {
             Some(id) => vec![id.to_owned()],

@@ -5,7 +5,7 @@ use ambient_domain::{
     session::Session,
 };
 use ambient_persistence::{
-    ListQuery, OperationFilter, OperationPage, Order, Page, Scope, VerifyReport, VerifyScope, is_ksuid,
+    ListQuery, OperationFilter, OperationPage, Order, Page, Scope, StoredEntity, VerifyReport, VerifyScope, is_ksuid,
 };
 use ambient_wire::live::LiveTicket;
 use axum::{extract::FromRequestParts, http::request::Parts};
@@ -71,16 +71,10 @@ impl Access {
         }
     }
 
-    /// Projects that the caller sees.
-    pub(crate) async fn projects(&self, query: &ListQuery) -> ApiResult<Page<Project>> {
+    /// Entities of a Kind that the caller sees.
+    pub(crate) async fn list<E: StoredEntity>(&self, query: &ListQuery) -> ApiResult<Page<E>> {
         let Some(scope) = self.scope() else { return Ok(nothing(query)) };
-        Ok(self.state.parts().database.list_projects(&scope, query).await?)
-    }
-
-    /// Sessions that the caller sees.
-    pub(crate) async fn sessions(&self, query: &ListQuery) -> ApiResult<Page<Session>> {
-        let Some(scope) = self.scope() else { return Ok(nothing(query)) };
-        Ok(self.state.parts().database.list_sessions(&scope, query).await?)
+        Ok(self.state.parts().database.list(&scope, query).await?)
     }
 
     /// A page of the operations that the caller sees, and how many there are.
@@ -105,7 +99,7 @@ impl Access {
             return Ok(None);
         }
         let query = ListQuery { size: MAX_PROJECTS, ..ListQuery::default() };
-        let page = self.projects(&query).await?;
+        let page = self.list::<Project>(&query).await?;
         Ok(Some(page.items.into_iter().map(|project| project.id).collect()))
     }
 

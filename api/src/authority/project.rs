@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ambient_actors::{Caller, IdempotencyKey, Reply, Request};
 use ambient_domain::{
     Defaults, Entity,
+    agent::Agent,
     project::{self, Project, ProjectSpec, SubjectType},
     session::{self, Session, Spec},
 };
@@ -136,6 +137,7 @@ impl Authorized<Project, Edit> {
             self.access.refuse_while_draining().await?;
         }
         self.check_parent(creation.spec.parent_session_id.as_deref()).await?;
+        self.check_agent(creation.spec.agent_id.as_deref()).await?;
         let (session_id, project_id) = (new_id(), self.target.id.clone());
         let Creation { mut spec, start, secrets } = creation;
         spec.validate().map_err(ApiError::from).map_err(super::session::with_api_names)?;
@@ -165,14 +167,21 @@ impl Authorized<Project, Edit> {
 }
 
 impl<R: Right> Authorized<Project, R> {
+    /// An agent must be one of this project.
+    async fn check_agent(&self, id: Option<&str>) -> ApiResult<()> {
+        let Some(id) = id else { return Ok(()) };
+        if !is_ksuid(id) {
+            return Err(ApiError::invalid("agent_id", "is not the id of an agent"));
+        }
+        let agent = self.access.state.parts().database.load::<Agent>(id).await?;
+        match agent.filter(|agent| agent.project_id == self.target.id && !agent.is_deleted()) {
+            Some(_) => Ok(()),
+            None => Err(ApiError::not_found("Agent", id).at("agent_id", "no such Agent in this Project")),
+        }
+    }
+
     /// What its sessions fall back to.
     pub(super) fn session_defaults(&self) -> Defaults {
         session_spec::defaults(&self.target.spec.settings, self.access.state.server_defaults())
-    }
-
-    /// The project as it was at a version.
-    pub(crate) async fn at_version(&self, version: i64) -> ApiResult<Project> {
-        let found = self.access.state.parts().database.load_at(&self.target.id, version).await?;
-        found.ok_or_else(|| ApiError::not_found("Project version", &version.to_string()))
     }
 }

@@ -159,12 +159,6 @@ impl Authorized<Session, Edit> {
 }
 
 impl<R: Right> Authorized<Session, R> {
-    /// The session as it was at a version.
-    pub(crate) async fn at_version(&self, version: i64) -> ApiResult<Session> {
-        let found = self.access.state.parts().database.load_at(&self.target.id, version).await?;
-        found.ok_or_else(|| ApiError::not_found("Session version", &version.to_string()))
-    }
-
     /// Events of its live log after `after_seq`, as many as fit into a piece.
     pub(crate) async fn events(&self, after_seq: i64, limit: i64) -> ApiResult<Vec<StoredEvent>> {
         let database = &self.access.state.parts().database;

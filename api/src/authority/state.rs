@@ -86,7 +86,7 @@ pub(super) struct Shared {
     pub(super) executions: Executions,
     prometheus: Option<PrometheusHandle>,
     config: ApiConfig,
-    agents: Vec<String>,
+    agent_types: Vec<String>,
     live_connections: Arc<tokio::sync::Semaphore>,
 }
 
@@ -95,7 +95,7 @@ impl AppState {
     #[must_use]
     pub fn new(parts: AppParts) -> Self {
         let AppParts { database, actors, hub, tokens, vault, compute, executions, prometheus, config } = parts;
-        let agents = compute.agents().iter().map(|&agent| agent.to_owned()).collect();
+        let agent_types = compute.agents().iter().map(|&agent| agent.to_owned()).collect();
         let live_connections = Arc::new(tokio::sync::Semaphore::new(config.max_live_connections));
         let shared = Shared {
             database,
@@ -107,7 +107,7 @@ impl AppState {
             executions,
             prometheus,
             config,
-            agents,
+            agent_types,
             live_connections,
         };
         Self { shared: Arc::new(shared) }
@@ -122,9 +122,9 @@ impl AppState {
         &self.shared.config
     }
 
-    /// Agents of this build.
-    pub(crate) fn agents(&self) -> &[String] {
-        &self.shared.agents
+    /// Programs of this build that can run as agents.
+    pub(crate) fn agent_types(&self) -> &[String] {
+        &self.shared.agent_types
     }
 
     /// What sessions fall back to.
@@ -132,7 +132,7 @@ impl AppState {
         let config = &self.shared.config;
         ServerDefaults {
             llm_model: config.default_model.as_deref(),
-            agents: &self.shared.agents,
+            agent_types: &self.shared.agent_types,
             maxima: &config.session_maxima,
         }
     }
@@ -166,8 +166,8 @@ impl AppState {
 
 impl AppState {
     async fn compute_readiness(&self) -> Result<(), String> {
-        if self.shared.agents.is_empty() {
-            return Err("this build has no agent".to_owned());
+        if self.shared.agent_types.is_empty() {
+            return Err("this build has no agent type".to_owned());
         }
         // A file system that does not answer is not fit for work either.
         let ready = tokio::time::timeout(std::time::Duration::from_secs(2), self.shared.compute.readiness()).await;

@@ -127,6 +127,9 @@ pub(super) fn field_error(path: &str, problem: &str) -> ApiError {
     {
         if let Some(field) = named(problem, what) {
             let told = match problem.split_once(", ") {
+                Some(_) if what == "unknown field" && new_name(&field, problem).is_some() => {
+                    format!("{told}; it is now named {}", new_name(&field, problem).unwrap_or_default())
+                }
                 Some((_, expected)) if what == "unknown field" => format!("{told}; {expected}"),
                 _ => told.to_owned(),
             };
@@ -134,6 +137,13 @@ pub(super) fn field_error(path: &str, problem: &str) -> ApiError {
         }
     }
     ApiError::invalid(path, problem)
+}
+
+/// What a field of former releases is named now, where the new name is among those that `problem` expects.
+fn new_name(field: &str, problem: &str) -> Option<&'static str> {
+    const RENAMED: [(&str, &str); 1] = [("agent", "agent_type")];
+    let (_, new) = RENAMED.into_iter().find(|(old, _)| *old == field)?;
+    problem.contains(&format!("`{new}`")).then_some(new)
 }
 
 fn child(parent: &str, field: &str) -> String {

@@ -11,15 +11,18 @@ use serde_json::{Value, json};
 
 /// A text without NUL, which the database cannot store. Limits of a kilobyte and more are in words only: tools that make examples
 /// at the limits take minutes for each.
-const TEXT: &str = "^[^\\u0000]*$";
+pub(crate) const TEXT: &str = "^[^\\u0000]*$";
 /// A text that says something: not only white space, as Unicode and Rust's `trim` have it, which is not what each dialect's `\s` is.
 const SAYS_SOMETHING: &str =
     "^[^\\u0000]*[^\\u0000\\t-\\r \\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000][^\\u0000]*$";
 /// The rest of a path in the workspace: not absolute, and no part leads up.
 const BENEATH: &str = "(?!/)(?!(.*/)?\\.\\.(/|$))[^\\u0000]*$";
-const ID: &str = "^[0-9A-Za-z]{27}$";
+pub(crate) const ID: &str = "^[0-9A-Za-z]{27}$";
 /// An execution's: `workflow/entity/…`.
 const EXECUTION_ID: &str = "^[!-~]{1,1000}$";
+/// How long a run may take, and how long it may do nothing.
+pub(crate) const SECONDS_OF_RUN: (i64, i64) = (1, 30 * 86_400);
+pub(crate) const SECONDS_INACTIVE: (i64, i64) = (0, 365 * 86_400);
 /// Schemas of request bodies.
 const BODIES: [&str; 13] = [
     "EndRequest",
@@ -52,6 +55,9 @@ pub(super) fn constrain(document: &mut Value) {
         let properties = document.pointer_mut(&place).and_then(Value::as_object_mut);
         properties.into_iter().flatten().for_each(|(_, property)| without_nul(property));
     }
+    for resource in crate::routes::DEFINITIONS {
+        crate::definitions::constrain(document, resource);
+    }
     batch_needs_a_prompt(&mut document["components"]["schemas"]["SessionCreate"]);
     let paths = document.get_mut("paths").and_then(Value::as_object_mut).into_iter().flatten();
     for (path, item) in paths {
@@ -62,16 +68,16 @@ pub(super) fn constrain(document: &mut Value) {
     }
 }
 
-fn pattern(pattern: &str, max: usize) -> Value {
+pub(crate) fn pattern(pattern: &str, max: usize) -> Value {
     json!({"pattern": pattern, "minLength": 1, "maxLength": max})
 }
 
 /// A name that people give.
-fn named(max: usize) -> Value {
+pub(crate) fn named(max: usize) -> Value {
     pattern(&name::pattern(), max)
 }
 
-fn labels(value: &Value) -> Value {
+pub(crate) fn labels(value: &Value) -> Value {
     json!({
         "maxProperties": MAX_ENTRIES,
         "propertyNames": {"pattern": name::KEY_PATTERN, "maxLength": name::MAX_KEY},
@@ -80,7 +86,7 @@ fn labels(value: &Value) -> Value {
 }
 
 /// In a patch. What is only removed may have a key of an older rule (`ambient_domain::name::is_key`).
-fn labels_patch(value: &Value) -> Value {
+pub(crate) fn labels_patch(value: &Value) -> Value {
     let mut rules = labels(value);
     rules["propertyNames"]["pattern"] = json!("^[A-Za-z0-9_./-]+$");
     let not_allowed = format!("^(?!{})", name::KEY_PATTERN.trim_start_matches('^'));
@@ -89,7 +95,7 @@ fn labels_patch(value: &Value) -> Value {
 }
 
 /// A branch, by git's rules and ours.
-fn branch() -> Value {
+pub(crate) fn branch() -> Value {
     let taken = name::value_pattern();
     let class = taken.trim_start_matches("^[^").trim_end_matches("]*$");
     let forbidden = format!("{class} ~\\^:?*\\[\\\\");
@@ -103,8 +109,8 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
     let any_repo = pattern("^[A-Za-z0-9_][A-Za-z0-9._-]*$", 100);
     let (value, note) = (json!({"pattern": name::value_pattern()}), json!({"pattern": TEXT}));
     let seconds = |least: i64, most: i64| json!({"minimum": least, "maximum": most});
-    let timeout = seconds(1, 30 * 86_400);
-    let inactivity = seconds(0, 365 * 86_400);
+    let timeout = seconds(SECONDS_OF_RUN.0, SECONDS_OF_RUN.1);
+    let inactivity = seconds(SECONDS_INACTIVE.0, SECONDS_INACTIVE.1);
     let variables = "^(?!(AMBIENT_|GIT_AUTHOR_|GIT_COMMITTER_|(HOME|TMPDIR|GIT_CONFIG_NOSYSTEM|GIT_CONFIG_GLOBAL)$))[A-Za-z_][A-Za-z0-9_]*$";
     let variables = json!({
         "maxProperties": MAX_ENTRIES,
@@ -123,6 +129,7 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
         ("Repo", "branch", branch()),
         ("Repo", "push_to", branch()),
         ("SessionCreate", "project_id", pattern("^[A-Za-z0-9-]+$", 63)),
+        ("SessionCreate", "agent_id", json!({"pattern": ID})),
         ("SessionCreate", "parent_session_id", json!({"pattern": ID})),
         ("SessionStart", "prompt", text.clone()),
         ("MessageCreate", "text", text.clone()),
@@ -172,7 +179,7 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
 }
 
 /// Rules beside what is there; of an object, one by one.
-fn merge(place: &mut Value, rules: &Value) {
+pub(crate) fn merge(place: &mut Value, rules: &Value) {
     for (key, rule) in rules.as_object().into_iter().flatten() {
         match rule {
             Value::Object(_) if place[key].is_object() => merge(&mut place[key], rule),
@@ -189,7 +196,7 @@ pub(super) fn is_nullable(schema: &Value) -> bool {
     schema["type"].as_array().is_some_and(|types| types.contains(&json!("null")))
 }
 
-fn without_nul(property: &mut Value) {
+pub(crate) fn without_nul(property: &mut Value) {
     let is_text =
         property["type"] == "string" || property["type"].as_array().is_some_and(|all| all.contains(&json!("string")));
     if is_text
@@ -232,20 +239,17 @@ fn constrain_parameter(path: &str, parameter: &mut Value) {
         ("query", "path") => json!({"pattern": format!("^{BENEATH}")}),
         ("query", "repo") => pattern("^[A-Za-z0-9_][A-Za-z0-9._-]*$", 100),
         ("query", "base") => pattern("^[^-\\u0000\\n][^\\u0000\\n]*$", 255),
-        ("query", "entity_kind") => json!({"enum": super::enums::ENTITY_KINDS}),
+        ("query", "entity_kind") => json!({"enum": crate::kinds::all()}),
         ("query", "order") => json!({"enum": ["asc", "desc"]}),
         ("query", "subject_type") => json!({"enum": super::enums::variants::<SubjectType>()}),
         ("query", "workflow") => {
             json!({"enum": ENTITY_WORKFLOWS.iter().chain(&PLATFORM_WORKFLOWS).collect::<Vec<_>>()})
         }
-        ("query", "phase") => json!({"enum": crate::routes::PHASES}),
         ("query", "status") if path.ends_with("/workflow_executions") => json!({"enum": crate::routes::STATUSES}),
-        ("query", "status") => json!({"enum": super::enums::variants::<ProjectPhase>()}),
         ("query", "label") => {
             let item = json!({"type": "string", "pattern": "^[^=\\u0000]+=[^\\u0000]*$"});
             json!({"items": item, "maxItems": crate::list::MAX_LABELS})
         }
-        ("query", "order_by") => order_by(path),
         ("query", "after") if path.ends_with("/operations") => json!({"pattern": "^[0-9]{1,18}\\.[0-9]{1,18}$"}),
         ("query", "page") => json!({"maximum": 1_000_000_000}),
         ("header", "Last-Event-ID") => json!({"minimum": 0, "maximum": 999_999_999_999_999_999_i64}),
@@ -269,11 +273,4 @@ fn constrain_parameter(path: &str, parameter: &mut Value) {
     if let Some(values) = schema.get_mut("enum").and_then(Value::as_array_mut) {
         values.retain(|value| !value.is_null());
     }
-}
-
-fn order_by(path: &str) -> Value {
-    let columns = if path.ends_with("/projects") { crate::routes::PROJECT_ORDER } else { crate::routes::SESSION_ORDER };
-    let columns = columns.iter().map(|(column, _)| *column).collect::<Vec<_>>().join("|");
-    let one = format!(" *({columns})( +([aA][sS][cC]|[dD][eE][sS][cC]))? *");
-    json!({"pattern": format!("^{one}(,{one})*$")})
 }

@@ -2,18 +2,14 @@
 //! the document without anybody's doing.
 
 use ambient_domain::{
-    entity::Entity,
-    project::{Project, ProjectPhase, Role, SubjectType},
-    session::{ConditionStatus, ConditionType, Phase, Session},
+    project::{ProjectPhase, Role, SubjectType},
+    session::{ConditionStatus, ConditionType, Phase},
 };
 use serde::Deserialize;
 use serde_aux::serde_introspection::serde_introspect;
 use serde_json::{Value, json};
 
 use super::{each_operation, property, schema_ref, schemas};
-
-/// Kinds of entities that have operations.
-pub(super) const ENTITY_KINDS: [&str; 2] = [Session::KIND, Project::KIND];
 
 /// An enumeration with a name.
 struct Named {
@@ -48,7 +44,7 @@ fn enums() -> Vec<Named> {
             crate::representation::REPO_STATUSES.to_vec(),
             &[("SessionRepo", "status")],
         ),
-        named("AgentType", "Programs that can run as agents.", vec!["script"], &[("SessionCreate", "agent")]),
+        named("AgentType", "Programs that can run as agents.", vec!["script"], &[("SessionCreate", "agent_type")]),
         named("MessageRole", "Who speaks.", crate::conversation::ROLES.to_vec(), &[("Message", "role")]),
         named("ProjectStatus", "Whether a project is in use.", variants::<ProjectPhase>(), &[("Project", "status")]),
         named("ProjectRole", "What a member may do.", variants::<Role>(), &[("ProjectPermission", "role")]),
@@ -61,7 +57,7 @@ fn enums() -> Vec<Named> {
         named(
             "EntityKind",
             "Kinds of entities.",
-            ENTITY_KINDS.to_vec(),
+            crate::kinds::streams(),
             &[("Operation", "entity_kind"), ("VerifyDivergence", "kind"), ("VerifyRequest", "entity_kind")],
         ),
         named("ExecutionStatus", "Where an execution is.", statuses, &[("WorkflowExecution", "status")]),

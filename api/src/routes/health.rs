@@ -50,11 +50,11 @@ async fn metrics(State(state): State<AppState>) -> ApiResult<impl IntoResponse> 
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text))
 }
 
-/// Release and agents of this build.
+/// Release and agent types of this build.
 #[utoipa::path(get, path = "/version", operation_id = "getVersion", tag = "health", security(()),
     responses((status = 200, description = "Release", body = Version)))]
 async fn version(State(state): State<AppState>) -> Json<Version> {
-    Json(Version { version: env!("CARGO_PKG_VERSION").to_owned(), agents: state.agents().to_vec() })
+    Json(Version { version: env!("CARGO_PKG_VERSION").to_owned(), agent_types: state.agent_types().to_vec() })
 }
 
 /// This document.

@@ -11,7 +11,7 @@ use crate::{
     authority::{Access, Authorized, View},
     error::{ApiError, ApiResult},
     extract::{Query, date_time},
-    list, representation,
+    kinds, list, representation,
 };
 
 const MAX_SIZE: i64 = 1_000;
@@ -28,7 +28,7 @@ pub(super) struct ListParams {
     size: Option<i64>,
     /// `desc` (newest first, when absent) or `asc`.
     order: Option<String>,
-    /// `session` or `project`.
+    /// `session`, `project`, `agent`, …; also a kind that is kept in another one's stream, such as `permission` in its project's.
     entity_kind: Option<String>,
     /// Entity's id.
     entity_id: Option<String>,
@@ -54,11 +54,10 @@ pub(super) struct ListParams {
     responses((status = 200, description = "A page of operations", body = List<Wire>), Reading))]
 pub(super) async fn list(access: Access, Query(params): Query<ListParams>) -> ApiResult<axum::Json<List<Wire>>> {
     let (_, size) = list::paging(None, params.size, MAX_SIZE)?;
-    known_kind(params.entity_kind.as_deref())?;
     let order = order(params.order.as_deref())?;
     let after = params.after.clone();
     let project_id = access.project_id(params.project_id.as_deref()).await?;
-    let (page, total) = access.operations(&params.filter(project_id), order, after.as_deref(), size).await?;
+    let (page, total) = access.operations(&params.filter(project_id)?, order, after.as_deref(), size).await?;
     let items: Vec<_> = page.items.into_iter().map(representation::operation).collect();
     Ok(axum::Json(list::cursored("OperationList", total, items, page.next)))
 }
@@ -72,9 +71,8 @@ pub(super) async fn get(operation: Authorized<Operation, View>) -> axum::Json<Wi
 }
 
 impl ListParams {
-    fn filter(self, project_id: Option<String>) -> OperationFilter {
-        OperationFilter {
-            entity_kind: self.entity_kind,
+    fn filter(self, project_id: Option<String>) -> ApiResult<OperationFilter> {
+        let mut filter = OperationFilter {
             entity_id: self.entity_id,
             project_id,
             principal: self.principal,
@@ -82,14 +80,10 @@ impl ListParams {
             correlation_id: self.correlation_id,
             since: self.since,
             until: self.until,
-        }
-    }
-}
-
-fn known_kind(kind: Option<&str>) -> ApiResult<()> {
-    match kind {
-        None | Some("session" | "project") => Ok(()),
-        Some(_) => Err(ApiError::invalid("entity_kind", "must be session or project")),
+            ..OperationFilter::default()
+        };
+        kinds::narrow(&mut filter, self.entity_kind.as_deref())?;
+        Ok(filter)
     }
 }
 

@@ -11,64 +11,25 @@ use utoipa::IntoParams;
 use super::responses::{Changing, Creating, Listing, Reading};
 use crate::{
     authority::{Access, Admin, Authorized, Registered, View},
-    error::{ApiError, ApiResult},
+    error::ApiResult,
     extract::{Json, NoBody, Query, Write},
     given,
-    list::{self, Column},
+    list::{self, ListParams},
     representation,
     respond::Shown,
 };
 
-pub(crate) const ORDER: &[Column] = &[
-    ("id", "id"),
-    ("name", "name"),
-    ("display_name", "display_name"),
-    ("status", "phase"),
-    ("version", "version"),
-    ("created_at", "created_at"),
-    ("updated_at", "updated_at"),
-];
-
-/// Values of the filter `status`.
-const STATUSES: [&str; 2] = ["Active", "Terminating"];
 const MAX_NAME: usize = ambient_wire::name::MAX;
 const MAX_MODEL: usize = 200;
 
-/// Which projects.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct ListParams {
-    /// From 1.
-    #[param(minimum = 1)]
-    page: Option<i64>,
-    /// Items of a page; 0 = only the total. 100 when absent.
-    #[param(minimum = 0, maximum = 65500)]
-    size: Option<i64>,
-    /// `column[ asc|desc]`, comma-separated; newest first when absent.
-    #[serde(alias = "orderBy")]
-    order_by: Option<String>,
-    /// Exact name.
-    name: Option<String>,
-    /// `Active` or `Terminating`.
-    status: Option<String>,
-    /// `key=value` that its labels hold; may be repeated, and all of them hold then.
-    #[serde(default, deserialize_with = "list::each")]
-    label: Vec<String>,
-}
-
 /// Projects the caller has a role in.
-#[utoipa::path(get, path = "/projects", operation_id = "listProjects", tag = "projects", params(ListParams),
+#[utoipa::path(get, path = "/projects", operation_id = "listProjects", tag = "projects", params(ListParams<Project>),
     responses((status = 200, description = "A page of projects", body = List<Wire>), Listing))]
-pub(super) async fn list(access: Access, Query(params): Query<ListParams>) -> ApiResult<axum::Json<List<Wire>>> {
-    let paging = list::paging(params.page, params.size, list::MAX_SIZE)?;
-    let order = list::order(params.order_by.as_deref(), ORDER)?;
-    if params.status.as_deref().is_some_and(|status| !STATUSES.contains(&status)) {
-        return Err(ApiError::invalid("status", format!("must be one of {}", STATUSES.join(", "))));
-    }
-    let mut filters = list::filters([("name", params.name), ("phase", params.status)]);
-    filters.extend(list::labels(&params.label)?);
-    let page = access.projects(&list::query(paging, order, filters)).await?;
+pub(super) async fn list(
+    access: Access,
+    Query(params): Query<ListParams<Project>>,
+) -> ApiResult<axum::Json<List<Wire>>> {
+    let page = access.list::<Project>(&params.query(&access).await?).await?;
     let items = page.items.iter().map(representation::project).collect();
     Ok(axum::Json(list::envelope("ProjectList", page.page, page.total, items)))
 }
@@ -90,10 +51,10 @@ pub(super) async fn create(caller: Registered, write: Write<Json<ProjectCreate>>
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct VersionParams {
+pub(crate) struct VersionParams {
     /// As it was at this version, replayed from its operations.
     #[param(minimum = 1)]
-    pub(super) version: Option<i64>,
+    pub(crate) version: Option<i64>,
 }
 
 /// A project, by id or name.

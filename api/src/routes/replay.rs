@@ -6,8 +6,9 @@ use ambient_wire::operation::{VerifyDivergence, VerifyReport, VerifyRequest};
 use super::responses::Acting;
 use crate::{
     authority::Platform,
-    error::{ApiError, ApiResult},
+    error::ApiResult,
     extract::{Act, OrDefault},
+    kinds,
 };
 
 /// Replays operations and compares every row and hash with them. Changes nothing; needs a platform administrator.
@@ -18,9 +19,7 @@ pub(super) async fn verify(
     Act(OrDefault(request)): Act<OrDefault<VerifyRequest>>,
 ) -> ApiResult<axum::Json<VerifyReport>> {
     let VerifyRequest { entity_kind, entity_id } = request;
-    if entity_kind.as_deref().is_some_and(|kind| !["session", "project"].contains(&kind)) {
-        return Err(ApiError::invalid("entity_kind", "must be session or project"));
-    }
+    kinds::known_stream(entity_kind.as_deref())?;
     let found = platform.verify(&VerifyScope { kind: entity_kind, entity_id }).await?;
     let divergence = |found: ambient_persistence::Divergence| VerifyDivergence {
         kind: found.kind.to_owned(),

@@ -6,8 +6,6 @@ use ambient_wire::{
     session::{Session as Wire, SessionCreate, SessionPatch},
 };
 use axum::response::Response;
-use serde::Deserialize;
-use utoipa::IntoParams;
 
 use super::{
     projects::VersionParams,
@@ -15,97 +13,22 @@ use super::{
 };
 use crate::{
     authority::{Access, Authorized, Creation, Edit, View},
-    error::{ApiError, ApiResult},
+    error::ApiResult,
     extract::{Json, NoBody, Query, Write},
-    list::{self, Column},
+    list::{self, ListParams},
     representation,
     respond::{Shown, no_content},
     session_spec,
 };
 
-pub(crate) const ORDER: &[Column] = &[
-    ("id", "id"),
-    ("name", "display_name"),
-    ("project_id", "project_id"),
-    ("phase", "phase"),
-    ("agent", "agent"),
-    ("run", "run"),
-    ("version", "version"),
-    ("created_by_user_id", "created_by"),
-    ("created_at", "created_at"),
-    ("updated_at", "updated_at"),
-    ("start_time", "start_time"),
-    ("completion_time", "completion_time"),
-];
-
-/// Values of the filter `phase`; `New` stands for a session that was never started.
-pub(crate) const PHASES: [&str; 8] =
-    ["New", "Pending", "Creating", "Running", "Stopping", "Stopped", "Completed", "Failed"];
-
-/// Which sessions.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct ListParams {
-    /// From 1.
-    #[param(minimum = 1)]
-    page: Option<i64>,
-    /// Items of a page; 0 = only the total. 100 when absent.
-    #[param(minimum = 0, maximum = 65500)]
-    size: Option<i64>,
-    /// `column[ asc|desc]`, comma-separated; newest first when absent.
-    #[serde(alias = "orderBy")]
-    order_by: Option<String>,
-    /// Project, by id or name.
-    project_id: Option<String>,
-    /// Exact name.
-    name: Option<String>,
-    /// `New` (never started), `Pending`, `Creating`, `Running`, `Stopping`, `Stopped`, `Completed` or `Failed`.
-    phase: Option<String>,
-    /// Agent.
-    agent: Option<String>,
-    /// Chat (true) or batch.
-    interactive: Option<bool>,
-    /// Model.
-    llm_model: Option<String>,
-    /// Creator.
-    created_by_user_id: Option<String>,
-    /// Session they were made from.
-    parent_session_id: Option<String>,
-    /// `key=value` that its labels hold; may be repeated, and all of them hold then.
-    #[serde(default, deserialize_with = "list::each")]
-    label: Vec<String>,
-}
-
-impl ListParams {
-    fn filters(self, project_id: Option<String>) -> ApiResult<Vec<(String, String)>> {
-        let labels = list::labels(&self.label)?;
-        if self.phase.as_deref().is_some_and(|phase| !PHASES.contains(&phase)) {
-            return Err(ApiError::invalid("phase", format!("must be one of {}", PHASES.join(", "))));
-        }
-        let mut filters = list::filters([
-            ("project_id", project_id),
-            ("display_name", self.name),
-            ("phase", self.phase),
-            ("agent", self.agent),
-            ("interactive", self.interactive.map(|value| value.to_string())),
-            ("llm_model", self.llm_model),
-            ("created_by", self.created_by_user_id),
-            ("parent_session_id", self.parent_session_id),
-        ]);
-        filters.extend(labels);
-        Ok(filters)
-    }
-}
-
 /// Sessions of the projects the caller has a role in.
-#[utoipa::path(get, path = "/sessions", operation_id = "listSessions", tag = "sessions", params(ListParams),
+#[utoipa::path(get, path = "/sessions", operation_id = "listSessions", tag = "sessions", params(ListParams<Session>),
     responses((status = 200, description = "A page of sessions", body = List<Wire>), Reading))]
-pub(super) async fn list(access: Access, Query(params): Query<ListParams>) -> ApiResult<axum::Json<List<Wire>>> {
-    let paging = list::paging(params.page, params.size, list::MAX_SIZE)?;
-    let order = list::order(params.order_by.as_deref(), ORDER)?;
-    let project_id = access.project_id(params.project_id.as_deref()).await?;
-    let page = access.sessions(&list::query(paging, order, params.filters(project_id)?)).await?;
+pub(super) async fn list(
+    access: Access,
+    Query(params): Query<ListParams<Session>>,
+) -> ApiResult<axum::Json<List<Wire>>> {
+    let page = access.list::<Session>(&params.query(&access).await?).await?;
     let items = page.items.iter().map(|session| representation::session(session, None)).collect();
     Ok(axum::Json(list::envelope("SessionList", page.page, page.total, items)))
 }

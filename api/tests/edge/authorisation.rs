@@ -54,6 +54,7 @@ impl Route {
     fn elsewhere(&self, world: &World) -> Self {
         let path = [&world.project, &world.session, &world.operation]
             .into_iter()
+            .chain(&world.definitions)
             .fold(self.path.clone(), |path, id| path.replace(id, ABSENT));
         Self { method: self.method.clone(), template: self.template.clone(), path, open: self.open, absent: true }
     }
@@ -68,6 +69,7 @@ struct World {
     project: String,
     session: String,
     operation: String,
+    definitions: Vec<String>,
     routes: Vec<Route>,
 }
 
@@ -81,6 +83,11 @@ async fn world() -> World {
     let server = Server::start().await;
     let project = server.project("demo").await;
     let session = server.running_session("demo").await;
+    let mut definitions = Vec::new();
+    for path in ["/agents", "/repository_refs"] {
+        let created = server.post(path, definition(path, &project)).await.expect(StatusCode::CREATED);
+        definitions.push(created["id"].as_str().unwrap().to_owned());
+    }
     let operations = server.operations("size=1", 1).await;
     let operation = operations["items"][0]["id"].as_str().unwrap().to_owned();
     let fill = |template: &str| {
@@ -88,6 +95,8 @@ async fn world() -> World {
             .replace("{project_id}", &project)
             .replace("{session_id}", &session)
             .replace("{operation_id}", &operation)
+            .replace("{agent_id}", &definitions[0])
+            .replace("{repository_ref_id}", &definitions[1])
             .replace("{execution_id}", &format!("session-supervise%2F{session}%2F1"))
             .replace("{name}", "demo")
             .replace("{path}", "a.txt")
@@ -104,7 +113,16 @@ async fn world() -> World {
         }
     }
     assert!(routes.len() > 40);
-    World { server, project, session, operation, routes }
+    World { server, project, session, operation, definitions, routes }
+}
+
+/// A definition to create, of the Kind that a path names.
+fn definition(path: &str, project: &str) -> Value {
+    let mut body = json!({"project_id": project, "name": "first"});
+    if path.ends_with("/repository_refs") {
+        body["url"] = json!("https://example.org/team/docs");
+    }
+    body
 }
 
 fn body(world: &World, route: &Route) -> Value {
@@ -112,6 +130,9 @@ fn body(world: &World, route: &Route) -> Value {
         "/api/ambient/v1/sessions" if route.absent => json!({"project_id": ABSENT}),
         "/api/ambient/v1/sessions" => json!({"project_id": world.project}),
         "/api/ambient/v1/projects" => json!({"name": "of-my-own"}),
+        path @ ("/api/ambient/v1/agents" | "/api/ambient/v1/repository_refs") => {
+            definition(path, if route.absent { ABSENT } else { &world.project })
+        }
         _ => json!({}),
     }
 }
@@ -186,7 +207,8 @@ fn told(world: &World, answer: &Answer) -> (u16, Value, Vec<String>) {
     let mut body = answer.json();
     body["operation_id"] = Value::Null;
     let mut text = body.to_string();
-    for id in [&*world.project, &*world.session, &*world.operation, ABSENT] {
+    let definitions = world.definitions.iter().map(String::as_str);
+    for id in [&*world.project, &*world.session, &*world.operation, ABSENT].into_iter().chain(definitions) {
         text = text.replace(id, "[id]");
     }
     let own = ["date", "x-operation-id", "content-length"];

@@ -4,6 +4,7 @@
 
 mod authorisation;
 mod bad_input;
+mod definitions;
 mod document;
 mod listener;
 mod live;

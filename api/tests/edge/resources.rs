@@ -269,7 +269,7 @@ async fn rows_are_verified_against_their_operations() {
     server.session("demo").await;
     let report = server.post("/replay/verify", json!({})).await.expect(StatusCode::OK);
     assert_eq!((&report["entities"], &report["divergences"]), (&json!(2), &json!([])));
-    sqlx::query("update ambient.sessions set agent = 'changed'").execute(server.database.pool()).await.unwrap();
+    sqlx::query("update ambient.sessions set agent_type = 'changed'").execute(server.database.pool()).await.unwrap();
     let report = server.post("/replay/verify", json!({"entity_kind": "session"})).await.expect(StatusCode::OK);
     assert_eq!((&report["entities"], &report["divergences"][0]["version"]), (&json!(1), &json!(1)));
 }

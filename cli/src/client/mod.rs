@@ -115,6 +115,11 @@ impl Client {
         self.exchange(Method::POST, route, Some(body), PUSH_TIMEOUT).await
     }
 
+    /// A merge patch, which may be sent twice.
+    pub(crate) async fn patch(&self, route: &Route, body: &impl Serialize) -> Result<Answer, CliError> {
+        self.exchange(Method::PATCH, route, Some(body), COMMAND_TIMEOUT).await
+    }
+
     /// A deletion; when an earlier try may have done it, "not found" is success.
     pub(crate) async fn delete(&self, route: &Route) -> Result<(), CliError> {
         self.exchange(Method::DELETE, route, None::<&()>, COMMAND_TIMEOUT).await.map(drop)

@@ -1,5 +1,7 @@
 //! Addresses in the API, safe against path tricks.
 
+use std::borrow::Cow;
+
 use ambient_wire::BASE;
 use url::Url;
 
@@ -9,7 +11,7 @@ use crate::error::CliError;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Route {
     segments: Vec<String>,
-    query: Vec<(&'static str, String)>,
+    query: Vec<(Cow<'static, str>, String)>,
 }
 
 impl Route {
@@ -18,8 +20,8 @@ impl Route {
     }
 
     /// Adds a parameter when there is a value.
-    pub(crate) fn query<T: ToString>(mut self, name: &'static str, value: Option<T>) -> Self {
-        self.query.extend(value.map(|value| (name, value.to_string())));
+    pub(crate) fn query<T: ToString>(mut self, name: impl Into<Cow<'static, str>>, value: Option<T>) -> Self {
+        self.query.extend(value.map(|value| (name.into(), value.to_string())));
         self
     }
 

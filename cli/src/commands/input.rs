@@ -56,22 +56,29 @@ pub(crate) fn submodules() -> impl TypedValueParser<Value = Submodules> {
 
 /// A text given as `argument`, or in a file.
 pub(crate) fn text(argument: &str, given: Option<&str>, file: Option<&Path>) -> Result<Option<String>, CliError> {
-    let (source, text) = match (given, file) {
-        (Some(text), _) => (argument, text.to_owned()),
-        (None, Some(file)) => ("--file", read(file)?),
-        (None, None) => return Ok(None),
-    };
+    match given {
+        Some(text) => checked(argument, text.to_owned()).map(Some),
+        None => text_of("--file", file),
+    }
+}
+
+/// A text in the file that `flag` names.
+pub(crate) fn text_of(flag: &str, file: Option<&Path>) -> Result<Option<String>, CliError> {
+    file.map(|file| checked(flag, read(flag, file)?)).transpose()
+}
+
+fn checked(source: &str, text: String) -> Result<String, CliError> {
     if text.trim().is_empty() {
         return Err(CliError::Usage(format!("{source}: is empty")));
     }
     if text.contains('\0') {
         return Err(CliError::Usage(format!("{source}: holds a NUL")));
     }
-    Ok(Some(text))
+    Ok(text)
 }
 
-fn read(path: &Path) -> Result<String, CliError> {
-    let wrong = |problem: String| CliError::Usage(format!("--file: {}: {problem}", path.display()));
+fn read(flag: &str, path: &Path) -> Result<String, CliError> {
+    let wrong = |problem: String| CliError::Usage(format!("{flag}: {}: {problem}", path.display()));
     let source: Box<dyn Read> = if path.as_os_str() == "-" {
         Box::new(io::stdin())
     } else {

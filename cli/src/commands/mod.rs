@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod context;
+mod definition;
 mod executions;
 mod input;
 mod operations;
@@ -35,6 +36,9 @@ pub enum Command {
     /// Create, list and delete projects
     #[command(subcommand, visible_alias = "projects")]
     Project(project::ProjectCommand),
+    /// Write down, list and change agents and other definitions
+    #[command(flatten)]
+    Definition(definition::DefinitionCommand),
     /// Look at accepted commands and facts
     #[command(subcommand, visible_alias = "operation")]
     Operations(operations::OperationsCommand),
@@ -91,6 +95,7 @@ pub(crate) async fn execute(command: Command, invocation: Invocation) -> Result<
             Command::Run(arguments) => run::run(*arguments, &connection).await,
             Command::Session(command) => session::run(command, &connection).await,
             Command::Project(command) => project::run(command, &connection).await,
+            Command::Definition(command) => definition::run(command, &connection).await,
             Command::Operations(command) => operations::run(command, &connection).await,
             Command::Executions(command) => executions::run(command, &connection).await,
             Command::Replay(command) => replay::run(command, &connection).await,

@@ -32,7 +32,7 @@ pub struct Filter {
     /// Those of a session, by id or name
     #[arg(long, value_name = "SESSION", conflicts_with_all = ["entity_kind", "entity_id"])]
     session: Option<String>,
-    /// session or project
+    /// session, project, agent, …
     #[arg(long, value_name = "KIND")]
     entity_kind: Option<String>,
     /// Entity's id
@@ -69,6 +69,13 @@ pub(super) async fn run(command: OperationsCommand, connection: &Connection) -> 
             connection.object(&answer, |o: &Operation| &o.id, details)
         }
     }
+}
+
+/// What was done to an entity, the newest first.
+pub(super) async fn history(entity_kind: &str, id: &str, connection: &Connection) -> Result<Exit, CliError> {
+    let route = Route::new(["operations"]).query("entity_kind", Some(entity_kind)).query("entity_id", Some(id));
+    let answer = connection.client.get(&route).await?;
+    connection.list(&answer, "operations", |o: &Operation| &o.id, table)
 }
 
 async fn route(filter: Filter, connection: &Connection) -> Result<Route, CliError> {

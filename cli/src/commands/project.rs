@@ -6,7 +6,7 @@ use ambient_wire::project::{Project, ProjectCreate};
 use chrono::Utc;
 use clap::Subcommand;
 
-use super::{Connection, input};
+use super::{Connection, input, operations};
 use crate::{
     client::route::Route,
     error::CliError,
@@ -50,6 +50,12 @@ pub enum ProjectCommand {
         /// Id or name
         project: String,
     },
+    /// List what was done to a project, the newest first
+    #[command(after_help = "Example:\n  ambient project history local")]
+    History {
+        /// Id or name
+        project: String,
+    },
     /// Delete a project with all its sessions
     #[command(after_help = "Example:\n  ambient project delete demo")]
     Delete {
@@ -75,6 +81,10 @@ pub(super) async fn run(command: ProjectCommand, connection: &Connection) -> Res
         ProjectCommand::Get { project } => {
             let answer = connection.client.get(&Route::new(["projects", &project])).await?;
             connection.object(&answer, |p: &Project| &p.id, details)
+        }
+        ProjectCommand::History { project } => {
+            let found: Project = connection.client.get(&Route::new(["projects", &project])).await?.decode()?;
+            operations::history("project", &found.id, connection).await
         }
         ProjectCommand::Delete { project } => {
             connection.client.delete(&Route::new(["projects", &project])).await?;

@@ -85,7 +85,7 @@ fn hostile_server(request: &Received) -> Reply {
     let condition = json!({"type": HOSTILE, "status": HOSTILE, "reason": HOSTILE, "message": HOSTILE,
         "last_transition_time": "2026-01-02T03:04:05Z", "observed_generation": 1});
     let session = stub::session(
-        &json!({"name": HOSTILE, "phase": "Running", "run": 1, "agent": HOSTILE, "prompt": HOSTILE,
+        &json!({"name": HOSTILE, "phase": "Running", "run": 1, "agent_type": HOSTILE, "prompt": HOSTILE,
         "labels": {HOSTILE: HOSTILE}, "repos": [{"url": HOSTILE, "name": HOSTILE, "branch": HOSTILE}], "conditions": [condition],
         "reconciled_repos": [{"name": HOSTILE, "url": HOSTILE, "branch": HOSTILE, "head": HOSTILE, "cloned_at": "2026-01-02T03:05:10Z"}]}),
     );

@@ -16,8 +16,18 @@ impl Table {
         Self { headings: headings.to_vec(), rows: Vec::new() }
     }
 
+    /// Under headings that are not known beforehand.
+    pub(crate) fn of(headings: Vec<&'static str>) -> Self {
+        Self { headings, rows: Vec::new() }
+    }
+
     /// Adds a row; cells are shown on one line and `-` when empty.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.add(cells.into());
+    }
+
+    /// As [`Table::row`], of as many cells as there are headings.
+    pub(crate) fn add(&mut self, cells: Vec<String>) {
         let shown = |cell: String| if cell.is_empty() { "-".to_owned() } else { escape::line(&cell).into_owned() };
         self.rows.push(cells.into_iter().map(shown).collect());
     }

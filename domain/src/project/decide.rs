@@ -4,7 +4,7 @@ use super::{Command, Event, Permission, Project, ProjectPatch, ProjectPhase, Pro
 use crate::{
     entity::{Context, Decision, Nothing, Refusal, RefusalCode},
     name,
-    session::merge_map,
+    patch::merge,
 };
 
 type Decided = Result<Decision<Event>, Refusal>;
@@ -80,8 +80,8 @@ fn patched(project: &Project, patch: &ProjectPatch) -> Decided {
     spec.display_name = display_name.unwrap_or(spec.display_name);
     spec.description = description.unwrap_or(spec.description);
     spec.prompt = prompt.unwrap_or(spec.prompt);
-    merge_map(&mut spec.labels, labels);
-    merge_map(&mut spec.annotations, annotations);
+    merge(&mut spec.labels, labels);
+    merge(&mut spec.annotations, annotations);
     spec.settings = settings.unwrap_or(spec.settings);
     if spec == project.spec {
         return Ok(ALREADY);

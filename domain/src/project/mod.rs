@@ -3,6 +3,7 @@
 //! Invariants: an active project has at least one owner (role `admin`); the name is claimed from creation until
 //! project-delete has finished.
 
+mod columns;
 mod decide;
 
 use std::collections::BTreeMap;
@@ -11,9 +12,12 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    column::Column,
     effect::{Effect, LiveEvent, NameClaim, WorkflowInput},
-    entity::{Context, Decision, Entity, Guard, Refusal},
+    entity::{Context, Decision, Entity, Guard, Part, Refusal},
 };
+
+pub use columns::member_name;
 
 /// Name space of projects in the table of claimed names.
 pub const NAME_SCOPE: &str = "project";
@@ -23,7 +27,7 @@ pub const NAME_SCOPE: &str = "project";
 pub enum ProjectPhase {
     /// In use.
     Active,
-    /// Being deleted: takes no new sessions and starts.
+    /// Being deleted: takes nothing new.
     Terminating,
 }
 
@@ -230,7 +234,14 @@ impl Project {
 
 impl Entity for Project {
     const KIND: &'static str = "project";
+    const TITLE: &'static str = "Project";
     const SCHEMA_VERSION: i32 = 1;
+    const COLUMNS: &'static [Column<Self>] = columns::COLUMNS;
+    const PARTS: &'static [Part] = &[
+        Part { kind: "project_settings", commands: &["create", "patch"] },
+        Part { kind: "permission", commands: &["create", "grant", "revoke"] },
+    ];
+    const IN_PROJECT: bool = false;
     type Command = Command;
     type Event = Event;
 
@@ -296,8 +307,20 @@ impl Entity for Project {
     fn project_id(&self) -> &str {
         &self.id
     }
-    fn is_deleted(&self) -> bool {
-        self.deleted_at.is_some()
+    fn created_at(&self) -> DateTime<Utc> {
+        self.created_at
+    }
+    fn updated_at(&self) -> DateTime<Utc> {
+        self.updated_at
+    }
+    fn deleted_at(&self) -> Option<DateTime<Utc>> {
+        self.deleted_at
+    }
+    fn deletion() -> Command {
+        Command::Delete
+    }
+    fn has_spec_of(&self, other: &Self) -> bool {
+        self.spec == other.spec
     }
     fn guards(_: Option<&Self>, _: &Command) -> Vec<Guard> {
         Vec::new()

@@ -76,16 +76,16 @@ pub struct SessionPatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repos: Option<Vec<Repo>>,
     /// Prompt.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
     pub prompt: Option<Option<String>>,
     /// Seconds.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Option<i64>>,
     /// Seconds; 0 = off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inactivity_timeout: Option<i64>,
     /// Model.
-    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
     pub llm_model: Option<Option<String>>,
     /// Temperature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,16 +99,6 @@ pub struct SessionPatch {
     /// Variables to set (id of the sealed value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment_variables: Option<BTreeMap<String, Option<String>>>,
-}
-
-/// A field that is there: null clears it, which is not the same as its being absent.
-#[allow(clippy::option_option, reason = "as in SessionPatch")]
-pub(super) fn nullable<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
-where
-    T: Deserialize<'de>,
-    D: serde::Deserializer<'de>,
-{
-    Option::deserialize(deserializer).map(Some)
 }
 
 /// What can be asked.

@@ -7,7 +7,10 @@ use super::{
     spec::{Repo, Spec},
     state::{Lifecycle, Outcome, Phase, Run, Session},
 };
-use crate::entity::{Context, Decision, Nothing, Refusal, RefusalCode};
+use crate::{
+    entity::{Context, Decision, Nothing, Refusal, RefusalCode},
+    patch::merge,
+};
 
 pub(super) type Decided = Result<Decision<Event>, Refusal>;
 
@@ -211,18 +214,6 @@ fn patched(session: &Session, patch: &SessionPatch) -> Result<Spec, Refusal> {
     spec.resource_overrides = spec.resource_overrides.patched(&resource_overrides.unwrap_or_default());
     merge(&mut spec.environment_variables, environment_variables);
     Ok(spec)
-}
-
-pub(crate) fn merge(
-    map: &mut std::collections::BTreeMap<String, String>,
-    patch: Option<std::collections::BTreeMap<String, Option<String>>>,
-) {
-    for (key, value) in patch.into_iter().flatten() {
-        match value {
-            Some(value) => map.insert(key, value),
-            None => map.remove(&key),
-        };
-    }
 }
 
 fn with_repo(spec: &Spec, repo: &Repo) -> Result<Spec, Refusal> {

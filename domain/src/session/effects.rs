@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::{
     apply,
+    columns::COLUMNS,
     command::Command,
     command::Message,
     condition::ConditionType,
@@ -14,13 +15,17 @@ use super::{
     workflow_id,
 };
 use crate::{
+    column::Column,
     effect::{Effect, LiveEvent, NameClaim, WorkflowInput},
     entity::{Context, Entity, Guard},
 };
 
 impl Entity for Session {
     const KIND: &'static str = "session";
-    const SCHEMA_VERSION: i32 = 1;
+    const TITLE: &'static str = "Session";
+    const SCHEMA_VERSION: i32 = 2;
+    const COLUMNS: &'static [Column<Self>] = COLUMNS;
+    const HAS_LIVE_LOG: bool = true;
     type Command = Command;
     type Event = Event;
 
@@ -68,10 +73,25 @@ impl Entity for Session {
     fn project_id(&self) -> &str {
         &self.project_id
     }
-    fn is_deleted(&self) -> bool {
-        self.deleted_at.is_some()
+    fn created_at(&self) -> DateTime<Utc> {
+        self.created_at
+    }
+    fn updated_at(&self) -> DateTime<Utc> {
+        self.updated_at
+    }
+    fn deleted_at(&self) -> Option<DateTime<Utc>> {
+        self.deleted_at
+    }
+    fn deletion() -> Command {
+        Command::Delete
+    }
+    fn live_run(&self) -> Option<i64> {
+        self.run().map(|run| run.number)
     }
 
+    fn has_spec_of(&self, other: &Self) -> bool {
+        self.spec == other.spec
+    }
     fn guards(state: Option<&Self>, command: &Command) -> Vec<Guard> {
         let project_active = |project_id: &str| vec![Guard::ProjectActive { project_id: project_id.to_owned() }];
         match (command, state) {

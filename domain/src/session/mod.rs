@@ -5,6 +5,7 @@
 //! generation only grow.
 
 mod apply;
+mod columns;
 mod command;
 mod condition;
 mod decide;
@@ -17,10 +18,10 @@ mod state;
 
 pub use command::{Command, Message, SessionPatch, StopReason};
 pub use condition::{Condition, ConditionStatus, ConditionType};
-pub(crate) use decide::merge as merge_map;
 pub use event::Event;
 pub use fact::{Fact, RUNNER_UNRESPONSIVE, TurnOutcome};
 pub use resources::{ResourceOverrides, ResourcePatch};
+pub(crate) use spec::launch;
 pub use spec::{Repo, Spec, Submodules};
 pub use state::{Lifecycle, Outcome, Phase, ReconciledRepo, RepoPosition, RepoProblem, Run, Session, StatusDetail};
 

@@ -40,19 +40,19 @@ pub struct ResourceOverrides {
 #[allow(clippy::option_option, reason = "outer: absent; inner: null, which clears the field")]
 pub struct ResourcePatch {
     /// Processors.
-    #[serde(default, deserialize_with = "super::command::nullable", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
     pub cpu: Option<Option<Cpu>>,
     /// Memory.
-    #[serde(default, deserialize_with = "super::command::nullable", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
     pub memory: Option<Option<Bytes>>,
     /// Processes and threads.
-    #[serde(default, deserialize_with = "super::command::nullable", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
     pub processes: Option<Option<u64>>,
     /// Space of the files.
-    #[serde(default, deserialize_with = "super::command::nullable", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
     pub disk: Option<Option<Bytes>>,
     /// Open files.
-    #[serde(default, deserialize_with = "super::command::nullable", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
     pub open_files: Option<Option<u64>>,
 }
 
@@ -69,7 +69,7 @@ impl ResourceOverrides {
         *self == Self::default()
     }
 
-    pub(super) fn patched(self, patch: &ResourcePatch) -> Self {
+    pub(crate) fn patched(self, patch: &ResourcePatch) -> Self {
         Self {
             cpu: patch.cpu.unwrap_or(self.cpu),
             memory: patch.memory.unwrap_or(self.memory),

@@ -63,8 +63,12 @@ pub struct Spec {
     /// Repositories.
     #[serde(default)]
     pub repos: Vec<Repo>,
-    /// Agent to host, such as `script`.
-    pub agent: String,
+    /// Agent whose session it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_id: Option<String>,
+    /// Program to run as the agent, such as `script`. Until schema version 2 it was named `agent`.
+    #[serde(alias = "agent")]
+    pub agent_type: String,
     /// Chat (true) or batch.
     pub interactive: bool,
     /// Complete at the end of a turn also when interactive.
@@ -105,7 +109,8 @@ impl Spec {
             display_name: String::new(),
             prompt: None,
             repos: Vec::new(),
-            agent: String::new(),
+            agent_id: None,
+            agent_type: String::new(),
             interactive: true,
             stop_on_run_finished: false,
             timeout: None,
@@ -140,26 +145,53 @@ impl Spec {
             return Err(Refusal::invalid("prompt", "a batch session (interactive=false) needs a prompt"));
         }
         validate_repos(&self.repos)?;
-        name::display("agent", &self.agent, 100)?;
-        if self.timeout.is_some_and(|t| !(1..=30 * 86_400).contains(&t)) {
-            return Err(Refusal::invalid("timeout", "must be 1 to 2592000 seconds"));
-        }
-        if !(0..=365 * 86_400).contains(&self.inactivity_timeout) {
-            return Err(Refusal::invalid("inactivity_timeout", "must be 0 (off) to 31536000 seconds"));
-        }
-        if let Some(model) = &self.llm_model {
-            name::display("llm_model", model, 200)?;
-        }
-        if !(0.0..=2.0).contains(&self.llm_temperature) {
-            return Err(Refusal::invalid("llm_temperature", "must be 0 to 2"));
-        }
-        if !(1..=10_000_000).contains(&self.llm_max_tokens) {
-            return Err(Refusal::invalid("llm_max_tokens", "must be 1 to 10000000"));
-        }
+        name::display("agent_type", &self.agent_type, 100)?;
+        launch::timeout(self.timeout)?;
+        launch::inactivity_timeout(Some(self.inactivity_timeout))?;
+        launch::model(self.llm_model.as_deref())?;
+        launch::temperature(Some(self.llm_temperature))?;
+        launch::max_tokens(Some(self.llm_max_tokens))?;
         self.resource_overrides.validate()?;
         name::environment("environment_variables", self.environment_variables.keys())?;
         name::map("labels", &self.labels)?;
         name::map("annotations", &self.annotations)
+    }
+}
+
+/// Checks of what a launch can be told, wherever it is told: by a session, or by the definition of an agent.
+pub(crate) mod launch {
+    use crate::{entity::Refusal, name};
+
+    pub(crate) fn timeout(seconds: Option<i64>) -> Result<(), Refusal> {
+        if seconds.is_some_and(|t| !(1..=30 * 86_400).contains(&t)) {
+            return Err(Refusal::invalid("timeout", "must be 1 to 2592000 seconds"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn inactivity_timeout(seconds: Option<i64>) -> Result<(), Refusal> {
+        if seconds.is_some_and(|t| !(0..=365 * 86_400).contains(&t)) {
+            return Err(Refusal::invalid("inactivity_timeout", "must be 0 (off) to 31536000 seconds"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn model(model: Option<&str>) -> Result<(), Refusal> {
+        model.map_or(Ok(()), |model| name::display("llm_model", model, 200))
+    }
+
+    pub(crate) fn temperature(temperature: Option<f64>) -> Result<(), Refusal> {
+        if temperature.is_some_and(|t| !(0.0..=2.0).contains(&t)) {
+            return Err(Refusal::invalid("llm_temperature", "must be 0 to 2"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn max_tokens(tokens: Option<i64>) -> Result<(), Refusal> {
+        if tokens.is_some_and(|n| !(1..=10_000_000).contains(&n)) {
+            return Err(Refusal::invalid("llm_max_tokens", "must be 1 to 10000000"));
+        }
+        Ok(())
     }
 }
 

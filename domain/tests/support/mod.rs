@@ -22,7 +22,7 @@ pub fn context(n: u32) -> Context {
 
 pub fn spec(interactive: bool, stop_on_run_finished: bool) -> Spec {
     serde_json::from_value(json!({
-        "display_name": "test", "agent": "script", "interactive": interactive, "prompt": "do it",
+        "display_name": "test", "agent_type": "script", "interactive": interactive, "prompt": "do it",
         "stop_on_run_finished": stop_on_run_finished, "inactivity_timeout": 0, "llm_temperature": 0.7,
         "llm_max_tokens": 4000
     }))

@@ -108,7 +108,7 @@ impl Server {
         };
         self.command::<Project>(&project_id, &create, &[]).await;
         let mut spec: Spec = serde_json::from_value(serde_json::json!({
-            "display_name": "test", "agent": "script", "interactive": true, "inactivity_timeout": 0,
+            "display_name": "test", "agent_type": "script", "interactive": true, "inactivity_timeout": 0,
             "llm_temperature": 0.7, "llm_max_tokens": 4000
         }))
         .unwrap();

@@ -87,7 +87,7 @@ pub async fn new_project(db: &Database, name: &str) -> Current<Project> {
 
 pub fn spec() -> Spec {
     serde_json::from_value(serde_json::json!({
-        "display_name": "test", "agent": "script", "interactive": true, "inactivity_timeout": 0,
+        "display_name": "test", "agent_type": "script", "interactive": true, "inactivity_timeout": 0,
         "llm_temperature": 0.7, "llm_max_tokens": 4000
     }))
     .unwrap()

@@ -436,7 +436,7 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.step(&ctx, &i, project::delete_sessions(&self.services, &by(&ctx), &i)).await
+        self.step(&ctx, &i, project::delete_contents(&self.services, &by(&ctx), &i)).await
     }
 
     #[activity(name = "await-sessions-gone")]

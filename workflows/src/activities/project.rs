@@ -3,15 +3,19 @@
 use std::time::Duration;
 
 use ambient_domain::{
-    WorkflowInput,
+    Entity, WorkflowInput,
     project::{Command, Project},
-    session::{self, Session},
+    session::Session,
 };
+use ambient_persistence::{KindVisitor, StoredEntity, visit_kinds};
 
 use crate::{
     services::{Services, StepError},
     step::Progress,
 };
+
+/// Entities deleted before the next are looked for.
+const PAGE: i64 = 500;
 
 type Done = Result<Progress, StepError>;
 
@@ -29,14 +33,40 @@ pub(super) async fn report_provisioned(s: &Services, by: &str, i: &WorkflowInput
     s.command::<Project>(by, &i.project_id, Command::Provisioned).await
 }
 
-/// New sessions cannot come: their creation checks, in its own transaction, that the project is Active.
-pub(super) async fn delete_sessions(s: &Services, by: &str, i: &WorkflowInput) -> Done {
-    for id in s.db.session_ids_of_project(&i.project_id).await? {
-        // Also one that never ran: what has a place is waited for until session-delete has removed it.
-        s.db.place_session(&id, s.compute.host()).await?;
-        s.command::<Session>(by, &id, session::Command::Delete).await?;
-    }
+/// Everything in it, of every Kind. Nothing new can come: creation checks, in its own transaction, that the project is Active.
+pub(super) async fn delete_contents(s: &Services, by: &str, i: &WorkflowInput) -> Done {
+    visit_kinds(&mut Contents { services: s, by, project_id: &i.project_id }).await?;
     Ok(Progress::Done)
+}
+
+struct Contents<'a> {
+    services: &'a Services,
+    by: &'a str,
+    project_id: &'a str,
+}
+
+impl KindVisitor for Contents<'_> {
+    type Error = StepError;
+
+    async fn visit<E: StoredEntity>(&mut self) -> Result<(), StepError> {
+        if !E::IN_PROJECT {
+            return Ok(());
+        }
+        let Self { services: s, by, project_id } = *self;
+        let mut after = String::new();
+        loop {
+            let ids = s.db.ids_of_project::<E>(project_id, &after, PAGE).await?;
+            let Some(last) = ids.last() else { return Ok(()) };
+            after.clone_from(last);
+            for id in &ids {
+                if E::KIND == Session::KIND {
+                    // Also one that never ran: what has a place is waited for until session-delete has removed it.
+                    s.db.place_session(id, s.compute.host()).await?;
+                }
+                s.command::<E>(by, id, E::deletion()).await?;
+            }
+        }
+    }
 }
 
 pub(super) async fn await_sessions_gone(s: &Services, i: &WorkflowInput) -> Done {

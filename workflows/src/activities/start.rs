@@ -93,7 +93,7 @@ fn launch_request(session: &Session, i: &WorkflowInput) -> LaunchRequest {
         run: i.run,
         attempt: i.attempt,
         interactive: session.spec.interactive,
-        agent: session.spec.agent.clone(),
+        agent: session.spec.agent_type.clone(),
         git_identity: GitIdentity {
             name: format!("{} (Ambient session)", session.spec.display_name),
             email: format!("{}@sessions.ambient.invalid", session.id.to_lowercase()),

@@ -2,6 +2,8 @@
 //! comes out as without.
 
 use ambient_domain::{
+    agent::Agent,
+    definition,
     project::{self, Project},
     session::{Command, Lifecycle, Phase, Session, StopReason, workflow_id},
 };
@@ -86,8 +88,16 @@ async fn life(world: &World, name: &str, faults: &[Fault]) -> (Life, Ids) {
     world.ask::<Session>(id, Command::Delete).await.unwrap();
     let of_session = closed_with_delete(world, id).await;
     assert!(!world.paths(&session).root.exists(), "the workspace is still there");
+    let agent = new_id();
+    let (project_id, spec) = (ids.project.clone(), Box::default());
+    let create = definition::Command::Create { id: agent.clone(), project_id, name: "reviewer".to_owned(), spec };
+    world.ask::<Agent>(&agent, create).await.unwrap();
     world.ask::<Project>(&ids.project, project::Command::Delete).await.unwrap();
     gone(world, &ids.project).await;
+    assert!(
+        world.db.load::<Agent>(&agent).await.unwrap().unwrap().deleted_at.is_some(),
+        "its definitions are still there"
+    );
     let of_unstarted = closed_with_delete(world, &ids.unstarted).await;
     let of_project = world.closed(&ids.project).await;
     (Life { running, reconciled, stopped, of_session, of_unstarted, of_project }, ids)

@@ -61,7 +61,7 @@ pub(super) async fn run_interruptibly(
     mut interrupts: mpsc::Receiver<()>,
 ) -> Result<Exit, CliError> {
     let prompt = arguments.prompt.read()?;
-    let mut create = arguments.spec.create(connection.project()?, prompt, &connection.console).await?;
+    let mut create = arguments.spec.create(prompt, connection).await?;
     create.start = true;
     create.interactive = Some(false);
     let route = Route::new(["sessions"]);

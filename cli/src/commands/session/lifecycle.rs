@@ -70,7 +70,7 @@ pub struct Stop {
 
 pub(super) async fn create(arguments: Create, connection: &Connection) -> Result<Exit, CliError> {
     let prompt = arguments.prompt.read()?;
-    let mut create = arguments.spec.create(connection.project()?, prompt, &connection.console).await?;
+    let mut create = arguments.spec.create(prompt, connection).await?;
     create.interactive = arguments.batch.then_some(false);
     create.stop_on_run_finished = arguments.stop_on_run_finished;
     create.start = arguments.start;

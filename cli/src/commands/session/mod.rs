@@ -13,7 +13,7 @@ pub(super) mod spec;
 use ambient_wire::{api::List, session::Session};
 use clap::Subcommand;
 
-use super::{Connection, is_id};
+use super::{Connection, is_id, operations};
 use crate::{client::route::Route, error::CliError, exit::Exit};
 
 /// Commands of sessions. A session is named by its name within the project, or by its id.
@@ -28,6 +28,12 @@ pub enum SessionCommand {
     /// Show a session with its conditions
     #[command(after_help = "Example:\n  ambient session get fix")]
     Get(show::Get),
+    /// List what was done to a session, the newest first
+    #[command(after_help = "Example:\n  ambient session history fix")]
+    History {
+        /// Id or name
+        session: String,
+    },
     /// Start a session, or start it again
     #[command(after_help = "Example:\n  ambient session start fix --wait")]
     Start(lifecycle::Start),
@@ -68,6 +74,9 @@ pub(super) async fn run(command: SessionCommand, connection: &Connection) -> Res
         SessionCommand::Create(arguments) => lifecycle::create(*arguments, connection).await,
         SessionCommand::List(arguments) => show::list(*arguments, connection).await,
         SessionCommand::Get(arguments) => show::get(arguments, connection).await,
+        SessionCommand::History { session } => {
+            operations::history("session", &connection.session_id(&session).await?, connection).await
+        }
         SessionCommand::Start(arguments) => lifecycle::start(arguments, connection).await,
         SessionCommand::Stop(arguments) => lifecycle::stop(arguments, connection).await,
         SessionCommand::Delete { session } => lifecycle::delete(&session, connection).await,

@@ -36,6 +36,9 @@ pub struct ListArguments {
     /// Exact name
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Only those of this agent, by name or id
+    #[arg(long, value_name = "AGENT")]
+    agent: Option<String>,
     /// Only those that have this label; may be repeated, and all count then
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = input::label)]
     labels: Vec<(String, String)>,
@@ -61,12 +64,17 @@ pub struct Get {
 
 pub(super) async fn list(arguments: ListArguments, connection: &Connection) -> Result<Exit, CliError> {
     let project = if arguments.all_projects { None } else { connection.chosen_project() };
+    let agent = match &arguments.agent {
+        Some(agent) => Some(connection.agent_id(agent).await?),
+        None => None,
+    };
     let labels = arguments.labels.iter().map(|(key, value)| format!("{key}={value}"));
     let route = labels
         .fold(Route::new(["sessions"]), |route, label| route.query("label", Some(label)))
         .query("project_id", project)
         .query("phase", arguments.phase)
         .query("name", arguments.name)
+        .query("agent_id", agent)
         .query("order_by", arguments.order_by);
     let answer = connection.client.get(&arguments.paging.of(route)).await?;
     if !arguments.all_projects || connection.format != OutputFormat::Table {
@@ -113,14 +121,14 @@ pub(crate) fn table(sessions: &[Session]) -> Table {
 }
 
 fn table_at(sessions: &[Session], now: DateTime<Utc>) -> Table {
-    let mut table = Table::new(["ID", "NAME", "PHASE", "RUN", "AGENT", "AGE", "REASON"]);
+    let mut table = Table::new(["ID", "NAME", "PHASE", "RUN", "TYPE", "AGE", "REASON"]);
     sessions.iter().for_each(|session| table.row(row(session, now)));
     table
 }
 
 /// A table of sessions of several projects; a project that is gone shows its id.
 fn table_of_projects(sessions: &[Session], names: &BTreeMap<String, String>, now: DateTime<Utc>) -> Table {
-    let mut table = Table::new(["PROJECT", "ID", "NAME", "PHASE", "RUN", "AGENT", "AGE", "REASON"]);
+    let mut table = Table::new(["PROJECT", "ID", "NAME", "PHASE", "RUN", "TYPE", "AGE", "REASON"]);
     for session in sessions {
         let project = names.get(&session.project_id).unwrap_or(&session.project_id).clone();
         let [id, name, phase, run, agent, age, reason] = row(session, now);
@@ -132,7 +140,7 @@ fn table_of_projects(sessions: &[Session], names: &BTreeMap<String, String>, now
 fn row(s: &Session, now: DateTime<Utc>) -> [String; 7] {
     let run = if s.run == 0 { String::new() } else { s.run.to_string() };
     let age = duration::age(s.created_at, now);
-    [s.id.clone(), cut(&s.name, 40), phase(s).to_owned(), run, s.agent.clone(), age, reason(s).to_owned()]
+    [s.id.clone(), cut(&s.name, 40), phase(s).to_owned(), run, s.agent_type.clone(), age, reason(s).to_owned()]
 }
 
 fn details(s: &Session, now: DateTime<Utc>) -> String {
@@ -174,8 +182,11 @@ fn head(s: &Session, now: DateTime<Utc>) -> Fields {
     fields.add("Session", format!("{} ({})", s.name, s.id));
     fields.add("Project", &s.project_id);
     fields.add("Phase", phase(s));
-    fields.add("Kind", format!("{kind}, agent {}, {timeout}", s.agent));
+    fields.add("Kind", format!("{kind}, agent type {}, {timeout}", s.agent_type));
     fields.add("Created", format!("{} by {}", time(s.created_at), s.created_by_user_id));
+    if let Some(agent) = &s.agent_id {
+        fields.add("Agent", agent);
+    }
     if s.run > 0 {
         fields.add("Run", format!("{}, attempt {}, for {}", s.run, s.attempt, ran.unwrap_or_default()));
     }

@@ -9,7 +9,12 @@ use ambient_wire::{
 use clap::Args;
 use tokio::{process::Command, time::timeout};
 
-use crate::{commands::input, error::CliError, local_repository, output::Console};
+use crate::{
+    commands::{Connection, input},
+    error::CliError,
+    local_repository,
+    output::Console,
+};
 
 /// Flags of a session's spec.
 #[derive(Debug, Clone, Default, Args)]
@@ -30,9 +35,12 @@ pub(crate) struct Spec {
     /// What to fetch of the submodules of each --repo: nothing, their recorded commits, or all of them with history [default: none]
     #[arg(long, value_name = "HOW", requires = "repos", value_parser = input::submodules())]
     pub(crate) submodules: Option<Submodules>,
-    /// Agent; 'script', which runs the shell blocks of its prompt, when absent
+    /// Agent whose session it is, by name or id; see 'ambient agent list'. It is recorded, its settings are not taken over yet
     #[arg(long, value_name = "AGENT")]
     pub(crate) agent: Option<String>,
+    /// Program that runs as the agent; 'script', which runs the shell blocks of its prompt, when absent
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) agent_type: Option<String>,
     /// Seconds a run may take [default: 300 for a batch session, else no limit]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) timeout: Option<i64>,
@@ -80,10 +88,10 @@ impl Spec {
     /// The session to create; says when a folder holds changes that a clone would not have.
     pub(crate) async fn create(
         &self,
-        project: &str,
         prompt: Option<String>,
-        console: &Console,
+        connection: &Connection,
     ) -> Result<SessionCreate, CliError> {
+        let (project, console) = (connection.project()?, &connection.console);
         if self.branch.is_some() && self.repos.len() != 1 {
             return Err(CliError::Usage("--branch: needs exactly one --repo".to_owned()));
         }
@@ -107,7 +115,11 @@ impl Spec {
             name: self.name.clone(),
             prompt,
             repos,
-            agent: self.agent.clone(),
+            agent_id: match &self.agent {
+                Some(agent) => Some(connection.agent_id(agent).await?),
+                None => None,
+            },
+            agent_type: self.agent_type.clone(),
             timeout: self.timeout,
             inactivity_timeout: self.inactivity_timeout,
             llm_model: self.model.clone(),

@@ -31,7 +31,7 @@ fn a_session_says_in_a_line_how_it_is_and_why() {
         })),
     ];
     insta::assert_snapshot!(table_at(&sessions, now()).render(""), @r"
-    ID                            NAME              PHASE      RUN   AGENT    AGE   REASON
+    ID                            NAME              PHASE      RUN   TYPE     AGE   REASON
     2PzyKuGf4Pp1cYCmLvjkxyDiEBD   never started     New        -     script   10m   -
     2PzyKuGf4Pp1cYCmLvjkxyDiEBD   a\u{1b}[2J name   Running    2     script   10m   Idle
     2PzyKuGf4Pp1cYCmLvjkxyDiEBD   demo              Failed     1     script   10m   RunnerExit
@@ -57,7 +57,7 @@ fn a_session_in_full() {
     Session:    demo (2PzyKuGf4Pp1cYCmLvjkxyDiEBD)
     Project:    2PzyKuGf4Pp1cYCmLvjkxyDiEBC
     Phase:      Stopping
-    Kind:       batch, agent script, timeout 300 s
+    Kind:       batch, agent type script, timeout 300 s
     Created:    2026-01-02T03:04:05Z by admin
     Run:        1, attempt 2, for 9 min 5 s
     Prompt:     # Task
@@ -83,7 +83,7 @@ fn a_session_in_full() {
     Session:    demo (2PzyKuGf4Pp1cYCmLvjkxyDiEBD)
     Project:    2PzyKuGf4Pp1cYCmLvjkxyDiEBC
     Phase:      Stopped
-    Kind:       batch, agent script, no timeout
+    Kind:       batch, agent type script, no timeout
     Created:    2026-01-02T03:04:05Z by admin
     Version:    1
     Outcome:    Stopped (UserStopped)
@@ -92,7 +92,7 @@ fn a_session_in_full() {
     Session:    demo (2PzyKuGf4Pp1cYCmLvjkxyDiEBD)
     Project:    2PzyKuGf4Pp1cYCmLvjkxyDiEBC
     Phase:      New
-    Kind:       batch, agent script, timeout 300 s
+    Kind:       batch, agent type script, timeout 300 s
     Created:    2026-01-02T03:04:05Z by admin
     Version:    1
     ");

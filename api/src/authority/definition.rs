@@ -1,0 +1,72 @@
+//! What can be done with definitions, of every Kind.
+
+use ambient_actors::{Reply, Request};
+use ambient_domain::{Definition, Entity, definition::Command, project::Project};
+use ambient_persistence::{StoredEntity, is_ksuid, new_id};
+use ambient_wire::definition::Definition as Wire;
+
+use super::{
+    access::{Access, Authorized, Found, Target},
+    project::With,
+    right::Edit,
+};
+use crate::{
+    definitions::{Change, Served},
+    error::ApiResult,
+};
+
+/// A definition is seen and changed by who may see and change its project. A session's token opens itself only.
+impl<S: Served> Target for Definition<S>
+where
+    Definition<S>: StoredEntity,
+{
+    const KIND: &'static str = S::TITLE;
+    const PARAM: &'static str = S::Wire::PARAM;
+
+    async fn find(access: &Access, id: &str) -> ApiResult<Option<Found<Self>>> {
+        if !is_ksuid(id) {
+            return Ok(None);
+        }
+        let found: Option<Self> = access.state.parts().database.load(id).await?;
+        let Some(target) = found.filter(|definition| !definition.is_deleted()) else { return Ok(None) };
+        let role = access.role_by_ids(&target.project_id, S::KIND, id).await?;
+        Ok(Some(Found { target, role }))
+    }
+}
+
+impl Authorized<Project, Edit> {
+    /// Makes a definition in it.
+    pub(crate) async fn create_definition<S: Served>(
+        &self,
+        name: String,
+        spec: S,
+        with: With<'_>,
+    ) -> ApiResult<Reply<S::Entity>> {
+        let (id, project_id) = (new_id(), self.target.id.clone());
+        let command = Command::Create { id: id.clone(), project_id, name, spec: Box::new(spec) };
+        self.access.call(&id, Request::new(command, self.access.caller()), with).await
+    }
+}
+
+impl Access {
+    /// Changes a definition.
+    pub(crate) async fn change_definition<S: Served>(
+        &self,
+        definition: &Authorized<S::Entity, Edit>,
+        change: Change<S>,
+        with: With<'_>,
+    ) -> ApiResult<Reply<S::Entity>> {
+        let Change { name, spec } = change;
+        let command = Command::Patch { name, spec: Box::new(spec) };
+        self.call(definition.target.id(), Request::new(command, self.caller()), with).await
+    }
+
+    /// Deletes a definition.
+    pub(crate) async fn delete_definition<S: Served>(
+        &self,
+        definition: &Authorized<S::Entity, Edit>,
+        with: With<'_>,
+    ) -> ApiResult<Reply<S::Entity>> {
+        self.call(definition.target.id(), Request::new(Command::Delete, self.caller()), with).await
+    }
+}

@@ -1,0 +1,41 @@
+//! `/agents`: definitions, from which sessions are made.
+
+use ambient_domain::agent::{Agent, AgentSpec};
+use ambient_wire::agent::{Agent as Wire, AgentCreate, AgentPatch};
+
+use crate::{authority::Access, definitions::Served, error::ApiResult, given, session_spec};
+
+const MAX_MODEL: usize = 200;
+
+impl Served for AgentSpec {
+    type Entity = Agent;
+    type Wire = Wire;
+
+    fn check_create(body: &AgentCreate, access: &Access) -> ApiResult<()> {
+        check_texts(Some(&body.display_name), Some(&body.description))?;
+        given::optional_url("repo_url", body.repo_url.as_deref())?;
+        given::optional_name("llm_model", body.llm_model.as_deref(), MAX_MODEL)?;
+        session_spec::known_agent_type(body.agent_type.as_deref(), access.state().agent_types())?;
+        session_spec::resources(body.resource_overrides.clone().unwrap_or_default(), access.state().server_defaults())?;
+        given::labels(&body.labels)?;
+        given::annotations(&body.annotations)
+    }
+
+    fn check_patch(body: &AgentPatch, access: &Access) -> ApiResult<()> {
+        let flat = |given: &Option<Option<String>>| given.clone().flatten();
+        check_texts(body.display_name.as_deref(), body.description.as_deref())?;
+        given::optional_url("repo_url", flat(&body.repo_url).as_deref())?;
+        given::optional_name("llm_model", flat(&body.llm_model).as_deref(), MAX_MODEL)?;
+        session_spec::known_agent_type(flat(&body.agent_type).as_deref(), access.state().agent_types())?;
+        let limits = body.resource_overrides.clone().flatten();
+        session_spec::resource_patch(limits, access.state().server_defaults())?;
+        body.labels.as_ref().map_or(Ok(()), given::labels)?;
+        body.annotations.as_ref().map_or(Ok(()), given::annotations)
+    }
+}
+
+/// A display name may be empty: the name is shown then.
+fn check_texts(display_name: Option<&str>, description: Option<&str>) -> ApiResult<()> {
+    given::optional_name("display_name", display_name.filter(|name| !name.is_empty()), ambient_wire::name::MAX)?;
+    given::text("description", description.unwrap_or_default())
+}

@@ -1,0 +1,227 @@
+//! `ambient agent`, `ambient repository-ref`, …: the commands of every Kind of definitions, made from its types in the API. A field
+//! that is added there has its flag here.
+
+mod arguments;
+mod field;
+mod show;
+
+use std::sync::LazyLock;
+
+use ambient_wire::{agent::Agent, api::List as Page, definition::Definition, repository_ref::RepositoryRef};
+use clap::{ArgMatches, Args as _, Command, FromArgMatches, Subcommand};
+use serde_json::Value;
+
+use self::{
+    arguments::{Create, Get, List, One, Patch},
+    field::Field,
+};
+use super::{Connection, is_id, operations};
+use crate::{client::route::Route, error::CliError, exit::Exit};
+
+/// The Kinds.
+static KINDS: LazyLock<[Kind; 2]> = LazyLock::new(|| [Kind::of::<Agent>(), Kind::of::<RepositoryRef>()]);
+
+/// A Kind, as its commands need it.
+#[derive(Debug)]
+pub(crate) struct Kind {
+    /// In operations: `repository_ref`.
+    entity_kind: &'static str,
+    /// Its routes: `repository_refs`.
+    path: &'static str,
+    about: &'static str,
+    /// The command: `repository-ref`, and its other name.
+    command: String,
+    alias: String,
+    /// Fields of the table, and their headings.
+    table: Vec<(&'static str, String)>,
+    create: Vec<Field>,
+    patch: Vec<Field>,
+}
+
+impl Kind {
+    fn of<D: Definition>() -> Self {
+        let create = field::of_schema(&D::create_schema());
+        let heading = |&field: &&'static str| (field, field.replace('_', " ").to_uppercase());
+        Self {
+            entity_kind: D::ENTITY_KIND,
+            path: D::PATH,
+            about: D::ABOUT,
+            command: D::ENTITY_KIND.replace('_', "-"),
+            alias: D::PATH.replace('_', "-"),
+            table: D::TABLE.iter().map(heading).collect(),
+            patch: field::of_patch(&D::patch_schema(), &create),
+            create,
+        }
+    }
+
+    fn named(command: &str) -> Option<&'static Self> {
+        KINDS.iter().find(|kind| kind.command == command)
+    }
+
+    /// What people call one.
+    fn word(&self) -> String {
+        self.entity_kind.replace('_', " ")
+    }
+
+    fn arguments(&'static self) -> Command {
+        let help = |command: Command, about: &'static str, example: &str| {
+            // After the arguments, whose own words it would have else.
+            command.about(about).after_help(format!("Example:\n  ambient {} {example}", self.command))
+        };
+        let create = field::with_flags(Create::augment_args(Command::new("create")), &self.create, true);
+        let example = format!("create NAME{}", field::required(&self.create));
+        let create = help(create, "Create one; its name is unique in the project", &example);
+        let list = List::augment_args(Command::new("list").visible_alias("ls"));
+        let list = help(list, "List those of the project", "list --label team=web");
+        let get = help(Get::augment_args(Command::new("get")), "Show one", "get NAME -o json");
+        let patch = field::with_flags(Patch::augment_args(Command::new("patch")), &self.patch, false);
+        let patch = help(patch, "Change the given fields of one", "patch NAME --label team=web");
+        let one = |verb: &'static str| One::augment_args(Command::new(verb));
+        let delete = help(one("delete"), "Delete one; its name is free then", "delete NAME");
+        let history = help(one("history"), "List what was done to one, the newest first", "history NAME");
+        Command::new(self.command.as_str())
+            .visible_alias(self.alias.as_str())
+            .about(self.about)
+            .subcommand_required(true)
+            .arg_required_else_help(true)
+            .subcommands([create, list, get, patch, delete, history])
+    }
+}
+
+/// Commands of a definition. One is named by its name within the project, or by its id.
+#[derive(Debug, Clone)]
+pub struct DefinitionCommand {
+    kind: &'static Kind,
+    action: Action,
+}
+
+#[derive(Debug, Clone)]
+enum Action {
+    Create(Box<Create>),
+    List(Box<List>),
+    Get(Get),
+    Patch(Box<Patch>),
+    Delete(One),
+    History(One),
+}
+
+impl Subcommand for DefinitionCommand {
+    fn augment_subcommands(command: Command) -> Command {
+        KINDS.iter().fold(command, |command, kind| command.subcommand(kind.arguments()))
+    }
+
+    fn augment_subcommands_for_update(command: Command) -> Command {
+        Self::augment_subcommands(command)
+    }
+
+    fn has_subcommand(name: &str) -> bool {
+        Kind::named(name).is_some()
+    }
+}
+
+impl FromArgMatches for DefinitionCommand {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let missing = || clap::Error::new(clap::error::ErrorKind::MissingSubcommand);
+        let (name, matches) = matches.subcommand().ok_or_else(missing)?;
+        let (verb, matches) = matches.subcommand().ok_or_else(missing)?;
+        let kind = Kind::named(name).ok_or_else(missing)?;
+        let action = match verb {
+            "create" => Action::Create(Box::new(Create::read(matches, &kind.create)?)),
+            "list" => Action::List(Box::new(List::from_arg_matches(matches)?)),
+            "get" => Action::Get(Get::from_arg_matches(matches)?),
+            "patch" => Action::Patch(Box::new(Patch::read(matches, &kind.patch)?)),
+            "delete" => Action::Delete(One::from_arg_matches(matches)?),
+            "history" => Action::History(One::from_arg_matches(matches)?),
+            _ => return Err(missing()),
+        };
+        Ok(Self { kind, action })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+pub(super) async fn run(command: DefinitionCommand, connection: &Connection) -> Result<Exit, CliError> {
+    let DefinitionCommand { kind, action } = command;
+    match action {
+        Action::Create(create) => {
+            let body = create.body(connection.project()?)?;
+            let answer = connection.client.post(&Route::new([kind.path]), &body).await?;
+            connection.object(&answer, show::id, |one| show::table(kind, std::slice::from_ref(one)).render(""))
+        }
+        Action::List(list) => {
+            let answer = connection.client.get(&list.route(kind.path, connection)).await?;
+            connection.list(&answer, &format!("{}s", kind.word()), show::id, |all| show::table(kind, all))
+        }
+        Action::Get(get) => {
+            let id = connection.definition_id(kind, &get.one).await?;
+            let route = Route::new([kind.path, &id]).query("version", get.at_version);
+            let answer = connection.client.get(&route).await?;
+            connection.object(&answer, show::id, |one| show::details(kind, one))
+        }
+        Action::Patch(patch) => {
+            let id = connection.definition_id(kind, &patch.one).await?;
+            let answer = connection.client.patch(&Route::new([kind.path, &id]), &patch.body()?).await?;
+            connection.object(&answer, show::id, |one| show::table(kind, std::slice::from_ref(one)).render(""))
+        }
+        Action::Delete(one) => {
+            let id = connection.definition_id(kind, &one.name).await?;
+            connection.client.delete(&Route::new([kind.path, &id])).await?;
+            let name = if one.name == id { String::new() } else { format!("{} ", one.name) };
+            connection.console.note(&format!("{} {name}({id}) is deleted", kind.word()));
+            Ok(Exit::Success)
+        }
+        Action::History(one) => {
+            let id = connection.definition_id(kind, &one.name).await?;
+            operations::history(kind.entity_kind, &id, connection).await
+        }
+    }
+}
+
+impl Connection {
+    /// Id of an agent named by name within the project, or by id.
+    pub(crate) async fn agent_id(&self, agent: &str) -> Result<String, CliError> {
+        let found = self.definition_id(&KINDS[0], agent).await;
+        found.map_err(|error| match error {
+            // The flag named a program in former releases.
+            error if error.exit() == Exit::NotFound => {
+                CliError::refused(Exit::NotFound, format!("{error}; a program to run is named with --agent-type"))
+            }
+            error => error,
+        })
+    }
+
+    /// Id of a definition named by name within the project, or by id. A name may look like an id, so names are looked up first; `id:`
+    /// before it says that an id is meant.
+    async fn definition_id(&self, kind: &Kind, given: &str) -> Result<String, CliError> {
+        if let Some(id) = given.strip_prefix("id:").filter(|id| is_id(id)) {
+            return Ok(id.to_owned());
+        }
+        let route = Route::new([kind.path]).query("name", Some(given)).query("project_id", self.chosen_project());
+        let found: Page<Value> = match self.client.get(&route.query("size", Some(10))).await {
+            // No such project: an id needs none.
+            Err(CliError::Api { status: 404, .. }) if is_id(given) => return Ok(given.to_owned()),
+            found => found?.decode()?,
+        };
+        let (word, command) = (kind.word(), &kind.command);
+        match found.items.as_slice() {
+            [one] => Ok(show::id(one).to_owned()),
+            [] if is_id(given) => Ok(given.to_owned()),
+            [] => Err(CliError::refused(
+                Exit::NotFound,
+                format!("no {word} '{given}'; 'ambient {command} list' shows those there are"),
+            )),
+            several => {
+                let ids = several.iter().map(show::id).collect::<Vec<_>>().join(", ");
+                let reason =
+                    format!("{} of several projects are named '{given}'; say the id of one: {ids}", kind.alias);
+                Err(CliError::refused(Exit::Conflict, reason))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

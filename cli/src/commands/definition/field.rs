@@ -1,0 +1,136 @@
+//! Fields of a definition and their flags, from the JSON Schema of its body.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser, value_parser};
+use serde_json::{Map, Value, json};
+
+/// What a flag's value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Type {
+    Text,
+    Integer,
+    Number,
+    Boolean,
+}
+
+/// A field that has a flag of its own. Maps and objects have none: labels and annotations are the same for all Kinds, and what else
+/// there is can be written with `--from`.
+#[derive(Debug)]
+pub(super) struct Field {
+    name: String,
+    /// Of the argument: `url` alone is the server's.
+    id: String,
+    flag: String,
+    about: String,
+    value: Type,
+    required: bool,
+    /// Null clears it.
+    nullable: bool,
+}
+
+/// Fields that flags of another sort are for.
+const APART: [&str; 4] = ["project_id", "name", "labels", "annotations"];
+
+/// Fields of a body that changes something, with a flag each. Absent and null are the same in a field that is not nullable when it is
+/// created, so that it cannot be cleared.
+pub(super) fn of_patch(schema: &Value, create: &[Field]) -> Vec<Field> {
+    let clears = |field: &Field| create.iter().any(|other| other.name == field.name && other.nullable);
+    let narrowed = |field: Field| Field { nullable: clears(&field), ..field };
+    of_schema(schema).into_iter().map(narrowed).collect()
+}
+
+/// Fields of a body, with a flag each.
+pub(super) fn of_schema(schema: &Value) -> Vec<Field> {
+    let required = |name: &str| schema["required"].as_array().is_some_and(|all| all.contains(&json!(name)));
+    let properties = schema["properties"].as_object().into_iter().flatten();
+    let own = properties.filter(|(name, _)| !APART.contains(&name.as_str()));
+    own.filter_map(|(name, property)| {
+        let types: Vec<&str> = match &property["type"] {
+            Value::String(one) => vec![one],
+            Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
+            _ => return None,
+        };
+        let value = types.iter().find_map(|one| match *one {
+            "string" => Some(Type::Text),
+            "integer" => Some(Type::Integer),
+            "number" => Some(Type::Number),
+            "boolean" => Some(Type::Boolean),
+            _ => None,
+        })?;
+        let about = property["description"].as_str().unwrap_or_default();
+        Some(Field {
+            flag: flag(name),
+            id: format!("field {name}"),
+            name: name.clone(),
+            about: about.trim_end_matches('.').to_owned(),
+            value,
+            required: required(name),
+            nullable: types.contains(&"null"),
+        })
+    })
+    .collect()
+}
+
+/// As sessions have it; and `--url` is the server's.
+fn flag(field: &str) -> String {
+    match field {
+        "llm_model" => "model".to_owned(),
+        "url" => "repo-url".to_owned(),
+        other => other.replace('_', "-"),
+    }
+}
+
+/// The flags that are needed, for an example.
+pub(super) fn required(fields: &[Field]) -> String {
+    fields.iter().filter(|field| field.required).map(|field| format!(" --{} TEXT", field.flag)).collect()
+}
+
+/// Adds a flag for each field.
+pub(super) fn with_flags(command: Command, fields: &'static [Field], creates: bool) -> Command {
+    let nullable = fields.iter().filter(|field| field.nullable).map(|field| field.name.as_str());
+    let command = if creates {
+        command
+    } else {
+        command.mut_arg("clear", |arg| arg.value_parser(PossibleValuesParser::new(nullable)))
+    };
+    fields.iter().fold(command, |command, field| {
+        let arg = Arg::new(field.id.as_str()).long(field.flag.as_str()).help(field.about.as_str());
+        let arg = match field.value {
+            Type::Text => arg.value_name("TEXT"),
+            Type::Integer => arg.value_name("NUMBER").value_parser(value_parser!(i64)).allow_negative_numbers(true),
+            Type::Number => arg.value_name("NUMBER").value_parser(value_parser!(f64)).allow_negative_numbers(true),
+            Type::Boolean => arg.value_name("true|false").value_parser(value_parser!(bool)),
+        };
+        let arg = if field.required && creates { arg.required_unless_present("from") } else { arg };
+        let command = command.arg(arg.action(ArgAction::Set));
+        if field.name == "prompt" { command.arg(prompt_file(field)) } else { command }
+    })
+}
+
+const PROMPT_FILE: &str = "prompt file";
+
+/// A prompt is long: as everywhere, it may be in a file.
+fn prompt_file(prompt: &'static Field) -> Arg {
+    let arg = Arg::new(PROMPT_FILE).short('f').long("file").value_name("FILE").value_parser(value_parser!(PathBuf));
+    arg.help("File with the prompt; - is standard input").conflicts_with(prompt.id.as_str())
+}
+
+/// The file that a prompt is in.
+pub(super) fn given_file(matches: &ArgMatches) -> Option<PathBuf> {
+    matches.try_get_one::<PathBuf>(PROMPT_FILE).ok().flatten().cloned()
+}
+
+/// Values of the flags that were given.
+pub(super) fn given(matches: &ArgMatches, fields: &[Field]) -> Map<String, Value> {
+    let value = |field: &Field| {
+        let name = field.id.as_str();
+        match field.value {
+            Type::Text => matches.get_one::<String>(name).map(|text| json!(text)),
+            Type::Integer => matches.get_one::<i64>(name).map(|number| json!(number)),
+            Type::Number => matches.get_one::<f64>(name).map(|number| json!(number)),
+            Type::Boolean => matches.get_one::<bool>(name).map(|truth| json!(truth)),
+        }
+    };
+    fields.iter().filter_map(|field| Some((field.name.clone(), value(field)?))).collect()
+}

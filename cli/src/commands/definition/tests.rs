@@ -1,0 +1,145 @@
+//! Every Kind has the same commands, and its own flags.
+
+use serde_json::{Value, json};
+
+use crate::{
+    Arguments, Exit,
+    commands::{Invocation, end, execute},
+    config::Environment,
+    output::capture,
+    stub::{PROJECT, Received, Reply, Stub, ok, refused},
+};
+use clap::Parser;
+
+const ID: &str = "2PzyKuGf4Pp1cYCmLvjkxyDiEBD";
+
+fn agent() -> Value {
+    json!({"kind": "Agent", "id": ID, "href": "", "created_at": "2026-01-02T03:04:05Z", "updated_at": "2026-01-02T03:04:05Z",
+        "version": 2, "project_id": PROJECT, "name": "reviewer", "created_by_user_id": "admin", "display_name": "",
+        "description": "Reads\nchanges", "prompt": "Be kind.", "agent_type": "script", "llm_model": null,
+        "resource_overrides": {"cpu": "2"}, "labels": {"team": "web"}, "annotations": {}})
+}
+
+fn server(request: &Received) -> Reply {
+    let found = json!({"kind": "AgentList", "page": 1, "size": 1, "total": 1, "items": [agent()]});
+    let none = json!({"kind": "AgentList", "page": 1, "size": 0, "total": 0, "items": []});
+    match request.line.replace(ID, "ID").as_str() {
+        "POST /agents" | "POST /repository_refs" => Reply::Http(201, "", agent().to_string()),
+        "GET /agents?project_id=local" | "GET /agents?name=reviewer&project_id=local&size=10" => ok(&found),
+        "GET /agents?project_id=local&name=reviewer&label=team%3Dweb&llm_model=m" => ok(&found),
+        "GET /agents?name=none&project_id=local&size=10" => ok(&none),
+        "GET /agents/ID" | "GET /agents/ID?version=1" | "PATCH /agents/ID" => ok(&agent()),
+        "DELETE /agents/ID" => Reply::Http(204, "", String::new()),
+        "GET /operations?entity_kind=agent&entity_id=ID" => {
+            ok(&json!({"kind": "OperationList", "page": 1, "size": 0, "total": 0, "items": []}))
+        }
+        _ => refused(404, &format!("no route {}", request.line)),
+    }
+}
+
+async fn ambient(stub: &Stub, arguments: &[&str]) -> (Exit, String, String) {
+    let base = ["ambient", "--url", &stub.url, "--token", "t", "--project", "local"];
+    let Arguments { globals, command } = Arguments::try_parse_from(base.iter().chain(arguments)).unwrap();
+    let (console, out, err) = capture::console(false, false);
+    let invocation = Invocation { globals, environment: Environment::default(), console };
+    let exit = end(&invocation.console.clone(), execute(command, invocation).await);
+    (exit, out.text(), err.text())
+}
+
+fn body(stub: &Stub, line: &str) -> Value {
+    let found = stub.requests().into_iter().rev().find(|request| request.line.starts_with(line)).unwrap();
+    serde_json::from_str(&found.body).unwrap()
+}
+
+#[tokio::test]
+async fn what_flags_say_is_what_is_asked_for() {
+    let stub = Stub::start(server).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), r#"{"prompt": "from the file", "resource_overrides": {"cpu": "2"}}"#).unwrap();
+    let from = file.path().to_str().unwrap();
+    let create = ["agent", "create", "reviewer", "--from", from, "--prompt", "Be kind.", "--model", "m"];
+    let more = ["--llm-temperature", "0.5", "--timeout", "60", "--interactive", "false", "--label", "team=web"];
+    assert_eq!(ambient(&stub, &[&create[..], &more].concat()).await.0, Exit::Success);
+    let sent = json!({"project_id": "local", "name": "reviewer", "prompt": "Be kind.", "llm_model": "m", "llm_temperature": 0.5,
+        "timeout": 60, "interactive": false, "labels": {"team": "web"}, "resource_overrides": {"cpu": "2"}});
+    assert_eq!(body(&stub, "POST /agents"), sent);
+
+    let patch = ["agent", "patch", "reviewer", "--name", "critic", "--clear", "llm_model", "--remove-label", "team"];
+    assert_eq!(ambient(&stub, &patch).await.0, Exit::Success);
+    let sent = json!({"name": "critic", "llm_model": null, "labels": {"team": null}});
+    assert_eq!(body(&stub, "PATCH /agents"), sent);
+    assert_eq!(ambient(&stub, &["agent", "patch", "reviewer"]).await.0, Exit::Usage);
+
+    std::fs::write(file.path(), "Be thorough.\n").unwrap();
+    assert_eq!(ambient(&stub, &["agent", "patch", "reviewer", "-f", from]).await.0, Exit::Success);
+    assert_eq!(body(&stub, "PATCH /agents"), json!({"prompt": "Be thorough.\n"}));
+
+    // `--url` is the server's.
+    let create = ["repository-ref", "create", "docs", "--repo-url", "https://example.org/docs"];
+    assert_eq!(ambient(&stub, &create).await.0, Exit::Success);
+    let sent = json!({"project_id": "local", "name": "docs", "url": "https://example.org/docs"});
+    assert_eq!(body(&stub, "POST /repository_refs"), sent);
+}
+
+#[tokio::test]
+async fn a_definition_is_shown_by_its_fields() {
+    let stub = Stub::start(server).await;
+    let (_, list, _) = ambient(&stub, &["agents", "ls"]).await;
+    let mut lines = list.lines();
+    assert_eq!(
+        lines.next().unwrap().split("   ").map(str::trim).filter(|word| !word.is_empty()).collect::<Vec<_>>(),
+        ["ID", "NAME", "AGENT TYPE", "LLM MODEL", "DESCRIPTION", "AGE"]
+    );
+    assert!(lines.next().unwrap().starts_with(&format!("{ID}   reviewer   script       -           Reads\\nchanges")));
+    let filtered =
+        ["agent", "list", "--name", "reviewer", "--label", "team=web", "--filter", "llm_model=m", "-o", "name"];
+    assert_eq!(ambient(&stub, &filtered).await.1, format!("{ID}\n"));
+    insta::assert_snapshot!(ambient(&stub, &["agent", "get", "reviewer"]).await.1, @r"
+    Agent:             reviewer (2PzyKuGf4Pp1cYCmLvjkxyDiEBD)
+    Project:           2PzyKuGf4Pp1cYCmLvjkxyDiEBC
+    Created:           2026-01-02T03:04:05Z by admin
+    Version:           2
+    Agent type:        script
+    Description:       Reads
+                       changes
+    Prompt:            Be kind.
+    Label:             team=web
+    Resource override: cpu=2
+    ");
+    let (_, json, _) = ambient(&stub, &["agent", "get", "reviewer", "--at-version", "1", "-o", "json"]).await;
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), agent());
+    let (exit, _, err) = ambient(&stub, &["agent", "history", "reviewer"]).await;
+    assert_eq!((exit, err.as_str()), (Exit::Success, "no operations\n"));
+    let (_, _, err) = ambient(&stub, &["agent", "delete", "reviewer"]).await;
+    assert_eq!(err, format!("agent reviewer ({ID}) is deleted\n"));
+    let (exit, _, err) = ambient(&stub, &["agent", "get", "none"]).await;
+    assert_eq!((exit, err.contains("no agent 'none'")), (Exit::NotFound, true));
+    let (exit, _, err) = ambient(&stub, &["session", "create", "--agent", "none"]).await;
+    assert_eq!((exit, err.contains("--agent-type")), (Exit::NotFound, true), "{err}");
+}
+
+#[test]
+fn help_says_what_a_command_does() {
+    let told = |arguments: &[&str]| Arguments::try_parse_from(arguments).unwrap_err().render().to_string();
+    assert!(told(&["ambient", "agent", "create", "--help"]).starts_with("Create one"));
+    let all = told(&["ambient", "repository-ref", "--help"]);
+    assert!(all.starts_with("Repository references") && !all.contains("rguments of"), "{all}");
+}
+
+#[test]
+fn wrong_flags_are_refused() {
+    for wrong in [
+        &["agent"][..],
+        &["agent", "create"],
+        &["agent", "create", "x", "--timeout", "soon"],
+        &["agent", "create", "x", "--interactive", "maybe"],
+        &["agent", "patch", "x", "--clear", "prompt"],
+        &["agent", "create", "x", "--prompt", "y", "-f", "z"],
+        &["repository-ref", "create", "x", "--repo-url", "https://h/x", "-f", "z"],
+        &["repository-ref", "create", "x"],
+        &["repository-ref", "list", "--filter", "provider"],
+    ] {
+        let error = Arguments::try_parse_from(["ambient"].iter().chain(wrong)).unwrap_err();
+        assert!(error.use_stderr(), "{wrong:?}");
+    }
+}

@@ -1,0 +1,175 @@
+//! Agents: who works, written down once. A definition, from which sessions are made; the program that a session runs is its
+//! *agent type*.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::{
+    column::{Column, ColumnType::Text},
+    definition::{Definition, DefinitionSpec},
+    entity::Refusal,
+    name,
+    patch::{merge, nullable},
+    session::{ResourceOverrides, ResourcePatch, launch},
+};
+
+/// An agent of a project.
+pub type Agent = Definition<AgentSpec>;
+
+/// What people write of an agent. What is absent is left to the session, and by it to the project and the server.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentSpec {
+    /// For people; empty: the name.
+    #[serde(default)]
+    pub display_name: String,
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+    /// Who it is and how it works.
+    #[serde(default)]
+    pub prompt: String,
+    /// Repository it works on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repo_url: Option<String>,
+    /// Program that runs as this agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_type: Option<String>,
+    /// Model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub llm_model: Option<String>,
+    /// Sampling temperature, 0-2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub llm_temperature: Option<f64>,
+    /// Output limit, tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub llm_max_tokens: Option<i64>,
+    /// Chat (true) or batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interactive: Option<bool>,
+    /// Seconds a run may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<i64>,
+    /// Seconds without activity before a stop; 0 = never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inactivity_timeout: Option<i64>,
+    /// Limits in place of the server's.
+    #[serde(default, skip_serializing_if = "ResourceOverrides::is_empty")]
+    pub resource_overrides: ResourceOverrides,
+    /// For selection.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// For tools.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Changes of an agent; absent = unchanged.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(clippy::option_option, reason = "outer: absent; inner: null, which clears the field")]
+pub struct AgentPatch {
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Who it is and how it works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// Repository it works on.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub repo_url: Option<Option<String>>,
+    /// Program that runs as this agent.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub agent_type: Option<Option<String>>,
+    /// Model.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub llm_model: Option<Option<String>>,
+    /// Sampling temperature.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub llm_temperature: Option<Option<f64>>,
+    /// Output limit.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub llm_max_tokens: Option<Option<i64>>,
+    /// Chat (true) or batch.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub interactive: Option<Option<bool>>,
+    /// Seconds a run may take.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Option<i64>>,
+    /// Seconds without activity.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub inactivity_timeout: Option<Option<i64>>,
+    /// Limits to set (value) or to leave to the server again (null, also for all of them).
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub resource_overrides: Option<Option<ResourcePatch>>,
+    /// Set (value) or remove (null).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, Option<String>>>,
+    /// Set (value) or remove (null).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<BTreeMap<String, Option<String>>>,
+}
+
+impl DefinitionSpec for AgentSpec {
+    const KIND: &'static str = "agent";
+    const TITLE: &'static str = "Agent";
+    const COLUMNS: &'static [Column<Agent>] = &[
+        Agent::NAME,
+        Agent::CREATED_BY,
+        Agent::LABELS,
+        Column::new("display_name", Text, |a: &Agent| json!(a.spec.display_name)).ordered(),
+        Column::new("agent_type", Text, |a: &Agent| json!(a.spec.agent_type))
+            .filtered("Program that runs as the agent.")
+            .ordered(),
+        Column::new("llm_model", Text, |a: &Agent| json!(a.spec.llm_model)).filtered("Model.").ordered(),
+    ];
+    type Patch = AgentPatch;
+
+    fn validate(&self) -> Result<(), Refusal> {
+        if !self.display_name.is_empty() {
+            name::display("display_name", &self.display_name, 100)?;
+        }
+        name::text("description", &self.description)?;
+        name::text("prompt", &self.prompt)?;
+        self.repo_url.as_ref().map_or(Ok(()), |url| name::git_url("repo_url", url))?;
+        self.agent_type.as_ref().map_or(Ok(()), |agent_type| name::display("agent_type", agent_type, 100))?;
+        launch::model(self.llm_model.as_deref())?;
+        launch::temperature(self.llm_temperature)?;
+        launch::max_tokens(self.llm_max_tokens)?;
+        launch::timeout(self.timeout)?;
+        launch::inactivity_timeout(self.inactivity_timeout)?;
+        self.resource_overrides.validate()?;
+        name::map("labels", &self.labels)?;
+        name::map("annotations", &self.annotations)
+    }
+
+    fn patched(&self, patch: &AgentPatch) -> Self {
+        let (mut spec, patch) = (self.clone(), patch.clone());
+        spec.display_name = patch.display_name.unwrap_or(spec.display_name);
+        spec.description = patch.description.unwrap_or(spec.description);
+        spec.prompt = patch.prompt.unwrap_or(spec.prompt);
+        spec.repo_url = patch.repo_url.unwrap_or(spec.repo_url);
+        spec.agent_type = patch.agent_type.unwrap_or(spec.agent_type);
+        spec.llm_model = patch.llm_model.unwrap_or(spec.llm_model);
+        spec.llm_temperature = patch.llm_temperature.unwrap_or(spec.llm_temperature);
+        spec.llm_max_tokens = patch.llm_max_tokens.unwrap_or(spec.llm_max_tokens);
+        spec.interactive = patch.interactive.unwrap_or(spec.interactive);
+        spec.timeout = patch.timeout.unwrap_or(spec.timeout);
+        spec.inactivity_timeout = patch.inactivity_timeout.unwrap_or(spec.inactivity_timeout);
+        let limits =
+            patch.resource_overrides.map_or_else(ResourcePatch::default, |all| all.unwrap_or(ResourcePatch::CLEARED));
+        spec.resource_overrides = spec.resource_overrides.patched(&limits);
+        merge(&mut spec.labels, patch.labels);
+        merge(&mut spec.annotations, patch.annotations);
+        spec
+    }
+
+    fn labels(&self) -> &BTreeMap<String, String> {
+        &self.labels
+    }
+}

@@ -1,0 +1,106 @@
+//! Whether what former releases have stored is still what it was.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use ambient_domain::{
+    Context, Decision, Defaults, Entity,
+    session::{Command, Session},
+};
+use ambient_tests::TestDatabase;
+use serde_json::json;
+use sqlx::PgPool;
+
+use super::*;
+use crate::{
+    AppendItem, AppendPart, Change, Concerned, DatabaseOptions, Folded, Metadata, canonical::sha256_hex, new_id, to_micros,
+};
+
+/// A session, changed once.
+async fn session(db: &Database) -> String {
+    let (id, project_id) = (new_id(), new_id());
+    let spec = json!({"display_name": "test", "agent_type": "script", "interactive": true, "inactivity_timeout": 0,
+        "llm_temperature": 0.7, "llm_max_tokens": 4000, "annotations": {"agent": "kept"}});
+    let spec = Box::new(serde_json::from_value(spec).unwrap());
+    let create = Command::Create { session_id: id.clone(), project_id, spec, start: false };
+    let patch: Command = serde_json::from_value(json!({"command": "patch", "display_name": "changed"})).unwrap();
+    for command in [create, patch] {
+        let before = db.load_current::<Session>(&id).await.unwrap();
+        let (operation_id, principal) = (new_id(), "alice".to_owned());
+        let now = to_micros(chrono::Utc::now());
+        let context = Context { now, operation_id, principal, defaults: Defaults::default() };
+        let state = before.as_ref().map(|before| &before.state);
+        let decided = Session::decide(state, &command, &context).unwrap();
+        let Decision::Events(events) = decided else { panic!("nothing to do") };
+        let mut after = events.iter().fold(state.cloned(), |s, e| Some(Session::apply(s, e, now))).unwrap();
+        after.set_version(state.map_or(0, Session::version) + 1, now);
+        let part = AppendPart::new(&Change {
+            before: before.as_ref(),
+            after: &after,
+            command: &command,
+            events: &events,
+            context: &context,
+            metadata: &Metadata::default(),
+            bodies: &[],
+        });
+        db.append(vec![AppendItem { parts: vec![part.unwrap()], ..AppendItem::default() }])
+            .await
+            .pop()
+            .unwrap()
+            .unwrap();
+    }
+    id
+}
+
+/// Makes of a session what a release stored that called the agent type `agent` (schema version 1).
+async fn under_the_former_name(pool: &PgPool, id: &str) {
+    sqlx::raw_sql("alter table ambient.operations disable trigger operations_append_only").execute(pool).await.unwrap();
+    let mut previous = GENESIS;
+    for version in 1..=2_i64 {
+        let sql = "update ambient.operations set schema_version = 1, previous_hash = $3,
+                       input = convert_to(replace(convert_from(input, 'utf8'), '\"agent_type\"', '\"agent\"'), 'utf8'),
+                       events = convert_to(replace(convert_from(events, 'utf8'), '\"agent_type\"', '\"agent\"'), 'utf8')
+                   where entity_id = $1 and version = $2 returning *";
+        let row = sqlx::query(sql).bind(id).bind(version).bind(&previous[..]).fetch_one(pool).await.unwrap();
+        previous = hash_of(&row).unwrap();
+        let sql = "update ambient.operations set hash = $3 where entity_id = $1 and version = $2";
+        sqlx::query(sql).bind(id).bind(version).bind(&previous[..]).execute(pool).await.unwrap();
+    }
+    let sql = "update ambient.sessions set schema_version = 1, last_hash = $2,
+                   spec = (spec - 'agent_type') || jsonb_build_object('agent', spec -> 'agent_type') where id = $1";
+    sqlx::query(sql).bind(id).bind(&previous[..]).execute(pool).await.unwrap();
+    let undone = "alter table ambient.operations enable trigger operations_append_only;
+                  drop index ambient.sessions_of_agent;
+                  alter table ambient.sessions drop column agent_id;
+                  alter table ambient.sessions rename column agent_type to agent;
+                  delete from ambient._migrations where version = 7";
+    sqlx::raw_sql(undone).execute(pool).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_whose_agent_type_was_called_agent_is_what_it_was() {
+    let database = TestDatabase::new().await;
+    let db = Database::connect(&database.url(), DatabaseOptions::default()).await.unwrap();
+    db.migrate().await.unwrap();
+    let id = session(&db).await;
+    let now = db.load::<Session>(&id).await.unwrap().unwrap();
+    under_the_former_name(db.pool(), &id).await;
+    let bytes = async || {
+        let sql = "select input || events from ambient.operations where entity_id = $1 order by version";
+        let all: Vec<Vec<u8>> = sqlx::query_scalar(sql).bind(&id).fetch_all(db.pool()).await.unwrap();
+        all.iter().map(|one| sha256_hex(one)).collect::<Vec<_>>()
+    };
+    let stored = bytes().await;
+
+    db.migrate().await.unwrap();
+    assert_eq!(bytes().await, stored, "operations are never rewritten");
+    let report = db.verify(&VerifyScope::default()).await.unwrap();
+    assert!(report.is_clean(), "{:?}", report.divergences);
+    assert_eq!(report.operations, 2);
+    assert_eq!(db.load::<Session>(&id).await.unwrap().unwrap(), now);
+    assert_eq!(db.load_at::<Session>(&id, 2).await.unwrap().unwrap(), now);
+    let history = Concerned { entity_kind: "session".to_owned(), entity_id: id.clone(), from: 1, to: 2 };
+    let mut folded = Folded::of_kind("session").unwrap();
+    for operation in db.logged_operations(&history, 0).await.unwrap() {
+        assert!(operation.input.to_string().contains("\"agent\"") || operation.command == "patch");
+        assert_eq!(folded.next(&operation, true), Ok(None));
+    }
+}

@@ -1,0 +1,121 @@
+//! Every Kind of the registry: its table is what its columns say, and definitions keep the rules of names.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use ambient_domain::{
+    ColumnType, Guard,
+    agent::{Agent, AgentPatch, AgentSpec},
+    definition::Command,
+    project::{self, Project},
+};
+use ambient_persistence::{
+    AppendError, Concerned, Database, Folded, KindVisitor, ListQuery, Scope, StoredEntity, VerifyScope, new_id,
+    visit_kinds,
+};
+use support::*;
+
+/// Columns of every entity table.
+const COMMON: [(&str, &str); 10] = [
+    ("id", "text"),
+    ("project_id", "text"),
+    ("version", "bigint"),
+    ("schema_version", "integer"),
+    ("last_operation_id", "text"),
+    ("last_hash", "bytea"),
+    ("state", "jsonb"),
+    ("created_at", "timestamp with time zone"),
+    ("updated_at", "timestamp with time zone"),
+    ("deleted_at", "timestamp with time zone"),
+];
+
+struct Tables(Database);
+
+impl KindVisitor for Tables {
+    type Error = String;
+
+    async fn visit<E: StoredEntity>(&mut self) -> Result<(), String> {
+        let (schema, table) = E::TABLE.name.split_once('.').unwrap();
+        let sql = "select column_name::text, data_type::text from information_schema.columns
+                   where table_schema = $1 and table_name = $2";
+        let rows: Vec<(String, String)> =
+            sqlx::query_as(sql).bind(schema).bind(table).fetch_all(self.0.pool()).await.unwrap();
+        let mut there: BTreeMap<String, String> = rows.into_iter().collect();
+        for (name, data_type) in COMMON {
+            assert_eq!(there.remove(name).as_deref(), Some(data_type), "{table}.{name}");
+        }
+        for column in E::COLUMNS {
+            let data_type = there.remove(column.name).ok_or(format!("{table}.{} is in no migration", column.name))?;
+            let expected: &[&str] = match column.column_type {
+                ColumnType::Text => &["text"],
+                ColumnType::Boolean => &["boolean"],
+                ColumnType::Integer => &["bigint", "integer"],
+                ColumnType::Time => &["timestamp with time zone"],
+                ColumnType::Texts => &["ARRAY"],
+                ColumnType::Json => &["jsonb"],
+            };
+            assert!(expected.contains(&&*data_type), "{table}.{} is {data_type}", column.name);
+        }
+        if there.is_empty() { Ok(()) } else { Err(format!("{table} has columns that no Kind states: {there:?}")) }
+    }
+}
+
+#[tokio::test]
+async fn a_column_is_the_same_in_its_migration_and_in_its_kind() {
+    let s = store().await;
+    visit_kinds(&mut Tables(s.db.clone())).await.unwrap();
+}
+
+fn create(id: &str, project: &Project, name: &str) -> Command<AgentSpec> {
+    let (project_id, name) = (project.id.clone(), name.to_owned());
+    Command::Create { id: id.to_owned(), project_id, name, spec: Box::default() }
+}
+
+fn rename(name: &str) -> Command<AgentSpec> {
+    Command::Patch { name: Some(name.to_owned()), spec: Box::default() }
+}
+
+#[tokio::test]
+async fn names_of_definitions_are_unique_in_their_project_while_they_are_not_deleted() {
+    let s = store().await;
+    let (one, two) = (new_project(&s.db, "one").await, new_project(&s.db, "two").await);
+    let (first, second, elsewhere) = (new_id(), new_id(), new_id());
+    apply::<Agent>(&s.db, &first, &create(&first, &one, "reviewer")).await;
+    apply::<Agent>(&s.db, &elsewhere, &create(&elsewhere, &two, "reviewer")).await;
+    let taken = append(&s.db, item::<Agent>(None, &create(&second, &one, "reviewer"))).await.unwrap_err();
+    assert!(matches!(taken, AppendError::NameTaken { .. }), "{taken:?}");
+    apply::<Agent>(&s.db, &first, &rename("critic")).await;
+    let second_agent = apply::<Agent>(&s.db, &second, &create(&second, &one, "reviewer")).await;
+    let taken = append(&s.db, item(Some(&second_agent), &rename("critic"))).await.unwrap_err();
+    assert!(matches!(taken, AppendError::NameTaken { .. }), "{taken:?}");
+    apply::<Agent>(&s.db, &first, &Command::Delete).await;
+    apply::<Agent>(&s.db, &second, &rename("critic")).await;
+    let patch = AgentPatch { llm_model: Some(Some("m".to_owned())), ..AgentPatch::default() };
+    apply::<Agent>(&s.db, &second, &Command::Patch { name: None, spec: Box::new(patch) }).await;
+
+    let query = ListQuery { filters: vec![("llm_model".to_owned(), "m".to_owned())], ..ListQuery::default() };
+    let found = s.db.list::<Agent>(&Scope::Projects(vec![one.id.clone()]), &query).await.unwrap();
+    assert_eq!((found.total, found.items[0].name.as_str()), (1, "critic"));
+    assert_eq!(s.db.ids_of_project::<Agent>(&one.id, "", 10).await.unwrap(), std::slice::from_ref(&second));
+    assert_eq!(s.db.load_at::<Agent>(&second, 1).await.unwrap().unwrap().name, "reviewer");
+
+    let report = s.db.verify(&VerifyScope::default()).await.unwrap();
+    assert!(report.is_clean(), "{:?}", report.divergences);
+    assert_eq!((report.entities["agent"], report.entities["repository_ref"]), (3, 0));
+    let history = Concerned { entity_kind: "agent".to_owned(), entity_id: second, from: 1, to: 3 };
+    let mut folded = Folded::of_kind("agent").unwrap();
+    for operation in s.db.logged_operations(&history, 0).await.unwrap() {
+        assert_eq!(folded.next(&operation, true), Ok(None));
+    }
+}
+
+#[tokio::test]
+async fn a_terminating_project_takes_no_new_definitions() {
+    let s = store().await;
+    let project = new_project(&s.db, "demo").await;
+    apply::<Project>(&s.db, &project.id, &project::Command::Delete).await;
+    let refused = append(&s.db, item::<Agent>(None, &create(&new_id(), &project, "late"))).await.unwrap_err();
+    assert!(matches!(refused, AppendError::Guard(Guard::ProjectActive { .. })), "{refused:?}");
+}

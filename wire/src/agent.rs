@@ -1,0 +1,180 @@
+//! Agents: definitions, from which sessions are made.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    api::{object, present, present_object},
+    definition::Definition,
+    session::{ResourceOverrides, ResourcePatch},
+};
+
+/// An agent: who works, written down once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Agent {
+    /// `Agent`.
+    pub kind: String,
+    /// KSUID.
+    pub id: String,
+    /// `/api/ambient/v1/agents/{id}`.
+    pub href: String,
+    /// Creation.
+    pub created_at: DateTime<Utc>,
+    /// Last change.
+    pub updated_at: DateTime<Utc>,
+    /// Number of operations; what `If-Match` compares.
+    pub version: i64,
+    /// Project id.
+    pub project_id: String,
+    /// Unique in the project.
+    pub name: String,
+    /// Creator.
+    pub created_by_user_id: String,
+    /// For people.
+    pub display_name: String,
+    /// For people.
+    pub description: String,
+    /// Who it is and how it works.
+    pub prompt: String,
+    /// Repository it works on.
+    pub repo_url: Option<String>,
+    /// Program that runs as this agent.
+    pub agent_type: Option<String>,
+    /// Model.
+    pub llm_model: Option<String>,
+    /// Sampling temperature.
+    pub llm_temperature: Option<f64>,
+    /// Output limit, tokens.
+    pub llm_max_tokens: Option<i64>,
+    /// Chat (true) or batch.
+    pub interactive: Option<bool>,
+    /// Seconds a run may take.
+    pub timeout: Option<i64>,
+    /// Seconds without activity before a stop; 0 = never.
+    pub inactivity_timeout: Option<i64>,
+    /// Limits in place of the server's.
+    #[serde(default)]
+    pub resource_overrides: ResourceOverrides,
+    /// For selection.
+    pub labels: BTreeMap<String, String>,
+    /// For tools.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// `POST /agents`. What is absent is left to the session, and by it to the project and the server.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AgentCreate {
+    /// Project id or name.
+    pub project_id: String,
+    /// Unique in the project, 1-100 characters.
+    pub name: String,
+    /// For people.
+    #[serde(default)]
+    pub display_name: String,
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+    /// Who it is and how it works.
+    #[serde(default)]
+    pub prompt: String,
+    /// Repository it works on: `https://…` or `file:///…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repo_url: Option<String>,
+    /// Program that runs as this agent, such as `script`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_type: Option<String>,
+    /// Model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub llm_model: Option<String>,
+    /// Sampling temperature, 0-2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub llm_temperature: Option<f64>,
+    /// Output limit, tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub llm_max_tokens: Option<i64>,
+    /// Chat (true) or batch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interactive: Option<bool>,
+    /// Seconds a run may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<i64>,
+    /// Seconds without activity before a stop; 0 = never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inactivity_timeout: Option<i64>,
+    /// Limits in place of the server's. One above the server's maximum is refused.
+    #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub resource_overrides: Option<ResourceOverrides>,
+    /// For selection.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// For tools.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// `PATCH /agents/{id}`: a JSON merge patch. Null leaves a setting to the session again.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(clippy::option_option, reason = "a merge patch tells an absent field from null")]
+pub struct AgentPatch {
+    /// Unique in the project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Who it is and how it works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// Repository it works on.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub repo_url: Option<Option<String>>,
+    /// Program that runs as this agent.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub agent_type: Option<Option<String>>,
+    /// Model.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub llm_model: Option<Option<String>>,
+    /// Sampling temperature.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub llm_temperature: Option<Option<f64>>,
+    /// Output limit, tokens.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub llm_max_tokens: Option<Option<i64>>,
+    /// Chat (true) or batch.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub interactive: Option<Option<bool>>,
+    /// Seconds a run may take.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Option<i64>>,
+    /// Seconds without activity before a stop; 0 = never.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub inactivity_timeout: Option<Option<i64>>,
+    /// Limits to set (value) or to leave to the server again (null, also for all of them).
+    #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
+    pub resource_overrides: Option<Option<ResourcePatch>>,
+    /// Set (value) or remove (null).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, Option<String>>>,
+    /// Set (value) or remove (null).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<BTreeMap<String, Option<String>>>,
+}
+
+impl Definition for Agent {
+    const KIND: &'static str = "Agent";
+    const ENTITY_KIND: &'static str = "agent";
+    const PATH: &'static str = "agents";
+    const PARAM: &'static str = "agent_id";
+    const ABOUT: &'static str = "Agents: who works, written down once";
+    const TABLE: &'static [&'static str] = &["agent_type", "llm_model", "description"];
+    type Create = AgentCreate;
+    type Patch = AgentPatch;
+}

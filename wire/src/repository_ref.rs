@@ -1,0 +1,118 @@
+//! Repository references: bookmarks.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{api::present, definition::Definition};
+
+/// A bookmark of a repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RepositoryRef {
+    /// `RepositoryRef`.
+    pub kind: String,
+    /// KSUID.
+    pub id: String,
+    /// `/api/ambient/v1/repository_refs/{id}`.
+    pub href: String,
+    /// Creation.
+    pub created_at: DateTime<Utc>,
+    /// Last change.
+    pub updated_at: DateTime<Utc>,
+    /// Number of operations; what `If-Match` compares.
+    pub version: i64,
+    /// Project id.
+    pub project_id: String,
+    /// Unique in the project.
+    pub name: String,
+    /// Creator.
+    pub created_by_user_id: String,
+    /// `https://…` or `file:///…`.
+    pub url: String,
+    /// Branch; null: the remote's default.
+    pub branch: Option<String>,
+    /// `github`, `gitlab` or `git`: as given, else by the URL's host.
+    pub provider: String,
+    /// Who it belongs to at its host: as given, else by the URL.
+    pub owner: Option<String>,
+    /// Its name there: as given, else the URL's last step.
+    pub repo_name: String,
+    /// For selection.
+    pub labels: BTreeMap<String, String>,
+    /// For tools.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// `POST /repository_refs`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RepositoryRefCreate {
+    /// Project id or name.
+    pub project_id: String,
+    /// Unique in the project, 1-100 characters.
+    pub name: String,
+    /// `https://…` or `file:///…`.
+    pub url: String,
+    /// Branch; the remote's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// `github`, `gitlab` or `git`; by the URL's host when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// Who it belongs to at its host; by the URL when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// Its name there; the URL's last step when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repo_name: Option<String>,
+    /// For selection.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// For tools.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// `PATCH /repository_refs/{id}`: a JSON merge patch. Null leaves a field to the URL again.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(clippy::option_option, reason = "a merge patch tells an absent field from null")]
+pub struct RepositoryRefPatch {
+    /// Unique in the project.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `https://…` or `file:///…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Branch.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub branch: Option<Option<String>>,
+    /// `github`, `gitlab` or `git`.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub provider: Option<Option<String>>,
+    /// Who it belongs to at its host.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Option<String>>,
+    /// Its name there.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub repo_name: Option<Option<String>>,
+    /// Set (value) or remove (null).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, Option<String>>>,
+    /// Set (value) or remove (null).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<BTreeMap<String, Option<String>>>,
+}
+
+impl Definition for RepositoryRef {
+    const KIND: &'static str = "RepositoryRef";
+    const ENTITY_KIND: &'static str = "repository_ref";
+    const PATH: &'static str = "repository_refs";
+    const PARAM: &'static str = "repository_ref_id";
+    const ABOUT: &'static str = "Repository references: bookmarks of repositories";
+    const TABLE: &'static [&'static str] = &["provider", "branch", "url"];
+    type Create = RepositoryRefCreate;
+    type Patch = RepositoryRefPatch;
+}
