@@ -84,11 +84,11 @@ async fn names_of_definitions_are_unique_in_their_project_while_they_are_not_del
     let (first, second, elsewhere) = (new_id(), new_id(), new_id());
     apply::<Agent>(&s.db, &first, &create(&first, &one, "reviewer")).await;
     apply::<Agent>(&s.db, &elsewhere, &create(&elsewhere, &two, "reviewer")).await;
-    let taken = append(&s.db, item::<Agent>(None, &create(&second, &one, "reviewer"))).await.unwrap_err();
+    let taken = append(&s.db, item::<Agent>(None, &create(&second, &one, "reviewer"), &[])).await.unwrap_err();
     assert!(matches!(taken, AppendError::NameTaken { .. }), "{taken:?}");
     apply::<Agent>(&s.db, &first, &rename("critic")).await;
     let second_agent = apply::<Agent>(&s.db, &second, &create(&second, &one, "reviewer")).await;
-    let taken = append(&s.db, item(Some(&second_agent), &rename("critic"))).await.unwrap_err();
+    let taken = append(&s.db, item(Some(&second_agent), &rename("critic"), &[])).await.unwrap_err();
     assert!(matches!(taken, AppendError::NameTaken { .. }), "{taken:?}");
     apply::<Agent>(&s.db, &first, &Command::Delete).await;
     apply::<Agent>(&s.db, &second, &rename("critic")).await;
@@ -116,6 +116,6 @@ async fn a_terminating_project_takes_no_new_definitions() {
     let s = store().await;
     let project = new_project(&s.db, "demo").await;
     apply::<Project>(&s.db, &project.id, &project::Command::Delete).await;
-    let refused = append(&s.db, item::<Agent>(None, &create(&new_id(), &project, "late"))).await.unwrap_err();
+    let refused = append(&s.db, item::<Agent>(None, &create(&new_id(), &project, "late"), &[])).await.unwrap_err();
     assert!(matches!(refused, AppendError::Guard(Guard::ProjectActive { .. })), "{refused:?}");
 }

@@ -3,7 +3,7 @@
 
 use ambient_domain::{
     name::{MAX_ENTRIES, MAX_REPOS},
-    project::{ProjectPhase, SubjectType},
+    project::SubjectType,
 };
 use ambient_wire::{git_url, name};
 use ambient_workflows::{ENTITY_WORKFLOWS, PLATFORM_WORKFLOWS};

@@ -11,7 +11,8 @@ use sqlx::PgPool;
 
 use super::*;
 use crate::{
-    AppendItem, AppendPart, Change, Concerned, DatabaseOptions, Folded, Metadata, canonical::sha256_hex, new_id, to_micros,
+    AppendItem, AppendPart, Change, Concerned, DatabaseOptions, Folded, Metadata, canonical::sha256_hex, new_id,
+    to_micros,
 };
 
 /// A session, changed once.
