@@ -1,7 +1,7 @@
 # Every target does its own set-up: a clean clone and `make <target>` is all it takes.
 # The targets are few and each is one line; what they do is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down test hostile lint fmt openapi contract corpus bench bench-engine conformance temporal clean clients
+.PHONY: help setup build demo up down test hostile lint fmt openapi contract corpus bench bench-engine conformance temporal clean clients ci-full
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\): *[a-z ]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -36,8 +36,11 @@ clients: build   ## clients in TypeScript, Go and Python: generated from the Ope
 contract: build  ## the server answers as its OpenAPI document says: schemathesis with three seeds
 	@scripts/schemathesis
 
-lint: setup      ## form, clippy, licences, crate graph, OpenAPI drift, rules and changes
+lint: setup      ## form, clippy, dependencies, shell scripts, licences, crate graph, OpenAPI document
 	@scripts/lint
+
+ci-full:         ## everything that can be checked, for hours; docs/ci.md tells what CI leaves out
+	@scripts/ci-full
 
 fmt: setup       ## put the code into form
 	@cargo fmt --all
