@@ -60,7 +60,7 @@ async fn serve_needs_tls_where_others_can_reach_it() {
 
 #[tokio::test]
 async fn check_names_what_is_damaged_and_fails() {
-    let database = TestDatabase::new().await;
+    let database = TestDatabase::empty().await;
     let (code, _, said) = run(&database, &["engine", "check"]);
     assert_eq!(code, Some(1), "there is no engine yet: {said}");
     ambient_engine::Engine::migrate(&database.pool().await).await.unwrap();

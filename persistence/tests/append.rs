@@ -12,6 +12,7 @@ use ambient_persistence::{
     AppendError, AppendItem, Current, Database, DatabaseOptions, IdempotencyKey, IdempotencyRecord, Outcome,
     StoreError, VerifyScope, new_id,
 };
+use ambient_tests::TestDatabase;
 use support::*;
 
 fn rename(name: &str) -> session::Command {
@@ -20,11 +21,12 @@ fn rename(name: &str) -> session::Command {
 
 #[tokio::test]
 async fn several_servers_may_migrate_at_once_and_a_changed_migration_is_noticed() {
-    let s = store().await;
-    let again = futures::future::join_all((0..4).map(|_| s.db.migrate())).await;
-    assert!(again.iter().all(Result::is_ok));
-    sqlx::query("update ambient._migrations set checksum = '\\x00'").execute(s.db.pool()).await.unwrap();
-    assert!(matches!(s.db.migrate().await, Err(StoreError::Migration(_))));
+    let database = TestDatabase::empty().await;
+    let db = Database::connect(&database.url(), DatabaseOptions::default()).await.unwrap();
+    let at_once = futures::future::join_all((0..4).map(|_| db.migrate())).await;
+    assert!(at_once.iter().all(Result::is_ok));
+    sqlx::query("update ambient._migrations set checksum = '\\x00'").execute(db.pool()).await.unwrap();
+    assert!(matches!(db.migrate().await, Err(StoreError::Migration(_))));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 
 pub mod bad_input;
 mod own_postgres;
+mod template;
 
 use std::{path::Path, process::Command, str::FromStr, sync::OnceLock};
 
@@ -38,31 +39,49 @@ fn show_warnings() {
     let _ = warnings.try_init();
 }
 
-/// A fresh, empty database, dropped (with every connection to it) when this value is dropped.
+async fn connected(url: &str) -> (PgConnection, PgConnectOptions) {
+    let options = PgConnectOptions::from_str(url).unwrap();
+    (PgConnection::connect_with(&options).await.unwrap(), options)
+}
+
+/// A database of a test's own, dropped (with every connection to it) when this value is dropped.
 pub struct TestDatabase {
     name: String,
     options: PgConnectOptions,
 }
 
 impl TestDatabase {
-    /// Creates the database.
+    /// Creates one with both schemas up to date, and nothing in them: a copy of the server's template.
     ///
     /// # Panics
     /// When no server can be reached: a test that needs a database cannot say anything without one.
     pub async fn new() -> Self {
-        Self::on(server_url()).await
+        let (mut server, options) = connected(server_url()).await;
+        let template = template::ready(&mut server, &options).await;
+        Self::create(server, options, &format!(" template {template}")).await
     }
 
-    /// Creates the database on the server of `url`, whose user may create databases.
+    /// Creates an empty one, for tests of what brings it up to date.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub async fn empty() -> Self {
+        Self::empty_on(server_url()).await
+    }
+
+    /// Creates an empty one on the server of `url`, whose user may create databases.
     ///
     /// # Panics
     /// When it cannot be reached.
-    pub async fn on(url: &str) -> Self {
+    pub async fn empty_on(url: &str) -> Self {
+        let (server, options) = connected(url).await;
+        Self::create(server, options, "").await
+    }
+
+    async fn create(mut server: PgConnection, options: PgConnectOptions, template: &str) -> Self {
         show_warnings();
         let name = format!("t_{}", uuid::Uuid::new_v4().simple());
-        let options = PgConnectOptions::from_str(url).unwrap();
-        let mut server = PgConnection::connect_with(&options).await.unwrap();
-        sqlx::raw_sql(AssertSqlSafe(format!("create database {name}"))).execute(&mut server).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(format!("create database {name}{template}"))).execute(&mut server).await.unwrap();
         server.close().await.unwrap();
         Self { options: options.database(&name), name }
     }

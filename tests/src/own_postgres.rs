@@ -93,9 +93,9 @@ impl OwnPostgres {
         chown(&path, Some(owner.uid()), Some(owner.gid())).unwrap();
     }
 
-    /// A fresh database on it.
+    /// A fresh, empty database on it.
     pub async fn database(&self) -> TestDatabase {
-        TestDatabase::on(&self.url()).await
+        TestDatabase::empty_on(&self.url()).await
     }
 
     /// Kills the postmaster, and waits until its backends are gone too.

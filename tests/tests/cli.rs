@@ -205,7 +205,7 @@ async fn an_origin_that_may_not_be_written_is_told_by_what_and_where() {
 
 #[tokio::test]
 async fn migrate_says_what_came_of_it_without_notices() {
-    let database = TestDatabase::new().await;
+    let database = TestDatabase::empty().await;
     for time in ["first", "second"] {
         let mut migrate = clean_command(binary("ambient"));
         migrate.arg("migrate").env("AMBIENT_DATABASE_URL", database.url());
