@@ -48,7 +48,8 @@ impl OwnPostgres {
         // A short path: a Unix socket's is cut at 108 bytes.
         let dir = tempfile::Builder::new().prefix("amb-pg").tempdir_in("/tmp").unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-        let server = Self { dir, settings: settings.to_owned(), port };
+        // As in production, which the server that all tests share is not in this.
+        let server = Self { dir, settings: format!("-c fsync=on {settings}"), port };
         server.start_again();
         server
     }
