@@ -24,6 +24,7 @@ use crate::{
     authority::{Access, AppState, Target},
     error::{ApiError, ApiResult},
     given,
+    openapi::tells_null,
 };
 
 /// A Kind of definitions that the API serves.
@@ -126,10 +127,18 @@ pub(crate) struct Resource {
     pub(crate) about: &'static str,
     /// Name of its type in the document; those of its bodies begin with it.
     pub(crate) title: &'static str,
+    /// Whether its patch tells `null` from nothing in a property.
+    pub(crate) tells_null: fn(&str) -> bool,
 }
 
 impl Resource {
     pub(crate) const fn of<S: Served>() -> Self {
-        Self { routes: document::routes::<S>, path: S::Wire::PATH, about: S::Wire::ABOUT, title: S::TITLE }
+        Self {
+            routes: document::routes::<S>,
+            path: S::Wire::PATH,
+            about: S::Wire::ABOUT,
+            title: S::TITLE,
+            tells_null: tells_null::<Patch<S>>,
+        }
     }
 }

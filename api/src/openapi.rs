@@ -14,7 +14,7 @@ mod operations;
 mod shared;
 mod unions;
 
-pub(crate) use self::constraints::ID;
+pub(crate) use self::{constraints::ID, nulls::tells_null};
 
 use std::{
     collections::{BTreeMap, BTreeSet},

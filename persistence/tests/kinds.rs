@@ -18,7 +18,7 @@ use ambient_persistence::{
 use support::*;
 
 /// Columns of every entity table.
-const COMMON: [(&str, &str); 10] = [
+const COMMON: [(&str, &str); 11] = [
     ("id", "text"),
     ("project_id", "text"),
     ("version", "bigint"),
@@ -26,6 +26,7 @@ const COMMON: [(&str, &str); 10] = [
     ("last_operation_id", "text"),
     ("last_hash", "bytea"),
     ("state", "jsonb"),
+    ("spec", "jsonb"),
     ("created_at", "timestamp with time zone"),
     ("updated_at", "timestamp with time zone"),
     ("deleted_at", "timestamp with time zone"),

@@ -67,6 +67,9 @@ pub struct Agent {
 /// `POST /agents`. What is absent is left to the session, and by it to the project and the server.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "project_id": "demo", "name": "reviewer", "prompt": "You review changes.", "agent_type": "script", "labels": { "team": "tools" }
+}))]
 pub struct AgentCreate {
     /// Project id or name.
     pub project_id: String,
@@ -120,6 +123,7 @@ pub struct AgentCreate {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[allow(clippy::option_option, reason = "a merge patch tells an absent field from null")]
+#[schema(example = json!({ "prompt": "You review changes and say why.", "timeout": null }))]
 pub struct AgentPatch {
     /// Unique in the project.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -25,7 +25,7 @@ pub trait Definition: Serialize + DeserializeOwned + ToSchema + Send + Sync + 's
     /// Body of `POST`.
     type Create: Serialize + DeserializeOwned + ToSchema + Send + Sync + 'static;
     /// Body of `PATCH`, a JSON merge patch.
-    type Patch: Serialize + DeserializeOwned + ToSchema + Send + Sync + 'static;
+    type Patch: Serialize + DeserializeOwned + Default + PartialEq + ToSchema + Send + Sync + 'static;
 
     /// JSON Schema of [`Definition::Create`]: names, types and descriptions of what can be written.
     #[must_use]

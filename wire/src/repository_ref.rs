@@ -48,6 +48,7 @@ pub struct RepositoryRef {
 /// `POST /repository_refs`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({ "project_id": "demo", "name": "hello", "url": "https://git.example.com/team/hello.git" }))]
 pub struct RepositoryRefCreate {
     /// Project id or name.
     pub project_id: String,
@@ -79,6 +80,7 @@ pub struct RepositoryRefCreate {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[allow(clippy::option_option, reason = "a merge patch tells an absent field from null")]
+#[schema(example = json!({ "branch": "main", "labels": { "team": null } }))]
 pub struct RepositoryRefPatch {
     /// Unique in the project.
     #[serde(default, skip_serializing_if = "Option::is_none")]

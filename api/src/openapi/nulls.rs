@@ -8,23 +8,25 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::schemas;
+use crate::routes::DEFINITIONS;
 
 /// A patch by its schema, and whether its type tells `null` from nothing in a property.
-type Patch = (&'static str, fn(&str) -> bool);
+type Patch = (String, fn(&str) -> bool);
 
 /// Adds to the description of every property of a patch what `null` does, and what its absence.
 pub(super) fn explain(document: &mut Value) {
-    let patches: [Patch; 3] = [
-        ("ProjectPatch", tells_null::<ProjectPatch>),
-        ("SessionPatch", tells_null::<SessionPatch>),
-        ("ResourcePatch", tells_null::<ResourcePatch>),
+    let own: [Patch; 3] = [
+        ("ProjectPatch".to_owned(), tells_null::<ProjectPatch>),
+        ("SessionPatch".to_owned(), tells_null::<SessionPatch>),
+        ("ResourcePatch".to_owned(), tells_null::<ResourcePatch>),
     ];
+    let definitions = DEFINITIONS.iter().map(|kind| (format!("{}Patch", kind.title), kind.tells_null));
     let Some(schemas) = schemas(document) else { return };
     for properties in schemas.values_mut().filter_map(|schema| schema.get_mut("properties")?.as_object_mut()) {
         properties.values_mut().for_each(describe_beside_reference);
     }
-    for (patch, tells_null) in patches {
-        let properties = schemas.get_mut(patch).and_then(|patch| patch.get_mut("properties")?.as_object_mut());
+    for (patch, tells_null) in own.into_iter().chain(definitions) {
+        let properties = schemas.get_mut(&patch).and_then(|patch| patch.get_mut("properties")?.as_object_mut());
         for (name, property) in properties.into_iter().flatten() {
             let does = match tells_null(name) {
                 true => "`null` removes it, absent leaves it as it is.",
@@ -47,7 +49,8 @@ fn describe_beside_reference(property: &mut Value) {
     }
 }
 
-fn tells_null<T: DeserializeOwned + Default + PartialEq>(property: &str) -> bool {
+/// Whether a patch tells `null` from nothing in a property.
+pub(crate) fn tells_null<T: DeserializeOwned + Default + PartialEq>(property: &str) -> bool {
     serde_json::from_value::<T>(json!({ property: null })).is_ok_and(|patch| patch != T::default())
 }
 
