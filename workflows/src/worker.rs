@@ -146,8 +146,13 @@ impl WorkerThread {
     /// Stops polling and lets running tasks end for at most `grace`.
     pub(crate) async fn shutdown(self, grace: Duration) {
         self.health.stop();
-        let joined = tokio::task::spawn_blocking(move || self.thread.join());
-        if tokio::time::timeout(grace, joined).await.is_err() {
+        let (ended, has_ended) = oneshot::channel();
+        // In a thread that nobody waits for: a task of the runtime's would keep the process from ending with the worker.
+        let joining = std::thread::Builder::new().name("join-workflows".to_owned()).spawn(move || {
+            let _ = self.thread.join();
+            let _ = ended.send(());
+        });
+        if joining.is_err() || tokio::time::timeout(grace, has_ended).await.is_err() {
             tracing::warn!("the workflow worker did not end in time; its tasks are taken over");
         }
     }
