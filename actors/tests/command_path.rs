@@ -218,6 +218,11 @@ async fn nul_is_refused_with_the_field_and_the_actor_goes_on() {
     let refused = ask::<Session>(&w.actors, &id, fact(1, 1, fatal)).await.unwrap_err();
     let CallError::Refused(refusal) = refused else { panic!("{refused}") };
     assert_eq!(refusal.field.as_deref(), Some("fact.message"));
+    let text = "a\0b".to_owned();
+    let send = session::Command::SendMessage { message: Message::of(&text), start: false };
+    let request = Request { bodies: vec![text], ..Request::<Session>::new(send, caller()) };
+    let CallError::Refused(refusal) = w.actors.call(&id, request).await.unwrap_err() else { panic!("not refused") };
+    assert_eq!(refusal.field.as_deref(), Some("text"));
     ask::<Session>(&w.actors, &id, stop()).await.unwrap();
 }
 

@@ -306,3 +306,27 @@ fn lifecycle_options(
         .register_activities(Activities::new(services));
     Ok(lifecycles!(options).build())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_worker_that_does_not_end_keeps_nobody_from_ending() {
+        let (release, released) = mpsc::channel::<()>();
+        let (ended, has_ended) = mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let thread = std::thread::spawn(move || released.recv().unwrap_or_default());
+            let worker = WorkerThread { health: WorkerHealth::default(), thread };
+            runtime.block_on(worker.shutdown(Duration::from_millis(10)));
+            // Where the process ends: it waits for what was given to the runtime.
+            drop(runtime);
+            ended.send(()).unwrap();
+        });
+        assert_eq!(has_ended.recv_timeout(Duration::from_secs(30)), Ok(()));
+        drop(release);
+    }
+}

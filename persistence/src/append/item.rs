@@ -116,6 +116,8 @@ impl AppendPart {
         let events_bytes = canonical::slice_to_bytes("events", events)?;
         let context_bytes = canonical::to_bytes("context", context)?;
         refuse_nul_in_metadata(metadata)?;
+        // They are in no operation, only in the log: one that the database refuses would end the statement of its neighbours too.
+        bodies.iter().try_for_each(|body| canonical::text("text", body))?;
         let effects = after.effects(events, context);
         let live = if E::HAS_LIVE_LOG { after.live(events) } else { Vec::new() };
         let mut part = Self {

@@ -43,7 +43,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 pub struct Appended {
     /// It was in before: the outcome of an earlier attempt was not known.
     pub repeated: bool,
-    /// Last seq its live events were given, where it had any (0 when `repeated`).
+    /// Last seq its live events were given, where it had any; none when `repeated`.
     pub last_seq: Option<i64>,
 }
 

@@ -76,6 +76,40 @@ async fn under_the_former_name(pool: &PgPool, id: &str) {
     sqlx::raw_sql(undone).execute(pool).await.unwrap();
 }
 
+/// Makes of the database what the release before migration 5 had: the spec in the state, no count of messages.
+async fn before_the_spec_stood_apart(pool: &PgPool) {
+    let undone = "update ambient.sessions set state = state || jsonb_build_object('spec', spec);
+                  alter table ambient.sessions drop column spec;
+                  alter table ambient.projects drop column spec;
+                  alter table ambient.session_streams drop column messages;
+                  alter table ambient.idempotency add column state jsonb;
+                  drop index ambient.session_events_of_runner;
+                  alter table ambient.session_events add unique (session_id, log_id, runner_seq);
+                  drop function ambient.expect;
+                  delete from ambient._migrations where version = 5";
+    sqlx::raw_sql(undone).execute(pool).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_whose_spec_stood_in_its_state_is_what_it_was_and_its_messages_are_counted() {
+    let database = TestDatabase::new().await;
+    let db = Database::connect(&database.url(), DatabaseOptions::default()).await.unwrap();
+    db.migrate().await.unwrap();
+    let id = session(&db).await;
+    let now = db.load::<Session>(&id).await.unwrap().unwrap();
+    let said = "insert into ambient.session_events (session_id, seq, at, type, data)
+                select $1, n, now(), case n % 2 when 0 then 'user.message' else 'TEXT_MESSAGE_CONTENT' end, '{}'
+                from generate_series(1, 5) n";
+    sqlx::query(said).bind(&id).execute(db.pool()).await.unwrap();
+    before_the_spec_stood_apart(db.pool()).await;
+
+    db.migrate().await.unwrap();
+    let report = db.verify(&VerifyScope::default()).await.unwrap();
+    assert!(report.is_clean(), "{:?}", report.divergences);
+    assert_eq!((report.operations, db.load::<Session>(&id).await.unwrap().unwrap()), (2, now));
+    assert_eq!(db.count_messages(&id).await.unwrap(), 2);
+}
+
 #[tokio::test]
 async fn a_session_whose_agent_type_was_called_agent_is_what_it_was() {
     let database = TestDatabase::new().await;
