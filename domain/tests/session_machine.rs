@@ -6,8 +6,8 @@ mod support;
 use ambient_domain::{
     Effect, Entity, RefusalCode,
     session::{
-        Command, ConditionStatus, ConditionType, Event, Fact, ReconciledRepo, RepoPosition, RepoProblem, Session,
-        SessionPatch, TurnOutcome,
+        Command, ConditionStatus, ConditionType, Event, Fact, Phase, ReconciledRepo, RepoPosition, RepoProblem,
+        Session, SessionPatch, TurnOutcome,
     },
 };
 use proptest::prelude::*;
@@ -379,6 +379,32 @@ fn an_obstacle_is_shown_until_its_step_is_done_and_no_other_step_takes_it_away()
 }
 
 #[test]
+fn repositories_as_wanted_make_a_session_run_that_comes_up_and_no_other() {
+    let apply = |session: &Session, fact: Fact| step(Some(session), &now(session, fact), &context(5)).unwrap();
+    let as_wanted = |session: &Session, marks_running: bool| Fact::Reconciled {
+        generation: session.generation,
+        repos: Vec::new(),
+        marks_running,
+    };
+    let mut session = new_session(spec(true, false));
+    session = step(Some(&session), &start(), &context(2)).unwrap().unwrap().after;
+    session = apply(&session, Fact::Provisioning).unwrap().after;
+    let plain = apply(&session, as_wanted(&session, false)).unwrap();
+    assert_eq!((plain.events.len(), plain.after.phase()), (1, Some(Phase::Creating)));
+    let both = apply(&session, as_wanted(&session, true)).unwrap();
+    assert_eq!((both.events.len(), both.after.phase()), (2, Some(Phase::Running)));
+    // Reported apart or together, it is the same.
+    let apart = apply(&plain.after, Fact::MarkRunning).unwrap().after;
+    assert_eq!(Session { version: 0, ..apart }, Session { version: 0, ..both.after.clone() });
+    // The step is repeated: once the first fact is in force, Running is what is left; then nothing.
+    let rest = apply(&plain.after, as_wanted(&plain.after, true)).unwrap();
+    assert_eq!((rest.events.len(), rest.after.phase()), (1, Some(Phase::Running)));
+    assert!(apply(&both.after, as_wanted(&both.after, true)).is_none());
+    let stored = serde_json::to_value(as_wanted(&session, false)).unwrap();
+    assert_eq!(stored.get("marks_running"), None, "what was stored before reads and hashes as it did");
+}
+
+#[test]
 fn what_is_wrong_with_a_repository_is_shown_until_it_is_right_again_also_after_the_end() {
     let apply = |session: &Session, fact: Fact| step(Some(session), &now(session, fact), &context(5)).unwrap();
     let seen = |problem: Option<RepoProblem>| Fact::ReposSeen {
@@ -401,7 +427,10 @@ fn what_is_wrong_with_a_repository_is_shown_until_it_is_right_again_also_after_t
     let mut session = new_session(spec(false, false));
     session = step(Some(&session), &start(), &context(2)).unwrap().unwrap().after;
     session = apply(&session, Fact::Provisioning).unwrap().after;
-    session = apply(&session, Fact::Reconciled { generation: session.generation, repos: vec![repo] }).unwrap().after;
+    session =
+        apply(&session, Fact::Reconciled { generation: session.generation, repos: vec![repo], marks_running: false })
+            .unwrap()
+            .after;
     assert!(apply(&session, seen(None)).is_none(), "nothing is new");
     let at = |head: &str| Fact::ReposSeen {
         problems: [].into(),

@@ -1,7 +1,8 @@
 //! A Temporal cluster in place of the embedded engine.
 //!
 //! Invariants: a cluster that cannot be reached delays work and loses none, so connecting never ends by itself; what is wrong is
-//! in [`Cluster::check`] within seconds. The namespace is made when it is missing and may be made.
+//! in [`Cluster::check`] within seconds. The namespace, and in it the search
+//! attribute of projects, are made when they are missing and may be made.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +18,7 @@ use temporalio_common::protos::temporal::api::workflowservice::v1::{
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use url::Url;
 
-use crate::{engine_client::EngineClient, worker::whole};
+use crate::{engine_client::EngineClient, project_attribute, worker::whole};
 
 /// One attempt to connect, or one look at the cluster, at most.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -114,10 +115,15 @@ async fn attempt(options: &ClusterOptions) -> Result<Client, String> {
     let connection = connected.map_err(|_| at("no answer".to_owned()))?.map_err(|error| at(whole(&error)))?;
     let client = ClientOptions::new(options.namespace.clone()).build();
     let client = Client::new(connection, client).map_err(|error| at(error.to_string()))?;
+    let within_namespace = |problem: &str| at(format!("namespace {}: {problem}", options.namespace));
     match timeout(PATIENCE, ensure_namespace(&client, options)).await {
-        Ok(Ok(id)) => (options.claim)(id).await.map(|()| client).map_err(at),
-        Ok(Err(status)) => Err(at(format!("namespace {}: {}", options.namespace, status.message()))),
-        Err(_) => Err(at("no answer".to_owned())),
+        Ok(Ok(id)) => (options.claim)(id).await.map_err(at)?,
+        Ok(Err(status)) => return Err(within_namespace(status.message())),
+        Err(_) => return Err(at("no answer".to_owned())),
+    }
+    match timeout(PATIENCE, project_attribute::ensure(&client)).await {
+        Ok(ensured) => ensured.map(|()| client).map_err(|problem| within_namespace(&problem)),
+        Err(_) => Err(within_namespace(&format!("search attribute {} is not known yet", project_attribute::NAME))),
     }
 }
 

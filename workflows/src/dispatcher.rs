@@ -19,7 +19,7 @@ use temporalio_common::{
     data_converters::{PayloadConverter, RawValue},
 };
 
-use crate::engine_client::EngineClient;
+use crate::{engine_client::EngineClient, project_attribute};
 
 /// Entities whose effects are carried out at the same time.
 const ENTITIES: usize = 64;
@@ -44,6 +44,10 @@ type Outcome = (OutboxRow, Result<(), Failure>);
 /// Carries out effects, for ever; nothing is claimed before the engine is there.
 pub(crate) async fn run(db: Database, hints: Hints, client: EngineClient, task_queue: String) {
     let client = client.connected().await;
+    while let Err(problem) = project_attribute::ensure(&client).await {
+        tracing::warn!(problem, "effects wait for the engine");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     let chosen = loop {
         match db.chosen_engine().await {
             Ok(chosen) => break chosen,
@@ -171,11 +175,18 @@ async fn carry_out(client: &Client, task_queue: &str, effect: &Effect) -> Result
 }
 
 async fn start(client: &Client, queue: &str, name: &str, id: &str, input: &WorkflowInput) -> Result<(), Failure> {
+    let options = WorkflowStartOptions::new(queue, id)
+        .id_reuse_policy(WorkflowIdReusePolicy::RejectDuplicate)
+        .search_attributes(project_attribute::of(&input.project_id))
+        .build();
     let input = RawValue::from_value(input, &PayloadConverter::serde_json());
-    let options = WorkflowStartOptions::new(queue, id).id_reuse_policy(WorkflowIdReusePolicy::RejectDuplicate).build();
     match client.start_workflow(UntypedWorkflow::new(name), input, options).await {
         Ok(_) | Err(WorkflowStartError::AlreadyStarted { .. }) => Ok(()),
-        Err(WorkflowStartError::Rpc(status)) if is_transient(status.code()) => Err(Failure::Retry(status.to_string())),
+        Err(WorkflowStartError::Rpc(status))
+            if is_transient(status.code()) || project_attribute::is_unknown(&status) =>
+        {
+            Err(Failure::Retry(status.to_string()))
+        }
         Err(error) => Err(Failure::Park(error.to_string())),
     }
 }

@@ -50,6 +50,8 @@ pub struct ExecutionFilter {
     pub status: Option<String>,
     /// Session or project id: the second part of the workflow id.
     pub entity_id: Option<String>,
+    /// Ids of projects, each once: executions that work for one of them or for something in it. `None` = of whatever.
+    pub project_ids: Option<Vec<String>>,
     /// Page, from 1.
     pub page: i64,
     /// Items a page.

@@ -12,6 +12,7 @@ mod engine_client;
 pub mod executions;
 pub mod host;
 mod observer;
+pub mod project_attribute;
 pub mod project_delete;
 pub mod project_provision;
 pub mod replay;

@@ -2,7 +2,7 @@
 
 use std::{io::ErrorKind, sync::Arc};
 
-use ambient_actors::{Actors, CallError, Caller, Done, Request};
+use ambient_actors::{Actors, CallError, Caller, Done, Reply, Request};
 use ambient_compute::{Compute, ComputeError, SessionRef};
 use ambient_domain::{
     Defaults, WorkflowInput,
@@ -13,7 +13,7 @@ use ambient_live::{
     runner_client::{RunnerClient, RunnerClientError},
     token::Tokens,
 };
-use ambient_persistence::{Database, StoreError, Vault, VaultError};
+use ambient_persistence::{Database, StoreError, StoredEntity, Vault, VaultError};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
@@ -157,6 +157,10 @@ pub fn session_ref(input: &WorkflowInput) -> SessionRef {
     SessionRef { project_id: input.project_id.clone(), session_id: input.session_id.clone() }
 }
 
+fn as_command(input: &WorkflowInput, fact: Fact) -> Command {
+    Command::Fact { run: input.run, attempt: input.attempt, fact: fact.storable() }
+}
+
 impl Services {
     /// The session's row.
     ///
@@ -187,20 +191,33 @@ impl Services {
     /// # Errors
     /// When the actor cannot take it at present.
     pub async fn report(&self, by: &str, input: &WorkflowInput, fact: Fact) -> Result<Progress, StepError> {
-        let command = Command::Fact { run: input.run, attempt: input.attempt, fact: fact.storable() };
-        self.command::<Session>(by, &input.session_id, command).await
+        self.command::<Session>(by, &input.session_id, as_command(input, fact)).await
+    }
+
+    /// Reports a fact about the run and attempt of `input`, and reads the session with the answer.
+    ///
+    /// # Errors
+    /// When the actor cannot take it at present; `Superseded` when the session is not in that run and attempt any more.
+    pub async fn report_and_read(&self, by: &str, input: &WorkflowInput, fact: Fact) -> Result<Session, StepError> {
+        let reply = self.ask::<Session>(by, &input.session_id, as_command(input, fact)).await?;
+        if reply.done == Done::Superseded { Err(StepError::Superseded) } else { Ok(reply.state) }
     }
 
     /// Gives a command to an entity's actor, as the system.
     ///
     /// # Errors
     /// When the actor refuses or cannot take it at present.
-    pub async fn command<E: ambient_persistence::StoredEntity>(
+    pub async fn command<E: StoredEntity>(
         &self,
         by: &str,
         id: &str,
         command: E::Command,
     ) -> Result<Progress, StepError> {
+        let reply = self.ask::<E>(by, id, command).await?;
+        Ok(if reply.done == Done::Superseded { Progress::Superseded } else { Progress::Done })
+    }
+
+    async fn ask<E: StoredEntity>(&self, by: &str, id: &str, command: E::Command) -> Result<Reply<E>, StepError> {
         let caller = Caller {
             principal: "system:workflows".to_owned(),
             correlation_id: by.to_owned(),
@@ -215,8 +232,7 @@ impl Services {
             bodies: Vec::new(),
             defaults: Defaults::default(),
         };
-        let reply = self.actors.call::<E>(id, request).await?;
-        Ok(if reply.done == Done::Superseded { Progress::Superseded } else { Progress::Done })
+        Ok(self.actors.call::<E>(id, request).await?)
     }
 
     /// A client of the run's runner.

@@ -16,19 +16,32 @@ use crate::{
     step::{Patience, Progress, Saga, Step, end, failure_of, is_cancelled},
 };
 
-/// The order of effects.
+/// The order of effects. What takes a millisecond or two is done by one step: each step costs a round of the engine.
 pub const STEPS: &[Step] = &[
+    Step::on_host(&Activities::bring_up_runner)
+        .at_most(120)
+        .undone_by(&[&Activities::terminate_runner, &Activities::revoke_credentials]),
+    Step::on_host(&Activities::await_runner).at_most(120).patience(Patience::Few),
+    Step::on_host(&Activities::reconcile_and_mark_running).at_most(600).patience(Patience::Few),
+    Step::on_host(&Activities::deliver_prompt).at_most(120),
+];
+
+/// Those of executions that began before [`FEWER_STEPS`].
+const EARLIER_STEPS: &[Step] = &[
     Step::anywhere(&Activities::report_provisioning),
     Step::on_host(&Activities::ensure_project_space),
     Step::on_host(&Activities::ensure_workspace),
     Step::on_host(&Activities::prove_earlier_runs_gone),
-    Step::on_host(&Activities::issue_credentials).undone_by(&Activities::revoke_credentials),
-    Step::on_host(&Activities::launch_runner).undone_by(&Activities::terminate_runner),
+    Step::on_host(&Activities::issue_credentials).undone_by(&[&Activities::revoke_credentials]),
+    Step::on_host(&Activities::launch_runner).undone_by(&[&Activities::terminate_runner]),
     Step::on_host(&Activities::await_runner).at_most(120).patience(Patience::Few),
     Step::on_host(&Activities::reconcile_repos).at_most(600).patience(Patience::Few),
     Step::anywhere(&Activities::mark_running),
     Step::on_host(&Activities::deliver_prompt).at_most(120),
 ];
+
+/// Four steps instead of ten.
+const FEWER_STEPS: &str = "session-start-2026-11-fewer-steps";
 
 /// A start that is cancelled ends as cancelled, however its step ends.
 const CANCELED_ANYHOW: &str = "session-start-2026-11-canceled-anyhow";
@@ -65,7 +78,8 @@ async fn attempt(ctx: &WorkflowContext<SessionStart>, input: &WorkflowInput) -> 
     let mut saga = None;
     let work = async {
         let queue = place(ctx, input).await?;
-        saga.insert(Saga::new(ctx, input, Some(queue))).run(STEPS).await
+        let steps = if ctx.patched(FEWER_STEPS) { STEPS } else { EARLIER_STEPS };
+        saga.insert(Saga::new(ctx, input, Some(queue))).run(steps).await
     };
     let error = match work.await {
         Ok(progress) => return Ok(progress),

@@ -19,6 +19,7 @@ use temporalio_sdk::{
 
 use crate::{
     activities::Activities,
+    project_attribute,
     session_reconcile::SessionReconcile,
     step::{Progress, is_asked_to_end},
 };
@@ -76,7 +77,11 @@ impl SessionSupervise {
                 let id = format!("session-reconcile/{}/{}.{generation}", input.session_id, input.run);
                 // One that outlives this run sees by itself when it is not wanted any more.
                 let policy = if beside { ParentClosePolicy::Abandon } else { ParentClosePolicy::default() };
-                let options = ChildWorkflowOptions::builder().workflow_id(id).parent_close_policy(policy).build();
+                let options = ChildWorkflowOptions::builder()
+                    .workflow_id(id)
+                    .parent_close_policy(policy)
+                    .search_attributes(project_attribute::of(&input.project_id))
+                    .build();
                 match ctx.start_child_workflow(SessionReconcile::run, input.clone(), options).await {
                     Ok(child) if beside => reconciliation = child.result().boxed_local().fuse(),
                     Ok(child) => {

@@ -68,8 +68,8 @@ pub struct Step {
     pub patience: Patience,
     /// Longest single try.
     pub timeout: Duration,
-    /// What undoes it.
-    pub undo: Option<&'static dyn StepActivity>,
+    /// What undoes it, in this order.
+    pub undo: &'static [&'static dyn StepActivity],
 }
 
 impl Step {
@@ -77,17 +77,17 @@ impl Step {
     #[must_use]
     pub const fn on_host(activity: &'static dyn StepActivity) -> Self {
         let timeout = Duration::from_secs(30);
-        Self { activity, place: Place::Host, patience: Patience::Minutes, timeout, undo: None }
+        Self { activity, place: Place::Host, patience: Patience::Minutes, timeout, undo: &[] }
     }
     /// A step on any worker.
     #[must_use]
     pub const fn anywhere(activity: &'static dyn StepActivity) -> Self {
         Self { place: Place::Anywhere, ..Self::on_host(activity) }
     }
-    /// With an undo.
+    /// With what undoes it, in this order.
     #[must_use]
-    pub const fn undone_by(self, undo: &'static dyn StepActivity) -> Self {
-        Self { undo: Some(undo), ..self }
+    pub const fn undone_by(self, undo: &'static [&'static dyn StepActivity]) -> Self {
+        Self { undo, ..self }
     }
     /// With another patience.
     #[must_use]
@@ -183,11 +183,12 @@ impl<W: WorkflowImplementation> Saga<W> {
     pub(crate) async fn undo(&mut self) {
         let scope = WorkflowCancellationToken::new();
         while let Some(step) = self.done.pop() {
-            let Some(undo) = step.undo else { continue };
-            let mut options = step.options(self.host_queue.as_deref());
-            options.cancellation_token = Some(scope.clone());
-            options.retry_policy = Some(retry_policy(Patience::Few));
-            let _ = self.ctx.execute_activity(OfRow(undo), self.input.clone(), options).await;
+            for undo in step.undo {
+                let mut options = step.options(self.host_queue.as_deref());
+                options.cancellation_token = Some(scope.clone());
+                options.retry_policy = Some(retry_policy(Patience::Few));
+                let _ = self.ctx.execute_activity(OfRow(*undo), self.input.clone(), options).await;
+            }
         }
     }
 }

@@ -26,10 +26,13 @@ use temporalio_common::protos::temporal::api::{
 use crate::{
     engine_client::EngineClient,
     executions::{ENTITY_WORKFLOWS, ExecutionError, ExecutionFilter, ExecutionService},
+    project_attribute,
 };
 
 /// Largest page of executions the engine is asked for.
 const PAGE: i32 = 1_000;
+/// Projects of a query: more make it too long.
+const PROJECTS: usize = 100;
 /// How long a request that the engine does not carry out at present is repeated.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -219,23 +222,42 @@ impl TemporalExecutions {
 }
 
 /// The visibility queries of a filter; together they find what it asks for, each once. An entity's executions have its id as
-/// the second part of theirs, so there is one query a workflow. Values are checked here, since they become part of a text.
+/// the second part of theirs, so there is one query a workflow; a project's have a search attribute. Values are checked here, since
+/// they become part of a text.
 fn queries(filter: &ExecutionFilter) -> Result<Vec<String>, ExecutionError> {
-    let mut terms = Vec::new();
+    let mut common = Vec::new();
     let fields = [("workflow", "WorkflowType", &filter.workflow), ("status", "ExecutionStatus", &filter.status)];
     for (field, column, value) in fields {
         if let Some(value) = value {
-            terms.push(format!("{column} = '{}'", plain(field, value)?));
+            common.push(format!("{column} = '{}'", plain(field, value)?));
         }
     }
-    let Some(entity) = &filter.entity_id else { return Ok(vec![terms.join(" AND ")]) };
-    let entity = plain("entity_id", entity)?;
-    let wanted = |workflow: &&&str| filter.workflow.as_deref().is_none_or(|w| w == **workflow);
-    let of = |workflow: &&str| {
-        let id = format!("WorkflowId STARTS_WITH '{workflow}/{entity}/'");
-        terms.iter().cloned().chain([id]).collect::<Vec<_>>().join(" AND ")
+    let of_projects = match &filter.project_ids {
+        Some(ids) => ids.chunks(PROJECTS).map(|ids| Ok(Some(among(ids)?))).collect::<Result<_, ExecutionError>>()?,
+        None => vec![None],
     };
-    Ok(ENTITY_WORKFLOWS.iter().filter(wanted).map(of).collect())
+    let of_entity = match &filter.entity_id {
+        Some(entity) => {
+            let entity = plain("entity_id", entity)?;
+            let wanted = |workflow: &&&str| filter.workflow.as_deref().is_none_or(|w| w == **workflow);
+            let of = |workflow: &&str| Some(format!("WorkflowId STARTS_WITH '{workflow}/{entity}/'"));
+            ENTITY_WORKFLOWS.iter().filter(wanted).map(of).collect()
+        }
+        None => vec![None],
+    };
+    let pairs = of_projects.iter().flat_map(|projects| of_entity.iter().map(move |entity| (projects, entity)));
+    let query = |(projects, entity): (&Option<String>, &Option<String>)| {
+        let terms = common.iter().chain(projects).chain(entity).map(String::as_str);
+        terms.collect::<Vec<_>>().join(" AND ")
+    };
+    Ok(pairs.map(query).collect())
+}
+
+/// That an execution works for one of these projects.
+fn among(project_ids: &[String]) -> Result<String, ExecutionError> {
+    let ids = project_ids.iter().map(|id| Ok(format!("'{}'", plain("project_id", id)?)));
+    let ids = ids.collect::<Result<Vec<_>, ExecutionError>>()?;
+    Ok(format!("{} IN ({})", project_attribute::NAME, ids.join(", ")))
 }
 
 fn plain<'a>(field: &str, value: &'a str) -> Result<&'a str, ExecutionError> {
@@ -369,4 +391,34 @@ fn json_payload(value: &serde_json::Value) -> Payloads {
 
 fn time(timestamp: prost_types::Timestamp) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(timestamp.seconds, u32::try_from(timestamp.nanos).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(words: &[&str]) -> Option<Vec<String>> {
+        Some(words.iter().map(|word| (*word).to_owned()).collect())
+    }
+
+    #[test]
+    fn a_filter_becomes_queries_that_find_each_execution_once() {
+        let all = ExecutionFilter::default();
+        assert_eq!(queries(&all).unwrap(), [""]);
+        let none = ExecutionFilter { project_ids: words(&[]), ..all.clone() };
+        assert_eq!(queries(&none).unwrap(), [""; 0], "of no project there is none");
+        let (workflow, status) = (Some("session-stop".to_owned()), Some("Running".to_owned()));
+        let filter = ExecutionFilter { workflow, status, project_ids: words(&["a", "b"]), ..all.clone() };
+        let expected =
+            "WorkflowType = 'session-stop' AND ExecutionStatus = 'Running' AND AmbientProjectId IN ('a', 'b')";
+        assert_eq!(queries(&filter).unwrap(), [expected]);
+        let of_session = ExecutionFilter { entity_id: Some("s".to_owned()), project_ids: words(&["a"]), ..filter };
+        let expected = "WorkflowType = 'session-stop' AND ExecutionStatus = 'Running' AND AmbientProjectId IN ('a') \
+            AND WorkflowId STARTS_WITH 'session-stop/s/'";
+        assert_eq!(queries(&of_session).unwrap(), [expected]);
+        let many = ExecutionFilter { project_ids: Some(vec!["a".to_owned(); PROJECTS + 1]), ..all.clone() };
+        assert_eq!(queries(&many).unwrap().len(), 2);
+        let quoted = ExecutionFilter { project_ids: words(&["a' OR WorkflowId != '"]), ..all };
+        assert!(matches!(queries(&quoted), Err(ExecutionError::Invalid { field, .. }) if field == "project_id"));
+    }
 }

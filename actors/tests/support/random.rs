@@ -74,6 +74,7 @@ fn fact(rng: &mut impl Rng, known: Option<&Session>) -> Command {
                 notices: vec![words.clone()],
                 problem: None,
             }],
+            marks_running: rng.random_bool(0.5),
         },
         Fact::ReposSeen {
             problems: [("r".to_owned(), RepoProblem { missing: rng.random_bool(0.5), reason: words.clone() })].into(),

@@ -2,10 +2,8 @@
 //!
 //! A workflow id is `{workflow}/{entity}/…`: the entity says whose it is.
 
-use std::collections::BTreeSet;
-
-use ambient_domain::{project::Role, session::Session};
-use ambient_persistence::{Database, KindVisitor, ListQuery, StoredEntity, is_ksuid, visit_kinds};
+use ambient_domain::project::Role;
+use ambient_persistence::{Database, KindVisitor, StoredEntity, is_ksuid, visit_kinds};
 use ambient_wire::execution::{HistoryEvent, WorkflowExecution};
 use ambient_workflows::executions::ExecutionFilter;
 use serde_json::Value;
@@ -15,12 +13,6 @@ use super::{
     right::{Admin, Right},
 };
 use crate::error::{ApiError, ApiResult};
-
-/// Executions looked at for a list that is not of one entity, and items of one look.
-const MAX_SCANNED: i64 = 50_000;
-const SCAN_PAGE: i64 = 1_000;
-/// Entities of such a list.
-const MAX_ENTITIES: i64 = 65_500;
 
 /// Longest id the engine takes, bytes.
 const MAX_ID: usize = 1_000;
@@ -83,44 +75,20 @@ impl Access {
     /// Executions that the caller sees, newest first, and how many there are.
     pub(crate) async fn executions(
         &self,
-        filter: ExecutionFilter,
-        project_id: Option<&str>,
+        mut filter: ExecutionFilter,
+        project_id: Option<String>,
     ) -> ApiResult<(Vec<WorkflowExecution>, i64)> {
-        let executions = &self.state.parts().executions;
-        if filter.entity_id.is_some() || (project_id.is_none() && self.principal.platform_role().is_some()) {
-            return Ok(executions.list(&filter).await?);
+        if let Some(own) = self.principal.session_id() {
+            // It sees itself, and nothing beside.
+            filter.entity_id = Some(own.to_owned());
         }
-        let visible = self.entities_in(project_id).await?;
-        let mut matching = Vec::new();
-        for page in 1..=(MAX_SCANNED / SCAN_PAGE) {
-            let scan = ExecutionFilter { page, size: SCAN_PAGE, ..filter.clone() };
-            let (found, total) = executions.list(&scan).await?;
-            let full = !found.is_empty() && page * SCAN_PAGE < total;
-            let of =
-                |execution: &WorkflowExecution| execution.id.split('/').nth(1).is_some_and(|id| visible.contains(id));
-            matching.extend(found.into_iter().filter(of));
-            if !full {
-                break;
-            }
-        }
-        let total = i64::try_from(matching.len()).unwrap_or(i64::MAX);
-        let skip = usize::try_from((filter.page - 1).saturating_mul(filter.size)).unwrap_or(usize::MAX);
-        let take = usize::try_from(filter.size).unwrap_or(0);
-        Ok((matching.into_iter().skip(skip).take(take).collect(), total))
-    }
-
-    /// Ids of projects and sessions that the caller sees, deleted sessions included.
-    async fn entities_in(&self, project_id: Option<&str>) -> ApiResult<BTreeSet<String>> {
-        let only: Vec<(String, String)> =
-            project_id.map(|id| ("project_id".to_owned(), id.to_owned())).into_iter().collect();
-        let query = ListQuery { size: MAX_ENTITIES, with_deleted: true, filters: only, ..ListQuery::default() };
-        let sessions = self.list::<Session>(&query).await?.items.into_iter().map(|session| session.id);
-        let own = self.principal.session_id().map(str::to_owned);
-        let projects = match project_id {
-            Some(id) => vec![id.to_owned()],
-            None => self.visible_projects().await?.unwrap_or_default(),
+        filter.project_ids = match (project_id, &filter.entity_id) {
+            (Some(project_id), _) => Some(vec![project_id]),
+            // Whether the caller may see this one has been asked.
+            (None, Some(_)) => None,
+            (None, None) => self.visible_projects().await?,
         };
-        Ok(sessions.chain(own).chain(projects).collect())
+        Ok(self.state.parts().executions.list(&filter).await?)
     }
 }
 

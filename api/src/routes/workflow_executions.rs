@@ -57,8 +57,8 @@ pub(super) async fn list(
     let workflow = params.workflow.map(known_workflow).transpose()?;
     let project_id = access.project_id(params.project_id.as_deref()).await?;
     let entity_id = access.session_id(params.session_id.as_deref()).await?;
-    let filter = ExecutionFilter { workflow, status, entity_id, page, size };
-    let (items, total) = access.executions(filter, project_id.as_deref()).await?;
+    let filter = ExecutionFilter { workflow, status, entity_id, project_ids: None, page, size };
+    let (items, total) = access.executions(filter, project_id).await?;
     Ok(axum::Json(list::envelope("WorkflowExecutionList", page, total, items)))
 }
 

@@ -87,8 +87,9 @@ impl Local {
                 reason: format!("the runner did not come up: {}", reaped.status),
             }));
         }
+        // Its age first: a look at every process costs milliseconds, and this is asked often while a runner comes up.
         let coming_up =
-            Table::look().whole()?.nonces().contains(intent.nonce.as_str()) || is_young(&paths, run, attempt)?;
+            is_young(&paths, run, attempt)? || Table::look().whole()?.nonces().contains(intent.nonce.as_str());
         if coming_up {
             return Ok(Known { state: RunnerState::Absent, process: None, coming_up });
         }

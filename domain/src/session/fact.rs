@@ -80,6 +80,9 @@ pub enum Fact {
         generation: i64,
         /// Repositories as they are.
         repos: Vec<ReconciledRepo>,
+        /// A run that comes up is Running with it, as by `MarkRunning`.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        marks_running: bool,
     },
     /// Repositories were looked at at the end of a turn.
     ReposSeen {
@@ -170,7 +173,9 @@ impl Fact {
             | Self::ReconcileFailed { generation: _, reason, message }
             | Self::Observed { condition_type: _, status: _, reason, message } => vec![reason, message],
             Self::TurnEnded { last_message_id, outcome: _ } => last_message_id.iter_mut().collect(),
-            Self::Reconciled { generation: _, repos } => repos.iter_mut().flat_map(texts_of_repo).collect(),
+            Self::Reconciled { generation: _, repos, marks_running: _ } => {
+                repos.iter_mut().flat_map(texts_of_repo).collect()
+            }
             Self::ReposSeen { problems, positions } => {
                 let positions =
                     positions.values_mut().flat_map(|position| position.branch.iter_mut().chain(&mut position.head));
@@ -253,7 +258,10 @@ fn while_active(session: &Session, run: &Run, fact: &Fact) -> Decision<Event> {
         Fact::TurnEnded { last_message_id, outcome } => turn_ended(session, run, last_message_id.as_deref(), *outcome),
         // Nothing can be torn down before it is stopping.
         Fact::TornDown { .. } => SUPERSEDED,
-        Fact::Reconciled { generation, repos } => reconciled(session, *generation, repos),
+        Fact::Reconciled { generation, repos, marks_running } => {
+            let became_running = (creating && *marks_running).then_some(Event::BecameRunning);
+            events_or_already(reconciled(session, *generation, repos).into_iter().chain(became_running).collect())
+        }
         Fact::ReposSeen { problems, positions } => repos_seen(session, problems, positions),
         Fact::ReconcileFailed { generation, reason, message } if *generation >= session.observed_generation => {
             observed(session, ConditionType::Reconciled, ConditionStatus::False, reason, message)
@@ -305,6 +313,10 @@ fn after_the_end(session: &Session, fact: &Fact) -> Decision<Event> {
     }
 }
 
+fn events_or_already(events: Vec<Event>) -> Decision<Event> {
+    if events.is_empty() { ALREADY } else { Decision::Events(events) }
+}
+
 fn one(event: Event) -> Decision<Event> {
     Decision::Events(vec![event])
 }
@@ -352,16 +364,16 @@ fn turn_ended(session: &Session, run: &Run, last: Option<&str>, outcome: TurnOut
     }
 }
 
-fn reconciled(session: &Session, generation: i64, repos: &[ReconciledRepo]) -> Decision<Event> {
+fn reconciled(session: &Session, generation: i64, repos: &[ReconciledRepo]) -> Option<Event> {
     let in_force = session
         .condition(ConditionType::Reconciled)
         .is_some_and(|c| c.status == ConditionStatus::True && c.observed_generation == generation);
     // A new run shows anew what is in force (`observed_generation` is 0 then), also when nothing else changed.
     let observed = session.observed_generation;
     if generation < observed || (generation == observed && in_force && session.reconciled_repos == repos) {
-        return ALREADY;
+        return None;
     }
-    one(Event::Reconciled { generation, repos: repos.to_vec() })
+    Some(Event::Reconciled { generation, repos: repos.to_vec() })
 }
 
 /// Of repositories that are wanted no more, or not there yet, nothing is told.
@@ -381,7 +393,7 @@ fn repos_seen(
     if !repos().all(is_there) {
         events.push(Event::ReposMoved { positions: positions.clone() });
     }
-    if events.is_empty() { ALREADY } else { Decision::Events(events) }
+    events_or_already(events)
 }
 
 fn observed(

@@ -19,6 +19,7 @@ use temporalio_sdk::{
 
 use temporalio_workflow::workflows::WorkflowImplementation;
 
+use self::reconcile::Then;
 use crate::{
     services::{Services, StepError},
     session_supervise::Look,
@@ -268,6 +269,15 @@ impl Activities {
         self.step(&ctx, &i, start::launch_runner(&self.services, &i)).await
     }
 
+    #[activity(name = "bring-up-runner")]
+    pub(crate) async fn bring_up_runner(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        i: WorkflowInput,
+    ) -> Result<Progress, ActivityError> {
+        self.step(&ctx, &i, Box::pin(start::bring_up_runner(&self.services, &by(&ctx), &i))).await
+    }
+
     #[activity(name = "await-runner")]
     pub(crate) async fn await_runner(
         self: Arc<Self>,
@@ -283,7 +293,16 @@ impl Activities {
         ctx: ActivityContext,
         i: WorkflowInput,
     ) -> Result<Progress, ActivityError> {
-        self.wait(&ctx, &i, Box::pin(reconcile::repos(&self.services, &by(&ctx), &i))).await
+        self.wait(&ctx, &i, Box::pin(reconcile::repos(&self.services, &by(&ctx), &i, Then::AsBefore))).await
+    }
+
+    #[activity(name = "reconcile-and-mark-running")]
+    pub(crate) async fn reconcile_and_mark_running(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        i: WorkflowInput,
+    ) -> Result<Progress, ActivityError> {
+        self.wait(&ctx, &i, Box::pin(reconcile::repos(&self.services, &by(&ctx), &i, Then::Running))).await
     }
 
     #[activity(name = "mark-running")]

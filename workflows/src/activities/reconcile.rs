@@ -15,11 +15,21 @@ use crate::{
 const MAX_NOTICES: usize = 8;
 const MAX_NOTICE: usize = 500;
 
-pub(super) async fn repos(s: &Services, by: &str, i: &WorkflowInput) -> Result<Progress, StepError> {
+/// What the session is once its repositories are as wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    AsBefore,
+    Running,
+}
+
+pub(super) async fn repos(s: &Services, by: &str, i: &WorkflowInput, then: Then) -> Result<Progress, StepError> {
     // The newest spec, at every try: people may have mended what made the last one fail.
     let session = s.active_session(i).await?;
     match bring_about(s, by, i, &session).await? {
-        Ok(repos) => s.report(by, i, Fact::Reconciled { generation: session.generation, repos }).await,
+        Ok(repos) => {
+            let marks_running = then == Then::Running;
+            s.report(by, i, Fact::Reconciled { generation: session.generation, repos, marks_running }).await
+        }
         Err((name, error)) => {
             let message = format!("repository '{name}': {error}");
             let fact = Fact::ReconcileFailed {

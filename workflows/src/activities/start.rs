@@ -10,6 +10,7 @@ use ambient_domain::{
 };
 use ambient_wire::runner::GitIdentity;
 
+use super::project;
 use crate::{
     observer,
     services::{Services, StepError, session_ref},
@@ -18,6 +19,23 @@ use crate::{
 };
 
 type Done = Result<Progress, StepError>;
+
+/// Looks at a runner that comes up, a millisecond apart, before the session is looked at again and the pauses get longer.
+const FAST_LOOKS: u32 = 40;
+
+/// From nothing to a runner that has been launched, with all that it needs there before it.
+pub(super) async fn bring_up_runner(s: &Services, by: &str, i: &WorkflowInput) -> Done {
+    let session = s.report_and_read(by, i, Fact::Provisioning).await?;
+    if project::ensure_space(s, i).await? == Progress::Superseded {
+        return Ok(Progress::Superseded);
+    }
+    s.compute.ensure_workspace(&session_ref(i)).await?;
+    prove_gone(s, i).await?;
+    write_credentials(s, i, &session).await?;
+    // Whether it is still wanted is decided by the fence: who stops the session raises it first.
+    s.compute.launch(&launch_request(&session, i)).await?;
+    Ok(Progress::Done)
+}
 
 pub(super) async fn ensure_workspace(s: &Services, i: &WorkflowInput) -> Done {
     s.active_session(i).await?;
@@ -28,26 +46,34 @@ pub(super) async fn ensure_workspace(s: &Services, i: &WorkflowInput) -> Done {
 /// After a forced stop the proof was not waited for; a new run waits for it here.
 pub(super) async fn prove_earlier_runs_gone(s: &Services, i: &WorkflowInput) -> Done {
     s.active_session(i).await?;
+    prove_gone(s, i).await?;
+    Ok(Progress::Done)
+}
+
+async fn prove_gone(s: &Services, i: &WorkflowInput) -> Result<(), StepError> {
     let earlier = i.run - 1;
     if earlier > 0 {
         let session = session_ref(i);
         s.compute.raise_fence(&session, earlier).await?;
         s.compute.prove_absent(&session, earlier).await?;
     }
-    Ok(Progress::Done)
+    Ok(())
 }
 
 pub(super) async fn issue_credentials(s: &Services, i: &WorkflowInput) -> Done {
-    let spec = s.active_session(i).await?.spec;
-    let session = session_ref(i);
-    if !spec.environment_variables.is_empty() {
-        let environment = environment(s, &spec.environment_variables).await?;
+    write_credentials(s, i, &s.active_session(i).await?).await?;
+    Ok(Progress::Done)
+}
+
+async fn write_credentials(s: &Services, i: &WorkflowInput, session: &Session) -> Result<(), StepError> {
+    let (variables, session) = (&session.spec.environment_variables, session_ref(i));
+    if !variables.is_empty() {
+        let environment = environment(s, variables).await?;
         s.compute.write_secret(&session, i.run, SecretName::Environment, &environment).await?;
     }
     let token = Secret::new(s.tokens.server_to_runner(&i.session_id, i.run));
     s.compute.write_secret(&session, i.run, SecretName::ServerToRunner, &token).await?;
-    write_runner_token(s, i).await?;
-    Ok(Progress::Done)
+    write_runner_token(s, i).await
 }
 
 /// The values of a session's variables, as the runner reads them.
@@ -112,11 +138,15 @@ fn own_limits(own: &ResourceOverrides) -> OwnLimits {
     }
 }
 
-/// Waits until the runner answers. Local runners take some 10 ms, so the first looks follow fast.
+/// Waits until the runner answers. A local one takes some 10 ms: looks are a millisecond apart at first, and are at compute only.
 pub(super) async fn await_runner(s: &Services, by: &str, i: &WorkflowInput) -> Done {
     let mut pause = Duration::from_millis(1);
+    let mut looks = 0;
     loop {
-        s.active_session(i).await?;
+        if looks == 0 || looks > FAST_LOOKS {
+            s.active_session(i).await?;
+        }
+        looks += 1;
         match s.compute.state(&session_ref(i), i.run, i.attempt).await? {
             RunnerState::Running { missing_confinement } => {
                 if answers(s, i).await {
@@ -131,7 +161,9 @@ pub(super) async fn await_runner(s: &Services, by: &str, i: &WorkflowInput) -> D
             }
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(500));
+        if looks > FAST_LOOKS {
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
     }
 }
 

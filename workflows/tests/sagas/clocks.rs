@@ -89,7 +89,7 @@ async fn a_start_that_never_comes_to_an_end_fails_at_its_deadline() {
     let world = World::new().await;
     let (project, id) = (world.project().await, new_id());
     // Patient for minutes at this step; the clock of the run is not.
-    let step = session_start::STEPS.iter().find(|step| step.name() == "launch-runner").unwrap().name();
+    let step = session_start::STEPS.iter().find(|step| step.name() == "bring-up-runner").unwrap().name();
     world.faults.plan(&id, &[Fault::endless(step)]);
     world.new_session(&id, &project, world.interactive(), true).await;
     wait_for(step, || async { (world.faults.begun(&id, step) > 0).then_some(()) }).await;

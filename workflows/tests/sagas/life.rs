@@ -9,7 +9,8 @@ use ambient_domain::{
 };
 use ambient_persistence::new_id;
 use ambient_workflows::{
-    project_delete, project_provision, session_delete, session_reconcile, session_start, session_stop, step::Step,
+    ExecutionFilter, project_delete, project_provision, session_delete, session_reconcile, session_start, session_stop,
+    step::Step,
 };
 
 use crate::{
@@ -80,6 +81,8 @@ async fn life(world: &World, name: &str, faults: &[Fault]) -> (Life, Ids) {
     let both = |s: &Session| s.observed_generation == s.generation && s.reconciled_repos.len() == 2;
     let session = world.session_where(id, "two repositories", both).await;
     let reconciled = seen(world, &session);
+    // A stop would end it before it has repeated its step.
+    assert_eq!(world.end_of(&format!("session-reconcile/{id}/1.2")).await, "Completed");
     let stop = Command::Stop { reason: StopReason::UserStopped, seen_seq: None, run: None, force: false };
     world.ask::<Session>(id, stop).await.unwrap();
     let session = world.in_phase(id, Phase::Stopped).await;
@@ -142,6 +145,53 @@ async fn steps_that_fail_for_a_while_or_are_done_twice_lead_to_the_same_life() {
         for step in steps {
             assert!(world.faults.done(&entity, step) >= 2, "{step} was not done twice");
         }
+    }
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn executions_of_a_project_are_found_whatever_began_them() {
+    let world = World::new().await;
+    let (project, id, other, beside) = (world.project().await, new_id(), new_id(), new_id());
+    world.new_project(&other, "other").await;
+    for (session, project) in [(&id, &project), (&beside, &other)] {
+        world.new_session(session, project, world.interactive(), true).await;
+        world.idle(session).await;
+    }
+    // Begun by another workflow.
+    world.ask::<Session>(&id, Command::AddRepo(world.repo("second"))).await.unwrap();
+    assert_eq!(world.end_of(&format!("session-reconcile/{id}/1.2")).await, "Completed");
+    let found = async |project_ids: &[&String], workflow: Option<&str>| {
+        let project_ids = Some(project_ids.iter().map(|id| (*id).clone()).collect());
+        let workflow = workflow.map(str::to_owned);
+        let filter = ExecutionFilter { workflow, project_ids, page: 1, size: 100, ..ExecutionFilter::default() };
+        let (found, total) = world.executions.list(&filter).await.unwrap();
+        assert_eq!(total, i64::try_from(found.len()).unwrap());
+        found.into_iter().map(|execution| execution.id).collect::<Vec<_>>()
+    };
+    let of_project = ["project-provision", "session-start", "session-supervise", "token-refresh", "session-reconcile"];
+    wait_for("all executions of the project", || async {
+        let found = found(&[&project], None).await;
+        assert!(found.iter().all(|one| one.contains(&project) || one.contains(&id)), "{found:?}");
+        let is_found = |workflow: &&str| found.iter().any(|one| one.starts_with(*workflow));
+        of_project.iter().all(is_found).then_some(())
+    })
+    .await;
+    assert_eq!(found(&[&other, &project], Some("session-supervise")).await.len(), 2);
+    assert_eq!(found(&[], None).await, [""; 0]);
+    for session in [&id, &beside] {
+        world.ask::<Session>(session, Command::Delete).await.unwrap();
+        closed_with_delete(&world, session).await;
+    }
+    if !crate::engine::is_temporal() {
+        // As an older release left them, until the migration has seen them.
+        let before = found(&[&project], None).await;
+        let forgotten = "update engine.executions set attributes = null";
+        sqlx::query(forgotten).execute(world.db.pool()).await.unwrap();
+        assert_eq!(found(&[&project], None).await, [""; 0]);
+        let migration = include_str!("../../../migrations/0008_executions_by_project.sql");
+        sqlx::raw_sql(migration).execute(world.db.pool()).await.unwrap();
+        assert_eq!(found(&[&project], None).await, before);
     }
     world.end().await;
 }

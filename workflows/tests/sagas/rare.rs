@@ -105,7 +105,7 @@ async fn a_start_that_is_cancelled_ends_so_also_when_its_step_fails_then() {
     let world = World::new().await;
     nobody_misses_workflows(&world);
     let project = world.project().await;
-    for step in ["ensure-workspace", "await-runner"] {
+    for step in ["bring-up-runner", "await-runner"] {
         let id = new_id();
         let (fault, let_go) = Fault::fatal_when_let(step);
         world.faults.plan(&id, &[fault]);
@@ -166,13 +166,13 @@ async fn a_start_whose_step_does_not_come_to_an_end_fails() {
     let start = workflow_id::start(&id, 1, 1);
     let mut attempt = 0;
     while attempt < 3 {
-        pending(&world, &start, "reconcile-repos", |a| a.attempt > attempt && a.state == "Started").await;
+        pending(&world, &start, "reconcile-and-mark-running", |a| a.attempt > attempt && a.state == "Started").await;
         attempt += 1;
         // Longer than between two heartbeats, shorter than the start's deadline. A heartbeat that comes first, with the new time, keeps
         // the try alive: then once more.
         let under_way = async |attempt: i32| {
             let found = world.executions.get(&start).await.unwrap();
-            found.pending_activities.iter().any(|a| a.activity == "reconcile-repos" && a.attempt == attempt)
+            found.pending_activities.iter().any(|a| a.activity == "reconcile-and-mark-running" && a.attempt == attempt)
         };
         let mut moved = 0;
         while under_way(attempt).await && moved < 3 {

@@ -2,10 +2,7 @@
 
 use ambient_domain::session::{Phase, workflow_id};
 use ambient_persistence::new_id;
-use ambient_workflows::{
-    session_start,
-    step::{Step, StepActivity},
-};
+use ambient_workflows::{session_start, step::Step};
 use futures::future::join_all;
 
 use crate::{
@@ -15,7 +12,7 @@ use crate::{
 
 /// What undoes these steps, in the order it must be done.
 fn undone(steps: &[Step]) -> Vec<&'static str> {
-    steps.iter().rev().filter_map(|step| step.undo).map(StepActivity::name).collect()
+    steps.iter().rev().flat_map(|step| step.undo).map(|undo| undo.name()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,7 +49,7 @@ async fn fails_at(world: &World, project: &str, at: usize) {
 async fn an_undo_that_is_done_twice_leaves_what_one_leaves() {
     let world = World::new().await;
     let project = world.project().await;
-    let undoing = (0..session_start::STEPS.len()).filter(|at| session_start::STEPS[*at].undo.is_some());
+    let undoing = (0..session_start::STEPS.len()).filter(|at| !session_start::STEPS[*at].undo.is_empty());
     join_all(undoing.map(|at| undone_twice(&world, &project, at))).await;
     world.end().await;
 }

@@ -39,14 +39,14 @@ async fn a_stop_that_is_stuck_is_told_may_be_forced_and_is_proven_before_the_nex
     let live = world.compute.inventory().await.unwrap();
     assert_eq!(live.iter().map(|found| found.live_runs.clone()).collect::<Vec<_>>(), [[1]], "run 1 lives on");
 
-    let waiting = "prove-earlier-runs-gone";
+    let waiting = "bring-up-runner";
     world.faults.plan(&id, &[Fault::endless(stuck), Fault::endless(waiting)]);
     world.ask::<Session>(&id, Command::Start { prompt: None }).await.unwrap();
     let blocked = |s: &Session| {
         s.status_detail.as_ref().is_some_and(|d| d.blocked_on.as_ref().is_some_and(|b| b.contains(waiting)))
     };
     let session = world.session_where(&id, "the start says what it waits for", blocked).await;
-    assert_eq!((session.run_number(), session.phase()), (2, Some(Phase::Creating)));
+    assert_eq!((session.run_number(), session.phase()), (2, Some(Phase::Pending)));
     world.faults.clear(&id);
     world.session_where(&id, "two turns", |s| s.run_number() == 2 && world.marks(s) == 2).await;
     world.idle(&id).await;

@@ -13,14 +13,15 @@ pub struct TestExecutions {
 type Result<T> = std::result::Result<T, ExecutionError>;
 
 impl TestExecutions {
-    async fn ids(&self) -> Vec<String> {
-        let sql =
-            "select distinct workflow_id from ambient.outbox where effect->>'effect' = 'start_workflow' order by 1";
-        sqlx::query_scalar(sql).fetch_all(self.database.pool()).await.unwrap()
+    /// Ids of workflows, of these projects.
+    async fn ids(&self, project_ids: Option<&[String]>) -> Vec<String> {
+        let sql = "select distinct workflow_id from ambient.outbox where effect->>'effect' = 'start_workflow'
+            and ($1::text[] is null or effect->'input'->>'project_id' = any($1)) order by 1";
+        sqlx::query_scalar(sql).bind(project_ids).fetch_all(self.database.pool()).await.unwrap()
     }
 
     async fn known(&self, id: &str) -> Result<()> {
-        let known = self.ids().await.iter().any(|known| known == id);
+        let known = self.ids(None).await.iter().any(|known| known == id);
         if known { Ok(()) } else { Err(ExecutionError::NotFound(id.to_owned())) }
     }
 }
@@ -44,7 +45,8 @@ fn execution(id: &str) -> WorkflowExecution {
 impl ExecutionService for TestExecutions {
     async fn list(&self, filter: &ExecutionFilter) -> Result<(Vec<WorkflowExecution>, i64)> {
         let of = |id: &String| filter.entity_id.as_ref().is_none_or(|entity| id.split('/').nth(1) == Some(entity));
-        let all: Vec<_> = self.ids().await.into_iter().filter(of).map(|id| execution(&id)).collect();
+        let all: Vec<_> =
+            self.ids(filter.project_ids.as_deref()).await.into_iter().filter(of).map(|id| execution(&id)).collect();
         let total = i64::try_from(all.len()).unwrap();
         let skip = usize::try_from((filter.page - 1) * filter.size).unwrap();
         Ok((all.into_iter().skip(skip).take(usize::try_from(filter.size).unwrap()).collect(), total))
