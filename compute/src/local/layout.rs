@@ -196,7 +196,8 @@ impl Local {
         let paths = self.paths(session);
         self.ensure_run(&paths, run, users)?;
         let runner = users.map(|users| users.runner);
-        write_file(&secret_path(&paths, run, name), value.reveal().as_bytes(), runner)
+        // Not for the disk: after a loss of power nothing lives that could use it, and the next launch writes it again.
+        replace_file(&secret_path(&paths, run, name), value.reveal().as_bytes(), runner, Lasting::No)
     }
 
     pub(super) fn delete_secrets(&self, session: &SessionRef, run: i64) -> Result<(), ComputeError> {
@@ -308,8 +309,19 @@ pub(super) fn open_append(path: &Path) -> Result<File, ComputeError> {
     options.open(path).map_err(|e| io_error(format!("opening {}", path.display()), e))
 }
 
+/// Whether a file must outlast a loss of power.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lasting {
+    Yes,
+    No,
+}
+
 /// Writes a whole file atomically and durably, 0600.
 pub(super) fn write_file(path: &Path, bytes: &[u8], uid: Option<u32>) -> Result<(), ComputeError> {
+    replace_file(path, bytes, uid, Lasting::Yes)
+}
+
+fn replace_file(path: &Path, bytes: &[u8], uid: Option<u32>, lasting: Lasting) -> Result<(), ComputeError> {
     let what = || format!("writing {}", path.display());
     let write = || -> std::io::Result<()> {
         let parent = path.parent().ok_or_else(|| std::io::Error::other("no directory"))?;
@@ -319,6 +331,9 @@ pub(super) fn write_file(path: &Path, bytes: &[u8], uid: Option<u32>) -> Result<
         file.write_all(bytes)?;
         if let Some(uid) = uid {
             std::os::unix::fs::fchown(&file, Some(uid), Some(uid))?;
+        }
+        if lasting == Lasting::No {
+            return std::fs::rename(&temporary, path);
         }
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;

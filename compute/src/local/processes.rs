@@ -4,6 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     io::ErrorKind,
     os::fd::OwnedFd,
+    path::Path,
     sync::OnceLock,
     time::{Duration, Instant},
 };
@@ -308,12 +309,40 @@ fn nonce(process: &Process) -> Result<Option<String>, ProcError> {
     Ok(value.map(|value| String::from_utf8_lossy(value).into_owned()))
 }
 
-/// User ids of all processes.
+/// User ids of all processes. Asked for at every launch, so no more is read of them than that.
 ///
 /// # Errors
 /// When there may be more processes than were seen.
 pub(super) fn live_uids() -> Result<HashSet<u32>, ComputeError> {
-    Ok(Table::look().whole()?.entries.iter().flat_map(|entry| entry.uids).collect())
+    let failed = |error| io_error("looking through /proc", error);
+    let mut live = HashSet::new();
+    for process in std::fs::read_dir("/proc").map_err(failed)? {
+        let name = process.map_err(failed)?.file_name();
+        if !name.as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+            continue;
+        }
+        match std::fs::read_to_string(Path::new("/proc").join(name).join("status")) {
+            Ok(status) => live.extend(uids_in(&status).map_err(failed)?),
+            Err(error) if has_ended(&error) || error.kind() == ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(live)
+}
+
+/// Real, effective, saved and file system's user id of a process that is not dead, out of its `status`.
+fn uids_in(status: &str) -> std::io::Result<Vec<u32>> {
+    let line = |key: &str| status.lines().find_map(|line| line.strip_prefix(key));
+    if line("State:").is_some_and(|state| state.trim_start().starts_with(['Z', 'X'])) {
+        return Ok(Vec::new());
+    }
+    let uids: Option<Vec<u32>> =
+        line("Uid:").and_then(|uids| uids.split_whitespace().map(|uid| uid.parse().ok()).collect());
+    uids.filter(|uids| uids.len() == 4).ok_or_else(|| std::io::Error::other("a status without user ids"))
+}
+
+fn has_ended(error: &std::io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
 }
 
 /// Identity of this boot.
@@ -346,6 +375,18 @@ mod tests {
     }
 
     #[test]
+    fn user_ids_of_processes_are_read_of_those_that_are_not_dead() {
+        let status = |state: &str, uids: &str| format!("Name:\tx\nState:\t{state}\nUid:\t{uids}\nGid:\t9\t9\t9\t9\n");
+        assert_eq!(uids_in(&status("S (sleeping)", "1\t2\t3\t4")).unwrap(), [1, 2, 3, 4]);
+        assert_eq!(uids_in(&status("Z (zombie)", "1\t2\t3\t4")).unwrap(), [0; 0]);
+        // A name cannot pass for the line: the kernel escapes its line breaks.
+        for broken in ["", "1\t2", "1\t2\t3\tx"] {
+            assert!(uids_in(&status("R (running)", broken)).is_err(), "{broken}");
+        }
+        assert!(live_uids().unwrap().contains(&rustix::process::getuid().as_raw()));
+    }
+
+    #[test]
     fn a_look_without_descriptors_concludes_nothing() {
         const ALONE: &str = "AMBIENT_TEST_ALONE";
         if std::env::var_os(ALONE).is_none() {
@@ -369,9 +410,9 @@ mod tests {
         let (pid, boot_id) = (std::process::id().cast_signed(), boot_id);
         let record =
             Started { pid, start_time, boot_id, nonce: "n".to_owned(), init: None, missing_confinement: Vec::new() };
-        let runner = open_runner(&record);
+        let (runner, uids) = (open_runner(&record), live_uids());
         drop(all);
-        assert!(blind.is_some() && told_of_ended && runner.is_err());
+        assert!(blind.is_some() && told_of_ended && runner.is_err() && uids.is_err());
         assert!(open_runner(&record).unwrap().is_none(), "it has another nonce");
         assert!(!lives(&ended));
     }

@@ -135,9 +135,9 @@ impl Session {
         let cancel = |workflow_id: String| Effect::CancelWorkflow { workflow_id };
         match event {
             Event::Started { .. } => {
-                vec![self.start("session-supervise", supervise, number, 0), start_attempt(1)]
+                // Somebody waits for the start; the clocks can wait for it.
+                vec![start_attempt(1), self.start("session-supervise", supervise, number, 0)]
             }
-            Event::RunnerBecameReady { .. } => vec![wake(workflow_id::start(id, number, attempt))],
             Event::BecameRunning => {
                 vec![wake(supervise), self.start("token-refresh", workflow_id::token_refresh(id, number), number, 0)]
             }
