@@ -14,15 +14,13 @@ use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
-    deferred::{Deferred, Waiters},
     engine::Engine,
-    history::{
-        Transition,
-        commands::{Needs, Pending},
-    },
-    hot::{Remembered, Tail},
+    history::commands::{Needs, Pending},
+    hot::Remembered,
+    model::{Run, Target, Transition},
     proto::{self, db},
-    store::{CommitError, Run, Target, load::Loaded},
+    shelf::{Change, Deferred, Unwritten},
+    store::CommitError,
 };
 
 /// How often a decision is made anew after somebody else was faster.
@@ -61,22 +59,6 @@ impl Unchanged {
             Self::Status(status) => status,
         }
     }
-}
-
-/// Why a transition was not written, as those who wait for it see it.
-#[derive(Clone, Debug)]
-pub(crate) enum Unwritten {
-    /// Somebody was faster: decide again.
-    Conflict,
-    Duplicate,
-    Failed(Status),
-}
-
-/// A decided change with the run's newest events before it and the requests that wait for it.
-pub(crate) struct Change {
-    pub(crate) transition: Box<Transition>,
-    pub(crate) tail: Tail,
-    pub(crate) waiters: Option<Waiters>,
 }
 
 /// What one round came to.
@@ -327,14 +309,6 @@ impl<'a> Attempt<'a> {
         }
         pause(self.round).await;
         Ok(())
-    }
-}
-
-impl Loaded {
-    /// The run as it is after a transition.
-    pub(crate) fn after(t: &Transition) -> Self {
-        let run = Run { revision: t.expected_revision + 1, ..t.run.clone() };
-        Self { run, now: t.now, wall: t.wall }
     }
 }
 

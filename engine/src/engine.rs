@@ -9,17 +9,18 @@ use tokio::sync::{Mutex, MutexGuard, mpsc, watch};
 use uuid::Uuid;
 
 use crate::{
-    EngineOptions,
     clock::Clock,
-    deferred::Shelf,
-    history::{Circumstances, Transition, children::Names},
+    due::Due,
+    hint::Hint,
+    history::children::Names,
     hot::{Hot, Remembered, Tail},
     lease::Lease,
     matching::{Kind, Matching, Watchers},
+    model::{Circumstances, Loaded, Run, TaskState, Transition},
+    options::EngineOptions,
     search_attributes::Registry,
-    store::{Run, Store, TaskState, load::Loaded},
-    timers::Due,
-    wake::Hint,
+    shelf::Shelf,
+    store::Store,
 };
 
 /// Locks that keep this process from racing itself on one run.

@@ -14,8 +14,8 @@ use prost::Message;
 use uuid::Uuid;
 
 use crate::{
+    model::{Activity, Loaded},
     recorded::Recorded,
-    store::{Activity, load::Loaded},
 };
 
 /// Activities remembered at most; when there are more, all are forgotten.

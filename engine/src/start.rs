@@ -16,21 +16,25 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use uuid::Uuid;
 
 use crate::{
-    EngineError, EngineOptions,
     clock::Clock,
-    deferred::{self, Shelf},
+    deferred,
+    due::Due,
     effects,
     engine::{Engine, Inner},
+    error::EngineError,
     handoff,
+    hint::Hint,
     hot::Hot,
-    lease::{self, Lease},
+    lease::Lease,
+    liveness,
     matching::{Matching, Watchers},
+    options::EngineOptions,
     pollers, retention,
     search_attributes::Registry,
     service,
+    shelf::Shelf,
     store::{Store, writer::Writer},
-    timers::{self, Due},
-    wake::{self, Hint},
+    timers, wake,
 };
 
 /// Connections besides the pool and the lease's own: one listens, the others send hints.
@@ -96,7 +100,7 @@ impl Engine {
         engine.background(wake::listen(engine.clone()));
         engine.background(wake::send(engine.clone(), hint_receiver));
         engine.background(wake::safety(engine.clone()));
-        engine.background(lease::keep(engine.clone()));
+        engine.background(liveness::keep(engine.clone()));
         engine.background(handoff::reclaim(engine.clone()));
         engine.background(deferred::run(engine.clone()));
         engine.background(timers::run(engine.clone()));
@@ -183,7 +187,7 @@ impl Engine {
         }
         let release = async {
             self.flush_all().await;
-            lease::release(self).await
+            liveness::release(self).await
         };
         match tokio::time::timeout(RELEASE_TIMEOUT, release).await {
             Ok(Ok(())) => self.announce().await,

@@ -22,8 +22,8 @@ use super::{
     properties::{upsert_memo, upsert_search_attributes},
 };
 use crate::{
+    model::{Activity, Child, Run, TaskState},
     proto,
-    store::{Activity, Child, Run, TaskState},
 };
 
 /// A completion that cannot be accepted as it is.

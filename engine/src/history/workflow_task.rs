@@ -16,8 +16,8 @@ use tonic::Status;
 
 use super::{Transition, updates::SUGGEST_CONTINUE_UPDATES};
 use crate::{
+    model::{Run, TaskState},
     proto,
-    store::{Run, TaskState},
     token::TaskToken,
 };
 

@@ -20,14 +20,14 @@ use temporalio_common::protos::temporal::api::{
 use tonic::Status;
 
 use crate::{
+    caller::{Caller, Claim},
     change::Decision,
     engine::Engine,
     handoff::LEAST_MS,
-    history::{Transition, activities::ActivityEnd, commands::Needs},
+    history::{activities::ActivityEnd, commands::Needs},
     matching::{Kind, Task},
+    model::{Activity, Target, Transition},
     proto,
-    service::{Caller, Claim},
-    store::{Activity, Target},
     token::{TaskToken, TokenKind},
 };
 
@@ -331,12 +331,4 @@ pub(super) async fn heartbeat_by_id(
     let details = request.details.as_ref().map(Message::encode_to_vec).unwrap_or_default();
     let cancel_requested = engine.inner.store.heartbeat(&token, &details).await?.ok_or_else(stale)?;
     Ok(RecordActivityTaskHeartbeatByIdResponse { cancel_requested, ..Default::default() })
-}
-
-/// The poller went away before it got the task.
-pub(super) async fn give_back(engine: &Engine, token: &TaskToken) -> Result<(), Status> {
-    if let Some(queue) = engine.inner.store.unclaim_activity(token, engine.inner.lease.process()).await? {
-        engine.wake_queue(Kind::Activity, &queue);
-    }
-    Ok(())
 }

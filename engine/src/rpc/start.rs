@@ -15,18 +15,16 @@ use tonic::{Code, Status};
 use uuid::Uuid;
 
 use crate::{
+    caller::{Caller, Claim},
     change::{Decision, Unchanged},
     engine::Engine,
     history::commands::Needs,
     matching::Kind,
+    model::{DEFAULT_TASK_TIMEOUT_MS, Existing, NewRun, Start, StartOutcome, StartPolicy, Target, TaskState},
     proto::{self, db},
-    service::{Caller, Claim},
-    store::{Existing, NewRun, Start, StartOutcome, StartPolicy, Target, TaskState},
     token::{TaskToken, TokenKind},
 };
 
-/// Time a worker has for a workflow task, unless the start says otherwise.
-pub(crate) const DEFAULT_TASK_TIMEOUT_MS: i64 = 10_000;
 /// Longest workflow-task timeout, as on Temporal's servers.
 const MAX_TASK_TIMEOUT_MS: i64 = 120_000;
 /// Starts that replace a running execution try so often.

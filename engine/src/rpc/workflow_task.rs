@@ -17,24 +17,20 @@ use temporalio_common::protos::temporal::api::{
 use tonic::Status;
 
 use crate::{
+    caller::{Caller, Claim},
     change::{Decision, Unchanged},
     engine::Engine,
     history::{
-        Transition,
         commands::{self, Needs, Refused},
         updates,
         workflow_task::{events_in_flight, holds},
     },
     hot::{Remembered, Tail},
     matching::{Kind, Task},
+    model::{Activity, Loaded, Run, Target, TaskState, Transition},
     proto,
     recorded::{self, RawHistory, Recorded},
-    service::{Caller, Claim},
-    store::{
-        Activity, Run, Target, TaskState,
-        dispatch::{ClaimedTask, FIRST_PAGE},
-        load::Loaded,
-    },
+    store::dispatch::{ClaimedTask, FIRST_PAGE},
     token::{HistoryToken, TaskToken, TokenKind},
 };
 
@@ -382,23 +378,6 @@ pub(super) async fn reset_sticky(
     Ok(ResetStickyTaskQueueResponse::default())
 }
 
-/// The poller went away before it got the task: offer it again, as if it had not been taken.
-pub(super) async fn give_back(engine: &Engine, token: &TaskToken) -> Result<(), Status> {
-    let given = engine
-        .change(&Target::Run(token.run_id()), Needs::default(), |t, _| {
-            if !holds(&t.run, token) {
-                return Ok(Decision::Keep(()));
-            }
-            t.untake_task()?;
-            Ok(Decision::Write(()))
-        })
-        .await;
-    match given {
-        Err(Unchanged::Status(status)) => Err(status),
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use ambient_tests::TestDatabase;
@@ -408,7 +387,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{EngineOptions, rpc::start::new_run, store::StartPolicy};
+    use crate::{model::StartPolicy, options::EngineOptions, rpc::start::new_run};
 
     /// A run with three appends whose task is claimed as a statement would that took its snapshot before the last ones.
     async fn claimed_behind(engine: &Engine, missing: usize) -> ClaimedTask {

@@ -5,38 +5,11 @@ use sqlx::FromRow;
 use tonic::Status;
 use uuid::Uuid;
 
-use super::{Activity, Child, Run, Store};
-use crate::proto::db;
-
-/// The run a request means.
-#[derive(Clone, Debug)]
-pub(crate) enum Target {
-    Run(Uuid),
-    /// The open run of a workflow id.
-    Current(String),
-    /// A run id that must belong to the workflow id.
-    Exact(String, Uuid),
-}
-
-impl Target {
-    pub(crate) fn new(workflow_id: &str, run_id: Option<Uuid>) -> Self {
-        match run_id {
-            Some(run) if workflow_id.is_empty() => Self::Run(run),
-            Some(run) => Self::Exact(workflow_id.to_owned(), run),
-            None => Self::Current(workflow_id.to_owned()),
-        }
-    }
-}
-
-/// A run with the two clocks at the moment of reading.
-#[derive(Clone, Debug)]
-pub(crate) struct Loaded {
-    pub(crate) run: Run,
-    /// Engine time.
-    pub(crate) now: DateTime<Utc>,
-    /// Wall clock of the database.
-    pub(crate) wall: DateTime<Utc>,
-}
+use super::Store;
+use crate::{
+    model::{Activity, Child, Loaded, Run, Target},
+    proto::db,
+};
 
 #[derive(FromRow)]
 struct LoadedRow {

@@ -26,9 +26,8 @@ use super::{
     CommitError,
     commit::{write, write_and_continue},
     reset::{Reset, write_reset},
-    start::Start,
 };
-use crate::history::Transition;
+use crate::model::{Start, Transition};
 
 /// Items written by one statement, at most.
 const BATCH: usize = 64;

@@ -1,4 +1,4 @@
-//! Rows as Rust sees them.
+//! Rows as Rust sees them: open runs, and what hangs on them.
 
 use chrono::{DateTime, Utc};
 use temporalio_common::protos::temporal::api::{
@@ -8,7 +8,8 @@ use temporalio_common::protos::temporal::api::{
 use tonic::Status;
 use uuid::Uuid;
 
-use crate::{history::updates::Updates, proto};
+use super::Updates;
+use crate::proto;
 
 /// State of a run's workflow task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
