@@ -13,8 +13,6 @@ mod tests;
 
 use std::time::Duration;
 
-use uuid::Uuid;
-
 pub(crate) use give_back::give_back;
 
 use crate::{
@@ -190,12 +188,11 @@ impl Engine {
 impl Task {
     /// What identifies the attempt.
     pub(crate) fn claim(&self) -> Claim {
-        let token = |kind, run: Uuid, event, attempt| TaskToken::of(kind, run, event, attempt);
         match self {
-            Self::Workflow { run, .. } => {
-                Claim::Workflow(token(TokenKind::Workflow, run.run_id, run.task_scheduled_id(), run.wft_attempt))
+            Self::Workflow { run, .. } => Claim::Workflow(run.task_token()),
+            Self::Activity(a) => {
+                Claim::Activity(TaskToken::of(TokenKind::Activity, a.run_id, a.scheduled_event_id, a.attempt))
             }
-            Self::Activity(a) => Claim::Activity(token(TokenKind::Activity, a.run_id, a.scheduled_event_id, a.attempt)),
         }
     }
 }

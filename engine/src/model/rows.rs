@@ -9,7 +9,7 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::Updates;
-use crate::proto;
+use crate::{proto, token::TaskToken};
 
 /// State of a run's workflow task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +89,11 @@ impl Run {
     /// Id of the task's Scheduled event, given or reserved.
     pub(crate) fn task_scheduled_id(&self) -> i64 {
         if self.task_is_transient() { self.last_event_id + 1 } else { self.wft_scheduled_id }
+    }
+
+    /// Names the attempt of the task in flight.
+    pub(crate) fn task_token(&self) -> TaskToken {
+        TaskToken::of_workflow_task(self.run_id, self.task_scheduled_id(), self.wft_attempt, self.wft_started_at)
     }
 
     /// Id reserved for the Started event of the task in flight: nothing is appended before it.

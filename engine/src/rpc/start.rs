@@ -22,7 +22,6 @@ use crate::{
     matching::Kind,
     model::{DEFAULT_TASK_TIMEOUT_MS, Existing, NewRun, Start, StartOutcome, StartPolicy, Target, TaskState},
     proto::{self, db},
-    token::{TaskToken, TokenKind},
 };
 
 /// Longest workflow-task timeout, as on Temporal's servers.
@@ -44,8 +43,7 @@ pub(super) async fn start(
     let (run_id, started, first) = Box::pin(engine.start_run(run, policies)).await?;
     let eager_workflow_task = first.filter(|_| eager).map(|start| {
         let run = &start.run;
-        let attempt = TaskToken::of(TokenKind::Workflow, run.run_id, run.task_scheduled_id(), run.wft_attempt);
-        caller.claimed(Claim::Workflow(attempt));
+        caller.claimed(Claim::Workflow(run.task_token()));
         super::workflow_task::task_response(run, start.events.clone(), true).into_message()
     });
     Ok(StartWorkflowExecutionResponse {

@@ -114,8 +114,7 @@ impl Engine {
         let claimed = self.inner.store.claim_workflow_task(queue, process, identity, sticky).await?;
         let Some(claimed) = claimed else { return Ok(None) };
         let run = &claimed.run;
-        let token = TaskToken::of(TokenKind::Workflow, run.run_id, run.task_scheduled_id(), run.wft_attempt);
-        caller.claimed(Claim::Workflow(token));
+        caller.claimed(Claim::Workflow(run.task_token()));
         self.claimed_task(claimed, sticky).await.map(Some)
     }
 
@@ -223,7 +222,7 @@ pub(super) fn task_response(run: &Run, mut events: Vec<Recorded>, complete: bool
         HistoryToken::encode(run.run_id, next, true)
     };
     let message = PollWorkflowTaskQueueResponse {
-        task_token: TaskToken::encode(TokenKind::Workflow, run.run_id, run.task_scheduled_id(), run.wft_attempt),
+        task_token: run.task_token().encode_to_vec(),
         workflow_execution: Some(proto::execution(&run.workflow_id, run.run_id)),
         workflow_type: Some(WorkflowType { name: run.workflow_type.clone() }),
         previous_started_event_id: run.previous_started_id,
