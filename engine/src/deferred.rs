@@ -10,6 +10,20 @@
 //! not deferred: whether it is accepted is for the database to say, and until then nothing of the workflow may run.
 //!
 //! A change waits until the task ends, until another request concerns the run, or for [`crate::EngineOptions::deferral`].
+//!
+//! | Of a run | What happens | Then | Told |
+//! |---|---|---|---|
+//! | nothing waits | a change with no consequence but its task, which goes to a poller here ([`Wait::Ahead`]) | it waits | nobody |
+//! | nothing waits | any other change | it is being written | |
+//! | a change waits | another end of an activity ([`Wait::Joining`]) | both wait, no longer than the first | nobody |
+//! | a change waits | the answer to its task | both are being written | |
+//! | a change waits | any other request, its time is over, the engine stops | it is being written | |
+//! | being written | committed | nothing waits | everybody |
+//! | being written | somebody was faster, or what was put on top is a duplicate | nothing waits; the answer to its task is stale | all decide again |
+//! | being written | failed, or nobody knows | nothing waits; if it is not written, the answer to its task is stale | all fail |
+//!
+//! A task that went ahead of a change that was never written may have the id of one that another change schedules in its place: the token
+//! tells them apart by the time they were started.
 
 use std::time::Duration;
 
@@ -18,25 +32,52 @@ use uuid::Uuid;
 
 use crate::{
     engine::Engine,
-    model::{TaskState, Transition},
+    model::{Handover, TaskState, Transition},
     shelf::{Change, Deferred, Fate, Waiters},
 };
 
 /// Changes whose patience ends so close together are written at the same time.
 const COALESCE: Duration = Duration::from_millis(5);
 
+/// How a change can wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// With one that waits already, whose task is with its worker.
+    Joining,
+    /// Once its task has gone to a poller.
+    Ahead,
+    /// Not at all.
+    No,
+}
+
+impl Wait {
+    fn of(Change { transition: t, waiters, .. }: &Change) -> Self {
+        match (waiters, t.run.wft_state, t.handover) {
+            (Some(_), TaskState::Started, Handover::None | Handover::Ahead) => Self::Joining,
+            (_, TaskState::Started, Handover::AfterCommit) if is_only_its_task(t) => Self::Ahead,
+            _ => Self::No,
+        }
+    }
+}
+
+/// Nobody but the worker of its workflow task has to know of the change.
+fn is_only_its_task(t: &Transition) -> bool {
+    t.new_activities.is_empty() && t.effects.is_empty() && !t.is_closed() && t.settles.is_none()
+}
+
 impl Engine {
     /// Lays a change aside and gives its workflow task to a poller. The change comes back if it has to be written at once.
     pub(crate) fn defer(&self, change: Change) -> Result<Fate, Change> {
-        let Change { mut transition, tail, waiters } = change;
-        let joins = waiters.is_some() && transition.run.wft_state == TaskState::Started;
-        let after = tail.clone().advanced(&transition.events, transition.run.previous_started_id);
-        let ahead = || transition.direct && self.is_only_its_task(&transition) && self.hand_ahead(&transition, &after);
-        if !joins && !ahead() {
-            return Err(Change { transition, tail, waiters });
+        let waits = match Wait::of(&change) {
+            Wait::Joining => true,
+            Wait::Ahead => !self.is_stopping() && self.hand_ahead(&change),
+            Wait::No => false,
+        };
+        if !waits {
+            return Err(change);
         }
-        // It has been handed over.
-        transition.direct = false;
+        let Change { mut transition, tail, waiters } = change;
+        transition.handover = Handover::Ahead;
         let (sender, receiver) = oneshot::channel();
         let mut waiters = waiters.unwrap_or_else(|| Waiters::new(self.inner.options.deferral));
         waiters.waiters.push(sender);
@@ -48,15 +89,6 @@ impl Engine {
             self.inner.runtime.spawn(async move { engine.flush(run).await });
         }
         Ok(receiver)
-    }
-
-    /// Nobody but the worker of its workflow task has to know of the change.
-    fn is_only_its_task(&self, t: &Transition) -> bool {
-        t.new_activities.is_empty()
-            && t.effects.is_empty()
-            && !t.is_closed()
-            && t.settles.is_none()
-            && !self.is_stopping()
     }
 
     /// Writes a run's deferred change now. What comes of it is for those who wait for it.

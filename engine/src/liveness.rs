@@ -19,7 +19,7 @@ use crate::{
     change::{Decision, Unchanged},
     engine::Engine,
     hint::Hint,
-    history::commands::Needs,
+    history::commands::{Activities, Needs},
     lease::{ask, guard, insert, open},
     model::{Activity, Effect, Target, TaskState},
     proto::db,
@@ -207,7 +207,7 @@ async fn free_activities(engine: &Engine, process: Uuid) -> Result<(), Status> {
         .await
         .map_err(db)?;
     let results = stream::iter(held).map(|activity| async move {
-        let needs = Needs { activity: Some(activity.scheduled_event_id), ..Needs::default() };
+        let needs = Needs { activities: Activities::Stored(activity.scheduled_event_id), ..Needs::default() };
         let target = Target::Run(activity.run_id);
         let change = engine.change(&target, needs, |t, pending| {
             let mine = pending.activities.iter().find(|a| {

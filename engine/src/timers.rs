@@ -15,7 +15,7 @@ use crate::{
     change::{Decision, Unchanged},
     clock::{backoff, jittered},
     engine::Engine,
-    history::commands::{Needs, Pending},
+    history::commands::{Activities, Needs, Pending},
     matching::Kind,
     model::{Activity, Target, TaskState, Transition},
     proto::{self, db},
@@ -210,7 +210,7 @@ async fn activities(engine: &Engine) -> Result<bool, Status> {
     };
     let (timed_out, waiting): (Vec<_>, Vec<_>) = due.into_iter().partition(|a| passed(a, now).is_some());
     postpone(engine, &waiting).await?;
-    let needs = Needs { activities: true, ..Needs::default() };
+    let needs = Needs { activities: Activities::All, ..Needs::default() };
     let items = timed_out.into_iter().map(|a| (a.run_id, a.scheduled_event_id));
     each(engine, items, needs, |t, pending, scheduled| {
         let current = pending.activities.iter().find(|a| a.scheduled_event_id == *scheduled);

@@ -6,6 +6,18 @@
 //! and other processes see a started task like any other: its process holds it, by its lease.
 //!
 //! A task that no poller takes in time goes back, as one whose poller has gone does.
+//!
+//! | A workflow task is | What happens | Then |
+//! |---|---|---|
+//! | scheduled by a decision | a poller here waits or will be back, the lease is held, the engine goes on | started in that change ([`Handover::AfterCommit`]) |
+//! | scheduled by a decision | otherwise | it waits in the database for anybody |
+//! | started in the change | committed | it lies ready |
+//! | started in the change | not written | it never was |
+//! | started in the change | the change waits ([`Handover::Ahead`]) | it lies ready; an answer counts only if the change is written |
+//! | lying ready | a poller comes | it is its worker's |
+//! | lying ready | its time is over, or its queue has gone | given back: it waits in the database |
+//! | its worker's | the poller has gone before it had it | given back |
+//! | started | this process dies | others free it, by its lease |
 
 mod give_back;
 #[cfg(test)]
@@ -20,8 +32,9 @@ use crate::{
     engine::Engine,
     hot::{Remembered, Tail},
     matching::{Ahead, Kind, Task},
-    model::{Activity, Loaded, Run, Start, TaskState, Transition},
+    model::{Activity, Handover, Loaded, Run, Start, TaskState, Transition},
     proto,
+    shelf::Change,
     token::{TaskToken, TokenKind},
 };
 
@@ -92,7 +105,7 @@ impl Engine {
             && let Some(identity) = self.poller_for(&t.run)
         {
             t.start_task(&identity);
-            t.direct = true;
+            t.handover = Handover::AfterCommit;
         }
         if t.is_closed() || !self.inner.lease.is_held() || self.is_stopping() {
             return;
@@ -121,13 +134,13 @@ impl Engine {
             run.wft_process = Some(self.inner.lease.process());
             run.wft_identity = identity;
             // The answer to the start brings an eager one.
-            start.direct = !eager;
+            start.handover = if eager { Handover::None } else { Handover::AfterCommit };
         }
     }
 
     /// Lays the tasks ready that a committed transition has started.
     pub(crate) fn hand_over(&self, t: &Transition, tail: &Tail) {
-        if t.direct {
+        if t.handover == Handover::AfterCommit {
             self.hand_over_task(&t.run, t.expected_revision + 1, tail);
         }
         for id in &t.direct_activities {
@@ -143,13 +156,15 @@ impl Engine {
         let loaded = Loaded { run: start.run.clone(), now: start.now, wall: start.wall };
         // First remembered, then handed over: what the worker answers comes later.
         self.inner.hot.put(Remembered { loaded, tail: tail.clone() });
-        if start.direct {
+        if start.handover == Handover::AfterCommit {
             self.hand_over_task(&start.run, 0, &tail);
         }
     }
 
     /// Lays the task ready that a transition will have started once it is written. False: that has to wait for it.
-    pub(crate) fn hand_ahead(&self, t: &Transition, tail: &Tail) -> bool {
+    pub(crate) fn hand_ahead(&self, change: &Change) -> bool {
+        let t = &change.transition;
+        let tail = &change.tail.clone().advanced(&t.events, t.run.previous_started_id);
         let (task, patience) = workflow_task(&t.run, t.expected_revision + 1, tail);
         // Events that are not at hand would be read, and are not all there yet.
         let complete = matches!(&task, Task::Workflow { events: Some(_), .. });

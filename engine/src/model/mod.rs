@@ -14,5 +14,5 @@ pub(crate) use effect::{Effect, EffectData, EffectKind};
 pub(crate) use loaded::{Loaded, Target};
 pub(crate) use rows::{Activity, Child, Run, TaskState};
 pub(crate) use start::{DEFAULT_TASK_TIMEOUT_MS, Existing, NewRun, Parent, Start, StartOutcome, StartPolicy};
-pub(crate) use transition::{ActivityKey, ActivityRetry, Circumstances, NewChild, Transition};
+pub(crate) use transition::{ActivityKey, ActivityRetry, Circumstances, Handover, NewChild, Transition};
 pub(crate) use updates::{Delivery, InFlight, RecordedUpdate, Updates};

@@ -10,7 +10,7 @@ use temporalio_common::protos::temporal::api::{
 };
 use uuid::Uuid;
 
-use super::{Run, TaskState, Updates};
+use super::{Handover, Run, TaskState, Updates};
 use crate::{
     proto,
     recorded::{self, Recorded},
@@ -153,15 +153,15 @@ pub(crate) struct Start {
     pub(crate) policy: StartPolicy,
     pub(crate) now: DateTime<Utc>,
     pub(crate) wall: DateTime<Utc>,
-    /// The first task goes straight to a poller of this process.
-    pub(crate) direct: bool,
+    /// Of the first task.
+    pub(crate) handover: Handover,
 }
 
 impl Start {
     pub(crate) fn new(new: NewRun, policy: StartPolicy, now: DateTime<Utc>, wall: DateTime<Utc>) -> Self {
         let events = new.first_events(now);
         let run = new.first_state(&events, now, wall);
-        Self { new, run, events, policy, now, wall, direct: false }
+        Self { new, run, events, policy, now, wall, handover: Handover::None }
     }
 
     /// What the run before may have been for this one to follow; starts of different codes are not written together.

@@ -57,10 +57,20 @@ pub(crate) struct Transition {
     pub(crate) search_attributes: Option<SearchAttributes>,
     pub(crate) closed: Option<WorkflowExecutionStatus>,
     pub(crate) continued: Option<Box<NewRun>>,
-    /// The workflow task is started by this transition, for whichever poller comes next (see `handoff`).
-    pub(crate) direct: bool,
+    pub(crate) handover: Handover,
     /// The same for activities: the events that scheduled them.
     pub(crate) direct_activities: Vec<i64>,
+}
+
+/// How the workflow task that a change has started reaches a poller of this process (see `handoff`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handover {
+    /// It does not: no task is started, or the worker that is answered has it.
+    None,
+    /// It lies ready for the next poller once the change is written.
+    AfterCommit,
+    /// It has gone to a poller ahead of the change, which waits for its end (see `deferred`).
+    Ahead,
 }
 
 /// The attempt of an activity a transition is about; the row must still be in this state.
@@ -123,7 +133,7 @@ impl Transition {
             search_attributes: None,
             closed: None,
             continued: None,
-            direct: false,
+            handover: Handover::None,
             direct_activities: Vec::new(),
         }
     }
@@ -133,7 +143,7 @@ impl Transition {
         self.now = self.now.max(now);
         self.wall = self.wall.max(wall);
         self.circumstances = circumstances;
-        self.direct = false;
+        self.handover = Handover::None;
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -21,13 +21,13 @@ use crate::{
     change::{Decision, Unchanged},
     engine::Engine,
     history::{
-        commands::{self, Needs, Refused},
+        commands::{self, Ground, Needs, Refused},
         updates,
         workflow_task::{events_in_flight, holds},
     },
     hot::{Remembered, Tail},
     matching::{Kind, Task},
-    model::{Activity, Loaded, Run, Target, TaskState, Transition},
+    model::{Activity, Handover, Loaded, Run, Target, TaskState, Transition},
     proto,
     recorded::{self, RawHistory, Recorded},
     store::dispatch::{ClaimedTask, FIRST_PAGE},
@@ -254,7 +254,7 @@ pub(super) async fn respond_completed(
     }
     proto::optional_name(&request.identity, "identity")?;
     let bad_attributes = engine.refused_search_attributes(&mut request.commands).await?;
-    let needs = Needs { joins: true, ..Needs::of(&request.commands) };
+    let needs = Needs { ground: Ground::Unwritten, ..Needs::of(&request.commands) };
     let target = Target::Run(token.run_id());
     let decided = engine
         .change(&target, needs, |t, pending| {
@@ -303,7 +303,7 @@ fn refusal(message: &str) -> Failure {
 
 /// The next workflow task, if there is one already that nobody else gets.
 fn inline_task(t: &Transition) -> Option<WorkflowTask> {
-    let inline = !t.is_closed() && !t.direct && t.run.wft_state == TaskState::Started;
+    let inline = !t.is_closed() && t.handover == Handover::None && t.run.wft_state == TaskState::Started;
     inline.then(|| {
         let events = t.events.iter().filter(|e| e.event_id() > t.run.previous_started_id).cloned();
         task_response(&t.run, events.collect(), true)
@@ -332,7 +332,7 @@ pub(super) async fn respond_failed(
         cause => cause,
     };
     let failed = engine
-        .change(&Target::Run(token.run_id()), Needs { joins: true, ..Needs::default() }, |t, _| {
+        .change(&Target::Run(token.run_id()), Needs { ground: Ground::Unwritten, ..Needs::default() }, |t, _| {
             if !holds(&t.run, &token) {
                 return Err(stale());
             }
