@@ -23,9 +23,6 @@ use crate::{
     store::Store,
 };
 
-/// Locks that keep this process from racing itself on one run.
-const STRIPES: usize = 4096;
-
 /// A process's engine. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
@@ -58,16 +55,11 @@ pub(crate) struct Inner {
     pub(crate) hints: mpsc::Sender<Hint>,
     pub(crate) stopped: watch::Sender<bool>,
     pub(crate) tasks: std::sync::Mutex<Vec<tokio::task::JoinHandle<()>>>,
+    /// Locks that keep this process from racing itself on one run.
     pub(crate) stripes: Vec<Mutex<()>>,
     pub(crate) accepting: AtomicBool,
     /// Light calls under way: see `service`.
     pub(crate) calls: Arc<AtomicUsize>,
-}
-
-impl Inner {
-    pub(crate) fn stripes() -> Vec<Mutex<()>> {
-        (0..STRIPES).map(|_| Mutex::new(())).collect()
-    }
 }
 
 impl Engine {

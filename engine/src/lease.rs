@@ -65,7 +65,14 @@ impl Lease {
         let process = Uuid::new_v4();
         let renewed = Instant::now();
         let times = insert(pool, process, identity).await?;
-        let lease = Self {
+        let lease = Self::of(process, renewed, (*pool.connect_options()).clone());
+        *lease.line.lock().await = Some(open(&lease.options, process).await?);
+        Ok((lease, times))
+    }
+
+    /// A row that was taken at `renewed`, without the connection that keeps it.
+    pub(crate) fn of(process: Uuid, renewed: Instant, options: PgConnectOptions) -> Self {
+        Self {
             process: RwLock::new(process),
             renewed: Mutex::new(renewed),
             live: RwLock::default(),
@@ -74,10 +81,8 @@ impl Lease {
             freeing: Mutex::default(),
             abandoned: AtomicBool::new(false),
             line: tokio::sync::Mutex::default(),
-            options: (*pool.connect_options()).clone(),
-        };
-        *lease.line.lock().await = Some(open(&lease.options, process).await?);
-        Ok((lease, times))
+            options,
+        }
     }
 
     pub(crate) fn process(&self) -> Uuid {

@@ -55,6 +55,8 @@ mod search_attributes;
 mod server;
 mod service;
 mod shelf;
+#[cfg(test)]
+mod simulation;
 mod start;
 mod store;
 #[cfg(test)]

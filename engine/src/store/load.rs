@@ -22,6 +22,10 @@ struct LoadedRow {
 impl Store {
     /// An open run; none when there is none or it has closed.
     pub(crate) async fn load(&self, target: &Target) -> Result<Option<Loaded>, Status> {
+        #[cfg(test)]
+        if let Some(tables) = &self.tables {
+            return tables.load(target).await;
+        }
         let query = match target {
             Target::Run(run) | Target::Exact(_, run) => sqlx::query_as::<_, LoadedRow>(
                 "select r.*, clock_timestamp() + (select shift from engine.clock) as now, clock_timestamp() as wall from engine.runs r where r.run_id = $1",
@@ -78,6 +82,10 @@ impl Store {
     }
 
     pub(crate) async fn activity(&self, run_id: Uuid, scheduled_event_id: i64) -> Result<Option<Activity>, Status> {
+        #[cfg(test)]
+        if let Some(tables) = &self.tables {
+            return tables.activity(run_id, scheduled_event_id).await;
+        }
         let mut lane = self.lanes.take().await.map_err(db)?;
         let row = sqlx::query_as("select * from engine.activities where run_id = $1 and scheduled_event_id = $2")
             .bind(run_id)

@@ -12,6 +12,8 @@ mod parts;
 pub(crate) mod reset;
 mod start;
 mod statement;
+#[cfg(test)]
+pub(crate) mod tables;
 pub(crate) mod writer;
 
 pub(crate) use commit::CommitError;
@@ -28,6 +30,9 @@ pub(crate) struct Store {
     /// For what every task passes through.
     pub(crate) lanes: Lanes,
     pub(crate) writer: Arc<writer::Writer>,
+    /// Instead of the tables, where a change reads them.
+    #[cfg(test)]
+    pub(crate) tables: Option<Arc<dyn tables::Tables>>,
 }
 
 /// Begins a transaction of the pool.

@@ -10,6 +10,8 @@
 //! item, so that only the items concerned fail.
 
 #[cfg(test)]
+mod held;
+#[cfg(test)]
 mod tests;
 
 use std::{
