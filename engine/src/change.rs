@@ -2,6 +2,22 @@
 //!
 //! A decision is made on what this process remembers, if it does, or on what is stored. To change nothing (a refusal, too) is only
 //! ever decided on what is stored.
+//!
+//! | Decided on ([`Basis`]) | To write | Nothing to change, or refused |
+//! |---|---|---|
+//! | what is stored | it is written, or waits (`deferred`) | that is the answer |
+//! | what is remembered (first round only) | the same | decided again, on what is stored |
+//! | a change that waits | both are one change: written, or waiting on | that change is written as it was; decided again |
+//!
+//! | The write ends | The run is remembered | Requests that waited with it | This request |
+//! |---|---|---|---|
+//! | committed | as it is now, and its tasks are handed over | answered | answered |
+//! | somebody was faster | no | decide again | decides again, [`MAX_ROUNDS`] times at most |
+//! | the request has been carried out before | no | decide again | refused |
+//! | failed, or nobody knows | no | fail (`Unavailable`: it may have happened) | fails |
+//!
+//! A decision takes the run out of memory (`hot`), and only a commit puts it back: what was decided and not written is never
+//! decided on.
 
 use std::time::Duration;
 
@@ -14,15 +30,13 @@ use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
-    deferred::{Deferred, Waiters},
     engine::Engine,
-    history::{
-        Transition,
-        commands::{Needs, Pending},
-    },
-    hot::{Remembered, Tail},
+    history::commands::{Activities, Ground, Needs, Pending},
+    hot::Remembered,
+    model::{Run, Target, Transition},
     proto::{self, db},
-    store::{CommitError, Run, Target, load::Loaded},
+    shelf::{Change, Deferred, Unwritten},
+    store::CommitError,
 };
 
 /// How often a decision is made anew after somebody else was faster.
@@ -63,20 +77,15 @@ impl Unchanged {
     }
 }
 
-/// Why a transition was not written, as those who wait for it see it.
-#[derive(Clone, Debug)]
-pub(crate) enum Unwritten {
-    /// Somebody was faster: decide again.
-    Conflict,
-    Duplicate,
-    Failed(Status),
-}
-
-/// A decided change with the run's newest events before it and the requests that wait for it.
-pub(crate) struct Change {
-    pub(crate) transition: Box<Transition>,
-    pub(crate) tail: Tail,
-    pub(crate) waiters: Option<Waiters>,
+/// What a decision stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Basis {
+    /// The database, as it was read for this decision. Only here nothing may come of it.
+    Stored,
+    /// What this process remembers.
+    Remembered,
+    /// A change that waits and is written together with this one.
+    Waiting,
 }
 
 /// What one round came to.
@@ -136,9 +145,7 @@ impl Engine {
                 Decided::Again => continue,
             };
             let run = change.transition.run.run_id;
-            // Only who has the run's turn may lay a change aside, and nothing is put on top of what may not be joined.
-            let defers = needs.joins && attempt.turn.is_some();
-            let deferred = if defers { self.defer(change) } else { Err(change) };
+            let deferred = if attempt.may_defer() { self.defer(change) } else { Err(change) };
             let written = match deferred {
                 Ok(fate) => {
                     attempt.turn = None;
@@ -188,18 +195,18 @@ impl Engine {
         Some(known)
     }
 
-    async fn pending(&self, run: &Run, needs: Needs, guess: bool) -> Result<Pending, Status> {
+    async fn pending(&self, run: &Run, needs: Needs, basis: Basis) -> Result<Pending, Status> {
         let mut pending = Pending::default();
         let store = &self.inner.store;
-        if needs.activities {
-            pending.activities = store.activities(run.run_id).await?;
-        }
-        if let Some(scheduled) = needs.activity {
-            let known =
-                self.inner.hot.take_activity(run.run_id, scheduled).filter(|_| guess && needs.activity_start_only);
-            match known {
-                Some(activity) => pending.activities.push(activity),
-                None => pending.activities.extend(store.activity(run.run_id, scheduled).await?),
+        match needs.activities {
+            Activities::None => {}
+            Activities::All => pending.activities = store.activities(run.run_id).await?,
+            Activities::Stored(scheduled) | Activities::Given(scheduled) => {
+                let known = self.inner.hot.take_activity(run.run_id, scheduled);
+                match known.filter(|_| basis != Basis::Stored && needs.activities == Activities::Given(scheduled)) {
+                    Some(activity) => pending.activities.push(activity),
+                    None => pending.activities.extend(store.activity(run.run_id, scheduled).await?),
+                }
             }
         }
         if needs.timers {
@@ -240,6 +247,11 @@ impl<'a> Attempt<'a> {
         Self { engine, target, needs, turn, round: 0 }
     }
 
+    /// Only who has the run's turn may lay a change aside, and nothing is put on top of what has to be written first.
+    fn may_defer(&self) -> bool {
+        self.needs.ground == Ground::Unwritten && self.turn.is_some()
+    }
+
     /// Makes the decision on what is remembered (in the first round) or stored.
     async fn decide<T>(
         &mut self,
@@ -251,13 +263,13 @@ impl<'a> Attempt<'a> {
             return Ok(self.go_on(deferred, decide).await?);
         }
         let known = if first { self.engine.remembered(self.target) } else { None };
-        let guessed = known.is_some();
+        let basis = if known.is_some() { Basis::Remembered } else { Basis::Stored };
         let known = match known {
             Some(known) => Some(known),
             None => self.engine.inner.store.load(self.target).await?.map(Remembered::from),
         };
         let Some(Remembered { loaded, tail }) = known else { return Err(Unchanged::NotOpen) };
-        let pending = self.engine.pending(&loaded.run, self.needs, guessed).await?;
+        let pending = self.engine.pending(&loaded.run, self.needs, basis).await?;
         let circumstances = self.engine.circumstances(&loaded.run);
         let mut transition = Box::new(Transition::new(loaded, circumstances));
         match decide(&mut transition, &pending) {
@@ -265,7 +277,7 @@ impl<'a> Attempt<'a> {
                 self.engine.start_directly(&mut transition);
                 Ok(Decided::Write(value, Change { transition, tail, waiters: None }))
             }
-            _ if guessed => Ok(Decided::Again),
+            _ if basis != Basis::Stored => Ok(Decided::Again),
             Ok(Decision::Keep(value)) => Ok(Decided::Keep(value, transition)),
             Err(status) => Err(Unchanged::Status(status)),
         }
@@ -279,9 +291,13 @@ impl<'a> Attempt<'a> {
             Target::Exact(workflow, _) => *workflow == deferred.transition.run.workflow_id,
             _ => true,
         };
-        let known = |scheduled| self.needs.activity_start_only && self.engine.inner.hot.has_activity(*run, scheduled);
-        let reads = self.needs.reads(&deferred.transition.run) || self.needs.activity.is_some_and(|id| !known(id));
-        if fits && self.needs.joins && !reads {
+        let reads = self.needs.reads(&deferred.transition.run)
+            || match self.needs.activities {
+                Activities::None => false,
+                Activities::All | Activities::Stored(_) => true,
+                Activities::Given(scheduled) => !self.engine.inner.hot.has_activity(*run, scheduled),
+            };
+        if fits && self.needs.ground == Ground::Unwritten && !reads {
             return Some(deferred);
         }
         self.engine.write_deferred(deferred).await;
@@ -298,7 +314,7 @@ impl<'a> Attempt<'a> {
         let mut transition = before.clone();
         let (now, wall) = self.engine.inner.clock.both();
         transition.go_on(now, wall, self.engine.circumstances(&before.run));
-        let decided = match self.engine.pending(&before.run, self.needs, true).await {
+        let decided = match self.engine.pending(&before.run, self.needs, Basis::Waiting).await {
             Ok(pending) => decide(&mut transition, &pending),
             Err(status) => Err(status),
         };
@@ -327,14 +343,6 @@ impl<'a> Attempt<'a> {
         }
         pause(self.round).await;
         Ok(())
-    }
-}
-
-impl Loaded {
-    /// The run as it is after a transition.
-    pub(crate) fn after(t: &Transition) -> Self {
-        let run = Run { revision: t.expected_revision + 1, ..t.run.clone() };
-        Self { run, now: t.now, wall: t.wall }
     }
 }
 

@@ -56,3 +56,8 @@ impl Clock {
 pub(crate) fn jittered(base: Duration) -> Duration {
     base.mul_f64(1.0 - 0.25 * rand::random::<f64>())
 }
+
+/// The wait after so many failures; it differs a little from process to process.
+pub(crate) fn backoff(attempt: u32) -> Duration {
+    jittered(Duration::from_millis(50).saturating_mul(1 << attempt.min(7)))
+}

@@ -10,148 +10,74 @@
 //! not deferred: whether it is accepted is for the database to say, and until then nothing of the workflow may run.
 //!
 //! A change waits until the task ends, until another request concerns the run, or for [`crate::EngineOptions::deferral`].
+//!
+//! | Of a run | What happens | Then | Told |
+//! |---|---|---|---|
+//! | nothing waits | a change with no consequence but its task, which goes to a poller here ([`Wait::Ahead`]) | it waits | nobody |
+//! | nothing waits | any other change | it is being written | |
+//! | a change waits | another end of an activity ([`Wait::Joining`]) | both wait, no longer than the first | nobody |
+//! | a change waits | the answer to its task | both are being written | |
+//! | a change waits | any other request, its time is over, the engine stops | it is being written | |
+//! | being written | committed | nothing waits | everybody |
+//! | being written | somebody was faster, or what was put on top is a duplicate | nothing waits; the answer to its task is stale | all decide again |
+//! | being written | failed, or nobody knows | nothing waits; if it is not written, the answer to its task is stale | all fail |
+//!
+//! A task that went ahead of a change that was never written may have the id of one that another change schedules in its place: the token
+//! tells them apart by the time they were started.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::{
-    change::{Change, Unwritten},
     engine::Engine,
-    history::Transition,
-    hot::Tail,
-    store::TaskState,
+    model::{Handover, TaskState, Transition},
+    shelf::{Change, Deferred, Fate, Waiters},
 };
 
 /// Changes whose patience ends so close together are written at the same time.
 const COALESCE: Duration = Duration::from_millis(5);
 
-/// What becomes of a deferred change, for those who asked for it.
-pub(crate) type Fate = oneshot::Receiver<Result<(), Unwritten>>;
-
-/// A change decided and not yet written, with the run's newest events before it.
-#[derive(Debug)]
-pub(crate) struct Deferred {
-    pub(crate) transition: Box<Transition>,
-    tail: Tail,
-    waiters: Waiters,
+/// How a change can wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// With one that waits already, whose task is with its worker.
+    Joining,
+    /// Once its task has gone to a poller.
+    Ahead,
+    /// Not at all.
+    No,
 }
 
-/// Requests that are part of a change.
-#[derive(Debug)]
-pub(crate) struct Waiters {
-    waiters: Vec<oneshot::Sender<Result<(), Unwritten>>>,
-    until: Instant,
-}
-
-impl Deferred {
-    pub(crate) fn into_parts(self) -> (Box<Transition>, Tail, Waiters) {
-        (self.transition, self.tail, self.waiters)
-    }
-}
-
-impl Waiters {
-    fn new(patience: Duration) -> Self {
-        Self { waiters: Vec::new(), until: Instant::now() + patience }
-    }
-
-    pub(crate) fn tell(self, outcome: &Result<Box<Transition>, Unwritten>) {
-        for waiter in self.waiters {
-            // A request whose caller has gone is carried out all the same.
-            let _ = waiter.send(match outcome {
-                Ok(_) => Ok(()),
-                // A duplicate is what was put on top of the others.
-                Err(Unwritten::Duplicate) => Err(Unwritten::Conflict),
-                Err(unwritten) => Err(unwritten.clone()),
-            });
+impl Wait {
+    fn of(Change { transition: t, waiters, .. }: &Change) -> Self {
+        match (waiters, t.run.wft_state, t.handover) {
+            (Some(_), TaskState::Started, Handover::None | Handover::Ahead) => Self::Joining,
+            (_, TaskState::Started, Handover::AfterCommit) if is_only_its_task(t) => Self::Ahead,
+            _ => Self::No,
         }
     }
 }
 
-/// The deferred changes of a process, by run.
-#[derive(Debug, Default)]
-pub(crate) struct Shelf {
-    entries: Mutex<Entries>,
-    added: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Entries {
-    runs: HashMap<Uuid, Deferred>,
-    /// When to look at which run, in order.
-    order: VecDeque<(Instant, Uuid)>,
-}
-
-impl Shelf {
-    fn entries(&self) -> MutexGuard<'_, Entries> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn put(&self, deferred: Deferred) {
-        let (run, until) = (deferred.transition.run.run_id, deferred.waiters.until);
-        let mut entries = self.entries();
-        entries.runs.insert(run, deferred);
-        entries.order.push_back((until, run));
-        let alone = entries.order.len() == 1;
-        drop(entries);
-        if alone {
-            self.added.notify_one();
-        }
-    }
-
-    /// Takes a run's change; only for who has the run's turn.
-    pub(crate) fn take(&self, run: Uuid) -> Option<Deferred> {
-        self.entries().runs.remove(&run)
-    }
-
-    /// Whether a change of the run waits, which is then open, and of this workflow.
-    pub(crate) fn has(&self, run: Uuid, workflow_id: &str) -> bool {
-        self.entries().runs.get(&run).is_some_and(|d| d.transition.run.workflow_id == workflow_id)
-    }
-
-    /// The run of a workflow id that has a change waiting.
-    fn run_of(&self, workflow_id: &str) -> Option<Uuid> {
-        let entries = self.entries();
-        let mut waiting = entries.runs.values().map(|d| &d.transition.run);
-        waiting.find(|run| run.workflow_id == workflow_id).map(|run| run.run_id)
-    }
-
-    fn runs(&self) -> Vec<Uuid> {
-        self.entries().runs.keys().copied().collect()
-    }
-
-    /// Runs whose change has waited long enough, or when to look next.
-    fn overdue(&self) -> Result<Vec<Uuid>, Option<Instant>> {
-        let now = Instant::now();
-        let mut entries = self.entries();
-        let mut over = Vec::new();
-        while let Some((at, run)) = entries.order.front().copied().filter(|(at, _)| *at <= now) {
-            entries.order.pop_front();
-            if entries.runs.get(&run).is_some_and(|d| d.waiters.until <= at) {
-                over.push(run);
-            }
-        }
-        if over.is_empty() { Err(entries.order.front().map(|(at, _)| *at)) } else { Ok(over) }
-    }
+/// Nobody but the worker of its workflow task has to know of the change.
+fn is_only_its_task(t: &Transition) -> bool {
+    t.new_activities.is_empty() && t.effects.is_empty() && !t.is_closed() && t.settles.is_none()
 }
 
 impl Engine {
     /// Lays a change aside and gives its workflow task to a poller. The change comes back if it has to be written at once.
     pub(crate) fn defer(&self, change: Change) -> Result<Fate, Change> {
-        let Change { mut transition, tail, waiters } = change;
-        let joins = waiters.is_some() && transition.run.wft_state == TaskState::Started;
-        let after = tail.clone().advanced(&transition.events, transition.run.previous_started_id);
-        let ahead = || transition.direct && self.is_only_its_task(&transition) && self.hand_ahead(&transition, &after);
-        if !joins && !ahead() {
-            return Err(Change { transition, tail, waiters });
+        let waits = match Wait::of(&change) {
+            Wait::Joining => true,
+            Wait::Ahead => !self.is_stopping() && self.hand_ahead(&change),
+            Wait::No => false,
+        };
+        if !waits {
+            return Err(change);
         }
-        // It has been handed over.
-        transition.direct = false;
+        let Change { mut transition, tail, waiters } = change;
+        transition.handover = Handover::Ahead;
         let (sender, receiver) = oneshot::channel();
         let mut waiters = waiters.unwrap_or_else(|| Waiters::new(self.inner.options.deferral));
         waiters.waiters.push(sender);
@@ -163,15 +89,6 @@ impl Engine {
             self.inner.runtime.spawn(async move { engine.flush(run).await });
         }
         Ok(receiver)
-    }
-
-    /// Nobody but the worker of its workflow task has to know of the change.
-    fn is_only_its_task(&self, t: &Transition) -> bool {
-        t.new_activities.is_empty()
-            && t.effects.is_empty()
-            && !t.is_closed()
-            && t.settles.is_none()
-            && !self.is_stopping()
     }
 
     /// Writes a run's deferred change now. What comes of it is for those who wait for it.
@@ -237,8 +154,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        EngineOptions,
         matching::{Ahead, Kind},
+        options::EngineOptions,
         proto,
         testing::{NAMESPACE, activity, begun, call},
     };

@@ -9,21 +9,19 @@ use tokio::sync::{Mutex, MutexGuard, mpsc, watch};
 use uuid::Uuid;
 
 use crate::{
-    EngineOptions,
     clock::Clock,
-    deferred::Shelf,
-    history::{Circumstances, Transition, children::Names},
+    due::Due,
+    hint::Hint,
+    history::children::Names,
     hot::{Hot, Remembered, Tail},
     lease::Lease,
     matching::{Kind, Matching, Watchers},
+    model::{Circumstances, Loaded, Run, TaskState, Transition},
+    options::EngineOptions,
     search_attributes::Registry,
-    store::{Run, Store, TaskState, load::Loaded},
-    timers::Due,
-    wake::Hint,
+    shelf::Shelf,
+    store::Store,
 };
-
-/// Locks that keep this process from racing itself on one run.
-const STRIPES: usize = 4096;
 
 /// A process's engine. Cheap to clone.
 #[derive(Clone)]
@@ -57,16 +55,11 @@ pub(crate) struct Inner {
     pub(crate) hints: mpsc::Sender<Hint>,
     pub(crate) stopped: watch::Sender<bool>,
     pub(crate) tasks: std::sync::Mutex<Vec<tokio::task::JoinHandle<()>>>,
+    /// Locks that keep this process from racing itself on one run.
     pub(crate) stripes: Vec<Mutex<()>>,
     pub(crate) accepting: AtomicBool,
     /// Light calls under way: see `service`.
     pub(crate) calls: Arc<AtomicUsize>,
-}
-
-impl Inner {
-    pub(crate) fn stripes() -> Vec<Mutex<()>> {
-        (0..STRIPES).map(|_| Mutex::new(())).collect()
-    }
 }
 
 impl Engine {

@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use temporalio_common::protos::temporal::api::history::v1::History;
 use uuid::Uuid;
 
-use crate::{EngineError, proto};
+use crate::{error::EngineError, proto};
 
 /// Status of an open run, as in Temporal's `WorkflowExecutionStatus`.
 const RUNNING: i16 = 1;

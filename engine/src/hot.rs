@@ -4,6 +4,14 @@
 //! Only a short cut: every change is compared with the database when it is written, a refusal decided on a remembered
 //! state is decided again on what is stored, and a change made by another process makes the memory of it go (a hint) or
 //! makes the next change fail its comparison.
+//!
+//! | A run is | What happens | Then it is |
+//! |---|---|---|
+//! | remembered | a decision takes it | unknown, until that decision is written |
+//! | remembered | another process has changed it (hint); memory is full | unknown |
+//! | unknown | a change is written, a run is created, a task is claimed | remembered, as it is then |
+//! | unknown | a change is not written, or nobody knows | unknown |
+//! | remembered | something older is to be remembered (an answer that comes late) | remembered as before |
 
 use std::{
     collections::HashMap,
@@ -14,8 +22,8 @@ use prost::Message;
 use uuid::Uuid;
 
 use crate::{
+    model::{Activity, Loaded},
     recorded::Recorded,
-    store::{Activity, load::Loaded},
 };
 
 /// Activities remembered at most; when there are more, all are forgotten.
@@ -106,6 +114,14 @@ impl Hot {
         let taken = runs.known.remove(&run)?;
         runs.bytes = runs.bytes.saturating_sub(taken.bytes());
         Some(taken)
+    }
+
+    /// A look at what is remembered of a run.
+    #[cfg(test)]
+    pub(crate) fn peek(&self, run: Uuid, look: impl FnOnce(&Remembered)) {
+        if let Some(known) = lock(&self.runs).known.get(&run) {
+            look(known);
+        }
     }
 
     /// Remembers a run as just read or written.

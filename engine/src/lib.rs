@@ -12,23 +12,39 @@
 //! # }
 //! ```
 //!
-//! How it is built: `rpc` answers requests, `history` decides what a request changes (pure), `store` writes the change
-//! (the only place that appends to a history), `matching`, `handoff` and `wake` bring tasks to pollers, `timers` handles what is due,
-//! `lease` frees the work of dead processes, `effects` carries changes over to other runs, `retention` removes old histories, `server`
-//! answers on a socket.
+//! How it is built, and who may use whom: a module uses those of the lines above its own, and nothing else
+//! (`tests/engine/modules.rs` reads this list).
+//!
+//! * `clock`, `due`, `error`, `options`, `proto`, `recorded`, `token`: what everything is made of: times, errors, encodings
+//! * `caller`, `lease`, `model`, `search_attributes`: plain data: runs, changes that are decided, this process's row, types
+//! * `hot`, `matching`, `retry`: runs remembered, who waits for which tasks, when an activity is tried again
+//! * `hint`, `history`, `shelf`, `store`: a request decided (pure), changes that wait, the only place that appends to a history
+//! * `engine`: the parts of one process, and what follows from a commit
+//! * `change`, `deferred`, `pollers`, `retention`: the way of a change through read, decide, write; what waits for the task it causes
+//! * `effects`, `handoff`, `liveness`, `timers`: tasks to pollers, changes carried over to other runs, work of dead processes, what is due
+//! * `rpc`, `wake`: requests answered; what processes tell each other
+//! * `integrity`, `service`: every invariant of what is stored, checked; a call's name and bytes to its handler and back
+//! * `export`, `server`, `start`: histories read by others, calls from a socket, start and stop
 
+mod caller;
 mod change;
 mod clock;
 mod deferred;
+mod due;
 mod effects;
 mod engine;
+mod error;
 mod export;
 mod handoff;
+mod hint;
 mod history;
 mod hot;
 pub mod integrity;
 mod lease;
+mod liveness;
 mod matching;
+mod model;
+mod options;
 mod pollers;
 mod proto;
 mod recorded;
@@ -38,6 +54,9 @@ mod rpc;
 mod search_attributes;
 mod server;
 mod service;
+mod shelf;
+#[cfg(test)]
+mod simulation;
 mod start;
 mod store;
 #[cfg(test)]
@@ -46,69 +65,8 @@ mod timers;
 mod token;
 mod wake;
 
-use std::time::Duration;
-
 pub use engine::Engine;
+pub use error::EngineError;
 pub use export::{After, HistoryReader, StoredRun};
+pub use options::EngineOptions;
 pub use server::{Bounds, Limits as ServeLimits, ServeError, Tls};
-
-/// A week: what went wrong on a Friday can be looked at after the weekend, and a version that runs for some days replays histories of
-/// every kind before the next one is deployed.
-const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// How an engine presents itself, and how long it remembers.
-#[derive(Clone, Debug)]
-pub struct EngineOptions {
-    /// The one namespace served; requests for another are `NotFound`.
-    pub namespace: String,
-    /// Shown as the owner of this process's row, for people.
-    pub identity: String,
-    /// How long the history of a closed run is kept, at least; zero is for ever.
-    pub retention: Duration,
-    /// Connections of the engine's own for giving out and taking in tasks, besides the pool, two that write, three that listen and send
-    /// hints, and the one that keeps the lease.
-    pub connections: usize,
-    /// Longest that a change waits for the workflow task it causes, to be written with its end. Under load a task waits its turn; a
-    /// worker that is slower than this costs a second statement.
-    pub deferral: Duration,
-}
-
-impl Default for EngineOptions {
-    fn default() -> Self {
-        Self {
-            namespace: "default".to_owned(),
-            identity: format!("{}@engine", std::process::id()),
-            retention: DEFAULT_RETENTION,
-            connections: 8,
-            deferral: Duration::from_millis(250),
-        }
-    }
-}
-
-#[cfg(test)]
-impl EngineOptions {
-    /// Changes wait for their tasks, however slow the machine is.
-    pub(crate) fn patient() -> Self {
-        Self { deferral: Duration::from_secs(20), ..Self::default() }
-    }
-}
-
-/// Why an engine could not start or be reached.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// The database failed or cannot be reached.
-    #[error("engine database: {0}")]
-    Database(#[from] sqlx::Error),
-    /// The schema could not be brought up to date.
-    #[error("engine schema: {0}")]
-    Migration(#[from] ambient_postgres::MigrationError),
-    /// The SDK's client refused the in-process connection.
-    #[error("engine connection: {0}")]
-    Connection(String),
-    /// What is stored cannot be decoded; names the run.
-    #[error("engine history: {0}")]
-    Corrupt(String),
-    /// The options cannot be used; names the field.
-    #[error("engine options: {0}")]
-    Options(&'static str),
-}

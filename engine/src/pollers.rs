@@ -8,12 +8,15 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tonic::Status;
 use uuid::Uuid;
 
-use crate::{clock::jittered, engine::Engine, matching::Kind, proto::db};
+use crate::{
+    clock::jittered,
+    engine::Engine,
+    matching::{Kind, SHOWN},
+    proto::db,
+};
 
 /// How often a process writes its pollers down.
 const PUBLISH: Duration = Duration::from_secs(5);
-/// Pollers not seen for so long are not shown, as on Temporal's servers.
-pub(crate) const SHOWN: Duration = Duration::from_secs(300);
 
 /// A poller of a queue.
 #[derive(Clone, Debug, sqlx::FromRow)]

@@ -134,3 +134,8 @@ pub(crate) fn db(error: sqlx::Error) -> Status {
     tracing::debug!(%error, "database");
     Status::unavailable(format!("database: {error}"))
 }
+
+/// Decodes a request of a client.
+pub(crate) fn decode<M: Message + Default>(rpc: &str, bytes: &[u8]) -> Result<M, Status> {
+    M::decode(bytes).map_err(|e| Status::invalid_argument(format!("{rpc}: request cannot be read: {e}")))
+}

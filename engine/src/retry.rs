@@ -9,7 +9,7 @@ use temporalio_common::protos::temporal::api::{
 };
 use tonic::Status;
 
-use crate::{proto, store::Activity};
+use crate::{model::Activity, proto};
 
 const DEFAULT_INITIAL_MS: i64 = 1000;
 const DEFAULT_COEFFICIENT: f64 = 2.0;

@@ -12,19 +12,18 @@ use std::{
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use prost::Message;
 use temporalio_client::callback_based::{CallbackBasedGrpcService, GrpcRequest, GrpcSuccessResponse};
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
-use crate::{engine::Engine, rpc};
+use crate::{caller::Caller, engine::Engine, handoff, rpc};
 
 /// Largest request accepted, as on Temporal's servers.
 pub(crate) const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
@@ -35,38 +34,6 @@ const LIGHT: [&str; 3] = ["StartWorkflowExecution", "RespondWorkflowTaskComplete
 const WAITING: [&str; 3] = ["PollWorkflowTaskQueue", "PollActivityTaskQueue", "GetWorkflowExecutionHistory"];
 /// So many light calls under way are load.
 const CROWD: usize = 4;
-
-/// A task claimed for a caller, until it has been handed over.
-#[derive(Clone, Debug)]
-pub(crate) enum Claim {
-    Workflow(crate::token::TaskToken),
-    Activity(crate::token::TaskToken),
-}
-
-/// The other end of a call.
-#[derive(Clone)]
-pub(crate) struct Caller {
-    gone: watch::Receiver<bool>,
-    claim: Arc<Mutex<Option<Claim>>>,
-}
-
-impl Caller {
-    /// Resolves when nobody waits for the answer any more.
-    pub(crate) async fn gone(&self) {
-        let mut gone = self.gone.clone();
-        // An error means that the caller's side is dropped: gone as well.
-        let _ = gone.wait_for(|gone| *gone).await;
-    }
-
-    /// Remembers what to give back if the answer does not arrive.
-    pub(crate) fn claimed(&self, claim: Claim) {
-        *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim);
-    }
-
-    fn take(&self) -> Option<Claim> {
-        self.claim.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
 
 /// Lives in the caller's future; dropped early when the caller goes away.
 struct Presence {
@@ -85,7 +52,7 @@ impl Drop for Presence {
 fn give_back(engine: &Engine, caller: &Caller) {
     if let Some(claim) = caller.take() {
         let task_engine = engine.clone();
-        engine.inner.runtime.spawn(async move { rpc::give_back(&task_engine, claim).await });
+        engine.inner.runtime.spawn(async move { handoff::give_back(&task_engine, claim).await });
     }
 }
 
@@ -136,7 +103,7 @@ where
     B: AsRef<[u8]> + Send + Sync + 'static,
 {
     let (gone, gone_receiver) = watch::channel(false);
-    let caller = Caller { gone: gone_receiver, claim: Arc::default() };
+    let caller = Caller::new(gone_receiver);
     let presence = Presence { engine: engine.clone(), gone, caller: caller.clone() };
     let (rpc, calls, runtime) = (call.rpc.as_str(), &engine.inner.calls, engine.inner.runtime.clone());
     let counted = LIGHT.contains(&rpc).then(|| Counted::new(Arc::clone(calls)));
@@ -253,9 +220,4 @@ fn stopping(rpc: &str) -> Status {
         return Status::not_found("task not found: the engine is shutting down and has given its tasks up");
     }
     Status::unavailable("the engine is shutting down")
-}
-
-/// Decodes a request of a client.
-pub(crate) fn decode<M: Message + Default>(rpc: &str, bytes: &[u8]) -> Result<M, Status> {
-    M::decode(bytes).map_err(|e| Status::invalid_argument(format!("{rpc}: request cannot be read: {e}")))
 }

@@ -16,21 +16,25 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use uuid::Uuid;
 
 use crate::{
-    EngineError, EngineOptions,
     clock::Clock,
-    deferred::{self, Shelf},
+    deferred,
+    due::Due,
     effects,
     engine::{Engine, Inner},
+    error::EngineError,
     handoff,
+    hint::Hint,
     hot::Hot,
-    lease::{self, Lease},
+    lease::Lease,
+    liveness,
     matching::{Matching, Watchers},
+    options::EngineOptions,
     pollers, retention,
     search_attributes::Registry,
     service,
+    shelf::Shelf,
     store::{Store, writer::Writer},
-    timers::{self, Due},
-    wake::{self, Hint},
+    timers, wake,
 };
 
 /// Connections besides the pool and the lease's own: one listens, the others send hints.
@@ -40,6 +44,9 @@ const WRITERS: usize = 2;
 /// Limits of the lanes. A statement of the hot path takes milliseconds; one that takes this long waits for a lock it will not get.
 const LIMITS: [(&str, &str); 3] =
     [("statement_timeout", "30s"), ("lock_timeout", "10s"), ("idle_in_transaction_session_timeout", "30s")];
+
+/// Locks that keep this process from racing itself on one run.
+const STRIPES: usize = 4096;
 
 /// Longest wait for releasing the lease at shutdown.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -62,41 +69,20 @@ impl Engine {
         let (lease, (now, wall)) = Lease::take(&session, &options.identity).await?;
         let connect = pool.connect_options().as_ref().clone().options(LIMITS);
         let lanes = Lanes::new(&connect, options.connections);
-        let runtime = tokio::runtime::Handle::current();
         let writer = Lanes::by_key(&connect, WRITERS);
-        let writer = Arc::new(Writer::new(writer, runtime.clone()));
-        let (hints, hint_receiver) = mpsc::channel(wake::QUEUED);
-        let engine = Self {
-            inner: Arc::new(Inner {
-                options,
-                store: Store { lanes, pool, writer },
-                session,
-                runtime,
-                clock: Clock::new(now, wall),
-                lease,
-                matching: Matching::default(),
-                hot: Hot::default(),
-                deferred: Shelf::default(),
-                runs: Watchers::default(),
-                closed: Watchers::default(),
-                queries: Watchers::default(),
-                attributes: Registry::default(),
-                due: Due::new(),
-                effects: Semaphore::new(effects::PARALLEL),
-                effects_in_hand: Mutex::default(),
-                listener_id: Uuid::new_v4(),
-                hints,
-                stopped: watch::Sender::new(false),
-                tasks: Mutex::default(),
-                stripes: Inner::stripes(),
-                accepting: AtomicBool::new(true),
-                calls: Arc::default(),
-            }),
+        let writer = Arc::new(Writer::new(writer, tokio::runtime::Handle::current()));
+        let store = Store {
+            lanes,
+            pool,
+            writer,
+            #[cfg(test)]
+            tables: None,
         };
+        let (engine, hints) = Self::assemble(options, store, session, lease, Clock::new(now, wall), STRIPES);
         engine.background(wake::listen(engine.clone()));
-        engine.background(wake::send(engine.clone(), hint_receiver));
+        engine.background(wake::send(engine.clone(), hints));
         engine.background(wake::safety(engine.clone()));
-        engine.background(lease::keep(engine.clone()));
+        engine.background(liveness::keep(engine.clone()));
         engine.background(handoff::reclaim(engine.clone()));
         engine.background(deferred::run(engine.clone()));
         engine.background(timers::run(engine.clone()));
@@ -104,6 +90,44 @@ impl Engine {
         engine.background(retention::run(engine.clone()));
         engine.announce().await;
         Ok(engine)
+    }
+
+    /// The parts put together, on the current runtime; nothing runs yet. Returns the hints that are to be sent, too.
+    pub(crate) fn assemble(
+        options: EngineOptions,
+        store: Store,
+        session: PgPool,
+        lease: Lease,
+        clock: Clock,
+        stripes: usize,
+    ) -> (Self, mpsc::Receiver<Hint>) {
+        let (hints, to_send) = mpsc::channel(wake::QUEUED);
+        let inner = Inner {
+            options,
+            store,
+            session,
+            runtime: tokio::runtime::Handle::current(),
+            clock,
+            lease,
+            matching: Matching::default(),
+            hot: Hot::default(),
+            deferred: Shelf::default(),
+            runs: Watchers::default(),
+            closed: Watchers::default(),
+            queries: Watchers::default(),
+            attributes: Registry::default(),
+            due: Due::new(),
+            effects: Semaphore::new(effects::PARALLEL),
+            effects_in_hand: Mutex::default(),
+            listener_id: Uuid::new_v4(),
+            hints,
+            stopped: watch::Sender::new(false),
+            tasks: Mutex::default(),
+            stripes: (0..stripes).map(|_| tokio::sync::Mutex::new(())).collect(),
+            accepting: AtomicBool::new(true),
+            calls: Arc::default(),
+        };
+        (Self { inner: Arc::new(inner) }, to_send)
     }
 
     /// Brings the schema `engine` up to date. It has a migrations table of its own.
@@ -183,7 +207,7 @@ impl Engine {
         }
         let release = async {
             self.flush_all().await;
-            lease::release(self).await
+            liveness::release(self).await
         };
         match tokio::time::timeout(RELEASE_TIMEOUT, release).await {
             Ok(Ok(())) => self.announce().await,

@@ -2,25 +2,23 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, stream};
 use temporalio_common::protos::temporal::api::enums::v1::TimeoutType;
-use tokio::sync::Notify;
 use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
     change::{Decision, Unchanged},
-    clock::jittered,
+    clock::{backoff, jittered},
     engine::Engine,
-    history::{Transition, commands::Needs},
+    history::commands::{Activities, Needs, Pending},
     matching::Kind,
-    proto::db,
-    store::{Activity, Target, TaskState},
+    model::{Activity, Target, TaskState, Transition},
+    proto::{self, db},
 };
 
 /// Rows of each kind handled in one round.
@@ -29,40 +27,6 @@ const BATCH: i64 = 256;
 const PARALLEL: usize = 8;
 /// Longest sleep: covers due times set by processes that died before they came.
 const SAFETY: Duration = Duration::from_secs(5);
-
-/// When the loop means to look next.
-#[derive(Debug)]
-pub(crate) struct Due {
-    planned: Mutex<Instant>,
-    changed: Notify,
-}
-
-impl Due {
-    pub(crate) fn new() -> Self {
-        Self { planned: Mutex::new(Instant::now()), changed: Notify::new() }
-    }
-
-    /// Something is due in `wait`.
-    pub(crate) fn within(&self, wait: Duration) {
-        let Some(at) = Instant::now().checked_add(wait) else { return };
-        let mut planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
-        if at < *planned {
-            *planned = at;
-            self.changed.notify_one();
-        }
-    }
-
-    /// Something may be due now.
-    pub(crate) fn look(&self) {
-        self.changed.notify_one();
-    }
-
-    fn plan(&self, wait: Duration) -> Instant {
-        let at = Instant::now() + wait;
-        *self.planned.lock().unwrap_or_else(PoisonError::into_inner) = at;
-        at
-    }
-}
 
 /// Handles what is due until the engine stops.
 pub(crate) async fn run(engine: Engine) {
@@ -78,7 +42,7 @@ pub(crate) async fn run(engine: Engine) {
             Err(status) => {
                 tracing::warn!(%status, "due work not handled");
                 failures += 1;
-                crate::lease::backoff(failures)
+                backoff(failures)
             }
         };
         let due = &engine.inner.due;
@@ -124,7 +88,7 @@ async fn each<I: Send>(
     engine: &Engine,
     items: impl IntoIterator<Item = (Uuid, I)>,
     needs: Needs,
-    decide: impl Fn(&mut Transition, &crate::history::commands::Pending, &I) -> Result<bool, Status> + Sync,
+    decide: impl Fn(&mut Transition, &Pending, &I) -> Result<bool, Status> + Sync,
 ) -> Result<(), Status> {
     let decide = &decide;
     let results = stream::iter(items).map(|(run, item)| async move {
@@ -223,11 +187,11 @@ fn passed(activity: &Activity, now: DateTime<Utc>) -> Option<TimeoutType> {
         return over(activity.start_by).then_some(TimeoutType::ScheduleToStart);
     }
     let started = activity.started_at?;
-    if over(crate::proto::deadline(started, activity.start_to_close_ms)) {
+    if over(proto::deadline(started, activity.start_to_close_ms)) {
         return Some(TimeoutType::StartToClose);
     }
     let alive = activity.heartbeat_at.unwrap_or(started).max(started);
-    over(crate::proto::deadline(alive, activity.heartbeat_ms)).then_some(TimeoutType::Heartbeat)
+    over(proto::deadline(alive, activity.heartbeat_ms)).then_some(TimeoutType::Heartbeat)
 }
 
 async fn activities(engine: &Engine) -> Result<bool, Status> {
@@ -246,7 +210,7 @@ async fn activities(engine: &Engine) -> Result<bool, Status> {
     };
     let (timed_out, waiting): (Vec<_>, Vec<_>) = due.into_iter().partition(|a| passed(a, now).is_some());
     postpone(engine, &waiting).await?;
-    let needs = Needs { activities: true, ..Needs::default() };
+    let needs = Needs { activities: Activities::All, ..Needs::default() };
     let items = timed_out.into_iter().map(|a| (a.run_id, a.scheduled_event_id));
     each(engine, items, needs, |t, pending, scheduled| {
         let current = pending.activities.iter().find(|a| a.scheduled_event_id == *scheduled);
@@ -266,7 +230,7 @@ async fn postpone(engine: &Engine, activities: &[Activity]) -> Result<(), Status
     }
     let due_at = |a: &Activity| match a.is_started() {
         true => a.started_due_at(),
-        false => crate::proto::earlier(a.start_by, a.expires_at),
+        false => proto::earlier(a.start_by, a.expires_at),
     };
     let moved: Vec<(String, i16)> = sqlx::query_as(
         "with picked as (

@@ -3,6 +3,7 @@
 //! A task token carries what makes it stale: the run, the event that scheduled the task and the attempt. Everything else
 //! is looked up. Tokens are opaque to clients and refused with `InvalidArgument` when they cannot be read.
 
+use chrono::{DateTime, Utc};
 use prost::Message;
 use tonic::Status;
 use uuid::Uuid;
@@ -19,6 +20,10 @@ pub(crate) struct TaskToken {
     pub(crate) attempt: i32,
     #[prost(enumeration = "TokenKind", tag = "4")]
     kind: i32,
+    /// When this attempt of a workflow task was started, microseconds; 0 in tokens of versions that did not say. Id and attempt are
+    /// not enough: a task that went ahead of a change which was never written shares them with the one that took its place.
+    #[prost(int64, tag = "5")]
+    started: i64,
 }
 
 /// What a token belongs to; a token is never accepted for another kind of task.
@@ -33,11 +38,22 @@ pub(crate) enum TokenKind {
 
 impl TaskToken {
     pub(crate) fn of(kind: TokenKind, run_id: Uuid, scheduled_event_id: i64, attempt: i32) -> Self {
-        Self { run_id: run_id.as_bytes().to_vec(), scheduled_event_id, attempt, kind: kind as i32 }
+        Self { run_id: run_id.as_bytes().to_vec(), scheduled_event_id, attempt, kind: kind as i32, started: 0 }
     }
 
     pub(crate) fn encode(kind: TokenKind, run_id: Uuid, scheduled_event_id: i64, attempt: i32) -> Vec<u8> {
         Self::of(kind, run_id, scheduled_event_id, attempt).encode_to_vec()
+    }
+
+    /// Of the attempt of a workflow task that was started at this time.
+    pub(crate) fn of_workflow_task(run_id: Uuid, event: i64, attempt: i32, started: Option<DateTime<Utc>>) -> Self {
+        let started = started.map_or(0, |at| at.timestamp_micros());
+        Self { started, ..Self::of(TokenKind::Workflow, run_id, event, attempt) }
+    }
+
+    /// Whether the attempt of a workflow task is the one that was started at this time.
+    pub(crate) fn is_of(&self, started: Option<DateTime<Utc>>) -> bool {
+        self.started == 0 || started.is_some_and(|at| at.timestamp_micros() == self.started)
     }
 
     /// Reads a client's token of the expected kind.

@@ -7,9 +7,8 @@ use std::{collections::HashSet, time::Duration};
 
 use sqlx::postgres::PgListener;
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
-use crate::{clock::jittered, engine::Engine, matching::Kind};
+use crate::{clock::jittered, engine::Engine, hint::Hint, liveness, matching::Kind};
 
 const CHANNEL: &str = "ambient_engine";
 /// NOTIFY refuses payloads of 8000 bytes and more.
@@ -20,47 +19,6 @@ const COALESCE: Duration = Duration::from_millis(2);
 pub(crate) const QUEUED: usize = 4096;
 /// How often work that nobody was told about is looked for.
 const SAFETY: Duration = Duration::from_secs(5);
-
-/// Something another process may be waiting for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Hint {
-    Queue(Kind, String),
-    Run(Uuid),
-    Query(Uuid),
-    /// A run with a workflow task under way is queried: the next task takes the query along.
-    Asked(Uuid),
-    Clock,
-    /// A process came or went.
-    Processes,
-}
-
-impl Hint {
-    fn write(&self) -> String {
-        match self {
-            Self::Queue(Kind::Workflow, name) => format!("w{name}"),
-            Self::Queue(Kind::Activity, name) => format!("a{name}"),
-            Self::Run(id) => format!("r{}", id.simple()),
-            Self::Query(id) => format!("q{}", id.simple()),
-            Self::Asked(id) => format!("k{}", id.simple()),
-            Self::Clock => "c".to_owned(),
-            Self::Processes => "p".to_owned(),
-        }
-    }
-
-    fn read(line: &str) -> Option<Self> {
-        let (kind, rest) = line.split_at_checked(1)?;
-        Some(match kind {
-            "w" => Self::Queue(Kind::Workflow, rest.to_owned()),
-            "a" => Self::Queue(Kind::Activity, rest.to_owned()),
-            "r" => Self::Run(Uuid::parse_str(rest).ok()?),
-            "q" => Self::Query(Uuid::parse_str(rest).ok()?),
-            "k" => Self::Asked(Uuid::parse_str(rest).ok()?),
-            "c" => Self::Clock,
-            "p" => Self::Processes,
-            _ => return None,
-        })
-    }
-}
 
 /// Sends hints until the engine stops.
 pub(crate) async fn send(engine: Engine, mut hints: mpsc::Receiver<Hint>) {
@@ -157,7 +115,7 @@ fn take(engine: &Engine, hint: Hint) {
 /// processes left behind that no longer have a row.
 pub(crate) async fn safety(engine: Engine) {
     loop {
-        if let Err(status) = crate::lease::sweep(&engine).await {
+        if let Err(status) = liveness::sweep(&engine).await {
             tracing::warn!(%status, "left-over work not taken over yet");
         }
         tokio::select! {

@@ -10,12 +10,12 @@ use temporalio_common::protos::temporal::api::{
 use tonic::Status;
 use uuid::Uuid;
 
-use super::{Effect, EffectData, EffectKind, Progress};
+use super::Progress;
 use crate::{
     engine::Engine,
     history::commands::{Needs, Pending},
+    model::{Child, Effect, EffectData, EffectKind, NewRun, Parent, StartOutcome, StartPolicy, Target},
     proto::{self, db},
-    store::{Child, NewRun, StartOutcome, StartPolicy, Target, start::Parent},
 };
 
 /// Resets followed from a closed parent to the run that has its children now.

@@ -3,13 +3,13 @@
 use temporalio_common::protos::temporal::api::history::v1::history_event::Attributes as A;
 use tonic::Status;
 
-use super::{Effect, EffectKind, Progress};
+use super::Progress;
 use crate::{
     change::{Decision, Unchanged},
     engine::Engine,
     history::commands::Needs,
+    model::{Effect, EffectKind, Target},
     proto,
-    store::Target,
 };
 
 impl Engine {

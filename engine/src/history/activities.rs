@@ -21,9 +21,9 @@ use uuid::Uuid;
 
 use super::{ActivityKey, ActivityRetry, Transition, commands::Refused};
 use crate::{
+    model::Activity,
     proto,
     retry::{self, Retry},
-    store::Activity,
 };
 
 /// How an activity ended for good.

@@ -17,9 +17,8 @@ use uuid::Uuid;
 
 use super::{NewChild, Transition, commands::Refused};
 use crate::{
-    effects::{Effect, EffectKind},
+    model::{Child, DEFAULT_TASK_TIMEOUT_MS, Effect, EffectKind},
     proto,
-    store::Child,
 };
 
 /// What the namespace is called in events.
@@ -187,7 +186,7 @@ fn task_timeout(command: &StartChildWorkflowExecutionCommandAttributes) -> prost
     let run_ms = proto::millis_or_zero(command.workflow_run_timeout.as_ref());
     let within_run = |ms: i64| if run_ms > 0 { ms.min(run_ms) } else { ms };
     match proto::millis_or_zero(command.workflow_task_timeout.as_ref()) {
-        0 => proto::duration(within_run(crate::rpc::start::DEFAULT_TASK_TIMEOUT_MS)),
+        0 => proto::duration(within_run(DEFAULT_TASK_TIMEOUT_MS)),
         ms => proto::duration(within_run(ms)),
     }
 }

@@ -13,9 +13,8 @@ use temporalio_common::protos::temporal::api::{
 
 use super::Transition;
 use crate::{
-    effects::{Effect, EffectKind},
+    model::{Child, Effect, EffectKind},
     proto,
-    store::Child,
 };
 
 impl Transition {

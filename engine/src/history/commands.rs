@@ -22,8 +22,8 @@ use super::{
     properties::{upsert_memo, upsert_search_attributes},
 };
 use crate::{
+    model::{Activity, Child, Run, TaskState},
     proto,
-    store::{Activity, Child, Run, TaskState},
 };
 
 /// A completion that cannot be accepted as it is.
@@ -62,30 +62,51 @@ pub(crate) struct Pending {
 /// Which of [`Pending`] a completion needs: most need nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Needs {
-    pub(crate) activities: bool,
-    /// Only the activity scheduled by this event.
-    pub(crate) activity: Option<i64>,
-    /// Of that activity only what its worker was given: heartbeats and cancellation do not matter.
-    pub(crate) activity_start_only: bool,
+    pub(crate) activities: Activities,
     pub(crate) timers: bool,
     pub(crate) children: bool,
     pub(crate) started: bool,
     pub(crate) visibility: bool,
-    /// May be decided on top of a change of the run that is not written yet.
-    pub(crate) joins: bool,
+    pub(crate) ground: Ground,
+}
+
+/// Which activities a decision has to know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Activities {
+    #[default]
+    None,
+    All,
+    /// The one that this event has scheduled, as it is stored.
+    Stored(i64),
+    /// Of the one that this event has scheduled, what its worker was given: heartbeats and cancellation do not matter.
+    Given(i64),
+}
+
+/// What a decision may stand on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Ground {
+    /// Changes that are written. One that waits is written first.
+    #[default]
+    Written,
+    /// A change that waits, too: both are written together. The decision may itself wait, where its request can.
+    Unwritten,
 }
 
 impl Needs {
     /// Whether rows of the database have to be read, apart from those of one activity.
     pub(crate) fn reads(&self, run: &Run) -> bool {
-        self.activities || self.timers || self.started || self.visibility || (self.children && run.open_children > 0)
+        self.activities == Activities::All
+            || self.timers
+            || self.started
+            || self.visibility
+            || (self.children && run.open_children > 0)
     }
 
     pub(crate) fn of(commands: &[Command]) -> Self {
         let mut needs = Self::default();
         for command in commands {
             match &command.attributes {
-                Some(C::RequestCancelActivityTaskCommandAttributes(_)) => needs.activities = true,
+                Some(C::RequestCancelActivityTaskCommandAttributes(_)) => needs.activities = Activities::All,
                 Some(C::CancelTimerCommandAttributes(_)) => needs.timers = true,
                 Some(C::ContinueAsNewWorkflowExecutionCommandAttributes(_)) => {
                     needs.started = true;

@@ -17,8 +17,8 @@ use super::{
     commands::{Pending, Refused, unsupported},
 };
 use crate::{
+    model::{NewRun, Parent},
     proto,
-    store::{NewRun, start::Parent},
 };
 
 pub(super) fn continue_as_new(

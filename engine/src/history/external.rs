@@ -22,9 +22,8 @@ use tonic::Status;
 
 use super::{Transition, children::Names, commands::Refused};
 use crate::{
-    effects::{Effect, EffectKind},
+    model::{Effect, EffectKind, Run},
     proto,
-    store::Run,
 };
 
 impl Transition {

@@ -16,8 +16,8 @@ use temporalio_common::protos::temporal::api::{
 };
 use uuid::Uuid;
 
-use super::{properties, updates::RecordedUpdate};
-use crate::proto;
+use super::properties;
+use crate::{model::RecordedUpdate, proto};
 
 /// An activity that has not ended.
 #[derive(Clone, Debug)]

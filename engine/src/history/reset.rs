@@ -27,7 +27,10 @@ use super::{
     external::{cancel_for, signal_for},
     replay::{OpenActivity, OpenChild, Replayed, child_end},
 };
-use crate::{effects::EffectKind, proto, store::Activity};
+use crate::{
+    model::{Activity, EffectKind},
+    proto,
+};
 
 /// Who acts for the server in events.
 const SERVER: &str = "history-service";

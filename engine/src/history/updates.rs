@@ -21,7 +21,7 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::{Transition, commands::Refused};
-use crate::store::{Run, TaskState};
+use crate::model::{Delivery, InFlight, RecordedUpdate, Run, TaskState, Updates};
 
 /// Updates admitted and not completed at the same time, at most; as on Temporal's servers.
 const MAX_IN_FLIGHT: usize = 10;
@@ -37,77 +37,6 @@ pub(crate) const FAILING_ATTEMPT: i32 = 3;
 const MAX_SHIPPED_AGAIN: i64 = 10;
 
 const TYPE_URL: &str = "type.googleapis.com/temporal.api.update.v1.";
-
-/// The updates of an open run.
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct Updates {
-    /// In order of admission.
-    #[prost(message, repeated, tag = "1")]
-    pub(crate) in_flight: Vec<InFlight>,
-    /// How many have been completed.
-    #[prost(uint32, tag = "2")]
-    pub(crate) completed: u32,
-}
-
-/// An update that has no outcome yet.
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct InFlight {
-    #[prost(string, tag = "1")]
-    pub(crate) id: String,
-    /// Names this admission of the id: after a rejection the id may be used again.
-    #[prost(bytes = "vec", tag = "2")]
-    admission: Vec<u8>,
-    /// Until it is accepted, unless the history has it (`WorkflowExecutionUpdateAdmitted`).
-    #[prost(message, optional, tag = "3")]
-    request: Option<Request>,
-    /// 0: not accepted.
-    #[prost(int64, tag = "4")]
-    pub(crate) accepted_event_id: i64,
-    #[prost(enumeration = "Delivery", tag = "5")]
-    delivery: i32,
-}
-
-/// Which workflow task brings an update to its worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
-#[repr(i32)]
-enum Delivery {
-    /// The one that is scheduled or in flight.
-    ThisTask = 0,
-    /// The next one: it came while one was in flight.
-    NextTask = 1,
-    /// The one before did; its worker is still at it (local activities).
-    Delivered = 2,
-}
-
-/// Where an accepted update is in the history; 0 is not yet.
-#[derive(Clone, Debug)]
-pub(crate) struct RecordedUpdate {
-    pub(crate) id: String,
-    pub(crate) accepted_event_id: i64,
-    pub(crate) completed_event_id: i64,
-}
-
-impl InFlight {
-    pub(crate) fn admission(&self) -> Uuid {
-        Uuid::from_slice(&self.admission).unwrap_or_default()
-    }
-
-    fn is_accepted(&self) -> bool {
-        self.accepted_event_id != 0
-    }
-
-    fn message_id(&self) -> String {
-        format!("{}/request", self.id)
-    }
-}
-
-impl TryFrom<Vec<u8>> for Updates {
-    type Error = sqlx::Error;
-
-    fn try_from(bytes: Vec<u8>) -> Result<Self, Self::Error> {
-        <Self as Message>::decode(bytes.as_slice()).map_err(|e| sqlx::Error::Decode(e.into()))
-    }
-}
 
 impl Updates {
     pub(crate) fn find(&self, id: &str) -> Option<&InFlight> {
@@ -158,7 +87,7 @@ pub(crate) fn messages(run: &Run) -> Vec<ProtocolMessage> {
     let due = run.updates.in_flight.iter().filter(|u| !u.is_accepted() && u.delivery() == Delivery::ThisTask);
     due.filter_map(|update| {
         Some(ProtocolMessage {
-            id: update.message_id(),
+            id: format!("{}/request", update.id),
             protocol_instance_id: update.id.clone(),
             sequencing_id: Some(sequencing),
             body: Some(prost_types::Any {
@@ -299,7 +228,7 @@ impl Transition {
         }
         let attributes = WorkflowExecutionUpdateAcceptedEventAttributes {
             protocol_instance_id: id.to_owned(),
-            accepted_request_message_id: update.message_id(),
+            accepted_request_message_id: format!("{}/request", update.id),
             accepted_request_sequencing_event_id: acceptance.accepted_request_sequencing_event_id,
             accepted_request: update.request.take(),
         };

@@ -16,8 +16,8 @@ use tonic::Status;
 
 use super::{Transition, updates::SUGGEST_CONTINUE_UPDATES};
 use crate::{
+    model::{Run, TaskState},
     proto,
-    store::{Run, TaskState},
     token::TaskToken,
 };
 
@@ -85,6 +85,7 @@ pub(crate) fn holds(run: &Run, token: &TaskToken) -> bool {
     run.wft_state == TaskState::Started
         && run.task_scheduled_id() == token.scheduled_event_id
         && run.wft_attempt == token.attempt
+        && token.is_of(run.wft_started_at)
 }
 
 impl Transition {

@@ -17,7 +17,7 @@ use self::{
     history::Course,
     run::{OpenRun, Rows},
 };
-use crate::{EngineError, store};
+use crate::{error::EngineError, store};
 
 /// Runs whose rows are held in memory at once.
 const PAGE: i64 = 200;

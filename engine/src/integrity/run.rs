@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::history::{Course, Task};
 use crate::{
-    effects::{EffectData, EffectKind},
+    model::{EffectData, EffectKind},
     proto,
 };
 

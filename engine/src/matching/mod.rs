@@ -24,8 +24,8 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
+    model::{Activity, Run},
     recorded::Recorded,
-    store::{Activity, Run},
 };
 
 /// A sticky queue nobody has polled for so long is taken for dead.
@@ -34,6 +34,9 @@ const STICKY_IDLE: Duration = Duration::from_secs(10);
 const QUEUE_IDLE: Duration = Duration::from_secs(600);
 /// Queried runs remembered; when there are more, their queries wait until no workflow task is under way.
 const MAX_ASKED: usize = 4096;
+
+/// Pollers not seen for so long are not shown, as on Temporal's servers.
+pub(crate) const SHOWN: Duration = Duration::from_secs(300);
 
 /// What a queue holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use super::{Task, lock};
+use super::{SHOWN, Task, lock};
 
 /// Permits kept for a queue nobody polls; beyond that a hint does.
 const MAX_PERMITS: usize = 1024;
@@ -154,7 +154,7 @@ impl Queue {
             return;
         }
         if seen.len() >= MAX_SEEN {
-            seen.retain(|_, at| at.elapsed() < crate::pollers::SHOWN);
+            seen.retain(|_, at| at.elapsed() < SHOWN);
         }
         if seen.len() < MAX_SEEN {
             seen.insert(identity.to_owned(), Instant::now());

@@ -20,14 +20,17 @@ use temporalio_common::protos::temporal::api::{
 use tonic::Status;
 
 use crate::{
+    caller::{Caller, Claim},
     change::Decision,
     engine::Engine,
     handoff::LEAST_MS,
-    history::{Transition, activities::ActivityEnd, commands::Needs},
+    history::{
+        activities::ActivityEnd,
+        commands::{Activities, Ground, Needs},
+    },
     matching::{Kind, Task},
+    model::{Activity, Target, Transition},
     proto,
-    service::{Caller, Claim},
-    store::{Activity, Target},
     token::{TaskToken, TokenKind},
 };
 
@@ -186,19 +189,18 @@ impl Engine {
         }
     }
 
-    /// Ends an attempt if it is the one meant. `start_only`: of the activity only what its worker was given matters.
+    /// Ends an attempt if it is the one meant. `known`: what has to be known of it.
     async fn answer_activity(
         &self,
         which: Which,
-        start_only: bool,
+        known: fn(i64) -> Activities,
         decide: impl Fn(&mut Transition, &Activity) -> Result<(), Status>,
     ) -> Result<(), Status> {
         let needs = match &which {
             Which::Attempt(token) => {
-                let activity = Some(token.scheduled_event_id);
-                Needs { activity, activity_start_only: start_only, joins: true, ..Needs::default() }
+                Needs { activities: known(token.scheduled_event_id), ground: Ground::Unwritten, ..Needs::default() }
             }
-            Which::Id { .. } => Needs { activities: true, ..Needs::default() },
+            Which::Id { .. } => Needs { activities: Activities::All, ..Needs::default() },
         };
         let answered = self
             .change_with_task(&which.target(), needs, |t, pending| {
@@ -239,11 +241,14 @@ pub(super) async fn respond_completed_by_id(
 
 impl Engine {
     async fn complete_activity(&self, which: Which, identity: &str, result: Option<Payloads>) -> Result<(), Status> {
-        self.answer_activity(which, true, |t, activity| t.complete_activity(activity, identity, result.clone())).await
+        self.answer_activity(which, Activities::Given, |t, activity| {
+            t.complete_activity(activity, identity, result.clone())
+        })
+        .await
     }
 
     async fn cancel_activity(&self, which: Which, identity: &str, details: Option<Payloads>) -> Result<(), Status> {
-        self.answer_activity(which, false, |t, activity| {
+        self.answer_activity(which, Activities::Stored, |t, activity| {
             if activity.cancel_requested_id == 0 {
                 return Err(Status::invalid_argument(
                     "unable to mark activity as canceled without activity being request canceled first",
@@ -262,7 +267,7 @@ pub(super) async fn respond_failed(
 ) -> Result<RespondActivityTaskFailedResponse, Status> {
     let heartbeat = request.last_heartbeat_details.as_ref().map(Message::encode_to_vec);
     engine
-        .answer_activity(Which::token(&request.task_token)?, false, |t, activity| {
+        .answer_activity(Which::token(&request.task_token)?, Activities::Stored, |t, activity| {
             let failure = request.failure.clone();
             t.fail_activity(activity, failure, heartbeat.clone(), &request.identity, request.cause())?;
             Ok(())
@@ -279,7 +284,7 @@ pub(super) async fn respond_failed_by_id(
     let heartbeat = request.last_heartbeat_details.as_ref().map(Message::encode_to_vec);
     let which = Which::id(&request.workflow_id, &request.run_id, request.activity_id)?;
     engine
-        .answer_activity(which, false, |t, activity| {
+        .answer_activity(which, Activities::Stored, |t, activity| {
             let (failure, cause) = (request.failure.clone(), ActivityTaskFailedCause::Unspecified);
             t.fail_activity(running(activity)?, failure, heartbeat.clone(), &request.identity, cause)?;
             Ok(())
@@ -331,12 +336,4 @@ pub(super) async fn heartbeat_by_id(
     let details = request.details.as_ref().map(Message::encode_to_vec).unwrap_or_default();
     let cancel_requested = engine.inner.store.heartbeat(&token, &details).await?.ok_or_else(stale)?;
     Ok(RecordActivityTaskHeartbeatByIdResponse { cancel_requested, ..Default::default() })
-}
-
-/// The poller went away before it got the task.
-pub(super) async fn give_back(engine: &Engine, token: &TaskToken) -> Result<(), Status> {
-    if let Some(queue) = engine.inner.store.unclaim_activity(token, engine.inner.lease.process()).await? {
-        engine.wake_queue(Kind::Activity, &queue);
-    }
-    Ok(())
 }

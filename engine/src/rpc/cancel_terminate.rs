@@ -10,11 +10,12 @@ use temporalio_common::protos::temporal::api::{
 use tonic::Status;
 
 use crate::{
+    caller::Caller,
     change::{Decision, Unchanged},
     engine::Engine,
-    history::{Transition, commands::Needs},
+    history::commands::Needs,
+    model::Transition,
     proto,
-    service::Caller,
 };
 
 /// Some callers mean a chain of runs, not whichever has the id now.

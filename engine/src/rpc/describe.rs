@@ -17,10 +17,10 @@ use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
+    caller::Caller,
     engine::Engine,
+    model::{Activity, Child, Run, Target, TaskState},
     proto::{self, db},
-    service::Caller,
-    store::{Activity, Child, Run, Target, TaskState},
 };
 
 /// A row of `engine.executions`, with the length of an open history.

@@ -15,12 +15,12 @@ use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
+    caller::Caller,
     clock::jittered,
     engine::Engine,
     history::workflow_task::events_in_flight,
+    model::{Run, Target},
     proto::{self, db},
-    service::Caller,
-    store::{Run, Target},
     token::HistoryToken,
 };
 

@@ -21,7 +21,7 @@ use super::{
     describe::{COLUMNS, Execution},
     visibility::{Only, Query, TABLES, status_name},
 };
-use crate::{engine::Engine, proto::db, service::Caller};
+use crate::{caller::Caller, engine::Engine, proto::db};
 
 const DEFAULT_PAGE: i64 = 100;
 const MAX_PAGE: i64 = 1000;

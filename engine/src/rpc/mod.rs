@@ -9,6 +9,7 @@ mod list;
 mod operator;
 mod query;
 mod reset;
+mod search_attributes;
 mod signal;
 pub(crate) mod start;
 mod system;
@@ -22,11 +23,11 @@ use temporalio_common::protos::temporal::api::{common::v1::WorkflowExecution, wo
 use tonic::Status;
 
 use crate::{
+    caller::Caller,
     change::Unchanged,
     engine::Engine,
-    proto,
-    service::{Caller, Claim, decode},
-    store::Target,
+    model::Target,
+    proto::{self, decode},
 };
 
 /// What workers and clients speak to.
@@ -105,17 +106,6 @@ pub(crate) async fn other_service(
         (health::SERVICE, "Check") => health::check(engine, decode(name, request)?).map(|r| r.encode_to_vec()),
         (operator::SERVICE, _) => operator::call(engine, name, request).await,
         _ => Err(Status::unimplemented(format!("{service}/{name} is not supported by this engine"))),
-    }
-}
-
-/// Gives a task back whose caller has gone before it got it.
-pub(crate) async fn give_back(engine: &Engine, claim: Claim) {
-    let result = match claim {
-        Claim::Workflow(token) => workflow_task::give_back(engine, &token).await,
-        Claim::Activity(token) => activity_task::give_back(engine, &token).await,
-    };
-    if let Err(status) = result {
-        tracing::debug!(%status, "task not given back, it will time out");
     }
 }
 

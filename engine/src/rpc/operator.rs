@@ -12,9 +12,8 @@ use tonic::Status;
 
 use crate::{
     engine::Engine,
-    proto::db,
+    proto::{db, decode},
     search_attributes::{self, MAX_CUSTOM},
-    service::decode,
     store,
 };
 

@@ -23,14 +23,15 @@ use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
+    caller::Caller,
     clock::jittered,
     engine::Engine,
+    hint::Hint,
     matching::Kind,
+    model::{Run, Target, TaskState},
     proto::{self, db},
-    service::Caller,
-    store::{Run, Target, TaskState, dispatch::FIRST_PAGE},
+    store::dispatch::FIRST_PAGE,
     token::{HistoryToken, TaskToken, TokenKind},
-    wake::Hint,
 };
 
 /// Longest wait for an answer; clients give a query 30 s.

@@ -11,12 +11,13 @@ use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
+    caller::Caller,
     engine::Engine,
-    history::{Circumstances, Transition, replay::Replayed, reset::ResetPlan, updates::Updates},
+    history::{replay::Replayed, reset::ResetPlan},
+    model::{Circumstances, Existing, Loaded, Run, Target, TaskState, Transition, Updates},
     proto::{self, db},
     recorded,
-    service::Caller,
-    store::{CommitError, Existing, Run, Target, TaskState, load::Loaded, reset::Reset},
+    store::{CommitError, reset::Reset},
 };
 
 /// How often a reset is decided anew after somebody else was faster.

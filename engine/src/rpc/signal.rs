@@ -13,12 +13,12 @@ use uuid::Uuid;
 
 use super::start::{Policies, new_run};
 use crate::{
+    caller::Caller,
     change::{Decision, Unchanged},
     engine::Engine,
     history::commands::Needs,
+    model::Target,
     proto,
-    service::Caller,
-    store::Target,
 };
 
 /// Signal-with-start that finds neither a run to signal nor room to start tries so often.

@@ -15,18 +15,15 @@ use tonic::{Code, Status};
 use uuid::Uuid;
 
 use crate::{
+    caller::{Caller, Claim},
     change::{Decision, Unchanged},
     engine::Engine,
     history::commands::Needs,
     matching::Kind,
+    model::{DEFAULT_TASK_TIMEOUT_MS, Existing, NewRun, Start, StartOutcome, StartPolicy, Target, TaskState},
     proto::{self, db},
-    service::{Caller, Claim},
-    store::{Existing, NewRun, Start, StartOutcome, StartPolicy, Target, TaskState},
-    token::{TaskToken, TokenKind},
 };
 
-/// Time a worker has for a workflow task, unless the start says otherwise.
-pub(crate) const DEFAULT_TASK_TIMEOUT_MS: i64 = 10_000;
 /// Longest workflow-task timeout, as on Temporal's servers.
 const MAX_TASK_TIMEOUT_MS: i64 = 120_000;
 /// Starts that replace a running execution try so often.
@@ -46,8 +43,7 @@ pub(super) async fn start(
     let (run_id, started, first) = Box::pin(engine.start_run(run, policies)).await?;
     let eager_workflow_task = first.filter(|_| eager).map(|start| {
         let run = &start.run;
-        let attempt = TaskToken::of(TokenKind::Workflow, run.run_id, run.task_scheduled_id(), run.wft_attempt);
-        caller.claimed(Claim::Workflow(attempt));
+        caller.claimed(Claim::Workflow(run.task_token()));
         super::workflow_task::task_response(run, start.events.clone(), true).into_message()
     });
     Ok(StartWorkflowExecutionResponse {

@@ -17,13 +17,13 @@ use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
+    caller::Caller,
     change::Decision,
     engine::Engine,
     history::commands::Needs,
+    model::{Target, TaskState},
     proto::{self, db},
     search_attributes,
-    service::Caller,
-    store::{Target, TaskState},
 };
 
 /// Names the namespace where an id is asked for: there is one, so its id is always the same.

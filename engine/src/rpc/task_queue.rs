@@ -16,10 +16,10 @@ use temporalio_common::protos::temporal::api::{
 use tonic::Status;
 
 use crate::{
+    caller::Caller,
     engine::Engine,
     matching::Kind,
     proto::{self, db},
-    service::Caller,
 };
 
 /// What a poller is said to take when it has named no limit, as on Temporal's servers.

@@ -21,13 +21,13 @@ use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
+    caller::Caller,
     change::{Decision, Unchanged},
     clock::jittered,
     engine::Engine,
     history::{commands::Needs, updates::closed_failure},
+    model::Target,
     proto::{self, db},
-    service::Caller,
-    store::Target,
 };
 
 /// Longest wait in one call.

@@ -17,24 +17,20 @@ use temporalio_common::protos::temporal::api::{
 use tonic::Status;
 
 use crate::{
+    caller::{Caller, Claim},
     change::{Decision, Unchanged},
     engine::Engine,
     history::{
-        Transition,
-        commands::{self, Needs, Refused},
+        commands::{self, Ground, Needs, Refused},
         updates,
         workflow_task::{events_in_flight, holds},
     },
     hot::{Remembered, Tail},
     matching::{Kind, Task},
+    model::{Activity, Handover, Loaded, Run, Target, TaskState, Transition},
     proto,
     recorded::{self, RawHistory, Recorded},
-    service::{Caller, Claim},
-    store::{
-        Activity, Run, Target, TaskState,
-        dispatch::{ClaimedTask, FIRST_PAGE},
-        load::Loaded,
-    },
+    store::dispatch::{ClaimedTask, FIRST_PAGE},
     token::{HistoryToken, TaskToken, TokenKind},
 };
 
@@ -118,8 +114,7 @@ impl Engine {
         let claimed = self.inner.store.claim_workflow_task(queue, process, identity, sticky).await?;
         let Some(claimed) = claimed else { return Ok(None) };
         let run = &claimed.run;
-        let token = TaskToken::of(TokenKind::Workflow, run.run_id, run.task_scheduled_id(), run.wft_attempt);
-        caller.claimed(Claim::Workflow(token));
+        caller.claimed(Claim::Workflow(run.task_token()));
         self.claimed_task(claimed, sticky).await.map(Some)
     }
 
@@ -227,7 +222,7 @@ pub(super) fn task_response(run: &Run, mut events: Vec<Recorded>, complete: bool
         HistoryToken::encode(run.run_id, next, true)
     };
     let message = PollWorkflowTaskQueueResponse {
-        task_token: TaskToken::encode(TokenKind::Workflow, run.run_id, run.task_scheduled_id(), run.wft_attempt),
+        task_token: run.task_token().encode_to_vec(),
         workflow_execution: Some(proto::execution(&run.workflow_id, run.run_id)),
         workflow_type: Some(WorkflowType { name: run.workflow_type.clone() }),
         previous_started_event_id: run.previous_started_id,
@@ -259,7 +254,7 @@ pub(super) async fn respond_completed(
     }
     proto::optional_name(&request.identity, "identity")?;
     let bad_attributes = engine.refused_search_attributes(&mut request.commands).await?;
-    let needs = Needs { joins: true, ..Needs::of(&request.commands) };
+    let needs = Needs { ground: Ground::Unwritten, ..Needs::of(&request.commands) };
     let target = Target::Run(token.run_id());
     let decided = engine
         .change(&target, needs, |t, pending| {
@@ -308,7 +303,7 @@ fn refusal(message: &str) -> Failure {
 
 /// The next workflow task, if there is one already that nobody else gets.
 fn inline_task(t: &Transition) -> Option<WorkflowTask> {
-    let inline = !t.is_closed() && !t.direct && t.run.wft_state == TaskState::Started;
+    let inline = !t.is_closed() && t.handover == Handover::None && t.run.wft_state == TaskState::Started;
     inline.then(|| {
         let events = t.events.iter().filter(|e| e.event_id() > t.run.previous_started_id).cloned();
         task_response(&t.run, events.collect(), true)
@@ -337,7 +332,7 @@ pub(super) async fn respond_failed(
         cause => cause,
     };
     let failed = engine
-        .change(&Target::Run(token.run_id()), Needs { joins: true, ..Needs::default() }, |t, _| {
+        .change(&Target::Run(token.run_id()), Needs { ground: Ground::Unwritten, ..Needs::default() }, |t, _| {
             if !holds(&t.run, &token) {
                 return Err(stale());
             }
@@ -382,23 +377,6 @@ pub(super) async fn reset_sticky(
     Ok(ResetStickyTaskQueueResponse::default())
 }
 
-/// The poller went away before it got the task: offer it again, as if it had not been taken.
-pub(super) async fn give_back(engine: &Engine, token: &TaskToken) -> Result<(), Status> {
-    let given = engine
-        .change(&Target::Run(token.run_id()), Needs::default(), |t, _| {
-            if !holds(&t.run, token) {
-                return Ok(Decision::Keep(()));
-            }
-            t.untake_task()?;
-            Ok(Decision::Write(()))
-        })
-        .await;
-    match given {
-        Err(Unchanged::Status(status)) => Err(status),
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use ambient_tests::TestDatabase;
@@ -408,7 +386,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{EngineOptions, rpc::start::new_run, store::StartPolicy};
+    use crate::{model::StartPolicy, options::EngineOptions, rpc::start::new_run};
 
     /// A run with three appends whose task is claimed as a statement would that took its snapshot before the last ones.
     async fn claimed_behind(engine: &Engine, missing: usize) -> ClaimedTask {

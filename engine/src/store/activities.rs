@@ -3,10 +3,7 @@
 use uuid::Uuid;
 
 use super::statement::{OF_CHANGED, Statement, column};
-use crate::{
-    history::{ActivityKey, ActivityRetry, Transition},
-    store::Activity,
-};
+use crate::model::{Activity, ActivityKey, ActivityRetry, Transition};
 
 pub(super) fn write(s: &mut Statement, open: &[&Transition]) {
     let new: Vec<&Activity> = open.iter().flat_map(|t| &t.new_activities).collect();

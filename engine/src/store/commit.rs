@@ -10,11 +10,14 @@ use temporalio_common::protos::temporal::api::enums::v1::WorkflowExecutionStatus
 use uuid::Uuid;
 
 use super::{
-    NewRun, StartPolicy, activities, parts,
-    start::{self, Start},
+    activities, parts, start,
     statement::{AND_CHANGED, OF_CHANGED, Statement, Written, column},
 };
-use crate::{history::Transition, recorded, search_attributes::indexed};
+use crate::{
+    model::{NewRun, Start, StartPolicy, Transition},
+    recorded,
+    search_attributes::indexed,
+};
 
 /// Why a transition was not written. Nothing of it was.
 #[derive(Debug)]

@@ -4,8 +4,12 @@ use sqlx::FromRow;
 use tonic::Status;
 use uuid::Uuid;
 
-use super::{Activity, Run, Store};
-use crate::{proto::db, token::TaskToken};
+use super::Store;
+use crate::{
+    model::{Activity, Run},
+    proto::db,
+    token::TaskToken,
+};
 
 /// Appends read with a claimed task; longer histories are read on in pages.
 pub(crate) const FIRST_PAGE: i64 = 256;

@@ -5,38 +5,11 @@ use sqlx::FromRow;
 use tonic::Status;
 use uuid::Uuid;
 
-use super::{Activity, Child, Run, Store};
-use crate::proto::db;
-
-/// The run a request means.
-#[derive(Clone, Debug)]
-pub(crate) enum Target {
-    Run(Uuid),
-    /// The open run of a workflow id.
-    Current(String),
-    /// A run id that must belong to the workflow id.
-    Exact(String, Uuid),
-}
-
-impl Target {
-    pub(crate) fn new(workflow_id: &str, run_id: Option<Uuid>) -> Self {
-        match run_id {
-            Some(run) if workflow_id.is_empty() => Self::Run(run),
-            Some(run) => Self::Exact(workflow_id.to_owned(), run),
-            None => Self::Current(workflow_id.to_owned()),
-        }
-    }
-}
-
-/// A run with the two clocks at the moment of reading.
-#[derive(Clone, Debug)]
-pub(crate) struct Loaded {
-    pub(crate) run: Run,
-    /// Engine time.
-    pub(crate) now: DateTime<Utc>,
-    /// Wall clock of the database.
-    pub(crate) wall: DateTime<Utc>,
-}
+use super::Store;
+use crate::{
+    model::{Activity, Child, Loaded, Run, Target},
+    proto::db,
+};
 
 #[derive(FromRow)]
 struct LoadedRow {
@@ -49,6 +22,10 @@ struct LoadedRow {
 impl Store {
     /// An open run; none when there is none or it has closed.
     pub(crate) async fn load(&self, target: &Target) -> Result<Option<Loaded>, Status> {
+        #[cfg(test)]
+        if let Some(tables) = &self.tables {
+            return tables.load(target).await;
+        }
         let query = match target {
             Target::Run(run) | Target::Exact(_, run) => sqlx::query_as::<_, LoadedRow>(
                 "select r.*, clock_timestamp() + (select shift from engine.clock) as now, clock_timestamp() as wall from engine.runs r where r.run_id = $1",
@@ -105,6 +82,10 @@ impl Store {
     }
 
     pub(crate) async fn activity(&self, run_id: Uuid, scheduled_event_id: i64) -> Result<Option<Activity>, Status> {
+        #[cfg(test)]
+        if let Some(tables) = &self.tables {
+            return tables.activity(run_id, scheduled_event_id).await;
+        }
         let mut lane = self.lanes.take().await.map_err(db)?;
         let row = sqlx::query_as("select * from engine.activities where run_id = $1 and scheduled_event_id = $2")
             .bind(run_id)

@@ -1,24 +1,22 @@
 //! All SQL on runs: reading a run's state and the one place that changes it.
 //!
-//! A change is decided by a pure function on a [`Run`] (see `history`), which yields a `Transition`; [`commit`] writes it
+//! A change is decided by a pure function (see `history`), which yields a [`Transition`](crate::model::Transition); [`commit`] writes it
 //! in a statement that compares the run's revision and last event id. [`writer`] puts what is ready at the same time into
 //! one such statement. Nobody holds a lock in the database while deciding.
 
 mod activities;
 pub(crate) mod commit;
 pub(crate) mod dispatch;
-pub(crate) mod load;
+mod load;
 mod parts;
 pub(crate) mod reset;
-pub(crate) mod rows;
-pub(crate) mod start;
+mod start;
 mod statement;
+#[cfg(test)]
+pub(crate) mod tables;
 pub(crate) mod writer;
 
 pub(crate) use commit::CommitError;
-pub(crate) use load::Target;
-pub(crate) use rows::{Activity, Child, Run, TaskState};
-pub(crate) use start::{Existing, NewRun, Start, StartOutcome, StartPolicy};
 
 use std::sync::Arc;
 
@@ -32,6 +30,9 @@ pub(crate) struct Store {
     /// For what every task passes through.
     pub(crate) lanes: Lanes,
     pub(crate) writer: Arc<writer::Writer>,
+    /// Instead of the tables, where a change reads them.
+    #[cfg(test)]
+    pub(crate) tables: Option<Arc<dyn tables::Tables>>,
 }
 
 /// Begins a transaction of the pool.

@@ -3,7 +3,7 @@
 use prost::Message;
 
 use super::statement::{AND_CHANGED, OF_CHANGED, Statement, column};
-use crate::{history::Transition, search_attributes::indexed};
+use crate::{model::Transition, search_attributes::indexed};
 
 pub(super) fn write(s: &mut Statement, open: &[&Transition], all: &[&Transition]) {
     timers(s, open);

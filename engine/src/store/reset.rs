@@ -8,7 +8,7 @@ use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::commit::write;
-use crate::history::Transition;
+use crate::model::Transition;
 
 /// A reset, decided but not yet written.
 #[derive(Clone, Debug)]

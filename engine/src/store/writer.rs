@@ -10,6 +10,8 @@
 //! item, so that only the items concerned fail.
 
 #[cfg(test)]
+mod held;
+#[cfg(test)]
 mod tests;
 
 use std::{
@@ -26,9 +28,8 @@ use super::{
     CommitError,
     commit::{write, write_and_continue},
     reset::{Reset, write_reset},
-    start::Start,
 };
-use crate::history::Transition;
+use crate::model::{Start, Transition};
 
 /// Items written by one statement, at most.
 const BATCH: usize = 64;

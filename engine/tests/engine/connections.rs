@@ -66,7 +66,7 @@ async fn a_connection_that_makes_no_call_is_closed_whatever_it_sends_and_one_tha
     for (took, most) in [(silent, PATIENCE), (greeted, PATIENCE), (trickle, PATIENCE)] {
         assert!(took >= FIRST_CALL / 2 && took < most, "{took:?}");
     }
-    sleep(FIRST_CALL).await;
+    // The client came before the three that are closed now: its time is over as well.
     let call = client.connection().clone().get_system_info(GetSystemInfoRequest::default().into_request()).await;
     call.expect("the connection is kept, and asked again");
 }

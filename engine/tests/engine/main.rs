@@ -11,6 +11,7 @@ mod integrity;
 mod killed;
 mod lifecycle;
 mod listing;
+mod modules;
 mod protocol;
 mod recovery;
 mod replay;

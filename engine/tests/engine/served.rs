@@ -18,8 +18,13 @@ use temporalio_client::{
     Client, ClientOptions, ClientTlsOptions, Connection, ConnectionOptions, TlsOptions, WorkflowGetResultOptions,
     WorkflowSignalOptions, grpc::WorkflowService,
 };
-use temporalio_common::protos::temporal::api::workflowservice::v1::{
-    GetSystemInfoRequest, ListSchedulesRequest, StartWorkflowExecutionRequest,
+use temporalio_common::protos::temporal::api::{
+    enums::v1::TaskQueueType,
+    taskqueue::v1::TaskQueue,
+    workflowservice::v1::{
+        DescribeTaskQueueRequest, GetSystemInfoRequest, ListSchedulesRequest, PollWorkflowTaskQueueRequest,
+        StartWorkflowExecutionRequest,
+    },
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tonic::{Code, IntoRequest};
@@ -237,32 +242,44 @@ async fn requests_are_bounded_and_the_unknown_names_itself() {
     drop(host);
 }
 
+/// Waits until the engine knows of a poller.
+async fn seen(client: &Client, identity: &str) {
+    let describe = DescribeTaskQueueRequest {
+        namespace: "default".into(),
+        task_queue: Some(TaskQueue { name: QUEUE.into(), ..Default::default() }),
+        task_queue_type: TaskQueueType::Workflow as i32,
+        ..Default::default()
+    };
+    eventually("the poller", || async {
+        let mut service = client.connection().clone();
+        let described = service.describe_task_queue(describe.clone().into_request()).await.ok()?.into_inner();
+        described.pollers.iter().any(|poller| poller.identity == identity).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_poller_that_hangs_up_gives_its_task_back() {
     let database = TestDatabase::new().await;
     let (host, address) = Host::served(&database).await;
-    let poll = || {
-        use temporalio_common::protos::temporal::api::{
-            taskqueue::v1::TaskQueue, workflowservice::v1::PollWorkflowTaskQueueRequest,
-        };
-        PollWorkflowTaskQueueRequest {
-            namespace: "default".into(),
-            task_queue: Some(TaskQueue { name: QUEUE.into(), ..Default::default() }),
-            identity: "by hand".into(),
-            ..Default::default()
-        }
+    let poll = |identity: &str| PollWorkflowTaskQueueRequest {
+        namespace: "default".into(),
+        task_queue: Some(TaskQueue { name: QUEUE.into(), ..Default::default() }),
+        identity: identity.into(),
+        ..Default::default()
     };
-    // Long polls that end with their connection, and with their time.
-    for _ in 0..3 {
+    // Long polls that end with their connection once the engine knows of them, and with their time.
+    for identity in ["first", "second", "third"] {
         let target = url::Url::parse(&format!("http://{address}")).unwrap();
         let mut service = Connection::connect(ConnectionOptions::new(target).identity("me").build()).await.unwrap();
-        let gone =
-            tokio::time::timeout(Duration::from_millis(100), service.poll_workflow_task_queue(poll().into_request()));
-        assert!(gone.await.is_err(), "nothing to do");
+        tokio::select! {
+            answered = service.poll_workflow_task_queue(poll(identity).into_request()) => panic!("{answered:?}"),
+            () = seen(&host.client, identity) => {}
+        }
     }
     let target = url::Url::parse(&format!("http://{address}")).unwrap();
     let mut service = Connection::connect(ConnectionOptions::new(target).identity("me").build()).await.unwrap();
-    let mut request = poll().into_request();
+    let mut request = poll("by hand").into_request();
     request.set_timeout(Duration::from_millis(200));
     let began = Instant::now();
     let over = service.poll_workflow_task_queue(request).await.unwrap_err();

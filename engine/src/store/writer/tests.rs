@@ -12,11 +12,11 @@ use temporalio_common::protos::temporal::api::{
 
 use super::*;
 use crate::{
-    Engine, EngineOptions,
-    history::Circumstances,
+    Engine,
+    model::{Circumstances, StartPolicy, Target},
+    options::EngineOptions,
     proto,
     rpc::start::new_run,
-    store::{StartPolicy, Target},
 };
 
 async fn engine(database: &TestDatabase) -> Engine {

@@ -6,18 +6,35 @@
 //! and other processes see a started task like any other: its process holds it, by its lease.
 //!
 //! A task that no poller takes in time goes back, as one whose poller has gone does.
+//!
+//! | A workflow task is | What happens | Then |
+//! |---|---|---|
+//! | scheduled by a decision | a poller here waits or will be back, the lease is held, the engine goes on | started in that change ([`Handover::AfterCommit`]) |
+//! | scheduled by a decision | otherwise | it waits in the database for anybody |
+//! | started in the change | committed | it lies ready |
+//! | started in the change | not written | it never was |
+//! | started in the change | the change waits ([`Handover::Ahead`]) | it lies ready; an answer counts only if the change is written |
+//! | lying ready | a poller comes | it is its worker's |
+//! | lying ready | its time is over, or its queue has gone | given back: it waits in the database |
+//! | its worker's | the poller has gone before it had it | given back |
+//! | started | this process dies | others free it, by its lease |
+
+mod give_back;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
-use uuid::Uuid;
+pub(crate) use give_back::give_back;
 
 use crate::{
+    caller::Claim,
     engine::Engine,
-    history::Transition,
     hot::{Remembered, Tail},
     matching::{Ahead, Kind, Task},
-    proto, rpc,
-    store::{Activity, Run, Start, TaskState, load::Loaded},
+    model::{Activity, Handover, Loaded, Run, Start, TaskState, Transition},
+    proto,
+    shelf::Change,
     token::{TaskToken, TokenKind},
 };
 
@@ -88,7 +105,7 @@ impl Engine {
             && let Some(identity) = self.poller_for(&t.run)
         {
             t.start_task(&identity);
-            t.direct = true;
+            t.handover = Handover::AfterCommit;
         }
         if t.is_closed() || !self.inner.lease.is_held() || self.is_stopping() {
             return;
@@ -117,13 +134,13 @@ impl Engine {
             run.wft_process = Some(self.inner.lease.process());
             run.wft_identity = identity;
             // The answer to the start brings an eager one.
-            start.direct = !eager;
+            start.handover = if eager { Handover::None } else { Handover::AfterCommit };
         }
     }
 
     /// Lays the tasks ready that a committed transition has started.
     pub(crate) fn hand_over(&self, t: &Transition, tail: &Tail) {
-        if t.direct {
+        if t.handover == Handover::AfterCommit {
             self.hand_over_task(&t.run, t.expected_revision + 1, tail);
         }
         for id in &t.direct_activities {
@@ -139,13 +156,15 @@ impl Engine {
         let loaded = Loaded { run: start.run.clone(), now: start.now, wall: start.wall };
         // First remembered, then handed over: what the worker answers comes later.
         self.inner.hot.put(Remembered { loaded, tail: tail.clone() });
-        if start.direct {
+        if start.handover == Handover::AfterCommit {
             self.hand_over_task(&start.run, 0, &tail);
         }
     }
 
     /// Lays the task ready that a transition will have started once it is written. False: that has to wait for it.
-    pub(crate) fn hand_ahead(&self, t: &Transition, tail: &Tail) -> bool {
+    pub(crate) fn hand_ahead(&self, change: &Change) -> bool {
+        let t = &change.transition;
+        let tail = &change.tail.clone().advanced(&t.events, t.run.previous_started_id);
         let (task, patience) = workflow_task(&t.run, t.expected_revision + 1, tail);
         // Events that are not at hand would be read, and are not all there yet.
         let complete = matches!(&task, Task::Workflow { events: Some(_), .. });
@@ -176,24 +195,18 @@ impl Engine {
     pub(crate) fn take_back(&self, tasks: Vec<Task>) {
         for task in tasks {
             let engine = self.clone();
-            self.inner.runtime.spawn(async move { rpc::give_back(&engine, task.claim()).await });
+            self.inner.runtime.spawn(async move { give_back(&engine, task.claim()).await });
         }
     }
 }
 
 impl Task {
     /// What identifies the attempt.
-    pub(crate) fn claim(&self) -> crate::service::Claim {
-        let token = |kind, run: Uuid, event, attempt| TaskToken::of(kind, run, event, attempt);
+    pub(crate) fn claim(&self) -> Claim {
         match self {
-            Self::Workflow { run, .. } => crate::service::Claim::Workflow(token(
-                TokenKind::Workflow,
-                run.run_id,
-                run.task_scheduled_id(),
-                run.wft_attempt,
-            )),
+            Self::Workflow { run, .. } => Claim::Workflow(run.task_token()),
             Self::Activity(a) => {
-                crate::service::Claim::Activity(token(TokenKind::Activity, a.run_id, a.scheduled_event_id, a.attempt))
+                Claim::Activity(TaskToken::of(TokenKind::Activity, a.run_id, a.scheduled_event_id, a.attempt))
             }
         }
     }
@@ -204,111 +217,5 @@ pub(crate) async fn reclaim(engine: Engine) {
     loop {
         tokio::time::sleep(LOOK).await;
         engine.take_back(engine.inner.matching.overdue());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
-
-    use ambient_tests::TestDatabase;
-    use futures::future::join_all;
-    use temporalio_common::protos::temporal::api::{
-        command::v1::{Command, command::Attributes as C},
-        workflowservice::v1 as ws,
-    };
-
-    use super::*;
-    use crate::{
-        EngineOptions,
-        testing::{NAMESPACE, activity, begun, call},
-    };
-
-    async fn poll_activity(engine: Engine) -> ws::PollActivityTaskQueueResponse {
-        let task_queue = Some(proto::queue("q"));
-        let request =
-            ws::PollActivityTaskQueueRequest { namespace: NAMESPACE.into(), task_queue, ..Default::default() };
-        call(&engine, "PollActivityTaskQueue", request).await.unwrap()
-    }
-
-    async fn start(database: &TestDatabase) -> Engine {
-        Engine::start(database.pool().await, EngineOptions::patient()).await.unwrap()
-    }
-
-    /// Answers the task with activities: their ids, and milliseconds from start to close.
-    async fn schedule(engine: &Engine, task_token: Vec<u8>, activities: &[(&str, i64)]) {
-        let command = |&(id, timeout_ms): &(&str, i64)| {
-            let attributes = C::ScheduleActivityTaskCommandAttributes(activity(id, timeout_ms));
-            Command { attributes: Some(attributes), ..Default::default() }
-        };
-        let request = ws::RespondWorkflowTaskCompletedRequest {
-            namespace: NAMESPACE.into(),
-            task_token,
-            commands: activities.iter().map(command).collect(),
-            ..Default::default()
-        };
-        let _: ws::RespondWorkflowTaskCompletedResponse =
-            call(engine, "RespondWorkflowTaskCompleted", request).await.unwrap();
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn activities_started_for_pollers_that_do_not_come_back_are_done_by_another_process() {
-        let database = TestDatabase::new().await;
-        let (one, two) = (start(&database).await, start(&database).await);
-        let task = begun(&one).await;
-        // The only poller of the first process, for the first of three.
-        let first = tokio::spawn(poll_activity(one.clone()));
-        while !one.inner.matching.is_awaited(Kind::Activity, "q") {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let began = std::time::Instant::now();
-        schedule(&one, task, &["a", "b", "c"].map(|id| (id, 3_600_000))).await;
-        let mut taken = vec![first.await.unwrap()];
-        for _ in 0..2 {
-            let next = tokio::time::timeout(Duration::from_secs(10), poll_activity(two.clone())).await;
-            taken.push(next.expect("it is offered to the other process"));
-        }
-        assert!(began.elapsed() >= MOMENT, "they have lain ready at the first one: {:?}", began.elapsed());
-        // Nobody has begun them before.
-        assert_eq!(taken.iter().map(|task| task.attempt).collect::<Vec<_>>(), [1, 1, 1]);
-        let mut ids: Vec<_> = taken.into_iter().map(|task| task.activity_id).collect();
-        ids.sort();
-        assert_eq!(ids, ["a", "b", "c"]);
-        one.shutdown().await;
-        two.shutdown().await;
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn of_waiting_activities_those_with_little_time_are_started_one_by_one() {
-        let database = TestDatabase::new().await;
-        let engine = start(&database).await;
-        let task = begun(&engine).await;
-        let long = ["long 1", "long 2"].map(|id| (id, LEAST_MS));
-        let short = ["short 1", "short 2"].map(|id| (id, LEAST_MS - 1));
-        schedule(&engine, task, &[long, short].concat()).await;
-        let (store, process) = (&engine.inner.store, engine.inner.lease.process());
-        let mut started = Vec::new();
-        while started.len() < 4 {
-            let claimed = store.claim_activities("q", process, "me", 10, LEAST_MS).await.unwrap();
-            let short = claimed.iter().filter(|activity| activity.activity_id.starts_with("short")).count();
-            assert!(!claimed.is_empty() && short <= 1, "{claimed:?}");
-            started.extend(claimed);
-        }
-        assert_eq!(started.len(), 4);
-        engine.shutdown().await;
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn waiting_activities_that_one_poll_starts_reach_the_other_pollers() {
-        let database = TestDatabase::new().await;
-        let engine = start(&database).await;
-        let task = begun(&engine).await;
-        schedule(&engine, task, &["a", "b", "c", "d"].map(|id| (id, 3_600_000))).await;
-        let taken = join_all((0..4).map(|_| poll_activity(engine.clone()))).await;
-        assert_eq!(taken.iter().map(|task| task.attempt).collect::<Vec<_>>(), [1, 1, 1, 1]);
-        let mut ids: Vec<_> = taken.into_iter().map(|task| task.activity_id).collect();
-        ids.sort();
-        assert_eq!(ids, ["a", "b", "c", "d"]);
-        engine.shutdown().await;
     }
 }

@@ -1,4 +1,4 @@
-//! Rows as Rust sees them.
+//! Rows as Rust sees them: open runs, and what hangs on them.
 
 use chrono::{DateTime, Utc};
 use temporalio_common::protos::temporal::api::{
@@ -8,7 +8,8 @@ use temporalio_common::protos::temporal::api::{
 use tonic::Status;
 use uuid::Uuid;
 
-use crate::{history::updates::Updates, proto};
+use super::Updates;
+use crate::{proto, token::TaskToken};
 
 /// State of a run's workflow task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,11 @@ impl Run {
     /// Id of the task's Scheduled event, given or reserved.
     pub(crate) fn task_scheduled_id(&self) -> i64 {
         if self.task_is_transient() { self.last_event_id + 1 } else { self.wft_scheduled_id }
+    }
+
+    /// Names the attempt of the task in flight.
+    pub(crate) fn task_token(&self) -> TaskToken {
+        TaskToken::of_workflow_task(self.run_id, self.task_scheduled_id(), self.wft_attempt, self.wft_started_at)
     }
 
     /// Id reserved for the Started event of the task in flight: nothing is appended before it.

@@ -1,0 +1,60 @@
+//! Thousands of orders in which things can happen to one run: `change`, `deferred`, `handoff` and `hot` as they are, on a database
+//! of one run in memory.
+//!
+//! What waits for the database (reads, writes, their answers), for a worker or for time is let go on by a seeded choice: writes end
+//! in any order and with any outcome (written, lost to somebody faster, not written, written without an answer), workers answer late,
+//! twice or never, another process changes the run, the lease goes. At every step and at the end it must be true that
+//!
+//! * whoever is told that something has happened finds it written, once; whoever is refused does not find it;
+//! * no attempt of a task is given to two workers;
+//! * a workflow task's answer counts only if its worker was shown what is in the history;
+//! * the version of the run never goes back, and what is remembered is what is stored at its version, never more;
+//! * at rest everybody has been told, and every task that this process has started is in a worker's hands or lies ready.
+//!
+//! `ENGINE_TEST_SEED=7` runs that seed alone, and says what happens.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod database;
+mod requests;
+mod world;
+
+use std::panic::{AssertUnwindSafe, resume_unwind};
+
+use futures::FutureExt;
+use rand::{SeedableRng, rngs::StdRng};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use world::World;
+
+/// Seeds that every run of the tests goes through.
+const SEEDS: u64 = 10_000;
+/// They share them; a world lives in one thread.
+const THREADS: usize = 2;
+
+#[test]
+fn whatever_the_order_nothing_is_answered_before_it_is_written_and_nothing_is_lost() {
+    if let Ok(seed) = std::env::var("ENGINE_TEST_SEED") {
+        return play([seed.parse().unwrap()], true);
+    }
+    std::thread::scope(|scope| {
+        let share = |first| move || play((0..SEEDS).skip(first).step_by(THREADS), false);
+        let all: Vec<_> = (0..THREADS).map(|first| scope.spawn(share(first))).collect();
+        for thread in all {
+            thread.join().unwrap_or_else(|failed| resume_unwind(failed));
+        }
+    });
+}
+
+fn play(seeds: impl IntoIterator<Item = u64>, loud: bool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let pool = {
+        let _runtime = runtime.enter();
+        PgPoolOptions::new().connect_lazy_with(PgConnectOptions::new())
+    };
+    for seed in seeds {
+        let life = async { World::new(&pool, StdRng::seed_from_u64(seed), loud).live().await };
+        if let Err(failed) = runtime.block_on(AssertUnwindSafe(life).catch_unwind()) {
+            eprintln!("seed {seed}: ENGINE_TEST_SEED={seed} plays it again");
+            resume_unwind(failed);
+        }
+    }
+}
