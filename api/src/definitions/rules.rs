@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::Resource;
 use crate::openapi::constraints::{
-    SECONDS_INACTIVE, SECONDS_OF_RUN, TEXT, branch, labels, labels_patch, merge, named, pattern, without_nul,
+    AGENT_TYPES, SECONDS_INACTIVE, SECONDS_OF_RUN, TEXT, branch, labels, labels_patch, merge, named, pattern,
+    without_nul,
 };
 
 /// Puts the rules into the schemas of a Kind's bodies.
@@ -26,7 +27,7 @@ fn rules(field: &str, labels: fn(&Value) -> Value) -> Value {
         "project_id" => pattern("^[A-Za-z0-9-]+$", 63),
         "name" => named(name::MAX),
         "display_name" => json!({"pattern": format!("^$|{}", name::pattern()), "maxLength": name::MAX}),
-        "agent_type" => json!({"enum": ["script"]}),
+        "agent_type" => json!({"enum": AGENT_TYPES}),
         "llm_model" => named(200),
         "llm_temperature" => range((0, 2)),
         "llm_max_tokens" => range((1, 10_000_000)),

@@ -23,6 +23,8 @@ const EXECUTION_ID: &str = "^[!-~]{1,1000}$";
 /// How long a run may take, and how long it may do nothing.
 pub(crate) const SECONDS_OF_RUN: (i64, i64) = (1, 30 * 86_400);
 pub(crate) const SECONDS_INACTIVE: (i64, i64) = (0, 365 * 86_400);
+/// Programs that can run as agents.
+pub(crate) const AGENT_TYPES: [&str; 1] = ["script"];
 /// Schemas of request bodies.
 const BODIES: [&str; 13] = [
     "EndRequest",
