@@ -7,7 +7,7 @@ mod show;
 
 use std::sync::LazyLock;
 
-use ambient_wire::{agent::Agent, api::List as Page, definition::Definition, repository_ref::RepositoryRef};
+use ambient_wire::{agent::Agent, api::List as Page, definition::Definition};
 use clap::{ArgMatches, Args as _, Command, FromArgMatches, Subcommand};
 use serde_json::Value;
 
@@ -19,7 +19,13 @@ use super::{Connection, is_id, operations};
 use crate::{client::route::Route, error::CliError, exit::Exit};
 
 /// The Kinds.
-static KINDS: LazyLock<[Kind; 2]> = LazyLock::new(|| [Kind::of::<Agent>(), Kind::of::<RepositoryRef>()]);
+static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(|| {
+    vec![
+        // A line each.
+        Kind::of::<ambient_wire::agent::Agent>(),
+        Kind::of::<ambient_wire::repository_ref::RepositoryRef>(),
+    ]
+});
 
 /// A Kind, as its commands need it.
 #[derive(Debug)]
@@ -183,7 +189,7 @@ pub(super) async fn run(command: DefinitionCommand, connection: &Connection) -> 
 impl Connection {
     /// Id of an agent named by name within the project, or by id.
     pub(crate) async fn agent_id(&self, agent: &str) -> Result<String, CliError> {
-        let found = self.definition_id(&KINDS[0], agent).await;
+        let found = self.definition_id(&Kind::of::<Agent>(), agent).await;
         found.map_err(|error| match error {
             // The flag named a program in former releases.
             error if error.exit() == Exit::NotFound => {
