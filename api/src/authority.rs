@@ -30,6 +30,7 @@ pub(crate) use self::{
     platform::{Platform, Registered},
     project::{Creation, With},
     right::{Admin, Edit, View},
+    secrets::{ENVIRONMENT_VARIABLES, Sealed},
     session::Accepted,
 };
 pub use self::{

@@ -50,5 +50,5 @@ pub use reading::{EventPage, RunnerCursor, RunnerSession};
 pub use redecide::{Concerned, Folded};
 pub use runner::{RunnerAppendError, RunnerBatch, RunnerLease, RunnerRecord, SessionRuntime};
 pub use snapshots::Snapshot;
-pub use vault::{Secret, Vault, VaultError, session_secret_id};
+pub use vault::{Secret, Vault, VaultError, secret_id};
 pub use verify::{Divergence, DivergenceKind, VerifyReport, VerifyScope};

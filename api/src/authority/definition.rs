@@ -2,7 +2,7 @@
 
 use ambient_actors::{Reply, Request};
 use ambient_domain::{Definition, Entity, definition::Command, project::Project};
-use ambient_persistence::{StoredEntity, is_ksuid, new_id};
+use ambient_persistence::{StoredEntity, is_ksuid};
 use ambient_wire::definition::Definition as Wire;
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     right::Edit,
 };
 use crate::{
-    definitions::{Change, Served},
+    definitions::{Change, New, Served},
     error::ApiResult,
 };
 
@@ -38,11 +38,12 @@ impl Authorized<Project, Edit> {
     /// Makes a definition in it.
     pub(crate) async fn create_definition<S: Served>(
         &self,
-        name: String,
-        spec: S,
+        new: New<S>,
         with: With<'_>,
     ) -> ApiResult<Reply<S::Entity>> {
-        let (id, project_id) = (new_id(), self.target.id.clone());
+        let New { id, name, spec, sealed } = new;
+        self.access.seal(&sealed).await?;
+        let project_id = self.target.id.clone();
         let command = Command::Create { id: id.clone(), project_id, name, spec: Box::new(spec) };
         self.access.call(&id, Request::new(command, self.access.caller()), with).await
     }
@@ -56,7 +57,8 @@ impl Access {
         change: Change<S>,
         with: With<'_>,
     ) -> ApiResult<Reply<S::Entity>> {
-        let Change { name, spec } = change;
+        let Change { name, spec, sealed } = change;
+        self.seal(&sealed).await?;
         let command = Command::Patch { name, spec: Box::new(spec) };
         self.call(definition.target.id(), Request::new(command, self.caller()), with).await
     }

@@ -16,6 +16,7 @@ use super::{
     access::{Access, Authorized, Found, Target},
     platform::Registered,
     right::{Admin, Edit, Right, View},
+    secrets::Sealed,
 };
 use crate::{
     error::{ApiError, ApiResult, Number},
@@ -142,8 +143,9 @@ impl Authorized<Project, Edit> {
         let Creation { mut spec, start, secrets } = creation;
         spec.validate().map_err(ApiError::from).map_err(super::session::with_api_names)?;
         let secrets = secrets.into_iter().map(|(name, value)| (name, Some(value))).collect();
-        let sealed = self.access.seal(&session_id, &secrets).await?;
-        spec.environment_variables = sealed.into_iter().filter_map(|(name, id)| Some((name, id?))).collect();
+        let sealed = Sealed::of(<Session as Entity>::KIND, &session_id, secrets)?;
+        self.access.seal(&sealed).await?;
+        spec.environment_variables = sealed.ids.into_iter().filter_map(|(name, id)| Some((name, id?))).collect();
         let command =
             session::Command::Create { session_id: session_id.clone(), project_id, spec: Box::new(spec), start };
         let mut request = Request::new(command, self.access.caller());

@@ -15,6 +15,7 @@ use super::{
     access::{Access, Authorized, Found, Target},
     project::With,
     right::{Edit, Right},
+    secrets::Sealed,
 };
 use crate::{
     error::{ApiError, ApiResult, Number},
@@ -77,8 +78,10 @@ impl Authorized<Session, Edit> {
             let reason = "prompt: a batch session (interactive=false) needs one";
             return Err(ApiError::new(Number::Conflict, reason).at("prompt", "is needed by a batch session"));
         }
-        if let Some(secrets) = &secrets {
-            patch.environment_variables = Some(self.access.seal(&self.target.id, secrets).await?);
+        if let Some(secrets) = secrets {
+            let sealed = Sealed::of(<Session as Entity>::KIND, &self.target.id, secrets)?;
+            self.access.seal(&sealed).await?;
+            patch.environment_variables = Some(sealed.ids);
         }
         self.command(Command::Patch(patch), with).await
     }

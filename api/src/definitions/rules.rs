@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::Resource;
 use crate::openapi::constraints::{
     AGENT_TYPES, SECONDS_INACTIVE, SECONDS_OF_RUN, TEXT, branch, labels, labels_patch, merge, named, pattern,
-    without_nul,
+    variables, without_nul,
 };
 
 /// Puts the rules into the schemas of a Kind's bodies.
@@ -34,6 +34,7 @@ fn rules(field: &str, labels: fn(&Value) -> Value) -> Value {
         "timeout" => range(SECONDS_OF_RUN),
         "inactivity_timeout" => range(SECONDS_INACTIVE),
         "repo_url" | "url" => pattern(git_url::PATTERN, git_url::MAX),
+        "environment_variables" => variables(),
         "branch" => branch(),
         "provider" => json!({"enum": ambient_domain::repository_ref::Provider::NAMES}),
         "owner" => named(200),

@@ -4,6 +4,7 @@
 mod arguments;
 mod field;
 mod show;
+mod variables;
 
 use std::sync::LazyLock;
 
@@ -42,11 +43,14 @@ pub(crate) struct Kind {
     table: Vec<(&'static str, String)>,
     create: Vec<Field>,
     patch: Vec<Field>,
+    /// Whether it has variables of an environment.
+    has_variables: bool,
 }
 
 impl Kind {
     fn of<D: Definition>() -> Self {
-        let create = field::of_schema(&D::create_schema());
+        let schema = D::create_schema();
+        let create = field::of_schema(&schema);
         let heading = |&field: &&'static str| (field, field.replace('_', " ").to_uppercase());
         Self {
             entity_kind: D::ENTITY_KIND,
@@ -57,6 +61,7 @@ impl Kind {
             table: D::TABLE.iter().map(heading).collect(),
             patch: field::of_patch(&D::patch_schema(), &create),
             create,
+            has_variables: variables::are_in(&schema),
         }
     }
 
@@ -69,18 +74,23 @@ impl Kind {
         self.entity_kind.replace('_', " ")
     }
 
+    fn with_flags(&self, command: Command, fields: &'static [Field], creates: bool) -> Command {
+        let command = field::with_flags(command, fields, creates);
+        if self.has_variables { variables::with_flags(command, creates) } else { command }
+    }
+
     fn arguments(&'static self) -> Command {
         let help = |command: Command, about: &'static str, example: &str| {
             // After the arguments, whose own words it would have else.
             command.about(about).after_help(format!("Example:\n  ambient {} {example}", self.command))
         };
-        let create = field::with_flags(Create::augment_args(Command::new("create")), &self.create, true);
+        let create = self.with_flags(Create::augment_args(Command::new("create")), &self.create, true);
         let example = format!("create NAME{}", field::required(&self.create));
         let create = help(create, "Create one; its name is unique in the project", &example);
         let list = List::augment_args(Command::new("list").visible_alias("ls"));
         let list = help(list, "List those of the project", "list --label team=web");
         let get = help(Get::augment_args(Command::new("get")), "Show one", "get NAME -o json");
-        let patch = field::with_flags(Patch::augment_args(Command::new("patch")), &self.patch, false);
+        let patch = self.with_flags(Patch::augment_args(Command::new("patch")), &self.patch, false);
         let patch = help(patch, "Change the given fields of one", "patch NAME --label team=web");
         let one = |verb: &'static str| One::augment_args(Command::new(verb));
         let delete = help(one("delete"), "Delete one; its name is free then", "delete NAME");
