@@ -38,6 +38,10 @@ pub(crate) trait Served: DefinitionSpec {
     fn check_create(body: &Create<Self>, access: &Access) -> ApiResult<()>;
     /// Checks what a caller changes.
     fn check_patch(body: &Patch<Self>, access: &Access) -> ApiResult<()>;
+    /// What values of a field of its own may be, for the document; null: what the field's name says for all Kinds.
+    fn rules(_field: &str) -> Value {
+        Value::Null
+    }
     /// Fields that are shown besides those that are stored, or in place of them.
     fn derived(&self) -> Vec<(&'static str, Value)> {
         Vec::new()
@@ -152,6 +156,8 @@ pub(crate) struct Resource {
     pub(crate) about: &'static str,
     /// Name of its type in the document; those of its bodies begin with it.
     pub(crate) title: &'static str,
+    /// See [`Served::rules`].
+    rules: fn(&str) -> Value,
     /// Whether its patch tells `null` from nothing in a property.
     pub(crate) tells_null: fn(&str) -> bool,
 }
@@ -163,6 +169,7 @@ impl Resource {
             path: S::Wire::PATH,
             about: S::Wire::ABOUT,
             title: S::TITLE,
+            rules: S::rules,
             tells_null: tells_null::<Patch<S>>,
         }
     }

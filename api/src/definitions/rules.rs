@@ -1,4 +1,5 @@
-//! What values of definitions' bodies may be, for the document. A field has the same rules whichever Kind has it.
+//! What values of definitions' bodies may be, for the document. A field has the same rules whichever Kind has it, unless the Kind has
+//! rules of its own.
 
 use ambient_wire::{git_url, name};
 use serde_json::{Value, json};
@@ -15,7 +16,8 @@ pub(crate) fn constrain(document: &mut Value, resource: &Resource) {
         let place = format!("/components/schemas/{}{schema}/properties", resource.title);
         let properties = document.pointer_mut(&place).and_then(Value::as_object_mut);
         for (field, property) in properties.into_iter().flatten() {
-            merge(property, &rules(field, labels));
+            let own = (resource.rules)(field);
+            merge(property, &if own.is_null() { rules(field, labels) } else { own });
             without_nul(property);
         }
     }
@@ -36,8 +38,6 @@ fn rules(field: &str, labels: fn(&Value) -> Value) -> Value {
         "repo_url" | "url" => pattern(git_url::PATTERN, git_url::MAX),
         "environment_variables" => variables(),
         "branch" => branch(),
-        "provider" => json!({"enum": ambient_domain::repository_ref::Provider::NAMES}),
-        "owner" => named(200),
         "repo_name" => pattern("^[A-Za-z0-9_][A-Za-z0-9._-]*$", 100),
         "labels" => labels(&json!({"pattern": name::value_pattern()})),
         "annotations" => labels(&json!({"pattern": TEXT})),
