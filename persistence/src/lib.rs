@@ -26,6 +26,7 @@ mod outbox;
 mod placement;
 mod reading;
 mod redecide;
+pub mod retry;
 mod runner;
 mod snapshots;
 mod vault;

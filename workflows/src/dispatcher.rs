@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use ambient_domain::{Effect, WorkflowInput};
-use ambient_persistence::{Database, EngineChoice, Hint, HintReceiver, Hints, OutboxRow, StoreError};
+use ambient_persistence::{Database, EngineChoice, Hint, HintReceiver, Hints, OutboxRow, StoreError, retry::Backoff};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use temporalio_client::{
     Client, UntypedSignal, WorkflowCancelOptions, WorkflowIdReusePolicy, WorkflowSignalOptions, WorkflowStartOptions,
@@ -147,8 +147,8 @@ async fn note(db: &Database, outcomes: Vec<Outcome>) -> Result<(), StoreError> {
 
 /// 0.2 s doubling to 30 s.
 fn backoff(row: &OutboxRow) -> Duration {
-    let exponent = u32::try_from(row.attempts.clamp(0, 8)).unwrap_or(8);
-    (Duration::from_millis(200) * 2_u32.pow(exponent)).min(Duration::from_secs(30))
+    let failures = u32::try_from(row.attempts).unwrap_or(0);
+    Backoff::new(Duration::from_millis(200), Duration::from_secs(30)).pause_after(failures)
 }
 
 async fn carry_out(client: &Client, task_queue: &str, effect: &Effect) -> Result<(), Failure> {
