@@ -28,7 +28,7 @@ pub(crate) use self::{
     authenticate::LivePrincipal,
     execution::Execution,
     platform::{Platform, Registered},
-    project::{Creation, With},
+    project::{Creation, WriteOptions},
     right::{Admin, Edit, View},
     secrets::{ENVIRONMENT_VARIABLES, Sealed},
     session::Accepted,

@@ -7,7 +7,7 @@ use ambient_domain::{Entity, Part};
 
 use crate::{
     entity::{StoredEntity, Table, column_names},
-    redecide::{Fold, folding},
+    replay::{ReplayState, replay_of},
 };
 
 /// One line for each Kind: place in the order in which tables are locked, type (by its path, so that a line is all there is to add),
@@ -60,12 +60,12 @@ pub struct Kind {
     /// Kinds of the API that are kept in its stream.
     pub parts: &'static [Part],
     /// An entity before its first operation.
-    pub(crate) fold: fn() -> Box<dyn Fold>,
+    pub(crate) replay: fn() -> Box<dyn ReplayState>,
 }
 
 impl Kind {
     const fn of<E: StoredEntity>() -> Self {
-        Self { name: E::KIND, title: E::TITLE, table: E::TABLE, parts: E::PARTS, fold: folding::<E> }
+        Self { name: E::KIND, title: E::TITLE, table: E::TABLE, parts: E::PARTS, replay: replay_of::<E> }
     }
 
     /// By its name in the operation log.

@@ -39,7 +39,7 @@ enum Failure {
 }
 
 /// What became of an effect.
-type Outcome = (OutboxRow, Result<(), Failure>);
+type EffectResult = (OutboxRow, Result<(), Failure>);
 
 /// Carries out effects, for ever; nothing is claimed before the engine is there.
 pub(crate) async fn run(db: Database, hints: Hints, client: EngineClient, task_queue: String) {
@@ -52,7 +52,7 @@ pub(crate) async fn run(db: Database, hints: Hints, client: EngineClient, task_q
         tokio::time::sleep(Duration::from_secs(1)).await;
     };
     let mut hinted = hints.subscribe();
-    let mut under_way: FuturesUnordered<BoxFuture<'_, Vec<Outcome>>> = FuturesUnordered::new();
+    let mut under_way: FuturesUnordered<BoxFuture<'_, Vec<EffectResult>>> = FuturesUnordered::new();
     loop {
         let room = ENTITIES - under_way.len();
         if room > 0 {
@@ -108,7 +108,7 @@ async fn check_choice(db: &Database, chosen: Option<&EngineChoice>) -> Result<()
 }
 
 /// Carries out the effects of an entity in order, up to the first that has to wait.
-async fn carry_out_all(client: &Client, task_queue: &str, chain: Vec<OutboxRow>) -> Vec<Outcome> {
+async fn carry_out_all(client: &Client, task_queue: &str, chain: Vec<OutboxRow>) -> Vec<EffectResult> {
     let began = Instant::now();
     let mut outcomes = Vec::with_capacity(chain.len());
     for row in chain {
@@ -127,7 +127,7 @@ async fn carry_out_all(client: &Client, task_queue: &str, chain: Vec<OutboxRow>)
 }
 
 /// Notes what became of effects; those that are done in one statement.
-async fn note(db: &Database, outcomes: Vec<Outcome>) -> Result<(), StoreError> {
+async fn note(db: &Database, outcomes: Vec<EffectResult>) -> Result<(), StoreError> {
     let mut done = Vec::with_capacity(outcomes.len());
     for (row, result) in outcomes {
         match result {

@@ -2,7 +2,7 @@
 
 use std::{io::ErrorKind, sync::Arc};
 
-use ambient_actors::{Actors, CallError, Caller, Done, Request};
+use ambient_actors::{Actors, CallError, Caller, CommandOutcome, Request};
 use ambient_compute::{Compute, ComputeError, SessionRef};
 use ambient_domain::{
     Defaults, WorkflowInput,
@@ -216,7 +216,7 @@ impl Services {
             defaults: Defaults::default(),
         };
         let reply = self.actors.call::<E>(id, request).await?;
-        Ok(if reply.done == Done::Superseded { Progress::Superseded } else { Progress::Done })
+        Ok(if reply.outcome == CommandOutcome::Superseded { Progress::Superseded } else { Progress::Done })
     }
 
     /// A client of the run's runner.

@@ -7,7 +7,7 @@ use ambient_wire::definition::Definition as Wire;
 
 use super::{
     access::{Access, Authorized, Found, Target},
-    project::With,
+    project::WriteOptions,
     right::Edit,
 };
 use crate::{
@@ -39,13 +39,13 @@ impl Authorized<Project, Edit> {
     pub(crate) async fn create_definition<S: Served>(
         &self,
         new: New<S>,
-        with: With<'_>,
+        options: WriteOptions<'_>,
     ) -> ApiResult<Reply<S::Entity>> {
         let New { id, name, spec, sealed } = new;
         self.access.seal(&sealed).await?;
         let project_id = self.target.id.clone();
         let command = Command::Create { id: id.clone(), project_id, name, spec: Box::new(spec) };
-        self.access.call(&id, Request::new(command, self.access.caller()), with).await
+        self.access.call(&id, Request::new(command, self.access.caller()), options).await
     }
 }
 
@@ -55,20 +55,20 @@ impl Access {
         &self,
         definition: &Authorized<S::Entity, Edit>,
         change: Change<S>,
-        with: With<'_>,
+        options: WriteOptions<'_>,
     ) -> ApiResult<Reply<S::Entity>> {
         let Change { name, spec, sealed } = change;
         self.seal(&sealed).await?;
         let command = Command::Patch { name, spec: Box::new(spec) };
-        self.call(definition.target.id(), Request::new(command, self.caller()), with).await
+        self.call(definition.target.id(), Request::new(command, self.caller()), options).await
     }
 
     /// Deletes a definition.
     pub(crate) async fn delete_definition<S: Served>(
         &self,
         definition: &Authorized<S::Entity, Edit>,
-        with: With<'_>,
+        options: WriteOptions<'_>,
     ) -> ApiResult<Reply<S::Entity>> {
-        self.call(definition.target.id(), Request::new(Command::Delete, self.caller()), with).await
+        self.call(definition.target.id(), Request::new(Command::Delete, self.caller()), options).await
     }
 }

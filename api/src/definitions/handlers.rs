@@ -29,7 +29,7 @@ pub(super) async fn create<S: Served>(access: Access, write: Write<Json<Create<S
     write.conditions.no_version()?;
     let body = &write.body.0;
     let project = access.authorize::<Project, Edit>(&project_of::<S>(body)?).await?;
-    let reply = project.create_definition::<S>(new(body, &access)?, write.with()).await?;
+    let reply = project.create_definition::<S>(new(body, &access)?, write.options()).await?;
     let definition = reply.state.borrow();
     let href = format!("{}/{}/{}", ambient_wire::BASE, S::Wire::PATH, definition.id);
     Ok(Shown::created(shown(definition)?, definition.version, href).by(reply.operation_id))
@@ -53,7 +53,7 @@ pub(super) async fn patch<S: Served>(
 ) -> ApiResult<Shown<S::Wire>> {
     let access = definition.access();
     let change = change::<S>(definition.get().id(), &write.body.0, access)?;
-    let reply = access.change_definition(&definition, change, write.with()).await?;
+    let reply = access.change_definition(&definition, change, write.options()).await?;
     let definition = reply.state.borrow();
     Ok(Shown::ok(shown(definition)?, definition.version).by(reply.operation_id))
 }
@@ -62,6 +62,6 @@ pub(super) async fn delete<S: Served>(
     definition: Authorized<S::Entity, Edit>,
     write: Write<NoBody>,
 ) -> ApiResult<Response> {
-    let reply = definition.access().delete_definition::<S>(&definition, write.with()).await?;
+    let reply = definition.access().delete_definition::<S>(&definition, write.options()).await?;
     Ok(no_content(reply.operation_id))
 }
