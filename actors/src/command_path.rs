@@ -8,12 +8,12 @@ use std::{future::Future, sync::Arc, time::Duration};
 use ambient_domain::{Context, Decision, Guard, Nothing, Refusal, RefusalCode};
 use ambient_persistence::{
     AppendError, AppendItem, AppendPart, Appended, Change, Current, Exclusive, Hint, IdempotencyRecord, Metadata,
-    Outcome, StoreError, StoredEntity, to_micros,
+    RecordedOutcome, StoreError, StoredEntity, to_micros,
 };
 
 use crate::{
     entity_actor::Services,
-    request::{CallError, Done, Reply, Request},
+    request::{CallError, CommandOutcome, Reply, Request},
 };
 
 /// Decisions on one command at most.
@@ -28,13 +28,13 @@ const PAUSE: Duration = Duration::from_millis(10);
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// An entity in memory: a cache of its row.
-pub(crate) struct Resident<E> {
+pub(crate) struct CachedEntity<E> {
     id: String,
     state: Option<Current<E>>,
     loaded: bool,
 }
 
-impl<E: StoredEntity> Resident<E> {
+impl<E: StoredEntity> CachedEntity<E> {
     pub(crate) fn new(id: String) -> Self {
         Self { id, state: None, loaded: false }
     }
@@ -62,41 +62,41 @@ pub(crate) struct Call<'a, E: StoredEntity> {
 }
 
 /// What a decision comes to.
-enum Verdict<E> {
+enum Plan<E> {
     /// To be appended; the entity it leads to.
     Append(Arc<AppendItem>, Current<E>),
     /// Nothing to write.
     Nothing(Nothing),
     /// Not possible.
-    No(CallError),
+    Refuse(CallError),
 }
 
 type Answer<E> = Result<Reply<E>, CallError>;
 
-pub(crate) async fn carry_out<E: StoredEntity>(call: &Call<'_, E>, resident: &mut Resident<E>) -> Answer<E> {
+pub(crate) async fn carry_out<E: StoredEntity>(call: &Call<'_, E>, cached: &mut CachedEntity<E>) -> Answer<E> {
     let mut reason = String::from("the entity is changed too often at present");
     for round in 1..=MAX_ROUNDS {
-        let fresh = !resident.loaded;
+        let fresh = !cached.loaded;
         let mut lock = None;
         if round > OPTIMISTIC_ROUNDS {
-            let exclusive = read(call.services.db.lock::<E>(&resident.id)).await?;
-            resident.remember(exclusive.current().cloned());
+            let exclusive = read(call.services.db.lock::<E>(&cached.id)).await?;
+            cached.remember(exclusive.current().cloned());
             lock = Some(exclusive);
         } else if fresh {
-            resident.remember(read(call.services.db.load_current(&resident.id)).await?);
+            cached.remember(read(call.services.db.load_current(&cached.id)).await?);
         }
-        let verdict = call.decide(resident.state.as_ref());
-        let Verdict::Append(item, after) = verdict else {
+        let plan = call.decide(cached.state.as_ref());
+        let Plan::Append(item, after) = plan else {
             // Another server may know better than this one's memory.
-            if !fresh && lock.is_none() && call.is_behind(resident).await? {
-                resident.forget();
+            if !fresh && lock.is_none() && call.is_behind(cached).await? {
+                cached.forget();
                 continue;
             }
             drop(lock);
-            return call.answer_without_operation(verdict, resident).await;
+            return call.answer_without_operation(plan, cached).await;
         };
-        match call.append(&item, lock, resident).await {
-            Ok(appended) => return Ok(call.applied(after, &appended, resident)),
+        match call.append(&item, lock, cached).await {
+            Ok(appended) => return Ok(call.applied(after, &appended, cached)),
             Err(Failed::Final(error)) => return call.earlier_answer().await?.unwrap_or(Err(error)),
             Err(Failed::Again(why)) => reason = why,
         }
@@ -130,7 +130,11 @@ impl<E: StoredEntity> Call<'_, E> {
         Ok(stored.map(|stored| match stored.state {
             Some(state) if stored.request_hash == request_hash => Ok(Reply {
                 state,
-                done: if stored.outcome == Outcome::Applied { Done::Applied } else { Done::Already },
+                outcome: if stored.outcome == RecordedOutcome::Applied {
+                    CommandOutcome::Applied
+                } else {
+                    CommandOutcome::Already
+                },
                 operation_id: stored.operation_id,
                 replayed: true,
             }),
@@ -149,7 +153,7 @@ impl<E: StoredEntity> Call<'_, E> {
         Some((stored, key.request_hash.clone()))
     }
 
-    fn decide(&self, current: Option<&Current<E>>) -> Verdict<E> {
+    fn decide(&self, current: Option<&Current<E>>) -> Plan<E> {
         let state = current.map(|current| &current.state);
         let context = Context {
             now: to_micros(self.services.clock.now()),
@@ -158,12 +162,12 @@ impl<E: StoredEntity> Call<'_, E> {
             defaults: self.request.defaults.clone(),
         };
         if let Some(stale) = self.stale(state) {
-            return Verdict::No(stale);
+            return Plan::Refuse(stale);
         }
         match E::decide(state, &self.request.command, &context) {
-            Err(refusal) => Verdict::No(CallError::Refused(refusal)),
-            Ok(Decision::Nothing(nothing)) => Verdict::Nothing(nothing),
-            Ok(Decision::Events(events)) => self.prepare(current, &events, &context).unwrap_or_else(Verdict::No),
+            Err(refusal) => Plan::Refuse(CallError::Refused(refusal)),
+            Ok(Decision::Nothing(nothing)) => Plan::Nothing(nothing),
+            Ok(Decision::Events(events)) => self.prepare(current, &events, &context).unwrap_or_else(Plan::Refuse),
         }
     }
 
@@ -178,23 +182,23 @@ impl<E: StoredEntity> Call<'_, E> {
         before: Option<&Current<E>>,
         events: &[E::Event],
         context: &Context,
-    ) -> Result<Verdict<E>, CallError> {
+    ) -> Result<Plan<E>, CallError> {
         let state = before.map(|before| &before.state);
         let mut after = events.iter().fold(state.cloned(), |state, event| Some(E::apply(state, event, context.now)));
         if let Some(after) = &mut after {
             after.set_version(state.map_or(0, E::version) + 1, context.now);
         }
         let Some(after) = after else {
-            return Ok(Verdict::Nothing(Nothing::Already));
+            return Ok(Plan::Nothing(Nothing::Already));
         };
         let metadata = self.metadata();
         let (command, metadata, bodies) = (&self.request.command, &metadata, &self.request.bodies[..]);
         let change = Change { before, after: &after, command, events, context, metadata, bodies };
         let part = AppendPart::new(&change).map_err(|error| store_error(&error))?;
         let last_hash = part.hash();
-        let idempotency = self.record(Some(self.operation_id.to_owned()), Outcome::Applied, &after)?;
+        let idempotency = self.record(Some(self.operation_id.to_owned()), RecordedOutcome::Applied, &after)?;
         let item = AppendItem { parts: vec![part], idempotency, guards: E::guards(state, command) };
-        Ok(Verdict::Append(Arc::new(item), Current { state: after, last_hash }))
+        Ok(Plan::Append(Arc::new(item), Current { state: after, last_hash }))
     }
 
     fn metadata(&self) -> Metadata {
@@ -211,7 +215,7 @@ impl<E: StoredEntity> Call<'_, E> {
     fn record(
         &self,
         operation_id: Option<String>,
-        outcome: Outcome,
+        outcome: RecordedOutcome,
         state: &E,
     ) -> Result<Option<IdempotencyRecord>, CallError> {
         let Some((key, hash)) = self.key() else { return Ok(None) };
@@ -219,42 +223,42 @@ impl<E: StoredEntity> Call<'_, E> {
         record.map(Some).map_err(|error| store_error(&error))
     }
 
-    async fn is_behind(&self, resident: &Resident<E>) -> Result<bool, CallError> {
-        let current = read(self.services.db.current_version::<E>(&resident.id)).await?;
-        Ok(current.unwrap_or(0) != resident.version())
+    async fn is_behind(&self, cached: &CachedEntity<E>) -> Result<bool, CallError> {
+        let current = read(self.services.db.current_version::<E>(&cached.id)).await?;
+        Ok(current.unwrap_or(0) != cached.version())
     }
 
     /// A refusal, a stale version, or nothing to do, on a state that is known to be current.
-    async fn answer_without_operation(&self, verdict: Verdict<E>, resident: &Resident<E>) -> Answer<E> {
+    async fn answer_without_operation(&self, plan: Plan<E>, cached: &CachedEntity<E>) -> Answer<E> {
         // The same request may have been answered by another server meanwhile; then this one is its repetition.
         if let Some(answer) = self.earlier_answer().await? {
             return answer;
         }
-        let nothing = match verdict {
-            Verdict::No(error) => return Err(error),
-            Verdict::Nothing(nothing) => nothing,
-            Verdict::Append(..) => return Err(CallError::Unavailable { reason: "internal: not decided".to_owned() }),
+        let nothing = match plan {
+            Plan::Refuse(error) => return Err(error),
+            Plan::Nothing(nothing) => nothing,
+            Plan::Append(..) => return Err(CallError::Unavailable { reason: "internal: not decided".to_owned() }),
         };
-        let Some(state) = resident.state.as_ref().map(|current| current.state.clone()) else {
+        let Some(state) = cached.state.as_ref().map(|current| current.state.clone()) else {
             return Err(CallError::Refused(Refusal::new(RefusalCode::NotFound, format!("{} not found", E::KIND))));
         };
         if nothing == Nothing::Superseded {
-            return Ok(Reply { state, done: Done::Superseded, operation_id: None, replayed: false });
+            return Ok(Reply { state, outcome: CommandOutcome::Superseded, operation_id: None, replayed: false });
         }
-        if let Some(record) = self.record(None, Outcome::Already, &state)? {
+        if let Some(record) = self.record(None, RecordedOutcome::Already, &state)? {
             let written = read(self.services.db.remember_outcome(&record)).await?;
             if !written && let Some(answer) = self.earlier_answer().await? {
                 return answer;
             }
         }
-        Ok(Reply { state, done: Done::Already, operation_id: None, replayed: false })
+        Ok(Reply { state, outcome: CommandOutcome::Already, operation_id: None, replayed: false })
     }
 
     async fn append(
         &self,
         item: &Arc<AppendItem>,
         lock: Option<Exclusive<E>>,
-        resident: &mut Resident<E>,
+        cached: &mut CachedEntity<E>,
     ) -> Result<Appended, Failed> {
         let (live, effects) = (item.parts[0].has_live_events(), item.parts[0].has_effects());
         let mut result = match lock {
@@ -271,11 +275,11 @@ impl<E: StoredEntity> Call<'_, E> {
         }
         match result {
             Ok(appended) => {
-                self.publish(&resident.id, live, effects);
+                self.publish(&cached.id, live, effects);
                 Ok(appended)
             }
             Err(error) => {
-                resident.forget();
+                cached.forget();
                 Err(self.failed(error))
             }
         }
@@ -311,16 +315,16 @@ impl<E: StoredEntity> Call<'_, E> {
         }
     }
 
-    fn applied(&self, after: Current<E>, appended: &Appended, resident: &mut Resident<E>) -> Reply<E> {
+    fn applied(&self, after: Current<E>, appended: &Appended, cached: &mut CachedEntity<E>) -> Reply<E> {
         let state = after.state.clone();
         if appended.repeated {
             // It was in for a while; others may have followed.
-            resident.forget();
+            cached.forget();
         } else {
-            resident.remember(Some(after));
+            cached.remember(Some(after));
         }
         let operation_id = Some(self.operation_id.to_owned());
-        Reply { state, done: Done::Applied, operation_id, replayed: false }
+        Reply { state, outcome: CommandOutcome::Applied, operation_id, replayed: false }
     }
 }
 

@@ -13,7 +13,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::{
-    command_path::{self, Call, Resident},
+    command_path::{self, CachedEntity, Call},
     options::Clock,
     request::{CallError, Reply, Request},
 };
@@ -51,20 +51,20 @@ impl<E> EntityActor<E> {
 
 impl<E: StoredEntity> Actor for EntityActor<E> {
     type Msg = Envelope<E>;
-    type State = Resident<E>;
+    type State = CachedEntity<E>;
     /// The entity's id.
     type Arguments = String;
 
     /// Does no I/O: the row is read by the first call, which can then answer why it cannot.
-    async fn pre_start(&self, _: ActorRef<Envelope<E>>, id: String) -> Result<Resident<E>, ActorProcessingErr> {
-        Ok(Resident::new(id))
+    async fn pre_start(&self, _: ActorRef<Envelope<E>>, id: String) -> Result<CachedEntity<E>, ActorProcessingErr> {
+        Ok(CachedEntity::new(id))
     }
 
     async fn handle(
         &self,
         _: ActorRef<Envelope<E>>,
         envelope: Envelope<E>,
-        resident: &mut Resident<E>,
+        cached: &mut CachedEntity<E>,
     ) -> Result<(), ActorProcessingErr> {
         if envelope.reply.is_closed() {
             // Its caller has gone before the work began; nothing was done.
@@ -72,7 +72,7 @@ impl<E: StoredEntity> Actor for EntityActor<E> {
         }
         envelope.begun.store(true, Ordering::Release);
         let call = Call { services: &self.services, request: &envelope.request, operation_id: &envelope.operation_id };
-        let result = Box::pin(command_path::carry_out(&call, resident)).await;
+        let result = Box::pin(command_path::carry_out(&call, cached)).await;
         // The caller may have stopped waiting; what was done is done.
         let _ = envelope.reply.send(result);
         Ok(())

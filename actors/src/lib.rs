@@ -17,4 +17,4 @@ mod supervisor;
 
 pub use actors::Actors;
 pub use options::{ActorOptions, Clock};
-pub use request::{CallError, Caller, Done, IdempotencyKey, Reply, Request};
+pub use request::{CallError, Caller, CommandOutcome, IdempotencyKey, Reply, Request};

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 pub(crate) type Key = (&'static str, String);
 
 /// An actor in memory.
-pub(crate) struct Resident {
+pub(crate) struct ActorEntry {
     pub(crate) cell: ActorCell,
     /// Bounds its mailbox.
     pub(crate) queue: Arc<Semaphore>,
@@ -21,7 +21,7 @@ pub(crate) struct Resident {
     last_used: Instant,
 }
 
-impl Resident {
+impl ActorEntry {
     /// No call is waiting or under way.
     fn is_idle(&self) -> bool {
         self.queue.available_permits() == self.capacity
@@ -31,11 +31,11 @@ impl Resident {
 /// Actors by entity. Never locked across an await.
 #[derive(Default)]
 pub(crate) struct Registry {
-    residents: Mutex<HashMap<Key, Resident>>,
+    residents: Mutex<HashMap<Key, ActorEntry>>,
 }
 
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Resident>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, ActorEntry>> {
         self.residents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -49,7 +49,7 @@ impl Registry {
             resident.last_used = Instant::now();
             return Ok((resident.cell.clone(), resident.queue.clone()));
         }
-        let resident = Resident {
+        let resident = ActorEntry {
             cell: spawn()?,
             queue: Arc::new(Semaphore::new(queue)),
             capacity: queue,
@@ -75,7 +75,7 @@ impl Registry {
         let now = Instant::now();
         let surplus = residents.len().saturating_sub(max_resident);
         let latest = now.checked_sub(idle_after).max(latest_of_oldest(&residents, surplus));
-        let leaves = |resident: &Resident| resident.is_idle() && Some(resident.last_used) <= latest;
+        let leaves = |resident: &ActorEntry| resident.is_idle() && Some(resident.last_used) <= latest;
         let leaving = residents.extract_if(|_, resident| leaves(resident));
         let cells = leaving.map(|(_, resident)| resident.cell).collect();
         metrics::gauge!("ambient_actors_resident").set(count(residents.len()));
@@ -93,7 +93,7 @@ impl Registry {
 
 /// When the last of the `n` that are idle for longest was used; those that work do not count, because beside its successor one
 /// would only get into conflicts.
-fn latest_of_oldest(residents: &HashMap<Key, Resident>, n: usize) -> Option<Instant> {
+fn latest_of_oldest(residents: &HashMap<Key, ActorEntry>, n: usize) -> Option<Instant> {
     let last = n.checked_sub(1)?;
     let mut used: Vec<_> = residents.values().filter(|one| one.is_idle()).map(|one| one.last_used).collect();
     let last = last.min(used.len().checked_sub(1)?);

@@ -55,7 +55,7 @@ impl<E: Entity> Request<E> {
 
 /// How it came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Done {
+pub enum CommandOutcome {
     /// An operation was written.
     Applied,
     /// It was so already.
@@ -70,7 +70,7 @@ pub struct Reply<E> {
     /// The entity afterwards.
     pub state: E,
     /// How it came out.
-    pub done: Done,
+    pub outcome: CommandOutcome,
     /// The operation, where there is one.
     pub operation_id: Option<String>,
     /// The answer is that of an earlier request with the same idempotency key.

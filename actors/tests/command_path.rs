@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use ambient_actors::{ActorOptions, Actors, CallError, Done, Request};
+use ambient_actors::{ActorOptions, Actors, CallError, CommandOutcome, Request};
 use ambient_domain::{
     RefusalCode,
     project::{self, Project, ProjectPatch},
@@ -22,7 +22,10 @@ async fn one_command_writes_operation_row_live_events_and_effects_and_wakes_afte
     let mut hints = w.hints.subscribe();
     let id = new_id();
     let reply = ask::<Session>(&w.actors, &id, create_session_command(&id, &project, true)).await.unwrap();
-    assert_eq!((reply.done, reply.state.phase(), reply.state.version), (Done::Applied, Some(Phase::Pending), 1));
+    assert_eq!(
+        (reply.outcome, reply.state.phase(), reply.state.version),
+        (CommandOutcome::Applied, Some(Phase::Pending), 1)
+    );
     assert_eq!(w.db.load::<Session>(&id).await.unwrap().as_ref(), Some(&reply.state));
 
     let operation = w.db.operation(reply.operation_id.as_ref().unwrap()).await.unwrap().unwrap();
@@ -102,7 +105,7 @@ async fn contended_commands_with_keys_need_one_connection_each() {
             tokio::spawn(async move { actors.call(&id, request).await })
         });
         for call in calls.collect::<Vec<_>>() {
-            assert_eq!(call.await.unwrap().unwrap().done, Done::Applied);
+            assert_eq!(call.await.unwrap().unwrap().outcome, CommandOutcome::Applied);
         }
     }
     w.verify_clean().await;
@@ -122,14 +125,14 @@ async fn nothing_to_do_is_remembered_under_its_key_and_a_refusal_is_not() {
     assert!(matches!(&refused, CallError::Refused(r) if r.code == RefusalCode::Phase), "{refused}");
     w.actors.call(&id, request(start(), "start")).await.unwrap();
     let stopped = w.actors.call(&id, request(stop(), "stop")).await.unwrap();
-    assert_eq!((stopped.done, stopped.replayed), (Done::Applied, false));
+    assert_eq!((stopped.outcome, stopped.replayed), (CommandOutcome::Applied, false));
     let again = w.actors.call(&id, request(stop(), "stop again")).await.unwrap();
-    assert_eq!((again.done, again.replayed), (Done::Already, false));
+    assert_eq!((again.outcome, again.replayed), (CommandOutcome::Already, false));
     ask::<Session>(&w.actors, &id, torn_down(1)).await.unwrap();
     ask::<Session>(&w.actors, &id, start()).await.unwrap();
     // The late repetition of a stop that had nothing to do must not stop the next run.
     let late = w.actors.call(&id, request(stop(), "stop again")).await.unwrap();
-    assert_eq!((late.done, late.replayed), (Done::Already, true));
+    assert_eq!((late.outcome, late.replayed), (CommandOutcome::Already, true));
     assert_eq!(w.db.load::<Session>(&id).await.unwrap().unwrap().phase(), Some(Phase::Pending));
 }
 
@@ -148,7 +151,7 @@ async fn a_server_with_an_old_state_in_memory_neither_refuses_nor_accepts_wrongl
     assert_eq!((started.state.run_number(), started.state.version), (2, 4));
     // By the first server's memory (run 1 over) this would be nothing to do.
     let stopped = ask::<Session>(&w.actors, &id, stop()).await.unwrap();
-    assert_eq!((stopped.done, stopped.state.phase()), (Done::Applied, Some(Phase::Stopping)));
+    assert_eq!((stopped.outcome, stopped.state.phase()), (CommandOutcome::Applied, Some(Phase::Stopping)));
     // A stale If-Match tells the row's version, not the memory's.
     let mut request = Request::<Session>::new(session::Command::Delete, caller());
     request.if_match = Some(4);
@@ -295,7 +298,7 @@ async fn without_a_permit_a_call_is_turned_away_and_a_shutdown_lets_the_others_e
     assert_eq!(call(&b, 10).await.unwrap(), Err(CallError::ShuttingDown));
     lock.rollback().await.unwrap();
     for call in waiting.into_iter().chain(more) {
-        assert_eq!(call.await.unwrap().unwrap().done, Done::Applied);
+        assert_eq!(call.await.unwrap().unwrap().outcome, CommandOutcome::Applied);
     }
     shutdown.await.unwrap();
     assert_eq!(call(&b, 11).await.unwrap(), Err(CallError::ShuttingDown));

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ambient_actors::{ActorOptions, Actors, CallError, Done, Request};
+use ambient_actors::{ActorOptions, Actors, CallError, CommandOutcome, Request};
 use ambient_domain::{
     Column, ColumnType, Context, Decision, Defaults, Effect, Entity, Guard, LiveEvent, NameClaim, Refusal,
     session::{self, Message, Session},
@@ -103,7 +103,7 @@ async fn send_until_answered(actors: &Actors, id: &str, text: &str) {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         match actors.call(id, request.clone()).await {
-            Ok(reply) => return assert_eq!(reply.done, Done::Applied),
+            Ok(reply) => return assert_eq!(reply.outcome, CommandOutcome::Applied),
             Err(CallError::Unavailable { .. } | CallError::Timeout { .. }) if Instant::now() < deadline => {}
             Err(error) => panic!("{text}: {error}"),
         }
@@ -124,7 +124,7 @@ async fn a_commit_whose_answer_is_lost_is_neither_repeated_nor_given_up() {
         let mut request = Request::<Session>::new(command, caller());
         request.bodies = vec![text];
         let reply = actors.call(&id, request).await.unwrap();
-        assert_eq!((reply.done, reply.state.version), (Done::Applied, n + 2));
+        assert_eq!((reply.outcome, reply.state.version), (CommandOutcome::Applied, n + 2));
     }
     let (lost, swallowed) = (proxy.answers_lost(), proxy.commits_swallowed());
     assert!(lost >= 5 && swallowed >= 5, "{lost} answers lost, {swallowed} commits swallowed");

@@ -28,8 +28,9 @@ pub(crate) use self::{
     authenticate::LivePrincipal,
     execution::Execution,
     platform::{Platform, Registered},
-    project::{Creation, With},
+    project::{Creation, WriteOptions},
     right::{Admin, Edit, View},
+    secrets::{ENVIRONMENT_VARIABLES, Sealed},
     session::Accepted,
 };
 pub use self::{

@@ -13,7 +13,7 @@ use ambient_domain::{
     Definition, DefinitionSpec,
     definition::{Command, MAX_NAME},
 };
-use ambient_persistence::StoredEntity;
+use ambient_persistence::{StoredEntity, new_id};
 use ambient_wire::{BASE, definition::Definition as Wire};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
@@ -21,7 +21,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 pub(crate) use self::rules::constrain;
 use crate::{
-    authority::{Access, AppState, Target},
+    authority::{Access, AppState, ENVIRONMENT_VARIABLES, Sealed, Target},
     error::{ApiError, ApiResult},
     given,
     openapi::tells_null,
@@ -38,6 +38,10 @@ pub(crate) trait Served: DefinitionSpec {
     fn check_create(body: &Create<Self>, access: &Access) -> ApiResult<()>;
     /// Checks what a caller changes.
     fn check_patch(body: &Patch<Self>, access: &Access) -> ApiResult<()>;
+    /// What values of a field of its own may be, for the document; null: what the field's name says for all Kinds.
+    fn rules(_field: &str) -> Value {
+        Value::Null
+    }
     /// Fields that are shown besides those that are stored, or in place of them.
     fn derived(&self) -> Vec<(&'static str, Value)> {
         Vec::new()
@@ -49,10 +53,19 @@ pub(crate) type Create<S> = <<S as Served>::Wire as Wire>::Create;
 /// Body of `PATCH`.
 pub(crate) type Patch<S> = <<S as Served>::Wire as Wire>::Patch;
 
+/// A new definition.
+pub(crate) struct New<S> {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) spec: S,
+    pub(crate) sealed: Sealed,
+}
+
 /// A change of a definition.
 pub(crate) struct Change<S: DefinitionSpec> {
     pub(crate) name: Option<String>,
     pub(crate) spec: S::Patch,
+    pub(crate) sealed: Sealed,
 }
 
 /// The project that a body names.
@@ -60,22 +73,38 @@ fn project_of<S: Served>(body: &Create<S>) -> ApiResult<String> {
     Ok(take(&mut fields(body)?, "project_id").unwrap_or_default())
 }
 
-/// Name and specification of a new definition.
-fn new<S: Served>(body: &Create<S>, access: &Access) -> ApiResult<(String, S)> {
-    let mut fields = fields(body)?;
+/// What a body says of a new definition.
+fn new<S: Served>(body: &Create<S>, access: &Access) -> ApiResult<New<S>> {
+    let (id, mut fields) = (new_id(), fields(body)?);
     take(&mut fields, "project_id");
     let name = take(&mut fields, "name").unwrap_or_default();
     given::name("name", &name, MAX_NAME)?;
     S::check_create(body, access)?;
-    Ok((name, same(fields)?))
+    let sealed = take_secrets(S::KIND, &id, &mut fields)?;
+    Ok(New { name, spec: same(fields)?, sealed, id })
 }
 
-fn change<S: Served>(body: &Patch<S>, access: &Access) -> ApiResult<Change<S>> {
+fn change<S: Served>(id: &str, body: &Patch<S>, access: &Access) -> ApiResult<Change<S>> {
     let mut fields = fields(body)?;
     let name = take(&mut fields, "name");
     given::optional_name("name", name.as_deref(), MAX_NAME)?;
     S::check_patch(body, access)?;
-    Ok(Change { name, spec: same(fields)? })
+    let sealed = take_secrets(S::KIND, id, &mut fields)?;
+    Ok(Change { name, spec: same(fields)?, sealed })
+}
+
+/// Takes the values of variables, which no specification has, and leaves the ids under which they are sealed.
+fn take_secrets(kind: &str, id: &str, fields: &mut Map<String, Value>) -> ApiResult<Sealed> {
+    let given = fields.remove(ENVIRONMENT_VARIABLES);
+    let is_given = given.is_some();
+    let secrets = given.map(serde_json::from_value).transpose();
+    // The body's own type has read it before.
+    let secrets = secrets.map_err(|_| ApiError::internal(&"variables of another type"))?;
+    let sealed = Sealed::of(kind, id, secrets.unwrap_or_default())?;
+    if is_given {
+        fields.insert(ENVIRONMENT_VARIABLES.to_owned(), json!(sealed.ids));
+    }
+    Ok(sealed)
 }
 
 /// A field that every Kind has, and no specification.
@@ -127,6 +156,8 @@ pub(crate) struct Resource {
     pub(crate) about: &'static str,
     /// Name of its type in the document; those of its bodies begin with it.
     pub(crate) title: &'static str,
+    /// See [`Served::rules`].
+    rules: fn(&str) -> Value,
     /// Whether its patch tells `null` from nothing in a property.
     pub(crate) tells_null: fn(&str) -> bool,
 }
@@ -138,6 +169,7 @@ impl Resource {
             path: S::Wire::PATH,
             about: S::Wire::ABOUT,
             title: S::TITLE,
+            rules: S::rules,
             tells_null: tells_null::<Patch<S>>,
         }
     }

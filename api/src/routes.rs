@@ -23,7 +23,6 @@ mod workspace;
 
 pub(crate) use self::{projects::VersionParams, workflow_executions::STATUSES};
 
-use ambient_domain::{agent::AgentSpec, repository_ref::RepositoryRefSpec};
 use ambient_wire::BASE;
 use axum::{Router, middleware};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -37,7 +36,11 @@ use crate::{
 };
 
 /// Kinds of definitions.
-pub(crate) const DEFINITIONS: &[Resource] = &[Resource::of::<AgentSpec>(), Resource::of::<RepositoryRefSpec>()];
+pub(crate) const DEFINITIONS: &[Resource] = &[
+    // A line each.
+    Resource::of::<ambient_domain::agent::AgentSpec>(),
+    Resource::of::<ambient_domain::repository_ref::RepositoryRefSpec>(),
+];
 
 /// Everything the server answers.
 pub fn router(state: AppState) -> Router {

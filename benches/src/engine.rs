@@ -80,13 +80,13 @@ pub(crate) async fn measure(table: &mut Table) -> Result<(), Failure> {
 
     let ceiling = Workflows::on(storing_nothing().await?).await?;
     let nothing = "SDK alone: an engine that stores nothing";
-    let run = async |count, at_once| ceiling.run(Steps::Activities, count, at_once).await;
+    let run = async |count, concurrency| ceiling.run(Steps::Activities, count, concurrency).await;
     beside(table, &ours, Steps::Activities, nothing, LOADED, run).await?;
     local(table, &ours, &ceiling).await?;
     ceiling.end()?;
 
     let name = format!("{COMMITS} commits of a row, one after the other");
-    let run = async |count, at_once| many(count, at_once, |_| commits(&pool)).await;
+    let run = async |count, concurrency| many(count, concurrency, |_| commits(&pool)).await;
     beside(table, &ours, Steps::Activities, &name, LOADED, run).await?;
     temporal(table, &ours).await?;
     for other in &PEERS {
@@ -108,7 +108,7 @@ async fn temporal(table: &mut Table, ours: &Workflows) -> Result<(), Failure> {
     let options = ConnectionOptions::new(url::Url::parse(&format!("http://{address}"))?).build();
     let server = Workflows::on(Connection::connect(options).await?).await?;
     let name = "Temporal's development server, same worker";
-    let run = async |count, at_once| server.run(Steps::Activities, count, at_once).await;
+    let run = async |count, concurrency| server.run(Steps::Activities, count, concurrency).await;
     beside(table, ours, Steps::Activities, name, LOADED_SLOW, run).await?;
     server.end()
 }
@@ -119,8 +119,8 @@ async fn peer(table: &mut Table, ours: &Workflows, other: &Peer) -> Result<(), F
     let Some(mut peer) = peer else { return Ok(()) };
     let name = format!("{} ({})", other.name, peer.version());
     for steps in other.beside {
-        let run = async |count, at_once| {
-            let run = peer.run(count, at_once).await?;
+        let run = async |count, concurrency| {
+            let run = peer.run(count, concurrency).await?;
             Ok(Run { p50: run.p50, per_second: run.per_second })
         };
         beside(table, ours, *steps, &name, other.loaded, run).await?;

@@ -58,6 +58,9 @@ pub struct AgentSpec {
     /// Limits in place of the server's.
     #[serde(default, skip_serializing_if = "ResourceOverrides::is_empty")]
     pub resource_overrides: ResourceOverrides,
+    /// Variables of its sessions' environment: name to the id under which the value is sealed. Values are never in operations.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment_variables: BTreeMap<String, String>,
     /// For selection.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -107,6 +110,9 @@ pub struct AgentPatch {
     /// Limits to set (value) or to leave to the server again (null, also for all of them).
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
     pub resource_overrides: Option<Option<ResourcePatch>>,
+    /// Variables to set (id of the sealed value) or remove (null).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment_variables: Option<BTreeMap<String, Option<String>>>,
     /// Set (value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, Option<String>>>,
@@ -144,6 +150,7 @@ impl DefinitionSpec for AgentSpec {
         launch::timeout(self.timeout)?;
         launch::inactivity_timeout(self.inactivity_timeout)?;
         self.resource_overrides.validate()?;
+        name::environment("environment_variables", self.environment_variables.keys())?;
         name::map("labels", &self.labels)?;
         name::map("annotations", &self.annotations)
     }
@@ -164,6 +171,7 @@ impl DefinitionSpec for AgentSpec {
         let limits =
             patch.resource_overrides.map_or_else(ResourcePatch::default, |all| all.unwrap_or(ResourcePatch::CLEARED));
         spec.resource_overrides = spec.resource_overrides.patched(&limits);
+        merge(&mut spec.environment_variables, patch.environment_variables);
         merge(&mut spec.labels, patch.labels);
         merge(&mut spec.annotations, patch.annotations);
         spec

@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use ambient_persistence::retry::jittered;
 use ambient_persistence::{Database, Hint, HintReceiver, Hints, StoreError};
 use tokio::{sync::Semaphore, task::JoinHandle};
 
@@ -27,7 +28,6 @@ pub use beginning::{Beginning, Snapshot};
 pub use event::Event;
 pub use subscription::{Batch, End, Subscription};
 
-use crate::retry::jittered;
 use channel::Channel;
 
 /// Sizes and intervals.

@@ -10,7 +10,6 @@
 
 pub mod hub;
 pub mod reader;
-mod retry;
 pub mod runner_client;
 pub mod snapshot;
 pub mod token;

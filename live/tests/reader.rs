@@ -84,7 +84,7 @@ async fn messages_arrive_in_order_also_large_ones_and_over_the_loss_of_the_runne
     let large = "x".repeat(1024 * 1024);
     server.send(&session, &large).await;
     server.send(&session, "third").await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    eventually("it was tried in vain", || async { world.asked() > 1 }).await;
     runner.start().await;
     let delivered = || async { server.db.undelivered_messages(&session.id, 1).await.unwrap().is_empty() };
     eventually("all are delivered", delivered).await;
@@ -116,7 +116,7 @@ async fn messages_arrive_in_order_also_large_ones_and_over_the_loss_of_the_runne
 async fn of_two_readers_one_is_killed_and_nothing_is_lost_or_repeated() {
     let database = TestDatabase::new().await;
     let (a, b) = (Server::on(&database).await, Server::on(&database).await);
-    let (world, sink_a, sink_b) = (World::new(), a.sink(), b.sink());
+    let (world, world_b, sink_a, sink_b) = (World::new(), World::new(), a.sink(), b.sink());
     // It speaks for as long as it takes: how many records a while makes, the machine decides.
     let speaks = script("for i in $(seq 1 6000); do if [ -e enough ]; then exit; fi; echo $i; sleep 0.01; done");
     let session = a.new_session(|spec| spec.prompt = Some(speaks)).await;
@@ -130,9 +130,10 @@ async fn of_two_readers_one_is_killed_and_nothing_is_lost_or_repeated() {
     eventually("the first reads", || async { stored().await > 30 }).await;
     eventually("it tells what it read", || async { sink_a.names() == ["fact_turn_started"] }).await;
     let epoch = a.db.runner_epoch(&session.id, 1).await.unwrap();
-    let readers_b = b.readers(&world, &sink_b);
+    world_b.set(&session.id, Some(runner.spec.socket.clone()));
+    let readers_b = b.readers(&world_b, &sink_b);
     readers_b.ensure(&session.project_id, &session.id, 1);
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    eventually("the second has asked for the lease, and asks again", || async { world_b.asked() > 1 }).await;
     assert_eq!(a.db.runner_epoch(&session.id, 1).await.unwrap(), epoch, "a lease that is held is not taken");
     // As kill -9: nothing is given back.
     drop(readers_a);
@@ -222,17 +223,22 @@ async fn a_runner_that_does_not_answer_is_not_ready_and_one_that_stays_so_is_los
     let mut runner = Runner::of(&session);
     runner.start().await;
     world.set(&session.id, Some(runner.spec.socket.clone()));
+    // As silent as the other, but it answers when asked.
+    let quiet = server.new_session(|_| {}).await;
+    let mut quiet_runner = Runner::of(&quiet);
+    quiet_runner.start().await;
+    world.set(&quiet.id, Some(quiet_runner.spec.socket.clone()));
     let readers = server.readers_with(&world, &sink, |options| {
         options.ping_interval = Duration::from_millis(500);
         options.answer_patience = Duration::from_secs(2);
         options.unresponsive_patience = Duration::from_secs(8);
     });
-    readers.ensure(&session.project_id, &session.id, 1);
-    server.running(&session).await;
-    eventually("it is read", || async { !server.runner_events(&session.id).await.is_empty() }).await;
-    // Silence alone is no fault: who has nothing to say answers when asked.
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    assert_eq!(server.ready(&session.id).await, (ConditionStatus::True, "Idle".to_owned()));
+    for session in [&quiet, &session] {
+        readers.ensure(&session.project_id, &session.id, 1);
+        server.running(session).await;
+        eventually("it is read", || async { !server.runner_events(&session.id).await.is_empty() }).await;
+        assert_eq!(server.ready(&session.id).await, (ConditionStatus::True, "Idle".to_owned()));
+    }
 
     let unresponsive = (ConditionStatus::False, RUNNER_UNRESPONSIVE.to_owned());
     runner.signal("STOP");
@@ -246,5 +252,8 @@ async fn a_runner_that_does_not_answer_is_not_ready_and_one_that_stays_so_is_los
     eventually("it counts as lost", || async { server.session(&session.id).await.restart_count == 1 }).await;
     let lost = sink.reported().into_iter().find(|(_, fact)| fact.name() == "fact_runner_lost").unwrap();
     assert_eq!(lost.0, 1, "of the attempt that the log knows");
+    // It has said nothing for longer than the other needed to be noticed and lost.
+    assert_eq!(server.ready(&quiet.id).await, well);
+    assert_eq!(server.session(&quiet.id).await.restart_count, 0);
     readers.shutdown().await;
 }

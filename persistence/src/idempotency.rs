@@ -19,14 +19,14 @@ pub struct IdempotencyKey {
 
 /// How a command came out; refusals are not remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RecordedOutcome {
     /// With an operation.
     Applied,
     /// It was so already.
     Already,
 }
 
-impl Outcome {
+impl RecordedOutcome {
     fn as_str(self) -> &'static str {
         match self {
             Self::Applied => "applied",
@@ -45,7 +45,7 @@ pub struct IdempotencyRecord {
     /// The operation; none when there was nothing to do.
     pub operation_id: Option<String>,
     /// How it came out.
-    pub outcome: Outcome,
+    pub outcome: RecordedOutcome,
     entity_kind: &'static str,
     entity_id: String,
     version: i64,
@@ -59,7 +59,7 @@ pub struct StoredOutcome<E> {
     /// The operation; none when there was nothing to do.
     pub operation_id: Option<String>,
     /// How it came out.
-    pub outcome: Outcome,
+    pub outcome: RecordedOutcome,
     /// The entity as it was answered; none when the key was used for another kind of entity.
     pub state: Option<E>,
 }
@@ -73,7 +73,7 @@ impl IdempotencyRecord {
         key: IdempotencyKey,
         request_hash: Vec<u8>,
         operation_id: Option<String>,
-        outcome: Outcome,
+        outcome: RecordedOutcome,
         state: &E,
     ) -> Result<Self, StoreError> {
         for (field, text) in
@@ -166,8 +166,8 @@ impl Database {
         let same_kind = row.try_get::<String, _>("entity_kind")? == E::KIND;
         let (id, version): (String, i64) = (row.try_get("entity_id")?, row.try_get("version")?);
         let outcome = match row.try_get::<String, _>("outcome")?.as_str() {
-            "already" => Outcome::Already,
-            _ => Outcome::Applied,
+            "already" => RecordedOutcome::Already,
+            _ => RecordedOutcome::Applied,
         };
         Ok(Some(StoredOutcome {
             request_hash: row.try_get("request_hash")?,

@@ -3,14 +3,15 @@
 //! Everything that goes over all Kinds goes over this list: verification, re-decision, who may see an operation, what is deleted
 //! with its project, which kinds the API knows. [`KINDS`] is the list as data; [`visit_kinds`] is for code that needs the types.
 
-use ambient_domain::{Entity, Part, agent::Agent, project::Project, repository_ref::RepositoryRef, session::Session};
+use ambient_domain::{Entity, Part};
 
 use crate::{
     entity::{StoredEntity, Table, column_names},
-    redecide::{Fold, folding},
+    replay::{ReplayState, replay_of},
 };
 
-/// One line for each Kind: place in the order in which tables are locked, type, table.
+/// One line for each Kind: place in the order in which tables are locked, type (by its path, so that a line is all there is to add),
+/// table.
 macro_rules! registry {
     ($($lock_rank:literal $kind:ty => $table:literal,)+) => {
         $(
@@ -38,10 +39,10 @@ macro_rules! registry {
 }
 
 registry! {
-    0 Project => "ambient.projects",
-    1 Session => "ambient.sessions",
-    2 Agent => "ambient.agents",
-    3 RepositoryRef => "ambient.repository_refs",
+    0 ambient_domain::project::Project => "ambient.projects",
+    1 ambient_domain::session::Session => "ambient.sessions",
+    2 ambient_domain::agent::Agent => "ambient.agents",
+    3 ambient_domain::repository_ref::RepositoryRef => "ambient.repository_refs",
 }
 
 // Two tables of the same rank would be locked as one, and one of them not at all.
@@ -59,12 +60,12 @@ pub struct Kind {
     /// Kinds of the API that are kept in its stream.
     pub parts: &'static [Part],
     /// An entity before its first operation.
-    pub(crate) fold: fn() -> Box<dyn Fold>,
+    pub(crate) replay: fn() -> Box<dyn ReplayState>,
 }
 
 impl Kind {
     const fn of<E: StoredEntity>() -> Self {
-        Self { name: E::KIND, title: E::TITLE, table: E::TABLE, parts: E::PARTS, fold: folding::<E> }
+        Self { name: E::KIND, title: E::TITLE, table: E::TABLE, parts: E::PARTS, replay: replay_of::<E> }
     }
 
     /// By its name in the operation log.

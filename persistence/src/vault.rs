@@ -10,7 +10,7 @@ use aes_gcm::{
     aead::{Aead, Payload},
 };
 use rand::RngCore;
-use sqlx::Row;
+use sqlx::{AssertSqlSafe, Row};
 
 use crate::{database::Database, error::StoreError, ids::new_id};
 
@@ -181,31 +181,42 @@ impl Vault {
     pub async fn remove_session(&self, session_id: &str) -> Result<u64, VaultError> {
         // A range of the primary key: '0' follows '/'.
         let sql = "delete from ambient.sealed_values where id > $1 and id < $2";
-        let (from, to) = (session_secret_id(session_id, ""), format!("session/{session_id}0"));
+        let (from, to) = (secret_id("session", session_id, ""), format!("session/{session_id}0"));
         Ok(sqlx::query(sql).bind(from).bind(to).execute(self.db.pool()).await?.rows_affected())
     }
 
-    /// Forgets secrets of sessions that nothing refers to: replaced ones, and those whose command was never accepted. They are
-    /// at least an hour old, so none is lost to a command that is under way. At most `limit`; returns how many.
+    /// Forgets secrets that nothing refers to: replaced ones, those of what is deleted, and those whose command was never accepted.
+    /// They are at least an hour old, so none is lost to a command that is under way. At most `limit`; returns how many.
     ///
     /// # Errors
     /// When the database cannot be reached.
     pub async fn remove_unused(&self, limit: i64) -> Result<u64, VaultError> {
-        let sql = "delete from ambient.sealed_values where id = any(array(
-                     select v.id from ambient.sealed_values v
-                     left join ambient.sessions s on s.id = split_part(v.id, '/', 2) and s.deleted_at is null
-                     where v.id > 'session/' and v.id < 'session0' and v.updated_at < now() - interval '1 hour'
-                       and not exists (select from jsonb_each_text(s.spec -> 'environment_variables') as used
-                                       where used.value = v.id)
-                     limit $1))";
-        Ok(sqlx::query(sql).bind(limit).execute(self.db.pool()).await?.rows_affected())
+        let mut removed = 0;
+        for (kind, table) in HOLDERS {
+            let sql = format!(
+                "delete from ambient.sealed_values where id = any(array(
+                   select v.id from ambient.sealed_values v
+                   left join {table} e on e.id = split_part(v.id, '/', 2) and e.deleted_at is null
+                   where v.id > $2 || '/' and v.id < $2 || '0' and v.updated_at < now() - interval '1 hour'
+                     and not exists (select from jsonb_each_text(e.spec -> 'environment_variables') as used
+                                     where used.value = v.id)
+                   limit $1))"
+            );
+            let left = limit.saturating_sub_unsigned(removed);
+            let delete = sqlx::query(AssertSqlSafe(sql)).bind(left).bind(kind);
+            removed += delete.execute(self.db.pool()).await?.rows_affected();
+        }
+        Ok(removed)
     }
 }
 
-/// Id of a value that belongs to a session; `name` makes it unique there.
+/// Kinds whose specification has sealed variables, and their tables.
+const HOLDERS: [(&str, &str); 2] = [("session", "ambient.sessions"), ("agent", "ambient.agents")];
+
+/// Id of a value that belongs to an entity of a Kind; `name` makes it unique there.
 #[must_use]
-pub fn session_secret_id(session_id: &str, name: &str) -> String {
-    format!("session/{session_id}/{name}")
+pub fn secret_id(kind: &str, entity_id: &str, name: &str) -> String {
+    format!("{kind}/{entity_id}/{name}")
 }
 
 /// Makes a key if there is no active one of its purpose; two servers at once end with one.

@@ -9,7 +9,7 @@ use ambient_domain::{
     session::{self, Session, SessionPatch},
 };
 use ambient_persistence::{
-    AppendError, AppendItem, Current, Database, DatabaseOptions, IdempotencyKey, IdempotencyRecord, Outcome,
+    AppendError, AppendItem, Current, Database, DatabaseOptions, IdempotencyKey, IdempotencyRecord, RecordedOutcome,
     StoreError, VerifyScope, new_id,
 };
 use ambient_tests::TestDatabase;
@@ -102,7 +102,7 @@ async fn a_key_that_was_used_leaves_the_others_of_its_batch_in() {
             path: "/messages".to_owned(),
             key: key.to_owned(),
         };
-        let record = IdempotencyRecord::new(key, vec![1], None, Outcome::Applied, &after.state).unwrap();
+        let record = IdempotencyRecord::new(key, vec![1], None, RecordedOutcome::Applied, &after.state).unwrap();
         AppendItem { parts: vec![part], idempotency: Some(record), ..AppendItem::default() }
     };
     // Both at once, the same key: one of them is in.

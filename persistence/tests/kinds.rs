@@ -12,7 +12,7 @@ use ambient_domain::{
     project::{self, Project},
 };
 use ambient_persistence::{
-    AppendError, Concerned, Database, Folded, KindVisitor, ListQuery, Scope, StoredEntity, VerifyScope, new_id,
+    AppendError, Concerned, Database, EntityReplay, KindVisitor, ListQuery, Scope, StoredEntity, VerifyScope, new_id,
     visit_kinds,
 };
 use support::*;
@@ -106,7 +106,7 @@ async fn names_of_definitions_are_unique_in_their_project_while_they_are_not_del
     assert!(report.is_clean(), "{:?}", report.divergences);
     assert_eq!((report.entities["agent"], report.entities["repository_ref"]), (3, 0));
     let history = Concerned { entity_kind: "agent".to_owned(), entity_id: second, from: 1, to: 3 };
-    let mut folded = Folded::of_kind("agent").unwrap();
+    let mut folded = EntityReplay::of_kind("agent").unwrap();
     for operation in s.db.logged_operations(&history, 0).await.unwrap() {
         assert_eq!(folded.next(&operation, true), Ok(None));
     }

@@ -7,12 +7,14 @@ mod support;
 use std::{collections::BTreeSet, time::Duration};
 
 use ambient_domain::{
+    agent::{Agent, AgentSpec},
+    definition,
     project::{self, Permission, Project, Role, SubjectType},
     session::{self, Session, SessionPatch},
 };
 use ambient_persistence::{
     Database, DatabaseOptions, Hint, HintReceiver, Hints, ListQuery, OperationFilter, Order, Scope, StoreError, Vault,
-    VaultError, new_id, session_secret_id,
+    VaultError, new_id, secret_id,
 };
 use support::*;
 
@@ -210,14 +212,17 @@ async fn secrets_are_sealed_to_their_owner_and_open_only_with_the_right_key() {
 }
 
 #[tokio::test]
-async fn only_sealed_values_that_no_session_refers_to_and_no_command_can_any_more_are_removed() {
+async fn only_sealed_values_that_nothing_refers_to_and_no_command_can_any_more_are_removed() {
     let s = store().await;
     let vault = Vault::open(&s.db, &[7; 32]).await.unwrap();
     let project = new_project(&s.db, "sealed").await;
     let session_id = new_id();
-    let id = |name: &str| session_secret_id(&session_id, name);
-    let nobodys = session_secret_id(&new_id(), "nobodys");
-    let old = [id("used"), id("replaced"), nobodys.clone(), "other/kind".to_owned()];
+    let id = |name: &str| secret_id("session", &session_id, name);
+    let nobodys = secret_id("session", &new_id(), "nobodys");
+    let agent_id = new_id();
+    let of_agent = |name: &str| secret_id("agent", &agent_id, name);
+    let old =
+        [id("used"), id("replaced"), nobodys.clone(), "other/kind".to_owned(), of_agent("used"), of_agent("replaced")];
     vault.put(&old.each_ref().map(|id| (id.clone(), "v"))).await.unwrap();
     sqlx::query("update ambient.sealed_values set updated_at = now() - interval '2 hours'")
         .execute(s.db.pool())
@@ -230,12 +235,21 @@ async fn only_sealed_values_that_no_session_refers_to_and_no_command_can_any_mor
     }
     apply::<Session>(&s.db, &session_id, &create).await;
 
+    let spec =
+        AgentSpec { environment_variables: [("USED".to_owned(), of_agent("used"))].into(), ..AgentSpec::default() };
+    let (name, spec) = ("keeper".to_owned(), Box::new(spec));
+    let create = definition::Command::Create { id: agent_id.clone(), project_id: project.id.clone(), name, spec };
+    apply::<Agent>(&s.db, &agent_id, &create).await;
+
+    assert_eq!(vault.remove_unused(1).await.unwrap(), 1);
     assert_eq!(vault.remove_unused(100).await.unwrap(), 2);
-    let all = [id("used"), id("replaced"), id("young"), nobodys, "other/kind".to_owned()];
+    let all = old.into_iter().chain([id("young"), nobodys]).collect::<Vec<_>>();
     let mut left: Vec<String> = vault.get_all(&all).await.unwrap().into_keys().collect();
     left.sort();
-    let mut kept = vec![id("used"), id("young"), "other/kind".to_owned()];
+    let mut kept = vec![id("used"), id("young"), "other/kind".to_owned(), of_agent("used")];
     kept.sort();
     assert_eq!(left, kept);
     assert_eq!(vault.remove_session(&session_id).await.unwrap(), 2);
+    apply::<Agent>(&s.db, &agent_id, &definition::Command::Delete).await;
+    assert_eq!(vault.remove_unused(100).await.unwrap(), 1, "those of what is deleted");
 }

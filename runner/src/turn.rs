@@ -50,13 +50,13 @@ impl Stop {
 
 /// How an agent's work on a message ended.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub(crate) enum TurnEnd {
     Finished,
     Stopped,
     Failed { code: &'static str, message: String, exit_code: Option<i32> },
 }
 
-impl Outcome {
+impl TurnEnd {
     pub(crate) fn failed(code: &'static str, message: String, exit_code: Option<i32>) -> Self {
         Self::Failed { code, message, exit_code }
     }
@@ -110,7 +110,7 @@ pub(crate) async fn run(app: SharedApp, mut outbox: Outbox, mut turns: u64) {
         let ended = one(&app, turns, message).await;
         app.current.end();
         match ended {
-            Ok(Outcome::Failed { message, exit_code, .. }) if !app.spec.interactive => {
+            Ok(TurnEnd::Failed { message, exit_code, .. }) if !app.spec.interactive => {
                 app.ending.begin(failure(exit_code, message));
                 return;
             }
@@ -121,7 +121,7 @@ pub(crate) async fn run(app: SharedApp, mut outbox: Outbox, mut turns: u64) {
     }
 }
 
-async fn one(app: &SharedApp, number: u64, message: DeliverMessage) -> Result<Outcome, LogError> {
+async fn one(app: &SharedApp, number: u64, message: DeliverMessage) -> Result<TurnEnd, LogError> {
     let run_id = app.run_id(number);
     let stop = app.current.begin();
     if let Some(end) = app.ending.now() {
@@ -134,9 +134,9 @@ async fn one(app: &SharedApp, number: u64, message: DeliverMessage) -> Result<Ou
     let outcome = match agent::work(&turn).await {
         Err(LogError::Full) => {
             app.processes.end(Mark::Turn(turn.run_id.clone()), INTERRUPT_PATIENCE).await;
-            Outcome::failed("LogFull", LogError::Full.to_string(), None)
+            TurnEnd::failed("LogFull", LogError::Full.to_string(), None)
         }
-        Ok(Outcome::Finished) => {
+        Ok(TurnEnd::Finished) => {
             if !app.spec.interactive {
                 // It ends with this turn anyway, and what is pushed and kept is to be the same.
                 app.processes.end(Mark::Left(turn.run_id.clone()), INTERRUPT_PATIENCE).await;
@@ -150,33 +150,33 @@ async fn one(app: &SharedApp, number: u64, message: DeliverMessage) -> Result<Ou
 }
 
 /// What a turn that went well hands in; one that cannot has failed.
-async fn push(turn: &Turn) -> Result<Outcome, LogError> {
+async fn push(turn: &Turn) -> Result<TurnEnd, LogError> {
     let pushed = tokio::select! {
         biased;
-        () = turn.stopped() => return Ok(Outcome::Stopped),
+        () = turn.stopped() => return Ok(TurnEnd::Stopped),
         pushed = operations::push_all(&turn.app) => pushed,
     };
     match pushed {
-        Ok(events) if events.is_empty() => Ok(Outcome::Finished),
-        Ok(events) => turn.app.log.append(events).await.map(|_| Outcome::Finished),
-        Err(reason) => Ok(Outcome::failed("PushFailed", reason, None)),
+        Ok(events) if events.is_empty() => Ok(TurnEnd::Finished),
+        Ok(events) => turn.app.log.append(events).await.map(|_| TurnEnd::Finished),
+        Err(reason) => Ok(TurnEnd::failed("PushFailed", reason, None)),
     }
 }
 
 /// Records the end of the AG-UI run, the snapshots, and the end of the turn.
-async fn close(turn: &Turn, outcome: &Outcome) -> Result<(), LogError> {
+async fn close(turn: &Turn, outcome: &TurnEnd) -> Result<(), LogError> {
     let app = &turn.app;
     let stop = (*turn.stop.borrow()).unwrap_or(Stop::Interrupted);
     let (word, code, exit_code) = match outcome {
-        Outcome::Finished => ("finished", None, None),
-        Outcome::Stopped => ("interrupted", Some(stop.code()), None),
-        Outcome::Failed { code, exit_code, .. } => ("error", Some(*code), *exit_code),
+        TurnEnd::Finished => ("finished", None, None),
+        TurnEnd::Stopped => ("interrupted", Some(stop.code()), None),
+        TurnEnd::Failed { code, exit_code, .. } => ("error", Some(*code), *exit_code),
     };
     let reason = match outcome {
-        Outcome::Finished => String::new(),
-        Outcome::Stopped if stop == Stop::Interrupted => "the turn was interrupted".to_owned(),
-        Outcome::Stopped => "the runner was ended".to_owned(),
-        Outcome::Failed { message, .. } => message.clone(),
+        TurnEnd::Finished => String::new(),
+        TurnEnd::Stopped if stop == Stop::Interrupted => "the turn was interrupted".to_owned(),
+        TurnEnd::Stopped => "the runner was ended".to_owned(),
+        TurnEnd::Failed { message, .. } => message.clone(),
     };
     app.log.append(vec![run_end(app, &turn.run_id, code, &reason, exit_code)]).await?;
     let patience = if app.ending.has_begun() { HASTY_SNAPSHOT_PATIENCE } else { SNAPSHOT_PATIENCE };

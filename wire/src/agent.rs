@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::{
     api::{object, present, present_object},
     definition::Definition,
-    session::{ResourceOverrides, ResourcePatch},
+    session::{ResourceOverrides, ResourcePatch, SecretText},
 };
 
 /// An agent: who works, written down once.
@@ -58,6 +58,9 @@ pub struct Agent {
     /// Limits in place of the server's.
     #[serde(default)]
     pub resource_overrides: ResourceOverrides,
+    /// Names of its variables; values are never shown.
+    #[serde(default)]
+    pub environment_variable_names: Vec<String>,
     /// For selection.
     pub labels: BTreeMap<String, String>,
     /// For tools.
@@ -111,6 +114,10 @@ pub struct AgentCreate {
     /// Limits in place of the server's. One above the server's maximum is refused.
     #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub resource_overrides: Option<ResourceOverrides>,
+    /// Variables of its sessions, such as the keys they work with. Values are sealed, at most 16 KiB, and never shown again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub environment_variables: BTreeMap<String, SecretText>,
     /// For selection.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -164,6 +171,10 @@ pub struct AgentPatch {
     /// Limits to set (value) or to leave to the server again (null, also for all of them).
     #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
     pub resource_overrides: Option<Option<ResourcePatch>>,
+    /// Variables to set (value) or remove (null).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<BTreeMap<String, Option<String>>>)]
+    pub environment_variables: Option<BTreeMap<String, Option<SecretText>>>,
     /// Set (value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, Option<String>>>,

@@ -6,6 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use ambient_persistence::retry::Backoff;
 use futures::future::BoxFuture;
 
 use temporalio_client::{
@@ -91,7 +92,7 @@ impl Cluster {
 }
 
 async fn connect(options: &ClusterOptions, health: &watch::Sender<Result<(), String>>) -> Client {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
         match attempt(options).await {
             Ok(client) => {
@@ -104,8 +105,7 @@ async fn connect(options: &ClusterOptions, health: &watch::Sender<Result<(), Str
                 let _ = health.send_replace(Err(problem));
             }
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        tokio::time::sleep(backoff.pause()).await;
     }
 }
 

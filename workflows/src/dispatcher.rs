@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use ambient_domain::{Effect, WorkflowInput};
-use ambient_persistence::{Database, EngineChoice, Hint, HintReceiver, Hints, OutboxRow, StoreError};
+use ambient_persistence::{Database, EngineChoice, Hint, HintReceiver, Hints, OutboxRow, StoreError, retry::Backoff};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use temporalio_client::{
     Client, UntypedSignal, WorkflowCancelOptions, WorkflowIdReusePolicy, WorkflowSignalOptions, WorkflowStartOptions,
@@ -39,7 +39,7 @@ enum Failure {
 }
 
 /// What became of an effect.
-type Outcome = (OutboxRow, Result<(), Failure>);
+type EffectResult = (OutboxRow, Result<(), Failure>);
 
 /// Carries out effects, for ever; nothing is claimed before the engine is there.
 pub(crate) async fn run(db: Database, hints: Hints, client: EngineClient, task_queue: String) {
@@ -56,7 +56,7 @@ pub(crate) async fn run(db: Database, hints: Hints, client: EngineClient, task_q
         tokio::time::sleep(Duration::from_secs(1)).await;
     };
     let mut hinted = hints.subscribe();
-    let mut under_way: FuturesUnordered<BoxFuture<'_, Vec<Outcome>>> = FuturesUnordered::new();
+    let mut under_way: FuturesUnordered<BoxFuture<'_, Vec<EffectResult>>> = FuturesUnordered::new();
     loop {
         let room = ENTITIES - under_way.len();
         if room > 0 {
@@ -112,7 +112,7 @@ async fn check_choice(db: &Database, chosen: Option<&EngineChoice>) -> Result<()
 }
 
 /// Carries out the effects of an entity in order, up to the first that has to wait.
-async fn carry_out_all(client: &Client, task_queue: &str, chain: Vec<OutboxRow>) -> Vec<Outcome> {
+async fn carry_out_all(client: &Client, task_queue: &str, chain: Vec<OutboxRow>) -> Vec<EffectResult> {
     let began = Instant::now();
     let mut outcomes = Vec::with_capacity(chain.len());
     for row in chain {
@@ -131,7 +131,7 @@ async fn carry_out_all(client: &Client, task_queue: &str, chain: Vec<OutboxRow>)
 }
 
 /// Notes what became of effects; those that are done in one statement.
-async fn note(db: &Database, outcomes: Vec<Outcome>) -> Result<(), StoreError> {
+async fn note(db: &Database, outcomes: Vec<EffectResult>) -> Result<(), StoreError> {
     let mut done = Vec::with_capacity(outcomes.len());
     for (row, result) in outcomes {
         match result {
@@ -151,8 +151,8 @@ async fn note(db: &Database, outcomes: Vec<Outcome>) -> Result<(), StoreError> {
 
 /// 0.2 s doubling to 30 s.
 fn backoff(row: &OutboxRow) -> Duration {
-    let exponent = u32::try_from(row.attempts.clamp(0, 8)).unwrap_or(8);
-    (Duration::from_millis(200) * 2_u32.pow(exponent)).min(Duration::from_secs(30))
+    let failures = u32::try_from(row.attempts).unwrap_or(0);
+    Backoff::new(Duration::from_millis(200), Duration::from_secs(30)).pause_after(failures)
 }
 
 async fn carry_out(client: &Client, task_queue: &str, effect: &Effect) -> Result<(), Failure> {

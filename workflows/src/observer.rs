@@ -5,6 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use ambient_compute::{Observation, RunnerState, SessionRef};
 use ambient_domain::{WorkflowInput, session::Fact};
 use ambient_live::DrainError;
+use ambient_persistence::retry::Backoff;
 use ambient_wire::runner::{ENDED_BY_REQUEST, EXIT_FENCED, EXIT_USAGE};
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::{sync::Semaphore, time::timeout};
@@ -55,7 +56,7 @@ fn attempt_of(seen: &Observation) -> Attempt {
 
 /// Tells the end of a runner until it was taken.
 async fn tell(services: &Services, turns: &Semaphore, seen: Observation) -> Attempt {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     for tries in 1_u32.. {
         let rest = if tries < WITHOUT_LOG { RestOfLog::Needed } else { RestOfLog::Wanted };
         let told = {
@@ -69,8 +70,7 @@ async fn tell(services: &Services, turns: &Semaphore, seen: Observation) -> Atte
         };
         let session = &seen.session.session_id;
         tracing::warn!(session, run = seen.run, reason, "the end of a runner was not taken; it is told again");
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        tokio::time::sleep(backoff.pause()).await;
     }
     attempt_of(&seen)
 }

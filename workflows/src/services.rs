@@ -2,7 +2,7 @@
 
 use std::{io::ErrorKind, sync::Arc};
 
-use ambient_actors::{Actors, CallError, Caller, Done, Reply, Request};
+use ambient_actors::{Actors, CallError, Caller, CommandOutcome, Reply, Request};
 use ambient_compute::{Compute, ComputeError, SessionRef};
 use ambient_domain::{
     Defaults, WorkflowInput,
@@ -200,7 +200,7 @@ impl Services {
     /// When the actor cannot take it at present; `Superseded` when the session is not in that run and attempt any more.
     pub async fn report_and_read(&self, by: &str, input: &WorkflowInput, fact: Fact) -> Result<Session, StepError> {
         let reply = self.ask::<Session>(by, &input.session_id, as_command(input, fact)).await?;
-        if reply.done == Done::Superseded { Err(StepError::Superseded) } else { Ok(reply.state) }
+        if reply.outcome == CommandOutcome::Superseded { Err(StepError::Superseded) } else { Ok(reply.state) }
     }
 
     /// Gives a command to an entity's actor, as the system.
@@ -214,7 +214,7 @@ impl Services {
         command: E::Command,
     ) -> Result<Progress, StepError> {
         let reply = self.ask::<E>(by, id, command).await?;
-        Ok(if reply.done == Done::Superseded { Progress::Superseded } else { Progress::Done })
+        Ok(if reply.outcome == CommandOutcome::Superseded { Progress::Superseded } else { Progress::Done })
     }
 
     async fn ask<E: StoredEntity>(&self, by: &str, id: &str, command: E::Command) -> Result<Reply<E>, StepError> {

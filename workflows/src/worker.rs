@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ambient_persistence::retry::Backoff;
 use temporalio_client::Client;
 use temporalio_common::worker::WorkerDeploymentOptions;
 use temporalio_sdk::{
@@ -160,7 +161,7 @@ impl WorkerThread {
 
 /// Runs `work` again and again until the end is asked for, or it asks for it itself.
 fn keep(health: &WorkerHealth, mut work: impl FnMut() -> Result<(), Ended>) {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
         let began = Instant::now();
         let ended = work();
@@ -173,13 +174,15 @@ fn keep(health: &WorkerHealth, mut work: impl FnMut() -> Result<(), Ended>) {
             Err(Ended::Broken(reason)) => reason,
             Ok(()) => "it ended by itself".to_owned(),
         };
-        pause = if began.elapsed() > WELL { FIRST_PAUSE } else { pause };
+        if began.elapsed() > WELL {
+            backoff.reset();
+        }
+        let pause = backoff.pause();
         tracing::error!(reason, pause_ms = pause.as_millis(), "the workflow worker has ended; it is made anew");
         health.state().down = Some(format!("the workflow worker has ended and is made anew: {reason}"));
         if health.stops_within(pause) {
             return;
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

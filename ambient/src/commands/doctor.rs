@@ -29,7 +29,7 @@ const LITTLE_SPACE: u64 = 2 << 30;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Verdict {
+enum CheckStatus {
     Ok,
     Warning,
     Failed,
@@ -38,11 +38,11 @@ enum Verdict {
 #[derive(Debug, Serialize)]
 struct Check {
     name: &'static str,
-    verdict: Verdict,
+    verdict: CheckStatus,
     detail: String,
 }
 
-fn check(name: &'static str, verdict: Verdict, detail: impl Into<String>) -> Check {
+fn check(name: &'static str, verdict: CheckStatus, detail: impl Into<String>) -> Check {
     Check { name, verdict, detail: detail.into() }
 }
 
@@ -53,20 +53,20 @@ pub(super) async fn run(config: &ServerConfig, output: Output) -> Result<ExitCod
     if rustix::process::geteuid().is_root() {
         checks.push(session_uids(config));
     }
-    checks.extend(config.warnings.iter().map(|warning| check("settings", Verdict::Warning, warning)));
+    checks.extend(config.warnings.iter().map(|warning| check("settings", CheckStatus::Warning, warning)));
     match output {
         Output::Json => say(serde_json::json!({ "checks": checks })),
         Output::Table => checks.iter().for_each(print_row),
     }
-    let failed = checks.iter().any(|check| check.verdict == Verdict::Failed);
+    let failed = checks.iter().any(|check| check.verdict == CheckStatus::Failed);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn print_row(check: &Check) {
     let mark = match check.verdict {
-        Verdict::Ok => "ok",
-        Verdict::Warning => "warning",
-        Verdict::Failed => "FAILED",
+        CheckStatus::Ok => "ok",
+        CheckStatus::Warning => "warning",
+        CheckStatus::Failed => "FAILED",
     };
     say(format_args!("{mark:<8} {:<10} {}", check.name, check.detail));
 }
@@ -74,9 +74,9 @@ fn print_row(check: &Check) {
 fn git() -> Check {
     match Command::new("git").arg("--version").output() {
         Ok(output) if output.status.success() => {
-            check("git", Verdict::Ok, String::from_utf8_lossy(&output.stdout).trim())
+            check("git", CheckStatus::Ok, String::from_utf8_lossy(&output.stdout).trim())
         }
-        _ => check("git", Verdict::Failed, "not found on PATH; sessions work in git repositories: install it"),
+        _ => check("git", CheckStatus::Failed, "not found on PATH; sessions work in git repositories: install it"),
     }
 }
 
@@ -85,11 +85,13 @@ fn git_lfs() -> Check {
     const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     match Command::new("git-lfs").arg("version").env("PATH", PATH).output() {
         Ok(output) if output.status.success() => {
-            check("git-lfs", Verdict::Ok, String::from_utf8_lossy(&output.stdout).trim())
+            check("git-lfs", CheckStatus::Ok, String::from_utf8_lossy(&output.stdout).trim())
         }
-        _ => {
-            check("git-lfs", Verdict::Ok, "not found: files kept with Git LFS stay pointers in sessions, which say so")
-        }
+        _ => check(
+            "git-lfs",
+            CheckStatus::Ok,
+            "not found: files kept with Git LFS stay pointers in sessions, which say so",
+        ),
     }
 }
 
@@ -97,9 +99,9 @@ fn runner(binary: &Path) -> Check {
     let executable = fs::metadata(binary).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
     let shown = binary.display();
     if executable {
-        return check("runner", Verdict::Ok, shown.to_string());
+        return check("runner", CheckStatus::Ok, shown.to_string());
     }
-    check("runner", Verdict::Failed, format!("{shown} is not a program; build it or set runner_binary"))
+    check("runner", CheckStatus::Failed, format!("{shown} is not a program; build it or set runner_binary"))
 }
 
 /// The newest version of Landlock that the kernel grants. Making a ruleset restricts nothing.
@@ -112,8 +114,8 @@ fn landlock() -> Check {
     // Versions 4 and 6 add nothing to the file system.
     let versions = [(5, ABI::V5), (3, ABI::V3), (2, ABI::V2), (1, ABI::V1)];
     match versions.into_iter().find(|(_, abi)| granted(*abi)) {
-        Some((number, _)) => check("landlock", Verdict::Ok, format!("version {number} or newer")),
-        None => check("landlock", Verdict::Warning, "this kernel has none: sessions are confined by uid only"),
+        Some((number, _)) => check("landlock", CheckStatus::Ok, format!("version {number} or newer")),
+        None => check("landlock", CheckStatus::Warning, "this kernel has none: sessions are confined by uid only"),
     }
 }
 
@@ -122,12 +124,14 @@ fn namespaces() -> Check {
     let without = "agents see the machine's processes, and what hides may outlive a session (see docs/security.md)";
     let made = Command::new("unshare").args(["--user", "--pid", "--mount", "--ipc", "--fork", "true"]).output();
     match made {
-        Ok(made) if made.status.success() => check("namespaces", Verdict::Ok, "user, PID, mount and IPC"),
+        Ok(made) if made.status.success() => check("namespaces", CheckStatus::Ok, "user, PID, mount and IPC"),
         Ok(made) => {
             let reason = String::from_utf8_lossy(&made.stderr).trim().to_owned();
-            check("namespaces", Verdict::Warning, format!("{reason}: {without}"))
+            check("namespaces", CheckStatus::Warning, format!("{reason}: {without}"))
         }
-        Err(_) => check("namespaces", Verdict::Ok, "not tried: `unshare` is not on PATH; a session's Confined tells"),
+        Err(_) => {
+            check("namespaces", CheckStatus::Ok, "not tried: `unshare` is not on PATH; a session's Confined tells")
+        }
     }
 }
 
@@ -149,11 +153,11 @@ async fn named_database(url: &DatabaseUrl) -> Check {
     };
     match timeout(DATABASE_PATIENCE, look).await {
         Ok(Ok((version, transport))) => {
-            let verdict = if transport.is_exposed() { Verdict::Warning } else { Verdict::Ok };
+            let verdict = if transport.is_exposed() { CheckStatus::Warning } else { CheckStatus::Ok };
             check("database", verdict, format!("PostgreSQL {version} at {url}: {transport}"))
         }
-        Ok(Err(error)) => check("database", Verdict::Failed, format!("{url}: {error}")),
-        Err(_) => check("database", Verdict::Failed, format!("{url}: no answer")),
+        Ok(Err(error)) => check("database", CheckStatus::Failed, format!("{url}: {error}")),
+        Err(_) => check("database", CheckStatus::Failed, format!("{url}: no answer")),
     }
 }
 
@@ -163,32 +167,32 @@ fn embedded_database(data_dir: &Path) -> Check {
         Ok((binaries, postmaster)) => {
             let state = postmaster.map_or("not running".to_owned(), |server| format!("running, pid {}", server.pid()));
             let folder = binaries.folder.display();
-            check("database", Verdict::Ok, format!("embedded PostgreSQL {} in {folder}, {state}", binaries.major))
+            check("database", CheckStatus::Ok, format!("embedded PostgreSQL {} in {folder}, {state}", binaries.major))
         }
-        Err(error) => check("database", Verdict::Failed, error.to_string()),
+        Err(error) => check("database", CheckStatus::Failed, error.to_string()),
     }
 }
 
 fn data_dir(dir: &Path) -> Check {
     let shown = dir.display();
     let Ok(meta) = fs::metadata(dir) else {
-        return check("data", Verdict::Ok, format!("{shown} does not exist yet"));
+        return check("data", CheckStatus::Ok, format!("{shown} does not exist yet"));
     };
     if !meta.is_dir() {
-        return check("data", Verdict::Failed, format!("{shown} is not a folder"));
+        return check("data", CheckStatus::Failed, format!("{shown} is not a folder"));
     }
     if meta.uid() != rustix::process::geteuid().as_raw() {
-        return check("data", Verdict::Failed, format!("{shown} belongs to uid {}", meta.uid()));
+        return check("data", CheckStatus::Failed, format!("{shown} belongs to uid {}", meta.uid()));
     }
     if meta.mode() & 0o022 != 0 {
-        return check("data", Verdict::Warning, format!("others may write to {shown}; chmod go-w it"));
+        return check("data", CheckStatus::Warning, format!("others may write to {shown}; chmod go-w it"));
     }
     if let Some(closed) = closed_to_others(dir) {
         let text =
             format!("{} is closed to the users of sessions (mode {:o}): no session can start", closed.0, closed.1);
-        return check("data", Verdict::Failed, format!("{text}; chmod a+x it, or set data_dir to another place"));
+        return check("data", CheckStatus::Failed, format!("{text}; chmod a+x it, or set data_dir to another place"));
     }
-    check("data", Verdict::Ok, shown.to_string())
+    check("data", CheckStatus::Ok, shown.to_string())
 }
 
 /// As root sessions run as other users, who have to pass every folder on the way.
@@ -215,12 +219,12 @@ fn space(config: &ServerConfig) -> Check {
                 let text = format!(
                     "the disk is full: {mib} MiB free in {shown}; below {low} MiB (disk_low_water) nothing is started"
                 );
-                return check("space", Verdict::Failed, text);
+                return check("space", CheckStatus::Failed, text);
             }
-            let verdict = if free < LITTLE_SPACE { Verdict::Warning } else { Verdict::Ok };
+            let verdict = if free < LITTLE_SPACE { CheckStatus::Warning } else { CheckStatus::Ok };
             check("space", verdict, format!("{mib} MiB free in {shown}"))
         }
-        None => check("space", Verdict::Failed, format!("{}: the file system does not answer", existing.display())),
+        None => check("space", CheckStatus::Failed, format!("{}: the file system does not answer", existing.display())),
     }
 }
 
@@ -228,14 +232,14 @@ fn port(config: &ServerConfig) -> Check {
     let listen = config.listen;
     let ours = instance::running(&config.data_dir).unwrap_or_default();
     if let Some(own) = ours.iter().find(|instance| instance.url == format!("http://{listen}")) {
-        return check("port", Verdict::Ok, format!("{listen} is ours (pid {})", own.pid));
+        return check("port", CheckStatus::Ok, format!("{listen} is ours (pid {})", own.pid));
     }
     match TcpListener::bind(listen) {
-        Ok(_) => check("port", Verdict::Ok, format!("{listen} is free")),
+        Ok(_) => check("port", CheckStatus::Ok, format!("{listen} is free")),
         Err(error) => {
             let holder =
                 port_holder(listen.port()).map_or_else(|| error.to_string(), |holder| format!("taken by {holder}"));
-            check("port", Verdict::Failed, format!("{listen}: {holder}"))
+            check("port", CheckStatus::Failed, format!("{listen}: {holder}"))
         }
     }
 }
@@ -251,7 +255,7 @@ fn session_uids(config: &ServerConfig) -> Check {
     };
     if !map.is_empty() && !map.lines().any(covers) {
         let text = format!("this container has no uids {base} to {last}: set session_uid_base");
-        return check("uids", Verdict::Failed, text);
+        return check("uids", CheckStatus::Failed, text);
     }
     let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let account = accounts.lines().find_map(|line| {
@@ -263,21 +267,21 @@ fn session_uids(config: &ServerConfig) -> Check {
         let text = format!(
             "the uids of sessions, {base} to {last}, have an account among them, {account}: set session_uid_base"
         );
-        return check("uids", Verdict::Warning, text);
+        return check("uids", CheckStatus::Warning, text);
     }
     match probe_user_ids(&config.runner_binary, base) {
         Ok(()) => {
             let text = format!("each agent, and each runner, has a uid of its own, from {base} to {last}");
-            check("uids", Verdict::Ok, text)
+            check("uids", CheckStatus::Ok, text)
         }
         // Told by a check of its own.
         Err(_) if !config.runner_binary.exists() => {
-            check("uids", Verdict::Ok, format!("sessions have uids of their own, from {base} to {last}"))
+            check("uids", CheckStatus::Ok, format!("sessions have uids of their own, from {base} to {last}"))
         }
         Err(reason) => {
             let text =
                 format!("sessions have uids of their own, from {base} up, but an agent shares its runner's: {reason}");
-            check("uids", Verdict::Warning, text)
+            check("uids", CheckStatus::Warning, text)
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ambient_persistence::retry::Backoff;
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
@@ -36,7 +37,7 @@ impl EmbeddedPostgres {
 }
 
 async fn keep(postgres: EmbeddedPostgres) {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut started = Instant::now();
     loop {
         sleep(LOOK).await;
@@ -44,10 +45,9 @@ async fn keep(postgres: EmbeddedPostgres) {
             continue;
         }
         if started.elapsed() > WELL {
-            pause = FIRST_PAUSE;
+            backoff.reset();
         } else {
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            sleep(backoff.pause()).await;
         }
         tracing::error!(log = %postgres.log().display(), "PostgreSQL has died; starting it again");
         match postgres.start().await {

@@ -2,16 +2,16 @@
 
 use ambient_actors::{Reply, Request};
 use ambient_domain::{Definition, Entity, definition::Command, project::Project};
-use ambient_persistence::{StoredEntity, is_ksuid, new_id};
+use ambient_persistence::{StoredEntity, is_ksuid};
 use ambient_wire::definition::Definition as Wire;
 
 use super::{
     access::{Access, Authorized, Found, Target},
-    project::With,
+    project::WriteOptions,
     right::Edit,
 };
 use crate::{
-    definitions::{Change, Served},
+    definitions::{Change, New, Served},
     error::ApiResult,
 };
 
@@ -38,13 +38,14 @@ impl Authorized<Project, Edit> {
     /// Makes a definition in it.
     pub(crate) async fn create_definition<S: Served>(
         &self,
-        name: String,
-        spec: S,
-        with: With<'_>,
+        new: New<S>,
+        options: WriteOptions<'_>,
     ) -> ApiResult<Reply<S::Entity>> {
-        let (id, project_id) = (new_id(), self.target.id.clone());
+        let New { id, name, spec, sealed } = new;
+        self.access.seal(&sealed).await?;
+        let project_id = self.target.id.clone();
         let command = Command::Create { id: id.clone(), project_id, name, spec: Box::new(spec) };
-        self.access.call(&id, Request::new(command, self.access.caller()), with).await
+        self.access.call(&id, Request::new(command, self.access.caller()), options).await
     }
 }
 
@@ -54,19 +55,20 @@ impl Access {
         &self,
         definition: &Authorized<S::Entity, Edit>,
         change: Change<S>,
-        with: With<'_>,
+        options: WriteOptions<'_>,
     ) -> ApiResult<Reply<S::Entity>> {
-        let Change { name, spec } = change;
+        let Change { name, spec, sealed } = change;
+        self.seal(&sealed).await?;
         let command = Command::Patch { name, spec: Box::new(spec) };
-        self.call(definition.target.id(), Request::new(command, self.caller()), with).await
+        self.call(definition.target.id(), Request::new(command, self.caller()), options).await
     }
 
     /// Deletes a definition.
     pub(crate) async fn delete_definition<S: Served>(
         &self,
         definition: &Authorized<S::Entity, Edit>,
-        with: With<'_>,
+        options: WriteOptions<'_>,
     ) -> ApiResult<Reply<S::Entity>> {
-        self.call(definition.target.id(), Request::new(Command::Delete, self.caller()), with).await
+        self.call(definition.target.id(), Request::new(Command::Delete, self.caller()), options).await
     }
 }

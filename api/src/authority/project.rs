@@ -16,6 +16,7 @@ use super::{
     access::{Access, Authorized, Found, Target},
     platform::Registered,
     right::{Admin, Edit, Right, View},
+    secrets::Sealed,
 };
 use crate::{
     error::{ApiError, ApiResult, Number},
@@ -42,14 +43,14 @@ impl Access {
         &self,
         id: &str,
         mut request: Request<E>,
-        with: With<'_>,
+        options: WriteOptions<'_>,
     ) -> ApiResult<Reply<E>> {
-        request.if_match = with.conditions.if_match;
-        request.idempotency = with.conditions.idempotency_key.as_ref().map(|key| IdempotencyKey {
-            method: with.fingerprint.method.clone(),
-            path: with.fingerprint.path.clone(),
+        request.if_match = options.conditions.if_match;
+        request.idempotency = options.conditions.idempotency_key.as_ref().map(|key| IdempotencyKey {
+            method: options.fingerprint.method.clone(),
+            path: options.fingerprint.path.clone(),
             key: key.clone(),
-            request_hash: with.fingerprint.hash.clone(),
+            request_hash: options.fingerprint.hash.clone(),
         });
         Ok(self.state.parts().actors.call(id, request).await?)
     }
@@ -67,7 +68,7 @@ impl Access {
 
 /// What makes a request conditional and repeatable.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct With<'a> {
+pub(crate) struct WriteOptions<'a> {
     pub(crate) conditions: &'a Conditions,
     pub(crate) fingerprint: &'a Fingerprint,
 }
@@ -89,30 +90,38 @@ impl Registered {
         &self,
         name: String,
         spec: ProjectSpec,
-        with: With<'_>,
+        options: WriteOptions<'_>,
     ) -> ApiResult<Reply<Project>> {
         self.access().refuse_while_draining().await?;
         let project_id = new_id();
         let owner = self.access().principal.name.clone();
         let command = project::Command::Create { project_id: project_id.clone(), name, spec: Box::new(spec), owner };
-        self.access().call(&project_id, Request::new(command, self.access().caller()), with).await
+        self.access().call(&project_id, Request::new(command, self.access().caller()), options).await
     }
 }
 
 impl Authorized<Project, Admin> {
     /// Changes its specification.
-    pub(crate) async fn patch(&self, patch: project::ProjectPatch, with: With<'_>) -> ApiResult<Reply<Project>> {
-        self.command(project::Command::Patch(patch), with).await
+    pub(crate) async fn patch(
+        &self,
+        patch: project::ProjectPatch,
+        options: WriteOptions<'_>,
+    ) -> ApiResult<Reply<Project>> {
+        self.command(project::Command::Patch(patch), options).await
     }
 
     /// Deletes it with all its sessions.
-    pub(crate) async fn delete(&self, with: With<'_>) -> ApiResult<Reply<Project>> {
-        self.command(project::Command::Delete, with).await
+    pub(crate) async fn delete(&self, options: WriteOptions<'_>) -> ApiResult<Reply<Project>> {
+        self.command(project::Command::Delete, options).await
     }
 
     /// Grants a role.
-    pub(crate) async fn grant(&self, permission: project::Permission, with: With<'_>) -> ApiResult<Reply<Project>> {
-        self.command(project::Command::Grant(permission), with).await
+    pub(crate) async fn grant(
+        &self,
+        permission: project::Permission,
+        options: WriteOptions<'_>,
+    ) -> ApiResult<Reply<Project>> {
+        self.command(project::Command::Grant(permission), options).await
     }
 
     /// Takes a subject's role away.
@@ -120,19 +129,23 @@ impl Authorized<Project, Admin> {
         &self,
         subject_type: SubjectType,
         name: String,
-        with: With<'_>,
+        options: WriteOptions<'_>,
     ) -> ApiResult<Reply<Project>> {
-        self.command(project::Command::Revoke { subject_type, subject_name: name }, with).await
+        self.command(project::Command::Revoke { subject_type, subject_name: name }, options).await
     }
 
-    async fn command(&self, command: project::Command, with: With<'_>) -> ApiResult<Reply<Project>> {
-        self.access.call(&self.target.id, Request::new(command, self.access.caller()), with).await
+    async fn command(&self, command: project::Command, options: WriteOptions<'_>) -> ApiResult<Reply<Project>> {
+        self.access.call(&self.target.id, Request::new(command, self.access.caller()), options).await
     }
 }
 
 impl Authorized<Project, Edit> {
     /// Makes a session in it.
-    pub(crate) async fn create_session(&self, creation: Creation, with: With<'_>) -> ApiResult<Reply<Session>> {
+    pub(crate) async fn create_session(
+        &self,
+        creation: Creation,
+        options: WriteOptions<'_>,
+    ) -> ApiResult<Reply<Session>> {
         if creation.start {
             self.access.refuse_while_draining().await?;
         }
@@ -142,13 +155,14 @@ impl Authorized<Project, Edit> {
         let Creation { mut spec, start, secrets } = creation;
         spec.validate().map_err(ApiError::from).map_err(super::session::with_api_names)?;
         let secrets = secrets.into_iter().map(|(name, value)| (name, Some(value))).collect();
-        let sealed = self.access.seal(&session_id, &secrets).await?;
-        spec.environment_variables = sealed.into_iter().filter_map(|(name, id)| Some((name, id?))).collect();
+        let sealed = Sealed::of(<Session as Entity>::KIND, &session_id, secrets)?;
+        self.access.seal(&sealed).await?;
+        spec.environment_variables = sealed.ids.into_iter().filter_map(|(name, id)| Some((name, id?))).collect();
         let command =
             session::Command::Create { session_id: session_id.clone(), project_id, spec: Box::new(spec), start };
         let mut request = Request::new(command, self.access.caller());
         request.defaults = self.session_defaults();
-        let reply = self.access.call(&session_id, request, with).await;
+        let reply = self.access.call(&session_id, request, options).await;
         reply.map_err(super::session::with_api_names)
     }
 

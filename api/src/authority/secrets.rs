@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ambient_domain::name;
-use ambient_persistence::{new_id, session_secret_id};
+use ambient_persistence::{new_id, secret_id};
 use ambient_wire::{runner::is_platform_variable, session::SecretText};
 
 use super::access::Access;
@@ -12,42 +12,57 @@ use crate::{
     given,
 };
 
-const FIELD: &str = "environment_variables";
+/// Field of the variables.
+pub(crate) const ENVIRONMENT_VARIABLES: &str = "environment_variables";
 /// Longest value, bytes; all of an environment must fit into a process.
 const MAX_VALUE_BYTES: usize = 16 * 1024;
 
-impl Access {
-    /// Seals the values of a session's variables; null stays null. What a command then does not use is removed by the sweep.
-    pub(super) async fn seal(
-        &self,
-        session_id: &str,
-        secrets: &BTreeMap<String, Option<SecretText>>,
-    ) -> ApiResult<BTreeMap<String, Option<String>>> {
-        given::entries(FIELD, secrets.len())?;
-        name::environment(FIELD, secrets.keys())?;
+/// Values of variables, and the ids that stand for them in a specification. Nothing is stored of them until [`Access::seal`].
+pub(crate) struct Sealed {
+    /// Id of each value by the variable's name; of a variable that is to be removed, null.
+    pub(crate) ids: BTreeMap<String, Option<String>>,
+    values: Vec<(String, SecretText)>,
+}
+
+impl Sealed {
+    /// Checks variables of an entity of a Kind, and gives their values ids.
+    pub(crate) fn of(kind: &str, id: &str, secrets: BTreeMap<String, Option<SecretText>>) -> ApiResult<Self> {
+        given::entries(ENVIRONMENT_VARIABLES, secrets.len())?;
+        name::environment(ENVIRONMENT_VARIABLES, secrets.keys())?;
         let (mut ids, mut values) = (BTreeMap::new(), Vec::new());
         for (name, value) in secrets {
-            if is_platform_variable(name) {
-                return Err(ApiError::invalid(format!("{FIELD}.{name}"), "is set by the platform"));
+            if is_platform_variable(&name) {
+                return Err(ApiError::invalid(format!("{ENVIRONMENT_VARIABLES}.{name}"), "is set by the platform"));
             }
-            let id = value.is_some().then(|| session_secret_id(session_id, &new_id()));
-            if let (Some(id), Some(value)) = (&id, value) {
-                values.push((id.clone(), checked(name, value)?));
+            let value_id = value.is_some().then(|| secret_id(kind, id, &new_id()));
+            if let (Some(id), Some(value)) = (&value_id, value) {
+                check(&name, &value)?;
+                values.push((id.clone(), value));
             }
-            ids.insert(name.clone(), id);
+            ids.insert(name, value_id);
         }
-        self.state.parts().vault.put(&values).await?;
-        Ok(ids)
+        Ok(Self { ids, values })
     }
 }
 
-fn checked<'a>(name: &str, value: &'a SecretText) -> ApiResult<&'a [u8]> {
-    let SecretText(value) = value;
+impl Access {
+    /// Seals the values. What a command then does not use is removed by the sweep.
+    pub(super) async fn seal(&self, sealed: &Sealed) -> ApiResult<()> {
+        let values = sealed.values.iter().map(|(id, SecretText(value))| (id.clone(), value.as_bytes()));
+        self.state.parts().vault.put(&values.collect::<Vec<_>>()).await?;
+        Ok(())
+    }
+}
+
+fn check(name: &str, SecretText(value): &SecretText) -> ApiResult<()> {
     if value.len() > MAX_VALUE_BYTES {
-        return Err(ApiError::invalid(format!("{FIELD}.{name}"), format!("must have at most {MAX_VALUE_BYTES} bytes")));
+        return Err(ApiError::invalid(
+            format!("{ENVIRONMENT_VARIABLES}.{name}"),
+            format!("must have at most {MAX_VALUE_BYTES} bytes"),
+        ));
     }
     if value.contains('\0') {
-        return Err(ApiError::invalid(format!("{FIELD}.{name}"), "must not contain NUL"));
+        return Err(ApiError::invalid(format!("{ENVIRONMENT_VARIABLES}.{name}"), "must not contain NUL"));
     }
-    Ok(value.as_bytes())
+    Ok(())
 }

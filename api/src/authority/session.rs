@@ -13,8 +13,9 @@ use ambient_wire::session::SessionPatch;
 
 use super::{
     access::{Access, Authorized, Found, Target},
-    project::With,
+    project::WriteOptions,
     right::{Edit, Right},
+    secrets::Sealed,
 };
 use crate::{
     error::{ApiError, ApiResult, Number},
@@ -68,7 +69,7 @@ pub(crate) struct Accepted {
 
 impl Authorized<Session, Edit> {
     /// Changes its specification.
-    pub(crate) async fn patch(&self, body: SessionPatch, with: With<'_>) -> ApiResult<Reply<Session>> {
+    pub(crate) async fn patch(&self, body: SessionPatch, options: WriteOptions<'_>) -> ApiResult<Reply<Session>> {
         let secrets = body.environment_variables.clone();
         let mut patch = session_spec::patch(body, self.access.state.server_defaults())?;
         let blank = |prompt: &Option<String>| prompt.as_deref().unwrap_or_default().trim().is_empty();
@@ -77,68 +78,70 @@ impl Authorized<Session, Edit> {
             let reason = "prompt: a batch session (interactive=false) needs one";
             return Err(ApiError::new(Number::Conflict, reason).at("prompt", "is needed by a batch session"));
         }
-        if let Some(secrets) = &secrets {
-            patch.environment_variables = Some(self.access.seal(&self.target.id, secrets).await?);
+        if let Some(secrets) = secrets {
+            let sealed = Sealed::of(<Session as Entity>::KIND, &self.target.id, secrets)?;
+            self.access.seal(&sealed).await?;
+            patch.environment_variables = Some(sealed.ids);
         }
-        self.command(Command::Patch(patch), with).await
+        self.command(Command::Patch(patch), options).await
     }
 
     /// Adds a repository.
-    pub(crate) async fn add_repo(&self, repo: Repo, with: With<'_>) -> ApiResult<Reply<Session>> {
-        self.command(Command::AddRepo(repo), with).await.map_err(|error| error.of_item("repos"))
+    pub(crate) async fn add_repo(&self, repo: Repo, options: WriteOptions<'_>) -> ApiResult<Reply<Session>> {
+        self.command(Command::AddRepo(repo), options).await.map_err(|error| error.of_item("repos"))
     }
 
     /// Removes a repository.
-    pub(crate) async fn remove_repo(&self, name: String, with: With<'_>) -> ApiResult<Reply<Session>> {
-        self.command(Command::RemoveRepo { name }, with).await
+    pub(crate) async fn remove_repo(&self, name: String, options: WriteOptions<'_>) -> ApiResult<Reply<Session>> {
+        self.command(Command::RemoveRepo { name }, options).await
     }
 
     /// Starts a run.
-    pub(crate) async fn start(&self, prompt: Option<String>, with: With<'_>) -> ApiResult<Reply<Session>> {
+    pub(crate) async fn start(&self, prompt: Option<String>, options: WriteOptions<'_>) -> ApiResult<Reply<Session>> {
         self.access.refuse_while_draining().await?;
         let command = Command::Start { prompt: prompt.as_deref().map(Message::of) };
-        self.command_with_text(command, prompt, with).await
+        self.command_with_text(command, prompt, options).await
     }
 
     /// Stops the run. By force only who owns the project.
-    pub(crate) async fn stop(&self, force: bool, with: With<'_>) -> ApiResult<Reply<Session>> {
+    pub(crate) async fn stop(&self, force: bool, options: WriteOptions<'_>) -> ApiResult<Reply<Session>> {
         if force {
             self.access.authorize::<Session, super::right::Admin>(&self.target.id).await?;
         }
         let command = Command::Stop { reason: StopReason::UserStopped, seen_seq: None, run: None, force };
-        self.command(command, with).await
+        self.command(command, options).await
     }
 
     /// Deletes it. Not by its own token: an agent must not remove what people look at.
-    pub(crate) async fn delete(&self, with: With<'_>) -> ApiResult<Reply<Session>> {
+    pub(crate) async fn delete(&self, options: WriteOptions<'_>) -> ApiResult<Reply<Session>> {
         if self.access.principal.session_id().is_some() {
             return Err(ApiError::forbidden("a session's token cannot delete the session"));
         }
-        self.command(Command::Delete, with).await
+        self.command(Command::Delete, options).await
     }
 
     /// Sends a user's message.
-    pub(crate) async fn send(&self, text: String, start: bool, with: With<'_>) -> ApiResult<Accepted> {
+    pub(crate) async fn send(&self, text: String, start: bool, options: WriteOptions<'_>) -> ApiResult<Accepted> {
         if start {
             self.access.refuse_while_draining().await?;
         }
         let command = Command::SendMessage { message: Message::of(&text), start };
-        let reply = self.command_with_text(command, Some(text), with).await?;
+        let reply = self.command_with_text(command, Some(text), options).await?;
         // A message's id is the operation's that accepted it.
         let message_id = reply.operation_id.clone().unwrap_or_default();
         let stored = self.access.state.parts().database.message(&self.target.id, &message_id).await?;
         Ok(Accepted { reply, message_id, seq: stored.map(|event| event.seq) })
     }
 
-    async fn command(&self, command: Command, with: With<'_>) -> ApiResult<Reply<Session>> {
-        self.command_with_text(command, None, with).await
+    async fn command(&self, command: Command, options: WriteOptions<'_>) -> ApiResult<Reply<Session>> {
+        self.command_with_text(command, None, options).await
     }
 
     async fn command_with_text(
         &self,
         command: Command,
         text: Option<String>,
-        with: With<'_>,
+        options: WriteOptions<'_>,
     ) -> ApiResult<Reply<Session>> {
         if let Some(text) = &text {
             let field = if matches!(command, Command::Start { .. }) { "prompt" } else { "text" };
@@ -147,7 +150,7 @@ impl Authorized<Session, Edit> {
         let mut request = Request::new(command, self.access.caller());
         request.bodies = text.into_iter().collect();
         request.defaults = self.defaults().await?;
-        self.access.call(&self.target.id, request, with).await.map_err(with_api_names)
+        self.access.call(&self.target.id, request, options).await.map_err(with_api_names)
     }
 
     /// What the session falls back to now; stored with the operation.

@@ -2,7 +2,7 @@
 
 use std::borrow::Borrow;
 
-use ambient_domain::project::Project;
+use ambient_domain::{Entity as _, project::Project};
 use ambient_wire::{api::List, definition::Definition as Wire};
 use axum::response::Response;
 
@@ -29,8 +29,7 @@ pub(super) async fn create<S: Served>(access: Access, write: Write<Json<Create<S
     write.conditions.no_version()?;
     let body = &write.body.0;
     let project = access.authorize::<Project, Edit>(&project_of::<S>(body)?).await?;
-    let (name, spec) = new::<S>(body, &access)?;
-    let reply = project.create_definition::<S>(name, spec, write.with()).await?;
+    let reply = project.create_definition::<S>(new(body, &access)?, write.options()).await?;
     let definition = reply.state.borrow();
     let href = format!("{}/{}/{}", ambient_wire::BASE, S::Wire::PATH, definition.id);
     Ok(Shown::created(shown(definition)?, definition.version, href).by(reply.operation_id))
@@ -53,8 +52,8 @@ pub(super) async fn patch<S: Served>(
     write: Write<Json<Patch<S>>>,
 ) -> ApiResult<Shown<S::Wire>> {
     let access = definition.access();
-    let change = change::<S>(&write.body.0, access)?;
-    let reply = access.change_definition(&definition, change, write.with()).await?;
+    let change = change::<S>(definition.get().id(), &write.body.0, access)?;
+    let reply = access.change_definition(&definition, change, write.options()).await?;
     let definition = reply.state.borrow();
     Ok(Shown::ok(shown(definition)?, definition.version).by(reply.operation_id))
 }
@@ -63,6 +62,6 @@ pub(super) async fn delete<S: Served>(
     definition: Authorized<S::Entity, Edit>,
     write: Write<NoBody>,
 ) -> ApiResult<Response> {
-    let reply = definition.access().delete_definition::<S>(&definition, write.with()).await?;
+    let reply = definition.access().delete_definition::<S>(&definition, write.options()).await?;
     Ok(no_content(reply.operation_id))
 }

@@ -1,11 +1,13 @@
-//! What values of definitions' bodies may be, for the document. A field has the same rules whichever Kind has it.
+//! What values of definitions' bodies may be, for the document. A field has the same rules whichever Kind has it, unless the Kind has
+//! rules of its own.
 
 use ambient_wire::{git_url, name};
 use serde_json::{Value, json};
 
 use super::Resource;
 use crate::openapi::constraints::{
-    SECONDS_INACTIVE, SECONDS_OF_RUN, TEXT, branch, labels, labels_patch, merge, named, pattern, without_nul,
+    AGENT_TYPES, SECONDS_INACTIVE, SECONDS_OF_RUN, TEXT, branch, labels, labels_patch, merge, named, pattern,
+    variables, without_nul,
 };
 
 /// Puts the rules into the schemas of a Kind's bodies.
@@ -14,7 +16,8 @@ pub(crate) fn constrain(document: &mut Value, resource: &Resource) {
         let place = format!("/components/schemas/{}{schema}/properties", resource.title);
         let properties = document.pointer_mut(&place).and_then(Value::as_object_mut);
         for (field, property) in properties.into_iter().flatten() {
-            merge(property, &rules(field, labels));
+            let own = (resource.rules)(field);
+            merge(property, &if own.is_null() { rules(field, labels) } else { own });
             without_nul(property);
         }
     }
@@ -26,16 +29,15 @@ fn rules(field: &str, labels: fn(&Value) -> Value) -> Value {
         "project_id" => pattern("^[A-Za-z0-9-]+$", 63),
         "name" => named(name::MAX),
         "display_name" => json!({"pattern": format!("^$|{}", name::pattern()), "maxLength": name::MAX}),
-        "agent_type" => json!({"enum": ["script"]}),
+        "agent_type" => json!({"enum": AGENT_TYPES}),
         "llm_model" => named(200),
         "llm_temperature" => range((0, 2)),
         "llm_max_tokens" => range((1, 10_000_000)),
         "timeout" => range(SECONDS_OF_RUN),
         "inactivity_timeout" => range(SECONDS_INACTIVE),
         "repo_url" | "url" => pattern(git_url::PATTERN, git_url::MAX),
+        "environment_variables" => variables(),
         "branch" => branch(),
-        "provider" => json!({"enum": ambient_domain::repository_ref::Provider::NAMES}),
-        "owner" => named(200),
         "repo_name" => pattern("^[A-Za-z0-9_][A-Za-z0-9._-]*$", 100),
         "labels" => labels(&json!({"pattern": name::value_pattern()})),
         "annotations" => labels(&json!({"pattern": TEXT})),

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::{conditions::Conditions, json};
 use crate::{
-    authority::{AppState, With},
+    authority::{AppState, WriteOptions},
     error::{ApiError, ApiResult, Number},
 };
 
@@ -93,8 +93,8 @@ pub(crate) struct Write<B> {
 
 impl<B> Write<B> {
     /// Conditions and fingerprint, for the command.
-    pub(crate) fn with(&self) -> With<'_> {
-        With { conditions: &self.conditions, fingerprint: &self.fingerprint }
+    pub(crate) fn options(&self) -> WriteOptions<'_> {
+        WriteOptions { conditions: &self.conditions, fingerprint: &self.fingerprint }
     }
 }
 

@@ -18,7 +18,7 @@ use tokio_stream::StreamMap;
 
 use super::frames;
 use crate::{
-    authority::{Access, Edit, View, With},
+    authority::{Access, Edit, View, WriteOptions},
     error::ApiResult,
     extract::{Conditions, Fingerprint},
 };
@@ -339,8 +339,8 @@ async fn accept(access: &Access, session_id: &str, key: &str, text: String) -> A
     let path = format!("{BASE}/sessions/{session_id}/ws");
     let fingerprint = Fingerprint::of(&axum::http::Method::POST, &path, None, text.as_bytes());
     let conditions = Conditions { if_match: None, idempotency_key: Some(key.to_owned()) };
-    let with = With { conditions: &conditions, fingerprint: &fingerprint };
-    Ok(session.send(text, false, with).await?.message_id)
+    let options = WriteOptions { conditions: &conditions, fingerprint: &fingerprint };
+    Ok(session.send(text, false, options).await?.message_id)
 }
 
 /// Writes within the time limit; a peer that cannot be written to is gone.

@@ -23,6 +23,8 @@ const EXECUTION_ID: &str = "^[!-~]{1,1000}$";
 /// How long a run may take, and how long it may do nothing.
 pub(crate) const SECONDS_OF_RUN: (i64, i64) = (1, 30 * 86_400);
 pub(crate) const SECONDS_INACTIVE: (i64, i64) = (0, 365 * 86_400);
+/// Programs that can run as agents.
+pub(crate) const AGENT_TYPES: [&str; 1] = ["script"];
 /// Schemas of request bodies.
 const BODIES: [&str; 13] = [
     "EndRequest",
@@ -103,6 +105,16 @@ pub(crate) fn branch() -> Value {
     pattern(&format!("^{parts}[^\\-+/.{forbidden}]([^{forbidden}]*[^/.{forbidden}])?$"), 244)
 }
 
+/// Variables of an agent's environment.
+pub(crate) fn variables() -> Value {
+    let name = "^(?!(AMBIENT_|GIT_AUTHOR_|GIT_COMMITTER_|(HOME|TMPDIR|GIT_CONFIG_NOSYSTEM|GIT_CONFIG_GLOBAL)$))[A-Za-z_][A-Za-z0-9_]*$";
+    json!({
+        "maxProperties": MAX_ENTRIES,
+        "propertyNames": {"pattern": name, "maxLength": 128},
+        "additionalProperties": {"pattern": TEXT},
+    })
+}
+
 fn properties() -> Vec<(&'static str, &'static str, Value)> {
     let text = json!({"pattern": TEXT});
     let repo_name = json!({"pattern": "^(?!status$)[A-Za-z0-9_][A-Za-z0-9._-]*$", "minLength": 1, "maxLength": 100});
@@ -111,12 +123,6 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
     let seconds = |least: i64, most: i64| json!({"minimum": least, "maximum": most});
     let timeout = seconds(SECONDS_OF_RUN.0, SECONDS_OF_RUN.1);
     let inactivity = seconds(SECONDS_INACTIVE.0, SECONDS_INACTIVE.1);
-    let variables = "^(?!(AMBIENT_|GIT_AUTHOR_|GIT_COMMITTER_|(HOME|TMPDIR|GIT_CONFIG_NOSYSTEM|GIT_CONFIG_GLOBAL)$))[A-Za-z_][A-Za-z0-9_]*$";
-    let variables = json!({
-        "maxProperties": MAX_ENTRIES,
-        "propertyNames": {"pattern": variables, "maxLength": 128},
-        "additionalProperties": {"pattern": TEXT},
-    });
     let project_name =
         json!({"pattern": "^(?!default$|kube-|openshift)[a-z][a-z0-9-]*[a-z0-9]$", "minLength": 2, "maxLength": 63});
     let mut all = vec![
@@ -170,7 +176,7 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
             (schema, "llm_model", named(200)),
             (schema, "llm_temperature", json!({"minimum": 0, "maximum": 2})),
             (schema, "llm_max_tokens", json!({"minimum": 1, "maximum": 10_000_000})),
-            (schema, "environment_variables", variables.clone()),
+            (schema, "environment_variables", variables()),
             (schema, "labels", labels(&value)),
             (schema, "annotations", labels(&note)),
         ]);

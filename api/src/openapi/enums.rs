@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_aux::serde_introspection::serde_introspect;
 use serde_json::{Value, json};
 
-use super::{each_operation, property, schema_ref, schemas};
+use super::{constraints::AGENT_TYPES, each_operation, property, schema_ref, schemas};
 
 /// An enumeration with a name.
 struct Named {
@@ -44,7 +44,12 @@ fn enums() -> Vec<Named> {
             crate::representation::REPO_STATUSES.to_vec(),
             &[("SessionRepo", "status")],
         ),
-        named("AgentType", "Programs that can run as agents.", vec!["script"], &[("SessionCreate", "agent_type")]),
+        named(
+            "AgentType",
+            "Programs that can run as agents.",
+            AGENT_TYPES.to_vec(),
+            &[("SessionCreate", "agent_type")],
+        ),
         named("MessageRole", "Who speaks.", crate::conversation::ROLES.to_vec(), &[("Message", "role")]),
         named("ProjectStatus", "Whether a project is in use.", variants::<ProjectPhase>(), &[("Project", "status")]),
         named("ProjectRole", "What a member may do.", variants::<Role>(), &[("ProjectPermission", "role")]),

@@ -3,6 +3,8 @@
 use ambient_domain::agent::{Agent, AgentSpec};
 use ambient_wire::agent::{Agent as Wire, AgentCreate, AgentPatch};
 
+use serde_json::{Value, json};
+
 use crate::{authority::Access, definitions::Served, error::ApiResult, given, session_spec};
 
 const MAX_MODEL: usize = 200;
@@ -19,6 +21,10 @@ impl Served for AgentSpec {
         session_spec::resources(body.resource_overrides.clone().unwrap_or_default(), access.state().server_defaults())?;
         given::labels(&body.labels)?;
         given::annotations(&body.annotations)
+    }
+
+    fn derived(&self) -> Vec<(&'static str, Value)> {
+        vec![("environment_variable_names", json!(self.environment_variables.keys().collect::<Vec<_>>()))]
     }
 
     fn check_patch(body: &AgentPatch, access: &Access) -> ApiResult<()> {

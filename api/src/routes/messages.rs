@@ -34,7 +34,7 @@ use crate::{
         Changing))]
 pub(super) async fn send(session: Authorized<Session, Edit>, write: Write<Json<MessageCreate>>) -> ApiResult<Response> {
     let Json(MessageCreate { text, start }) = &write.body;
-    let Accepted { reply, message_id, seq } = session.send(text.clone(), *start, write.with()).await?;
+    let Accepted { reply, message_id, seq } = session.send(text.clone(), *start, write.options()).await?;
     let (kind, session_id) = ("Message".to_owned(), reply.state.id.clone());
     let body = MessageAccepted { kind, id: message_id, session_id, seq };
     if reply.state.phase() == Some(Phase::Running) {

@@ -43,7 +43,7 @@ pub(super) async fn grant(
         subject_name: body.subject_name.clone(),
         role: role(&body.role)?,
     };
-    let reply = project.grant(permission, write.with()).await?;
+    let reply = project.grant(permission, write.options()).await?;
     Ok(Shown::ok(body.clone(), reply.state.version).by(reply.operation_id))
 }
 
@@ -67,7 +67,7 @@ pub(super) async fn revoke(
     Query(params): Query<RevokeParams>,
     write: Write<NoBody>,
 ) -> ApiResult<Response> {
-    let reply = project.revoke(subject_type(&params.subject_type)?, params.subject_name, write.with()).await?;
+    let reply = project.revoke(subject_type(&params.subject_type)?, params.subject_name, write.options()).await?;
     Ok(no_content(reply.operation_id))
 }
 

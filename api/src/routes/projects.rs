@@ -41,7 +41,7 @@ pub(super) async fn create(caller: Registered, write: Write<Json<ProjectCreate>>
     write.conditions.no_version()?;
     let Json(body) = &write.body;
     check(body)?;
-    let reply = caller.create_project(body.name.clone(), spec(body), write.with()).await?;
+    let reply = caller.create_project(body.name.clone(), spec(body), write.options()).await?;
     let body = representation::project(&reply.state);
     let href = body.href.clone();
     Ok(Shown::created(body, reply.state.version, href).by(reply.operation_id))
@@ -81,7 +81,7 @@ pub(super) async fn patch(
     write: Write<Json<WirePatch>>,
 ) -> ApiResult<Shown<Wire>> {
     check_patch(&write.body.0)?;
-    let reply = project.patch(patch_of(write.body.0.clone()), write.with()).await?;
+    let reply = project.patch(patch_of(write.body.0.clone()), write.options()).await?;
     Ok(Shown::ok(representation::project(&reply.state), reply.state.version).by(reply.operation_id))
 }
 
@@ -90,7 +90,7 @@ pub(super) async fn patch(
     params(("project_id" = String, Path, description = "Id or name")),
     responses((status = 202, description = "Terminating; Location is project-delete", body = Wire), Changing))]
 pub(super) async fn delete(project: Authorized<Project, Admin>, write: Write<NoBody>) -> ApiResult<Shown<Wire>> {
-    let reply = project.delete(write.with()).await?;
+    let reply = project.delete(write.options()).await?;
     let workflow =
         reply.operation_id.as_ref().map(|operation| format!("project-delete/{}/{operation}", reply.state.id));
     let shown = Shown::accepted(representation::project(&reply.state), reply.state.version, workflow.as_deref());

@@ -26,7 +26,7 @@ path_parameter!(
     params(("session_id" = String, Path, description = "Session")),
     responses((status = 202, description = "Wanted; Location is what brings it about, while a run is active", body = Wire), Changing))]
 pub(super) async fn add(session: Authorized<Session, Edit>, write: Write<Json<Repo>>) -> ApiResult<Shown<Wire>> {
-    let reply = session.add_repo(session_spec::repo(write.body.0.clone())?, write.with()).await?;
+    let reply = session.add_repo(session_spec::repo(write.body.0.clone())?, write.options()).await?;
     Ok(wanted(&reply.state).by(reply.operation_id))
 }
 
@@ -39,7 +39,7 @@ pub(super) async fn remove(
     RepoName(name): RepoName,
     write: Write<NoBody>,
 ) -> ApiResult<Shown<Wire>> {
-    let reply = session.remove_repo(name, write.with()).await?;
+    let reply = session.remove_repo(name, write.options()).await?;
     Ok(wanted(&reply.state).by(reply.operation_id))
 }
 

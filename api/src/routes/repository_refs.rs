@@ -9,6 +9,7 @@ use crate::{
     definitions::Served,
     error::{ApiError, ApiResult},
     given,
+    openapi::constraints::named,
 };
 
 const MAX_OWNER: usize = 200;
@@ -30,6 +31,14 @@ impl Served for RepositoryRefSpec {
         check(flat(&body.branch).as_deref(), flat(&body.provider).as_deref(), flat(&body.owner).as_deref())?;
         body.labels.as_ref().map_or(Ok(()), given::labels)?;
         body.annotations.as_ref().map_or(Ok(()), given::annotations)
+    }
+
+    fn rules(field: &str) -> Value {
+        match field {
+            "provider" => json!({"enum": Provider::NAMES}),
+            "owner" => named(MAX_OWNER),
+            _ => Value::Null,
+        }
     }
 
     fn derived(&self) -> Vec<(&'static str, Value)> {

@@ -23,7 +23,7 @@ pub(super) async fn start(
     session: Authorized<Session, Edit>,
     write: Write<OrDefault<SessionStart>>,
 ) -> ApiResult<Shown<Wire>> {
-    let reply = session.start(write.body.0.prompt.clone(), write.with()).await?;
+    let reply = session.start(write.body.0.prompt.clone(), write.options()).await?;
     let workflow = start_workflow(&reply.state);
     let body = representation::session(&reply.state, None);
     Ok(Shown::accepted(body, reply.state.version, workflow.as_deref()).by(reply.operation_id))
@@ -40,7 +40,7 @@ pub(super) async fn stop(
     session: Authorized<Session, Edit>,
     write: Write<OrDefault<SessionStop>>,
 ) -> ApiResult<Shown<Wire>> {
-    let reply = session.stop(write.body.0.force, write.with()).await?;
+    let reply = session.stop(write.body.0.force, write.options()).await?;
     let (state, body) = (&reply.state, representation::session(&reply.state, None));
     let shown = match (state.phase(), state.required_workflows().first()) {
         (Some(Phase::Stopping), workflow) => Shown::accepted(body, state.version, workflow.map(String::as_str)),

@@ -42,7 +42,7 @@ pub(super) async fn create(access: Access, write: Write<Json<SessionCreate>>) ->
     let project = access.authorize::<Project, Edit>(&body.project_id).await?;
     let (start, secrets) = (body.start, body.environment_variables.clone());
     let spec = session_spec::resolve(body, project.get(), access.state().server_defaults())?;
-    let reply = project.create_session(Creation { spec, start, secrets }, write.with()).await?;
+    let reply = project.create_session(Creation { spec, start, secrets }, write.options()).await?;
     let body = representation::session(&reply.state, None);
     let href = body.href.clone();
     Ok(Shown::created(body, reply.state.version, href).by(reply.operation_id))
@@ -73,7 +73,7 @@ pub(super) async fn patch(
     write: Write<Json<SessionPatch>>,
 ) -> ApiResult<Shown<Wire>> {
     let body = write.body.0.clone();
-    let reply = session.patch(body, write.with()).await?;
+    let reply = session.patch(body, write.options()).await?;
     Ok(Shown::ok(representation::session(&reply.state, None), reply.state.version).by(reply.operation_id))
 }
 
@@ -82,6 +82,6 @@ pub(super) async fn patch(
     params(("session_id" = String, Path, description = "Session")),
     responses((status = 204, description = "Deleted"), Changing))]
 pub(super) async fn delete(session: Authorized<Session, Edit>, write: Write<NoBody>) -> ApiResult<Response> {
-    let reply = session.delete(write.with()).await?;
+    let reply = session.delete(write.options()).await?;
     Ok(no_content(reply.operation_id))
 }

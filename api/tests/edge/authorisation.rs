@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{ALICE, Answer, NOBODY, Server, VERA};
+use crate::support::{ALICE, Answer, BASE, NOBODY, Server, VERA};
 
 /// Routes that are open to everybody.
 const OPEN: [&str; 12] = [
@@ -54,7 +54,7 @@ impl Route {
     fn elsewhere(&self, world: &World) -> Self {
         let path = [&world.project, &world.session, &world.operation]
             .into_iter()
-            .chain(&world.definitions)
+            .chain(world.definitions.iter().map(|definition| &definition.id))
             .fold(self.path.clone(), |path, id| path.replace(id, ABSENT));
         Self { method: self.method.clone(), template: self.template.clone(), path, open: self.open, absent: true }
     }
@@ -69,8 +69,51 @@ struct World {
     project: String,
     session: String,
     operation: String,
-    definitions: Vec<String>,
+    definitions: Vec<Definition>,
     routes: Vec<Route>,
+}
+
+/// One of each Kind of definitions.
+struct Definition {
+    /// Where they are made.
+    collection: String,
+    /// The parameter that is its id, in braces.
+    parameter: String,
+    /// A body that makes one.
+    example: Value,
+    /// Its id.
+    id: String,
+}
+
+impl Definition {
+    /// The Kinds that the document has: what is made by a body that must name a project and have a name, and is found by one id.
+    fn of_document(document: &Value) -> Vec<Self> {
+        let paths = document["paths"].as_object().unwrap();
+        let one_of = |collection: &str| {
+            let parameters = paths.keys().filter_map(|path| path.strip_prefix(collection)?.strip_prefix('/'));
+            parameters.filter(|rest| rest.starts_with('{') && !rest.contains('/')).map(str::to_owned).next()
+        };
+        let kinds = paths.iter().filter_map(|(collection, item)| {
+            let body = item.pointer("/post/requestBody/content/application~1json/schema/$ref")?.as_str()?;
+            let schema = document.pointer(body.trim_start_matches('#'))?;
+            let required = schema["required"].as_array()?;
+            let is_named = ["project_id", "name"].iter().all(|field| required.contains(&json!(field)));
+            let parameter = one_of(collection).filter(|_| is_named)?;
+            Some(Self {
+                collection: collection.clone(),
+                parameter,
+                example: schema["example"].clone(),
+                id: String::new(),
+            })
+        });
+        kinds.collect()
+    }
+
+    fn body(&self, project: &str) -> Value {
+        let mut body = self.example.clone();
+        body["project_id"] = json!(project);
+        body
+    }
 }
 
 impl World {
@@ -83,26 +126,28 @@ async fn world() -> World {
     let server = Server::start().await;
     let project = server.project("demo").await;
     let session = server.running_session("demo").await;
-    let mut definitions = Vec::new();
-    for path in ["/agents", "/repository_refs"] {
-        let created = server.post(path, definition(path, &project)).await.expect(StatusCode::CREATED);
-        definitions.push(created["id"].as_str().unwrap().to_owned());
+    let document = ambient_api::openapi();
+    let mut definitions = Definition::of_document(&document);
+    assert!(definitions.len() > 1);
+    for kind in &mut definitions {
+        let path = kind.collection.trim_start_matches(BASE);
+        let created = server.post(path, kind.body(&project)).await.expect(StatusCode::CREATED);
+        created["id"].as_str().unwrap().clone_into(&mut kind.id);
     }
     let operations = server.operations("size=1", 1).await;
     let operation = operations["items"][0]["id"].as_str().unwrap().to_owned();
     let fill = |template: &str| {
-        template
+        definitions
+            .iter()
+            .fold(template.to_owned(), |path, one| path.replace(&one.parameter, &one.id))
             .replace("{project_id}", &project)
             .replace("{session_id}", &session)
             .replace("{operation_id}", &operation)
-            .replace("{agent_id}", &definitions[0])
-            .replace("{repository_ref_id}", &definitions[1])
             .replace("{execution_id}", &format!("session-supervise%2F{session}%2F1"))
             .replace("{name}", "demo")
             .replace("{path}", "a.txt")
             .replace("/workspace_file", "/workspace_file?path=a.txt")
     };
-    let document = ambient_api::openapi();
     let mut routes = Vec::new();
     for (template, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
@@ -116,24 +161,15 @@ async fn world() -> World {
     World { server, project, session, operation, definitions, routes }
 }
 
-/// A definition to create, of the Kind that a path names.
-fn definition(path: &str, project: &str) -> Value {
-    let mut body = json!({"project_id": project, "name": "first"});
-    if path.ends_with("/repository_refs") {
-        body["url"] = json!("https://example.org/team/docs");
-    }
-    body
-}
-
 fn body(world: &World, route: &Route) -> Value {
+    let project = if route.absent { ABSENT } else { &world.project };
     match route.template.as_str() {
-        "/api/ambient/v1/sessions" if route.absent => json!({"project_id": ABSENT}),
-        "/api/ambient/v1/sessions" => json!({"project_id": world.project}),
+        "/api/ambient/v1/sessions" => json!({"project_id": project}),
         "/api/ambient/v1/projects" => json!({"name": "of-my-own"}),
-        path @ ("/api/ambient/v1/agents" | "/api/ambient/v1/repository_refs") => {
-            definition(path, if route.absent { ABSENT } else { &world.project })
+        path => {
+            let kind = world.definitions.iter().find(|kind| kind.collection == path);
+            kind.map_or_else(|| json!({}), |kind| kind.body(project))
         }
-        _ => json!({}),
     }
 }
 
@@ -207,7 +243,7 @@ fn told(world: &World, answer: &Answer) -> (u16, Value, Vec<String>) {
     let mut body = answer.json();
     body["operation_id"] = Value::Null;
     let mut text = body.to_string();
-    let definitions = world.definitions.iter().map(String::as_str);
+    let definitions = world.definitions.iter().map(|definition| definition.id.as_str());
     for id in [&*world.project, &*world.session, &*world.operation, ABSENT].into_iter().chain(definitions) {
         text = text.replace(id, "[id]");
     }

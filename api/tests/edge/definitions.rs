@@ -1,9 +1,11 @@
 //! Definitions: what agents and repository references have in common, and what is their own.
 
+use ambient_domain::agent::Agent;
+use ambient_persistence::Vault;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{ALICE, Answer, Server};
+use crate::support::{ALICE, Answer, Server, VERA};
 
 /// A definition with every field that can be written.
 fn agent() -> Value {
@@ -55,6 +57,42 @@ async fn an_agent_lives_from_its_creation_to_its_deletion() {
     assert_eq!(commands, ["create", "patch", "patch", "delete"]);
     let report = server.post("/replay/verify", json!({"entity_kind": "agent"})).await.expect(StatusCode::OK);
     assert_eq!((&report["entities"], &report["divergences"]), (&json!(2), &json!([])));
+}
+
+#[tokio::test]
+async fn values_of_an_agents_variables_are_sealed_and_only_their_names_are_shown() {
+    const CANARY: &str = "canary-5d1e77aa";
+    let server = Server::start().await;
+    server.project("demo").await;
+    let mut body = agent();
+    body["environment_variables"] = json!({"API_KEY": CANARY, "STAGE": "test"});
+    let created = server.post("/agents", body).await.expect(StatusCode::CREATED);
+    let path = format!("/agents/{}", created["id"].as_str().unwrap());
+    let patch = json!({"environment_variables": {"STAGE": null, "MORE": CANARY}});
+    let patched = server.patch(&path, patch).await.expect(StatusCode::OK);
+    let removed = server.patch(&path, json!({"environment_variables": {"API_KEY": null}})).await;
+    let removed = removed.expect(StatusCode::OK);
+    let then = server.get(&format!("{path}?version=1")).await.expect(StatusCode::OK);
+    let as_viewer = server.request_as(VERA, Method::GET, &path).send().await.unwrap();
+    let as_viewer = Answer::of(as_viewer).await.expect(StatusCode::OK);
+    for (shown, names) in [
+        (&created, json!(["API_KEY", "STAGE"])),
+        (&patched, json!(["API_KEY", "MORE"])),
+        (&removed, json!(["MORE"])),
+        (&then, json!(["API_KEY", "STAGE"])),
+        (&as_viewer, json!(["MORE"])),
+    ] {
+        assert_eq!(shown["environment_variable_names"], names);
+        assert!(shown.get("environment_variables").is_none() && !shown.to_string().contains(CANARY), "{shown}");
+    }
+    let operations = server.operations("entity_kind=agent", 3).await.to_string();
+    assert!(operations.contains("API_KEY") && !operations.contains(CANARY), "{operations}");
+    let stored = server.database.load::<Agent>(created["id"].as_str().unwrap()).await.unwrap().unwrap();
+    let sealed = &stored.spec.environment_variables["MORE"];
+    let vault = Vault::open(&server.database, &[7; 32]).await.unwrap();
+    assert_eq!(vault.get_all([sealed]).await.unwrap()[sealed].expose(), CANARY.as_bytes());
+    let report = server.post("/replay/verify", json!({"entity_kind": "agent"})).await.expect(StatusCode::OK);
+    assert_eq!(report["divergences"], json!([]));
 }
 
 #[tokio::test]
@@ -169,6 +207,11 @@ async fn every_wrong_field_of_a_definition_is_named() {
         ("resource_overrides", json!("2Gi")),
         ("resource_overrides.cpu", json!({"cpu": "many"})),
         ("resource_overrides.processes", json!({"processes": 1})),
+        ("environment_variables.1A", json!({"1A": "x"})),
+        ("environment_variables.AMBIENT_NONCE", json!({"AMBIENT_NONCE": "x"})),
+        ("environment_variables.A", json!({"A": "a\0b"})),
+        ("environment_variables.A", json!({"A": "x".repeat(20_000)})),
+        ("environment_variables.A", json!({"A": 1})),
         ("labels.-x", json!({"-x": "y"})),
         ("annotations.a", json!({"a": "see https://bot:ab/cd@host/x"})),
         ("bogus", json!(1)),

@@ -4,10 +4,11 @@
 mod arguments;
 mod field;
 mod show;
+mod variables;
 
 use std::sync::LazyLock;
 
-use ambient_wire::{agent::Agent, api::List as Page, definition::Definition, repository_ref::RepositoryRef};
+use ambient_wire::{agent::Agent, api::List as Page, definition::Definition};
 use clap::{ArgMatches, Args as _, Command, FromArgMatches, Subcommand};
 use serde_json::Value;
 
@@ -19,7 +20,13 @@ use super::{Connection, is_id, operations};
 use crate::{client::route::Route, error::CliError, exit::Exit};
 
 /// The Kinds.
-static KINDS: LazyLock<[Kind; 2]> = LazyLock::new(|| [Kind::of::<Agent>(), Kind::of::<RepositoryRef>()]);
+static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(|| {
+    vec![
+        // A line each.
+        Kind::of::<ambient_wire::agent::Agent>(),
+        Kind::of::<ambient_wire::repository_ref::RepositoryRef>(),
+    ]
+});
 
 /// A Kind, as its commands need it.
 #[derive(Debug)]
@@ -36,11 +43,14 @@ pub(crate) struct Kind {
     table: Vec<(&'static str, String)>,
     create: Vec<Field>,
     patch: Vec<Field>,
+    /// Whether it has variables of an environment.
+    has_variables: bool,
 }
 
 impl Kind {
     fn of<D: Definition>() -> Self {
-        let create = field::of_schema(&D::create_schema());
+        let schema = D::create_schema();
+        let create = field::of_schema(&schema);
         let heading = |&field: &&'static str| (field, field.replace('_', " ").to_uppercase());
         Self {
             entity_kind: D::ENTITY_KIND,
@@ -51,6 +61,7 @@ impl Kind {
             table: D::TABLE.iter().map(heading).collect(),
             patch: field::of_patch(&D::patch_schema(), &create),
             create,
+            has_variables: variables::are_in(&schema),
         }
     }
 
@@ -63,18 +74,23 @@ impl Kind {
         self.entity_kind.replace('_', " ")
     }
 
+    fn with_flags(&self, command: Command, fields: &'static [Field], creates: bool) -> Command {
+        let command = field::with_flags(command, fields, creates);
+        if self.has_variables { variables::with_flags(command, creates) } else { command }
+    }
+
     fn arguments(&'static self) -> Command {
         let help = |command: Command, about: &'static str, example: &str| {
             // After the arguments, whose own words it would have else.
             command.about(about).after_help(format!("Example:\n  ambient {} {example}", self.command))
         };
-        let create = field::with_flags(Create::augment_args(Command::new("create")), &self.create, true);
+        let create = self.with_flags(Create::augment_args(Command::new("create")), &self.create, true);
         let example = format!("create NAME{}", field::required(&self.create));
         let create = help(create, "Create one; its name is unique in the project", &example);
         let list = List::augment_args(Command::new("list").visible_alias("ls"));
         let list = help(list, "List those of the project", "list --label team=web");
         let get = help(Get::augment_args(Command::new("get")), "Show one", "get NAME -o json");
-        let patch = field::with_flags(Patch::augment_args(Command::new("patch")), &self.patch, false);
+        let patch = self.with_flags(Patch::augment_args(Command::new("patch")), &self.patch, false);
         let patch = help(patch, "Change the given fields of one", "patch NAME --label team=web");
         let one = |verb: &'static str| One::augment_args(Command::new(verb));
         let delete = help(one("delete"), "Delete one; its name is free then", "delete NAME");
@@ -183,7 +199,7 @@ pub(super) async fn run(command: DefinitionCommand, connection: &Connection) -> 
 impl Connection {
     /// Id of an agent named by name within the project, or by id.
     pub(crate) async fn agent_id(&self, agent: &str) -> Result<String, CliError> {
-        let found = self.definition_id(&KINDS[0], agent).await;
+        let found = self.definition_id(&Kind::of::<Agent>(), agent).await;
         found.map_err(|error| match error {
             // The flag named a program in former releases.
             error if error.exit() == Exit::NotFound => {

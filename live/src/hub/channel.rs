@@ -9,13 +9,13 @@ use std::{
 };
 
 use ambient_persistence::StoreError;
+use ambient_persistence::retry::Backoff;
 use tokio::sync::{OnceCell, watch};
 
 use super::{
     Event, Inner,
     ring::{Ring, Taken},
 };
-use crate::retry::Pauses;
 
 /// Newest events that a new channel begins with: those who reconnect need no read of the table.
 const FIRST_EVENTS: i64 = 64;
@@ -92,7 +92,7 @@ impl Channel {
     }
 
     async fn read_until_quiet(self: Arc<Self>, hub: Arc<Inner>) {
-        let mut pauses = Pauses::new(Duration::from_millis(100), hub.options.safety_interval);
+        let mut backoff = Backoff::new(Duration::from_millis(100), hub.options.safety_interval);
         loop {
             self.state.store(READING, Ordering::Release);
             let read = match self.loaded.get_or_try_init(|| self.load(&hub)).await {
@@ -106,7 +106,7 @@ impl Channel {
                     return;
                 }
                 tracing::warn!(%error, "a live log cannot be read; trying again");
-                tokio::time::sleep(pauses.next()).await;
+                tokio::time::sleep(backoff.pause()).await;
                 continue;
             }
             let quiet = self.state.compare_exchange(READING, IDLE, Ordering::AcqRel, Ordering::Acquire);

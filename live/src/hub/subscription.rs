@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use ambient_persistence::StoreError;
+use ambient_persistence::retry::Backoff;
 use tokio::sync::watch;
 
 use super::{
@@ -10,7 +11,6 @@ use super::{
     channel::{Channel, Position},
     ring::Taken,
 };
-use crate::retry::Pauses;
 
 /// The next events of a subscription: in order, contiguous, at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Subscription {
     /// The next events; waits for as long as there are none. None when the subscription has ended. May be cancelled without
     /// loss.
     pub async fn next(&mut self) -> Option<Batch> {
-        let mut pauses = Pauses::new(Duration::from_millis(100), Duration::from_secs(5));
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         while self.end.is_none() {
             if self.position.borrow_and_update().closed {
                 self.end = Some(End::Closed);
@@ -89,7 +89,7 @@ impl Subscription {
                     Ok(None) => {}
                     Err(error) => {
                         tracing::warn!(%error, "a subscriber cannot read the table; trying again");
-                        tokio::time::sleep(pauses.next()).await;
+                        tokio::time::sleep(backoff.pause()).await;
                     }
                 },
             }

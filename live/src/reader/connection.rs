@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ambient_persistence::retry::Backoff;
 use ambient_persistence::{Hint, RunnerAppendError, RunnerBatch, RunnerRecord};
 use ambient_wire::runner::{ReaderHello, Record, ServerFrame};
 use tokio::{
@@ -10,10 +11,7 @@ use tokio::{
 };
 
 use super::{Context, RunRef, delivery, facts, lease::HeldLease, silence::Silence};
-use crate::{
-    retry::Pauses,
-    runner_client::{RunnerClient, RunnerClientError, RunnerEvents},
-};
+use crate::runner_client::{RunnerClient, RunnerClientError, RunnerEvents};
 
 /// How long a runner may take for its first frame.
 const WELCOME: Duration = Duration::from_secs(5);
@@ -74,7 +72,7 @@ struct Place {
 impl Reading<'_> {
     /// Reads, over as many connections as it takes, until the runner stays away.
     pub(super) async fn until_unreachable(&self) -> Ended {
-        let mut pauses = Pauses::new(Duration::from_millis(25), Duration::from_millis(250));
+        let mut backoff = Backoff::new(Duration::from_millis(25), Duration::from_millis(250));
         let first = Instant::now();
         let mut reached = first;
         loop {
@@ -94,9 +92,9 @@ impl Reading<'_> {
                 return Ended::Unreachable { had_read: reached > first, silent };
             }
             if reached > began {
-                pauses.reset();
+                backoff.reset();
             }
-            tokio::time::sleep(pauses.next()).await;
+            tokio::time::sleep(backoff.pause()).await;
         }
     }
 

@@ -3,31 +3,32 @@
 use std::time::Duration;
 
 use ambient_persistence::StoredEvent;
+use ambient_persistence::retry::Backoff;
 use ambient_wire::runner::DeliverMessage;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{Context, RunRef};
-use crate::{retry::Pauses, runner_client::RunnerClient};
+use crate::runner_client::RunnerClient;
 
 /// Least time between two looks: an agent that says much gives a hint with every batch.
 const LEAST_INTERVAL: Duration = Duration::from_millis(25);
 
 /// Delivers what there is, then whenever `wake` says so, for ever.
 pub(super) async fn deliver(context: &Context, run: &RunRef, client: &RunnerClient, wake: &Notify) {
-    let mut pauses = Pauses::new(Duration::from_millis(50), context.options.longest_pause);
+    let mut backoff = Backoff::new(Duration::from_millis(50), context.options.longest_pause);
     loop {
         let looked = Instant::now();
         match deliver_some(context, run, client).await {
-            Ok(true) => pauses.reset(),
+            Ok(true) => backoff.reset(),
             Ok(false) => {
-                pauses.reset();
+                backoff.reset();
                 wake.notified().await;
                 tokio::time::sleep_until(looked + LEAST_INTERVAL).await;
             }
             Err(reason) => {
                 metrics::counter!("ambient_message_delivery_retries_total").increment(1);
                 tracing::warn!(session = run.session_id, reason, "messages cannot be delivered; trying again");
-                tokio::time::sleep(pauses.next()).await;
+                tokio::time::sleep(backoff.pause()).await;
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ambient_domain::session::{Fact, RepoPosition, RepoProblem, TurnOutcome};
+use ambient_persistence::retry::Backoff;
 use ambient_persistence::{RunnerCursor, RunnerRecord, StoreError};
 use ambient_wire::runner::{self as wire, ENDED_BY_REQUEST, custom};
 use serde::Deserialize;
@@ -10,7 +11,6 @@ use serde_json::Value;
 use tokio::{sync::Notify, time::timeout};
 
 use super::{Context, RunRef};
-use crate::retry::Pauses;
 
 const TYPES: &[&str] = &["RUN_STARTED"];
 const NAMES: &[&str] = &[custom::ATTEMPT_STARTED, custom::TURN_ENDED, custom::EXIT];
@@ -29,16 +29,16 @@ pub(super) fn matters(record: &RunnerRecord) -> bool {
 
 /// Reports whenever `due`, for ever.
 pub(super) async fn report_whenever(context: &Context, run: &RunRef, due: &Notify) {
-    let mut pauses = Pauses::new(Duration::from_millis(100), context.options.longest_pause);
+    let mut backoff = Backoff::new(Duration::from_millis(100), context.options.longest_pause);
     loop {
         match report_all(context, run).await {
             Ok(()) => {
-                pauses.reset();
+                backoff.reset();
                 due.notified().await;
             }
             Err(error) => {
                 tracing::warn!(session = run.session_id, %error, "the stored log cannot be read for facts; trying again");
-                tokio::time::sleep(pauses.next()).await;
+                tokio::time::sleep(backoff.pause()).await;
             }
         }
     }
@@ -84,7 +84,7 @@ async fn report_log(context: &Context, run: &RunRef, cursor: RunnerCursor) -> Re
 
 /// Hands a fact over, however often it takes.
 async fn report(context: &Context, run: &RunRef, attempt: i32, fact: &Fact) {
-    let mut pauses = Pauses::new(Duration::from_millis(100), Duration::from_secs(5));
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {
         let sink = context.facts.report(&run.session_id, run.run, attempt, fact.clone());
         let reason = match timeout(REPORT, sink).await {
@@ -94,7 +94,7 @@ async fn report(context: &Context, run: &RunRef, attempt: i32, fact: &Fact) {
         };
         metrics::counter!("ambient_runner_fact_retries_total").increment(1);
         tracing::warn!(session = run.session_id, fact = fact.name(), reason, "a fact was not taken; trying again");
-        tokio::time::sleep(pauses.next()).await;
+        tokio::time::sleep(backoff.pause()).await;
     }
 }
 

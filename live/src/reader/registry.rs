@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use ambient_persistence::retry::jittered;
 use ambient_persistence::{Database, Hint, HintReceiver, Hints, StoreError};
 use tokio::{
     sync::Notify,
@@ -16,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, DrainError, FactSink, ReaderOptions, RunRef, RunnerEndpoints, drain, lease::Leases, task};
-use crate::{retry::jittered, token::Tokens};
+use crate::token::Tokens;
 
 /// How long a task may take to give its lease back.
 const STOP: Duration = Duration::from_secs(2);

@@ -6,13 +6,11 @@ use std::{
 };
 
 use ambient_domain::session::{ConditionStatus, ConditionType, Fact, RUNNER_UNRESPONSIVE, Session};
+use ambient_persistence::retry::{Backoff, jittered};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Context, RunRef};
-use crate::{
-    retry::{Pauses, jittered},
-    runner_client::RunnerClient,
-};
+use crate::runner_client::RunnerClient;
 
 /// One try of handing the fact over.
 const REPORT: Duration = Duration::from_secs(10);
@@ -74,7 +72,7 @@ impl Silence {
     /// The runner is connected: takes back what was told. Never returns.
     pub(super) async fn heard(&self, context: &Context, run: &RunRef, client: &RunnerClient) {
         self.change(|state| state.since = None);
-        let mut pauses = Pauses::new(Duration::from_millis(100), context.options.longest_pause);
+        let mut backoff = Backoff::new(Duration::from_millis(100), context.options.longest_pause);
         loop {
             match self.state().told {
                 Some(false) => std::future::pending().await,
@@ -96,7 +94,7 @@ impl Silence {
                     continue;
                 }
             }
-            sleep(pauses.next()).await;
+            sleep(backoff.pause()).await;
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ambient_persistence::StoreError;
+use ambient_persistence::retry::{Backoff, jittered};
 use tokio::{
     sync::Notify,
     time::{Duration, timeout},
@@ -16,10 +17,7 @@ use super::{
     lease::HeldLease,
     silence::Silence,
 };
-use crate::{
-    retry::{Pauses, jittered},
-    runner_client::RunnerClient,
-};
+use crate::runner_client::RunnerClient;
 
 /// How long the lease of a runner that is gone is kept for facts that nobody takes.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -47,7 +45,7 @@ enum RoundError {
 
 /// Reads for as long as it is wanted.
 pub(super) async fn run(context: Arc<Context>, run: RunRef, wake: Arc<Notify>, cancel: CancellationToken) {
-    let mut pauses = Pauses::new(Duration::from_millis(100), context.options.longest_pause);
+    let mut backoff = Backoff::new(Duration::from_millis(100), context.options.longest_pause);
     let silence = Silence::default();
     while !cancel.is_cancelled() {
         let round = Box::pin(one_round(&context, &run, &wake, &cancel, &silence)).await;
@@ -63,14 +61,14 @@ pub(super) async fn run(context: Arc<Context>, run: RunRef, wake: Arc<Notify>, c
         }
         let pause = match round {
             Ok(Round::Read) => {
-                pauses.reset();
-                pauses.next()
+                backoff.reset();
+                backoff.pause()
             }
-            Ok(Round::Nothing | Round::Silent) => pauses.next(),
+            Ok(Round::Nothing | Round::Silent) => backoff.pause(),
             Ok(Round::Elsewhere) => jittered(context.options.lease_poll),
             Err(error) => {
                 tracing::warn!(session = run.session_id, %error, "a runner's log cannot be read; trying again");
-                pauses.next()
+                backoff.pause()
             }
         };
         tokio::select! {

@@ -6,7 +6,10 @@ pub mod runner;
 use std::{
     collections::HashMap,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -195,11 +198,16 @@ fn decided<E: StoredEntity>(
 #[derive(Default)]
 pub struct World {
     sockets: Mutex<HashMap<String, PathBuf>>,
+    asked: AtomicUsize,
 }
 
 impl World {
     pub fn new() -> Arc<Self> {
         Arc::default()
+    }
+    /// How often a reader has begun a try; all but the last have ended.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
     }
     pub fn set(&self, session_id: &str, socket: Option<PathBuf>) {
         let mut sockets = self.sockets.lock().unwrap();
@@ -213,6 +221,7 @@ impl World {
 #[async_trait]
 impl RunnerEndpoints for World {
     async fn endpoint(&self, _: &str, session_id: &str, _: i64) -> Result<Option<PathBuf>, EndpointError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
         Ok(self.sockets.lock().unwrap().get(session_id).cloned())
     }
 }

@@ -11,7 +11,7 @@ use sqlx::PgPool;
 
 use super::*;
 use crate::{
-    AppendItem, AppendPart, Change, Concerned, DatabaseOptions, Folded, Metadata, canonical::sha256_hex, new_id,
+    AppendItem, AppendPart, Change, Concerned, DatabaseOptions, EntityReplay, Metadata, canonical::sha256_hex, new_id,
     to_micros,
 };
 
@@ -133,7 +133,7 @@ async fn a_session_whose_agent_type_was_called_agent_is_what_it_was() {
     assert_eq!(db.load::<Session>(&id).await.unwrap().unwrap(), now);
     assert_eq!(db.load_at::<Session>(&id, 2).await.unwrap().unwrap(), now);
     let history = Concerned { entity_kind: "session".to_owned(), entity_id: id.clone(), from: 1, to: 2 };
-    let mut folded = Folded::of_kind("session").unwrap();
+    let mut folded = EntityReplay::of_kind("session").unwrap();
     for operation in db.logged_operations(&history, 0).await.unwrap() {
         assert!(operation.input.to_string().contains("\"agent\"") || operation.command == "patch");
         assert_eq!(folded.next(&operation, true), Ok(None));

@@ -14,7 +14,7 @@ use crate::{
     app::App,
     confine::ENV_PREFIX,
     log::LogError,
-    turn::{Outcome, Turn},
+    turn::{Turn, TurnEnd},
 };
 
 /// Names of the agents of this build.
@@ -27,10 +27,10 @@ pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:
 ///
 /// # Errors
 /// When the log fails.
-pub(crate) async fn work(turn: &Turn) -> Result<Outcome, LogError> {
+pub(crate) async fn work(turn: &Turn) -> Result<TurnEnd, LogError> {
     match turn.app.spec.agent.as_str() {
         "script" => script::work(turn).await,
-        other => Ok(Outcome::failed("AgentError", format!("agent '{other}' is not in this build"), None)),
+        other => Ok(TurnEnd::failed("AgentError", format!("agent '{other}' is not in this build"), None)),
     }
 }
 

@@ -7,25 +7,25 @@ use super::{
 };
 use crate::{
     log::LogError,
-    turn::{Outcome, Turn},
+    turn::{Turn, TurnEnd},
 };
 
 const NOTHING_TO_RUN: &str = "There was nothing to run: the message has no fenced shell block (```sh, ```bash, ```shell or \
                               ``` without a language).";
 
-pub(super) async fn work(turn: &Turn) -> Result<Outcome, LogError> {
+pub(super) async fn work(turn: &Turn) -> Result<TurnEnd, LogError> {
     let pieces = match pieces(&turn.message.text) {
         Ok(pieces) => pieces,
         Err(Unclosed { line }) => {
             let message = format!("the shell block that begins in line {line} has no closing fence; nothing was run");
-            return Ok(Outcome::failed("ScriptFailed", message, None));
+            return Ok(TurnEnd::failed("ScriptFailed", message, None));
         }
     };
     let directory = turn.app.repos.working_directory(&turn.app);
     let (mut texts, mut blocks) = (0, 0);
     for piece in &pieces {
         if turn.is_stopped() {
-            return Ok(Outcome::Stopped);
+            return Ok(TurnEnd::Stopped);
         }
         match piece {
             Piece::Text(text) => {
@@ -37,10 +37,10 @@ pub(super) async fn work(turn: &Turn) -> Result<Outcome, LogError> {
                 let call = shell::Call { turn, id: format!("{}/shell/{blocks}", turn.run_id), number: blocks };
                 match call.run(script, &directory).await? {
                     shell::Ended::Success => {}
-                    shell::Ended::Stopped => return Ok(Outcome::Stopped),
+                    shell::Ended::Stopped => return Ok(TurnEnd::Stopped),
                     shell::Ended::Failure { code, reason } => {
                         let message = format!("shell block {blocks} failed: {reason}");
-                        return Ok(Outcome::failed("ScriptFailed", message, code));
+                        return Ok(TurnEnd::failed("ScriptFailed", message, code));
                     }
                 }
             }
@@ -49,5 +49,5 @@ pub(super) async fn work(turn: &Turn) -> Result<Outcome, LogError> {
     if blocks == 0 {
         turn.emit(event::text(&format!("{}/text/{}", turn.run_id, texts + 1), NOTHING_TO_RUN)).await?;
     }
-    Ok(Outcome::Finished)
+    Ok(TurnEnd::Finished)
 }

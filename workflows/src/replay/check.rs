@@ -1,6 +1,6 @@
 //! The check: histories from a source, operations from a log, all into one report.
 
-use ambient_persistence::{Database, Folded, Operation};
+use ambient_persistence::{Database, EntityReplay, Operation};
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream};
 use temporalio_sdk::workflow_replayer::WorkflowReplayerOptions;
@@ -9,7 +9,7 @@ use super::{
     ReplayError,
     file::{ExportReader, ExportWriter, Exported},
     history::RecordedHistory,
-    replayer::{Verdict, replay, replay_together},
+    replayer::{ReplayResult, replay, replay_together},
     report::{FirstDivergence, Report},
     source::HistorySource,
 };
@@ -92,8 +92,8 @@ fn kind_of(recorded: &RecordedHistory) -> String {
 
 async fn judged(workflows: &WorkflowReplayerOptions, recorded: &RecordedHistory) -> Result<Judgement, ReplayError> {
     let divergence = match replay(workflows, recorded).await? {
-        Verdict::Identical => None,
-        Verdict::Diverged(found) => Some(FirstDivergence {
+        ReplayResult::Identical => None,
+        ReplayResult::Diverged(found) => Some(FirstDivergence {
             step: found.step,
             event_id: Some(found.event_id).filter(|id| *id > 0),
             source: recorded.source(),
@@ -217,7 +217,7 @@ pub async fn export(
 #[derive(Default)]
 struct OperationFold {
     entity: Option<(String, String)>,
-    folded: Option<Folded>,
+    folded: Option<EntityReplay>,
     /// Why the rest of this entity cannot be judged.
     lost: bool,
 }
@@ -227,7 +227,7 @@ impl OperationFold {
     fn next(&mut self, operation: &Operation, decide: bool, report: &mut Report) {
         let entity = Some((operation.entity_kind.clone(), operation.entity_id.clone()));
         if self.entity != entity {
-            *self = Self { entity, folded: Folded::of_kind(&operation.entity_kind), lost: false };
+            *self = Self { entity, folded: EntityReplay::of_kind(&operation.entity_kind), lost: false };
         }
         let found = match &mut self.folded {
             _ if self.lost => Err("an operation before it cannot be read".to_owned()),

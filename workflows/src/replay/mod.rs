@@ -14,7 +14,7 @@ mod source;
 pub use check::{CheckOptions, check_file, check_histories, check_operations, export};
 pub use file::{ExportEnd, ExportHeader, ExportReader, ExportWriter, Exported, FORMAT, FORMAT_VERSION};
 pub use history::RecordedHistory;
-pub use replayer::{Divergence, Verdict, replay, workflows};
+pub use replayer::{Divergence, ReplayResult, replay, workflows};
 pub use report::{FirstDivergence, Report, ReportRow};
 pub use source::{ClientHistories, EngineHistories, HistorySource};
 

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What the replay of a history came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ReplayResult {
     /// The program decides as was recorded.
     Identical,
     /// It does not.
@@ -52,9 +52,12 @@ pub fn workflows() -> Result<WorkflowReplayerOptions, ReplayError> {
 ///
 /// # Errors
 /// When there is no replayer to be had at all.
-pub async fn replay(workflows: &WorkflowReplayerOptions, recorded: &RecordedHistory) -> Result<Verdict, ReplayError> {
+pub async fn replay(
+    workflows: &WorkflowReplayerOptions,
+    recorded: &RecordedHistory,
+) -> Result<ReplayResult, ReplayError> {
     let failure = match run(workflows, recorded.history.clone()).await? {
-        None => return Ok(Verdict::Identical),
+        None => return Ok(ReplayResult::Identical),
         Some(failure) => failure,
     };
     let tasks = recorded.completed_tasks();
@@ -67,7 +70,7 @@ pub async fn replay(workflows: &WorkflowReplayerOptions, recorded: &RecordedHist
             Some(failure) => (fails, what) = (middle, failure),
         }
     }
-    Ok(Verdict::Diverged(located(recorded, tasks.get(fails).copied(), what)))
+    Ok(ReplayResult::Diverged(located(recorded, tasks.get(fails).copied(), what)))
 }
 
 /// Names the step: of the commands of the diverging task the one that the SDK's message is about, else the first.

@@ -5,7 +5,8 @@
 use ambient_domain::WorkflowInput;
 use ambient_workflows::{
     replay::{
-        CheckOptions, Divergence, HistorySource, RecordedHistory, ReplayError, Report, Verdict, check_histories, replay,
+        CheckOptions, Divergence, HistorySource, RecordedHistory, ReplayError, ReplayResult, Report, check_histories,
+        replay,
     },
     step::{Progress, host_queue},
 };
@@ -172,25 +173,25 @@ where
     <W::Run as temporalio_common::WorkflowDefinition>::Input: Send,
 {
     match replay(&with::<W>(), recorded).await.unwrap() {
-        Verdict::Diverged(divergence) => divergence,
-        Verdict::Identical => panic!("not caught"),
+        ReplayResult::Diverged(divergence) => divergence,
+        ReplayResult::Identical => panic!("not caught"),
     }
 }
 
 #[tokio::test]
 async fn a_change_is_caught_at_its_step_wherever_the_history_ends() {
     let whole = deletion();
-    assert_eq!(replay(&with::<Unchanged>(), &whole).await.unwrap(), Verdict::Identical);
+    assert_eq!(replay(&with::<Unchanged>(), &whole).await.unwrap(), ReplayResult::Identical);
     let found = diverges::<Swapped>(&whole).await;
     assert_eq!((found.step.as_str(), found.event_id), ("activity terminate-runner", scheduled(&whole, 2)), "{found:?}");
     assert!(found.what.contains("drain-rest-of-log"), "{found:?}");
     // The step is the last thing that was decided: nothing that follows gives the change away.
     let open = cut_off_at(&whole, 2);
-    assert_eq!((open.status, replay(&with::<Unchanged>(), &open).await.unwrap()), ("Running", Verdict::Identical));
+    assert_eq!((open.status, replay(&with::<Unchanged>(), &open).await.unwrap()), ("Running", ReplayResult::Identical));
     assert_eq!(diverges::<Swapped>(&open).await, found);
     // It has not come to the change yet, and can go on with either.
     let earlier = cut_off_at(&whole, 1);
-    assert_eq!(replay(&with::<Swapped>(), &earlier).await.unwrap(), Verdict::Identical);
+    assert_eq!(replay(&with::<Swapped>(), &earlier).await.unwrap(), ReplayResult::Identical);
 }
 
 #[tokio::test]
@@ -207,7 +208,7 @@ async fn a_change_of_the_very_end_is_caught() {
 async fn a_change_behind_a_patch_is_safe() {
     let whole = deletion();
     for recorded in [cut_off_at(&whole, 0), cut_off_at(&whole, 2), cut_off_at(&whole, 7), whole] {
-        assert_eq!(replay(&with::<Patched>(), &recorded).await.unwrap(), Verdict::Identical);
+        assert_eq!(replay(&with::<Patched>(), &recorded).await.unwrap(), ReplayResult::Identical);
     }
 }
 

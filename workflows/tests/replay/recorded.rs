@@ -7,7 +7,7 @@ use std::{
 
 use ambient_workflows::{
     ENTITY_WORKFLOWS, PLATFORM_WORKFLOWS,
-    replay::{RecordedHistory, Verdict, replay, workflows},
+    replay::{RecordedHistory, ReplayResult, replay, workflows},
     session_start,
 };
 use futures::{StreamExt as _, stream};
@@ -177,7 +177,7 @@ async fn this_program_goes_on_with_every_history() {
         let (engine, corpus) = (&engine, &corpus);
         let verdicts = stream::iter(corpus.entries()).map(|entry| async move {
             let verdict = replay(workflows, &corpus.read(entry)).await.unwrap();
-            (verdict != Verdict::Identical).then(|| format!("{engine}/{}: {verdict:#?}", entry.file))
+            (verdict != ReplayResult::Identical).then(|| format!("{engine}/{}: {verdict:#?}", entry.file))
         });
         let diverged: Vec<String> = verdicts.buffered(2).filter_map(async |found| found).collect().await;
         assert!(diverged.is_empty(), "{}", diverged.join("\n"));

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{
     super::{Connection, input},
     field::{self, Field},
+    variables::{self, Variables},
 };
 use crate::{client::route::Route, error::CliError};
 
@@ -85,12 +86,15 @@ pub(super) struct Create {
     fields: Map<String, Value>,
     #[arg(skip)]
     prompt_file: Option<PathBuf>,
+    #[arg(skip)]
+    variables: Variables,
 }
 
 impl Create {
     pub(super) fn read(matches: &ArgMatches, fields: &[Field]) -> Result<Self, clap::Error> {
         let given = Self::from_arg_matches(matches)?;
-        Ok(Self { fields: field::given(matches, fields), prompt_file: field::given_file(matches), ..given })
+        let (fields, prompt_file) = (field::given(matches, fields), field::given_file(matches));
+        Ok(Self { fields, prompt_file, variables: variables::given(matches), ..given })
     }
 
     /// Body of the request.
@@ -103,6 +107,7 @@ impl Create {
         add(&mut body, "labels", input::by_key("--label", self.labels)?.into_iter().map(|(k, v)| (k, json!(v))));
         let annotations = input::by_key("--annotation", self.annotations)?;
         add(&mut body, "annotations", annotations.into_iter().map(|(k, v)| (k, json!(v))));
+        self.variables.add_to(&mut body)?;
         Ok(Value::Object(body))
     }
 }
@@ -138,12 +143,15 @@ pub(super) struct Patch {
     fields: Map<String, Value>,
     #[arg(skip)]
     prompt_file: Option<PathBuf>,
+    #[arg(skip)]
+    variables: Variables,
 }
 
 impl Patch {
     pub(super) fn read(matches: &ArgMatches, fields: &[Field]) -> Result<Self, clap::Error> {
         let given = Self::from_arg_matches(matches)?;
-        Ok(Self { fields: field::given(matches, fields), prompt_file: field::given_file(matches), ..given })
+        let (fields, prompt_file) = (field::given(matches, fields), field::given_file(matches));
+        Ok(Self { fields, prompt_file, variables: variables::given(matches), ..given })
     }
 
     /// Body of the request.
@@ -163,6 +171,7 @@ impl Patch {
             let removed = removed.into_iter().map(|key| (key, Value::Null));
             add(&mut body, field, input::by_key(flag, set.chain(removed))?);
         }
+        self.variables.add_to(&mut body)?;
         if body.is_empty() {
             return Err(CliError::Usage(
                 "nothing to change: give a flag for each field that is to be another".to_owned(),
@@ -183,7 +192,7 @@ fn object(file: Option<&std::path::Path>) -> Result<Map<String, Value>, CliError
 }
 
 /// Adds entries to a map in the body, when there are any.
-fn add(body: &mut Map<String, Value>, field: &str, entries: impl IntoIterator<Item = (String, Value)>) {
+pub(super) fn add(body: &mut Map<String, Value>, field: &str, entries: impl IntoIterator<Item = (String, Value)>) {
     let mut entries = entries.into_iter().peekable();
     if entries.peek().is_some()
         && let Some(map) = body.entry(field).or_insert_with(|| json!({})).as_object_mut()

@@ -14,8 +14,8 @@ enum Type {
     Boolean,
 }
 
-/// A field that has a flag of its own. Maps and objects have none: labels and annotations are the same for all Kinds, and what else
-/// there is can be written with `--from`.
+/// A field that has a flag of its own. Maps and objects have none: labels, annotations and variables have flags that all Kinds share,
+/// and what else there is can be written with `--from`.
 #[derive(Debug)]
 pub(super) struct Field {
     name: String,

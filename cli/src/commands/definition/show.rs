@@ -69,6 +69,7 @@ fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
+        Value::Array(several) => several.iter().map(text).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     }
 }

@@ -17,7 +17,8 @@ fn agent() -> Value {
     json!({"kind": "Agent", "id": ID, "href": "", "created_at": "2026-01-02T03:04:05Z", "updated_at": "2026-01-02T03:04:05Z",
         "version": 2, "project_id": PROJECT, "name": "reviewer", "created_by_user_id": "admin", "display_name": "",
         "description": "Reads\nchanges", "prompt": "Be kind.", "agent_type": "script", "llm_model": null,
-        "resource_overrides": {"cpu": "2"}, "labels": {"team": "web"}, "annotations": {}})
+        "resource_overrides": {"cpu": "2"}, "environment_variable_names": ["API_KEY", "STAGE"], "labels": {"team": "web"},
+        "annotations": {}})
 }
 
 fn server(request: &Received) -> Reply {
@@ -74,6 +75,15 @@ async fn what_flags_say_is_what_is_asked_for() {
     assert_eq!(ambient(&stub, &["agent", "patch", "reviewer", "-f", from]).await.0, Exit::Success);
     assert_eq!(body(&stub, "PATCH /agents"), json!({"prompt": "Be thorough.\n"}));
 
+    let create = ["agent", "create", "keeper", "--env", "API_KEY=secret", "--env", "STAGE="];
+    assert_eq!(ambient(&stub, &create).await.0, Exit::Success);
+    let sent =
+        json!({"project_id": "local", "name": "keeper", "environment_variables": {"API_KEY": "secret", "STAGE": ""}});
+    assert_eq!(body(&stub, "POST /agents"), sent);
+    let patch = ["agent", "patch", "reviewer", "--env", "API_KEY=other", "--remove-env", "STAGE"];
+    assert_eq!(ambient(&stub, &patch).await.0, Exit::Success);
+    assert_eq!(body(&stub, "PATCH /agents"), json!({"environment_variables": {"API_KEY": "other", "STAGE": null}}));
+
     // `--url` is the server's.
     let create = ["repository-ref", "create", "docs", "--repo-url", "https://example.org/docs"];
     assert_eq!(ambient(&stub, &create).await.0, Exit::Success);
@@ -95,16 +105,17 @@ async fn a_definition_is_shown_by_its_fields() {
         ["agent", "list", "--name", "reviewer", "--label", "team=web", "--filter", "llm_model=m", "-o", "name"];
     assert_eq!(ambient(&stub, &filtered).await.1, format!("{ID}\n"));
     insta::assert_snapshot!(ambient(&stub, &["agent", "get", "reviewer"]).await.1, @r"
-    Agent:             reviewer (2PzyKuGf4Pp1cYCmLvjkxyDiEBD)
-    Project:           2PzyKuGf4Pp1cYCmLvjkxyDiEBC
-    Created:           2026-01-02T03:04:05Z by admin
-    Version:           2
-    Agent type:        script
-    Description:       Reads
-                       changes
-    Prompt:            Be kind.
-    Label:             team=web
-    Resource override: cpu=2
+    Agent:                      reviewer (2PzyKuGf4Pp1cYCmLvjkxyDiEBD)
+    Project:                    2PzyKuGf4Pp1cYCmLvjkxyDiEBC
+    Created:                    2026-01-02T03:04:05Z by admin
+    Version:                    2
+    Agent type:                 script
+    Description:                Reads
+                                changes
+    Environment variable names: API_KEY, STAGE
+    Prompt:                     Be kind.
+    Label:                      team=web
+    Resource override:          cpu=2
     ");
     let (_, json, _) = ambient(&stub, &["agent", "get", "reviewer", "--at-version", "1", "-o", "json"]).await;
     assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), agent());
@@ -137,6 +148,7 @@ fn wrong_flags_are_refused() {
         &["agent", "create", "x", "--prompt", "y", "-f", "z"],
         &["repository-ref", "create", "x", "--repo-url", "https://h/x", "-f", "z"],
         &["repository-ref", "create", "x"],
+        &["repository-ref", "create", "x", "--repo-url", "https://h/x", "--env", "A=b"],
         &["repository-ref", "list", "--filter", "provider"],
     ] {
         let error = Arguments::try_parse_from(["ambient"].iter().chain(wrong)).unwrap_err();

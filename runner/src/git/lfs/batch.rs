@@ -74,7 +74,7 @@ struct Fault {
 }
 
 /// What became of one object.
-pub(super) type Outcome = (Object, Result<bool, String>);
+pub(super) type ObjectResult = (Object, Result<bool, String>);
 
 impl Endpoint {
     /// As Git LFS documents it: `info/lfs` in the address, which ends with `.git`.
@@ -93,7 +93,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// In words, when nothing more can come.
-    pub(super) async fn fetch(&self, objects: &[Object], store: &Store) -> Result<Vec<Outcome>, String> {
+    pub(super) async fn fetch(&self, objects: &[Object], store: &Store) -> Result<Vec<ObjectResult>, String> {
         let mut outcomes = Vec::new();
         for some in objects.chunks(BATCH) {
             let mut answers = self.ask("download", some).await?;
@@ -113,7 +113,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// In words.
-    pub(super) async fn lacks(&self, objects: &[Object]) -> Result<Vec<Outcome>, String> {
+    pub(super) async fn lacks(&self, objects: &[Object]) -> Result<Vec<ObjectResult>, String> {
         let mut outcomes = Vec::new();
         for some in objects.chunks(BATCH) {
             let mut answers = self.ask("upload", some).await?;
@@ -128,7 +128,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// In words, when nothing more can go.
-    pub(super) async fn send(&self, objects: &[Object], store: &Store) -> Result<Vec<Outcome>, String> {
+    pub(super) async fn send(&self, objects: &[Object], store: &Store) -> Result<Vec<ObjectResult>, String> {
         let mut outcomes = Vec::new();
         for some in objects.chunks(BATCH) {
             let mut answers = self.ask("upload", some).await?;

@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    batch::{Endpoint, Outcome},
+    batch::{Endpoint, ObjectResult},
     pointer::{Object, is_oid},
     store::Store,
 };
@@ -96,7 +96,7 @@ fn carry_out(task: &str, order: &Order) -> Report {
     report
 }
 
-fn over_https(task: &str, url: &str, order: &Order) -> Result<Vec<Outcome>, String> {
+fn over_https(task: &str, url: &str, order: &Order) -> Result<Vec<ObjectResult>, String> {
     let store = Store::make(Path::new(".")).map_err(|e| e.to_string());
     // One thread: in the namespaces of this process there can be no other.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
@@ -113,7 +113,7 @@ fn over_https(task: &str, url: &str, order: &Order) -> Result<Vec<Outcome>, Stri
     outcomes
 }
 
-fn in_folder(task: &str, folder: &Path, order: &Order) -> Result<Vec<Outcome>, String> {
+fn in_folder(task: &str, folder: &Path, order: &Order) -> Result<Vec<ObjectResult>, String> {
     let words = |e: std::io::Error| e.to_string();
     let there = Store::open(folder).map_err(words)?;
     let find = |object: &Object| there.as_ref().map_or(Ok(None), |store| store.find(object)).map_err(words);

@@ -71,13 +71,13 @@ impl Database {
 
 /// An entity on its way through its operations.
 #[derive(Debug)]
-pub struct Folded(Box<dyn Fold>);
+pub struct EntityReplay(Box<dyn ReplayState>);
 
-impl Folded {
+impl EntityReplay {
     /// An entity before its first operation. None: this program has no such kind.
     #[must_use]
     pub fn of_kind(kind: &str) -> Option<Self> {
-        Kind::named(kind).map(|kind| Self((kind.fold)()))
+        Kind::named(kind).map(|kind| Self((kind.replay)()))
     }
 
     /// Takes the next operation: decides it again when asked to, then applies what was recorded, so that one that is decided
@@ -90,22 +90,22 @@ impl Folded {
     }
 }
 
-/// [`Folded`] of one Kind.
-pub(crate) trait Fold: Debug + Send {
+/// [`EntityReplay`] of one Kind.
+pub(crate) trait ReplayState: Debug + Send {
     fn next(&mut self, operation: &Operation, decide: bool) -> Result<Option<String>, String>;
 }
 
 #[derive(Debug)]
-struct State<E>(Option<Box<E>>);
+struct Typed<E>(Option<Box<E>>);
 
-impl<E: Entity> Fold for State<E> {
+impl<E: Entity> ReplayState for Typed<E> {
     fn next(&mut self, operation: &Operation, decide: bool) -> Result<Option<String>, String> {
         step(&mut self.0, operation, decide)
     }
 }
 
-pub(crate) fn folding<E: Entity>() -> Box<dyn Fold> {
-    Box::new(State::<E>(None))
+pub(crate) fn replay_of<E: Entity>() -> Box<dyn ReplayState> {
+    Box::new(Typed::<E>(None))
 }
 
 fn step<E: Entity>(state: &mut Option<Box<E>>, operation: &Operation, decide: bool) -> Result<Option<String>, String> {
