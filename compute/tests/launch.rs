@@ -3,7 +3,7 @@
 
 mod harness;
 
-use ambient_compute::{Compute, ComputeError, Launched, RunnerState};
+use ambient_compute::{Compute, ComputeError, Launched, RunnerState, Secret, SecretName};
 use harness::{Host, begin, is_root, kill_9, next, next_end, request, session, start, state_is};
 
 #[tokio::test]
@@ -147,6 +147,22 @@ async fn observers_see_all_that_is_known_then_exits_at_once_also_of_runners_of_a
     assert!(
         tokio::time::timeout(harness::PATIENCE, futures::StreamExt::next(&mut observations)).await.unwrap().is_none()
     );
+}
+
+#[tokio::test]
+async fn secrets_of_a_run_that_was_stopped_are_not_written_any_more() {
+    let host = Host::new();
+    let (compute, s) = (host.compute(), session("a"));
+    compute.ensure_workspace(&s).await.unwrap();
+    let (name, secret) = (SecretName::Environment, Secret::new("{}".to_owned()));
+    compute.write_secret(&s, 1, name, &secret).await.unwrap();
+    compute.raise_fence(&s, 1).await.unwrap();
+    compute.delete_secrets(&s, 1).await.unwrap();
+    let late = compute.write_secret(&s, 1, name, &secret).await.unwrap_err();
+    assert!(matches!(late, ComputeError::Fenced { run: 1, stopped_run: 1 }), "{late}");
+    let left = std::fs::read_dir(host.paths(&s).run_dir(1).join("secrets")).unwrap().count();
+    assert_eq!(left, 0);
+    compute.write_secret(&s, 2, name, &secret).await.unwrap();
 }
 
 #[tokio::test]

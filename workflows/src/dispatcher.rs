@@ -44,8 +44,12 @@ type EffectResult = (OutboxRow, Result<(), Failure>);
 /// Carries out effects, for ever; nothing is claimed before the engine is there.
 pub(crate) async fn run(db: Database, hints: Hints, client: EngineClient, task_queue: String) {
     let client = client.connected().await;
-    while let Err(problem) = project_attribute::ensure(&client).await {
-        tracing::warn!(problem, "effects wait for the engine");
+    loop {
+        match tokio::time::timeout(CALL, project_attribute::ensure(&client)).await {
+            Ok(Ok(())) => break,
+            Ok(Err(problem)) => tracing::warn!(problem, "effects wait for the engine"),
+            Err(_) => tracing::warn!("effects wait for the engine, which does not answer"),
+        }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let chosen = loop {

@@ -15,6 +15,7 @@ use temporalio_common::{
     },
     search_attributes::{SearchAttributeKey, SearchAttributes},
 };
+use temporalio_sdk::ContinueAsNewOptions;
 
 /// Its name, of type `Keyword`.
 pub const NAME: &str = "AmbientProjectId";
@@ -26,6 +27,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// The attribute of an execution that works for this project.
 pub(crate) fn of(project_id: &str) -> SearchAttributes {
     SearchAttributes::new([KEY.value_set(project_id.to_owned())])
+}
+
+/// How an execution that works for this project continues as new: also one that began before there was the attribute.
+pub(crate) fn kept(project_id: &str) -> ContinueAsNewOptions {
+    ContinueAsNewOptions::builder().search_attributes(of(project_id)).build()
 }
 
 /// Whether an engine refused a start because it has not learnt of the attribute yet: another server's part of a cluster may be later.

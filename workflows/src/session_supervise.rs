@@ -13,8 +13,7 @@ use futures::{
 use serde::{Deserialize, Serialize};
 use temporalio_macros::{workflow, workflow_methods};
 use temporalio_sdk::{
-    ActivityOptions, ChildWorkflowOptions, ContinueAsNewOptions, ParentClosePolicy, SyncWorkflowContext,
-    WorkflowContext, WorkflowResult,
+    ActivityOptions, ChildWorkflowOptions, ParentClosePolicy, SyncWorkflowContext, WorkflowContext, WorkflowResult,
 };
 
 use crate::{
@@ -94,7 +93,7 @@ impl SessionSupervise {
             }
             let long = ctx.continue_as_new_suggested() || ctx.history_length() > LONGEST_HISTORY;
             if long && !is_asked_to_end(ctx, CANCELED_AT_LONGEST) {
-                ctx.continue_as_new(input.clone(), ContinueAsNewOptions::default())?;
+                ctx.continue_as_new(input.clone(), project_attribute::kept(&input.project_id))?;
             }
             let mut woken = std::pin::pin!(ctx.wait_condition(|s: &Self| s.woken).fuse());
             let mut clock = std::pin::pin!(ctx.timer(wait).fuse());

@@ -6,11 +6,12 @@ use ambient_domain::WorkflowInput;
 use futures::FutureExt as _;
 use serde::{Deserialize, Serialize};
 use temporalio_macros::{workflow, workflow_methods};
-use temporalio_sdk::{ContinueAsNewOptions, SyncWorkflowContext, WorkflowContext, WorkflowResult};
+use temporalio_sdk::{SyncWorkflowContext, WorkflowContext, WorkflowResult};
 
 use crate::{
     activities::Activities,
     activities::place,
+    project_attribute,
     step::{Patience, Progress, Saga, Step, end, is_asked_to_end},
 };
 
@@ -77,7 +78,7 @@ impl TokenRefresh {
             }
             if ctx.history_length() > LONGEST_HISTORY && !is_asked_to_end(ctx, CANCELED_AT_LONGEST) {
                 let next = Input { of: input.clone(), woken: ctx.state(|s| s.woken) };
-                ctx.continue_as_new(next, ContinueAsNewOptions::default())?;
+                ctx.continue_as_new(next, project_attribute::kept(&input.project_id))?;
             }
         }
     }

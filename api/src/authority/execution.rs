@@ -2,7 +2,7 @@
 //!
 //! A workflow id is `{workflow}/{entity}/…`: the entity says whose it is.
 
-use ambient_domain::project::Role;
+use ambient_domain::{project::Role, session::Session};
 use ambient_persistence::{Database, KindVisitor, StoredEntity, is_ksuid, visit_kinds};
 use ambient_wire::execution::{HistoryEvent, WorkflowExecution};
 use ambient_workflows::executions::ExecutionFilter;
@@ -83,10 +83,16 @@ impl Access {
             filter.entity_id = Some(own.to_owned());
         }
         filter.project_ids = match (project_id, &filter.entity_id) {
-            (Some(project_id), _) => Some(vec![project_id]),
+            (None, None) => self.visible_projects().await?,
+            (Some(project_id), None) => Some(vec![project_id]),
             // Whether the caller may see this one has been asked.
             (None, Some(_)) => None,
-            (None, None) => self.visible_projects().await?,
+            // Found by its id, as without the project.
+            (Some(project_id), Some(session_id)) => {
+                let session = self.state.parts().database.load::<Session>(session_id).await?;
+                let within = session.is_some_and(|session| session.project_id == project_id);
+                if within { None } else { Some(Vec::new()) }
+            }
         };
         Ok(self.state.parts().executions.list(&filter).await?)
     }

@@ -93,12 +93,12 @@ impl Access {
         Ok((page, database.count_operations(&scope, filter).await?))
     }
 
-    /// Ids of the projects the caller sees; none = all.
+    /// Ids of the projects the caller sees, deleted ones among them: their executions have a history. None = all.
     pub(super) async fn visible_projects(&self) -> ApiResult<Option<Vec<String>>> {
         if matches!(self.principal.kind, PrincipalKind::Platform(_)) {
             return Ok(None);
         }
-        let query = ListQuery { size: MAX_PROJECTS, ..ListQuery::default() };
+        let query = ListQuery { size: MAX_PROJECTS, with_deleted: true, ..ListQuery::default() };
         let page = self.list::<Project>(&query).await?;
         Ok(Some(page.items.into_iter().map(|project| project.id).collect()))
     }

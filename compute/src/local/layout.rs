@@ -194,6 +194,11 @@ impl Local {
     ) -> Result<(), ComputeError> {
         let users = self.ensure_workspace(session)?;
         let paths = self.paths(session);
+        // Under the lock: who stops the run raises the fence before it removes its secrets, and finds what is written here.
+        let fence = self.lock_fence(session)?;
+        if fence.stopped_run >= run {
+            return Err(ComputeError::Fenced { run, stopped_run: fence.stopped_run });
+        }
         self.ensure_run(&paths, run, users)?;
         let runner = users.map(|users| users.runner);
         // Not for the disk: after a loss of power nothing lives that could use it, and the next launch writes it again.

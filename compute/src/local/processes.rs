@@ -54,8 +54,8 @@ pub(super) struct Entry {
     session: i32,
     start_time: u64,
     nonce: Option<String>,
-    /// Real, effective and saved.
-    uids: [u32; 3],
+    /// Real, effective, saved and file system's; none when it died meanwhile.
+    uids: Vec<u32>,
     name: String,
 }
 
@@ -292,8 +292,13 @@ fn entry(process: &Process) -> Result<Option<Entry>, ProcError> {
     }
     let (pid, parent, session, start_time) = (stat.pid, stat.ppid, stat.session, stat.starttime);
     // From `status`: the owner of `/proc/<pid>` is root's for processes that made themselves undumpable.
-    let status = process.status()?;
-    let uids = [status.ruid, status.euid, status.suid];
+    let uids = status(&Path::new("/proc").join(pid.to_string())).and_then(|status| uids_in(&status));
+    let uids = match uids {
+        Ok(uids) => uids,
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(ProcError::PermissionDenied(None)),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(ProcError::NotFound(None)),
+        Err(error) => return Err(ProcError::Io(error, None)),
+    };
     Ok(Some(Entry { pid, parent, session, start_time, nonce: nonce(process)?, uids, name: stat.comm }))
 }
 
@@ -321,13 +326,31 @@ pub(super) fn live_uids() -> Result<HashSet<u32>, ComputeError> {
         if !name.as_encoded_bytes().iter().all(u8::is_ascii_digit) {
             continue;
         }
-        match std::fs::read_to_string(Path::new("/proc").join(name).join("status")) {
+        match status(&Path::new("/proc").join(name)) {
             Ok(status) => live.extend(uids_in(&status).map_err(failed)?),
             Err(error) if has_ended(&error) || error.kind() == ErrorKind::PermissionDenied => {}
             Err(error) => return Err(failed(error)),
         }
     }
     Ok(live)
+}
+
+/// What the system says of a process. The name in it is any bytes that its program, or it itself, has chosen.
+fn status(process: &Path) -> std::io::Result<String> {
+    std::fs::read(process.join("status")).map(|status| String::from_utf8_lossy(&status).into_owned())
+}
+
+/// Memory that belongs to a process, bytes: pages of files are not its alone.
+pub(super) fn own_memory(pid: i32) -> std::io::Result<u64> {
+    Ok(own_memory_in(&status(&Path::new("/proc").join(pid.to_string()))?))
+}
+
+fn own_memory_in(status: &str) -> u64 {
+    let kib = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    (kib("RssAnon:") + kib("RssShmem:")) * 1024
 }
 
 /// Real, effective, saved and file system's user id of a process that is not dead, out of its `status`.
@@ -363,7 +386,7 @@ pub(super) fn boot_id() -> Result<&'static str, ComputeError> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
-    use std::{fs::File, process::Command};
+    use std::{ffi::OsStr, fs::File, os::unix::ffi::OsStrExt, process::Command};
 
     use rustix::process::{Resource, Rlimit};
 
@@ -384,6 +407,28 @@ mod tests {
             assert!(uids_in(&status("R (running)", broken)).is_err(), "{broken}");
         }
         assert!(live_uids().unwrap().contains(&rustix::process::getuid().as_raw()));
+    }
+
+    /// Any program may have any name, and give itself one: an agent's, too.
+    #[test]
+    fn a_process_whose_name_is_no_text_blinds_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join(OsStr::from_bytes(b"\xff\xfe) Z 1\n"));
+        std::fs::copy("/bin/sleep", &program).unwrap();
+        let mut child = loop {
+            match Command::new(&program).arg("60").spawn() {
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {}
+                spawned => break spawned.unwrap(),
+            }
+        };
+        let (table, uids, memory) = (Table::look(), live_uids(), own_memory(child.id().cast_signed()).unwrap());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(table.blind(), None);
+        assert!(table.entries.iter().any(|entry| entry.pid == child.id().cast_signed()));
+        uids.unwrap();
+        assert!(memory > 0);
+        assert_eq!(own_memory_in("VmRSS:\t9 kB\nRssAnon:\t     264 kB\nRssFile:\t7 kB\nRssShmem:\t1 kB\n"), 265 * 1024);
     }
 
     #[test]

@@ -116,8 +116,16 @@ fn probe(program: &Path, runner: u32, agent: u32) -> Result<(), String> {
     command.args(["--", "--version"]).env_clear().current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let told = |error: std::io::Error| format!("{}: {error}", program.display());
-    let mut child = command.spawn().map_err(told)?;
     let deadline = Instant::now() + PROBE_PATIENCE;
+    let mut child = loop {
+        match command.spawn() {
+            // Copied just now: a process that was forked meanwhile has it open for writing, until it executes its own program.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            spawned => break spawned.map_err(told)?,
+        }
+    };
     let status = loop {
         match child.try_wait().map_err(told)? {
             Some(status) => break status,

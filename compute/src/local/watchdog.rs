@@ -16,7 +16,7 @@ use super::{
     cgroup::Controller,
     disk,
     layout::read_json,
-    processes::{Entry, Table},
+    processes::{Entry, Table, own_memory},
     space::Free,
     watch::Key,
 };
@@ -250,9 +250,5 @@ fn pids(members: &[Entry]) -> Vec<i32> {
 
 /// Memory that belongs to these processes, bytes: pages of files are not theirs alone.
 fn memory(members: &[Entry]) -> u64 {
-    let of = |member: &Entry| {
-        let status = procfs::process::Process::new(member.pid).and_then(|process| process.status()).ok()?;
-        Some((status.rssanon.unwrap_or(0) + status.rssshmem.unwrap_or(0)) * 1024)
-    };
-    members.iter().filter_map(of).sum()
+    members.iter().filter_map(|member| own_memory(member.pid).ok()).sum()
 }

@@ -2,7 +2,7 @@
 
 use ambient_domain::{
     WorkflowInput,
-    session::{self, ConditionStatus, ConditionType, Fact, ReconciledRepo, Repo, Session},
+    session::{self, ConditionStatus, ConditionType, Fact, Lifecycle, ReconciledRepo, Repo, Session},
 };
 use ambient_wire::runner::{RepoSpec, RepoStatus, Submodules};
 
@@ -25,6 +25,10 @@ pub(super) enum Then {
 pub(super) async fn repos(s: &Services, by: &str, i: &WorkflowInput, then: Then) -> Result<Progress, StepError> {
     // The newest spec, at every try: people may have mended what made the last one fail.
     let session = s.active_session(i).await?;
+    // The step is repeated after it was done: what people have changed since is the supervisor's, and its failure ends no run.
+    if then == Then::Running && matches!(session.lifecycle, Lifecycle::Running { .. }) {
+        return Ok(Progress::Done);
+    }
     match bring_about(s, by, i, &session).await? {
         Ok(repos) => {
             let marks_running = then == Then::Running;

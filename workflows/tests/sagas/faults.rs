@@ -57,6 +57,11 @@ impl Fault {
         let (fault, let_go) = Self::fatal_when_let(step);
         (Self { kind: Kind::Held, ..fault }, let_go)
     }
+    /// The step's work is done; when what comes with it is dropped, it fails, once.
+    pub(crate) fn after(step: &'static str) -> (Self, watch::Sender<()>) {
+        let (let_go, held) = watch::channel(());
+        (Self { held: Some(held), ..Self::twice(vec![step]) }, let_go)
+    }
     /// A failure that stays until the plan is cleared.
     pub(crate) fn endless(step: &'static str) -> Self {
         Self { kind: Kind::Retry, ..Self::fatal(step) }

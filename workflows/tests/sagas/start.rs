@@ -1,6 +1,6 @@
 //! session-start: fail at every step, every undo twice.
 
-use ambient_domain::session::{Phase, workflow_id};
+use ambient_domain::session::{Command, Phase, Repo, Session, workflow_id};
 use ambient_persistence::new_id;
 use ambient_workflows::{session_start, step::Step};
 use futures::future::join_all;
@@ -43,6 +43,26 @@ async fn fails_at(world: &World, project: &str, at: usize) {
     let done = steps.iter().map(Step::name);
     assert_eq!(asked, done.chain(undone(steps)).collect::<Vec<_>>());
     world.torn_down(&session).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_that_made_the_session_run_and_is_repeated_does_not_end_it() {
+    let world = World::new().await;
+    let (project, id) = (world.project().await, new_id());
+    let (fault, let_go) = Fault::after("reconcile-and-mark-running");
+    world.faults.plan(&id, &[fault]);
+    world.new_session(&id, &project, world.interactive(), true).await;
+    world.in_phase(&id, Phase::Running).await;
+    // It runs by now: what is wrong with a change is told, and is no reason to end it.
+    let broken = Repo { url: "file:///nowhere/at/all".to_owned(), ..world.repo("second") };
+    world.ask::<Session>(&id, Command::AddRepo(broken)).await.unwrap();
+    drop(let_go);
+    assert_eq!(world.end_of(&workflow_id::start(&id, 1, 1)).await, "Completed");
+    let session = world.session(&id).await;
+    assert_eq!((session.phase(), world.faults.begun(&id, "reconcile-and-mark-running")), (Some(Phase::Running), 2));
+    world.ask::<Session>(&id, Command::Delete).await.unwrap();
+    world.closed(&id).await;
+    world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
