@@ -294,7 +294,7 @@ fn assert_invariants(before: &Session, step: &Step) {
     if step.events.iter().any(|e| matches!(e, Event::Started { .. })) {
         let ids: Vec<&str> = step.effects.iter().map(Effect::workflow_id).collect();
         let run = after.run_number();
-        assert_eq!(ids, [format!("session-supervise/{ID}/{run}"), format!("session-start/{ID}/{run}.1")]);
+        assert_eq!(ids, [format!("session-start/{ID}/{run}.1"), format!("session-supervise/{ID}/{run}")]);
     }
     for workflow in after.required_workflows() {
         let fresh = !before.required_workflows().contains(&workflow);

@@ -36,13 +36,13 @@ async fn the_effects_of_an_entity_are_given_out_together_and_in_order_and_to_nob
     let first = claim(&s.db, 100).await;
     assert_eq!(
         first.iter().map(|chain| ids(chain)).collect::<Vec<_>>(),
-        [[&supervise_a, &start_a], [&supervise_b, &start_b]]
+        [[&start_a, &supervise_a], [&start_b, &supervise_b]]
     );
     assert!(claim(&s.db, 100).await.is_empty(), "claimed ones are not given out twice");
     s.db.complete_outbox(&[first[0][0].position]).await.unwrap();
-    assert!(s.db.outbox_pending_for(&start_a).await.unwrap());
+    assert!(s.db.outbox_pending_for(&supervise_a).await.unwrap());
     let second = claim(&s.db, 100).await;
-    assert_eq!((second.len(), ids(&second[0])), (1, vec![start_a.as_str()]), "b's first is still open");
+    assert_eq!((second.len(), ids(&second[0])), (1, vec![supervise_a.as_str()]), "b's first is still open");
 
     // A retry keeps its place: nothing of the entity overtakes it.
     s.db.retry_outbox(second[0][0].position, Duration::from_millis(50), "engine away").await.unwrap();
@@ -54,11 +54,11 @@ async fn the_effects_of_an_entity_are_given_out_together_and_in_order_and_to_nob
             break chains;
         }
     };
-    assert_eq!((ids(&again[0])[0], again[0][0].attempts, again[0].len()), (start_a.as_str(), 2, 5));
+    assert_eq!((ids(&again[0])[0], again[0][0].attempts, again[0].len()), (supervise_a.as_str(), 2, 5));
 
     // What cannot be carried out is set aside, and the entity's later effects go on.
     s.db.park_outbox(again[0][0].position, "unknown workflow type").await.unwrap();
-    assert_eq!(s.db.outbox_parked_for(&start_a).await.unwrap().as_deref(), Some("unknown workflow type"));
+    assert_eq!(s.db.outbox_parked_for(&supervise_a).await.unwrap().as_deref(), Some("unknown workflow type"));
     assert_eq!(ids(&claim(&s.db, 100).await[0])[0], start_a, "the delete's cancel of session-start");
     let counts = s.db.outbox_counts().await.unwrap();
     assert_eq!((counts.open, counts.parked), (6, 1));
