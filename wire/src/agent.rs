@@ -114,7 +114,7 @@ pub struct AgentCreate {
     /// Limits in place of the server's. One above the server's maximum is refused.
     #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub resource_overrides: Option<ResourceOverrides>,
-    /// Variables of its sessions, such as the keys they work with. Values are sealed, at most 16 KiB, and never shown again.
+    /// Variables for its sessions, such as the keys they work with; sessions do not take them yet. Values are sealed, at most 16 KiB, and never shown again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = BTreeMap<String, String>)]
     pub environment_variables: BTreeMap<String, SecretText>,

@@ -44,6 +44,7 @@ type EffectResult = (OutboxRow, Result<(), Failure>);
 /// Carries out effects, for ever; nothing is claimed before the engine is there.
 pub(crate) async fn run(db: Database, hints: Hints, client: EngineClient, task_queue: String) {
     let client = client.connected().await;
+    // A cluster is not connected before it knows the attribute; the embedded engine learns of it here.
     loop {
         match tokio::time::timeout(CALL, project_attribute::ensure(&client)).await {
             Ok(Ok(())) => break,
@@ -153,7 +154,7 @@ async fn note(db: &Database, outcomes: Vec<EffectResult>) -> Result<(), StoreErr
     db.complete_outbox(&done).await
 }
 
-/// 0.2 s doubling to 30 s.
+/// 0.2 s doubling to 30 s, and by chance up to twice as long.
 fn backoff(row: &OutboxRow) -> Duration {
     let failures = u32::try_from(row.attempts).unwrap_or(0);
     Backoff::new(Duration::from_millis(200), Duration::from_secs(30)).pause_after(failures)

@@ -100,6 +100,11 @@ impl Access {
         }
         let query = ListQuery { size: MAX_PROJECTS, with_deleted: true, ..ListQuery::default() };
         let page = self.list::<Project>(&query).await?;
+        if page.total > MAX_PROJECTS {
+            // Leaving some out would look as if there were no executions of theirs.
+            let reason = format!("is needed: you see more than {MAX_PROJECTS} projects");
+            return Err(ApiError::invalid("project_id", reason));
+        }
         Ok(Some(page.items.into_iter().map(|project| project.id).collect()))
     }
 

@@ -415,9 +415,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join(OsStr::from_bytes(b"\xff\xfe) Z 1\n"));
         std::fs::copy("/bin/sleep", &program).unwrap();
+        // Busy for as long as a process that another test has forked meanwhile has the copy open.
+        let deadline = Instant::now() + Duration::from_secs(10);
         let mut child = loop {
             match Command::new(&program).arg("60").spawn() {
-                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {}
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {
+                    std::thread::sleep(LOOK_AGAIN);
+                }
                 spawned => break spawned.unwrap(),
             }
         };

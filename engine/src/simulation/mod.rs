@@ -11,7 +11,8 @@
 //! * the version of the run never goes back, and what is remembered is what is stored at its version, never more;
 //! * at rest everybody has been told, and every task that this process has started is in a worker's hands or lies ready.
 //!
-//! `ENGINE_TEST_SEED=7` runs that seed alone, and says what happens.
+//! `ENGINE_TEST_SEED=7` runs that seed alone, and says what happens. A seed gives the order of events, not times and ids: a write that has
+//! lost three times pauses for a random time, as it does outside, and may then be elsewhere in the order.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod database;

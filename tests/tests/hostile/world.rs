@@ -89,7 +89,7 @@ impl Attacker {
     /// As [`Self::run`], and nothing was got: no `GOT`, no canary.
     pub(crate) async fn gets_nothing(&self, shell: &str) -> String {
         let printed = self.run(shell).await;
-        assert!(!printed.contains("GOT"), "{printed}");
+        assert!(!got(&printed), "{printed}");
         for canary in self.world.canaries() {
             assert!(!printed.contains(&canary), "{printed}");
         }
@@ -107,4 +107,17 @@ impl Attacker {
     pub(crate) fn dir(&self) -> PathBuf {
         self.world.server.session_dir(&self.id)
     }
+}
+
+/// Whether an attack says that it got something, in a text or in JSON. As a word of its own: ids have any letters.
+pub(crate) fn got(output: &str) -> bool {
+    output.replace("\\n", "\n").split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == "GOT")
+}
+
+#[test]
+fn an_attack_that_got_something_is_told_from_an_id() {
+    for output in ["GOT", "x\nGOT the token", r#"{"text":"no\nGOT it\n"}"#] {
+        assert!(got(output), "{output}");
+    }
+    assert!(!got("sessions/3Mo9GOTjefX6pJgsPUSxfscAiAP"));
 }
