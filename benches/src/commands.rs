@@ -26,6 +26,15 @@ const BATCH_CLIENTS: u16 = 8;
 const WRITERS: u16 = 2;
 /// Commands of a statement of the ceiling: as many as a batch has at most.
 const GROUP: u16 = 64;
+/// Bytes of write-ahead log so far.
+const LOG: &str = "select (pg_current_wal_insert_lsn() - '0/0')::float8";
+/// Entries made in indexes so far: a row that changes in place (HOT) makes none.
+const INDEX_ENTRIES: &str = "
+    select coalesce(sum((t.n_tup_ins + t.n_tup_upd - t.n_tup_hot_upd) * i.indexes), 0)::float8
+    from pg_stat_user_tables t
+    join (select indrelid, count(*) as indexes from pg_index group by indrelid) i on i.indrelid = t.relid";
+/// After which a connection that rests has told what it has counted.
+const STATISTICS_LAG: Duration = Duration::from_secs(11);
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(2);
 
@@ -86,11 +95,14 @@ async fn beside_hand_written(
         interleave(ROUNDS, async || alone(world, &sessions[0], ROUND).await, async || hand.alone(ROUND).await).await?;
     table.add("a command alone, p50", "ms", times, "the same rows written by hand, p50");
 
-    let (ours, theirs) = (
-        wal(world, async || commands(world, sessions, ROUND).await.map(|rate| rate * ROUND.as_secs_f64())).await?,
-        wal(world, async || hand.rate(WRITERS, GROUP, ROUND).await.map(|rate| rate * ROUND.as_secs_f64())).await?,
-    );
-    table.add("write-ahead log of a command", "bytes", pair(&[ours], &[theirs]), "the same rows written by hand");
+    for (figure, unit, counter) in [("write-ahead log", "bytes", LOG), ("index entries", "entries", INDEX_ENTRIES)] {
+        let (ours, theirs) = (
+            caused(world, counter, async || commands(world, sessions, ROUND).await).await?,
+            caused(world, counter, async || hand.rate(WRITERS, GROUP, ROUND).await).await?,
+        );
+        let beside = "the same rows written by hand";
+        table.add(format!("{figure} of a command"), unit, pair(&[ours], &[theirs]), beside);
+    }
     Ok(())
 }
 
@@ -105,15 +117,15 @@ async fn alone(world: &World, session: &Session, duration: Duration) -> Result<f
     Ok(percentile(&times, 50))
 }
 
-/// Bytes of write-ahead log by each of the commands that `work` counts.
-async fn wal(world: &World, work: impl AsyncFnOnce() -> Result<f64, Failure>) -> Result<f64, Failure> {
-    let position = async || {
-        let sql = "select (pg_current_wal_insert_lsn() - '0/0')::float8";
-        sqlx::query_scalar::<_, f64>(sql).fetch_one(world.db.pool()).await
+/// What each of the commands, whose rate for a round `work` gives, adds to one of PostgreSQL's counters.
+async fn caused(world: &World, counter: &str, work: impl AsyncFnOnce() -> Result<f64, Failure>) -> Result<f64, Failure> {
+    let count = async || {
+        tokio::time::sleep(STATISTICS_LAG).await;
+        sqlx::query_scalar::<_, f64>(counter).fetch_one(world.db.pool()).await
     };
-    let before = position().await?;
-    let commands = work().await?;
-    Ok((position().await? - before) / commands)
+    let before = count().await?;
+    let commands = work().await? * ROUND.as_secs_f64();
+    Ok((count().await? - before) / commands)
 }
 
 /// Clients that send messages to sessions of their own, one after the other.

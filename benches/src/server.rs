@@ -107,6 +107,7 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
         end_processes_of(self.dir.path());
+        ambient_compute::local::remove_control_groups(&self.dir.path().join("d"));
     }
 }
 

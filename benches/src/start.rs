@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ambient_compute::{
     Compute, LaunchRequest, Secret, SecretName, SessionRef,
-    local::{LocalCompute, LocalOptions},
+    local::{LocalCompute, LocalOptions, remove_control_groups},
 };
 use ambient_live::RunnerClient;
 use ambient_persistence::new_id;
@@ -108,7 +108,8 @@ impl Bare {
         tokio::time::timeout(PATIENCE, self.healthy(&session)).await?;
         let took = began.elapsed();
         self.compute.raise_fence(&session, i64::MAX).await?;
-        self.compute.terminate(&session, 1, Duration::from_secs(2)).await?;
+        // At once: during a pause the machine gets cold, and what is measured next is how it warms up.
+        self.compute.terminate(&session, 1, Duration::ZERO).await?;
         self.compute.delete_workspace(&session).await?;
         Ok(took)
     }
@@ -129,5 +130,6 @@ impl Bare {
 impl Drop for Bare {
     fn drop(&mut self) {
         end_processes_of(self.dir.path());
+        remove_control_groups(&self.dir.path().join("d"));
     }
 }

@@ -3,6 +3,8 @@
 
 mod harness;
 
+use std::path::{Path, PathBuf};
+
 use ambient_compute::{Compute, ComputeError, Launched, RunnerState, Secret, SecretName};
 use harness::{Host, begin, is_root, kill_9, next, next_end, request, session, start, state_is};
 
@@ -23,6 +25,47 @@ async fn a_launch_repeated_by_anyone_starts_one_runner_and_adopts_it() {
     state_is(&compute, &s, 1, 1, |state| matches!(state, RunnerState::Exited { code: 0, .. })).await;
     assert_eq!(others.0.launch(&again).await.unwrap(), Launched::AlreadyEnded);
     assert!(matches!(compute.endpoint(&s, 1).await, Err(ComputeError::NoRunner { run: 1 })));
+}
+
+/// Whoever launched it may be killed before the runner was in its control group, outside of which it starts no agent.
+#[tokio::test]
+async fn a_runner_outside_of_its_control_group_is_moved_there_by_whoever_adopts_it() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::new();
+    let (compute, s) = (host.compute(), session("a"));
+    let client = start(&compute, &s, 1, 1).await;
+    let pid = host.started(&s, 1, 1).pid;
+    let groups = control_groups_of(pid);
+    groups.iter().for_each(|group| move_out(group, pid));
+    assert!(control_groups_of(pid).is_empty());
+    assert_eq!(compute.launch(&request(&s, 1, 1)).await.unwrap(), Launched::AlreadyRunning);
+    assert_eq!(control_groups_of(pid), groups);
+    client.send("POST", "/shutdown", serde_json::json!({})).await.expect(202);
+}
+
+/// Groups for runners that a process is in, in all hierarchies.
+fn control_groups_of(pid: i32) -> Vec<PathBuf> {
+    let mut groups = Vec::new();
+    let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        folders.extend(entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()));
+        let processes = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        if folder.ends_with("runner") && processes.lines().any(|line| line == pid.to_string()) {
+            groups.push(folder);
+        }
+    }
+    groups.sort();
+    groups
+}
+
+/// To the nearest group above ours that takes it.
+fn move_out(group: &Path, pid: i32) {
+    let above = group.ancestors().skip_while(|path| !path.ends_with("ambient")).skip(1);
+    let taken = above.into_iter().any(|path| std::fs::write(path.join("cgroup.procs"), pid.to_string()).is_ok());
+    assert!(taken, "{}", group.display());
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use std::{
     io::{self, ErrorKind},
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use ambient_wire::runner::Limits;
@@ -28,6 +29,8 @@ const MOST_PROCESSES: u64 = 4_194_304;
 /// Period of processor time, microseconds; the longer one where the share would be too small for it.
 const PERIODS: [u64; 2] = [100_000, 1_000_000];
 const SMALLEST_QUOTA: u64 = 1_000;
+/// Between two tries to remove a group.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What limits something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +135,19 @@ impl Trees {
     pub(super) fn leave(&self) {
         for tree in &self.trees {
             let _ = fs::remove_dir(&tree.home);
+        }
+    }
+
+    /// Removes all groups of runs, and what holds them. What was killed just now keeps its group for a moment.
+    pub(super) fn clear(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        loop {
+            let runs = self.runs();
+            let left = runs.iter().filter(|(session, run)| self.group(session, *run).remove().is_err()).count();
+            if left == 0 || Instant::now() > deadline {
+                return self.leave();
+            }
+            std::thread::sleep(LOOK_AGAIN);
         }
     }
 

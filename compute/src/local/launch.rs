@@ -90,17 +90,27 @@ impl Local {
     ) -> Result<Option<Launched>, ComputeError> {
         let known = self.assess(&request.session, request.run, request.attempt)?;
         if matches!(known.state, RunnerState::Running { .. }) {
-            self.watch(&request.session, request.run, request.attempt);
-            return Ok(Some(Launched::AlreadyRunning));
+            let runner = started(paths, spec)?.map(|started| started.pid);
+            return Ok(Some(self.adopted(request, runner.into_iter().collect())));
         }
         if matches!(known.state, RunnerState::Exited { .. }) || started(paths, spec)?.is_some() {
             return Ok(Some(Launched::AlreadyEnded));
         }
-        let coming_up = Table::look().whole()?.nonces().contains(spec.nonce.as_str());
-        Ok(coming_up.then(|| {
-            self.watch(&request.session, request.run, request.attempt);
-            Launched::AlreadyRunning
-        }))
+        let coming_up = Table::look().whole()?.with_nonce(&spec.nonce);
+        Ok((!coming_up.is_empty()).then(|| self.adopted(request, coming_up)))
+    }
+
+    /// Who started it may have died before it was in its control group: without it no agent of its can be started.
+    fn adopted(self: &Arc<Self>, request: &LaunchRequest, processes: Vec<i32>) -> Launched {
+        let group = self.groups.group(&request.session.session_id, request.run);
+        let grouped = group.processes();
+        for pid in processes.into_iter().filter(|pid| !grouped.contains(pid)) {
+            if let Err(error) = group.add_runner(pid.cast_unsigned()) {
+                tracing::warn!(%error, pid, "a runner cannot be moved into its control group");
+            }
+        }
+        self.watch(&request.session, request.run, request.attempt);
+        Launched::AlreadyRunning
     }
 
     /// A new attempt begins alone: what a lost runner left behind would work in the same files.

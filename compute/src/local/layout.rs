@@ -42,7 +42,7 @@ impl Local {
         boot_id()?;
         let local = Self {
             runner_binary: options.runner_binary.clone(),
-            groups: Trees::detect(&format!("{:08x}", stable_hash(&data.to_string_lossy()))),
+            groups: control_groups(&data),
             space: Space::new(&data, options.disk_reserve, options.disk_low_water),
             options,
             ids,
@@ -264,6 +264,11 @@ fn reachable(data: &Path) -> Result<(), ComputeError> {
         }
     }
     Ok(())
+}
+
+/// Control groups of a data directory (an absolute path).
+pub(super) fn control_groups(data: &Path) -> Trees {
+    Trees::detect(&format!("{:08x}", stable_hash(&data.to_string_lossy())))
 }
 
 /// FNV-1a: the same on every host and in every version.

@@ -25,7 +25,11 @@ mod users;
 mod watch;
 mod watchdog;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 pub use self::{
     space::free_space,
@@ -134,6 +138,14 @@ impl LocalCompute {
     ) -> Result<T, ComputeError> {
         let local = self.local.clone();
         run_blocking(move || work(&local)).await
+    }
+}
+
+/// Removes the control groups of a data directory that is given up, when its runners have ended: they outlive servers, and nothing
+/// else knows whose they were. Waits for at most a second for processes that are ending.
+pub fn remove_control_groups(data_dir: &Path) {
+    if let Ok(data_dir) = std::path::absolute(data_dir) {
+        layout::control_groups(&data_dir).clear(Duration::from_secs(1));
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io::ErrorKind,
+    fs::File,
+    io::{ErrorKind, Read},
     os::fd::OwnedFd,
     path::Path,
     sync::OnceLock,
@@ -19,6 +20,10 @@ use rustix::{
 use super::{cgroup::RunGroup, io_error};
 use crate::ComputeError;
 
+/// Bytes that a process's `status` has, but for one with many groups.
+const USUAL_STATUS: usize = 4 << 10;
+/// The most, with as many groups as the system allows (65,536).
+const MAX_STATUS: u64 = 1 << 20;
 /// Pause between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// What a runner's init takes as the order to kill everything in its namespace but itself.
@@ -98,6 +103,11 @@ impl Table {
     /// Nonces of all processes.
     pub(super) fn nonces(&self) -> HashSet<&str> {
         self.entries.iter().filter_map(|entry| entry.nonce.as_deref()).collect()
+    }
+
+    /// Processes that were started with this nonce.
+    pub(super) fn with_nonce(&self, nonce: &str) -> Vec<i32> {
+        self.entries.iter().filter(|entry| entry.nonce.as_deref() == Some(nonce)).map(|entry| entry.pid).collect()
     }
 
     /// Processes with a mark, and all that descend from them.
@@ -337,7 +347,10 @@ pub(super) fn live_uids() -> Result<HashSet<u32>, ComputeError> {
 
 /// What the system says of a process. The name in it is any bytes that its program, or it itself, has chosen.
 fn status(process: &Path) -> std::io::Result<String> {
-    std::fs::read(process.join("status")).map(|status| String::from_utf8_lossy(&status).into_owned())
+    // At once: files of `/proc` have no size, so that a buffer would grow from a few bytes, a call for each time.
+    let mut status = Vec::with_capacity(USUAL_STATUS);
+    File::open(process.join("status"))?.take(MAX_STATUS).read_to_end(&mut status)?;
+    Ok(String::from_utf8_lossy(&status).into_owned())
 }
 
 /// Memory that belongs to a process, bytes: pages of files are not its alone.
@@ -386,7 +399,7 @@ pub(super) fn boot_id() -> Result<&'static str, ComputeError> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
-    use std::{ffi::OsStr, fs::File, os::unix::ffi::OsStrExt, process::Command};
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt, process::Command};
 
     use rustix::process::{Resource, Rlimit};
 

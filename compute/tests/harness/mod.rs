@@ -108,6 +108,7 @@ impl Drop for Host {
     fn drop(&mut self) {
         let ours = self.directory.path().to_string_lossy().into_owned();
         client::end_all(&ours);
+        ambient_compute::local::remove_control_groups(&self.options().data_dir);
     }
 }
 

@@ -111,7 +111,7 @@ impl Queue {
     /// Whether a batch is to be begun beside so many others. One beside another only when it is large: what is written apart
     /// costs twice.
     fn is_worth(&self, others: usize) -> bool {
-        self.waiting.len() > others * (BATCH / 2)
+        self.waiting.len() > others * (BATCH / 4)
     }
 
     fn is_written(&mut self, ids: &mut Vec<String>) {

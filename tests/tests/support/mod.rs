@@ -357,6 +357,7 @@ impl Drop for Server {
             let _ = child.wait();
         }
         processes::end_all(&processes::nonces(&self.data_dir()));
+        ambient_compute::local::remove_control_groups(&self.data_dir());
     }
 }
 

@@ -369,6 +369,7 @@ impl Directory {
 impl Drop for Directory {
     fn drop(&mut self) {
         end_processes_of(self.path());
+        ambient_compute::local::remove_control_groups(&self.path().join("data"));
     }
 }
 
