@@ -126,8 +126,8 @@ fn repo(repo: &session::Repo) -> wire::Repo {
     }
 }
 
-fn submodules(which: session::Submodules) -> ambient_wire::runner::Submodules {
-    use ambient_wire::runner::Submodules;
+fn submodules(which: session::Submodules) -> ambient_wire::git::Submodules {
+    use ambient_wire::git::Submodules;
     match which {
         session::Submodules::None => Submodules::None,
         session::Submodules::Shallow => Submodules::Shallow,

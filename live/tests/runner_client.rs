@@ -4,8 +4,9 @@
 mod support;
 
 use ambient_live::{RunnerClient, RunnerClientError};
+use ambient_runner_protocol::{DeliverMessage, ReaderHello, RepoSpec, ServerFrame};
 use ambient_tests::TestDatabase;
-use ambient_wire::runner::{DeliverMessage, GitCommit, GitPush, ReaderHello, RepoSpec, ServerFrame, Submodules};
+use ambient_wire::git::{GitCommit, GitPush, Submodules};
 use futures::StreamExt;
 use support::{Server, runner::Runner, tokens};
 

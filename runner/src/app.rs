@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use ambient_wire::runner::{LaunchSpec, SessionPaths};
+use ambient_runner_protocol::{LaunchSpec, SessionPaths};
 use tokio::sync::watch;
 
 use crate::{

@@ -13,7 +13,7 @@ use std::{
     process::Command,
 };
 
-use ambient_wire::runner::{Confinement, LaunchSpec, Limits, SessionPaths};
+use ambient_runner_protocol::{Confinement, LaunchSpec, Limits, SessionPaths};
 use landlock::{
     ABI, Access, AccessFs, CompatLevel, Compatible, LandlockStatus, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreated, RulesetCreatedAttr, RulesetError, Scope, path_beneath_rules,

@@ -13,7 +13,7 @@ use std::{
     path::Path,
 };
 
-use ambient_wire::runner::{Entry, Listing};
+use ambient_wire::content::{Entry, Listing};
 use axum::{
     body::Body,
     http::{HeaderMap, StatusCode, header},

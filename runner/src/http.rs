@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use ambient_wire::runner::{
-    Accepted, CONTRACT_VERSION, DeliverMessage, GitCommit, GitCommitted, GitPush, GitPushed, GitStatus, Health,
-    LeftOut, LeftOutReason, Listing, RepoSpec, RepoStatus, diff_header,
+use ambient_runner_protocol::{Accepted, CONTRACT_VERSION, DeliverMessage, Health, RepoSpec, RepoStatus};
+use ambient_wire::{
+    content::Listing,
+    git::{GitCommit, GitCommitted, GitPush, GitPushed, GitStatus, LeftOut, LeftOutReason, diff_header},
 };
 use axum::{
     Json, Router,

@@ -31,7 +31,7 @@ mod users;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use ambient_wire::runner::{EXIT_PREREQUISITE, EXIT_USAGE};
+use ambient_runner_protocol::{EXIT_PREREQUISITE, EXIT_USAGE};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]

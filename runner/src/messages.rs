@@ -10,7 +10,8 @@ use std::{
     sync::Arc,
 };
 
-use ambient_wire::runner::{Accepted, DeliverMessage, custom};
+use ambient_runner_protocol::{Accepted, DeliverMessage};
+use ambient_wire::custom;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::{

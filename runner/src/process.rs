@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ambient_wire::runner::LaunchSpec;
+use ambient_runner_protocol::LaunchSpec;
 use procfs::process::Process;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use tokio::process::{Child, Command};

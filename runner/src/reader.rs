@@ -2,7 +2,7 @@
 
 use std::{sync::Mutex, time::Duration};
 
-use ambient_wire::runner::{ReaderAck, ReaderHello, ServerFrame};
+use ambient_runner_protocol::{ReaderAck, ReaderHello, ServerFrame};
 use axum::extract::ws::{Message, WebSocket};
 use futures::{
     SinkExt, StreamExt,

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use ambient_wire::runner::{
-    Confinement, ENDED_BY_REQUEST, EXIT_DISK_FULL, EXIT_FENCED, EXIT_IO, EXIT_PREREQUISITE, ExitCause, Exited,
-    LaunchSpec, SessionPaths, custom,
+use ambient_runner_protocol::{
+    Confinement, EXIT_DISK_FULL, EXIT_FENCED, EXIT_IO, EXIT_PREREQUISITE, ExitCause, Exited, LaunchSpec, SessionPaths,
 };
+use ambient_wire::custom::{self, ENDED_BY_REQUEST};
 use chrono::Utc;
 use serde_json::json;
 use tokio::{

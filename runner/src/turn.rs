@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ambient_wire::runner::{DeliverMessage, custom};
+use ambient_runner_protocol::DeliverMessage;
+use ambient_wire::custom;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 

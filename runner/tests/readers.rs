@@ -3,7 +3,7 @@
 
 mod harness;
 
-use ambient_wire::runner::ServerFrame;
+use ambient_runner_protocol::ServerFrame;
 use harness::{Client, Session, is_custom};
 use serde_json::json;
 

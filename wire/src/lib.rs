@@ -1,10 +1,13 @@
-//! JSON types shared by API, CLI and runner. Snake case, UTC RFC 3339 times, KSUID ids; unknown fields are refused on input.
+//! JSON types shared by API and command line, and by the runner what users see of it as it tells it. Snake case, UTC RFC 3339 times, KSUID ids; unknown fields are refused on input.
 
 pub mod agent;
 pub mod api;
+pub mod content;
+pub mod custom;
 pub mod definition;
 pub mod error;
 pub mod execution;
+pub mod git;
 pub mod git_url;
 pub mod live;
 pub mod name;
@@ -12,7 +15,6 @@ pub mod operation;
 pub mod project;
 pub mod redact;
 pub mod repository_ref;
-pub mod runner;
 pub mod session;
 
 /// Base path of the API.

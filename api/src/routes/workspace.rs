@@ -1,7 +1,7 @@
 //! `/sessions/{s}/workspace`: files of a running session, as they come from its runner.
 
 use ambient_domain::session::Session;
-use ambient_wire::runner::Listing;
+use ambient_wire::content::Listing;
 use axum::{
     Json,
     body::Body,

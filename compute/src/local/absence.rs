@@ -2,7 +2,7 @@
 
 use std::fs::TryLockError;
 
-use ambient_wire::runner::{LaunchSpec, SessionPaths, Started};
+use ambient_runner_protocol::{LaunchSpec, SessionPaths, Started};
 
 use super::{
     Local, io_error,

@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ambient_wire::runner::Limits;
+use ambient_runner_protocol::Limits;
 use rustix::io::Errno;
 
 use super::users::Users;

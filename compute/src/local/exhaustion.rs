@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use ambient_wire::runner::LaunchSpec;
+use ambient_runner_protocol::LaunchSpec;
 use serde::{Deserialize, Serialize};
 
 use super::{

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ambient_wire::runner::{Fence, SessionPaths};
+use ambient_runner_protocol::{Fence, SessionPaths};
 
 use super::{
     Local, io_error,

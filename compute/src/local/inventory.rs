@@ -19,7 +19,8 @@ impl Local {
             let paths = self.paths(&session);
             let mut live_runs = Vec::new();
             for (run, attempt) in all_attempts(&paths)? {
-                let Some(intent) = read_json::<ambient_wire::runner::LaunchSpec>(&paths.launch(run, attempt))? else {
+                let Some(intent) = read_json::<ambient_runner_protocol::LaunchSpec>(&paths.launch(run, attempt))?
+                else {
                     continue;
                 };
                 let started = started_since_boot(&paths, &intent)?;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use ambient_wire::runner::{CONTRACT_VERSION, LaunchSpec, SessionPaths};
+use ambient_runner_protocol::{CONTRACT_VERSION, LaunchSpec, SessionPaths};
 
 use super::{
     AGENTS, Limits, Local,

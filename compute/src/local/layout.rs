@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ambient_wire::runner::SessionPaths;
+use ambient_runner_protocol::SessionPaths;
 use rustix::{fs::OFlags, io::Errno};
 use serde::{Serialize, de::DeserializeOwned};
 

@@ -31,7 +31,7 @@ pub use self::{
     space::free_space,
     users::{SESSION_UIDS, check_uid_base, probe_user_ids},
 };
-pub use ambient_wire::runner::{Confinement, Limits};
+pub use ambient_runner_protocol::{Confinement, Limits};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ambient_wire::runner::{ProcessIdentity, Started};
+use ambient_runner_protocol::{ProcessIdentity, Started};
 use procfs::{ProcError, process::Process};
 use rustix::{
     io::Errno,

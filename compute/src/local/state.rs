@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use ambient_wire::runner::{EXIT_DISK_FULL, ExitCause, Exited, LaunchSpec, SessionPaths, Started};
+use ambient_runner_protocol::{EXIT_DISK_FULL, ExitCause, Exited, LaunchSpec, SessionPaths, Started};
 use serde::{Deserialize, Serialize};
 
 use super::{

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use ambient_wire::runner::LaunchSpec;
+use ambient_runner_protocol::LaunchSpec;
 use rustix::process::Signal;
 use tokio::time::timeout_at;
 

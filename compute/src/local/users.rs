@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ambient_wire::runner::SessionPaths;
+use ambient_runner_protocol::SessionPaths;
 
 use super::{
     Local, fence, io_error,

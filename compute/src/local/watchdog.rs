@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ambient_wire::runner::LaunchSpec;
+use ambient_runner_protocol::LaunchSpec;
 
 use super::{
     Local,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ambient_persistence::retry::Backoff;
 use ambient_persistence::{Hint, RunnerAppendError, RunnerBatch, RunnerRecord};
-use ambient_wire::runner::{ReaderHello, Record, ServerFrame};
+use ambient_runner_protocol::{ReaderHello, Record, ServerFrame};
 use tokio::{
     sync::Notify,
     time::{Instant, timeout},

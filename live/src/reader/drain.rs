@@ -6,7 +6,7 @@ use std::{
 };
 
 use ambient_persistence::{RunnerAppendError, StoreError};
-use ambient_wire::runner::{ReaderHello, Record, ServerFrame};
+use ambient_runner_protocol::{ReaderHello, Record, ServerFrame};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Context, RunRef, connection, facts, lease::HeldLease, log_file::LogFile};

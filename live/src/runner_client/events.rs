@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use ambient_wire::runner::{ReaderAck, ReaderHello, ServerFrame};
+use ambient_runner_protocol::{ReaderAck, ReaderHello, ServerFrame};
 use futures::{FutureExt, SinkExt, StreamExt};
 use tokio::net::UnixStream;
 use tokio_tungstenite::{

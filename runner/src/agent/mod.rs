@@ -8,7 +8,7 @@ mod shell;
 
 use std::ffi::OsString;
 
-use ambient_wire::runner::is_platform_variable;
+use ambient_runner_protocol::is_platform_variable;
 
 use crate::{
     app::App,

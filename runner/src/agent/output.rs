@@ -1,6 +1,6 @@
 //! What a block prints, on its way into the log.
 
-use ambient_wire::runner::custom;
+use ambient_wire::custom;
 use serde_json::json;
 
 use super::event;

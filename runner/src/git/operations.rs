@@ -2,7 +2,10 @@
 
 use std::{path::Path, time::Duration};
 
-use ambient_wire::runner::{GitCommit, GitCommitted, GitPush, GitStatus, LeftOut, custom};
+use ambient_wire::{
+    custom,
+    git::{GitCommit, GitCommitted, GitPush, GitStatus, LeftOut},
+};
 use serde_json::Value;
 use tokio::time::timeout;
 

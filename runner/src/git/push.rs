@@ -3,7 +3,7 @@
 
 use std::{path::Path, time::Duration};
 
-use ambient_wire::runner::{GitPush, GitPushed, LeftOut};
+use ambient_wire::git::{GitPush, GitPushed, LeftOut};
 use tokio::time::timeout;
 
 use super::{

@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use ambient_wire::runner::{RepoSpec, RepoStatus, SessionPaths, Submodules, custom};
+use ambient_runner_protocol::{RepoSpec, RepoStatus, SessionPaths};
+use ambient_wire::{custom, git::Submodules};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::json;

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use ambient_wire::runner::{RepoPosition, RepoProblem, custom};
+use ambient_wire::custom::{self, RepoPosition, RepoProblem};
 use base64::Engine;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use ambient_wire::runner::{InSubmodule, LeftOut, LeftOutReason};
+use ambient_wire::git::{InSubmodule, LeftOut, LeftOutReason};
 
 use super::{
     check_object,

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use ambient_wire::runner::{Confinement, ProcessIdentity};
+use ambient_runner_protocol::{Confinement, ProcessIdentity};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 use tokio::{

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use ambient_wire::runner::{ReaderAck, ReaderHello, Record, ServerFrame};
+use ambient_runner_protocol::{ReaderAck, ReaderHello, Record, ServerFrame};
 use futures::{SinkExt, StreamExt};
 use serde_json::Value;
 use tokio::{

@@ -8,7 +8,7 @@ use ambient_domain::{
     quantity::{Bytes, Cpu},
     session::{Fact, ResourceOverrides, Session},
 };
-use ambient_wire::runner::GitIdentity;
+use ambient_runner_protocol::GitIdentity;
 
 use super::project;
 use crate::{

@@ -11,7 +11,7 @@ use ambient_domain::{
     session::{Command, Lifecycle, Outcome, Phase, Session},
 };
 use ambient_persistence::new_id;
-use ambient_wire::runner::Exited;
+use ambient_runner_protocol::Exited;
 use ambient_workflows::{TASK_QUEUE, session_delete::SessionDelete, sweep};
 use rustix::process::{Pid, Signal, kill_process};
 use temporalio_client::WorkflowStartOptions;

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use ambient_wire::runner::InSubmodule;
+use ambient_wire::git::InSubmodule;
 use tokio::time::{Instant, timeout_at};
 
 use super::{

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use ambient_wire::runner::{InSubmodule, LeftOut, Submodules};
+use ambient_wire::git::{InSubmodule, LeftOut, Submodules};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
