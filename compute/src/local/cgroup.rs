@@ -18,7 +18,7 @@ use std::{
 use ambient_runner_protocol::Limits;
 use rustix::io::Errno;
 
-use super::users::Users;
+use super::user_ids::Users;
 
 /// What a runner needs for itself.
 const RUNNER_MEMORY: u64 = 256 << 20;

@@ -8,9 +8,10 @@ use ambient_runner_protocol::LaunchSpec;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Local, io_error,
+    error::io_error,
+    host::Local,
+    hub::{Key, observation},
     layout::{read_json, write_json},
-    watch::{Key, observation},
 };
 use crate::{ComputeError, RunnerState, SessionRef, Shortage};
 

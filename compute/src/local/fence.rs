@@ -9,7 +9,8 @@ use std::{
 use ambient_runner_protocol::{Fence, SessionPaths};
 
 use super::{
-    Local, io_error,
+    error::io_error,
+    host::Local,
     layout::{check_session, open_lock, read_json, write_json},
 };
 use crate::{ComputeError, SessionRef};

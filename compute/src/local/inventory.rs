@@ -1,7 +1,7 @@
 //! What exists on this host.
 
 use super::{
-    Local,
+    host::Local,
     layout::{check_session, is_there, read_json},
     processes::{Table, lives, open_runner},
     state::{all_attempts, runs_of, started_since_boot},

@@ -16,7 +16,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal},
 };
 
-use super::{cgroup::RunGroup, io_error};
+use super::{cgroup::RunGroup, error::io_error};
 use crate::ComputeError;
 
 /// Pause between two looks.

@@ -10,10 +10,11 @@ use ambient_runner_protocol::{EXIT_DISK_FULL, ExitCause, Exited, LaunchSpec, Ses
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Local, io_error,
+    error::io_error,
+    host::Local,
     layout::{check_session, names, read_json, read_record},
     processes::{Marks, Table, boot_id, open_runner},
-    users::Users,
+    user_ids::Users,
 };
 use crate::{ComputeError, Endpoint, RunnerState, SessionRef, Shortage};
 

@@ -12,13 +12,13 @@ use std::{
 use ambient_runner_protocol::LaunchSpec;
 
 use super::{
-    Local,
     cgroup::Controller,
     disk,
+    host::Local,
+    hub::Key,
     layout::read_json,
     processes::{Entry, Table, own_memory},
     space::Free,
-    watch::Key,
 };
 use crate::Shortage;
 
