@@ -6,7 +6,7 @@
 //! | Route | Meaning |
 //! |---|---|
 //! | `GET /health` | [`Health`] |
-//! | `GET /events` | WebSocket: the reader sends one [`ReaderHello`], then receives [`ServerFrame`]s and sends [`ReaderAck`]s |
+//! | `GET /events` | WebSocket: the reader sends one [`ReaderHello`], then receives [`RunnerFrame`]s and sends [`ReaderAck`]s |
 //! | `POST /messages` | [`DeliverMessage`] -> [`Accepted`]; recorded (fsynced) before the answer; a known id is answered again |
 //! | `POST /interrupt` | ends the current turn (`RUN_ERROR` with code `Interrupted`); 204 also when idle |
 //! | `POST /shutdown` | records the end, waits for the reader's acknowledgement (10 s at most), exits 0; 202 |
@@ -250,7 +250,7 @@ pub struct ReaderHello {
 /// What a runner sends to its reader.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
-pub enum ServerFrame {
+pub enum RunnerFrame {
     /// Answer to the hello.
     Welcome {
         /// Identity of the log: one per run.

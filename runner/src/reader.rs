@@ -2,7 +2,7 @@
 
 use std::{sync::Mutex, time::Duration};
 
-use ambient_runner_protocol::{ReaderAck, ReaderHello, ServerFrame};
+use ambient_runner_protocol::{ReaderAck, ReaderHello, RunnerFrame};
 use axum::extract::ws::{Message, WebSocket};
 use futures::{
     SinkExt, StreamExt,
@@ -64,7 +64,7 @@ pub(crate) async fn serve(app: SharedApp, socket: WebSocket) {
     let connection = match app.readers.admit(hello.epoch) {
         Ok(connection) => connection,
         Err(epoch) => {
-            let _ = send(&mut sink, &ServerFrame::Superseded { epoch }).await;
+            let _ = send(&mut sink, &RunnerFrame::Superseded { epoch }).await;
             let _ = timeout(SEND_PATIENCE, sink.close()).await;
             return;
         }
@@ -90,7 +90,7 @@ async fn hello(stream: &mut SplitStream<WebSocket>) -> Option<ReaderHello> {
 async fn deliver(app: &SharedApp, sink: &mut SplitSink<WebSocket, Message>, connection: u64, after: i64) {
     let mut last = app.log.last();
     let mut current = app.readers.current.subscribe();
-    let welcome = ServerFrame::Welcome { log_id: app.log_id.clone(), last: *last.borrow() };
+    let welcome = RunnerFrame::Welcome { log_id: app.log_id.clone(), last: *last.borrow() };
     if send(sink, &welcome).await.is_err() {
         return;
     }
@@ -98,7 +98,7 @@ async fn deliver(app: &SharedApp, sink: &mut SplitSink<WebSocket, Message>, conn
     loop {
         let now = *current.borrow_and_update();
         if now.connection != connection {
-            let _ = send(sink, &ServerFrame::Superseded { epoch: now.epoch }).await;
+            let _ = send(sink, &RunnerFrame::Superseded { epoch: now.epoch }).await;
             return;
         }
         if *last.borrow_and_update() > cursor {
@@ -121,7 +121,7 @@ async fn records(app: &SharedApp, sink: &mut SplitSink<WebSocket, Message>, curs
     let read = tokio::task::spawn_blocking(move || log.read(cursor, MAX_RECORDS)).await.ok()?;
     let records = read.inspect_err(|error| tracing::error!(%error, "cannot read the event log")).ok()?;
     let n = records.last()?.n;
-    send(sink, &ServerFrame::Records { records }).await.ok()?;
+    send(sink, &RunnerFrame::Records { records }).await.ok()?;
     Some(n)
 }
 
@@ -140,7 +140,7 @@ async fn acknowledge(app: &SharedApp, stream: &mut SplitStream<WebSocket>, conne
     }
 }
 
-async fn send(sink: &mut SplitSink<WebSocket, Message>, frame: &ServerFrame) -> Result<(), ()> {
+async fn send(sink: &mut SplitSink<WebSocket, Message>, frame: &RunnerFrame) -> Result<(), ()> {
     let text = serde_json::to_string(frame).map_err(|_| ())?;
     match timeout(SEND_PATIENCE, sink.send(Message::Text(text.into()))).await {
         Ok(Ok(())) => Ok(()),

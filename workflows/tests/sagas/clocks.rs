@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ambient_domain::session::{Command, Lifecycle, Outcome, Phase, Session, Spec, StopReason, workflow_id};
+use ambient_domain::session::{Command, Lifecycle, Phase, RunOutcome, Session, Spec, StopReason, workflow_id};
 use ambient_persistence::new_id;
 use ambient_workflows::{session_start, sweep, token_refresh};
 
@@ -11,7 +11,7 @@ use crate::{
     world::{World, wait_for},
 };
 
-fn outcome(session: &Session) -> &Outcome {
+fn outcome(session: &Session) -> &RunOutcome {
     match &session.lifecycle {
         Lifecycle::Ended { outcome, .. } => outcome,
         other => panic!("not ended: {other:?}"),
@@ -32,7 +32,7 @@ async fn asleep(world: &World, workflow_id: &str) {
 async fn timed_out(world: &World, id: &str) -> Session {
     let session = world.in_phase(id, Phase::Failed).await;
     let why = outcome(&session);
-    assert!(matches!(why, Outcome::Failed { reason, .. } if reason == "Timeout"), "{why:?}");
+    assert!(matches!(why, RunOutcome::Failed { reason, .. } if reason == "Timeout"), "{why:?}");
     session
 }
 
@@ -54,7 +54,7 @@ async fn a_run_ends_when_its_time_is_over_or_nothing_has_happened_for_long() {
     at_rest(&world, &quiet).await;
     world.advance(Duration::from_secs(3_700)).await;
     let session = world.in_phase(&quiet, Phase::Stopped).await;
-    assert_eq!(outcome(&session), &Outcome::Stopped { reason: StopReason::InactivityTimeout });
+    assert_eq!(outcome(&session), &RunOutcome::Stopped { reason: StopReason::InactivityTimeout });
     world.closed(&quiet).await;
     world.torn_down(&session).await;
     assert_eq!(at_rest(&world, &timed).await.phase(), Some(Phase::Running), "its time is not over");
