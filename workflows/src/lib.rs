@@ -34,8 +34,8 @@ pub use engine_client::EngineClient;
 pub use executions::{
     ENTITY_WORKFLOWS, ExecutionError, ExecutionFilter, ExecutionService, Executions, PLATFORM_WORKFLOWS,
 };
-pub use host::{HostError, WorkerHost};
+pub use host::WorkerHost;
 pub use runner_ends::RunnerEnds;
-pub use services::{Clock, NoHook, Services, StepError, StepHook};
+pub use services::{NoHook, Services, StepError, StepHook};
 pub use temporal::TemporalExecutions;
-pub use worker::{TASK_QUEUE, WorkerHealth, WorkerSettings};
+pub use worker::{TASK_QUEUE, WorkerError, WorkerHealth, WorkerSettings};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ambient_domain::session::{Command, Lifecycle, Phase, RunOutcome, Session, Spec, StopReason, workflow_id};
 use ambient_persistence::new_id;
-use ambient_workflows::{session_start, sweep, token_refresh};
+use ambient_workflows::{activities::TOKEN_LIFE, session_start, sweep, token_refresh};
 
 use crate::{
     faults::{Fault, SWEEP},
@@ -119,7 +119,7 @@ async fn a_token_is_replaced_in_time_though_every_try_fails_at_first_or_is_repea
         asleep(&world, &workflow_id::token_refresh(id, 1)).await;
         before.push(token(&world.session(id).await));
     }
-    world.advance(Duration::from_secs(token_refresh::TOKEN_LIFE.unsigned_abs() * 3 / 4)).await;
+    world.advance(Duration::from_secs(TOKEN_LIFE.unsigned_abs() * 3 / 4)).await;
     for (id, before) in [&plain, &failing, &twice].into_iter().zip(before) {
         let session = world.session(id).await;
         wait_for("a new token", || async { (token(&session) != before).then_some(()) }).await;

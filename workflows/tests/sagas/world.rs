@@ -123,7 +123,7 @@ impl World {
             tokens,
             vault: Vault::open(&db, &[7; 32]).await.unwrap(),
             executions: executions.clone(),
-            clock: Arc::new(now),
+            clock: Clock::new(now),
             hook: Arc::new(faults.clone()),
         };
         let health = WorkerHealth::default();
