@@ -6,27 +6,34 @@
 
 mod agent;
 mod app;
+mod attempt;
 mod auth;
 mod beneath;
 mod capabilities;
 mod confine;
 mod content;
+mod ending;
+mod environment;
 mod error;
+mod event;
 mod git;
 mod group;
 mod history;
 mod http;
 mod isolate;
+mod lfs;
 mod life;
 mod listener;
 mod log;
 mod messages;
 mod process;
 mod reader;
+mod rights;
 mod seccomp;
 mod serve;
 mod survey;
 mod turn;
+mod turns;
 mod users;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};

@@ -10,7 +10,7 @@ use futures::{
 };
 use tokio::{sync::watch, time::timeout};
 
-use crate::app::SharedApp;
+use crate::log::EventLog;
 
 /// Most records of a frame.
 const MAX_RECORDS: usize = 256;
@@ -58,10 +58,10 @@ impl Readers {
 }
 
 /// Serves one connection until it ends or another takes its place.
-pub(crate) async fn serve(app: SharedApp, socket: WebSocket) {
+pub(crate) async fn serve(readers: &Readers, log: &EventLog, log_id: &str, socket: WebSocket) {
     let (mut sink, mut stream) = socket.split();
     let Ok(Some(hello)) = timeout(HELLO_PATIENCE, hello(&mut stream)).await else { return };
-    let connection = match app.readers.admit(hello.epoch) {
+    let connection = match readers.admit(hello.epoch) {
         Ok(connection) => connection,
         Err(epoch) => {
             let _ = send(&mut sink, &RunnerFrame::Superseded { epoch }).await;
@@ -69,10 +69,10 @@ pub(crate) async fn serve(app: SharedApp, socket: WebSocket) {
             return;
         }
     };
-    let after = if hello.log_id == app.log_id { hello.after.max(0) } else { 0 };
+    let after = if hello.log_id == log_id { hello.after.max(0) } else { 0 };
     tokio::select! {
-        () = deliver(&app, &mut sink, connection, after) => {}
-        () = acknowledge(&app, &mut stream, connection) => {}
+        () = deliver((readers, log, log_id), &mut sink, connection, after) => {}
+        () = acknowledge(readers, log, &mut stream, connection) => {}
     }
     let _ = timeout(SEND_PATIENCE, sink.close()).await;
 }
@@ -87,10 +87,15 @@ async fn hello(stream: &mut SplitStream<WebSocket>) -> Option<ReaderHello> {
     }
 }
 
-async fn deliver(app: &SharedApp, sink: &mut SplitSink<WebSocket, Message>, connection: u64, after: i64) {
-    let mut last = app.log.last();
-    let mut current = app.readers.current.subscribe();
-    let welcome = RunnerFrame::Welcome { log_id: app.log_id.clone(), last: *last.borrow() };
+async fn deliver(
+    (readers, log, log_id): (&Readers, &EventLog, &str),
+    sink: &mut SplitSink<WebSocket, Message>,
+    connection: u64,
+    after: i64,
+) {
+    let mut last = log.last();
+    let mut current = readers.current.subscribe();
+    let welcome = RunnerFrame::Welcome { log_id: log_id.to_owned(), last: *last.borrow() };
     if send(sink, &welcome).await.is_err() {
         return;
     }
@@ -102,7 +107,7 @@ async fn deliver(app: &SharedApp, sink: &mut SplitSink<WebSocket, Message>, conn
             return;
         }
         if *last.borrow_and_update() > cursor {
-            match records(app, sink, cursor).await {
+            match records(log, sink, cursor).await {
                 Some(n) => cursor = n,
                 None => return,
             }
@@ -116,8 +121,8 @@ async fn deliver(app: &SharedApp, sink: &mut SplitSink<WebSocket, Message>, conn
 }
 
 /// Sends the next records; the number of the last one.
-async fn records(app: &SharedApp, sink: &mut SplitSink<WebSocket, Message>, cursor: i64) -> Option<i64> {
-    let log = app.log.clone();
+async fn records(log: &EventLog, sink: &mut SplitSink<WebSocket, Message>, cursor: i64) -> Option<i64> {
+    let log = log.clone();
     let read = tokio::task::spawn_blocking(move || log.read(cursor, MAX_RECORDS)).await.ok()?;
     let records = read.inspect_err(|error| tracing::error!(%error, "cannot read the event log")).ok()?;
     let n = records.last()?.n;
@@ -125,13 +130,13 @@ async fn records(app: &SharedApp, sink: &mut SplitSink<WebSocket, Message>, curs
     Some(n)
 }
 
-async fn acknowledge(app: &SharedApp, stream: &mut SplitStream<WebSocket>, connection: u64) {
+async fn acknowledge(readers: &Readers, log: &EventLog, stream: &mut SplitStream<WebSocket>, connection: u64) {
     while let Some(Ok(message)) = stream.next().await {
         let Message::Text(text) = message else { continue };
         let Ok(ack) = serde_json::from_str::<ReaderAck>(text.as_str()) else { return };
-        let current = app.readers.current.borrow().connection == connection;
-        if current && ack.n <= *app.log.last().borrow() {
-            app.readers.acked.send_if_modified(|acked| {
+        let current = readers.current.borrow().connection == connection;
+        if current && ack.n <= *log.last().borrow() {
+            readers.acked.send_if_modified(|acked| {
                 let further = ack.n > *acked;
                 *acked = ack.n.max(*acked);
                 further

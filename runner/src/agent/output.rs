@@ -3,8 +3,7 @@
 use ambient_wire::custom;
 use serde_json::json;
 
-use super::event;
-use crate::{log::LogError, turn::Turn};
+use crate::{event, log::LogError, turn::Turn};
 
 /// Most bytes of text in one output record.
 pub(super) const CHUNK: usize = 16 * 1024;

@@ -8,7 +8,7 @@ pub(crate) mod command;
 mod directory;
 mod elsewhere;
 mod environment;
-pub(crate) mod lfs;
+mod large_files;
 mod mirror;
 pub(crate) mod operations;
 mod origin;

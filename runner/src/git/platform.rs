@@ -8,7 +8,7 @@ use super::{
     origin::bad,
 };
 use crate::{
-    app::App,
+    attempt::Attempt,
     error::{Error, Result},
 };
 
@@ -24,14 +24,14 @@ impl Platform {
     ///
     /// # Errors
     /// The system's.
-    pub(super) fn of(app: &App) -> Result<Self> {
-        let root = &app.paths.root;
+    pub(super) fn of(attempt: &Attempt) -> Result<Self> {
+        let root = &attempt.paths.root;
         // `{data}/projects/{project}/sessions/{session}`, where compute has laid the session out.
         let laid_out = root.parent().is_some_and(|p| p.ends_with("sessions"))
             && root.ancestors().nth(3).is_some_and(|p| p.ends_with("projects"));
         let own = root.ancestors().take(if laid_out { 4 } else { 1 });
         let mut platform = Self { places: Vec::new(), above: Vec::new() };
-        for path in own.chain(app.spec.platform_paths.iter().map(std::path::PathBuf::as_path)) {
+        for path in own.chain(attempt.spec.platform_paths.iter().map(std::path::PathBuf::as_path)) {
             platform.add(path).map_err(|e| Error::io("cannot look at the platform's own directories", &e))?;
         }
         Ok(platform)

@@ -25,7 +25,7 @@ use super::{
     MAX, MAX_DEPTH, Module,
 };
 use crate::{
-    app::App,
+    attempt::Attempt,
     error::Result,
     survey::{Finding, Kind},
 };
@@ -39,7 +39,7 @@ const UNKNOWN: InSubmodule = InSubmodule { uncommitted: None, unpublished: None 
 
 /// A look into all submodules of a repository, at any depth.
 pub(in super::super) struct Inspection<'a> {
-    app: &'a App,
+    attempt: &'a Attempt,
     modules: &'a [Module],
     /// Commit that the repository was cloned at.
     base: Option<&'a str>,
@@ -72,10 +72,10 @@ impl Found {
 
 impl<'a> Inspection<'a> {
     /// Of the submodules of a repository, as a part of a look that has so much time.
-    pub(in super::super) fn new(app: &'a App, place: Place<'a>, patience: Duration) -> Self {
+    pub(in super::super) fn new(attempt: &'a Attempt, place: Place<'a>, patience: Duration) -> Self {
         let Place { modules, base, .. } = place;
         let (deadline, each) = (Instant::now() + patience / SHARES.0, patience / SHARES.1);
-        Self { app, modules, base, deadline, each, left: MAX, within: Vec::new(), depth: 0 }
+        Self { attempt, modules, base, deadline, each, left: MAX, within: Vec::new(), depth: 0 }
     }
 
     /// Looks into the submodules of the working tree in a directory. `git` has its commit in the index.
@@ -112,7 +112,7 @@ impl<'a> Inspection<'a> {
             return;
         }
         self.left -= 1;
-        let head = Git::repository(self.app, place).patience(HEAD_PATIENCE).maybe(&repos::HEAD).await;
+        let head = Git::repository(self.attempt, place).patience(HEAD_PATIENCE).maybe(&repos::HEAD).await;
         let Some(head) = head.ok().flatten().filter(|head| check_object(head).is_ok()) else {
             found.named.insert(path.clone(), UNKNOWN);
             found.damaged.push(path);
@@ -151,7 +151,7 @@ impl<'a> Inspection<'a> {
     /// What one holds, and those within it.
     async fn held(&mut self, place: &Path, head: &str) -> (InSubmodule, BTreeMap<Vec<u8>, InSubmodule>) {
         let unpublished = self.unpublished(place, head).await;
-        match WorkingTree::outline_within(self.app, place, self.each, self).await {
+        match WorkingTree::outline_within(self.attempt, place, self.each, self).await {
             Ok(mut tree) => {
                 let uncommitted = Some(tree.changes());
                 (InSubmodule { uncommitted, unpublished }, std::mem::take(&mut tree.submodules))
@@ -164,12 +164,12 @@ impl<'a> Inspection<'a> {
     async fn unpublished(&self, place: &Path, head: &str) -> Option<u64> {
         let path = self.within.strip_suffix(b"/")?;
         let module = self.modules.iter().find(|module| module.path.as_bytes() == path)?;
-        let mirror = Mirror::open(self.app, &module.mirror).ok()?;
+        let mirror = Mirror::open(self.attempt, &module.mirror).ok()?;
         if mirror.has(head).await.ok()? {
             return Some(0);
         }
         let tips = mirror.git(false, Vec::new()).text(&["for-each-ref", "--format=^%(objectname)"]).await.ok()?;
-        let git = Git::repository(self.app, place).input(format!("{head}\n{tips}\n"));
+        let git = Git::repository(self.attempt, place).input(format!("{head}\n{tips}\n"));
         let git = git.variable("GIT_ALTERNATE_OBJECT_DIRECTORIES", mirror.path().join("objects"));
         git.text(&["rev-list", "--count", "--stdin"]).await.ok()?.parse().ok()
     }
