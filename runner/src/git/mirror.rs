@@ -11,7 +11,6 @@ use super::{
     command::{Git, GitError},
     directory::Directory,
     origin::Origin,
-    submodules,
 };
 use crate::{
     attempt::Attempt,
@@ -34,6 +33,11 @@ pub(crate) struct Mirror<'a> {
 /// Where a mirror is.
 pub(super) fn place(attempt: &Attempt, name: &str) -> PathBuf {
     attempt.paths.mirrors().join(format!("{name}.git"))
+}
+
+/// Mirrors of the submodules of a repository.
+pub(super) fn of_submodules(attempt: &Attempt, repo: &str) -> PathBuf {
+    attempt.paths.mirrors().join(format!("{repo}.modules"))
 }
 
 impl<'a> Mirror<'a> {
@@ -184,7 +188,7 @@ fn refusal(error: GitError, branch: Option<&str>) -> Error {
 /// # Errors
 /// The system's.
 pub(crate) async fn remove(attempt: &Attempt, name: &str) -> std::io::Result<()> {
-    remove_tree(submodules::mirrors(attempt, name)).await?;
+    remove_tree(of_submodules(attempt, name)).await?;
     remove_tree(place(attempt, name)).await
 }
 

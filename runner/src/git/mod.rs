@@ -8,6 +8,7 @@ pub(crate) mod command;
 mod directory;
 mod elsewhere;
 mod environment;
+mod known;
 mod large_files;
 mod mirror;
 pub(crate) mod operations;
@@ -29,6 +30,9 @@ use crate::error::{Error, Result};
 
 /// A fetch of objects and nothing else: no tags, no record of it.
 const FETCH: [&str; 5] = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-shallow"];
+
+/// Tells the commit that is checked out, also when its object is missing: that is not the same as none.
+const HEAD: [&str; 4] = ["rev-parse", "--verify", "--quiet", "HEAD"];
 
 /// As one word of a shell, for commands that stand in git's configuration.
 fn quoted_for_shell(path: &std::path::Path) -> String {

@@ -97,7 +97,7 @@ fn unopened(path: &Path, error: &std::io::Error) -> Error {
     bad(&format!("{}: {error}", path.display()))
 }
 
-pub(super) fn bad(reason: &str) -> Error {
+fn bad(reason: &str) -> Error {
     Error::bad("url", reason)
 }
 

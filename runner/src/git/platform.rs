@@ -3,10 +3,7 @@
 
 use std::{io::ErrorKind, path::Path};
 
-use super::{
-    directory::{Directory, Identity, identify_path},
-    origin::bad,
-};
+use super::directory::{Directory, Identity, identify_path};
 use crate::{
     attempt::Attempt,
     error::{Error, Result},
@@ -56,12 +53,12 @@ impl Platform {
     /// Bad input that names `url`.
     pub(super) fn refuse(&self, directory: &Directory) -> Result<()> {
         let what = directory.path.display();
-        let ancestry = directory.ancestry().map_err(|e| bad(&format!("{what}: {e}")))?;
+        let ancestry = directory.ancestry().map_err(|e| Error::bad("url", format!("{what}: {e}")))?;
         if ancestry.iter().any(|place| self.places.contains(place)) {
-            return Err(bad(&format!("leads into a directory of the platform: {what}")));
+            return Err(Error::bad("url", format!("leads into a directory of the platform: {what}")));
         }
         if self.above.contains(&directory.identity) {
-            return Err(bad(&format!("leads to a directory that holds one of the platform's: {what}")));
+            return Err(Error::bad("url", format!("leads to a directory that holds one of the platform's: {what}")));
         }
         Ok(())
     }

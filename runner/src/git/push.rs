@@ -11,10 +11,11 @@ use super::{
     command::{Git, GitError, SIGNALLED, quoted},
     directory::Directory,
     elsewhere::Repository,
+    known::Known,
     large_files::Publication,
     mirror::{Mirror, remove_tree},
     origin::{self, Origin},
-    repos::{self, Known, Repos},
+    repos::{self, Repos},
     submodules,
     working_tree::{Place, WorkingTree},
 };

@@ -8,9 +8,8 @@ use std::{
 };
 
 use ambient_runner_protocol::{RepoSpec, RepoStatus};
-use ambient_wire::{custom, git::Submodules};
-use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use ambient_wire::custom;
+use chrono::Utc;
 use serde_json::json;
 use tokio::{
     sync::Mutex,
@@ -18,12 +17,13 @@ use tokio::{
 };
 
 use super::{
-    check_branch, check_name, check_object,
+    HEAD, check_branch, check_name, check_object,
     command::Git,
-    environment, large_files,
+    environment,
+    known::Known,
+    large_files,
     mirror::{self, Mirror, remove_tree},
-    origin,
-    submodules::{self, Module},
+    origin, submodules,
     working_tree::LargeFiles,
 };
 use crate::{
@@ -42,32 +42,6 @@ const MAX_REPOS: usize = 50;
 const MAX_PUSHED: usize = 100;
 /// Tries at the files of a removed repository.
 const REMOVALS: usize = 20;
-
-/// What is known of a repository, as it was when it was cloned.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Known {
-    pub(crate) url: String,
-    pub(crate) branch: Option<String>,
-    #[serde(default)]
-    pub(crate) push_to: Option<String>,
-    pub(crate) base: Option<String>,
-    pub(crate) cloned_at: DateTime<Utc>,
-    /// What is to be known of it, in words.
-    #[serde(default)]
-    pub(crate) notices: Vec<String>,
-    /// What large files have added to it in snapshots.
-    #[serde(default)]
-    pub(crate) snapshot_bytes: u64,
-    /// What was fetched of its submodules.
-    #[serde(default)]
-    pub(crate) submodules: Submodules,
-    /// Submodules that are there.
-    #[serde(default)]
-    pub(crate) modules: Vec<Module>,
-    /// Newest commits that went to branches of the origin.
-    #[serde(default)]
-    pub(crate) pushed: BTreeMap<String, String>,
-}
 
 /// Repositories by name.
 pub(crate) struct Repos {
@@ -377,9 +351,6 @@ async fn standing(repos: &Repos, name: &str, known: Known, deadline: Instant) ->
     let (url, base, cloned_at) = (known.url, known.base, known.cloned_at);
     RepoStatus { name: name.to_owned(), url, branch, head, base, cloned_at, missing: missing.is_some(), notices }
 }
-
-/// Tells the commit that is checked out, also when its object is missing: that is not the same as none.
-pub(super) const HEAD: [&str; 4] = ["rev-parse", "--verify", "--quiet", "HEAD"];
 
 /// Checked-out branch and commit.
 ///

@@ -10,8 +10,9 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     check_object,
     command::Git,
+    known::Known,
     patch,
-    repos::{self, Known, Repos},
+    repos::{self, Repos},
     working_tree::{Place, Room, WorkingTree},
 };
 use crate::{error::Result, event, process::Mark};

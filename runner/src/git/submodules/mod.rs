@@ -2,25 +2,19 @@
 //! repositories pass; the clones in the workspace are made by the agent's git, as git itself would lay them out.
 
 mod declared;
-mod inside;
 
-use std::{
-    os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{os::unix::fs::DirBuilderExt, path::Path, time::Duration};
 
 use ambient_wire::git::{InSubmodule, LeftOut, Submodules};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
 use self::declared::{Declared, Source};
-pub(super) use self::inside::Inspection;
 use super::{
     FETCH,
     command::{Git, GitError},
     large_files,
-    mirror::{Mirror, place},
+    mirror::{Mirror, of_submodules, place},
     origin::{self, Origin},
 };
 use crate::{
@@ -33,8 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// For a look at the origin of one.
 const LOOK_PATIENCE: Duration = Duration::from_secs(60);
 /// Most submodules of a repository, at any depth.
-const MAX: usize = 100;
-const MAX_DEPTH: usize = 8;
+pub(super) const MAX: usize = 100;
+pub(super) const MAX_DEPTH: usize = 8;
 /// Most that are named with why they are not there; for the others their number is told.
 const MAX_NAMED: usize = 4;
 /// Most whose commits a push looks for.
@@ -46,10 +40,10 @@ const RECORDED: &str = "refs/heads/recorded";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Module {
     /// Folder in the repository.
-    path: String,
-    url: String,
+    pub(super) path: String,
+    pub(super) url: String,
     /// Name of its mirror.
-    mirror: String,
+    pub(super) mirror: String,
 }
 
 /// What came of a repository's submodules.
@@ -70,11 +64,6 @@ pub(super) async fn add(repository: Repository<'_>, mirror: &Mirror<'_>, url: &s
         adding.failed.push((String::new(), format!("they took longer than {} s", PATIENCE.as_secs())));
     }
     adding.finish().await
-}
-
-/// Mirrors of the submodules of a repository.
-pub(super) fn mirrors(attempt: &Attempt, repo: &str) -> PathBuf {
-    attempt.paths.mirrors().join(format!("{repo}.modules"))
 }
 
 /// The repository whose submodules they are.
@@ -151,7 +140,7 @@ impl Adding<'_> {
         let Repository { attempt, name, how, clone } = self.repository;
         let Source { name: section, url } = source;
         let origin = origin::open(attempt, &url)?;
-        let folder = mirrors(attempt, name);
+        let folder = of_submodules(attempt, name);
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&folder);
         made.and_then(|()| open_to_all(&folder)).map_err(|e| Error::io("cannot make a folder for mirrors", &e))?;
         let own = format!("{name}.modules/{}", self.seen);

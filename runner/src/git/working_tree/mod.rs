@@ -5,6 +5,8 @@
 //! attributes, sparse checkout). What could be said there to hide a change is not read. `.gitignore` and `.gitattributes` of the
 //! working tree count, as they do for whoever clones it. The only filter is that of Git LFS, in a form of ours.
 
+mod inside;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
@@ -15,15 +17,15 @@ use std::{
 
 use ambient_wire::git::{InSubmodule, LeftOut, LeftOutReason};
 
+use self::inside::Inspection;
 use super::{
-    check_object,
+    HEAD, check_object,
     command::{Git, GitError},
     directory::Directory,
+    known::Known,
     mirror::remove_tree,
-    quoted_for_shell,
-    repos::{self, Known},
-    scratch, sparse,
-    submodules::{Inspection, Module},
+    quoted_for_shell, scratch, sparse,
+    submodules::Module,
 };
 use crate::{
     attempt::Attempt,
@@ -135,7 +137,7 @@ impl<'a> WorkingTree<'a> {
     ///
     /// # Errors
     /// Git's; the system's.
-    pub(super) async fn outline_within(
+    async fn outline_within(
         attempt: &'a Attempt,
         directory: &Path,
         patience: Duration,
@@ -183,7 +185,7 @@ impl<'a> WorkingTree<'a> {
 
     async fn new(attempt: &'a Attempt, directory: &Path, patience: Duration) -> Result<Self> {
         let agents = Git::repository(attempt, directory);
-        let head = agents.clone().maybe(&repos::HEAD).await?;
+        let head = agents.clone().maybe(&HEAD).await?;
         head.as_deref().map(check_object).transpose()?;
         let objects = ["rev-parse", "--path-format=absolute", "--git-path", "objects"];
         let objects = PathBuf::from(agents.clone().text(&objects).await?);
@@ -390,7 +392,7 @@ fn make_repository(attempt: &Attempt, head: Option<&str>, is_long: bool) -> std:
         "[core]\n\tprotectNTFS = false\n\tprotectHFS = false\n\tbare = false\n\trepositoryFormatVersion = {version}\n"
     );
     let head = format!("{}\n", head.unwrap_or("ref: refs/heads/none"));
-    let clean = include_bytes!("large_files/clean.sh");
+    let clean = include_bytes!("../large_files/clean.sh");
     let files = [("config", configuration.as_bytes()), (CLEAN, clean), ("HEAD", head.as_bytes())];
     scratch::make(attempt, &["refs", "objects"], &files)
 }
