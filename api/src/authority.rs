@@ -12,6 +12,7 @@ mod access;
 mod authenticate;
 mod definition;
 mod execution;
+mod live_principal;
 mod operation;
 mod platform;
 mod principal;
@@ -21,20 +22,22 @@ mod runner;
 mod secrets;
 mod session;
 mod state;
+mod static_token;
 mod ticket;
 
 pub(crate) use self::{
     access::{Access, Authorized, Target},
-    authenticate::LivePrincipal,
+    definition::{Change, New, Permitted},
     execution::Execution,
+    live_principal::LivePrincipal,
     platform::{Platform, Registered},
-    project::{Creation, WriteOptions},
+    project::Creation,
     right::{Admin, Edit, View},
     secrets::{ENVIRONMENT_VARIABLES, Sealed},
     session::Accepted,
 };
 pub use self::{
-    authenticate::StaticToken,
     principal::{PlatformRole, Principal, PrincipalKind},
     state::{ApiConfig, AppParts, AppState},
+    static_token::StaticToken,
 };

@@ -21,14 +21,17 @@ mod observe;
 mod openapi;
 mod representation;
 mod respond;
+mod responses;
+mod router;
 mod routes;
+mod schema_rules;
 mod session_spec;
 
 pub use authority::{ApiConfig, AppParts, AppState, PlatformRole, Principal, PrincipalKind, StaticToken};
 pub use error::{ApiError, ApiResult, CATALOGUE, Number};
 pub use listener::{Limits, serve, serve_router};
 pub use openapi::{client_openapi_yaml, openapi, openapi_yaml};
-pub use routes::router;
+pub use router::router;
 
 use axum::http::HeaderName;
 

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::schemas;
+use super::tree::schemas;
 
 const EXAMPLES: &str = include_str!("examples.json");
 

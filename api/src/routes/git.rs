@@ -10,11 +10,11 @@ use axum::{
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::responses::{Acting, Proxied};
 use crate::{
     authority::{Authorized, Edit, View},
     error::ApiResult,
     extract::{Act, Json, Query},
+    responses::{Acting, Proxied},
 };
 
 /// Which repository.

@@ -11,11 +11,11 @@ use axum::{
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::responses::Proxied;
 use crate::{
     authority::{Authorized, View},
     error::{ApiError, ApiResult},
     extract::{Query, path_parameter},
+    responses::Proxied,
 };
 
 path_parameter!(
