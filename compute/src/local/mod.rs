@@ -6,6 +6,16 @@
 //!
 //! Invariants: a runner is spawned only under the fence's lock; the intent is on disk before the process; a process is
 //! known by (pid, start time, boot id) and its nonce, never by its pid; everything here may be killed and repeated.
+//!
+//! Who may use whom: a module uses those of the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
+//!
+//! * `disk`, `error`, `hub`, `options`, `space`, `user_ids`: the system, settings, what is told to those who watch, the ids there are
+//! * `cgroup`: groups of a run's processes
+//! * `host`, `processes`: what all parts share; what runs
+//! * `layout`: directories, files and their owners
+//! * `deleted`, `exhaustion`, `fence`, `owners`, `state`, `watchdog`: what is recorded of sessions and runs; what they use
+//! * `absence`, `inventory`, `users`, `watch`: proofs, lists, a session's user ids, seeing runners come and go
+//! * `launch`, `terminate`: a runner's begin and end
 
 mod absence;
 mod cgroup;
