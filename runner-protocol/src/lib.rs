@@ -22,8 +22,8 @@
 //!
 //! Errors are [`RunnerError`] with status 400 (names the field), 401, 404, 409, 413, 416 (range), 500 or 503 (`busy`).
 //!
-//! None of it is public: it changes with the release. What users are shown of a session's repositories, files and log as the runner
-//! tells it (the types of `ambient_wire` above) is.
+//! It is no part of the API. What users are shown as the runner tells it, of a session's repositories, files and log, is: those are the
+//! types of `ambient_wire`.
 
 mod repo;
 mod session_paths;

@@ -1,4 +1,5 @@
-//! JSON types shared by API and command line, and by the runner what users see of it as it tells it. Snake case, UTC RFC 3339 times, KSUID ids; unknown fields are refused on input.
+//! JSON types that API and command line share; some are a runner's words, passed on as they are. Snake case, UTC RFC 3339 times, KSUID
+//! ids; unknown fields are refused on input.
 
 pub mod agent;
 pub mod api;
