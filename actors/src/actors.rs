@@ -18,7 +18,8 @@ use tokio::{
 use tracing::Instrument;
 
 use crate::{
-    entity_actor::{EntityActor, Envelope, Services},
+    command_path::CommandServices,
+    entity_actor::{EntityActor, Envelope},
     options::ActorOptions,
     registry::Registry,
     request::{CallError, Reply, Request},
@@ -32,7 +33,7 @@ pub struct Actors {
 }
 
 struct Inner {
-    services: Services,
+    services: CommandServices,
     options: ActorOptions,
     registry: Arc<Registry>,
     supervisor: ActorCell,
@@ -60,7 +61,7 @@ impl Actors {
         let (supervisor, _) = ActorRuntime::spawn_instant(None, Supervisor, registry.clone()).expect("it has no name");
         let passivation = tokio::spawn(passivate(registry.clone(), options.idle_after, options.max_resident));
         let inner = Inner {
-            services: Services { db, hints, clock: options.clock.clone() },
+            services: CommandServices { db, hints, clock: options.clock.clone() },
             permits: Arc::new(Semaphore::new(options.permits as usize)),
             options,
             registry,

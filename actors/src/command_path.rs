@@ -5,14 +5,14 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use ambient_domain::{Context, Decision, Guard, Nothing, Refusal, RefusalCode};
+use ambient_domain::{Context, Decision, Guard, NothingToDo, Refusal, RefusalCode};
 use ambient_persistence::{
-    AppendError, AppendItem, AppendPart, Appended, Change, Current, Exclusive, Hint, IdempotencyRecord, Metadata,
-    RecordedOutcome, StoreError, StoredEntity, to_micros,
+    AppendError, AppendItem, AppendPart, Appended, Change, Current, Database, Exclusive, Hint, Hints,
+    IdempotencyRecord, Metadata, RecordedOutcome, StoreError, StoredEntity, to_micros,
 };
 
 use crate::{
-    entity_actor::Services,
+    options::Clock,
     request::{CallError, CommandOutcome, Reply, Request},
 };
 
@@ -26,6 +26,14 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// A read at most; beyond the database's own limits, for a network that is silently gone.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What carrying out a command needs, whichever entity it is for.
+#[derive(Clone)]
+pub(crate) struct CommandServices {
+    pub(crate) db: Database,
+    pub(crate) hints: Hints,
+    pub(crate) clock: Clock,
+}
 
 /// An entity in memory: a cache of its row.
 pub(crate) struct CachedEntity<E> {
@@ -56,7 +64,7 @@ impl<E: StoredEntity> CachedEntity<E> {
 
 /// A call being carried out.
 pub(crate) struct Call<'a, E: StoredEntity> {
-    pub(crate) services: &'a Services,
+    pub(crate) services: &'a CommandServices,
     pub(crate) request: &'a Request<E>,
     pub(crate) operation_id: &'a str,
 }
@@ -66,7 +74,7 @@ enum Plan<E> {
     /// To be appended; the entity it leads to.
     Append(Arc<AppendItem>, Current<E>),
     /// Nothing to write.
-    Nothing(Nothing),
+    NothingToDo(NothingToDo),
     /// Not possible.
     Refuse(CallError),
 }
@@ -166,7 +174,7 @@ impl<E: StoredEntity> Call<'_, E> {
         }
         match E::decide(state, &self.request.command, &context) {
             Err(refusal) => Plan::Refuse(CallError::Refused(refusal)),
-            Ok(Decision::Nothing(nothing)) => Plan::Nothing(nothing),
+            Ok(Decision::NothingToDo(nothing)) => Plan::NothingToDo(nothing),
             Ok(Decision::Events(events)) => self.prepare(current, &events, &context).unwrap_or_else(Plan::Refuse),
         }
     }
@@ -189,7 +197,7 @@ impl<E: StoredEntity> Call<'_, E> {
             after.set_version(state.map_or(0, E::version) + 1, context.now);
         }
         let Some(after) = after else {
-            return Ok(Plan::Nothing(Nothing::Already));
+            return Ok(Plan::NothingToDo(NothingToDo::Already));
         };
         let metadata = self.metadata();
         let (command, metadata, bodies) = (&self.request.command, &metadata, &self.request.bodies[..]);
@@ -236,13 +244,13 @@ impl<E: StoredEntity> Call<'_, E> {
         }
         let nothing = match plan {
             Plan::Refuse(error) => return Err(error),
-            Plan::Nothing(nothing) => nothing,
+            Plan::NothingToDo(nothing) => nothing,
             Plan::Append(..) => return Err(CallError::Unavailable { reason: "internal: not decided".to_owned() }),
         };
         let Some(state) = cached.state.as_ref().map(|current| current.state.clone()) else {
             return Err(CallError::Refused(Refusal::new(RefusalCode::NotFound, format!("{} not found", E::KIND))));
         };
-        if nothing == Nothing::Superseded {
+        if nothing == NothingToDo::Superseded {
             return Ok(Reply { state, outcome: CommandOutcome::Superseded, operation_id: None, replayed: false });
         }
         if let Some(record) = self.record(None, RecordedOutcome::Already, &state)? {

@@ -8,13 +8,12 @@ use std::{
     },
 };
 
-use ambient_persistence::{Database, Hints, StoredEntity};
+use ambient_persistence::StoredEntity;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::{
-    command_path::{self, CachedEntity, Call},
-    options::Clock,
+    command_path::{self, CachedEntity, Call, CommandServices},
     request::{CallError, Reply, Request},
 };
 
@@ -29,22 +28,14 @@ pub(crate) struct Envelope<E: StoredEntity> {
     pub(crate) _permits: [OwnedSemaphorePermit; 2],
 }
 
-/// What every actor needs.
-#[derive(Clone)]
-pub(crate) struct Services {
-    pub(crate) db: Database,
-    pub(crate) hints: Hints,
-    pub(crate) clock: Clock,
-}
-
 /// Hosts an entity.
 pub(crate) struct EntityActor<E> {
-    services: Services,
+    services: CommandServices,
     entity: PhantomData<fn() -> E>,
 }
 
 impl<E> EntityActor<E> {
-    pub(crate) fn new(services: Services) -> Self {
+    pub(crate) fn new(services: CommandServices) -> Self {
         Self { services, entity: PhantomData }
     }
 }

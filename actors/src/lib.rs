@@ -6,6 +6,13 @@
 //!   servers may host the same entity at once.
 //! * ractor's mailboxes have no bound, so a permit is taken before a message is sent: one per actor, one over all.
 //! * A call that meets an actor on its way out is put to a new one; none is lost.
+//!
+//! Who may use whom: a module uses those of the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
+//!
+//! * `options`, `registry`, `request`: limits and the clock, who is in memory, what is asked and answered
+//! * `command_path`, `supervisor`: a command decided and appended; what becomes of an actor that fails
+//! * `entity_actor`: one command after the other
+//! * `actors`: the way to the actors
 
 mod actors;
 mod command_path;

@@ -31,12 +31,12 @@ impl ActorEntry {
 /// Actors by entity. Never locked across an await.
 #[derive(Default)]
 pub(crate) struct Registry {
-    residents: Mutex<HashMap<Key, ActorEntry>>,
+    entries: Mutex<HashMap<Key, ActorEntry>>,
 }
 
 impl Registry {
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, ActorEntry>> {
-        self.residents.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The entity's actor, made by `spawn` when there is none that takes messages.
@@ -44,46 +44,46 @@ impl Registry {
     where
         F: FnOnce() -> Result<ActorCell, X>,
     {
-        let mut residents = self.lock();
-        if let Some(resident) = residents.get_mut(&key).filter(|resident| takes_messages(&resident.cell)) {
-            resident.last_used = Instant::now();
-            return Ok((resident.cell.clone(), resident.queue.clone()));
+        let mut entries = self.lock();
+        if let Some(entry) = entries.get_mut(&key).filter(|entry| takes_messages(&entry.cell)) {
+            entry.last_used = Instant::now();
+            return Ok((entry.cell.clone(), entry.queue.clone()));
         }
-        let resident = ActorEntry {
+        let entry = ActorEntry {
             cell: spawn()?,
             queue: Arc::new(Semaphore::new(queue)),
             capacity: queue,
             last_used: Instant::now(),
         };
-        let found = (resident.cell.clone(), resident.queue.clone());
-        residents.insert(key, resident);
-        metrics::gauge!("ambient_actors_resident").set(count(residents.len()));
+        let found = (entry.cell.clone(), entry.queue.clone());
+        entries.insert(key, entry);
+        metrics::gauge!("ambient_actors_resident").set(count(entries.len()));
         Ok(found)
     }
 
     /// Forgets an actor that has ended, unless another one has taken its place.
     pub(crate) fn remove(&self, ended: ActorId) {
-        let mut residents = self.lock();
-        residents.retain(|_, resident| resident.cell.get_id() != ended);
-        metrics::gauge!("ambient_actors_resident").set(count(residents.len()));
+        let mut entries = self.lock();
+        entries.retain(|_, entry| entry.cell.get_id() != ended);
+        metrics::gauge!("ambient_actors_resident").set(count(entries.len()));
     }
 
     /// Takes out actors that nobody called for `idle_after` or that are too many, longest idle first.
     pub(crate) fn take_idle(&self, idle_after: Duration, max_resident: usize) -> Vec<ActorCell> {
-        let mut residents = self.lock();
+        let mut entries = self.lock();
         // Every command waits meanwhile, so nothing is cloned or sorted.
         let now = Instant::now();
-        let surplus = residents.len().saturating_sub(max_resident);
-        let latest = now.checked_sub(idle_after).max(latest_of_oldest(&residents, surplus));
-        let leaves = |resident: &ActorEntry| resident.is_idle() && Some(resident.last_used) <= latest;
-        let leaving = residents.extract_if(|_, resident| leaves(resident));
-        let cells = leaving.map(|(_, resident)| resident.cell).collect();
-        metrics::gauge!("ambient_actors_resident").set(count(residents.len()));
+        let surplus = entries.len().saturating_sub(max_resident);
+        let latest = now.checked_sub(idle_after).max(latest_of_oldest(&entries, surplus));
+        let leaves = |entry: &ActorEntry| entry.is_idle() && Some(entry.last_used) <= latest;
+        let leaving = entries.extract_if(|_, entry| leaves(entry));
+        let cells = leaving.map(|(_, entry)| entry.cell).collect();
+        metrics::gauge!("ambient_actors_resident").set(count(entries.len()));
         cells
     }
 
     pub(crate) fn take_all(&self) -> Vec<ActorCell> {
-        self.lock().drain().map(|(_, resident)| resident.cell).collect()
+        self.lock().drain().map(|(_, entry)| entry.cell).collect()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -93,9 +93,9 @@ impl Registry {
 
 /// When the last of the `n` that are idle for longest was used; those that work do not count, because beside its successor one
 /// would only get into conflicts.
-fn latest_of_oldest(residents: &HashMap<Key, ActorEntry>, n: usize) -> Option<Instant> {
+fn latest_of_oldest(entries: &HashMap<Key, ActorEntry>, n: usize) -> Option<Instant> {
     let last = n.checked_sub(1)?;
-    let mut used: Vec<_> = residents.values().filter(|one| one.is_idle()).map(|one| one.last_used).collect();
+    let mut used: Vec<_> = entries.values().filter(|entry| entry.is_idle()).map(|entry| entry.last_used).collect();
     let last = last.min(used.len().checked_sub(1)?);
     Some(*used.select_nth_unstable(last).1)
 }

@@ -355,7 +355,7 @@ async fn check_not_accepted(w: &World, sessions: &[String], answers: &[Answered]
             let state = states.get(&(answered.session.clone(), version));
             let decision = Session::decide(state, command, &context);
             match &answered.answer {
-                Answer::Nothing(_) => matches!(decision, Ok(Decision::Nothing(_))),
+                Answer::Nothing(_) => matches!(decision, Ok(Decision::NothingToDo(_))),
                 _ => decision.is_err(),
             }
         });

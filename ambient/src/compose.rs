@@ -5,7 +5,7 @@
 
 use std::{net::TcpListener, sync::Arc, time::Duration};
 
-use ambient_actors::{ActorOptions, Actors, CallError, Caller, Request};
+use ambient_actors::{ActorOptions, Actors, CallError, Caller, Clock, Request};
 use ambient_api::{ApiConfig, AppParts, AppState, Limits, Principal, StaticToken};
 use ambient_compute::{
     Compute, OwnLimits,
@@ -103,7 +103,7 @@ impl Server {
             tokens: tokens.clone(),
             vault: vault.clone(),
             executions: executions.clone(),
-            clock: Arc::new(chrono::Utc::now),
+            clock: Clock::system(),
             hook: Arc::new(NoHook),
         };
         let settings = worker_settings(config);

@@ -5,6 +5,19 @@
 //! * Every handler that touches an entity holds an [`authority`] value that proves the caller's right to it.
 //! * Every read comes from rows; every change goes through an actor.
 //! * Every wait has a limit, every body a size, every live connection a bound.
+//!
+//! Who may use whom: a module uses those of the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
+//!
+//! * `error`, `representation`, `respond`, `schema_rules`: failures, the JSON of entities, answers, what the document says of values
+//! * `envelope`, `extract`, `given`, `kinds`, `responses`: failures that no route sees, what a handler gets of a request, checks of what people give, failures in the document
+//! * `observe`, `session_spec`: ids and logs of a request; specifications of sessions
+//! * `authority`: who may do what with what
+//! * `conversation`, `list`, `live`: messages, pages, live connections
+//! * `definitions`: Kinds that are lists of fields
+//! * `routes`: one file per resource
+//! * `openapi`: the document of all routes
+//! * `router`: all routes, and what is around them
+//! * `listener`: the router on a socket
 
 mod authority;
 mod conversation;
@@ -21,14 +34,17 @@ mod observe;
 mod openapi;
 mod representation;
 mod respond;
+mod responses;
+mod router;
 mod routes;
+mod schema_rules;
 mod session_spec;
 
 pub use authority::{ApiConfig, AppParts, AppState, PlatformRole, Principal, PrincipalKind, StaticToken};
 pub use error::{ApiError, ApiResult, CATALOGUE, Number};
 pub use listener::{Limits, serve, serve_router};
 pub use openapi::{client_openapi_yaml, openapi, openapi_yaml};
-pub use routes::router;
+pub use router::router;
 
 use axum::http::HeaderName;
 

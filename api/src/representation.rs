@@ -126,8 +126,8 @@ fn repo(repo: &session::Repo) -> wire::Repo {
     }
 }
 
-fn submodules(which: session::Submodules) -> ambient_wire::runner::Submodules {
-    use ambient_wire::runner::Submodules;
+fn submodules(which: session::Submodules) -> ambient_wire::git::Submodules {
+    use ambient_wire::git::Submodules;
     match which {
         session::Submodules::None => Submodules::None,
         session::Submodules::Shallow => Submodules::Shallow,
@@ -136,15 +136,15 @@ fn submodules(which: session::Submodules) -> ambient_wire::runner::Submodules {
 }
 
 fn outcome(lifecycle: &session::Lifecycle) -> Option<wire::SessionOutcome> {
-    use session::{Lifecycle, Outcome};
+    use session::{Lifecycle, RunOutcome};
     let (Lifecycle::Stopping { outcome, .. } | Lifecycle::Ended { outcome, .. }) = lifecycle else { return None };
     Some(wire::SessionOutcome {
         phase: outcome.phase().to_string(),
         reason: outcome.reason().to_owned(),
         message: outcome.message().to_owned(),
         exit_code: match outcome {
-            Outcome::Failed { exit_code, .. } => *exit_code,
-            Outcome::Completed | Outcome::Stopped { .. } => None,
+            RunOutcome::Failed { exit_code, .. } => *exit_code,
+            RunOutcome::Completed | RunOutcome::Stopped { .. } => None,
         },
     })
 }

@@ -9,8 +9,8 @@ use ambient_domain::{
     session::{self, DEFAULT_BATCH_TIMEOUT, DEFAULT_INACTIVITY_TIMEOUT, ResourceOverrides, ResourcePatch, Spec},
 };
 use ambient_wire::{
+    git::Submodules,
     name as wire_name,
-    runner::Submodules,
     session::{self as wire, Repo, SessionCreate, SessionPatch},
 };
 

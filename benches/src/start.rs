@@ -10,8 +10,8 @@ use ambient_compute::{
 };
 use ambient_live::RunnerClient;
 use ambient_persistence::new_id;
+use ambient_runner_protocol::GitIdentity;
 use ambient_tests::TestDatabase;
-use ambient_wire::runner::GitIdentity;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -7,7 +7,7 @@ pub mod local;
 
 use std::{path::PathBuf, time::Duration};
 
-use ambient_wire::runner::{GitIdentity, Limits};
+use ambient_runner_protocol::{GitIdentity, Limits};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ pub struct LaunchRequest {
     pub run: i64,
     /// Which launch of the run.
     pub attempt: i32,
-    /// See [`ambient_wire::runner::LaunchSpec::interactive`].
+    /// See [`ambient_runner_protocol::LaunchSpec::interactive`].
     pub interactive: bool,
     /// Agent's name.
     pub agent: String,

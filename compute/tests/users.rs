@@ -14,7 +14,7 @@ use ambient_compute::{
     Compute, RunnerState, SessionRef,
     local::{Confinement, LocalCompute},
 };
-use ambient_wire::runner::{Record, SessionPaths};
+use ambient_runner_protocol::{Record, SessionPaths};
 use harness::{Client, Host, is_root, running, session, start, state_is};
 use serde_json::json;
 

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::{
     column::{Column, ColumnType},
     effect::{Effect, LiveEvent, NameClaim},
-    entity::{Context, Decision, Entity, Guard, Nothing, Refusal, RefusalCode},
+    entity::{Context, Decision, Entity, Guard, NothingToDo, Refusal, RefusalCode},
     name,
 };
 
@@ -157,7 +157,7 @@ impl<S: DefinitionSpec> Definition<S> {
             spec.validate()?;
             events.push(Event::SpecChanged { spec: Box::new(spec) });
         }
-        Ok(if events.is_empty() { Decision::Nothing(Nothing::Already) } else { Decision::Events(events) })
+        Ok(if events.is_empty() { Decision::NothingToDo(NothingToDo::Already) } else { Decision::Events(events) })
     }
 
     /// The space of names in its project.
@@ -202,7 +202,9 @@ impl<S: DefinitionSpec> Entity for Definition<S> {
             (Some(_), Command::Create { .. }) => {
                 Err(Refusal::new(RefusalCode::Conflict, format!("this {} already exists", S::TITLE)))
             }
-            (Some(definition), Command::Delete) if definition.is_deleted() => Ok(Decision::Nothing(Nothing::Already)),
+            (Some(definition), Command::Delete) if definition.is_deleted() => {
+                Ok(Decision::NothingToDo(NothingToDo::Already))
+            }
             (Some(definition), _) if definition.is_deleted() => Err(absent()),
             (Some(definition), Command::Patch { name, spec }) => definition.patched(name.as_ref(), spec),
             (Some(_), Command::Delete) => Ok(Decision::Events(vec![Event::Deleted])),

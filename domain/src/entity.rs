@@ -42,13 +42,13 @@ pub enum Decision<E> {
     /// At least one event.
     Events(Vec<E>),
     /// No event, no operation.
-    Nothing(Nothing),
+    NothingToDo(NothingToDo),
 }
 
 /// Why there is nothing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Nothing {
+pub enum NothingToDo {
     /// It is so already; a repeated command or fact of the current run.
     Already,
     /// A fact of another run or attempt, or on a deleted entity: whoever reported it is out of date and ends.

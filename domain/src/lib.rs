@@ -19,4 +19,4 @@ pub mod session;
 pub use column::{Column, ColumnType};
 pub use definition::{Definition, DefinitionSpec};
 pub use effect::{Effect, LiveEvent, NameClaim, WorkflowInput};
-pub use entity::{Context, Decision, Defaults, Entity, Guard, Nothing, Part, Refusal, RefusalCode};
+pub use entity::{Context, Decision, Defaults, Entity, Guard, NothingToDo, Part, Refusal, RefusalCode};

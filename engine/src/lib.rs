@@ -13,7 +13,7 @@
 //! ```
 //!
 //! How it is built, and who may use whom: a module uses those of the lines above its own, and nothing else
-//! (`tests/engine/modules.rs` reads this list).
+//! (`tests/tests/module_order.rs` reads this list).
 //!
 //! * `clock`, `due`, `error`, `options`, `proto`, `recorded`, `token`: what everything is made of: times, errors, encodings
 //! * `caller`, `lease`, `model`, `search_attributes`: plain data: runs, changes that are decided, this process's row, types

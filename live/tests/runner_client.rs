@@ -4,8 +4,9 @@
 mod support;
 
 use ambient_live::{RunnerClient, RunnerClientError};
+use ambient_runner_protocol::{DeliverMessage, ReaderHello, RepoSpec, RunnerFrame};
 use ambient_tests::TestDatabase;
-use ambient_wire::runner::{DeliverMessage, GitCommit, GitPush, ReaderHello, RepoSpec, ServerFrame, Submodules};
+use ambient_wire::git::{GitCommit, GitPush, Submodules};
 use futures::StreamExt;
 use support::{Server, runner::Runner, tokens};
 
@@ -78,10 +79,10 @@ async fn every_route_works_and_failures_keep_their_kind() {
     assert_eq!(refused(client.read("code/README.md", Some("bytes=99-")).await).0, 416);
 
     let mut events = client.events(&hello).await.unwrap();
-    let (ServerFrame::Welcome { log_id, .. }, _) = events.next().await.unwrap().unwrap() else { panic!() };
+    let (RunnerFrame::Welcome { log_id, .. }, _) = events.next().await.unwrap().unwrap() else { panic!() };
     assert_eq!(log_id, health.log_id);
     let mut stale = client.events(&ReaderHello { epoch: 4, ..hello }).await.unwrap();
-    assert_eq!(stale.next().await.unwrap().unwrap().0, ServerFrame::Superseded { epoch: 5 });
+    assert_eq!(stale.next().await.unwrap().unwrap().0, RunnerFrame::Superseded { epoch: 5 });
 
     client.remove_repo("code").await.unwrap();
     client.remove_repo("code").await.unwrap();

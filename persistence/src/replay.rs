@@ -137,7 +137,7 @@ fn decided_again<E: Entity>(state: Option<&E>, operation: &Operation, recorded: 
     match E::decide(state, &command, &context) {
         Ok(Decision::Events(events)) if events == recorded => Ok(()),
         Ok(Decision::Events(events)) => Err(first_difference(recorded, &events)),
-        Ok(Decision::Nothing(nothing)) => Err(format!("there is now nothing to do ({nothing:?})")),
+        Ok(Decision::NothingToDo(nothing)) => Err(format!("there is now nothing to do ({nothing:?})")),
         Err(refusal) => Err(format!("it is now refused ({:?}): {}", refusal.code, refusal.reason)),
     }
 }

@@ -2,19 +2,8 @@
 
 use std::{path::PathBuf, sync::RwLock};
 
-use axum::{
-    extract::{Request, State},
-    http::header::AUTHORIZATION,
-    middleware::Next,
-    response::Response,
-};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-
-use crate::{
-    app::SharedApp,
-    error::{Error, Result},
-};
 
 /// Compares a token with the token file, in constant time.
 pub(crate) struct Auth {
@@ -30,7 +19,7 @@ impl Auth {
 
     /// The file is read again when a token does not match: a refreshed token works at once, and a running drain goes on
     /// with the old one after the file is gone.
-    fn allows(&self, token: &str) -> bool {
+    pub(crate) fn allows(&self, token: &str) -> bool {
         let digest = digest(token.as_bytes());
         let matches = |known: &Option<[u8; 32]>| known.is_some_and(|known| bool::from(known.ct_eq(&digest)));
         if self.known.read().is_ok_and(|known| matches(&known)) {
@@ -48,14 +37,4 @@ impl Auth {
 
 fn digest(token: &[u8]) -> [u8; 32] {
     Sha256::digest(token).into()
-}
-
-/// Lets a request through when it carries the run's token.
-pub(crate) async fn require_token(State(app): State<SharedApp>, request: Request, next: Next) -> Result<Response> {
-    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = header.and_then(|value| value.strip_prefix("Bearer ")).ok_or(Error::Unauthorized)?;
-    if !app.auth.allows(token) {
-        return Err(Error::Unauthorized);
-    }
-    Ok(next.run(request).await)
 }

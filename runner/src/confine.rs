@@ -13,7 +13,7 @@ use std::{
     process::Command,
 };
 
-use ambient_wire::runner::{Confinement, LaunchSpec, Limits, SessionPaths};
+use ambient_runner_protocol::Confinement;
 use landlock::{
     ABI, Access, AccessFs, CompatLevel, Compatible, LandlockStatus, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreated, RulesetCreatedAttr, RulesetError, Scope, path_beneath_rules,
@@ -24,13 +24,11 @@ use rustix::{
     process::{Resource, Rlimit},
     thread::{CapabilitySet, CapabilitySets},
 };
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    capabilities,
-    git::lfs::program,
-    group,
-    isolate::{self, Place},
+    capabilities, group,
+    lfs::program,
+    rights::{Pinned, Place, Rights},
     seccomp, survey,
 };
 
@@ -38,6 +36,8 @@ use crate::{
 pub(crate) const EXIT_CANNOT_EXECUTE: i32 = 126;
 /// Prefix of environment meant for the confined command.
 pub(crate) const ENV_PREFIX: &str = "AMBIENT_ENV_";
+/// Where a stage on the way to a command finds what it is told; nothing of the command's.
+pub(crate) const ORDER: &str = "AMBIENT_ORDER";
 
 /// Newest access rights we ask for; what an older kernel lacks is reported.
 const FILES: ABI = ABI::V5;
@@ -49,97 +49,6 @@ pub(crate) const SYSTEM: [&str; 11] =
 const MEMORY: [&str; 2] = ["/tmp", "/dev/shm"];
 pub(crate) const DEVICES: [&str; 8] =
     ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/pts"];
-
-/// Largest address space of git that reads what an agent has made, bytes.
-const TOOL_ADDRESS_SPACE: u64 = 4 << 30;
-
-/// What a confined process may still do.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Rights {
-    pub(crate) mode: Confinement,
-    pub(crate) write: Vec<PathBuf>,
-    pub(crate) read: Vec<PathBuf>,
-    /// Directories that were looked at before. Nothing in them can be executed.
-    #[serde(default)]
-    pub(crate) pinned: Vec<Pinned>,
-    pub(crate) limits: Limits,
-    pub(crate) own_user: bool,
-    /// User to become, where the runner is another than its agent.
-    #[serde(default)]
-    pub(crate) user: Option<u32>,
-    /// What is not to be seen even below something that may be read.
-    pub(crate) hidden: Vec<PathBuf>,
-    /// Namespaces to run in; [`crate::process::confined`] chooses them.
-    pub(crate) place: Place,
-    /// Control groups to enter.
-    #[serde(default)]
-    pub(crate) groups: Vec<PathBuf>,
-}
-
-/// A directory that was opened and checked. It is opened again by its name, and must be the same one then.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Pinned {
-    pub(crate) path: PathBuf,
-    pub(crate) device: u64,
-    pub(crate) inode: u64,
-    pub(crate) write: bool,
-}
-
-impl Rights {
-    /// The rights of a session's agent.
-    pub(crate) fn of_agent(spec: &LaunchSpec) -> Self {
-        let paths = SessionPaths { root: spec.session_dir.clone() };
-        Self {
-            hidden: vec![data_directory(&paths.root)],
-            place: Place::Here,
-            mode: spec.confinement,
-            write: vec![paths.workspace(), paths.home(), paths.tmp()],
-            // Its clones borrow objects from mirrors; its shell reads its scripts.
-            read: spec.readable_paths.iter().cloned().chain([paths.mirrors(), paths.blocks()]).collect(),
-            pinned: Vec::new(),
-            limits: spec.limits.clone(),
-            own_user: spec.own_user,
-            user: spec.agent_user,
-            groups: spec.agent_groups.clone(),
-        }
-    }
-
-    /// The rights of a tool of the runner's own (git on a mirror and its origin): the pinned directories and the system's
-    /// programs. Neither the workspace nor anything else of the session.
-    pub(crate) fn of_tool(spec: &LaunchSpec, pinned: Vec<Pinned>) -> Self {
-        Self {
-            hidden: vec![data_directory(&spec.session_dir)],
-            place: Place::Here,
-            mode: spec.confinement,
-            write: Vec::new(),
-            read: spec.readable_paths.clone(),
-            pinned,
-            limits: spec.limits.clone(),
-            own_user: spec.own_user,
-            user: None,
-            groups: spec.agent_groups.clone(),
-        }
-    }
-
-    /// For a tool whose input an agent has made: bounded in memory, and in the size of what it writes.
-    pub(crate) fn bounded(mut self, file_size_bytes: u64) -> Self {
-        let smaller = |limit: u64, most: u64| if limit == 0 { most } else { limit.min(most) };
-        self.limits.address_space_bytes = smaller(self.limits.address_space_bytes, TOOL_ADDRESS_SPACE);
-        self.limits.file_size_bytes = smaller(self.limits.file_size_bytes, file_size_bytes);
-        self
-    }
-}
-
-/// The server's directory, where compute has laid the session out in one; elsewhere the session's own.
-fn data_directory(session: &Path) -> PathBuf {
-    let above: Vec<_> = session.ancestors().skip(1).take(4).collect();
-    match above.as_slice() {
-        [sessions, _, projects, data] if sessions.ends_with("sessions") && projects.ends_with("projects") => {
-            (*data).to_owned()
-        }
-        _ => session.to_owned(),
-    }
-}
 
 /// Gives up rights and becomes `command`; returns only on failure, with the reason.
 pub(crate) fn become_command(rights: &str, command: &[OsString]) -> String {
@@ -186,7 +95,7 @@ pub(crate) fn give_up(rights: &Rights, command: &[OsString]) -> Result<Command, 
     restrict(rights)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let mut command = Command::new(program);
-    command.args(arguments).env_remove(isolate::ORDER);
+    command.args(arguments).env_remove(ORDER);
     for (name, value) in std::env::vars_os() {
         if let Some(own) = name.as_bytes().strip_prefix(ENV_PREFIX.as_bytes()) {
             command.env_remove(&name).env(OsStr::from_bytes(own), value);

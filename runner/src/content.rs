@@ -13,7 +13,7 @@ use std::{
     path::Path,
 };
 
-use ambient_wire::runner::{Entry, Listing};
+use ambient_wire::content::{Entry, Listing};
 use axum::{
     body::Body,
     http::{HeaderMap, StatusCode, header},
@@ -44,7 +44,7 @@ const MAX_HASHED: u64 = 64 * 1024 * 1024;
 /// # Errors
 /// Bad input; not found.
 pub(crate) async fn list(app: SharedApp, path: String) -> Result<Listing> {
-    blocking(move || list_blocking(&app.paths.workspace(), path)).await
+    blocking(move || list_blocking(&app.attempt.paths.workspace(), path)).await
 }
 
 fn list_blocking(workspace: &Path, path: String) -> Result<Listing> {
@@ -94,7 +94,7 @@ fn list_blocking(workspace: &Path, path: String) -> Result<Listing> {
 /// Bad input; not found; a range that is not there.
 pub(crate) async fn read(app: SharedApp, path: String, headers: &HeaderMap) -> Result<Response> {
     let range = headers.get(header::RANGE).map(|value| value.to_str().unwrap_or_default().to_owned());
-    let (file, size, hash) = blocking(move || read_blocking(&app.paths.workspace(), &path)).await?;
+    let (file, size, hash) = blocking(move || read_blocking(&app.attempt.paths.workspace(), &path)).await?;
     let (from, length, status) = match range.as_deref().map(|text| parse_range(text, size)).transpose()?.flatten() {
         Some((from, to)) => (from, to - from + 1, StatusCode::PARTIAL_CONTENT),
         None => (0, size, StatusCode::OK),

@@ -1,6 +1,6 @@
 //! Failures of a request, and the one place where they become responses.
 
-use ambient_wire::runner::RunnerError;
+use ambient_runner_protocol::RunnerError;
 use axum::{
     Json,
     http::StatusCode,

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use ambient_wire::runner::{Record, custom};
+use ambient_runner_protocol::Record;
+use ambient_wire::custom;
 use serde_json::Value;
 
 /// How a message's last turn ended.

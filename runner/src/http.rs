@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use ambient_wire::runner::{
-    Accepted, CONTRACT_VERSION, DeliverMessage, GitCommit, GitCommitted, GitPush, GitPushed, GitStatus, Health,
-    LeftOut, LeftOutReason, Listing, RepoSpec, RepoStatus, diff_header,
+use ambient_runner_protocol::{Accepted, CONTRACT_VERSION, DeliverMessage, Health, RepoSpec, RepoStatus};
+use ambient_wire::{
+    content::Listing,
+    git::{GitCommit, GitCommitted, GitPush, GitPushed, GitStatus, LeftOut, LeftOutReason, diff_header},
 };
 use axum::{
     Json, Router,
@@ -13,7 +14,7 @@ use axum::{
         DefaultBodyLimit, FromRequest, Path, Query, Request, State, WebSocketUpgrade, rejection::BytesRejection,
     },
     http::{HeaderMap, HeaderName, StatusCode, header},
-    middleware,
+    middleware::{self, Next},
     response::Response,
     routing::{get, post, put},
 };
@@ -21,12 +22,13 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
-    app::{End, SharedApp},
-    auth, content,
+    app::SharedApp,
+    content,
+    ending::{End, Stop},
     error::{Error, Result},
     git::{operations, push, repos},
     messages, reader,
-    turn::{ACK_PATIENCE, Stop},
+    turns::ACK_PATIENCE,
 };
 
 /// Largest body: a message of 1 MiB whose every byte is escaped as `\u00xx`.
@@ -54,12 +56,22 @@ pub(crate) fn router(app: SharedApp) -> Router {
         .route("/git/push", post(git_push))
         .route("/content", get(list_content))
         .route("/content/{*path}", get(read_content))
-        .route_layer(middleware::from_fn_with_state(app.clone(), auth::require_token))
+        .route_layer(middleware::from_fn_with_state(app.clone(), require_token))
         .route("/health", get(health))
         .fallback(|| async { Error::NotFound("no such route".to_owned()) })
         .method_not_allowed_fallback(|| async { Error::NotFound("no such method on this route".to_owned()) })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(app)
+}
+
+/// Lets a request through when it carries the run's token.
+async fn require_token(State(app): State<SharedApp>, request: Request, next: Next) -> Result<Response> {
+    let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = header.and_then(|value| value.strip_prefix("Bearer ")).ok_or(Error::Unauthorized)?;
+    if !app.auth.allows(token) {
+        return Err(Error::Unauthorized);
+    }
+    Ok(next.run(request).await)
 }
 
 async fn health(State(app): State<SharedApp>) -> Json<Health> {
@@ -68,18 +80,18 @@ async fn health(State(app): State<SharedApp>) -> Json<Health> {
         () if app.current.is_working() => "working",
         () => "idle",
     };
-    let (session_id, log_id) = (app.spec.session_id.clone(), app.log_id.clone());
-    let (run, attempt) = (app.spec.run, app.spec.attempt);
+    let (session_id, log_id) = (app.attempt.spec.session_id.clone(), app.log_id.clone());
+    let (run, attempt) = (app.attempt.spec.run, app.attempt.spec.attempt);
     Json(Health { version: CONTRACT_VERSION, session_id, run, attempt, log_id, state: state.to_owned() })
 }
 
 async fn events(State(app): State<SharedApp>, upgrade: WebSocketUpgrade) -> Response {
     let upgrade = upgrade.read_buffer_size(4096).write_buffer_size(0).max_message_size(64 * 1024);
-    upgrade.on_upgrade(|socket| reader::serve(app, socket))
+    upgrade.on_upgrade(|socket| async move { reader::serve(&app.readers, &app.log, &app.log_id, socket).await })
 }
 
 async fn deliver(State(app): State<SharedApp>, Body(message): Body<DeliverMessage>) -> Result<Json<Accepted>> {
-    messages::accept(&app, message).await.map(Json)
+    app.inbox.accept(message).await.map(Json)
 }
 
 async fn interrupt(State(app): State<SharedApp>) -> StatusCode {
@@ -94,7 +106,7 @@ async fn shutdown(State(app): State<SharedApp>) -> StatusCode {
 }
 
 async fn list_repos(State(app): State<SharedApp>) -> Json<Vec<RepoStatus>> {
-    Json(repos::list(&app).await)
+    Json(repos::list(&app.repos).await)
 }
 
 async fn put_repo(
@@ -103,12 +115,12 @@ async fn put_repo(
     Body(spec): Body<RepoSpec>,
 ) -> Result<Json<RepoStatus>> {
     // In a task of its own: a caller that goes away leaves no half clone.
-    let put = tokio::spawn(async move { repos::put(&app, &name, &spec).await });
+    let put = tokio::spawn(async move { repos::put(&app.repos, &name, &spec).await });
     put.await.map_err(|e| Error::Internal(e.to_string()))?.map(Json)
 }
 
 async fn delete_repo(State(app): State<SharedApp>, Text(name): Text) -> Result<StatusCode> {
-    let delete = tokio::spawn(async move { repos::delete(&app, &name).await });
+    let delete = tokio::spawn(async move { repos::delete(&app.repos, &name).await });
     delete.await.map_err(|e| Error::Internal(e.to_string()))??;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -120,7 +132,7 @@ struct RepoQuery {
 }
 
 async fn git_status(State(app): State<SharedApp>, Parameters(query): Parameters<RepoQuery>) -> Result<Json<GitStatus>> {
-    operations::status(&app, &query.repo).await.map(Json)
+    operations::status(&app.repos, &query.repo).await.map(Json)
 }
 
 #[derive(Deserialize)]
@@ -134,7 +146,7 @@ async fn git_diff(
     State(app): State<SharedApp>,
     Parameters(query): Parameters<DiffQuery>,
 ) -> Result<([(HeaderName, String); 3], Vec<u8>)> {
-    let diff = operations::diff(&app, &query.repo, query.base.as_deref()).await?;
+    let diff = operations::diff(&app.repos, &query.repo, query.base.as_deref()).await?;
     let more = LeftOut { path: String::new(), reason: LeftOutReason::More, submodule: None };
     let more = (diff.left_out.len() > MAX_LEFT_OUT).then_some(&more);
     let left_out = serde_json::to_string(&diff.left_out.iter().take(MAX_LEFT_OUT).chain(more).collect::<Vec<_>>());
@@ -149,12 +161,12 @@ async fn git_diff(
 }
 
 async fn git_commit(State(app): State<SharedApp>, Body(request): Body<GitCommit>) -> Result<Json<GitCommitted>> {
-    let commit = tokio::spawn(async move { operations::commit(&app, &request).await });
+    let commit = tokio::spawn(async move { operations::commit(&app.repos, &request).await });
     commit.await.map_err(|e| Error::Internal(e.to_string()))?.map(Json)
 }
 
 async fn git_push(State(app): State<SharedApp>, Body(request): Body<GitPush>) -> Result<Json<GitPushed>> {
-    let push = tokio::spawn(async move { push::push(&app, &request).await });
+    let push = tokio::spawn(async move { push::push(&app.repos, &request).await });
     push.await.map_err(|e| Error::Internal(e.to_string()))?.map(Json)
 }
 

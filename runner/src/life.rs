@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ambient_wire::runner::{CONTRACT_VERSION, Fence, LaunchSpec, ProcessIdentity, SessionPaths, Started};
+use ambient_runner_protocol::{CONTRACT_VERSION, Fence, LaunchSpec, ProcessIdentity, SessionPaths, Started};
 use rustix::fs::OFlags;
 use serde::Serialize;
 

@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, RwLock},
 };
 
-use ambient_wire::runner::Record;
+use ambient_runner_protocol::Record;
 use chrono::Utc;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};

@@ -3,35 +3,59 @@
 //! `serve` is one attempt of one run of one session; `isolate`, `init`, `enter` and `confine` are re-executions that
 //! make namespaces, live in them, and give up rights on the way to the agent's (or git's) process. Invariants: at most one runner uses a workspace (`life.lock`); only fsynced records are
 //! served; nothing the agent can write is ever executed or followed by the unconfined part of this program.
+//!
+//! Who may use whom: a module uses those of the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
+//!
+//! * `auth`, `beneath`, `capabilities`, `ending`, `error`, `event`, `group`, `history`, `life`, `listener`, `rights`, `seccomp`, `survey`: events, ends, rights, files and calls of the system, each for itself
+//! * `lfs`, `log`, `users`: Git LFS without git, the event log, two user ids
+//! * `confine`, `messages`, `reader`: giving up rights; messages in, records out
+//! * `isolate`: namespaces
+//! * `process`: the session's processes
+//! * `attempt`: what an attempt was started with
+//! * `environment`: of its processes
+//! * `git`: repositories of the workspace
+//! * `app`: what the parts of a runner share
+//! * `content`, `turn`: files of the workspace; a message that is worked on
+//! * `agent`: agents of this build
+//! * `turns`: message after message
+//! * `http`: routes
+//! * `serve`: an attempt from begin to end
 
 mod agent;
 mod app;
+mod attempt;
 mod auth;
 mod beneath;
 mod capabilities;
 mod confine;
 mod content;
+mod ending;
+mod environment;
 mod error;
+mod event;
 mod git;
 mod group;
 mod history;
 mod http;
 mod isolate;
+mod lfs;
 mod life;
 mod listener;
 mod log;
 mod messages;
 mod process;
 mod reader;
+mod rights;
 mod seccomp;
 mod serve;
 mod survey;
 mod turn;
+mod turns;
 mod users;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use ambient_wire::runner::{EXIT_PREREQUISITE, EXIT_USAGE};
+use ambient_runner_protocol::{EXIT_PREREQUISITE, EXIT_USAGE};
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]

@@ -10,15 +10,17 @@ use std::{
     sync::Arc,
 };
 
-use ambient_wire::runner::{Accepted, DeliverMessage, custom};
+use ambient_runner_protocol::{Accepted, DeliverMessage};
+use ambient_wire::custom;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::{
-    agent::event,
-    app::SharedApp,
+    ending::Ending,
     error::{Error, Result},
+    event,
     history::{Fate, History},
     life,
+    log::EventLog,
 };
 
 /// Longest message, bytes.
@@ -33,6 +35,8 @@ pub(crate) struct Inbox {
     known: Mutex<HashMap<String, i64>>,
     journal: Arc<File>,
     queue: mpsc::Sender<DeliverMessage>,
+    log: EventLog,
+    ending: Ending,
 }
 
 /// Where the turns take them from.
@@ -47,7 +51,13 @@ impl Inbox {
     ///
     /// # Errors
     /// The system's.
-    pub(crate) fn open(journal: &Path, history: &History, interactive: bool) -> std::io::Result<(Self, Outbox)> {
+    pub(crate) fn open(
+        journal: &Path,
+        history: &History,
+        interactive: bool,
+        log: EventLog,
+        ending: Ending,
+    ) -> std::io::Result<(Self, Outbox)> {
         let mut file = life::open_append(journal)?;
         let mut texts = read_journal(&mut file)?;
         let mut resumed = VecDeque::new();
@@ -59,7 +69,45 @@ impl Inbox {
         }
         let known = Mutex::new(history.accepted.iter().cloned().collect());
         let (sender, queue) = mpsc::channel(QUEUE);
-        Ok((Self { known, journal: Arc::new(file), queue: sender }, Outbox { resumed, queue }))
+        Ok((Self { known, journal: Arc::new(file), queue: sender, log, ending }, Outbox { resumed, queue }))
+    }
+
+    /// Records a message, in a task of its own: a caller that goes away does not leave it half recorded.
+    ///
+    /// # Errors
+    /// Bad input, a full queue, a runner that is ending.
+    pub(crate) async fn accept(self: &Arc<Self>, message: DeliverMessage) -> Result<Accepted> {
+        check(&message)?;
+        let inbox = self.clone();
+        tokio::spawn(async move { inbox.record(message).await })
+            .await
+            .map_err(|e| Error::Internal(format!("the message could not be recorded: {e}")))?
+    }
+
+    async fn record(&self, message: DeliverMessage) -> Result<Accepted> {
+        let mut known = self.known.lock().await;
+        if known.contains_key(&message.id) {
+            return Ok(Accepted { id: message.id, new: false });
+        }
+        if self.ending.has_begun() {
+            return Err(Error::Conflict("the runner is ending".to_owned()));
+        }
+        let place =
+            self.queue.try_reserve().map_err(|_| Error::Busy(format!("{QUEUE} messages are waiting already")))?;
+        let mut line = serde_json::to_vec(&message).map_err(|e| Error::Internal(e.to_string()))?;
+        line.push(b'\n');
+        let journal = self.journal.clone();
+        tokio::task::spawn_blocking(move || append(&journal, &line))
+            .await
+            .map_err(|e| Error::Internal(e.to_string()))?
+            .map_err(|e| Error::io("the message journal cannot be written", &e))?;
+        let value = serde_json::json!({ "message_id": message.id, "seq": message.seq });
+        let recorded = self.log.append(vec![event::custom(custom::MESSAGE_ACCEPTED, value)]).await;
+        recorded.map_err(|e| Error::Internal(e.to_string()))?;
+        known.insert(message.id.clone(), message.seq);
+        let accepted = Accepted { id: message.id.clone(), new: true };
+        place.send(message);
+        Ok(accepted)
     }
 }
 
@@ -72,44 +120,6 @@ fn is_to_do(history: &History, id: &str, interactive: bool) -> bool {
         Some(Fate::Lost) => !interactive,
         Some(Fate::Ended { .. }) | None => false,
     }
-}
-
-/// Records a message, in a task of its own: a caller that goes away does not leave it half recorded.
-///
-/// # Errors
-/// Bad input, a full queue, a runner that is ending.
-pub(crate) async fn accept(app: &SharedApp, message: DeliverMessage) -> Result<Accepted> {
-    check(&message)?;
-    let app = app.clone();
-    tokio::spawn(async move { record(&app, message).await })
-        .await
-        .map_err(|e| Error::Internal(format!("the message could not be recorded: {e}")))?
-}
-
-async fn record(app: &SharedApp, message: DeliverMessage) -> Result<Accepted> {
-    let inbox = &app.inbox;
-    let mut known = inbox.known.lock().await;
-    if known.contains_key(&message.id) {
-        return Ok(Accepted { id: message.id, new: false });
-    }
-    if app.ending.has_begun() {
-        return Err(Error::Conflict("the runner is ending".to_owned()));
-    }
-    let place = inbox.queue.try_reserve().map_err(|_| Error::Busy(format!("{QUEUE} messages are waiting already")))?;
-    let mut line = serde_json::to_vec(&message).map_err(|e| Error::Internal(e.to_string()))?;
-    line.push(b'\n');
-    let journal = inbox.journal.clone();
-    tokio::task::spawn_blocking(move || append(&journal, &line))
-        .await
-        .map_err(|e| Error::Internal(e.to_string()))?
-        .map_err(|e| Error::io("the message journal cannot be written", &e))?;
-    let value = serde_json::json!({ "message_id": message.id, "seq": message.seq });
-    let recorded = app.log.append(vec![event::custom(custom::MESSAGE_ACCEPTED, value)]).await;
-    recorded.map_err(|e| Error::Internal(e.to_string()))?;
-    known.insert(message.id.clone(), message.seq);
-    let accepted = Accepted { id: message.id.clone(), new: true };
-    place.send(message);
-    Ok(accepted)
 }
 
 /// A line that cannot be written whole (the disk is full) is taken back: what is written after it must be readable.

@@ -12,14 +12,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ambient_wire::runner::LaunchSpec;
+use ambient_runner_protocol::LaunchSpec;
 use procfs::process::Process;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 use tokio::process::{Child, Command};
 
 use crate::{
-    confine::Rights,
-    isolate::{self, Namespaces, Order, Place},
+    confine::ORDER,
+    isolate::{self, Namespaces, Order},
+    rights::{Place, Rights},
 };
 
 /// Pause between two looks at `/proc`.
@@ -207,7 +208,7 @@ impl Drop for Awaited<'_> {
 pub(crate) fn confined(rights: &Rights, directory: &Path, program: &OsStr) -> std::io::Result<Command> {
     let mut command = Command::new("/proc/self/exe");
     command.current_dir(directory).env_clear();
-    become_user(&mut command, rights);
+    rights.apply_user(&mut command);
     let place = isolate::place(rights);
     let stage = match place {
         Place::Here => "confine",
@@ -219,18 +220,11 @@ pub(crate) fn confined(rights: &Rights, directory: &Path, program: &OsStr) -> st
         command.args([stage, "--rights", &serde_json::to_string(&rights)?]);
     } else {
         let order = Order { rights, directory: directory.to_owned(), runner: isolate::own_pid() };
-        command.arg(stage).env(isolate::ORDER, serde_json::to_string(&order)?);
+        command.arg(stage).env(ORDER, serde_json::to_string(&order)?);
     }
     command.arg("--").arg(program);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Ok(command)
-}
-
-/// The command is another user's from its execution on, which leaves it no capability.
-pub(crate) fn become_user(command: &mut Command, rights: &Rights) {
-    if let Some(user) = rights.user {
-        command.gid(user).uid(user);
-    }
 }
 
 /// A process as `/proc` showed it.

@@ -2,7 +2,7 @@
 
 use std::{sync::Mutex, time::Duration};
 
-use ambient_wire::runner::{ReaderAck, ReaderHello, ServerFrame};
+use ambient_runner_protocol::{ReaderAck, ReaderHello, RunnerFrame};
 use axum::extract::ws::{Message, WebSocket};
 use futures::{
     SinkExt, StreamExt,
@@ -10,7 +10,7 @@ use futures::{
 };
 use tokio::{sync::watch, time::timeout};
 
-use crate::app::SharedApp;
+use crate::log::EventLog;
 
 /// Most records of a frame.
 const MAX_RECORDS: usize = 256;
@@ -58,21 +58,21 @@ impl Readers {
 }
 
 /// Serves one connection until it ends or another takes its place.
-pub(crate) async fn serve(app: SharedApp, socket: WebSocket) {
+pub(crate) async fn serve(readers: &Readers, log: &EventLog, log_id: &str, socket: WebSocket) {
     let (mut sink, mut stream) = socket.split();
     let Ok(Some(hello)) = timeout(HELLO_PATIENCE, hello(&mut stream)).await else { return };
-    let connection = match app.readers.admit(hello.epoch) {
+    let connection = match readers.admit(hello.epoch) {
         Ok(connection) => connection,
         Err(epoch) => {
-            let _ = send(&mut sink, &ServerFrame::Superseded { epoch }).await;
+            let _ = send(&mut sink, &RunnerFrame::Superseded { epoch }).await;
             let _ = timeout(SEND_PATIENCE, sink.close()).await;
             return;
         }
     };
-    let after = if hello.log_id == app.log_id { hello.after.max(0) } else { 0 };
+    let after = if hello.log_id == log_id { hello.after.max(0) } else { 0 };
     tokio::select! {
-        () = deliver(&app, &mut sink, connection, after) => {}
-        () = acknowledge(&app, &mut stream, connection) => {}
+        () = deliver((readers, log, log_id), &mut sink, connection, after) => {}
+        () = acknowledge(readers, log, &mut stream, connection) => {}
     }
     let _ = timeout(SEND_PATIENCE, sink.close()).await;
 }
@@ -87,10 +87,15 @@ async fn hello(stream: &mut SplitStream<WebSocket>) -> Option<ReaderHello> {
     }
 }
 
-async fn deliver(app: &SharedApp, sink: &mut SplitSink<WebSocket, Message>, connection: u64, after: i64) {
-    let mut last = app.log.last();
-    let mut current = app.readers.current.subscribe();
-    let welcome = ServerFrame::Welcome { log_id: app.log_id.clone(), last: *last.borrow() };
+async fn deliver(
+    (readers, log, log_id): (&Readers, &EventLog, &str),
+    sink: &mut SplitSink<WebSocket, Message>,
+    connection: u64,
+    after: i64,
+) {
+    let mut last = log.last();
+    let mut current = readers.current.subscribe();
+    let welcome = RunnerFrame::Welcome { log_id: log_id.to_owned(), last: *last.borrow() };
     if send(sink, &welcome).await.is_err() {
         return;
     }
@@ -98,11 +103,11 @@ async fn deliver(app: &SharedApp, sink: &mut SplitSink<WebSocket, Message>, conn
     loop {
         let now = *current.borrow_and_update();
         if now.connection != connection {
-            let _ = send(sink, &ServerFrame::Superseded { epoch: now.epoch }).await;
+            let _ = send(sink, &RunnerFrame::Superseded { epoch: now.epoch }).await;
             return;
         }
         if *last.borrow_and_update() > cursor {
-            match records(app, sink, cursor).await {
+            match records(log, sink, cursor).await {
                 Some(n) => cursor = n,
                 None => return,
             }
@@ -116,22 +121,22 @@ async fn deliver(app: &SharedApp, sink: &mut SplitSink<WebSocket, Message>, conn
 }
 
 /// Sends the next records; the number of the last one.
-async fn records(app: &SharedApp, sink: &mut SplitSink<WebSocket, Message>, cursor: i64) -> Option<i64> {
-    let log = app.log.clone();
+async fn records(log: &EventLog, sink: &mut SplitSink<WebSocket, Message>, cursor: i64) -> Option<i64> {
+    let log = log.clone();
     let read = tokio::task::spawn_blocking(move || log.read(cursor, MAX_RECORDS)).await.ok()?;
     let records = read.inspect_err(|error| tracing::error!(%error, "cannot read the event log")).ok()?;
     let n = records.last()?.n;
-    send(sink, &ServerFrame::Records { records }).await.ok()?;
+    send(sink, &RunnerFrame::Records { records }).await.ok()?;
     Some(n)
 }
 
-async fn acknowledge(app: &SharedApp, stream: &mut SplitStream<WebSocket>, connection: u64) {
+async fn acknowledge(readers: &Readers, log: &EventLog, stream: &mut SplitStream<WebSocket>, connection: u64) {
     while let Some(Ok(message)) = stream.next().await {
         let Message::Text(text) = message else { continue };
         let Ok(ack) = serde_json::from_str::<ReaderAck>(text.as_str()) else { return };
-        let current = app.readers.current.borrow().connection == connection;
-        if current && ack.n <= *app.log.last().borrow() {
-            app.readers.acked.send_if_modified(|acked| {
+        let current = readers.current.borrow().connection == connection;
+        if current && ack.n <= *log.last().borrow() {
+            readers.acked.send_if_modified(|acked| {
                 let further = ack.n > *acked;
                 *acked = ack.n.max(*acked);
                 further
@@ -140,7 +145,7 @@ async fn acknowledge(app: &SharedApp, stream: &mut SplitStream<WebSocket>, conne
     }
 }
 
-async fn send(sink: &mut SplitSink<WebSocket, Message>, frame: &ServerFrame) -> Result<(), ()> {
+async fn send(sink: &mut SplitSink<WebSocket, Message>, frame: &RunnerFrame) -> Result<(), ()> {
     let text = serde_json::to_string(frame).map_err(|_| ())?;
     match timeout(SEND_PATIENCE, sink.send(Message::Text(text.into()))).await {
         Ok(Ok(())) => Ok(()),

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use ambient_wire::runner::{
-    Confinement, ENDED_BY_REQUEST, EXIT_DISK_FULL, EXIT_FENCED, EXIT_IO, EXIT_PREREQUISITE, ExitCause, Exited,
-    LaunchSpec, SessionPaths, custom,
+use ambient_runner_protocol::{
+    Confinement, EXIT_DISK_FULL, EXIT_FENCED, EXIT_IO, EXIT_PREREQUISITE, ExitCause, Exited, LaunchSpec, SessionPaths,
 };
+use ambient_wire::custom::{self, ENDED_BY_REQUEST};
 use chrono::Utc;
 use serde_json::json;
 use tokio::{
@@ -15,10 +15,13 @@ use tokio::{
 };
 
 use crate::{
-    agent::{self, event},
-    app::{App, CurrentTurn, End, Ending, SharedApp},
+    agent,
+    app::{App, SharedApp},
+    attempt::Attempt,
     auth::Auth,
-    confine::{self, Rights},
+    confine,
+    ending::{CurrentTurn, End, Ending, Stop},
+    event,
     git::repos::Repos,
     history::History,
     http,
@@ -28,7 +31,9 @@ use crate::{
     messages::{Inbox, Outbox},
     process::{Mark, Processes},
     reader::Readers,
-    turn::{self, INTERRUPT_PATIENCE, Stop},
+    rights::Rights,
+    turn::INTERRUPT_PATIENCE,
+    turns,
 };
 
 /// How long the reader may take when the end was asked for by a signal.
@@ -68,7 +73,7 @@ pub(crate) async fn serve(spec: LaunchSpec) -> i32 {
     };
     let code = match start(spec.clone(), paths.clone()).await {
         Ok((app, outbox, history, listener)) => {
-            let socket = app.spec.socket.clone();
+            let socket = app.attempt.spec.socket.clone();
             watch_signals(&app, terminate, children);
             let code = live(app, outbox, history, listener).await;
             let _ = std::fs::remove_file(socket);
@@ -114,9 +119,9 @@ fn refuse(spec: &LaunchSpec, paths: &SessionPaths, refusal: Refusal) -> i32 {
     }
 }
 
-type Attempt = (SharedApp, Outbox, History, UnixListener);
+type Begun = (SharedApp, Outbox, History, UnixListener);
 
-async fn start(spec: LaunchSpec, paths: SessionPaths) -> Result<Attempt, Refusal> {
+async fn start(spec: LaunchSpec, paths: SessionPaths) -> Result<Begun, Refusal> {
     if !agent::AVAILABLE.contains(&spec.agent.as_str()) {
         let available = agent::AVAILABLE.join(", ");
         return Err(Refusal::Prerequisite(format!("agent '{}' is not in this build; it has: {available}", spec.agent)));
@@ -132,30 +137,33 @@ async fn start(spec: LaunchSpec, paths: SessionPaths) -> Result<Attempt, Refusal
     missing.extend(spec.unenforced.iter().cloned());
     let mut history = History::default();
     let log = EventLog::open(&paths.event_log(spec.run), |record| history.see(record))?;
-    let (inbox, outbox) = Inbox::open(&paths.messages(spec.run), &history, spec.interactive)?;
+    let ending = Ending::new();
+    let messages = paths.messages(spec.run);
+    let (inbox, outbox) = Inbox::open(&messages, &history, spec.interactive, log.clone(), ending.clone())?;
     let log_id = history.log_id.clone().map_or_else(life::random_id, Ok)?;
+    let environment = own_environment(&paths.environment(spec.run))?;
+    let processes = Processes::new(&spec, namespaces);
+    let attempt = Arc::new(Attempt { spec, paths, environment, processes });
     let app = Arc::new(App {
-        log,
         log_id,
-        inbox,
+        inbox: Arc::new(inbox),
         readers: Readers::new(),
-        processes: Processes::new(&spec, namespaces),
-        repos: Repos::open(&paths)?,
-        auth: Auth::new(paths.server_token(spec.run)),
+        repos: Repos::open(attempt.clone(), log.clone())?,
+        auth: Auth::new(attempt.paths.server_token(attempt.spec.run)),
         current: CurrentTurn::default(),
-        ending: Ending::new(),
-        environment: own_environment(&paths.environment(spec.run))?,
-        spec,
-        paths,
+        ending,
+        log,
+        attempt,
     });
-    let value = json!({ "log_id": app.log_id, "attempt": app.spec.attempt, "resumed": history.log_id.is_some() });
+    let value =
+        json!({ "log_id": app.log_id, "attempt": app.attempt.spec.attempt, "resumed": history.log_id.is_some() });
     let began = app.log.append(vec![event::custom(custom::ATTEMPT_STARTED, value)]).await;
     began.map_err(std::io::Error::other)?;
-    let listener = listen(&app.spec.socket)?;
+    let listener = listen(&app.attempt.spec.socket)?;
     // Last, so that whoever sees it can connect.
-    let init = app.processes.namespaces().map(|namespaces| namespaces.init.clone());
-    let started = life::identity(&app.spec.nonce, init, missing)?;
-    life::write_record(&app.paths.started(app.spec.run, app.spec.attempt), &started)?;
+    let init = app.attempt.processes.namespaces().map(|namespaces| namespaces.init.clone());
+    let started = life::identity(&app.attempt.spec.nonce, init, missing)?;
+    life::write_record(&app.attempt.paths.started(app.attempt.spec.run, app.attempt.spec.attempt), &started)?;
     Ok((app, outbox, history, listener))
 }
 
@@ -193,7 +201,7 @@ fn listen(socket: &Path) -> std::io::Result<UnixListener> {
 
 /// Serves until the end, then carries the end out.
 async fn live(app: SharedApp, outbox: Outbox, mut history: History, listener: UnixListener) -> i32 {
-    tracing::info!(run = app.spec.run, attempt = app.spec.attempt, "serving");
+    tracing::info!(run = app.attempt.spec.run, attempt = app.attempt.spec.attempt, "serving");
     watch_log(&app);
     watch_namespaces(&app);
     let router = http::router(app.clone());
@@ -201,12 +209,12 @@ async fn live(app: SharedApp, outbox: Outbox, mut history: History, listener: Un
     let work = tokio::spawn({
         let app = app.clone();
         async move {
-            if turn::close_open_turn(&app, &mut history).await.is_err() {
+            if turns::close_open_turn(&app, &mut history).await.is_err() {
                 return;
             }
-            match turn::unfinished_end(&app, &history) {
+            match turns::unfinished_end(&app, &history) {
                 Some(end) => app.ending.begin(end),
-                None => turn::run(app, outbox, history.turns).await,
+                None => turns::run(app, outbox, history.turns).await,
             }
         }
     });
@@ -222,7 +230,7 @@ async fn finish(app: &SharedApp, end: End, work: tokio::task::JoinHandle<()>) ->
     if timeout(TURN_END_PATIENCE, work).await.is_err() {
         tracing::warn!("the turn did not end in time");
     }
-    app.processes.end(Mark::Session, INTERRUPT_PATIENCE).await;
+    app.attempt.processes.end(Mark::Session, INTERRUPT_PATIENCE).await;
     if end.recorded {
         let value = json!({ "code": end.code, "reason": end.reason });
         if let Ok(last) = app.log.append(vec![event::custom(custom::EXIT, value)]).await
@@ -230,7 +238,7 @@ async fn finish(app: &SharedApp, end: End, work: tokio::task::JoinHandle<()>) ->
         {
             tracing::warn!(last, "the reader did not acknowledge the last record in time");
         }
-        record_exit(&app.spec, &app.paths, end.code, end.reason);
+        record_exit(&app.attempt.spec, &app.attempt.paths, end.code, end.reason);
     }
     // Seen also where not even the record could be written.
     if end.code != 0 && life::disk_was_full() { EXIT_DISK_FULL } else { end.code }
@@ -266,7 +274,7 @@ fn watch_signals(app: &SharedApp, mut terminate: Signal, mut children: Signal) {
     tokio::spawn(async move {
         loop {
             let _ = timeout(REAP_INTERVAL, children.recv()).await;
-            let processes = app.processes.clone();
+            let processes = app.attempt.processes.clone();
             let _ = tokio::task::spawn_blocking(move || processes.reap_orphans()).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -276,7 +284,7 @@ fn watch_signals(app: &SharedApp, mut terminate: Signal, mut children: Signal) {
 /// A signal that nobody of ours has sent (a shutdown of the machine) is a loss: the next attempt goes on.
 fn end_by_signal(app: &App) -> End {
     let ack = SIGNAL_ACK_PATIENCE;
-    if life::end_was_asked_for(&app.paths, app.spec.run) {
+    if life::end_was_asked_for(&app.attempt.paths, app.attempt.spec.run) {
         return End { code: 0, reason: ENDED_BY_REQUEST.to_owned(), stop: Stop::Terminated, ack, recorded: true };
     }
     let reason = "terminated by a signal from outside".to_owned();
@@ -287,7 +295,7 @@ fn end_by_signal(app: &App) -> End {
 fn watch_namespaces(app: &SharedApp) {
     let app = app.clone();
     tokio::spawn(async move {
-        let Some(namespaces) = app.processes.namespaces() else { return };
+        let Some(namespaces) = app.attempt.processes.namespaces() else { return };
         namespaces.ended().await;
         let reason = "the agent's namespaces were ended from outside".to_owned();
         app.ending.begin(End { code: EXIT_IO, reason, stop: Stop::RunnerLost, ack: Duration::ZERO, recorded: false });

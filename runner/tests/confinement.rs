@@ -5,7 +5,7 @@ mod harness;
 
 use std::collections::BTreeMap;
 
-use ambient_wire::runner::Confinement;
+use ambient_runner_protocol::Confinement;
 use harness::{Session, output};
 
 /// Runs a script; its output.

@@ -3,7 +3,7 @@
 
 mod harness;
 
-use ambient_wire::runner::Confinement;
+use ambient_runner_protocol::Confinement;
 use harness::{Session, answers, eventually, output, run, running};
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 
 mod harness;
 
-use ambient_wire::runner::ServerFrame;
+use ambient_runner_protocol::RunnerFrame;
 use harness::{Client, Session, is_custom};
 use serde_json::json;
 
@@ -14,17 +14,17 @@ async fn a_lower_epoch_is_dropped_and_a_higher_one_takes_over() {
     let mut second = runner.client.events(2, "", 0).await;
     second.until(|record| is_custom(record, "ambient.attempt_started")).await;
     let mut first = runner.client.events(1, "", 0).await;
-    assert_eq!(first.next().await, Some(ServerFrame::Superseded { epoch: 2 }));
+    assert_eq!(first.next().await, Some(RunnerFrame::Superseded { epoch: 2 }));
     assert_eq!(first.next().await, None);
     runner.client.deliver("a", 1, "words").await.expect(200);
     second.until_turn_ended().await;
     let mut third = runner.client.events(3, "", 0).await;
     third.until_turn_ended().await;
-    assert_eq!(second.next().await, Some(ServerFrame::Superseded { epoch: 3 }));
+    assert_eq!(second.next().await, Some(RunnerFrame::Superseded { epoch: 3 }));
     assert_eq!(second.next().await, None);
     // The same epoch: the same reader has come back.
     let mut again = runner.client.events(3, &third.log_id, third.last).await;
-    assert!(matches!(again.next().await, Some(ServerFrame::Welcome { last, .. }) if last == third.last));
+    assert!(matches!(again.next().await, Some(RunnerFrame::Welcome { last, .. }) if last == third.last));
 }
 
 #[tokio::test]
@@ -48,7 +48,7 @@ async fn many_records_come_in_order_in_bounded_frames() {
     let (mut last, mut turns) = (0, 0);
     while turns < 200 {
         match reader.next().await.unwrap() {
-            ServerFrame::Records { records } => {
+            RunnerFrame::Records { records } => {
                 assert!(records.len() <= 256);
                 for record in &records {
                     assert_eq!(record.n, last + 1);
@@ -56,7 +56,7 @@ async fn many_records_come_in_order_in_bounded_frames() {
                     turns += i32::from(is_custom(record, "ambient.turn_ended"));
                 }
             }
-            other => assert!(matches!(other, ServerFrame::Welcome { .. })),
+            other => assert!(matches!(other, RunnerFrame::Welcome { .. })),
         }
     }
 }

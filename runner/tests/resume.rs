@@ -111,7 +111,7 @@ async fn a_torn_tail_is_cut_off_and_the_numbers_go_on_without_a_gap() {
     assert_eq!(records[0].n, last + 1);
     assert_eq!(reader.log_id, log_id);
     let text = std::fs::read_to_string(&log).unwrap();
-    assert!(text.lines().all(|line| serde_json::from_str::<ambient_wire::runner::Record>(line).is_ok()));
+    assert!(text.lines().all(|line| serde_json::from_str::<ambient_runner_protocol::Record>(line).is_ok()));
 }
 
 #[tokio::test]

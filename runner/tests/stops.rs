@@ -5,7 +5,7 @@ mod harness;
 
 use std::time::{Duration, Instant};
 
-use ambient_wire::runner::Record;
+use ambient_runner_protocol::Record;
 use harness::{Reader, Runner, Session, custom, eventually, is_custom};
 use rustix::process::{Pid, Signal};
 use serde_json::json;

@@ -9,25 +9,30 @@ use serde_json::Value;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("wire", &[]),
+    // What a runner is asked in the users' name has the types that users see.
+    ("runner-protocol", &["wire"]),
     // What PostgreSQL needs, whatever is stored in it.
     ("postgres", &[]),
     // What every listener needs, whatever it speaks.
     ("connections", &[]),
     ("persistence", &["domain", "postgres"]),
-    ("live", &["domain", "wire", "persistence"]),
+    ("live", &["domain", "wire", "runner-protocol", "persistence"]),
     ("actors", &["domain", "persistence", "live"]),
     ("engine", &["connections", "postgres"]),
     ("removal", &[]),
-    ("compute", &["domain", "removal", "wire"]),
-    ("runner", &["removal", "wire"]),
+    ("compute", &["domain", "removal", "runner-protocol"]),
+    ("runner", &["removal", "wire", "runner-protocol"]),
     ("cli", &["wire"]),
-    ("workflows", &["domain", "wire", "persistence", "live", "actors", "compute", "engine"]),
-    ("api", &["connections", "domain", "wire", "persistence", "live", "actors", "compute", "workflows"]),
+    ("workflows", &["domain", "wire", "runner-protocol", "persistence", "live", "actors", "compute", "engine"]),
+    (
+        "api",
+        &["connections", "domain", "wire", "runner-protocol", "persistence", "live", "actors", "compute", "workflows"],
+    ),
     // Tests of whole servers remove what compute keeps of a data directory.
     ("tests", &["postgres", "compute"]),
     ("conformance", &["engine", "tests"]),
     // Measures what is there; nothing depends on it.
-    ("benches", &["domain", "wire", "persistence", "live", "actors", "compute", "engine", "tests"]),
+    ("benches", &["domain", "wire", "runner-protocol", "persistence", "live", "actors", "compute", "engine", "tests"]),
 ];
 /// The composition root may depend on everything.
 const BINARY: &str = "ambient";

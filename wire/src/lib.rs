@@ -1,10 +1,14 @@
-//! JSON types shared by API, CLI and runner. Snake case, UTC RFC 3339 times, KSUID ids; unknown fields are refused on input.
+//! JSON types that API and command line share; some are a runner's words, passed on as they are. Snake case, UTC RFC 3339 times, KSUID
+//! ids; unknown fields are refused on input.
 
 pub mod agent;
 pub mod api;
+pub mod content;
+pub mod custom;
 pub mod definition;
 pub mod error;
 pub mod execution;
+pub mod git;
 pub mod git_url;
 pub mod live;
 pub mod name;
@@ -12,7 +16,6 @@ pub mod operation;
 pub mod project;
 pub mod redact;
 pub mod repository_ref;
-pub mod runner;
 pub mod session;
 
 /// Base path of the API.

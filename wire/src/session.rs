@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::{
     api::{object, objects, optional_objects, present, present_object},
-    runner::Submodules,
+    git::Submodules,
 };
 
 /// A session.

@@ -12,19 +12,11 @@ use crate::{
     observer,
     services::Services,
     sweep::Sweep,
-    worker::{WorkerHealth, WorkerSettings, WorkerThread},
+    worker::{WorkerError, WorkerHealth, WorkerSettings, WorkerThread},
 };
 
 /// Between two tries to start the sweep.
 const SWEEP_AGAIN: Duration = Duration::from_secs(2);
-
-/// Why the host could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum HostError {
-    /// The worker cannot be made.
-    #[error("the worker cannot be started: {0}")]
-    Worker(String),
-}
 
 /// A running worker host.
 pub struct WorkerHost {
@@ -44,7 +36,7 @@ impl WorkerHost {
         hints: Hints,
         health: WorkerHealth,
         settings: WorkerSettings,
-    ) -> Result<Self, HostError> {
+    ) -> Result<Self, WorkerError> {
         let queue = settings.task_queue.clone();
         let worker = WorkerThread::start(client.clone(), services.clone(), health, settings).await?;
         let mut tasks = JoinSet::new();

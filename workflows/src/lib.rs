@@ -2,6 +2,17 @@
 //!
 //! One readable file a workflow. Invariants: a workflow never starts, signals or cancels another (its own children excepted),
 //! it reports facts, and the actors' effects do; inputs are ids only; every activity may be repeated.
+//!
+//! Who may use whom: a module uses those of the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
+//!
+//! * `engine_client`, `executions`, `project_attribute`, `step`: the engine's client, what is told of executions, a table's step
+//! * `dispatcher`, `services`, `temporal`: effects carried out, what activities work with, executions of an engine
+//! * `observer`: how compute sees runners
+//! * `activities`, `runner_ends`: the steps; what readers of logs ask of compute and actors
+//! * `project_delete`, `project_provision`, `session_delete`, `session_reconcile`, `session_start`, `session_stop`, `sweep`, `token_refresh`: lifecycles
+//! * `session_supervise`: the lifecycle that starts others
+//! * `worker`: all of them on an engine
+//! * `cluster`, `host`, `replay`: a Temporal cluster, the worker with what is beside it, recorded histories
 
 #![allow(missing_docs, reason = "the workflow and activity macros make undocumented constants of every method")]
 
@@ -34,8 +45,8 @@ pub use engine_client::EngineClient;
 pub use executions::{
     ENTITY_WORKFLOWS, ExecutionError, ExecutionFilter, ExecutionService, Executions, PLATFORM_WORKFLOWS,
 };
-pub use host::{HostError, WorkerHost};
+pub use host::WorkerHost;
 pub use runner_ends::RunnerEnds;
-pub use services::{Clock, NoHook, Services, StepError, StepHook};
+pub use services::{NoHook, Services, StepError, StepHook};
 pub use temporal::TemporalExecutions;
-pub use worker::{TASK_QUEUE, WorkerHealth, WorkerSettings};
+pub use worker::{TASK_QUEUE, WorkerError, WorkerHealth, WorkerSettings};

@@ -2,7 +2,7 @@
 
 use std::{io::ErrorKind, sync::Arc};
 
-use ambient_actors::{Actors, CallError, Caller, CommandOutcome, Reply, Request};
+use ambient_actors::{Actors, CallError, Caller, Clock, CommandOutcome, Reply, Request};
 use ambient_compute::{Compute, ComputeError, SessionRef};
 use ambient_domain::{
     Defaults, WorkflowInput,
@@ -15,15 +15,11 @@ use ambient_live::{
 };
 use ambient_persistence::{Database, StoreError, StoredEntity, Vault, VaultError};
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
 
 use crate::{executions::Executions, step::Progress};
 
 /// Condition reason.
 const DISK_FULL: &str = "DiskFull";
-
-/// Source of time; tests move it.
-pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
 
 /// A place where tests make steps fail, before or after their work.
 #[async_trait]
@@ -97,6 +93,9 @@ pub enum StepError {
     #[error("superseded")]
     Superseded,
 }
+
+/// What a step comes to.
+pub(crate) type StepResult = Result<Progress, StepError>;
 
 impl StepError {
     /// A failure that is tried again.

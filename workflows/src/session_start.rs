@@ -11,8 +11,7 @@ use temporalio_macros::{workflow, workflow_methods};
 use temporalio_sdk::{SyncWorkflowContext, WorkflowContext, WorkflowResult};
 
 use crate::{
-    activities::Activities,
-    activities::{place, report_failure},
+    activities::{Activities, EarlierActivities, place, report_failure},
     step::{Patience, Progress, Saga, Step, end, failure_of, is_cancelled},
 };
 
@@ -28,15 +27,15 @@ pub const STEPS: &[Step] = &[
 
 /// Those of executions that began before [`FEWER_STEPS`].
 const EARLIER_STEPS: &[Step] = &[
-    Step::anywhere(&Activities::report_provisioning),
+    Step::anywhere(&EarlierActivities::report_provisioning),
     Step::on_host(&Activities::ensure_project_space),
-    Step::on_host(&Activities::ensure_workspace),
-    Step::on_host(&Activities::prove_earlier_runs_gone),
-    Step::on_host(&Activities::issue_credentials).undone_by(&[&Activities::revoke_credentials]),
-    Step::on_host(&Activities::launch_runner).undone_by(&[&Activities::terminate_runner]),
+    Step::on_host(&EarlierActivities::ensure_workspace),
+    Step::on_host(&EarlierActivities::prove_earlier_runs_gone),
+    Step::on_host(&EarlierActivities::issue_credentials).undone_by(&[&Activities::revoke_credentials]),
+    Step::on_host(&EarlierActivities::launch_runner).undone_by(&[&Activities::terminate_runner]),
     Step::on_host(&Activities::await_runner).at_most(120).patience(Patience::Few),
     Step::on_host(&Activities::reconcile_repos).at_most(600).patience(Patience::Few),
-    Step::anywhere(&Activities::mark_running),
+    Step::anywhere(&EarlierActivities::mark_running),
     Step::on_host(&Activities::deliver_prompt).at_most(120),
 ];
 

@@ -10,7 +10,6 @@ use futures::{
     FutureExt as _,
     future::{Fuse, FusedFuture as _},
 };
-use serde::{Deserialize, Serialize};
 use temporalio_macros::{workflow, workflow_methods};
 use temporalio_sdk::{
     ActivityOptions, ChildWorkflowOptions, ParentClosePolicy, SyncWorkflowContext, WorkflowContext, WorkflowResult,
@@ -22,17 +21,6 @@ use crate::{
     session_reconcile::SessionReconcile,
     step::{Progress, is_asked_to_end},
 };
-
-/// What a look at the session came to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Look {
-    /// The run is ending or over.
-    pub over: bool,
-    /// A generation to bring into force.
-    pub reconcile: Option<i64>,
-    /// Milliseconds until a clock runs out.
-    pub wait_ms: u64,
-}
 
 /// Events after which it continues as new: a short history is quick to replay after a crash.
 pub const LONGEST_HISTORY: u32 = 500;

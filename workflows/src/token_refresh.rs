@@ -9,14 +9,10 @@ use temporalio_macros::{workflow, workflow_methods};
 use temporalio_sdk::{SyncWorkflowContext, WorkflowContext, WorkflowResult};
 
 use crate::{
-    activities::Activities,
-    activities::place,
+    activities::{Activities, TOKEN_LIFE, place},
     project_attribute,
     step::{Patience, Progress, Saga, Step, end, is_asked_to_end},
 };
-
-/// Life of a runner-to-server token, seconds.
-pub const TOKEN_LIFE: i64 = 3_600;
 
 /// Events after which it continues as new.
 pub const LONGEST_HISTORY: u32 = 2_000;

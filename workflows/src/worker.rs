@@ -22,7 +22,10 @@ use tokio::{runtime::Handle, sync::oneshot};
 use tokio_util::context::TokioContext;
 
 use crate::{
-    activities::Activities, engine_client::EngineClient, host::HostError, services::Services, step::host_queue,
+    activities::{Activities, EarlierActivities},
+    engine_client::EngineClient,
+    services::Services,
+    step::host_queue,
 };
 
 /// Task queue of workflows and of activities that any worker may run, unless configured otherwise.
@@ -113,6 +116,11 @@ impl State {
     }
 }
 
+/// Why a worker could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("the worker cannot be started: {0}")]
+pub struct WorkerError(String);
+
 /// The thread and its worker.
 pub(crate) struct WorkerThread {
     health: WorkerHealth,
@@ -126,7 +134,7 @@ impl WorkerThread {
         services: Services,
         health: WorkerHealth,
         settings: WorkerSettings,
-    ) -> Result<Self, HostError> {
+    ) -> Result<Self, WorkerError> {
         let (ready, is_ready) = oneshot::channel();
         let thread = {
             let (health, process) = (health.clone(), Handle::current());
@@ -136,11 +144,11 @@ impl WorkerThread {
                 keep(&health, || work(&parts, &health, &mut ready));
             })
         }
-        .map_err(|error| HostError::Worker(error.to_string()))?;
+        .map_err(|error| WorkerError(error.to_string()))?;
         // The first one that cannot be made ends the start; its message is in the health.
         match is_ready.await {
             Ok(()) => Ok(Self { health, thread }),
-            Err(_) => Err(HostError::Worker(health.check().err().unwrap_or_default())),
+            Err(_) => Err(WorkerError(health.check().err().unwrap_or_default())),
         }
     }
 
@@ -238,6 +246,7 @@ async fn run(parts: &Parts, health: &WorkerHealth, ready: &mut Option<oneshot::S
     let on_host = WorkerOptions::new(queue)
         .maybe_deployment_options(parts.settings.deployment.clone())
         .register_activities(Activities::new(services.clone()))
+        .register_activities(EarlierActivities::new(services.clone()))
         .activity_inbound_interceptor(in_process)
         .build();
     let mut on_host = Worker::new(&sdk, client, on_host).map_err(|e| whole(&e))?;
@@ -306,7 +315,8 @@ fn lifecycle_options(
     let options = WorkerOptions::new(settings.task_queue.clone())
         .maybe_deployment_options(settings.deployment.clone())
         .activity_inbound_interceptor(in_process)
-        .register_activities(Activities::new(services));
+        .register_activities(Activities::new(services.clone()))
+        .register_activities(EarlierActivities::new(services));
     Ok(lifecycles!(options).build())
 }
 

@@ -1,39 +1,14 @@
 //! From credentials to a principal. OIDC joins in [`bearer`].
 
 use ambient_domain::session::Session;
-use axum::{
-    extract::FromRequestParts,
-    http::{HeaderMap, header, request::Parts},
-};
+use axum::http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
 use super::{
-    access::Access,
     principal::{Principal, PrincipalKind},
     state::AppState,
-    ticket,
 };
 use crate::error::{ApiError, ApiResult, Number};
-
-/// A token that stands for a principal. Only its hash is kept.
-#[derive(Debug, Clone)]
-pub struct StaticToken {
-    sha256: [u8; 32],
-    principal: Principal,
-}
-
-impl StaticToken {
-    /// From the token itself.
-    #[must_use]
-    pub fn new(token: &str, principal: Principal) -> Self {
-        Self { sha256: Sha256::digest(token.as_bytes()).into(), principal }
-    }
-
-    fn is(&self, sha256: &[u8]) -> bool {
-        self.sha256.ct_eq(sha256).into()
-    }
-}
 
 /// The principal of `Authorization: Bearer`.
 pub(super) async fn bearer(headers: &HeaderMap, state: &AppState) -> ApiResult<Principal> {
@@ -48,7 +23,7 @@ pub(super) async fn bearer(headers: &HeaderMap, state: &AppState) -> ApiResult<P
     let found =
         state.config().static_tokens.iter().filter(|known| known.is(&sha256)).fold(None, |_, known| Some(known));
     match found {
-        Some(known) => Ok(known.principal.clone()),
+        Some(known) => Ok(known.principal().clone()),
         None => session_token(token, state).await,
     }
 }
@@ -70,26 +45,6 @@ pub(super) async fn still_valid(principal: &Principal, state: &AppState) -> ApiR
     if underway && database.revoked_run(id).await? < *run { Ok(()) } else { Err(unauthenticated()) }
 }
 
-/// For live channels, where a browser cannot send headers: `?token=` with a ticket will do as well.
-pub(crate) struct LivePrincipal(pub(crate) Access);
-
-impl FromRequestParts<AppState> for LivePrincipal {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        if parts.headers.contains_key(header::AUTHORIZATION) {
-            return Access::from_request_parts(parts, state).await.map(Self);
-        }
-        let query = parts.uri.query().unwrap_or_default();
-        let ticket = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "token").map(|(_, value)| value);
-        let ticket = ticket.ok_or_else(unauthenticated)?;
-        let principal =
-            ticket::open(&state.config().ticket_key, &ticket, chrono::Utc::now()).ok_or_else(unauthenticated)?;
-        still_valid(&principal, state).await?;
-        Ok(Self(Access::new(parts, state, principal)))
-    }
-}
-
-fn unauthenticated() -> ApiError {
+pub(super) fn unauthenticated() -> ApiError {
     ApiError::new(Number::Unauthenticated, Number::Unauthenticated.meaning())
 }

@@ -1,27 +1,46 @@
 //! What can be done with definitions, of every Kind.
 
 use ambient_actors::{Reply, Request};
-use ambient_domain::{Definition, Entity, definition::Command, project::Project};
+use ambient_domain::{Definition, DefinitionSpec, Entity, definition::Command, project::Project};
 use ambient_persistence::{StoredEntity, is_ksuid};
-use ambient_wire::definition::Definition as Wire;
 
 use super::{
     access::{Access, Authorized, Found, Target},
-    project::WriteOptions,
     right::Edit,
+    secrets::Sealed,
 };
-use crate::{
-    definitions::{Change, New, Served},
-    error::ApiResult,
-};
+use crate::{error::ApiResult, extract::WriteOptions};
+
+/// A Kind of definitions, as far as permissions are concerned.
+pub(crate) trait Permitted: DefinitionSpec {
+    /// The definition itself.
+    type Entity: StoredEntity<Command = Command<Self>> + Target;
+    /// Name of the path parameter with its id.
+    const PARAM: &'static str;
+}
+
+/// A new definition.
+pub(crate) struct New<S> {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) spec: S,
+    pub(crate) sealed: Sealed,
+}
+
+/// A change of a definition.
+pub(crate) struct Change<S: DefinitionSpec> {
+    pub(crate) name: Option<String>,
+    pub(crate) spec: S::Patch,
+    pub(crate) sealed: Sealed,
+}
 
 /// A definition is seen and changed by who may see and change its project. A session's token opens itself only.
-impl<S: Served> Target for Definition<S>
+impl<S: Permitted> Target for Definition<S>
 where
     Definition<S>: StoredEntity,
 {
     const KIND: &'static str = S::TITLE;
-    const PARAM: &'static str = S::Wire::PARAM;
+    const PARAM: &'static str = S::PARAM;
 
     async fn find(access: &Access, id: &str) -> ApiResult<Option<Found<Self>>> {
         if !is_ksuid(id) {
@@ -36,7 +55,7 @@ where
 
 impl Authorized<Project, Edit> {
     /// Makes a definition in it.
-    pub(crate) async fn create_definition<S: Served>(
+    pub(crate) async fn create_definition<S: Permitted>(
         &self,
         new: New<S>,
         options: WriteOptions<'_>,
@@ -51,7 +70,7 @@ impl Authorized<Project, Edit> {
 
 impl Access {
     /// Changes a definition.
-    pub(crate) async fn change_definition<S: Served>(
+    pub(crate) async fn change_definition<S: Permitted>(
         &self,
         definition: &Authorized<S::Entity, Edit>,
         change: Change<S>,
@@ -64,7 +83,7 @@ impl Access {
     }
 
     /// Deletes a definition.
-    pub(crate) async fn delete_definition<S: Served>(
+    pub(crate) async fn delete_definition<S: Permitted>(
         &self,
         definition: &Authorized<S::Entity, Edit>,
         options: WriteOptions<'_>,

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     error::{ApiError, ApiResult, Number},
-    extract::{Conditions, Fingerprint},
+    extract::WriteOptions,
     session_spec,
 };
 
@@ -64,13 +64,6 @@ impl Access {
             trace_parent: Some(self.ids.trace_parent.clone()),
         }
     }
-}
-
-/// What makes a request conditional and repeatable.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct WriteOptions<'a> {
-    pub(crate) conditions: &'a Conditions,
-    pub(crate) fingerprint: &'a Fingerprint,
 }
 
 /// A session to be made.

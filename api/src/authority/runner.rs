@@ -5,7 +5,8 @@ use ambient_domain::session::{Phase, Session};
 use ambient_live::{FileContent, GitDiff, RunnerClient};
 use ambient_wire::{
     BASE,
-    runner::{GitCommit, GitCommitted, GitPush, GitPushed, GitStatus, Listing},
+    content::Listing,
+    git::{GitCommit, GitCommitted, GitPush, GitPushed, GitStatus},
 };
 
 use super::{

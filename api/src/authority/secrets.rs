@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use ambient_domain::name;
 use ambient_persistence::{new_id, secret_id};
-use ambient_wire::{runner::is_platform_variable, session::SecretText};
+use ambient_runner_protocol::is_platform_variable;
+use ambient_wire::session::SecretText;
 
 use super::access::Access;
 use crate::{

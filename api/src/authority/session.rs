@@ -13,12 +13,12 @@ use ambient_wire::session::SessionPatch;
 
 use super::{
     access::{Access, Authorized, Found, Target},
-    project::WriteOptions,
     right::{Edit, Right},
     secrets::Sealed,
 };
 use crate::{
     error::{ApiError, ApiResult, Number},
+    extract::WriteOptions,
     session_spec,
 };
 

@@ -9,10 +9,11 @@ use ambient_live::{LiveHub, Tokens};
 use ambient_persistence::{Database, Vault};
 use ambient_wire::api::{Health, HealthCheck};
 use ambient_workflows::executions::Executions;
+use axum::extract::FromRef;
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use super::authenticate::StaticToken;
-use crate::session_spec::ServerDefaults;
+use super::static_token::StaticToken;
+use crate::{extract::MaxBodyBytes, session_spec::ServerDefaults};
 
 /// Settings of the edge.
 #[derive(Debug, Clone)]
@@ -88,6 +89,12 @@ pub(super) struct Shared {
     config: ApiConfig,
     agent_types: Vec<String>,
     live_connections: Arc<tokio::sync::Semaphore>,
+}
+
+impl FromRef<AppState> for MaxBodyBytes {
+    fn from_ref(state: &AppState) -> Self {
+        Self(state.config().max_body_bytes)
+    }
 }
 
 impl AppState {

@@ -16,12 +16,10 @@ use utoipa_axum::router::OpenApiRouter;
 use super::{Create, Patch, Served, handlers};
 use crate::{
     authority::AppState,
+    extract::VersionParams,
     list::ListParams,
-    openapi::ID,
-    routes::{
-        VersionParams,
-        responses::{Changing, Creating, Reading},
-    },
+    responses::{Changing, Creating, Reading},
+    schema_rules::ID,
 };
 
 /// The five routes of a Kind.

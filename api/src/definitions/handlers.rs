@@ -10,10 +10,9 @@ use super::{Create, Patch, Served, change, new, project_of, shown};
 use crate::{
     authority::{Access, Authorized, Edit, View},
     error::ApiResult,
-    extract::{Json, NoBody, Query, Write},
+    extract::{Json, NoBody, Query, VersionParams, Write},
     list::{self, ListParams},
     respond::{Shown, no_content},
-    routes::VersionParams,
 };
 
 pub(super) async fn list<S: Served>(

@@ -5,7 +5,7 @@ use ambient_wire::{git_url, name};
 use serde_json::{Value, json};
 
 use super::Resource;
-use crate::openapi::constraints::{
+use crate::schema_rules::{
     AGENT_TYPES, SECONDS_INACTIVE, SECONDS_OF_RUN, TEXT, branch, labels, labels_patch, merge, named, pattern,
     variables, without_nul,
 };

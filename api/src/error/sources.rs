@@ -5,7 +5,7 @@ use ambient_compute::ComputeError;
 use ambient_domain::{Refusal, RefusalCode};
 use ambient_live::{RunnerClientError, SubscribeError};
 use ambient_persistence::{StoreError, VaultError};
-use ambient_wire::runner::RunnerError;
+use ambient_runner_protocol::RunnerError;
 use ambient_workflows::executions::ExecutionError;
 
 use super::{ApiError, Number};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     body::BodyDataStream,
-    extract::{FromRequest, OriginalUri, Request},
+    extract::{FromRef, FromRequest, OriginalUri, Request},
     http::{HeaderValue, Method, header},
 };
 use bytes::Bytes;
@@ -13,16 +13,16 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use super::{conditions::Conditions, json};
-use crate::{
-    authority::{AppState, WriteOptions},
-    error::{ApiError, ApiResult, Number},
-};
+use crate::error::{ApiError, ApiResult, Number};
 
 /// A body that does not arrive within this time is given up.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much of a body that is too large is taken in, bytes, and for how long.
 const MAX_DISCARDED: usize = 16 << 20;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Largest body, of the router's state.
+pub(crate) struct MaxBodyBytes(pub(crate) usize);
 
 /// How a body is read.
 pub(crate) trait ReadBody: Sized {
@@ -91,6 +91,13 @@ pub(crate) struct Write<B> {
     pub(crate) fingerprint: Fingerprint,
 }
 
+/// What makes a request conditional and repeatable.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WriteOptions<'a> {
+    pub(crate) conditions: &'a Conditions,
+    pub(crate) fingerprint: &'a Fingerprint,
+}
+
 impl<B> Write<B> {
     /// Conditions and fingerprint, for the command.
     pub(crate) fn options(&self) -> WriteOptions<'_> {
@@ -103,10 +110,13 @@ impl<B> Write<B> {
 #[derive(Debug)]
 pub(crate) struct Act<B>(pub(crate) B);
 
-impl<B: ReadBody> FromRequest<AppState> for Act<B> {
+impl<S: Send + Sync, B: ReadBody> FromRequest<S> for Act<B>
+where
+    MaxBodyBytes: FromRef<S>,
+{
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         Conditions::read(request.headers())?.no_version()?;
         Ok(Self(Write::from_request(request, state).await?.body))
     }
@@ -136,13 +146,16 @@ impl Fingerprint {
     }
 }
 
-impl<B: ReadBody> FromRequest<AppState> for Write<B> {
+impl<S: Send + Sync, B: ReadBody> FromRequest<S> for Write<B>
+where
+    MaxBodyBytes: FromRef<S>,
+{
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let conditions = Conditions::read(&parts.headers)?;
-        let limit = state.config().max_body_bytes;
+        let MaxBodyBytes(limit) = MaxBodyBytes::from_ref(state);
         let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let waits = parts.headers.contains_key(header::EXPECT);
         let bytes = read_bounded(body, Announced { length, waits }, limit).await?;

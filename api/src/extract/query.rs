@@ -12,6 +12,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, Error},
 };
+use utoipa::IntoParams;
 
 use super::json::field_error;
 use crate::error::{ApiError, ApiResult, Number};
@@ -28,16 +29,32 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     }
 }
 
+/// Which version.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct VersionParams {
+    /// As it was at this version, replayed from its operations.
+    #[param(minimum = 1)]
+    pub(crate) version: Option<i64>,
+}
+
+/// Whether a route, by method and path, has parameters in its query: the router tells it to every request, because only all routes
+/// together know.
+#[derive(Clone, Copy)]
+pub(crate) struct TakesQuery(pub(crate) fn(&str, &str) -> bool);
+
 /// Refuses a query where the route has no parameters in one; where it has, [`Query`] knows them.
 pub(crate) fn no_query(parts: &Parts) -> ApiResult<()> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Nothing {}
+    struct NoParameters {}
     let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let takes = |TakesQuery(takes): &TakesQuery| takes(parts.method.as_str(), route);
     match parts.uri.query() {
         None | Some("") => Ok(()),
-        Some(_) if crate::openapi::takes_a_query(parts.method.as_str(), route) => Ok(()),
-        Some(query) => parse::<Nothing>(query).map(|Nothing {}| ()),
+        Some(_) if parts.extensions.get::<TakesQuery>().is_some_and(takes) => Ok(()),
+        Some(query) => parse::<NoParameters>(query).map(|NoParameters {}| ()),
     }
 }
 

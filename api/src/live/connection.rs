@@ -18,9 +18,9 @@ use tokio_stream::StreamMap;
 
 use super::frames;
 use crate::{
-    authority::{Access, Edit, View, WriteOptions},
+    authority::{Access, Edit, View},
     error::ApiResult,
-    extract::{Conditions, Fingerprint},
+    extract::{Conditions, Fingerprint, WriteOptions},
 };
 
 const KEEP_ALIVE: Duration = Duration::from_secs(15);

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{FRAMES, each_operation, schema_ref, schemas};
+use super::{
+    FRAMES,
+    tree::{each_operation, schema_ref, schemas},
+};
 
 /// Properties that answers leave out when they are empty (`skip_serializing_if`); besides `next` of a list.
 const MAY_BE_ABSENT: [(&str, &str); 5] = [

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{FRAMES, each_operation, operations};
+use super::{
+    FRAMES,
+    tree::{each_operation, operations},
+};
 
 const INTERNAL: &str = "x-internal";
 /// Operations that are for others than clients: the document itself and what collects metrics; and a path that spans slashes, which

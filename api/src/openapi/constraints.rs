@@ -1,30 +1,24 @@
 //! What values may be, as the checks have it. The types of the wire are texts and numbers; what is refused of them is said here, so
 //! that the document allows nothing that is refused, and the other way round (`make contract`).
 
-use ambient_domain::{
-    name::{MAX_ENTRIES, MAX_REPOS},
-    project::SubjectType,
-};
+use ambient_domain::{name::MAX_REPOS, project::SubjectType};
 use ambient_wire::{git_url, name};
 use ambient_workflows::{ENTITY_WORKFLOWS, PLATFORM_WORKFLOWS};
 use serde_json::{Value, json};
 
-/// A text without NUL, which the database cannot store. Limits of a kilobyte and more are in words only: tools that make examples
-/// at the limits take minutes for each.
-pub(crate) const TEXT: &str = "^[^\\u0000]*$";
+use super::{enums, tree::operations};
+use crate::schema_rules::{
+    ID, SECONDS_INACTIVE, SECONDS_OF_RUN, TEXT, branch, labels, labels_patch, merge, named, pattern, variables,
+    without_nul,
+};
+
 /// A text that says something: not only white space, as Unicode and Rust's `trim` have it, which is not what each dialect's `\s` is.
 const SAYS_SOMETHING: &str =
     "^[^\\u0000]*[^\\u0000\\t-\\r \\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000][^\\u0000]*$";
 /// The rest of a path in the workspace: not absolute, and no part leads up.
 const BENEATH: &str = "(?!/)(?!(.*/)?\\.\\.(/|$))[^\\u0000]*$";
-pub(crate) const ID: &str = "^[0-9A-Za-z]{27}$";
 /// An execution's: `workflow/entity/…`.
 const EXECUTION_ID: &str = "^[!-~]{1,1000}$";
-/// How long a run may take, and how long it may do nothing.
-pub(crate) const SECONDS_OF_RUN: (i64, i64) = (1, 30 * 86_400);
-pub(crate) const SECONDS_INACTIVE: (i64, i64) = (0, 365 * 86_400);
-/// Programs that can run as agents.
-pub(crate) const AGENT_TYPES: [&str; 1] = ["script"];
 /// Schemas of request bodies.
 const BODIES: [&str; 13] = [
     "EndRequest",
@@ -63,56 +57,11 @@ pub(super) fn constrain(document: &mut Value) {
     batch_needs_a_prompt(&mut document["components"]["schemas"]["SessionCreate"]);
     let paths = document.get_mut("paths").and_then(Value::as_object_mut).into_iter().flatten();
     for (path, item) in paths {
-        for (_, operation) in super::operations(item) {
+        for (_, operation) in operations(item) {
             let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten();
             parameters.for_each(|parameter| constrain_parameter(path, parameter));
         }
     }
-}
-
-pub(crate) fn pattern(pattern: &str, max: usize) -> Value {
-    json!({"pattern": pattern, "minLength": 1, "maxLength": max})
-}
-
-/// A name that people give.
-pub(crate) fn named(max: usize) -> Value {
-    pattern(&name::pattern(), max)
-}
-
-pub(crate) fn labels(value: &Value) -> Value {
-    json!({
-        "maxProperties": MAX_ENTRIES,
-        "propertyNames": {"pattern": name::KEY_PATTERN, "maxLength": name::MAX_KEY},
-        "additionalProperties": value,
-    })
-}
-
-/// In a patch. What is only removed may have a key of an older rule (`ambient_domain::name::is_key`).
-pub(crate) fn labels_patch(value: &Value) -> Value {
-    let mut rules = labels(value);
-    rules["propertyNames"]["pattern"] = json!("^[A-Za-z0-9_./-]+$");
-    let not_allowed = format!("^(?!{})", name::KEY_PATTERN.trim_start_matches('^'));
-    rules["patternProperties"] = json!({not_allowed: {"type": "null"}});
-    rules
-}
-
-/// A branch, by git's rules and ours.
-pub(crate) fn branch() -> Value {
-    let taken = name::value_pattern();
-    let class = taken.trim_start_matches("^[^").trim_end_matches("]*$");
-    let forbidden = format!("{class} ~\\^:?*\\[\\\\");
-    let parts = "(?!.*(\\.\\.|//|/\\.|@\\{|\\.lock(/|$)))(?!(HEAD|@)$)(?!refs/)";
-    pattern(&format!("^{parts}[^\\-+/.{forbidden}]([^{forbidden}]*[^/.{forbidden}])?$"), 244)
-}
-
-/// Variables of an agent's environment.
-pub(crate) fn variables() -> Value {
-    let name = "^(?!(AMBIENT_|GIT_AUTHOR_|GIT_COMMITTER_|(HOME|TMPDIR|GIT_CONFIG_NOSYSTEM|GIT_CONFIG_GLOBAL)$))[A-Za-z_][A-Za-z0-9_]*$";
-    json!({
-        "maxProperties": MAX_ENTRIES,
-        "propertyNames": {"pattern": name, "maxLength": 128},
-        "additionalProperties": {"pattern": TEXT},
-    })
 }
 
 fn properties() -> Vec<(&'static str, &'static str, Value)> {
@@ -184,36 +133,6 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
     all
 }
 
-/// Rules beside what is there; of an object, one by one.
-pub(crate) fn merge(place: &mut Value, rules: &Value) {
-    for (key, rule) in rules.as_object().into_iter().flatten() {
-        match rule {
-            Value::Object(_) if place[key].is_object() => merge(&mut place[key], rule),
-            // Null is a value of its own, where it is one.
-            Value::Array(values) if key == "enum" && is_nullable(place) => {
-                place[key] = values.iter().cloned().chain([Value::Null]).collect();
-            }
-            rule => place[key] = rule.clone(),
-        }
-    }
-}
-
-pub(super) fn is_nullable(schema: &Value) -> bool {
-    schema["type"].as_array().is_some_and(|types| types.contains(&json!("null")))
-}
-
-pub(crate) fn without_nul(property: &mut Value) {
-    let is_text =
-        property["type"] == "string" || property["type"].as_array().is_some_and(|all| all.contains(&json!("string")));
-    if is_text
-        && property.get("pattern").is_none()
-        && property.get("enum").is_none()
-        && property.get("format").is_none()
-    {
-        property["pattern"] = json!(TEXT);
-    }
-}
-
 /// Interactive, or with something to do.
 fn batch_needs_a_prompt(create: &mut Value) {
     let batch = json!({"properties": {"interactive": {"const": false}}, "required": ["interactive"]});
@@ -247,7 +166,7 @@ fn constrain_parameter(path: &str, parameter: &mut Value) {
         ("query", "base") => pattern("^[^-\\u0000\\n][^\\u0000\\n]*$", 255),
         ("query", "entity_kind") => json!({"enum": crate::kinds::all()}),
         ("query", "order") => json!({"enum": ["asc", "desc"]}),
-        ("query", "subject_type") => json!({"enum": super::enums::variants::<SubjectType>()}),
+        ("query", "subject_type") => json!({"enum": enums::variants::<SubjectType>()}),
         ("query", "workflow") => {
             json!({"enum": ENTITY_WORKFLOWS.iter().chain(&PLATFORM_WORKFLOWS).collect::<Vec<_>>()})
         }

@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde_aux::serde_introspection::serde_introspect;
 use serde_json::{Value, json};
 
-use super::{constraints::AGENT_TYPES, each_operation, property, schema_ref, schemas};
+use super::tree::{each_operation, property, schema_ref, schemas};
+use crate::schema_rules::{AGENT_TYPES, is_nullable};
 
 /// An enumeration with a name.
 struct Named {
@@ -109,7 +110,7 @@ pub(super) fn name(document: &mut Value) {
 fn refer(property: &mut Value, name: &str) {
     let reference = json!({"$ref": schema_ref(name)});
     let description = property["description"].take();
-    *property = if super::constraints::is_nullable(property) {
+    *property = if is_nullable(property) {
         json!({"oneOf": [reference, {"type": "null"}], "description": description})
     } else {
         let mut reference = reference;

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::schemas;
+use super::tree::schemas;
 
 const EXAMPLES: &str = include_str!("examples.json");
 
@@ -24,7 +24,7 @@ pub(super) fn add(document: &mut Value) {
 
 #[cfg(test)]
 mod tests {
-    use ambient_wire::{error, execution, live, operation, project, runner, session};
+    use ambient_wire::{error, execution, git, live, operation, project, session};
     use serde::{Serialize, de::DeserializeOwned};
 
     use super::*;
@@ -43,8 +43,8 @@ mod tests {
                 "ApiError" => is_of::<error::Error>(&example),
                 "EndRequest" => is_of::<execution::EndRequest>(&example),
                 "Event" => is_of::<live::Event>(&example),
-                "GitCommit" => is_of::<runner::GitCommit>(&example),
-                "GitPush" => is_of::<runner::GitPush>(&example),
+                "GitCommit" => is_of::<git::GitCommit>(&example),
+                "GitPush" => is_of::<git::GitPush>(&example),
                 "Message" => is_of::<session::Message>(&example),
                 "MessageCreate" => is_of::<session::MessageCreate>(&example),
                 "Project" => is_of::<project::Project>(&example),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{property, schema_ref, schemas};
+use super::tree::{property, schema_ref, schemas};
 
 /// What the macros call a page of `T` is `List_T`; its items are `T` once more, inline.
 const GENERIC: &str = "List_";

@@ -4,11 +4,10 @@ use ambient_wire::{
     project::ProjectPatch,
     session::{ResourcePatch, SessionPatch},
 };
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::schemas;
-use crate::routes::DEFINITIONS;
+use super::tree::schemas;
+use crate::{routes::DEFINITIONS, schema_rules::tells_null};
 
 /// A patch by its schema, and whether its type tells `null` from nothing in a property.
 type Patch = (String, fn(&str) -> bool);
@@ -47,11 +46,6 @@ fn describe_beside_reference(property: &mut Value) {
     if let Some(description) = reference.and_then(|reference| reference.remove("description")) {
         property["description"] = description;
     }
-}
-
-/// Whether a patch tells `null` from nothing in a property.
-pub(crate) fn tells_null<T: DeserializeOwned + Default + PartialEq>(property: &str) -> bool {
-    serde_json::from_value::<T>(json!({ property: null })).is_ok_and(|patch| patch != T::default())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::shared;
+use crate::responses::ANY_FAILURE;
 
 /// Headers, bodies and parameters of an operation.
 pub(super) fn finish(operation: &mut Value) {
@@ -10,7 +10,7 @@ pub(super) fn finish(operation: &mut Value) {
         for (status, response) in responses.iter_mut().filter(|(_, response)| response.get("$ref").is_none()) {
             headers(status, response);
         }
-        responses.insert("default".to_owned(), shared::failure());
+        responses.insert("default".to_owned(), failure());
     }
     body_is_an_object(operation);
     bytes_are_no_list(operation);
@@ -27,6 +27,11 @@ pub(super) fn finish(operation: &mut Value) {
     if !parameters.is_empty() {
         operation["parameters"] = Value::Array(parameters);
     }
+}
+
+/// What any failure looks like, that an operation does not name.
+fn failure() -> Value {
+    json!({"$ref": format!("#/components/responses/{ANY_FAILURE}")})
 }
 
 /// Headers of an answer.

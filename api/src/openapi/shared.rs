@@ -4,22 +4,14 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{each_operation, operations, schema_ref};
-use crate::error::{CATALOGUE, Number};
-
-/// Failures that an operation does not name.
-const ANY_FAILURE: &str = "Failure";
-
-/// Name of the component that documents a failure's status.
-pub(crate) fn response_name(number: Number) -> String {
-    let words = number.status().canonical_reason().unwrap_or(ANY_FAILURE);
-    words.split(' ').collect()
-}
-
-/// What any failure looks like, that an operation does not name.
-pub(super) fn failure() -> Value {
-    json!({"$ref": format!("#/components/responses/{ANY_FAILURE}")})
-}
+use super::{
+    operations,
+    tree::{each_operation, schema_ref},
+};
+use crate::{
+    error::CATALOGUE,
+    responses::{ANY_FAILURE, response_name},
+};
 
 /// Moves what is shared into the components.
 pub(super) fn share(document: &mut Value) {

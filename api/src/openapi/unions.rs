@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{schema_ref, schemas};
+use super::tree::{schema_ref, schemas};
 
 /// Names the members of every tagged union of the components, and its discriminator.
 pub(super) fn discriminate(document: &mut Value) {

@@ -4,11 +4,11 @@ use ambient_wire::{BASE, api::List};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::responses::Reading;
 use crate::{
     error::{ApiError, ApiResult, CATALOGUE, Number},
     extract::path_parameter,
     list,
+    responses::Reading,
 };
 
 path_parameter!(

@@ -9,12 +9,12 @@ use axum::{
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::responses::Reading;
 use crate::{
     authority::{Authorized, View},
     error::{ApiError, ApiResult},
     extract::{Query, accepts_event_stream, last_event_id},
     list, live, representation,
+    responses::Reading,
 };
 
 const MAX_SIZE: i64 = 1_000;

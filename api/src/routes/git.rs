@@ -1,7 +1,7 @@
 //! `/sessions/{s}/git`: git in the workspace of a running session, by its runner.
 
 use ambient_domain::session::Session;
-use ambient_wire::runner::{GitCommit, GitCommitted, GitPush, GitPushed, GitStatus, diff_header};
+use ambient_wire::git::{GitCommit, GitCommitted, GitPush, GitPushed, GitStatus, diff_header};
 use axum::{
     Json as Answer,
     http::{HeaderName, header},
@@ -10,11 +10,11 @@ use axum::{
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::responses::{Acting, Proxied};
 use crate::{
     authority::{Authorized, Edit, View},
     error::ApiResult,
     extract::{Act, Json, Query},
+    responses::{Acting, Proxied},
 };
 
 /// Which repository.

@@ -1,4 +1,4 @@
-//! Probes, metrics, version and the document itself. Open to everybody: the listener is on loopback or behind a proxy.
+//! Probes, metrics and version. Open to everybody: the listener is on loopback or behind a proxy.
 
 use ambient_wire::api::{Health, Version};
 use axum::{
@@ -15,14 +15,8 @@ use crate::{
 };
 
 /// Routes outside the API's base.
-pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(live))
-        .routes(routes!(ready))
-        .routes(routes!(metrics))
-        .routes(routes!(version))
-        .routes(routes!(openapi_json))
-        .routes(routes!(openapi_yaml))
+pub(crate) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(live)).routes(routes!(ready)).routes(routes!(metrics)).routes(routes!(version))
 }
 
 /// Whether the process answers.
@@ -55,18 +49,4 @@ async fn metrics(State(state): State<AppState>) -> ApiResult<impl IntoResponse> 
     responses((status = 200, description = "Release", body = Version)))]
 async fn version(State(state): State<AppState>) -> Json<Version> {
     Json(Version { version: env!("CARGO_PKG_VERSION").to_owned(), agent_types: state.agent_types().to_vec() })
-}
-
-/// This document.
-#[utoipa::path(get, path = "/openapi.json", operation_id = "getOpenapiJson", tag = "health", security(()),
-    responses((status = 200, description = "OpenAPI 3.1", body = Object)))]
-async fn openapi_json() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], crate::openapi::json_text())
-}
-
-/// This document.
-#[utoipa::path(get, path = "/openapi.yaml", operation_id = "getOpenapiYaml", tag = "health", security(()),
-    responses((status = 200, description = "OpenAPI 3.1", body = Object, content_type = "application/yaml")))]
-async fn openapi_yaml() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/yaml")], crate::openapi::yaml_text())
 }

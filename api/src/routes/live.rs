@@ -12,12 +12,12 @@ use axum::{
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::responses::{Listing, Reading, Upgrading};
 use crate::{
     authority::{Access, LivePrincipal, View},
     error::{ApiError, ApiResult, Number},
     extract::{Query, path_parameter},
     live::connection::Connection,
+    responses::{Listing, Reading, Upgrading},
 };
 
 path_parameter!(

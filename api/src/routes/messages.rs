@@ -11,11 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{
-    events::ListParams,
-    responses::{Changing, Reading},
-    runs,
-};
+use super::{events::ListParams, runs};
 use crate::{
     authority::{Accepted, Authorized, Edit, View},
     conversation,
@@ -23,6 +19,7 @@ use crate::{
     extract::{Json, Query, Write},
     list,
     respond::Shown,
+    responses::{Changing, Reading},
 };
 
 /// Sends a user's message to the agent. 202 when it is delivered later, because the session is still starting.

@@ -6,12 +6,12 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::responses::Reading;
 use crate::{
     authority::{Access, Authorized, View},
     error::{ApiError, ApiResult},
     extract::{Query, date_time},
     kinds, list, representation,
+    responses::Reading,
 };
 
 const MAX_SIZE: i64 = 1_000;

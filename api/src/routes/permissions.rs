@@ -6,13 +6,13 @@ use axum::response::Response;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::responses::{Changing, Reading};
 use crate::{
     authority::{Admin, Authorized, View},
     error::{ApiError, ApiResult},
     extract::{Json, NoBody, Query, Write},
     given, list, representation,
     respond::{Shown, no_content},
+    responses::{Changing, Reading},
 };
 
 /// Longest name of a user or group, characters.

@@ -5,18 +5,16 @@ use ambient_wire::{
     api::List,
     project::{Project as Wire, ProjectCreate, ProjectPatch as WirePatch, ProjectSettings},
 };
-use serde::Deserialize;
-use utoipa::IntoParams;
 
-use super::responses::{Changing, Creating, Listing, Reading};
 use crate::{
     authority::{Access, Admin, Authorized, Registered, View},
     error::ApiResult,
-    extract::{Json, NoBody, Query, Write},
+    extract::{Json, NoBody, Query, VersionParams, Write},
     given,
     list::{self, ListParams},
     representation,
     respond::Shown,
+    responses::{Changing, Creating, Listing, Reading},
 };
 
 const MAX_NAME: usize = ambient_wire::name::MAX;
@@ -45,16 +43,6 @@ pub(super) async fn create(caller: Registered, write: Write<Json<ProjectCreate>>
     let body = representation::project(&reply.state);
     let href = body.href.clone();
     Ok(Shown::created(body, reply.state.version, href).by(reply.operation_id))
-}
-
-/// Which version.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct VersionParams {
-    /// As it was at this version, replayed from its operations.
-    #[param(minimum = 1)]
-    pub(crate) version: Option<i64>,
 }
 
 /// A project, by id or name.

@@ -3,12 +3,12 @@
 use ambient_persistence::VerifyScope;
 use ambient_wire::operation::{VerifyDivergence, VerifyReport, VerifyRequest};
 
-use super::responses::Acting;
 use crate::{
     authority::Platform,
     error::ApiResult,
     extract::{Act, OrDefault},
     kinds,
+    responses::Acting,
 };
 
 /// Replays operations and compares every row and hash with them. Changes nothing; needs a platform administrator.

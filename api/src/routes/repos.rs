@@ -6,13 +6,13 @@ use ambient_wire::{
     session::{Repo, Session as Wire, SessionRepo},
 };
 
-use super::responses::{Changing, Reading};
 use crate::{
     authority::{Authorized, Edit, View},
     error::ApiResult,
     extract::{Json, NoBody, Write, path_parameter},
     list, representation,
     respond::Shown,
+    responses::{Changing, Reading},
     session_spec,
 };
 

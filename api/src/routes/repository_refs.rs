@@ -9,7 +9,7 @@ use crate::{
     definitions::Served,
     error::{ApiError, ApiResult},
     given,
-    openapi::constraints::named,
+    schema_rules::named,
 };
 
 const MAX_OWNER: usize = 200;

@@ -6,13 +6,13 @@ use ambient_wire::{
     session::{Session as Wire, SessionResource, SessionStart, SessionStop},
 };
 
-use super::responses::{Changing, Reading};
 use crate::{
     authority::{Authorized, Edit, View},
     error::ApiResult,
     extract::{OrDefault, Write},
     list, representation,
     respond::Shown,
+    responses::{Changing, Reading},
 };
 
 /// Starts a run.

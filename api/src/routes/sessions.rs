@@ -7,17 +7,14 @@ use ambient_wire::{
 };
 use axum::response::Response;
 
-use super::{
-    projects::VersionParams,
-    responses::{Changing, Creating, Reading},
-};
 use crate::{
     authority::{Access, Authorized, Creation, Edit, View},
     error::ApiResult,
-    extract::{Json, NoBody, Query, Write},
+    extract::{Json, NoBody, Query, VersionParams, Write},
     list::{self, ListParams},
     representation,
     respond::{Shown, no_content},
+    responses::{Changing, Creating, Reading},
     session_spec,
 };
 

@@ -3,11 +3,11 @@
 use ambient_wire::live::LiveTicket;
 use axum::http::StatusCode;
 
-use super::responses::Acting;
 use crate::{
     authority::Access,
     error::ApiResult,
     extract::{Act, NoBody},
+    responses::Acting,
 };
 
 /// A ticket that opens live channels where no header can be sent; good for 60 s.

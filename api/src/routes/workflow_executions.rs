@@ -9,12 +9,12 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::responses::{Acting, Reading};
 use crate::{
     authority::{Access, Admin, Authorized, Execution, View},
     error::{ApiError, ApiResult},
     extract::{Act, OpaqueJson, OrDefault, Query},
     given, list,
+    responses::{Acting, Reading},
 };
 
 const MAX_SIZE: i64 = 1_000;

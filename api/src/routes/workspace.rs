@@ -1,7 +1,7 @@
 //! `/sessions/{s}/workspace`: files of a running session, as they come from its runner.
 
 use ambient_domain::session::Session;
-use ambient_wire::runner::Listing;
+use ambient_wire::content::Listing;
 use axum::{
     Json,
     body::Body,
@@ -11,11 +11,11 @@ use axum::{
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::responses::Proxied;
 use crate::{
     authority::{Authorized, View},
     error::{ApiError, ApiResult},
     extract::{Query, path_parameter},
+    responses::Proxied,
 };
 
 path_parameter!(

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ambient_wire::{runner::Submodules, session::SecretText};
+use ambient_wire::{git::Submodules, session::SecretText};
 use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},

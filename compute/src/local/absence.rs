@@ -2,10 +2,11 @@
 
 use std::fs::TryLockError;
 
-use ambient_wire::runner::{LaunchSpec, SessionPaths, Started};
+use ambient_runner_protocol::{LaunchSpec, SessionPaths, Started};
 
 use super::{
-    Local, io_error,
+    error::io_error,
+    host::Local,
     layout::{check_session, is_there, open_lock, read_json, remove_tree},
     processes::{Entry, Table, boot_id, lives, open_runner},
     state::{all_attempts, attempts_of, runs_of, started},

@@ -16,10 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ambient_wire::runner::Limits;
+use ambient_runner_protocol::Limits;
 use rustix::io::Errno;
 
-use super::users::Users;
+use super::user_ids::Users;
 
 /// What a runner needs for itself.
 const RUNNER_MEMORY: u64 = 256 << 20;

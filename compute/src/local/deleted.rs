@@ -10,7 +10,8 @@ use std::{
 };
 
 use super::{
-    Local, io_error,
+    error::io_error,
+    host::Local,
     layout::{check_id, is_there, names, remove_file, write_file},
 };
 use crate::{ComputeError, SessionRef};

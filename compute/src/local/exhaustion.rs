@@ -4,13 +4,14 @@
 
 use std::time::Duration;
 
-use ambient_wire::runner::LaunchSpec;
+use ambient_runner_protocol::LaunchSpec;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Local, io_error,
+    error::io_error,
+    host::Local,
+    hub::{Key, observation},
     layout::{read_json, write_json},
-    watch::{Key, observation},
 };
 use crate::{ComputeError, RunnerState, SessionRef, Shortage};
 

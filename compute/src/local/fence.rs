@@ -6,10 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ambient_wire::runner::{Fence, SessionPaths};
+use ambient_runner_protocol::{Fence, SessionPaths};
 
 use super::{
-    Local, io_error,
+    error::io_error,
+    host::Local,
     layout::{check_session, open_lock, read_json, write_json},
 };
 use crate::{ComputeError, SessionRef};

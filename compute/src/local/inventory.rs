@@ -1,7 +1,7 @@
 //! What exists on this host.
 
 use super::{
-    Local,
+    host::Local,
     layout::{check_session, is_there, read_json},
     processes::{Table, lives, open_runner},
     state::{all_attempts, runs_of, started_since_boot},
@@ -19,7 +19,8 @@ impl Local {
             let paths = self.paths(&session);
             let mut live_runs = Vec::new();
             for (run, attempt) in all_attempts(&paths)? {
-                let Some(intent) = read_json::<ambient_wire::runner::LaunchSpec>(&paths.launch(run, attempt))? else {
+                let Some(intent) = read_json::<ambient_runner_protocol::LaunchSpec>(&paths.launch(run, attempt))?
+                else {
                     continue;
                 };
                 let started = started_since_boot(&paths, &intent)?;

@@ -8,20 +8,24 @@ use std::{
     time::Duration,
 };
 
-use ambient_wire::runner::{CONTRACT_VERSION, LaunchSpec, SessionPaths};
+use ambient_runner_protocol::{CONTRACT_VERSION, LaunchSpec, SessionPaths};
 
 use super::{
-    AGENTS, Limits, Local,
     cgroup::Controller,
-    io_error,
+    error::io_error,
+    host::Local,
+    host::run_blocking,
     layout::{open_append, random_id, read_json, remove_file, write_json},
+    options::Limits,
     processes::{self, Table},
-    run_blocking,
     state::{Reaped, all_attempts, reaped_path, started},
-    users::Users,
+    user_ids::Users,
     watch::ended,
 };
 use crate::{ComputeError, LaunchRequest, Launched, OwnLimits, RunnerState};
+
+/// Agents that the runner of this build can host.
+pub(super) const AGENTS: [&str; 1] = ["script"];
 
 /// How long the remains of an earlier attempt may take to die.
 const REMAINS_PATIENCE: Duration = Duration::from_secs(10);

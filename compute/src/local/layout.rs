@@ -7,18 +7,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ambient_wire::runner::SessionPaths;
+use ambient_runner_protocol::SessionPaths;
 use rustix::{fs::OFlags, io::Errno};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Local, LocalOptions,
     cgroup::Trees,
-    io_error,
+    error::io_error,
+    host::Local,
+    hub::Hub,
+    options::LocalOptions,
     processes::boot_id,
     space::Space,
-    users::{Ids, Users},
-    watch::Hub,
+    user_ids::{Ids, Users},
 };
 use crate::{ComputeError, Secret, SecretName, SessionRef};
 

@@ -6,21 +6,36 @@
 //!
 //! Invariants: a runner is spawned only under the fence's lock; the intent is on disk before the process; a process is
 //! known by (pid, start time, boot id) and its nonce, never by its pid; everything here may be killed and repeated.
+//!
+//! Who may use whom: a module uses those of the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
+//!
+//! * `disk`, `error`, `hub`, `options`, `space`, `user_ids`: the system, settings, what is told to those who watch, the ids there are
+//! * `cgroup`: groups of a run's processes
+//! * `host`, `processes`: what all parts share; what runs
+//! * `layout`: directories, files and their owners
+//! * `deleted`, `exhaustion`, `fence`, `owners`, `state`, `watchdog`: what is recorded of sessions and runs; what they use
+//! * `absence`, `inventory`, `users`, `watch`: proofs, lists, a session's user ids, seeing runners come and go
+//! * `launch`, `terminate`: a runner's begin and end
 
 mod absence;
 mod cgroup;
 mod deleted;
 mod disk;
+mod error;
 mod exhaustion;
 mod fence;
+mod host;
+mod hub;
 mod inventory;
 mod launch;
 mod layout;
+mod options;
 mod owners;
 mod processes;
 mod space;
 mod state;
 mod terminate;
+mod user_ids;
 mod users;
 mod watch;
 mod watchdog;
@@ -32,92 +47,22 @@ use std::{
 };
 
 pub use self::{
+    options::{Confinement, Limits, LocalOptions},
     space::free_space,
-    users::{SESSION_UIDS, check_uid_base, probe_user_ids},
+    user_ids::{SESSION_UIDS, check_uid_base, probe_user_ids},
 };
-pub use ambient_wire::runner::{Confinement, Limits};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
+use self::host::{Local, run_blocking};
 use crate::{
-    AbsenceProof, Compute, ComputeError, Endpoint, Inventory, LaunchRequest, Launched, Observation, OwnLimits,
-    Resource, RunnerState, Secret, SecretName, SessionRef,
+    AbsenceProof, Compute, ComputeError, Endpoint, Inventory, LaunchRequest, Launched, Observation, Resource,
+    RunnerState, Secret, SecretName, SessionRef,
 };
-
-/// Agents that the runner of this build can host.
-const AGENTS: [&str; 1] = ["script"];
-
-/// How local compute is set up.
-#[derive(Debug, Clone)]
-pub struct LocalOptions {
-    /// Where everything lives; made when absent.
-    pub data_dir: PathBuf,
-    /// The program `ambient-runner`.
-    pub runner_binary: PathBuf,
-    /// Name of this host.
-    pub host: String,
-    /// Paths besides the system's that agents may read (toolchains).
-    pub readable_paths: Vec<PathBuf>,
-    /// Files of the platform outside of `data_dir` that no `file://` origin may be or hold (configuration, tokens).
-    pub platform_paths: Vec<PathBuf>,
-    /// First of [`SESSION_UIDS`] user ids for sessions; used when the server is root. `None`: sessions run as the server's user.
-    pub session_uid_base: Option<u32>,
-    /// Limits of a session that names none.
-    pub limits: Limits,
-    /// Most that a session gets, whatever it names.
-    pub most: OwnLimits,
-    /// Bytes that are kept for the server and given free when the disk is full; 0 = none. At most a twentieth of the file system.
-    pub disk_reserve: u64,
-    /// With fewer bytes free nothing new is started. At most a tenth of the file system.
-    pub disk_low_water: u64,
-    /// How strictly agents are confined.
-    pub confinement: Confinement,
-}
-
-impl LocalOptions {
-    /// Defaults: user ids from 1,900,000,000, 4,096 processes, 16,384 open files, files up to 64 GiB, no other limits, best effort,
-    /// no reserve, 64 MiB of low water.
-    #[must_use]
-    pub fn new(data_dir: PathBuf, runner_binary: PathBuf, host: String) -> Self {
-        Self {
-            data_dir,
-            runner_binary,
-            host,
-            readable_paths: Vec::new(),
-            platform_paths: Vec::new(),
-            session_uid_base: Some(1_900_000_000),
-            limits: Limits {
-                processes: 4096,
-                open_files: 16_384,
-                address_space_bytes: 0,
-                file_size_bytes: 64 * 1024 * 1024 * 1024,
-                ..Limits::default()
-            },
-            most: OwnLimits::default(),
-            disk_reserve: 0,
-            disk_low_water: 64 << 20,
-            confinement: Confinement::BestEffort,
-        }
-    }
-}
 
 /// Local compute: trait [`Compute`] with processes.
 pub struct LocalCompute {
     local: Arc<Local>,
-}
-
-/// What all parts share.
-struct Local {
-    options: LocalOptions,
-    /// The binary as sessions' users can execute it.
-    runner_binary: PathBuf,
-    /// User ids, when the server is root and sessions have their own.
-    ids: Option<users::Ids>,
-    hub: watch::Hub,
-    /// Control groups, as far as this machine has them for us.
-    groups: cgroup::Trees,
-    /// The file system everything is on.
-    space: space::Space,
 }
 
 impl LocalCompute {
@@ -131,7 +76,7 @@ impl LocalCompute {
         Ok(Self { local: Arc::new(local) })
     }
 
-    /// Runs blocking work of a session where it blocks nobody; it is finished even when the caller goes away.
+    /// Runs blocking work of a session, see [`run_blocking`].
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Arc<Local>) -> Result<T, ComputeError> + Send + 'static,
@@ -156,17 +101,6 @@ impl Drop for LocalCompute {
     }
 }
 
-async fn run_blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ComputeError> + Send + 'static,
-) -> Result<T, ComputeError> {
-    let joined = tokio::task::spawn_blocking(work).await;
-    joined.map_err(|e| io_error("blocking work", std::io::Error::other(e)))?
-}
-
-fn io_error(what: impl Into<String>, source: std::io::Error) -> ComputeError {
-    ComputeError::Io { what: what.into(), source }
-}
-
 #[async_trait]
 impl Compute for LocalCompute {
     fn host(&self) -> &str {
@@ -174,7 +108,7 @@ impl Compute for LocalCompute {
     }
 
     fn agents(&self) -> &[&str] {
-        &AGENTS
+        &launch::AGENTS
     }
 
     fn event_log(&self, session: &SessionRef, run: i64) -> Option<PathBuf> {

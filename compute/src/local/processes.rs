@@ -10,14 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ambient_wire::runner::{ProcessIdentity, Started};
+use ambient_runner_protocol::{ProcessIdentity, Started};
 use procfs::{ProcError, process::Process};
 use rustix::{
     io::Errno,
     process::{Pid, PidfdFlags, Signal},
 };
 
-use super::{cgroup::RunGroup, io_error};
+use super::{cgroup::RunGroup, error::io_error};
 use crate::ComputeError;
 
 /// Bytes that a process's `status` has, but for one with many groups.

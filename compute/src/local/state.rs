@@ -6,14 +6,15 @@ use std::{
     time::Duration,
 };
 
-use ambient_wire::runner::{EXIT_DISK_FULL, ExitCause, Exited, LaunchSpec, SessionPaths, Started};
+use ambient_runner_protocol::{EXIT_DISK_FULL, ExitCause, Exited, LaunchSpec, SessionPaths, Started};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Local, io_error,
+    error::io_error,
+    host::Local,
     layout::{check_session, names, read_json, read_record},
     processes::{Marks, Table, boot_id, open_runner},
-    users::Users,
+    user_ids::Users,
 };
 use crate::{ComputeError, Endpoint, RunnerState, SessionRef, Shortage};
 

@@ -2,15 +2,15 @@
 
 use std::{collections::HashSet, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use ambient_wire::runner::LaunchSpec;
+use ambient_runner_protocol::LaunchSpec;
 use rustix::process::Signal;
 use tokio::time::timeout_at;
 
 use super::{
-    Local,
+    host::Local,
+    host::run_blocking,
     layout::{check_session, give, read_json, write_file},
     processes::{Table, open_runner},
-    run_blocking,
     state::{attempts_of, started},
     watch::ended,
 };

@@ -5,24 +5,27 @@
 //! safety interval, so that what another server launched is seen too.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::VecDeque,
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use futures::stream::{self, BoxStream, StreamExt};
 use tokio::{
     io::{Interest, unix::AsyncFd},
-    sync::{broadcast, watch},
+    sync::broadcast,
     time::{sleep, timeout},
 };
 
-use super::{Local, run_blocking, state::latest, watchdog};
+use super::{
+    host::{Local, run_blocking},
+    hub::{Key, observation},
+    state::latest,
+    watchdog,
+};
 use crate::{ComputeError, Observation, RunnerState, SessionRef};
 
-/// Changes that a subscriber may lag behind before it gets everything again.
-const CHANGES: usize = 1024;
 /// Between two looks at an attempt that comes up.
 const COMING_UP: Duration = Duration::from_millis(25);
 /// Between two tries to look at everything, for a subscriber who waits for it.
@@ -30,82 +33,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Between two looks at everything.
 const SAFETY: Duration = Duration::from_secs(5);
 
-pub(super) type Key = (SessionRef, i64, i32);
-
-/// Who watches what.
-pub(super) struct Hub {
-    changes: broadcast::Sender<Observation>,
-    followed: Mutex<HashSet<Key>>,
-    /// What was told last of each session's last attempt.
-    told: Mutex<HashMap<SessionRef, Observation>>,
-    closed: watch::Sender<bool>,
-    scanning: Mutex<bool>,
-}
-
-impl Hub {
-    pub(super) fn new() -> Self {
-        Self {
-            changes: broadcast::Sender::new(CHANGES),
-            followed: Mutex::default(),
-            told: Mutex::default(),
-            closed: watch::Sender::new(false),
-            scanning: Mutex::default(),
-        }
-    }
-
-    pub(super) fn close(&self) {
-        self.closed.send_replace(true);
-    }
-
-    pub(super) fn tell(&self, observation: Observation) {
-        let last = locked(&self.told).insert(observation.session.clone(), observation.clone());
-        if last.as_ref() != Some(&observation) {
-            // Without a subscriber nobody misses it: the next one gets everything.
-            let _ = self.changes.send(observation);
-        }
-    }
-
-    /// What is seen of the session next is news, whatever was told.
-    fn forget(&self, session: &SessionRef) {
-        locked(&self.told).remove(session);
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        *self.closed.borrow()
-    }
-
-    /// Attempts that are up or come up.
-    pub(super) fn followed(&self) -> Vec<Key> {
-        locked(&self.followed).iter().cloned().collect()
-    }
-
-    /// What was told of an attempt that has used up what it may have. Told before its agent is ended, it is known before the runner
-    /// can say how that looked to it, and while a full disk takes no record.
-    pub(super) fn told_exhausted(&self, session: &SessionRef, run: i64, attempt: i32) -> Option<RunnerState> {
-        let told = self.told.lock().ok()?;
-        let told = told.get(session).filter(|told| (told.run, told.attempt) == (run, attempt))?;
-        matches!(told.state, RunnerState::Exhausted { .. }).then(|| told.state.clone())
-    }
-
-    fn is_over(&self, (session, run, attempt): &Key) -> bool {
-        let over = |told: &Observation| {
-            (told.run, told.attempt) == (*run, *attempt)
-                && matches!(
-                    told.state,
-                    RunnerState::Exited { .. } | RunnerState::Lost { .. } | RunnerState::Exhausted { .. }
-                )
-        };
-        locked(&self.told).get(session).is_some_and(over)
-    }
-}
-
-fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// All that is known, then every change.
 pub(super) fn observe(local: &Arc<Local>) -> BoxStream<'static, Observation> {
-    let changes = local.hub.changes.subscribe();
+    let changes = local.hub.subscribe();
     local.scan_regularly();
     let state = Subscription { known: VecDeque::new(), behind: true, changes, local: Arc::downgrade(local) };
     stream::unfold(state, |mut state| async move { state.next().await.map(|observation| (observation, state)) }).boxed()
@@ -125,7 +55,7 @@ impl Subscription {
                 return Some(observation);
             }
             if self.behind {
-                let local = self.local.upgrade().filter(|local| !*local.hub.closed.borrow())?;
+                let local = self.local.upgrade().filter(|local| !local.hub.is_closed())?;
                 match everything(&local).await {
                     Ok(known) => (self.known, self.behind) = (known.into(), false),
                     Err(error) => {
@@ -175,10 +105,6 @@ async fn everything(local: &Arc<Local>) -> Result<Vec<Observation>, ComputeError
     Ok(all)
 }
 
-pub(super) fn observation((session, run, attempt): Key, state: RunnerState) -> Observation {
-    Observation { session, run, attempt, state }
-}
-
 impl Local {
     /// Watches an attempt from now on.
     pub(super) fn watch(self: &Arc<Self>, session: &SessionRef, run: i64, attempt: i32) {
@@ -186,17 +112,17 @@ impl Local {
     }
 
     fn follow(self: &Arc<Self>, key: Key) {
-        if !locked(&self.hub.followed).insert(key.clone()) {
+        if !self.hub.begin_to_follow(&key) {
             return;
         }
         let local = self.clone();
         tokio::spawn(async move {
-            let mut closed = local.hub.closed.subscribe();
+            let mut closed = local.hub.end();
             tokio::select! {
                 () = follow_to_the_end(&local, &key) => {}
                 _ = closed.wait_for(|closed| *closed) => {}
             }
-            locked(&local.hub.followed).remove(&key);
+            local.hub.cease_to_follow(&key);
         });
     }
 
@@ -215,13 +141,13 @@ impl Local {
     }
 
     fn scan_regularly(self: &Arc<Self>) {
-        if std::mem::replace(&mut *locked(&self.hub.scanning), true) {
+        if !self.hub.begin_to_scan() {
             return;
         }
         watchdog::start(self);
         let local = self.clone();
         tokio::spawn(async move {
-            let mut closed = local.hub.closed.subscribe();
+            let mut closed = local.hub.end();
             while timeout(SAFETY, closed.wait_for(|closed| *closed)).await.is_err() {
                 let scanned = local.clone();
                 match run_blocking(move || scanned.last_attempts()).await {

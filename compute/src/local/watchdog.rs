@@ -9,16 +9,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ambient_wire::runner::LaunchSpec;
+use ambient_runner_protocol::LaunchSpec;
 
 use super::{
-    Local,
     cgroup::Controller,
     disk,
+    host::Local,
+    hub::Key,
     layout::read_json,
     processes::{Entry, Table, own_memory},
     space::Free,
-    watch::Key,
 };
 use crate::Shortage;
 

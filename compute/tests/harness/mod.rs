@@ -15,7 +15,7 @@ use ambient_compute::{
     Compute, LaunchRequest, Launched, Observation, OwnLimits, RunnerState, Secret, SecretName, SessionRef,
     local::{LocalCompute, LocalOptions},
 };
-use ambient_wire::runner::{GitIdentity, SessionPaths, Started};
+use ambient_runner_protocol::{GitIdentity, SessionPaths, Started};
 use futures::{StreamExt, stream::BoxStream};
 use tempfile::TempDir;
 

@@ -2,15 +2,15 @@
 
 use super::{Command, Event, Permission, Project, ProjectPatch, ProjectPhase, ProjectSpec, Role, SubjectType};
 use crate::{
-    entity::{Context, Decision, Nothing, Refusal, RefusalCode},
+    entity::{Context, Decision, NothingToDo, Refusal, RefusalCode},
     name,
     patch::merge,
 };
 
 type Decided = Result<Decision<Event>, Refusal>;
 
-const ALREADY: Decision<Event> = Decision::Nothing(Nothing::Already);
-const SUPERSEDED: Decision<Event> = Decision::Nothing(Nothing::Superseded);
+const ALREADY: Decision<Event> = Decision::NothingToDo(NothingToDo::Already);
+const SUPERSEDED: Decision<Event> = Decision::NothingToDo(NothingToDo::Superseded);
 
 pub(super) fn decide(state: Option<&Project>, command: &Command, _: &Context) -> Decided {
     let Some(project) = state else {

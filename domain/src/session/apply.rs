@@ -6,7 +6,7 @@ use super::{
     condition::{ConditionStatus, ConditionType},
     event::Event,
     spec::Spec,
-    state::{Lifecycle, Outcome, Phase, ReconciledRepo, Run, Session, StatusDetail},
+    state::{Lifecycle, Phase, ReconciledRepo, Run, RunOutcome, Session, StatusDetail},
     workflow_id,
 };
 
@@ -227,7 +227,7 @@ fn restarted(s: &mut Session, attempt: i32, reason: &str, at: DateTime<Utc>) {
     detail(s, "Restarting", at);
 }
 
-fn stop_began(s: &mut Session, outcome: &Outcome, at: DateTime<Utc>) {
+fn stop_began(s: &mut Session, outcome: &RunOutcome, at: DateTime<Utc>) {
     move_on(s, |run| Lifecycle::Stopping { run, outcome: outcome.clone(), stop_attempt: 1 });
     s.set_condition(Ready, False, "Stopping", outcome.reason(), at);
     s.set_condition(TornDown, False, "Stopping", "", at);

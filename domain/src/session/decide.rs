@@ -5,16 +5,16 @@ use super::{
     event::Event,
     fact,
     spec::{Repo, Spec},
-    state::{Lifecycle, Outcome, Phase, Run, Session},
+    state::{Lifecycle, Phase, Run, RunOutcome, Session},
 };
 use crate::{
-    entity::{Context, Decision, Nothing, Refusal, RefusalCode},
+    entity::{Context, Decision, NothingToDo, Refusal, RefusalCode},
     patch::merge,
 };
 
 pub(super) type Decided = Result<Decision<Event>, Refusal>;
 
-const ALREADY: Decision<Event> = Decision::Nothing(Nothing::Already);
+const ALREADY: Decision<Event> = Decision::NothingToDo(NothingToDo::Already);
 
 pub(super) fn decide(state: Option<&Session>, command: &Command, context: &Context) -> Decided {
     match (state, command) {
@@ -22,7 +22,7 @@ pub(super) fn decide(state: Option<&Session>, command: &Command, context: &Conte
             create(session_id, project_id, spec, *start, context)
         }
         (Some(_), Command::Create { .. }) => Err(Refusal::new(RefusalCode::Conflict, "this Session already exists")),
-        (None, Command::Fact { .. }) => Ok(Decision::Nothing(Nothing::Superseded)),
+        (None, Command::Fact { .. }) => Ok(Decision::NothingToDo(NothingToDo::Superseded)),
         (None, _) => Err(Refusal::new(RefusalCode::NotFound, "Session not found")),
         (Some(session), Command::Fact { run, attempt, fact }) => Ok(fact::decide_fact(session, *run, *attempt, fact)),
         (Some(session), Command::Delete) if session.deleted_at.is_some() => Ok(ALREADY),
@@ -89,7 +89,7 @@ fn start(session: &Session, prompt: Option<&Message>) -> Decided {
 
 fn stop(session: &Session, reason: StopReason, run: Option<i64>, force: bool) -> Decided {
     if run.is_some_and(|run| run != session.run_number()) {
-        return Ok(Decision::Nothing(Nothing::Superseded));
+        return Ok(Decision::NothingToDo(NothingToDo::Superseded));
     }
     let forced = || Event::Ended { evidence: Vec::new(), proven: false };
     match &session.lifecycle {
@@ -97,7 +97,7 @@ fn stop(session: &Session, reason: StopReason, run: Option<i64>, force: bool) ->
             Err(Refusal::new(RefusalCode::Phase, "the Session was never started; stop is allowed while it is active"))
         }
         Lifecycle::Pending { .. } | Lifecycle::Creating { .. } | Lifecycle::Running { .. } => {
-            let mut events = vec![Event::StopBegan { outcome: Outcome::Stopped { reason } }];
+            let mut events = vec![Event::StopBegan { outcome: RunOutcome::Stopped { reason } }];
             if force {
                 events.push(forced());
             }

@@ -237,7 +237,7 @@ impl Session {
             (Event::Restarted { reason, .. }, _) => ("Restarting".to_owned(), reason.clone(), None),
             (_, Lifecycle::Stopping { outcome, .. } | Lifecycle::Ended { outcome, .. }) => {
                 let code = match outcome {
-                    super::Outcome::Failed { exit_code, .. } => *exit_code,
+                    super::RunOutcome::Failed { exit_code, .. } => *exit_code,
                     _ => None,
                 };
                 (outcome.reason().to_owned(), outcome.message().to_owned(), code)

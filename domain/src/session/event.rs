@@ -9,7 +9,7 @@ use super::{
     command::Message,
     condition::{ConditionStatus, ConditionType},
     spec::Spec,
-    state::{Outcome, ReconciledRepo, RepoPosition, RepoProblem},
+    state::{ReconciledRepo, RepoPosition, RepoProblem, RunOutcome},
 };
 
 /// An event. Stored for ever: new shapes are new variants or optional fields.
@@ -76,7 +76,7 @@ pub enum Event {
     /// The run ends; its outcome is decided.
     StopBegan {
         /// How it ends.
-        outcome: Outcome,
+        outcome: RunOutcome,
     },
     /// The run is over.
     Ended {

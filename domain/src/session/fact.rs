@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     condition::{ConditionStatus, ConditionType},
     event::Event,
-    state::{Lifecycle, Outcome, ReconciledRepo, RepoPosition, RepoProblem, Run, Session},
+    state::{Lifecycle, ReconciledRepo, RepoPosition, RepoProblem, Run, RunOutcome, Session},
 };
-use crate::entity::{Decision, Nothing};
+use crate::entity::{Decision, NothingToDo};
 
 /// Reason of a `Ready` that is False because the runner lives and does not answer.
 pub const RUNNER_UNRESPONSIVE: &str = "RunnerUnresponsive";
@@ -219,8 +219,8 @@ fn texts_of_repo(repo: &mut ReconciledRepo) -> Vec<&mut String> {
     [name, url].into_iter().chain(branch).chain(head).chain(notices).chain(problem).collect()
 }
 
-const ALREADY: Decision<Event> = Decision::Nothing(Nothing::Already);
-const SUPERSEDED: Decision<Event> = Decision::Nothing(Nothing::Superseded);
+const ALREADY: Decision<Event> = Decision::NothingToDo(NothingToDo::Already);
+const SUPERSEDED: Decision<Event> = Decision::NothingToDo(NothingToDo::Superseded);
 
 /// Decides a fact. Total: whatever is reported, the answer is events, "already so", or "you are out of date".
 pub(super) fn decide_fact(session: &Session, run: i64, attempt: i32, fact: &Fact) -> Decision<Event> {
@@ -322,15 +322,15 @@ fn one(event: Event) -> Decision<Event> {
 }
 
 fn failed(reason: &str, message: &str, exit_code: Option<i32>) -> Event {
-    let outcome = Outcome::Failed { reason: reason.to_owned(), message: message.to_owned(), exit_code };
+    let outcome = RunOutcome::Failed { reason: reason.to_owned(), message: message.to_owned(), exit_code };
     Event::StopBegan { outcome }
 }
 
-fn outcome_of_exit(code: i32, reason: &str) -> Outcome {
+fn outcome_of_exit(code: i32, reason: &str) -> RunOutcome {
     let failure =
-        |name: &str| Outcome::Failed { reason: name.to_owned(), message: reason.to_owned(), exit_code: Some(code) };
+        |name: &str| RunOutcome::Failed { reason: name.to_owned(), message: reason.to_owned(), exit_code: Some(code) };
     match code {
-        0 => Outcome::Completed,
+        0 => RunOutcome::Completed,
         2 => failure("PrerequisiteFailed"),
         _ => failure("RunnerExit"),
     }
@@ -350,7 +350,7 @@ fn turn_ended(session: &Session, run: &Run, last: Option<&str>, outcome: TurnOut
         // A later message is waiting: the next turn runs.
         _ if !latest => ALREADY,
         TurnOutcome::Finished if session.spec.completes_with_turn() => {
-            one(Event::StopBegan { outcome: Outcome::Completed })
+            one(Event::StopBegan { outcome: RunOutcome::Completed })
         }
         TurnOutcome::Error if session.spec.interactive && session.spec.stop_on_run_finished => {
             one(failed("AgentError", "the agent ended its turn with an error", None))

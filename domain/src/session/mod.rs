@@ -23,7 +23,7 @@ pub use fact::{Fact, RUNNER_UNRESPONSIVE, TurnOutcome};
 pub use resources::{ResourceOverrides, ResourcePatch};
 pub(crate) use spec::launch;
 pub use spec::{Repo, Spec, Submodules};
-pub use state::{Lifecycle, Outcome, Phase, ReconciledRepo, RepoPosition, RepoProblem, Run, Session, StatusDetail};
+pub use state::{Lifecycle, Phase, ReconciledRepo, RepoPosition, RepoProblem, Run, RunOutcome, Session, StatusDetail};
 
 /// Launches of a run at most.
 pub const MAX_ATTEMPTS: i32 = 3;

@@ -56,7 +56,7 @@ pub struct Run {
 /// How a run ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome")]
-pub enum Outcome {
+pub enum RunOutcome {
     /// By a person or a clock.
     Stopped {
         /// Which.
@@ -76,7 +76,7 @@ pub enum Outcome {
     },
 }
 
-impl Outcome {
+impl RunOutcome {
     /// The phase it leads to.
     #[must_use]
     pub fn phase(&self) -> Phase {
@@ -131,7 +131,7 @@ pub enum Lifecycle {
         /// Current run.
         run: Run,
         /// Decided outcome.
-        outcome: Outcome,
+        outcome: RunOutcome,
         /// Execution of session-stop, from 1; more than 1 only after a lost one.
         stop_attempt: i32,
     },
@@ -140,7 +140,7 @@ pub enum Lifecycle {
         /// Last run.
         run: Run,
         /// Its outcome.
-        outcome: Outcome,
+        outcome: RunOutcome,
     },
 }
 

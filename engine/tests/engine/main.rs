@@ -11,7 +11,6 @@ mod integrity;
 mod killed;
 mod lifecycle;
 mod listing;
-mod modules;
 mod protocol;
 mod recovery;
 mod replay;

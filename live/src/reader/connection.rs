@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ambient_persistence::retry::Backoff;
 use ambient_persistence::{Hint, RunnerAppendError, RunnerBatch, RunnerRecord};
-use ambient_wire::runner::{ReaderHello, Record, ServerFrame};
+use ambient_runner_protocol::{ReaderHello, Record, RunnerFrame};
 use tokio::{
     sync::Notify,
     time::{Instant, timeout},
@@ -142,9 +142,9 @@ impl Reading<'_> {
         let mut events = self.client.events(&hello).await?;
         match timeout(WELCOME, events.next()).await {
             Ok(frame) => match frame?.ok_or(Cut::Closed)?.0 {
-                ServerFrame::Welcome { log_id, last } => Ok((events, (log_id, last))),
-                ServerFrame::Superseded { epoch } => Err(self.superseded(epoch)),
-                ServerFrame::Records { .. } => Err(protocol("records before the welcome").into()),
+                RunnerFrame::Welcome { log_id, last } => Ok((events, (log_id, last))),
+                RunnerFrame::Superseded { epoch } => Err(self.superseded(epoch)),
+                RunnerFrame::Records { .. } => Err(protocol("records before the welcome").into()),
             },
             Err(_) => Err(RunnerClientError::Timeout(WELCOME).into()),
         }
@@ -176,18 +176,18 @@ impl Reading<'_> {
         let mut records = Vec::new();
         loop {
             match frame {
-                ServerFrame::Records { records: next } => records.extend(next),
-                ServerFrame::Superseded { epoch } => return Err(self.superseded(epoch)),
-                ServerFrame::Welcome { .. } => return Err(protocol("a second welcome").into()),
+                RunnerFrame::Records { records: next } => records.extend(next),
+                RunnerFrame::Superseded { epoch } => return Err(self.superseded(epoch)),
+                RunnerFrame::Welcome { .. } => return Err(protocol("a second welcome").into()),
             }
             if records.len() >= options.batch_records || bytes >= options.batch_bytes {
                 break;
             }
             // What went wrong meanwhile shows again at the next read, after these are stored.
             let Ok(Some((next, size))) = events.next_now() else { break };
-            if !matches!(next, ServerFrame::Records { .. }) {
+            if !matches!(next, RunnerFrame::Records { .. }) {
                 self.store(place, records).await?;
-                let ServerFrame::Superseded { epoch } = next else { return Err(protocol("a second welcome").into()) };
+                let RunnerFrame::Superseded { epoch } = next else { return Err(protocol("a second welcome").into()) };
                 return Err(self.superseded(epoch));
             }
             (frame, bytes) = (next, bytes + size);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ambient_persistence::StoredEvent;
 use ambient_persistence::retry::Backoff;
-use ambient_wire::runner::DeliverMessage;
+use ambient_runner_protocol::DeliverMessage;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{Context, RunRef};

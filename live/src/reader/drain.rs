@@ -6,7 +6,7 @@ use std::{
 };
 
 use ambient_persistence::{RunnerAppendError, StoreError};
-use ambient_wire::runner::{ReaderHello, Record, ServerFrame};
+use ambient_runner_protocol::{ReaderHello, Record, RunnerFrame};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Context, RunRef, connection, facts, lease::HeldLease, log_file::LogFile};
@@ -68,7 +68,7 @@ async fn how_far(context: &Context, run: &RunRef) -> Option<(String, i64)> {
     let hello = ReaderHello { epoch, log_id: String::new(), after: 0 };
     let mut events = client.events(&hello).await.ok()?;
     match events.next().await {
-        Ok(Some((ServerFrame::Welcome { log_id, last }, _))) => Some((log_id, last)),
+        Ok(Some((RunnerFrame::Welcome { log_id, last }, _))) => Some((log_id, last)),
         _ => None,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ambient_domain::session::{Fact, RepoPosition, RepoProblem, TurnOutcome};
 use ambient_persistence::retry::Backoff;
 use ambient_persistence::{RunnerCursor, RunnerRecord, StoreError};
-use ambient_wire::runner::{self as wire, ENDED_BY_REQUEST, custom};
+use ambient_wire::custom::{self, ENDED_BY_REQUEST};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::{sync::Notify, time::timeout};
@@ -111,13 +111,13 @@ fn facts_of(event: &Value) -> Vec<Fact> {
 /// How repositories were at the end of a turn. Earlier runners do not tell what was wrong, or what was checked out.
 fn repos_seen(event: &Value) -> Option<Fact> {
     let told = event["value"].get("problems").filter(|_| event["name"] == custom::TURN_ENDED)?;
-    let told = Vec::<wire::RepoProblem>::deserialize(told).ok()?;
-    let problem = |problem: wire::RepoProblem| {
+    let told = Vec::<custom::RepoProblem>::deserialize(told).ok()?;
+    let problem = |problem: custom::RepoProblem| {
         (short(&problem.repo), RepoProblem { missing: problem.missing, reason: short(&problem.reason) })
     };
     let problems = told.into_iter().take(MAX_REPOS).map(problem).collect();
-    let told = Vec::<wire::RepoPosition>::deserialize(&event["value"]["repos"]).unwrap_or_default();
-    let position = |wire::RepoPosition { repo, branch, head }| {
+    let told = Vec::<custom::RepoPosition>::deserialize(&event["value"]["repos"]).unwrap_or_default();
+    let position = |custom::RepoPosition { repo, branch, head }| {
         (short(&repo), RepoPosition { branch: branch.as_deref().map(short), head: head.as_deref().map(short) })
     };
     let positions = told.into_iter().take(MAX_REPOS).map(position).collect();

@@ -6,7 +6,8 @@ use std::{
     path::Path,
 };
 
-use ambient_wire::runner::{Record, custom};
+use ambient_runner_protocol::Record;
+use ambient_wire::custom;
 
 /// Longest line, bytes.
 const MAX_LINE: u64 = 64 * 1024 * 1024;

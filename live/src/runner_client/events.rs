@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use ambient_wire::runner::{ReaderAck, ReaderHello, ServerFrame};
+use ambient_runner_protocol::{ReaderAck, ReaderHello, RunnerFrame};
 use futures::{FutureExt, SinkExt, StreamExt};
 use tokio::net::UnixStream;
 use tokio_tungstenite::{
@@ -46,7 +46,7 @@ impl RunnerEvents {
     ///
     /// # Errors
     /// See [`RunnerClientError`].
-    pub async fn next(&mut self) -> Result<Option<(ServerFrame, usize)>> {
+    pub async fn next(&mut self) -> Result<Option<(RunnerFrame, usize)>> {
         loop {
             match self.message().await? {
                 Some(Message::Ping(_) | Message::Pong(_)) => {}
@@ -71,7 +71,7 @@ impl RunnerEvents {
         &mut self,
         interval: Duration,
         patience: Duration,
-    ) -> Result<Option<(ServerFrame, usize)>> {
+    ) -> Result<Option<(RunnerFrame, usize)>> {
         let mut asked = false;
         loop {
             let limit = if asked { patience } else { interval };
@@ -92,7 +92,7 @@ impl RunnerEvents {
     ///
     /// # Errors
     /// See [`RunnerClientError`].
-    pub fn next_now(&mut self) -> Result<Option<(ServerFrame, usize)>> {
+    pub fn next_now(&mut self) -> Result<Option<(RunnerFrame, usize)>> {
         self.next().now_or_never().unwrap_or(Ok(None))
     }
 
@@ -111,7 +111,7 @@ impl RunnerEvents {
     }
 }
 
-fn frame(message: Message) -> Result<(ServerFrame, usize)> {
+fn frame(message: Message) -> Result<(RunnerFrame, usize)> {
     let Message::Text(text) = message else {
         return Err(RunnerClientError::Protocol("a binary frame".to_owned()));
     };

@@ -8,7 +8,7 @@ use std::{
 
 use ambient_domain::session::Session;
 use ambient_live::RunnerClient;
-use ambient_wire::runner::{CONTRACT_VERSION, Confinement, GitIdentity, LaunchSpec, Limits, Record, SessionPaths};
+use ambient_runner_protocol::{CONTRACT_VERSION, Confinement, GitIdentity, LaunchSpec, Limits, Record, SessionPaths};
 use tempfile::TempDir;
 
 use super::{eventually, tokens, uuid};

@@ -31,7 +31,7 @@ const HOPS: usize = 4;
 const WAITING: usize = 16_384;
 
 /// What became of an item.
-pub(super) enum Outcome {
+pub(super) enum WriteOutcome {
     /// It is in; the last seq of its live log, where it wrote to it.
     Written(Option<i64>),
     /// It is not in, because something was not as expected: nothing has changed.
@@ -42,7 +42,7 @@ pub(super) enum Outcome {
 
 struct Waiting {
     item: Arc<AppendItem>,
-    reply: oneshot::Sender<Result<Outcome, Failure>>,
+    reply: oneshot::Sender<Result<WriteOutcome, Failure>>,
 }
 
 #[derive(Default)]
@@ -139,7 +139,7 @@ impl Group {
     pub(super) fn submit(
         self: &Arc<Self>,
         items: impl IntoIterator<Item = Arc<AppendItem>>,
-    ) -> Vec<oneshot::Receiver<Result<Outcome, Failure>>> {
+    ) -> Vec<oneshot::Receiver<Result<WriteOutcome, Failure>>> {
         let mut receivers = Vec::new();
         let start = {
             let mut queue = self.queue();
@@ -170,7 +170,7 @@ impl Group {
             Ok(mut written) => {
                 for waiting in batch {
                     let outcome = written.remove(&part(&waiting.item).entity_id);
-                    let _ = waiting.reply.send(Ok(outcome.map_or(Outcome::NotWritten, Outcome::Written)));
+                    let _ = waiting.reply.send(Ok(outcome.map_or(WriteOutcome::NotWritten, WriteOutcome::Written)));
                 }
                 return;
             }
@@ -191,7 +191,7 @@ impl Group {
             Failure::Before(_) => {
                 metrics::counter!("ambient_append_batches_split_total").increment(1);
                 for waiting in batch {
-                    let _ = waiting.reply.send(Ok(Outcome::Apart));
+                    let _ = waiting.reply.send(Ok(WriteOutcome::Apart));
                 }
             }
         }

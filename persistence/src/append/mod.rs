@@ -30,7 +30,7 @@ pub use exclusive::Exclusive;
 pub(crate) use group::{Group, WRITERS};
 pub use item::{AppendItem, AppendPart, Change, Metadata};
 
-use group::Outcome;
+use group::WriteOutcome;
 use write::Line;
 
 /// Attempts of an item whose transaction was cut off.
@@ -112,7 +112,7 @@ fn is_unexpected(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "AM001")
 }
 
-type Verdict = Result<Appended, AppendError>;
+type AppendResult = Result<Appended, AppendError>;
 
 /// How an item is tried first.
 enum Way<'a> {
@@ -165,7 +165,7 @@ impl Database {
     }
 
     /// The same item again until its outcome is known, within [`ATTEMPTS`]. `first` is an attempt that is under way.
-    async fn append_by(&self, item: &Arc<AppendItem>, mut first: Option<Receiver>) -> Verdict {
+    async fn append_by(&self, item: &Arc<AppendItem>, mut first: Option<Receiver>) -> AppendResult {
         let mut pause = FIRST_PAUSE;
         let mut in_doubt = false;
         let mut reason = String::new();
@@ -197,7 +197,7 @@ impl Database {
         item: &Arc<AppendItem>,
         first: Option<Receiver>,
         in_doubt: bool,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<AppendResult, Failure> {
         match tokio::time::timeout(self.append_timeout, self.try_ways(item, first, in_doubt)).await {
             Ok(result) => result,
             // Where it was cut off is not known: the worst is assumed.
@@ -210,48 +210,50 @@ impl Database {
         item: &Arc<AppendItem>,
         first: Option<Receiver>,
         in_doubt: bool,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<AppendResult, Failure> {
         // What may be in is looked at under its locks.
         let way = if in_doubt { Way::Locked } else { way(item) };
         let outcome = match way {
             Way::Grouped => self.write_grouped(item, first).await?,
             Way::Guarded(projects) => self.write_guarded(item, &projects).await?,
-            Way::Locked => Outcome::Apart,
+            Way::Locked => WriteOutcome::Apart,
         };
         match outcome {
-            Outcome::Written(last_seq) => return Ok(Ok(Appended { repeated: false, last_seq })),
-            Outcome::NotWritten => {
+            WriteOutcome::Written(last_seq) => return Ok(Ok(Appended { repeated: false, last_seq })),
+            WriteOutcome::NotWritten => {
                 if let Some(verdict) = self.overtaken(item).await? {
                     return Ok(verdict);
                 }
             }
-            Outcome::Apart => {}
+            WriteOutcome::Apart => {}
         }
         transaction::run(&self.lanes, item).await
     }
 
-    async fn write_grouped(&self, item: &Arc<AppendItem>, first: Option<Receiver>) -> Result<Outcome, Failure> {
+    async fn write_grouped(&self, item: &Arc<AppendItem>, first: Option<Receiver>) -> Result<WriteOutcome, Failure> {
         let Some(receiver) = first.or_else(|| self.group.submit([item.clone()]).pop()) else {
-            return Ok(Outcome::Apart);
+            return Ok(WriteOutcome::Apart);
         };
         // A writer that was lost with its runtime says nothing.
         receiver.await.unwrap_or_else(|_| Err(Failure::InCommit("the writer has stopped".to_owned())))
     }
 
-    async fn write_guarded(&self, item: &AppendItem, projects: &[&str]) -> Result<Outcome, Failure> {
+    async fn write_guarded(&self, item: &AppendItem, projects: &[&str]) -> Result<WriteOutcome, Failure> {
         let line = Line { part: &item.parts[0], record: item.idempotency.as_ref() };
         let mut lane = self.lanes.take().await?;
         let written = write::write(lane.connection(), vec![line], projects).await;
         match lane.finish(written) {
-            Ok(mut written) => Ok(written.remove(line.part.entity_id()).map_or(Outcome::NotWritten, Outcome::Written)),
-            Err(error) if is_unexpected(&error) => Ok(Outcome::NotWritten),
+            Ok(mut written) => {
+                Ok(written.remove(line.part.entity_id()).map_or(WriteOutcome::NotWritten, WriteOutcome::Written))
+            }
+            Err(error) if is_unexpected(&error) => Ok(WriteOutcome::NotWritten),
             Err(error) => Err(Failure::of_statement(error)),
         }
     }
 
     /// The verdict on an item of one entity that has moved on, or whose key was used: versions only grow, and keys are not given
     /// back, so that no lock is needed to say so, and nobody waits for one in order to learn it. None when it is neither.
-    async fn overtaken(&self, item: &AppendItem) -> Result<Option<Verdict>, Failure> {
+    async fn overtaken(&self, item: &AppendItem) -> Result<Option<AppendResult>, Failure> {
         let [part] = &item.parts[..] else { return Ok(None) };
         let sql = format!("select version from {} where id = $1", part.table.name);
         let mut connection = self.pool().acquire().await?;
@@ -271,4 +273,4 @@ impl Database {
     }
 }
 
-type Receiver = tokio::sync::oneshot::Receiver<Result<Outcome, Failure>>;
+type Receiver = tokio::sync::oneshot::Receiver<Result<WriteOutcome, Failure>>;

@@ -10,7 +10,7 @@ use ambient_postgres::{Lane, Lanes};
 use sqlx::{AssertSqlSafe, PgConnection, Row, raw_sql};
 
 use super::{
-    AppendError, AppendItem, AppendPart, Appended, Failure, Verdict,
+    AppendError, AppendItem, AppendPart, AppendResult, Appended, Failure,
     write::{Line, write},
 };
 use crate::entity::Table;
@@ -22,7 +22,7 @@ type ByTable<T> = BTreeMap<u8, (&'static Table, T)>;
 type Versions = HashMap<(&'static str, String), i64>;
 
 /// Appends an item under locks.
-pub(super) async fn run(lanes: &Lanes, item: &AppendItem) -> Result<Verdict, Failure> {
+pub(super) async fn run(lanes: &Lanes, item: &AppendItem) -> Result<AppendResult, Failure> {
     let mut lane = lanes.take().await?;
     raw_sql("begin").execute(lane.connection()).await?;
     run_in(lane, item).await
@@ -30,7 +30,7 @@ pub(super) async fn run(lanes: &Lanes, item: &AppendItem) -> Result<Verdict, Fai
 
 /// The same in a transaction that has begun, and may hold the lock of the item's row. A lane that is dropped on the way is
 /// closed, and with it all is rolled back.
-pub(super) async fn run_in(mut lane: Lane, item: &AppendItem) -> Result<Verdict, Failure> {
+pub(super) async fn run_in(mut lane: Lane, item: &AppendItem) -> Result<AppendResult, Failure> {
     let tx = lane.connection();
     let mut refused = refuse(tx, item).await?;
     let mut last_seq = None;

@@ -1,10 +1,9 @@
 //! What a block prints, on its way into the log.
 
-use ambient_wire::runner::custom;
+use ambient_wire::custom;
 use serde_json::json;
 
-use super::event;
-use crate::{log::LogError, turn::Turn};
+use crate::{event, log::LogError, turn::Turn};
 
 /// Most bytes of text in one output record.
 pub(super) const CHUNK: usize = 16 * 1024;

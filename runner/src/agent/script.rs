@@ -3,9 +3,10 @@
 
 use super::{
     blocks::{Piece, Unclosed, pieces},
-    event, shell,
+    shell,
 };
 use crate::{
+    event,
     log::LogError,
     turn::{Turn, TurnEnd},
 };
@@ -21,7 +22,7 @@ pub(super) async fn work(turn: &Turn) -> Result<TurnEnd, LogError> {
             return Ok(TurnEnd::failed("ScriptFailed", message, None));
         }
     };
-    let directory = turn.app.repos.working_directory(&turn.app);
+    let directory = turn.app.repos.working_directory();
     let (mut texts, mut blocks) = (0, 0);
     for piece in &pieces {
         if turn.is_stopped() {

@@ -17,15 +17,13 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{
-    DEFAULT_PATH, environment, event,
-    output::{CHUNK, Output},
-};
+use super::output::{CHUNK, Output};
 use crate::{
-    confine::Rights,
-    life,
+    environment::{self, DEFAULT_PATH},
+    event, life,
     log::LogError,
     process::{Awaited, Mark, confined},
+    rights::Rights,
     turn::{INTERRUPT_PATIENCE, Turn},
 };
 
@@ -65,15 +63,15 @@ impl Call<'_> {
     }
 
     fn spawn(&self, script: &str, directory: &Path) -> std::io::Result<(Child, Awaited<'_>)> {
-        let app = &self.turn.app;
-        let path = app.paths.blocks().join(format!("block-{}-{}.sh", self.turn.number, self.number));
+        let attempt = &self.turn.app.attempt;
+        let path = attempt.paths.blocks().join(format!("block-{}-{}.sh", self.turn.number, self.number));
         let mut file = life::create_new(&path)?;
         file.write_all(script.as_bytes())?;
         // For the agent's user. Others do not get past the session's folder.
         file.set_permissions(Permissions::from_mode(0o644))?;
-        let mut command = confined(&Rights::of_agent(&app.spec), directory, shell().as_ref())?;
-        command.arg("-eu").arg(&path).envs(environment(app, &self.turn.run_id));
-        app.processes.spawn(&mut command)
+        let mut command = confined(&Rights::of_agent(&attempt.spec), directory, shell().as_ref())?;
+        command.arg("-eu").arg(&path).envs(environment::of_agent(attempt, &self.turn.run_id));
+        attempt.processes.spawn(&mut command)
     }
 
     /// Streams output until the block has ended; no status when it was ended because the turn was stopped. A block that has
@@ -120,7 +118,7 @@ impl Call<'_> {
 
     /// Asks everything of the turn to end, and ends what does not.
     fn end(&self) -> Ending {
-        let (processes, mark) = (self.turn.app.processes.clone(), Mark::Turn(self.turn.run_id.clone()));
+        let (processes, mark) = (self.turn.app.attempt.processes.clone(), Mark::Turn(self.turn.run_id.clone()));
         Ending::Asked(tokio::spawn(async move { processes.end(mark, INTERRUPT_PATIENCE).await }))
     }
 

@@ -20,9 +20,9 @@ use tokio::{
 
 use super::environment;
 use crate::{
-    app::App,
-    confine::{Pinned, Rights},
+    attempt::Attempt,
     process::{Awaited, confined},
+    rights::{Pinned, Rights},
 };
 
 /// Most bytes of output that are taken.
@@ -85,7 +85,7 @@ impl From<GitError> for crate::error::Error {
 /// A git command to be run.
 #[derive(Clone)]
 pub(crate) struct Git<'a> {
-    app: &'a App,
+    attempt: &'a Attempt,
     program: OsString,
     directory: PathBuf,
     rights: Rights,
@@ -102,28 +102,28 @@ type Wanted = fn(&[u8]) -> bool;
 
 impl<'a> Git<'a> {
     /// Git in a directory of the workspace, as the agent.
-    pub(crate) fn agents(app: &'a App, directory: impl Into<PathBuf>) -> Self {
-        Self::new(app, directory.into(), Rights::of_agent(&app.spec), environment::of_agents(app))
+    pub(crate) fn agents(attempt: &'a Attempt, directory: impl Into<PathBuf>) -> Self {
+        Self::new(attempt, directory.into(), Rights::of_agent(&attempt.spec), environment::of_agents(attempt))
     }
 
     /// Git in a repository of the workspace, as the agent. Which folder is meant is not the repository's to say.
-    pub(crate) fn repository(app: &'a App, directory: &Path) -> Self {
-        let git = Self { whose: Whose::Agents, ..Self::agents(app, directory).patience(PATIENCE_WITH_AGENTS) };
+    pub(crate) fn repository(attempt: &'a Attempt, directory: &Path) -> Self {
+        let git = Self { whose: Whose::Agents, ..Self::agents(attempt, directory).patience(PATIENCE_WITH_AGENTS) };
         git.variable("GIT_DIR", directory.join(".git")).variable("GIT_WORK_TREE", directory)
     }
 
     /// Git of the runner's own in the first of the directories, with rights on all of them and on nothing else.
-    pub(crate) fn tool(app: &'a App, pinned: Vec<Pinned>) -> Self {
+    pub(crate) fn tool(attempt: &'a Attempt, pinned: Vec<Pinned>) -> Self {
         let directory = pinned.first().map_or_else(|| "/".into(), |pin| pin.path.clone());
-        let mut rights = Rights::of_tool(&app.spec, pinned);
-        rights.read.push(environment::configuration(app));
-        Self::new(app, directory.clone(), rights, environment::of_tool(app, &directory))
+        let mut rights = Rights::of_tool(&attempt.spec, pinned);
+        rights.read.push(environment::configuration(attempt));
+        Self::new(attempt, directory.clone(), rights, environment::of_tool(attempt, &directory))
     }
 
-    fn new(app: &'a App, directory: PathBuf, rights: Rights, environment: Vec<(OsString, OsString)>) -> Self {
+    fn new(attempt: &'a Attempt, directory: PathBuf, rights: Rights, environment: Vec<(OsString, OsString)>) -> Self {
         let (program, patience) = ("git".into(), Duration::from_secs(60));
         let (input, most, wanted, whose) = (None, MAX_OUTPUT, None, Whose::Ours);
-        Self { app, program, directory, rights, environment, patience, input, most, wanted, whose }
+        Self { attempt, program, directory, rights, environment, patience, input, most, wanted, whose }
     }
 
     pub(crate) fn patience(mut self, patience: Duration) -> Self {
@@ -245,7 +245,7 @@ impl<'a> Git<'a> {
         let io = |source| GitError::Io { what: what.clone(), source };
         let mut command = confined(&self.rights, &self.directory, &self.program).map_err(io)?;
         command.args(arguments).envs(self.environment).process_group(0).stdin(stdin);
-        let (mut child, awaited) = self.app.processes.spawn(&mut command).map_err(io)?;
+        let (mut child, awaited) = self.attempt.processes.spawn(&mut command).map_err(io)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let (deadline, patience) = (Instant::now() + self.patience, self.patience);
         let (input, most, wanted, whose) = (self.input, self.most, self.wanted, self.whose);

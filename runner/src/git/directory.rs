@@ -13,7 +13,7 @@ use rustix::{
 };
 
 use super::special;
-use crate::{beneath, confine::Pinned};
+use crate::{beneath, rights::Pinned};
 
 /// Longest file that names another place.
 const MAX_POINTER: u64 = 16 * 1024;

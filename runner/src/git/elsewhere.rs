@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::{command::Git, mirror::Mirror};
 use crate::{
-    app::App,
+    attempt::Attempt,
     error::{Error, Result},
 };
 
@@ -37,7 +37,7 @@ const IN_PROGRESS: [(&str, &str); 6] = [
 
 /// A repository of which a commit is pushed.
 pub(super) struct Repository<'a> {
-    pub(super) app: &'a App,
+    pub(super) attempt: &'a Attempt,
     pub(super) directory: &'a Path,
     /// What goes to the origin.
     pub(super) commit: &'a str,
@@ -57,7 +57,7 @@ impl Repository<'_> {
     }
 
     fn git(&self) -> Git<'_> {
-        Git::repository(self.app, self.directory).patience(STEP)
+        Git::repository(self.attempt, self.directory).patience(STEP)
     }
 
     /// Branches with commits that neither the push nor the origin, as far as it was fetched, has.

@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    agent::{self, DEFAULT_PATH},
-    app::App,
+    attempt::Attempt,
+    environment::{self, DEFAULT_PATH},
     life,
 };
 
@@ -97,29 +97,29 @@ pub(super) const CONFIGURATION: &str = "gitconfig";
 type Environment = Vec<(OsString, OsString)>;
 
 /// Of git in the workspace: no protocol at all, so that nothing is fetched on the way.
-pub(super) fn of_agents(app: &App) -> Environment {
-    let mut environment = agent::platform_environment(app);
+pub(super) fn of_agents(attempt: &Attempt) -> Environment {
+    let mut environment = environment::of_platform(attempt);
     put(&mut environment, &ALWAYS);
     environment.push(("GIT_ALLOW_PROTOCOL".into(), "none".into()));
-    environment.push(("GIT_CONFIG_GLOBAL".into(), configuration(app).into()));
-    environment.push(("GIT_CEILING_DIRECTORIES".into(), app.paths.workspace().into()));
+    environment.push(("GIT_CONFIG_GLOBAL".into(), configuration(attempt).into()));
+    environment.push(("GIT_CEILING_DIRECTORIES".into(), attempt.paths.workspace().into()));
     configure(&mut environment, &AGENTS);
     environment
 }
 
 /// Of git on a mirror: nothing of the agent's homes and folders, and of the session's variables only the way out.
-pub(super) fn of_tool(app: &App, repository: &Path) -> Environment {
+pub(super) fn of_tool(attempt: &Attempt, repository: &Path) -> Environment {
     let mut environment: Environment = Vec::new();
     put(&mut environment, &ALWAYS);
     put(&mut environment, &[("PATH", DEFAULT_PATH), ("LANG", "C.UTF-8"), ("GIT_CONFIG_NOSYSTEM", "1")]);
     put(&mut environment, &[("HOME", "/nonexistent"), ("XDG_CONFIG_HOME", "/nonexistent")]);
-    environment.push(("AMBIENT_NONCE".into(), app.spec.nonce.clone().into()));
-    environment.push(("GIT_CONFIG_GLOBAL".into(), configuration(app).into()));
+    environment.push(("AMBIENT_NONCE".into(), attempt.spec.nonce.clone().into()));
+    environment.push(("GIT_CONFIG_GLOBAL".into(), configuration(attempt).into()));
     environment.push(("GIT_ALLOW_PROTOCOL".into(), "none".into()));
     environment.push(("GIT_DIR".into(), repository.into()));
     environment.push(("TMPDIR".into(), repository.into()));
     configure(&mut environment, &TOOL);
-    let network = app.environment.iter().filter(|(name, _)| NETWORK.contains(&name.as_str()));
+    let network = attempt.environment.iter().filter(|(name, _)| NETWORK.contains(&name.as_str()));
     environment.extend(network.map(|(name, value)| (name.into(), value.into())));
     environment
 }
@@ -135,8 +135,8 @@ pub(super) fn other_side(program: &str) -> String {
 
 /// A configuration file of ours, for what git takes from nowhere else in some versions: repositories of other users are trusted,
 /// because every git here may touch only what it was given.
-pub(super) fn configuration(app: &App) -> PathBuf {
-    app.paths.mirrors().join(CONFIGURATION)
+pub(super) fn configuration(attempt: &Attempt) -> PathBuf {
+    attempt.paths.mirrors().join(CONFIGURATION)
 }
 
 /// Writes [`configuration`].

@@ -11,12 +11,11 @@ use super::{
     command::{Git, GitError},
     directory::Directory,
     origin::Origin,
-    submodules,
 };
 use crate::{
-    app::App,
-    confine::Pinned,
+    attempt::Attempt,
     error::{Error, Result},
+    rights::Pinned,
 };
 
 /// With the clone into the workspace it is less than the server waits for.
@@ -26,14 +25,19 @@ const MAX_NAMED: usize = 20;
 
 /// A mirror.
 pub(crate) struct Mirror<'a> {
-    pub(super) app: &'a App,
+    pub(super) attempt: &'a Attempt,
     name: String,
     directory: Directory,
 }
 
 /// Where a mirror is.
-pub(super) fn place(app: &App, name: &str) -> PathBuf {
-    app.paths.mirrors().join(format!("{name}.git"))
+pub(super) fn place(attempt: &Attempt, name: &str) -> PathBuf {
+    attempt.paths.mirrors().join(format!("{name}.git"))
+}
+
+/// Mirrors of the submodules of a repository.
+pub(super) fn of_submodules(attempt: &Attempt, repo: &str) -> PathBuf {
+    attempt.paths.mirrors().join(format!("{repo}.modules"))
 }
 
 impl<'a> Mirror<'a> {
@@ -41,29 +45,34 @@ impl<'a> Mirror<'a> {
     ///
     /// # Errors
     /// The system's.
-    pub(crate) fn open(app: &'a App, name: &str) -> Result<Self> {
-        let directory = Directory::open(&place(app, name)).map_err(|e| Error::io("cannot open the mirror", &e))?;
-        Ok(Self { app, name: name.to_owned(), directory })
+    pub(crate) fn open(attempt: &'a Attempt, name: &str) -> Result<Self> {
+        let directory = Directory::open(&place(attempt, name)).map_err(|e| Error::io("cannot open the mirror", &e))?;
+        Ok(Self { attempt, name: name.to_owned(), directory })
     }
 
     /// Opens what is there, or makes it: sessions of earlier versions have none.
     ///
     /// # Errors
     /// Git's; the system's.
-    pub(crate) async fn ensure(app: &'a App, name: &str, origin: &Origin) -> Result<Self> {
-        let there = place(app, name).join("HEAD").symlink_metadata().is_ok();
-        if there { Self::open(app, name) } else { Self::create(app, name, origin, None).await }
+    pub(crate) async fn ensure(attempt: &'a Attempt, name: &str, origin: &Origin) -> Result<Self> {
+        let there = place(attempt, name).join("HEAD").symlink_metadata().is_ok();
+        if there { Self::open(attempt, name) } else { Self::create(attempt, name, origin, None).await }
     }
 
     /// Makes a new one from the origin, with its `HEAD` at `branch` or where the origin's is.
     ///
     /// # Errors
     /// Bad input; git's; the system's.
-    pub(crate) async fn create(app: &'a App, name: &str, origin: &Origin, branch: Option<&str>) -> Result<Self> {
-        let mirror = Self::make(app, name).await?;
+    pub(crate) async fn create(
+        attempt: &'a Attempt,
+        name: &str,
+        origin: &Origin,
+        branch: Option<&str>,
+    ) -> Result<Self> {
+        let mirror = Self::make(attempt, name).await?;
         let filled = mirror.fill(origin, branch).await;
         if filled.is_err() {
-            remove_tree(place(app, name)).await.ok();
+            remove_tree(place(attempt, name)).await.ok();
         }
         filled.map(|()| mirror)
     }
@@ -72,14 +81,14 @@ impl<'a> Mirror<'a> {
     ///
     /// # Errors
     /// The system's.
-    pub(super) async fn make(app: &'a App, name: &str) -> Result<Self> {
+    pub(super) async fn make(attempt: &'a Attempt, name: &str) -> Result<Self> {
         use std::os::unix::fs::PermissionsExt;
-        let place = place(app, name);
+        let place = place(attempt, name);
         remove_tree(place.clone()).await.map_err(|e| Error::io("cannot remove an earlier mirror", &e))?;
         let made = std::fs::DirBuilder::new().mode(0o755).create(&place);
         let open = || std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755));
         made.and_then(|()| open()).map_err(|e| Error::io("cannot make the mirror", &e))?;
-        Self::open(app, name)
+        Self::open(attempt, name)
     }
 
     async fn fill(&self, origin: &Origin, branch: Option<&str>) -> Result<()> {
@@ -107,7 +116,7 @@ impl<'a> Mirror<'a> {
     /// Git in the mirror, with other directories besides.
     pub(super) fn git(&self, write: bool, others: Vec<Pinned>) -> Git<'a> {
         let pinned = [self.directory.pinned(write)].into_iter().chain(others).collect();
-        Git::tool(self.app, pinned)
+        Git::tool(self.attempt, pinned)
     }
 
     /// Whether it has a commit.
@@ -178,9 +187,9 @@ fn refusal(error: GitError, branch: Option<&str>) -> Error {
 ///
 /// # Errors
 /// The system's.
-pub(crate) async fn remove(app: &App, name: &str) -> std::io::Result<()> {
-    remove_tree(submodules::mirrors(app, name)).await?;
-    remove_tree(place(app, name)).await
+pub(crate) async fn remove(attempt: &Attempt, name: &str) -> std::io::Result<()> {
+    remove_tree(of_submodules(attempt, name)).await?;
+    remove_tree(place(attempt, name)).await
 }
 
 /// Removes a tree or file; gone is gone.

@@ -3,12 +3,28 @@
 //! A repository in the workspace is the agent's: its configuration, hooks, attributes, links, alternates and objects. Git executes
 //! much of what they say, so every git that reads them has the agent's rights and not one more, and what it answers is a claim.
 //! The origin is spoken to from a bare repository of the runner's own, the [`mirror`], by a git that sees that and the origin.
+//!
+//! Who may use whom: a module uses those of the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
+//!
+//! * `environment`, `scratch`, `special`, `status`: what git is told and tells; folders of our own
+//! * `command`, `directory`: one git process; directories that were opened before anything is said of them
+//! * `patch`, `platform`, `sparse`: diffs, what is the platform's, files that are not checked out
+//! * `origin`: what a repository is cloned from
+//! * `mirror`: the runner's own repositories
+//! * `elsewhere`, `large_files`: what a push does not hold; Git LFS
+//! * `submodules`: fetched and cloned
+//! * `known`: what is recorded of a repository
+//! * `working_tree`: as git sees it
+//! * `renames`, `repos`: renames; the session's repositories
+//! * `push`, `snapshot`: commits to an origin; a working tree kept as a commit
+//! * `operations`: what the routes ask
 
 pub(crate) mod command;
 mod directory;
 mod elsewhere;
 mod environment;
-pub(crate) mod lfs;
+mod known;
+mod large_files;
 mod mirror;
 pub(crate) mod operations;
 mod origin;
@@ -29,6 +45,9 @@ use crate::error::{Error, Result};
 
 /// A fetch of objects and nothing else: no tags, no record of it.
 const FETCH: [&str; 5] = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-shallow"];
+
+/// Tells the commit that is checked out, also when its object is missing: that is not the same as none.
+const HEAD: [&str; 4] = ["rev-parse", "--verify", "--quiet", "HEAD"];
 
 /// As one word of a shell, for commands that stand in git's configuration.
 fn quoted_for_shell(path: &std::path::Path) -> String {

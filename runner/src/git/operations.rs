@@ -2,20 +2,25 @@
 
 use std::{path::Path, time::Duration};
 
-use ambient_wire::runner::{GitCommit, GitCommitted, GitPush, GitStatus, LeftOut, custom};
+use ambient_wire::{
+    custom,
+    git::{GitCommit, GitCommitted, GitPush, GitStatus, LeftOut},
+};
 use serde_json::Value;
 use tokio::time::timeout;
 
 use super::{
     check_object,
     command::{Git, GitError},
-    patch, push, renames, repos, status,
+    patch, push, renames,
+    repos::{self, Repos},
+    status,
     working_tree::{Place, WorkingTree, terminated},
 };
 use crate::{
-    agent::event,
-    app::App,
+    attempt::Attempt,
     error::{Error, Result},
+    event,
 };
 
 const MAX_MESSAGE: usize = 64 * 1024;
@@ -39,12 +44,12 @@ pub(crate) struct Diff {
 ///
 /// # Errors
 /// Not found; git's.
-pub(crate) async fn status(app: &App, repo: &str) -> Result<GitStatus> {
-    let (directory, known) = app.repos.directory(app, repo)?;
+pub(crate) async fn status(repos: &Repos, repo: &str) -> Result<GitStatus> {
+    let (directory, known) = repos.directory(repo)?;
     in_time(repo, async {
-        let (branch, head) = repos::position(app, &directory).await?;
+        let (branch, head) = repos::position(&repos.attempt, &directory).await?;
         let place = Place::new(&directory, &known);
-        let tree = WorkingTree::outline(app, place, STEP).await?;
+        let tree = WorkingTree::outline(&repos.attempt, place, STEP).await?;
         let listed = ["status", "--porcelain=v2", "-z", "--untracked-files=all", "--ignore-submodules=dirty"];
         let listed = match renames::status(&tree, &listed).await {
             Some(paired) => paired,
@@ -54,8 +59,8 @@ pub(crate) async fn status(app: &App, repo: &str) -> Result<GitStatus> {
         let (files, truncated) = files.ok_or_else(|| Error::Git("git status said what is no status".to_owned()))?;
         let ahead = match (&head, &known.base) {
             (None, _) => 0,
-            (Some(_), None) => count(app, &directory, "HEAD").await?,
-            (Some(_), Some(base)) => count(app, &directory, &format!("{base}..HEAD")).await?,
+            (Some(_), None) => count(&repos.attempt, &directory, "HEAD").await?,
+            (Some(_), Some(base)) => count(&repos.attempt, &directory, &format!("{base}..HEAD")).await?,
         };
         Ok(GitStatus { repo: repo.to_owned(), branch, head, ahead, files, truncated, left_out: tree.left_out.clone() })
     })
@@ -68,8 +73,9 @@ async fn in_time<T>(repo: &str, look: impl Future<Output = Result<T>>) -> Result
     timeout(LOOK, look).await.unwrap_or_else(|_| Err(late()))
 }
 
-async fn count(app: &App, directory: &Path, range: &str) -> Result<u64> {
-    let text = Git::repository(app, directory).maybe(&["rev-list", "--count", "--end-of-options", range, "--"]).await?;
+async fn count(attempt: &Attempt, directory: &Path, range: &str) -> Result<u64> {
+    let text =
+        Git::repository(attempt, directory).maybe(&["rev-list", "--count", "--end-of-options", range, "--"]).await?;
     Ok(text.and_then(|text| text.parse().ok()).unwrap_or(0))
 }
 
@@ -77,15 +83,15 @@ async fn count(app: &App, directory: &Path, range: &str) -> Result<u64> {
 ///
 /// # Errors
 /// Bad input; not found; too large; git's.
-pub(crate) async fn diff(app: &App, repo: &str, base: Option<&str>) -> Result<Diff> {
-    let (directory, known) = app.repos.directory(app, repo)?;
+pub(crate) async fn diff(repos: &Repos, repo: &str, base: Option<&str>) -> Result<Diff> {
+    let (directory, known) = repos.directory(repo)?;
     in_time(repo, async {
         let from = match base {
             None => known.base.clone(),
-            Some(base) => Some(commit_named(app, &directory, base).await?),
+            Some(base) => Some(commit_named(&repos.attempt, &directory, base).await?),
         };
         let place = Place::new(&directory, &known);
-        let tree = WorkingTree::look(app, place, STEP).await?;
+        let tree = WorkingTree::look(&repos.attempt, place, STEP).await?;
         let (patch, truncated) = patch::since(tree.git(), from.as_deref(), (&["--cached"], &[]), MAX_DIFF).await?;
         Ok(Diff { patch, truncated, left_out: tree.left_out.clone() })
     })
@@ -93,13 +99,14 @@ pub(crate) async fn diff(app: &App, repo: &str, base: Option<&str>) -> Result<Di
 }
 
 /// The one commit that is meant, by whatever git takes for a name.
-async fn commit_named(app: &App, directory: &Path, base: &str) -> Result<String> {
+async fn commit_named(attempt: &Attempt, directory: &Path, base: &str) -> Result<String> {
     if base.is_empty() || base.chars().count() > 255 || base.starts_with('-') || base.contains(['\0', '\n']) {
         return Err(Error::bad("base", "is not a commit"));
     }
     let name = format!("{base}^{{commit}}");
-    let found =
-        Git::repository(app, directory).text(&["rev-parse", "--verify", "--quiet", "--end-of-options", &name]).await;
+    let found = Git::repository(attempt, directory)
+        .text(&["rev-parse", "--verify", "--quiet", "--end-of-options", &name])
+        .await;
     match found {
         Ok(commit) if check_object(&commit).is_ok() => Ok(commit),
         Ok(_) | Err(GitError::Failed { code: 1 | 128, .. }) => {
@@ -113,13 +120,13 @@ async fn commit_named(app: &App, directory: &Path, base: &str) -> Result<String>
 ///
 /// # Errors
 /// Bad input; not found; git's.
-pub(crate) async fn commit(app: &App, request: &GitCommit) -> Result<GitCommitted> {
-    let (directory, known) = app.repos.directory(app, &request.repo)?;
+pub(crate) async fn commit(repos: &Repos, request: &GitCommit) -> Result<GitCommitted> {
+    let (directory, known) = repos.directory(&request.repo)?;
     if request.message.trim().is_empty() || request.message.contains('\0') || request.message.len() > MAX_MESSAGE {
         return Err(Error::bad("message", format!("1 to {MAX_MESSAGE} bytes without NUL")));
     }
     let place = Place::new(&directory, &known);
-    let tree = WorkingTree::whole(app, place, COMMIT_STEP).await?;
+    let tree = WorkingTree::whole(&repos.attempt, place, COMMIT_STEP).await?;
     let left_out = tree.left_out.clone();
     let object = tree.git().text(&["write-tree"]).await?;
     check_object(&object)?;
@@ -131,7 +138,7 @@ pub(crate) async fn commit(app: &App, request: &GitCommit) -> Result<GitCommitte
         return Ok(GitCommitted { commit: None, left_out });
     }
     // The agent's index, whatever marks it had but those of a sparse checkout: git ends what the agent has begun (a merge) with it.
-    let agents = Git::repository(app, &directory).patience(COMMIT_STEP);
+    let agents = Git::repository(&repos.attempt, &directory).patience(COMMIT_STEP);
     agents.clone().run(&["read-tree", &object]).await?;
     if !tree.not_checked_out.is_empty() {
         let paths = terminated(&tree.not_checked_out);
@@ -147,10 +154,10 @@ pub(crate) async fn commit(app: &App, request: &GitCommit) -> Result<GitCommitte
 ///
 /// # Errors
 /// In words, of the first push that failed.
-pub(crate) async fn push_all(app: &App) -> std::result::Result<Vec<Value>, String> {
+pub(crate) async fn push_all(repos: &Repos) -> std::result::Result<Vec<Value>, String> {
     let mut events = Vec::new();
-    for (repo, branch) in app.repos.to_push() {
-        let pushed = push::push(app, &GitPush { repo: repo.clone(), branch: branch.clone() }).await;
+    for (repo, branch) in repos.to_push() {
+        let pushed = push::push(repos, &GitPush { repo: repo.clone(), branch: branch.clone() }).await;
         let pushed = pushed.map_err(|e| format!("repository '{repo}' cannot be pushed to branch '{branch}': {e}"))?;
         let mut value = serde_json::to_value(pushed).map_err(|e| e.to_string())?;
         value["repo"] = repo.into();

@@ -8,9 +8,9 @@ use url::Url;
 
 use super::{command::Git, directory::Directory, environment, platform::Platform};
 use crate::{
-    app::App,
-    confine::Pinned,
+    attempt::Attempt,
     error::{Error, Result},
+    rights::Pinned,
 };
 
 /// Most repositories that an origin may borrow objects from, at any distance.
@@ -55,14 +55,14 @@ struct Local {
 ///
 /// # Errors
 /// Bad input that names `url`.
-pub(crate) fn open(app: &App, text: &str) -> Result<Origin> {
+pub(crate) fn open(attempt: &Attempt, text: &str) -> Result<Origin> {
     git_url::check(text).map_err(|problem| bad(&problem.to_string()))?;
     let url = Url::parse(text).map_err(|e| bad(&format!("is not a URL: {e}")))?;
     if url.scheme() != "file" {
         return Ok(Origin { text: text.to_owned(), url: url.to_string(), local: None });
     }
     let path = url.to_file_path().map_err(|()| bad("is not a path on this host"))?;
-    let local = open_local(&Platform::of(app)?, &path)?;
+    let local = open_local(&Platform::of(attempt)?, &path)?;
     let url = Url::from_file_path(&local.git_dir.path).map_err(|()| bad("is not a path on this host"))?;
     Ok(Origin { text: text.to_owned(), url: url.to_string(), local: Some(local) })
 }
@@ -97,7 +97,7 @@ fn unopened(path: &Path, error: &std::io::Error) -> Error {
     bad(&format!("{}: {error}", path.display()))
 }
 
-pub(super) fn bad(reason: &str) -> Error {
+fn bad(reason: &str) -> Error {
     Error::bad("url", reason)
 }
 

@@ -3,12 +3,9 @@
 
 use std::{io::ErrorKind, path::Path};
 
-use super::{
-    directory::{Directory, Identity, identify_path},
-    origin::bad,
-};
+use super::directory::{Directory, Identity, identify_path};
 use crate::{
-    app::App,
+    attempt::Attempt,
     error::{Error, Result},
 };
 
@@ -24,14 +21,14 @@ impl Platform {
     ///
     /// # Errors
     /// The system's.
-    pub(super) fn of(app: &App) -> Result<Self> {
-        let root = &app.paths.root;
+    pub(super) fn of(attempt: &Attempt) -> Result<Self> {
+        let root = &attempt.paths.root;
         // `{data}/projects/{project}/sessions/{session}`, where compute has laid the session out.
         let laid_out = root.parent().is_some_and(|p| p.ends_with("sessions"))
             && root.ancestors().nth(3).is_some_and(|p| p.ends_with("projects"));
         let own = root.ancestors().take(if laid_out { 4 } else { 1 });
         let mut platform = Self { places: Vec::new(), above: Vec::new() };
-        for path in own.chain(app.spec.platform_paths.iter().map(std::path::PathBuf::as_path)) {
+        for path in own.chain(attempt.spec.platform_paths.iter().map(std::path::PathBuf::as_path)) {
             platform.add(path).map_err(|e| Error::io("cannot look at the platform's own directories", &e))?;
         }
         Ok(platform)
@@ -56,12 +53,12 @@ impl Platform {
     /// Bad input that names `url`.
     pub(super) fn refuse(&self, directory: &Directory) -> Result<()> {
         let what = directory.path.display();
-        let ancestry = directory.ancestry().map_err(|e| bad(&format!("{what}: {e}")))?;
+        let ancestry = directory.ancestry().map_err(|e| Error::bad("url", format!("{what}: {e}")))?;
         if ancestry.iter().any(|place| self.places.contains(place)) {
-            return Err(bad(&format!("leads into a directory of the platform: {what}")));
+            return Err(Error::bad("url", format!("leads into a directory of the platform: {what}")));
         }
         if self.above.contains(&directory.identity) {
-            return Err(bad(&format!("leads to a directory that holds one of the platform's: {what}")));
+            return Err(Error::bad("url", format!("leads to a directory that holds one of the platform's: {what}")));
         }
         Ok(())
     }

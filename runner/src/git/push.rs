@@ -3,7 +3,7 @@
 
 use std::{path::Path, time::Duration};
 
-use ambient_wire::runner::{GitPush, GitPushed, LeftOut};
+use ambient_wire::git::{GitPush, GitPushed, LeftOut};
 use tokio::time::timeout;
 
 use super::{
@@ -11,18 +11,18 @@ use super::{
     command::{Git, GitError, SIGNALLED, quoted},
     directory::Directory,
     elsewhere::Repository,
-    lfs::Publication,
+    known::Known,
+    large_files::Publication,
     mirror::{Mirror, remove_tree},
     origin::{self, Origin},
-    repos::{self, Known},
+    repos::{self, Repos},
     submodules,
     working_tree::{Place, WorkingTree},
 };
 use crate::{
-    app::App,
-    confine::Pinned,
     error::{Error, Result},
     life,
+    rights::Pinned,
 };
 
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -45,16 +45,17 @@ const HISTORIC: &str = "--strict=badDate=warn,badDateOverflow=warn,badEmail=warn
 ///
 /// # Errors
 /// Bad input; not found; a conflict when the origin refuses; git's.
-pub(crate) async fn push(app: &App, request: &GitPush) -> Result<GitPushed> {
+pub(crate) async fn push(repos: &Repos, request: &GitPush) -> Result<GitPushed> {
     let branch = check_branch("branch", &request.branch)?;
-    let _one = app.repos.pushing.lock().await;
-    let (directory, known) = app.repos.directory(app, &request.repo)?;
+    let attempt = &*repos.attempt;
+    let _one = repos.pushing.lock().await;
+    let (directory, known) = repos.directory(&request.repo)?;
     // Opened anew: what it was when it was cloned does not count.
-    let origin = origin::open(app, &known.url)?;
-    let (_, head) = repos::position(app, &directory).await?;
+    let origin = origin::open(attempt, &known.url)?;
+    let (_, head) = repos::position(attempt, &directory).await?;
     // Before the push, and no reason against it.
     let place = Place::new(&directory, &known);
-    let (uncommitted, left_out) = match timeout(LOOK, WorkingTree::outline(app, place, LOOK)).await {
+    let (uncommitted, left_out) = match timeout(LOOK, WorkingTree::outline(attempt, place, LOOK)).await {
         Ok(Ok(mut tree)) => (Some(tree.changes()), std::mem::take(&mut tree.left_out)),
         // The git that gives the commits would wait too.
         Ok(Err(trap @ Error::Trap(_))) => return Err(trap),
@@ -62,8 +63,8 @@ pub(crate) async fn push(app: &App, request: &GitPush) -> Result<GitPushed> {
     };
     let commit = head.ok_or_else(|| Error::Conflict("there is no commit to push".to_owned()))?;
     let work = async {
-        let mirror = Mirror::ensure(app, &request.repo, &origin).await?;
-        let repository = Repository { app, directory: &directory, commit: &commit, pushed: &known.pushed };
+        let mirror = Mirror::ensure(attempt, &request.repo, &origin).await?;
+        let repository = Repository { attempt, directory: &directory, commit: &commit, pushed: &known.pushed };
         let behind = repository.left_behind(&mirror).await;
         let incoming = Incoming::make(&mirror).await?;
         let push =
@@ -81,7 +82,7 @@ pub(crate) async fn push(app: &App, request: &GitPush) -> Result<GitPushed> {
     let pushed = timeout(PATIENCE, work).await;
     let too_late = || Error::Git(format!("the push took longer than {} s", PATIENCE.as_secs()));
     let (taken, behind) = pushed.unwrap_or_else(|_| Err(too_late()))?;
-    if let Err(error) = app.repos.note_pushed(app, &request.repo, branch, &commit) {
+    if let Err(error) = repos.note_pushed(&request.repo, branch, &commit) {
         // Another push may say of a branch that it is not pushed.
         tracing::warn!(%error, repo = request.repo, "what was pushed cannot be recorded");
     }
@@ -140,8 +141,9 @@ impl Push<'_> {
         let is_unrelated = expected.is_none() && self.is_unrelated(commits).await?;
         self.publish_content(workspace, expected.as_deref()).await?;
         let before = expected.as_deref().or(self.known.base.as_deref());
-        let (app, modules) = (self.mirror.app, &self.known.modules);
-        let pointers = submodules::unpublished(app, &self.checking(Vec::new()), modules, self.commit, before).await?;
+        let (attempt, modules) = (self.mirror.attempt, &self.known.modules);
+        let pointers =
+            submodules::unpublished(attempt, &self.checking(Vec::new()), modules, self.commit, before).await?;
         self.send(expected.as_deref().unwrap_or_default()).await?;
         Ok(Taken { commits, created: expected.is_none(), is_unrelated, pointers })
     }
@@ -211,7 +213,7 @@ impl Push<'_> {
         if let Some(expected) = expected {
             tips = format!("{tips}\n^{expected}");
         }
-        let agents = Git::repository(self.mirror.app, workspace).patience(STEP);
+        let agents = Git::repository(self.mirror.attempt, workspace).patience(STEP);
         let agents = agents
             .variable("GIT_ALTERNATE_OBJECT_DIRECTORIES", self.mirror.path().join("objects"))
             .input(format!("{}\n{}\n", self.commit, tips.trim_start()));

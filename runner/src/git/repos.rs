@@ -3,13 +3,13 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::RwLock,
+    sync::{Arc, RwLock},
     time::Duration,
 };
 
-use ambient_wire::runner::{RepoSpec, RepoStatus, SessionPaths, Submodules, custom};
-use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use ambient_runner_protocol::{RepoSpec, RepoStatus};
+use ambient_wire::custom;
+use chrono::Utc;
 use serde_json::json;
 use tokio::{
     sync::Mutex,
@@ -17,19 +17,20 @@ use tokio::{
 };
 
 use super::{
-    check_branch, check_name, check_object,
+    HEAD, check_branch, check_name, check_object,
     command::Git,
-    environment, lfs,
+    environment,
+    known::Known,
+    large_files,
     mirror::{self, Mirror, remove_tree},
-    origin,
-    submodules::{self, Module},
+    origin, submodules,
     working_tree::LargeFiles,
 };
 use crate::{
-    agent::event,
-    app::App,
+    attempt::Attempt,
     error::{Error, Result},
-    life,
+    event, life,
+    log::EventLog,
 };
 
 /// From the mirror, so the working tree is what takes time.
@@ -42,34 +43,10 @@ const MAX_PUSHED: usize = 100;
 /// Tries at the files of a removed repository.
 const REMOVALS: usize = 20;
 
-/// What is known of a repository, as it was when it was cloned.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Known {
-    pub(crate) url: String,
-    pub(crate) branch: Option<String>,
-    #[serde(default)]
-    pub(crate) push_to: Option<String>,
-    pub(crate) base: Option<String>,
-    pub(crate) cloned_at: DateTime<Utc>,
-    /// What is to be known of it, in words.
-    #[serde(default)]
-    pub(crate) notices: Vec<String>,
-    /// What large files have added to it in snapshots.
-    #[serde(default)]
-    pub(crate) snapshot_bytes: u64,
-    /// What was fetched of its submodules.
-    #[serde(default)]
-    pub(crate) submodules: Submodules,
-    /// Submodules that are there.
-    #[serde(default)]
-    pub(crate) modules: Vec<Module>,
-    /// Newest commits that went to branches of the origin.
-    #[serde(default)]
-    pub(crate) pushed: BTreeMap<String, String>,
-}
-
 /// Repositories by name.
 pub(crate) struct Repos {
+    pub(super) attempt: Arc<Attempt>,
+    log: EventLog,
     known: RwLock<BTreeMap<String, Known>>,
     /// Large files of the newest snapshots.
     large: RwLock<BTreeMap<String, LargeFiles>>,
@@ -84,7 +61,8 @@ impl Repos {
     ///
     /// # Errors
     /// The system's.
-    pub(crate) fn open(paths: &SessionPaths) -> std::io::Result<Self> {
+    pub(crate) fn open(attempt: Arc<Attempt>, log: EventLog) -> std::io::Result<Self> {
+        let paths = &attempt.paths;
         std::fs::create_dir_all(paths.repos())?;
         environment::write_configuration(&paths.mirrors().join(environment::CONFIGURATION))?;
         let mut known = BTreeMap::new();
@@ -96,7 +74,7 @@ impl Repos {
             }
         }
         let large = RwLock::default();
-        Ok(Self { known: RwLock::new(known), large, change: Mutex::new(()), pushing: Mutex::new(()) })
+        Ok(Self { attempt, log, known: RwLock::new(known), large, change: Mutex::new(()), pushing: Mutex::new(()) })
     }
 
     /// Names, sorted.
@@ -112,10 +90,10 @@ impl Repos {
     ///
     /// # Errors
     /// Bad input; not found; a conflict when it is not there any more.
-    pub(crate) fn directory(&self, app: &App, name: &str) -> Result<(PathBuf, Known)> {
+    pub(crate) fn directory(&self, name: &str) -> Result<(PathBuf, Known)> {
         let known = self.get(check_name("repo", name)?);
         let known = known.ok_or_else(|| Error::NotFound(format!("no repository '{name}'")))?;
-        let directory = app.paths.workspace().join(name);
+        let directory = self.attempt.paths.workspace().join(name);
         match missing(&directory) {
             None => Ok((directory, known)),
             Some(how) => Err(Error::Conflict(format!("the folder of repository '{name}' {how}"))),
@@ -137,14 +115,14 @@ impl Repos {
     ///
     /// # Errors
     /// The system's.
-    pub(super) fn note_large_files(&self, app: &App, name: &str, added: u64, large: LargeFiles) -> Result<()> {
+    pub(super) fn note_large_files(&self, name: &str, added: u64, large: LargeFiles) -> Result<()> {
         if let Ok(mut all) = self.large.write() {
             all.insert(name.to_owned(), large);
         }
         match self.get(name) {
             Some(known) if added > 0 => {
                 let snapshot_bytes = known.snapshot_bytes.saturating_add(added);
-                record(app, name, Known { snapshot_bytes, ..known })
+                record(self, name, Known { snapshot_bytes, ..known })
             }
             _ => Ok(()),
         }
@@ -154,7 +132,7 @@ impl Repos {
     ///
     /// # Errors
     /// The system's.
-    pub(super) fn note_pushed(&self, app: &App, name: &str, branch: &str, commit: &str) -> Result<()> {
+    pub(super) fn note_pushed(&self, name: &str, branch: &str, commit: &str) -> Result<()> {
         let Some(mut known) = self.get(name) else { return Ok(()) };
         if known.pushed.get(branch).is_some_and(|pushed| pushed == commit) {
             return Ok(());
@@ -163,12 +141,12 @@ impl Repos {
             known.pushed.pop_first();
         }
         known.pushed.insert(branch.to_owned(), commit.to_owned());
-        record(app, name, known)
+        record(self, name, known)
     }
 
     /// Where an agent works: in the only repository, else in the workspace.
-    pub(crate) fn working_directory(&self, app: &App) -> PathBuf {
-        let workspace = app.paths.workspace();
+    pub(crate) fn working_directory(&self) -> PathBuf {
+        let workspace = self.attempt.paths.workspace();
         match self.names().as_slice() {
             [name] if missing(&workspace.join(name)).is_none() => workspace.join(name),
             _ => workspace,
@@ -177,12 +155,12 @@ impl Repos {
 }
 
 /// All repositories. Those that are looked at when the time is up are told with a notice instead of their branch.
-pub(crate) async fn list(app: &App) -> Vec<RepoStatus> {
+pub(crate) async fn list(repos: &Repos) -> Vec<RepoStatus> {
     let deadline = Instant::now() + LIST_PATIENCE;
     let mut list = Vec::new();
-    for name in app.repos.names() {
-        let Some(known) = app.repos.get(&name) else { continue };
-        list.push(standing(app, &name, known, deadline).await);
+    for name in repos.names() {
+        let Some(known) = repos.get(&name) else { continue };
+        list.push(standing(repos, &name, known, deadline).await);
     }
     list
 }
@@ -191,22 +169,22 @@ pub(crate) async fn list(app: &App) -> Vec<RepoStatus> {
 ///
 /// # Errors
 /// Bad input; a conflict with another repository or file of that name; git's.
-pub(crate) async fn put(app: &App, name: &str, spec: &RepoSpec) -> Result<RepoStatus> {
+pub(crate) async fn put(repos: &Repos, name: &str, spec: &RepoSpec) -> Result<RepoStatus> {
     check_name("name", name)?;
     spec.branch.as_deref().map(|branch| check_branch("branch", branch)).transpose()?;
     spec.push_to.as_deref().map(|branch| check_branch("push_to", branch)).transpose()?;
-    let origin = origin::open(app, &spec.url)?;
-    let _one = app.repos.change.lock().await;
-    let place = app.paths.workspace().join(name);
+    let origin = origin::open(&repos.attempt, &spec.url)?;
+    let _one = repos.change.lock().await;
+    let place = repos.attempt.paths.workspace().join(name);
     let there = place.symlink_metadata().is_ok();
-    match app.repos.get(name) {
+    match repos.get(name) {
         Some(known) if there && known.url == spec.url => {
-            app.repos.directory(app, name)?;
+            repos.directory(name)?;
             let as_asked = known.submodules == spec.submodules;
             if known.push_to != spec.push_to {
-                record(app, name, Known { push_to: spec.push_to.clone(), ..known })?;
+                record(repos, name, Known { push_to: spec.push_to.clone(), ..known })?;
             }
-            let mut status = status(app, name).await?;
+            let mut status = status(repos, name).await?;
             if !as_asked {
                 let notice = "its submodules are as they were asked for when it was cloned: remove it and add it again";
                 status.notices.push(notice.to_owned());
@@ -217,35 +195,35 @@ pub(crate) async fn put(app: &App, name: &str, spec: &RepoSpec) -> Result<RepoSt
             return Err(Error::Conflict(format!("repository '{name}' is a clone of {}", known.url)));
         }
         None if there => return Err(Error::Conflict(format!("the workspace has something else named '{name}'"))),
-        _ if app.repos.names().len() >= MAX_REPOS => {
+        _ if repos.names().len() >= MAX_REPOS => {
             return Err(Error::Conflict(format!("a session has at most {MAX_REPOS} repositories")));
         }
         _ => {}
     }
-    let (clone, known) = clone(app, name, spec, &origin).await?;
+    let (clone, known) = clone(repos, name, spec, &origin).await?;
     let notices = known.notices.clone();
     // The record first: a directory without one would belong to nobody.
-    record(app, name, known)?;
+    record(repos, name, known)?;
     if let Err(error) = std::fs::rename(&clone, &place) {
         // Else what has come to be there meanwhile would pass for the clone.
-        forget(app, name).await?;
+        forget(repos, name).await?;
         remove_tree(clone).await.ok();
         return Err(Error::Conflict(format!("the clone cannot be moved into the workspace as '{name}': {error}")));
     }
     if !notices.is_empty() {
         let value = json!({ "repo": name, "notices": notices });
-        let told = app.log.append(vec![event::custom(custom::REPO_NOTICES, value)]).await;
+        let told = repos.log.append(vec![event::custom(custom::REPO_NOTICES, value)]).await;
         told.map_err(|e| Error::Internal(e.to_string()))?;
     }
-    status(app, name).await
+    status(repos, name).await
 }
 
-async fn clone(app: &App, name: &str, spec: &RepoSpec, origin: &origin::Origin) -> Result<(PathBuf, Known)> {
-    let mirror = Mirror::create(app, name, origin, spec.branch.as_deref()).await?;
+async fn clone(repos: &Repos, name: &str, spec: &RepoSpec, origin: &origin::Origin) -> Result<(PathBuf, Known)> {
+    let mirror = Mirror::create(&repos.attempt, name, origin, spec.branch.as_deref()).await?;
     let made = async {
         let base = mirror.start().await?;
-        let lfs = lfs::prepare(app, &mirror, origin, base.as_deref()).await?;
-        let clone = clone_of(app, &mirror, &origin.text).await?;
+        let lfs = large_files::prepare(&repos.attempt, &mirror, origin, base.as_deref()).await?;
+        let clone = clone_of(&repos.attempt, &mirror, &origin.text).await?;
         let mut notices = Vec::new();
         let mut modules = Vec::new();
         let how = spec.submodules;
@@ -259,12 +237,12 @@ async fn clone(app: &App, name: &str, spec: &RepoSpec, origin: &origin::Origin) 
                 }
             }
             Some(base) => {
-                let repository = submodules::Repository { app, name, how, clone: &clone };
+                let repository = submodules::Repository { attempt: &repos.attempt, name, how, clone: &clone };
                 let added = submodules::add(repository, &mirror, &origin.text, base).await;
                 (modules, notices) = (added.modules, added.notices);
             }
         }
-        notices.extend(lfs::check_out(app, &clone, &lfs).await);
+        notices.extend(large_files::check_out(&repos.attempt, &clone, &lfs).await);
         notices.extend(lfs.notices);
         let (url, branch, push_to) = (origin.text.clone(), spec.branch.clone(), spec.push_to.clone());
         let cloned_at = Utc::now();
@@ -276,22 +254,22 @@ async fn clone(app: &App, name: &str, spec: &RepoSpec, origin: &origin::Origin) 
     };
     let made = made.await;
     if made.is_err() {
-        mirror::remove(app, name).await.ok();
+        mirror::remove(&repos.attempt, name).await.ok();
     }
     made
 }
 
 /// The workspace's repository, made by the agent's git from the mirror, whose objects it borrows.
-async fn clone_of(app: &App, mirror: &Mirror<'_>, url: &str) -> Result<PathBuf> {
+async fn clone_of(attempt: &Attempt, mirror: &Mirror<'_>, url: &str) -> Result<PathBuf> {
     let id = life::random_id().map_err(|e| Error::io("no random number", &e))?;
-    let clone = app.paths.tmp().join(format!("clone-{id}"));
+    let clone = attempt.paths.tmp().join(format!("clone-{id}"));
     let (source, target) = (mirror.path().to_string_lossy(), clone.to_string_lossy());
     let how = ["clone", "--quiet", "--shared", "--template=", "--no-recurse-submodules", "--origin=origin", "--"];
-    let git = Git::agents(app, app.paths.tmp()).patience(CLONE_PATIENCE).variable("GIT_ALLOW_PROTOCOL", "file");
+    let git = Git::agents(attempt, attempt.paths.tmp()).patience(CLONE_PATIENCE).variable("GIT_ALLOW_PROTOCOL", "file");
     let made = async {
         git.run(&[&how[..], &[&source, &target]].concat()).await?;
         // For people to read. Nothing of ours does.
-        Git::agents(app, &clone).run(&["config", "remote.origin.url", url]).await
+        Git::agents(attempt, &clone).run(&["config", "remote.origin.url", url]).await
     };
     if let Err(error) = made.await {
         remove_tree(clone.clone()).await.ok();
@@ -304,21 +282,22 @@ async fn clone_of(app: &App, mirror: &Mirror<'_>, url: &str) -> Result<PathBuf> 
 ///
 /// # Errors
 /// Bad input; the system's.
-pub(crate) async fn delete(app: &App, name: &str) -> Result<()> {
+pub(crate) async fn delete(repos: &Repos, name: &str) -> Result<()> {
     check_name("name", name)?;
-    let _one = app.repos.change.lock().await;
-    let _none = app.repos.pushing.lock().await;
-    if app.repos.get(name).is_none() {
+    let _one = repos.change.lock().await;
+    let _none = repos.pushing.lock().await;
+    if repos.get(name).is_none() {
         return Ok(());
     }
     let io = |e: std::io::Error| Error::io("cannot remove the repository", &e);
     let id = life::random_id().map_err(io)?;
-    let (place, aside) = (app.paths.workspace().join(name), app.paths.tmp().join(format!("removed-{id}")));
+    let (place, aside) =
+        (repos.attempt.paths.workspace().join(name), repos.attempt.paths.tmp().join(format!("removed-{id}")));
     match std::fs::rename(&place, &aside) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
         _ => {}
     }
-    forget(app, name).await?;
+    forget(repos, name).await?;
     // A snapshot or the agent may still write there. What stays goes with the next launch, which empties this folder.
     for _ in 0..REMOVALS {
         match remove_tree(aside.clone()).await {
@@ -331,29 +310,29 @@ pub(crate) async fn delete(app: &App, name: &str) -> Result<()> {
 }
 
 /// Removes the record of a repository, and its mirrors.
-async fn forget(app: &App, name: &str) -> Result<()> {
+async fn forget(repos: &Repos, name: &str) -> Result<()> {
     let io = |e: std::io::Error| Error::io("cannot remove the repository", &e);
-    let file = app.paths.repos().join(format!("{name}.json"));
+    let file = repos.attempt.paths.repos().join(format!("{name}.json"));
     std::fs::remove_file(file).map_err(io)?;
-    if let Ok(mut known) = app.repos.known.write() {
+    if let Ok(mut known) = repos.known.write() {
         known.remove(name);
     }
-    mirror::remove(app, name).await.map_err(io)
+    mirror::remove(&repos.attempt, name).await.map_err(io)
 }
 
 /// State of one repository.
 ///
 /// # Errors
 /// Not found; git's.
-pub(crate) async fn status(app: &App, name: &str) -> Result<RepoStatus> {
-    let (_, known) = app.repos.directory(app, name)?;
-    Ok(standing(app, name, known, Instant::now() + LIST_PATIENCE).await)
+pub(crate) async fn status(repos: &Repos, name: &str) -> Result<RepoStatus> {
+    let (_, known) = repos.directory(name)?;
+    Ok(standing(repos, name, known, Instant::now() + LIST_PATIENCE).await)
 }
 
 /// What the agent has made of one repository stops nothing of the others.
-async fn standing(app: &App, name: &str, known: Known, deadline: Instant) -> RepoStatus {
+async fn standing(repos: &Repos, name: &str, known: Known, deadline: Instant) -> RepoStatus {
     let mut notices = known.notices;
-    let directory = app.paths.workspace().join(name);
+    let directory = repos.attempt.paths.workspace().join(name);
     let missing = missing(&directory);
     let (branch, head) = match missing {
         Some(how) => {
@@ -362,7 +341,7 @@ async fn standing(app: &App, name: &str, known: Known, deadline: Instant) -> Rep
         }
         None => {
             let late = || Error::Conflict(format!("there was no answer within {} s", LIST_PATIENCE.as_secs()));
-            let position = timeout_at(deadline, position(app, &directory)).await;
+            let position = timeout_at(deadline, position(&repos.attempt, &directory)).await;
             position.unwrap_or_else(|_| Err(late())).unwrap_or_else(|error| {
                 notices.push(format!("it cannot be read as a repository: {error}"));
                 (None, None)
@@ -373,24 +352,21 @@ async fn standing(app: &App, name: &str, known: Known, deadline: Instant) -> Rep
     RepoStatus { name: name.to_owned(), url, branch, head, base, cloned_at, missing: missing.is_some(), notices }
 }
 
-/// Tells the commit that is checked out, also when its object is missing: that is not the same as none.
-pub(super) const HEAD: [&str; 4] = ["rev-parse", "--verify", "--quiet", "HEAD"];
-
 /// Checked-out branch and commit.
 ///
 /// # Errors
 /// Git's.
-pub(crate) async fn position(app: &App, directory: &Path) -> Result<(Option<String>, Option<String>)> {
-    let branch = Git::repository(app, directory).maybe(&["symbolic-ref", "--quiet", "--short", "HEAD"]).await?;
-    let head = Git::repository(app, directory).maybe(&HEAD).await?;
+pub(crate) async fn position(attempt: &Attempt, directory: &Path) -> Result<(Option<String>, Option<String>)> {
+    let branch = Git::repository(attempt, directory).maybe(&["symbolic-ref", "--quiet", "--short", "HEAD"]).await?;
+    let head = Git::repository(attempt, directory).maybe(&HEAD).await?;
     head.as_deref().map(check_object).transpose()?;
     Ok((branch, head))
 }
 
-fn record(app: &App, name: &str, known: Known) -> Result<()> {
-    let file = app.paths.repos().join(format!("{name}.json"));
+fn record(repos: &Repos, name: &str, known: Known) -> Result<()> {
+    let file = repos.attempt.paths.repos().join(format!("{name}.json"));
     life::write_record(&file, &known).map_err(|e| Error::io("cannot record the repository", &e))?;
-    if let Ok(mut all) = app.repos.known.write() {
+    if let Ok(mut all) = repos.known.write() {
         all.insert(name.to_owned(), known);
     }
     Ok(())

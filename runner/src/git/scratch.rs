@@ -10,7 +10,7 @@ use std::{
 
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
 
-use crate::{app::App, life};
+use crate::{attempt::Attempt, life};
 
 const PRIVATE: u32 = 0o700;
 
@@ -18,32 +18,32 @@ const PRIVATE: u32 = 0o700;
 ///
 /// # Errors
 /// The system's.
-pub(super) fn make(app: &App, folders: &[&str], files: &[(&str, &[u8])]) -> std::io::Result<PathBuf> {
+pub(super) fn make(attempt: &Attempt, folders: &[&str], files: &[(&str, &[u8])]) -> std::io::Result<PathBuf> {
     let name = format!("tree-{}", life::random_id()?);
-    let tmp = rustix::fs::openat(CWD, app.paths.tmp(), flags(OFlags::DIRECTORY), Mode::empty())?;
-    let top = folder(app, tmp.as_fd(), &name)?;
+    let tmp = rustix::fs::openat(CWD, attempt.paths.tmp(), flags(OFlags::DIRECTORY), Mode::empty())?;
+    let top = folder(attempt, tmp.as_fd(), &name)?;
     for name in folders {
-        folder(app, top.as_fd(), name)?;
+        folder(attempt, top.as_fd(), name)?;
     }
     for (name, content) in files {
         let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let mut file = File::from(rustix::fs::openat(&top, *name, flags(new), Mode::from_raw_mode(0o600))?);
         file.write_all(content)?;
-        give(app, file.as_fd())?;
+        give(attempt, file.as_fd())?;
     }
-    Ok(app.paths.tmp().join(name))
+    Ok(attempt.paths.tmp().join(name))
 }
 
-fn folder(app: &App, parent: impl AsFd, name: &str) -> std::io::Result<OwnedFd> {
+fn folder(attempt: &Attempt, parent: impl AsFd, name: &str) -> std::io::Result<OwnedFd> {
     rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(PRIVATE))?;
     let folder = rustix::fs::openat(&parent, name, flags(OFlags::DIRECTORY), Mode::empty())?;
-    give(app, folder.as_fd())?;
+    give(attempt, folder.as_fd())?;
     Ok(folder)
 }
 
 /// To the agent's user, where that is another than ours.
-fn give(app: &App, handle: impl AsFd) -> std::io::Result<()> {
-    let Some(user) = app.spec.agent_user else { return Ok(()) };
+fn give(attempt: &Attempt, handle: impl AsFd) -> std::io::Result<()> {
+    let Some(user) = attempt.spec.agent_user else { return Ok(()) };
     Ok(rustix::fs::fchown(handle, Some(Uid::from_raw(user)), Some(Gid::from_raw(user)))?)
 }
 

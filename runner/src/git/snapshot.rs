@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use ambient_wire::runner::{RepoPosition, RepoProblem, custom};
+use ambient_wire::custom::{self, RepoPosition, RepoProblem};
 use base64::Engine;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
@@ -10,11 +10,12 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     check_object,
     command::Git,
+    known::Known,
     patch,
-    repos::{self, Known},
+    repos::{self, Repos},
     working_tree::{Place, Room, WorkingTree},
 };
-use crate::{agent::event, app::App, error::Result, process::Mark};
+use crate::{error::Result, event, process::Mark};
 
 /// Most bytes of a patch in the log.
 const MAX_PATCH: usize = 128 * 1024;
@@ -32,16 +33,16 @@ pub(crate) struct Snapshots {
 }
 
 /// Takes a snapshot of every repository. A failure is told too and fails nothing.
-pub(crate) async fn of_all(app: &App, turn: u64, patience: Duration) -> Snapshots {
+pub(crate) async fn of_all(repos: &Repos, turn: u64, patience: Duration) -> Snapshots {
     let deadline = Instant::now() + patience;
     let mut all = Snapshots::default();
-    for name in app.repos.names() {
-        let (missing, reason) = match app.repos.directory(app, &name) {
+    for name in repos.names() {
+        let (missing, reason) = match repos.directory(&name) {
             Ok((directory, known)) => {
-                let reference = format!("refs/ambient/snapshots/{}-{turn}", app.spec.run);
+                let reference = format!("refs/ambient/snapshots/{}-{turn}", repos.attempt.spec.run);
                 let (repo, directory, reference, known) = (&*name, &*directory, &*reference, &known);
                 let taken =
-                    timeout_at(deadline, Snapshot { app, repo, directory, reference, known, turn }.take()).await;
+                    timeout_at(deadline, Snapshot { repos, repo, directory, reference, known, turn }.take()).await;
                 match taken {
                     Ok(Ok((value, position))) => {
                         all.positions.push(position);
@@ -62,7 +63,7 @@ pub(crate) async fn of_all(app: &App, turn: u64, patience: Duration) -> Snapshot
 
 /// A snapshot to be taken.
 struct Snapshot<'a> {
-    app: &'a App,
+    repos: &'a Repos,
     repo: &'a str,
     directory: &'a Path,
     reference: &'a str,
@@ -73,22 +74,23 @@ struct Snapshot<'a> {
 impl Snapshot<'_> {
     /// The commit, and the patch that leads to it: people who come when the runner is gone read it in the log.
     async fn take(&self) -> Result<(Value, RepoPosition)> {
-        let (app, directory) = (self.app, self.directory);
-        let running = app.processes.count(Mark::Left(app.run_id(self.turn))).await;
-        let large = app.repos.large_files(self.repo);
+        let (repos, directory) = (self.repos, self.directory);
+        let attempt = &*repos.attempt;
+        let running = attempt.processes.count(Mark::Left(attempt.run_id(self.turn))).await;
+        let large = repos.large_files(self.repo);
         let room = Room::of_snapshots(self.known.snapshot_bytes, &large);
         let place = Place::new(directory, self.known);
-        let tree = WorkingTree::keep(app, place, TREE_PATIENCE, &room).await?;
+        let tree = WorkingTree::keep(attempt, place, TREE_PATIENCE, &room).await?;
         let object = tree.git().text(&["write-tree"]).await?;
         let mut arguments = vec!["commit-tree", "--no-gpg-sign", object.as_str()];
         if let Some(head) = &tree.head {
             arguments.extend(["-p", head]);
         }
-        let message = format!("Snapshot after turn {} of run {}\n", self.turn, app.spec.run);
+        let message = format!("Snapshot after turn {} of run {}\n", self.turn, attempt.spec.run);
         let commit = tree.git().input(message).text(&arguments).await?;
         check_object(&commit)?;
-        Git::repository(app, directory).run(&["update-ref", self.reference, &commit]).await?;
-        app.repos.note_large_files(app, self.repo, tree.added, tree.large.clone())?;
+        Git::repository(attempt, directory).run(&["update-ref", self.reference, &commit]).await?;
+        repos.note_large_files(self.repo, tree.added, tree.large.clone())?;
         let base = self.known.base.as_deref();
         let others = (&["--patch-with-stat"][..], &[commit.as_str()][..]);
         let (patch, truncated) = patch::since(tree.git(), base, others, MAX_PATCH).await?;
@@ -97,7 +99,7 @@ impl Snapshot<'_> {
             "patch_truncated": truncated, "left_out": tree.left_out, "running": running,
         });
         put_patch(&mut value, &patch);
-        let (branch, _) = repos::position(app, directory).await?;
+        let (branch, _) = repos::position(attempt, directory).await?;
         Ok((value, RepoPosition { repo: self.repo.to_owned(), branch, head: tree.head.clone() }))
     }
 }

@@ -1,6 +1,6 @@
 //! `git status --porcelain=v2 -z`, read strictly: what is not of that form is an error, never a shorter list.
 
-use ambient_wire::runner::GitFile;
+use ambient_wire::git::GitFile;
 
 /// Most files that are told.
 const MAX_FILES: usize = 10_000;

@@ -13,10 +13,11 @@ use rustix::{
     thread::ThreadNameSpaceType,
 };
 
-use super::{Order, Place, open, order};
+use super::{Order, open, order};
 use crate::{
     confine::{self, EXIT_CANNOT_EXECUTE},
     group,
+    rights::Place,
 };
 
 /// Joins the agent's namespaces and runs the command there; its exit code.

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use ambient_wire::runner::{Confinement, ProcessIdentity};
+use ambient_runner_protocol::{Confinement, ProcessIdentity};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -28,7 +28,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{confine::Rights, process::become_user};
+use crate::{
+    confine::ORDER,
+    rights::{Place, Rights},
+};
 pub(crate) use enter::enter;
 pub(crate) use stage::isolate;
 
@@ -36,9 +39,6 @@ pub(crate) use stage::isolate;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Longest report of a stage.
 const MAX_REPORT: u64 = 64 * 1024;
-/// Where a stage finds its [`Order`].
-pub(crate) const ORDER: &str = "AMBIENT_ORDER";
-
 /// What a stage is told.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Order {
@@ -75,17 +75,6 @@ pub(crate) struct Namespaces {
     life: Mutex<Option<ChildStdin>>,
 }
 
-/// How a command comes to its namespaces.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Place {
-    /// There are none: the kernel has none for us, or they are switched off.
-    Here,
-    /// Those of the agent.
-    Agents(ProcessIdentity),
-    /// Some for this command alone.
-    Own,
-}
-
 /// Where a command with these rights belongs: what the agent may not have is out of the agent's sight.
 pub(crate) fn place(rights: &Rights) -> Place {
     let Some(agents) = AGENTS.get() else { return Place::Here };
@@ -109,7 +98,7 @@ impl Namespaces {
         let mut command = Command::new("/proc/self/exe");
         command.arg("isolate").env_clear().env("AMBIENT_NONCE", nonce).env(ORDER, order);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-        become_user(&mut command, rights);
+        rights.apply_user(&mut command);
         let mut stage = command.spawn().map_err(|e| e.to_string())?;
         let (life, output) = (stage.stdin.take(), stage.stdout.take());
         let mut text = Vec::new();

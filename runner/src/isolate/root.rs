@@ -15,7 +15,10 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change, mount_remount, unmount,
 };
 
-use crate::confine::{DEVICES, Rights, SYSTEM, resolver};
+use crate::{
+    confine::{DEVICES, SYSTEM, resolver},
+    rights::Rights,
+};
 
 /// Any directory that every system has: what it hides is in view again once the root is left.
 const STAGING: &str = "/usr";

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use ambient_wire::runner::{ReaderAck, ReaderHello, Record, ServerFrame};
+use ambient_runner_protocol::{ReaderAck, ReaderHello, Record, RunnerFrame};
 use futures::{SinkExt, StreamExt};
 use serde_json::Value;
 use tokio::{
@@ -140,12 +140,12 @@ impl Reader {
     }
 
     /// The next frame; none when the connection has ended.
-    pub async fn next(&mut self) -> Option<ServerFrame> {
+    pub async fn next(&mut self) -> Option<RunnerFrame> {
         loop {
             match timeout(PATIENCE, self.socket.next()).await.expect("a frame in time") {
                 Some(Ok(Message::Text(text))) => {
                     let frame = serde_json::from_str(text.as_str()).unwrap();
-                    if let ServerFrame::Welcome { log_id, .. } = &frame {
+                    if let RunnerFrame::Welcome { log_id, .. } = &frame {
                         self.log_id.clone_from(log_id);
                     }
                     return Some(frame);
@@ -161,7 +161,7 @@ impl Reader {
         let mut seen = Vec::new();
         loop {
             match self.next().await {
-                Some(ServerFrame::Records { records }) => {
+                Some(RunnerFrame::Records { records }) => {
                     for record in records {
                         assert!(self.last == 0 || record.n == self.last + 1, "a gap after {}", self.last);
                         self.last = record.n;
@@ -173,7 +173,7 @@ impl Reader {
                         return seen;
                     }
                 }
-                Some(ServerFrame::Welcome { .. }) => {}
+                Some(RunnerFrame::Welcome { .. }) => {}
                 other => panic!("{other:?} after {seen:#?}"),
             }
         }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use ambient_wire::runner::{
+use ambient_runner_protocol::{
     CONTRACT_VERSION, Confinement, Exited, Fence, GitIdentity, LaunchSpec, Limits, SessionPaths, Started,
 };
 use tempfile::TempDir;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ambient_wire::runner::Record;
+use ambient_runner_protocol::Record;
 use serde_json::json;
 
 use super::{Answer, Reader, Runner, Session};

@@ -10,16 +10,14 @@ use ambient_domain::{
 use ambient_persistence::{KindVisitor, StoredEntity, visit_kinds};
 
 use crate::{
-    services::{Services, StepError},
+    services::{Services, StepError, StepResult},
     step::Progress,
 };
 
 /// Entities deleted before the next are looked for.
 const PAGE: i64 = 500;
 
-type Done = Result<Progress, StepError>;
-
-pub(super) async fn ensure_space(s: &Services, i: &WorkflowInput) -> Done {
+pub(super) async fn ensure_space(s: &Services, i: &WorkflowInput) -> StepResult {
     match s.db.load::<Project>(&i.project_id).await? {
         Some(project) if project.deleted_at.is_none() => {
             s.compute.ensure_project(&i.project_id).await?;
@@ -29,12 +27,12 @@ pub(super) async fn ensure_space(s: &Services, i: &WorkflowInput) -> Done {
     }
 }
 
-pub(super) async fn report_provisioned(s: &Services, by: &str, i: &WorkflowInput) -> Done {
+pub(super) async fn report_provisioned(s: &Services, by: &str, i: &WorkflowInput) -> StepResult {
     s.command::<Project>(by, &i.project_id, Command::Provisioned).await
 }
 
 /// Everything in it, of every Kind. Nothing new can come: creation checks, in its own transaction, that the project is Active.
-pub(super) async fn delete_contents(s: &Services, by: &str, i: &WorkflowInput) -> Done {
+pub(super) async fn delete_contents(s: &Services, by: &str, i: &WorkflowInput) -> StepResult {
     visit_kinds(&mut Contents { services: s, by, project_id: &i.project_id }).await?;
     Ok(Progress::Done)
 }
@@ -69,7 +67,7 @@ impl KindVisitor for Contents<'_> {
     }
 }
 
-pub(super) async fn await_sessions_gone(s: &Services, i: &WorkflowInput) -> Done {
+pub(super) async fn await_sessions_gone(s: &Services, i: &WorkflowInput) -> StepResult {
     loop {
         let left = s.db.workspaces_of_project(&i.project_id).await?;
         if left == 0 {
@@ -79,12 +77,12 @@ pub(super) async fn await_sessions_gone(s: &Services, i: &WorkflowInput) -> Done
     }
 }
 
-pub(super) async fn delete_space(s: &Services, i: &WorkflowInput) -> Done {
+pub(super) async fn delete_space(s: &Services, i: &WorkflowInput) -> StepResult {
     // Sessions that are still on their way out are gone at a later try.
     s.compute.delete_project(&i.project_id).await.map_err(|error| StepError::retry("SessionsRemain", &error))?;
     Ok(Progress::Done)
 }
 
-pub(super) async fn report_deleted(s: &Services, by: &str, i: &WorkflowInput) -> Done {
+pub(super) async fn report_deleted(s: &Services, by: &str, i: &WorkflowInput) -> StepResult {
     s.command::<Project>(by, &i.project_id, Command::DeleteFinished).await
 }

@@ -4,7 +4,8 @@ use ambient_domain::{
     WorkflowInput,
     session::{self, ConditionStatus, ConditionType, Fact, Lifecycle, ReconciledRepo, Repo, Session},
 };
-use ambient_wire::runner::{RepoSpec, RepoStatus, Submodules};
+use ambient_runner_protocol::{RepoSpec, RepoStatus};
+use ambient_wire::git::Submodules;
 
 use crate::{
     services::{Services, StepError},

@@ -8,23 +8,23 @@ use ambient_domain::{
     quantity::{Bytes, Cpu},
     session::{Fact, ResourceOverrides, Session},
 };
-use ambient_wire::runner::GitIdentity;
+use ambient_runner_protocol::GitIdentity;
 
 use super::project;
 use crate::{
     observer,
-    services::{Services, StepError, session_ref},
+    services::{Services, StepError, StepResult, session_ref},
     step::Progress,
-    token_refresh::TOKEN_LIFE,
 };
 
-type Done = Result<Progress, StepError>;
+/// Life of a runner-to-server token, seconds.
+pub const TOKEN_LIFE: i64 = 3_600;
 
 /// Looks at a runner that comes up, a millisecond apart, before the session is looked at again and the pauses get longer.
 const FAST_LOOKS: u32 = 40;
 
 /// From nothing to a runner that has been launched, with all that it needs there before it.
-pub(super) async fn bring_up_runner(s: &Services, by: &str, i: &WorkflowInput) -> Done {
+pub(super) async fn bring_up_runner(s: &Services, by: &str, i: &WorkflowInput) -> StepResult {
     let session = s.report_and_read(by, i, Fact::Provisioning).await?;
     if project::ensure_space(s, i).await? == Progress::Superseded {
         return Ok(Progress::Superseded);
@@ -37,20 +37,7 @@ pub(super) async fn bring_up_runner(s: &Services, by: &str, i: &WorkflowInput) -
     Ok(Progress::Done)
 }
 
-pub(super) async fn ensure_workspace(s: &Services, i: &WorkflowInput) -> Done {
-    s.active_session(i).await?;
-    s.compute.ensure_workspace(&session_ref(i)).await?;
-    Ok(Progress::Done)
-}
-
-/// After a forced stop the proof was not waited for; a new run waits for it here.
-pub(super) async fn prove_earlier_runs_gone(s: &Services, i: &WorkflowInput) -> Done {
-    s.active_session(i).await?;
-    prove_gone(s, i).await?;
-    Ok(Progress::Done)
-}
-
-async fn prove_gone(s: &Services, i: &WorkflowInput) -> Result<(), StepError> {
+pub(super) async fn prove_gone(s: &Services, i: &WorkflowInput) -> Result<(), StepError> {
     let earlier = i.run - 1;
     if earlier > 0 {
         let session = session_ref(i);
@@ -60,12 +47,7 @@ async fn prove_gone(s: &Services, i: &WorkflowInput) -> Result<(), StepError> {
     Ok(())
 }
 
-pub(super) async fn issue_credentials(s: &Services, i: &WorkflowInput) -> Done {
-    write_credentials(s, i, &s.active_session(i).await?).await?;
-    Ok(Progress::Done)
-}
-
-async fn write_credentials(s: &Services, i: &WorkflowInput, session: &Session) -> Result<(), StepError> {
+pub(super) async fn write_credentials(s: &Services, i: &WorkflowInput, session: &Session) -> Result<(), StepError> {
     let (variables, session) = (&session.spec.environment_variables, session_ref(i));
     if !variables.is_empty() {
         let environment = environment(s, variables).await?;
@@ -93,27 +75,21 @@ async fn environment(s: &Services, ids: &BTreeMap<String, String>) -> Result<Sec
 }
 
 /// A new token for the runner, in place of the old one; the runner reads the file at each use.
-pub(super) async fn refresh_token(s: &Services, i: &WorkflowInput) -> Done {
+pub(super) async fn refresh_token(s: &Services, i: &WorkflowInput) -> StepResult {
     s.active_session(i).await?;
     write_runner_token(s, i).await?;
     Ok(Progress::Done)
 }
 
 async fn write_runner_token(s: &Services, i: &WorkflowInput) -> Result<(), StepError> {
-    let now = (s.clock)().timestamp();
+    let now = s.clock.now().timestamp();
     // The number is the time: every token of a run is another one, and any server can make it.
     let token = s.tokens.runner_to_server(&i.session_id, i.run, now, now + TOKEN_LIFE);
     s.compute.write_secret(&session_ref(i), i.run, SecretName::RunnerToServer, &Secret::new(token)).await?;
     Ok(())
 }
 
-pub(super) async fn launch_runner(s: &Services, i: &WorkflowInput) -> Done {
-    let session = s.active_session(i).await?;
-    s.compute.launch(&launch_request(&session, i)).await?;
-    Ok(Progress::Done)
-}
-
-fn launch_request(session: &Session, i: &WorkflowInput) -> LaunchRequest {
+pub(super) fn launch_request(session: &Session, i: &WorkflowInput) -> LaunchRequest {
     LaunchRequest {
         session: session_ref(i),
         run: i.run,
@@ -139,7 +115,7 @@ fn own_limits(own: &ResourceOverrides) -> OwnLimits {
 }
 
 /// Waits until the runner answers. A local one takes some 10 ms: looks are a millisecond apart at first, and are at compute only.
-pub(super) async fn await_runner(s: &Services, by: &str, i: &WorkflowInput) -> Done {
+pub(super) async fn await_runner(s: &Services, by: &str, i: &WorkflowInput) -> StepResult {
     let mut pause = Duration::from_millis(1);
     let mut looks = 0;
     loop {
@@ -173,7 +149,7 @@ async fn answers(s: &Services, i: &WorkflowInput) -> bool {
 }
 
 /// Waits until the runner has recorded every message so far (the prompt among them).
-pub(super) async fn await_delivery(s: &Services, i: &WorkflowInput) -> Done {
+pub(super) async fn await_delivery(s: &Services, i: &WorkflowInput) -> StepResult {
     let mut pause = Duration::from_millis(10);
     loop {
         s.active_session(i).await?;

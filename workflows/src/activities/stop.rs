@@ -8,11 +8,9 @@ use ambient_domain::{
 };
 
 use crate::{
-    services::{Services, StepError, session_ref},
+    services::{Services, StepError, StepResult, session_ref},
     step::Progress,
 };
-
-type Done = Result<Progress, StepError>;
 
 /// The runner gives what it interrupts 1.5 s and then kills it. An agent that is still at work after this time has a runner
 /// that does not.
@@ -20,18 +18,18 @@ const INTERRUPT_GRACE: Duration = Duration::from_secs(3);
 /// The runner's grace: for snapshot and drain only.
 const TERMINATE_GRACE: Duration = Duration::from_secs(10);
 
-pub(super) async fn raise_fence(s: &Services, i: &WorkflowInput, run: i64) -> Done {
+pub(super) async fn raise_fence(s: &Services, i: &WorkflowInput, run: i64) -> StepResult {
     s.compute.raise_fence(&session_ref(i), run).await?;
     Ok(Progress::Done)
 }
 
 /// From here on no token of the run opens anything on a server; the server's own token to the runner stays until the end.
-pub(super) async fn revoke_credentials(s: &Services, i: &WorkflowInput) -> Done {
+pub(super) async fn revoke_credentials(s: &Services, i: &WorkflowInput) -> StepResult {
     s.db.revoke_tokens(&i.session_id, i.run).await?;
     Ok(Progress::Done)
 }
 
-pub(super) async fn interrupt_agent(s: &Services, i: &WorkflowInput) -> Done {
+pub(super) async fn interrupt_agent(s: &Services, i: &WorkflowInput) -> StepResult {
     let asked = tokio::time::timeout(INTERRUPT_GRACE, idle_when_asked(s, i)).await;
     // A runner that fails to answer has not interrupted anybody.
     if !matches!(asked, Ok(Ok(()))) {
@@ -51,7 +49,7 @@ async fn idle_when_asked(s: &Services, i: &WorkflowInput) -> Result<(), StepErro
 }
 
 /// What the runner has recorded so far is read while it lives; what is left is read from its file afterwards.
-pub(super) async fn drain_log(s: &Services, i: &WorkflowInput) -> Done {
+pub(super) async fn drain_log(s: &Services, i: &WorkflowInput) -> StepResult {
     let lives = async { s.runner(i).await.ok()?.health().await.ok() };
     if lives.await.is_none() {
         return Ok(Progress::Done);
@@ -61,12 +59,12 @@ pub(super) async fn drain_log(s: &Services, i: &WorkflowInput) -> Done {
     Ok(Progress::Done)
 }
 
-pub(super) async fn terminate_runner(s: &Services, i: &WorkflowInput) -> Done {
+pub(super) async fn terminate_runner(s: &Services, i: &WorkflowInput) -> StepResult {
     s.compute.terminate(&session_ref(i), i.run, TERMINATE_GRACE).await?;
     Ok(Progress::Done)
 }
 
-pub(super) async fn drain_rest_of_log(s: &Services, i: &WorkflowInput) -> Done {
+pub(super) async fn drain_rest_of_log(s: &Services, i: &WorkflowInput) -> StepResult {
     if let Some(path) = s.compute.event_log(&session_ref(i), i.run) {
         s.readers
             .drain_from_file(&i.project_id, &i.session_id, i.run, &path)
@@ -76,7 +74,7 @@ pub(super) async fn drain_rest_of_log(s: &Services, i: &WorkflowInput) -> Done {
     Ok(Progress::Done)
 }
 
-pub(super) async fn delete_run_objects(s: &Services, i: &WorkflowInput) -> Done {
+pub(super) async fn delete_run_objects(s: &Services, i: &WorkflowInput) -> StepResult {
     s.compute.delete_secrets(&session_ref(i), i.run).await?;
     s.readers.forget(&i.session_id, i.run).await;
     // The log of this run is whole now; new readers get it in one piece.
@@ -85,7 +83,7 @@ pub(super) async fn delete_run_objects(s: &Services, i: &WorkflowInput) -> Done 
     Ok(Progress::Done)
 }
 
-pub(super) async fn prove_torn_down(s: &Services, by: &str, i: &WorkflowInput) -> Done {
+pub(super) async fn prove_torn_down(s: &Services, by: &str, i: &WorkflowInput) -> StepResult {
     let proof = s.compute.prove_absent(&session_ref(i), i.run).await?;
     let mut evidence = proof.evidence;
     evidence.push(format!("on host {}", proof.host));
@@ -93,7 +91,7 @@ pub(super) async fn prove_torn_down(s: &Services, by: &str, i: &WorkflowInput) -
     s.report(by, i, Fact::TornDown { evidence }).await
 }
 
-pub(super) async fn prove_session_gone(s: &Services, i: &WorkflowInput) -> Done {
+pub(super) async fn prove_session_gone(s: &Services, i: &WorkflowInput) -> StepResult {
     if i.run > 0 {
         s.compute.prove_absent(&session_ref(i), i.run).await?;
     }
@@ -101,18 +99,18 @@ pub(super) async fn prove_session_gone(s: &Services, i: &WorkflowInput) -> Done 
 }
 
 /// What was sealed for the session is gone from then on; its row keeps the names only.
-pub(super) async fn forget_secrets(s: &Services, i: &WorkflowInput) -> Done {
+pub(super) async fn forget_secrets(s: &Services, i: &WorkflowInput) -> StepResult {
     s.vault.remove_session(&i.session_id).await?;
     Ok(Progress::Done)
 }
 
-pub(super) async fn delete_workspace(s: &Services, i: &WorkflowInput) -> Done {
+pub(super) async fn delete_workspace(s: &Services, i: &WorkflowInput) -> StepResult {
     s.compute.delete_workspace(&session_ref(i)).await?;
     s.db.mark_workspace_deleted(&i.session_id).await?;
     Ok(Progress::Done)
 }
 
-pub(super) async fn report_incomplete(s: &Services, by: &str, i: &WorkflowInput) -> Done {
+pub(super) async fn report_incomplete(s: &Services, by: &str, i: &WorkflowInput) -> StepResult {
     let session = s.session(&i.session_id).await?;
     let left = session.status_detail.and_then(|detail| detail.blocked_on);
     let fact = Fact::Observed {

@@ -5,16 +5,25 @@ use ambient_domain::{
     session::{Command, Fact, Lifecycle, Run, Session, StopReason},
 };
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
 
-use crate::{
-    services::{Services, StepError},
-    session_supervise::Look,
-};
+use crate::services::{Services, StepError};
 
 /// A run must be Running this long after it was accepted.
 const START_DEADLINE: TimeDelta = TimeDelta::minutes(10);
 /// Longest wait between two looks.
 const LONGEST_WAIT: TimeDelta = TimeDelta::hours(1);
+
+/// What a look at the session came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Look {
+    /// The run is ending or over.
+    pub over: bool,
+    /// A generation to bring into force.
+    pub reconcile: Option<i64>,
+    /// Milliseconds until a clock runs out.
+    pub wait_ms: u64,
+}
 
 const OVER: Look = Look { over: true, reconcile: None, wait_ms: 0 };
 
@@ -35,7 +44,7 @@ pub(super) async fn look(s: &Services, by: &str, i: &WorkflowInput) -> Result<Lo
         Lifecycle::Running { run } if run.number == i.run => (run, true),
         _ => return Ok(OVER),
     };
-    let now = (s.clock)();
+    let now = s.clock.now();
     let clocks = clocks(s, &session, run, running).await?;
     if let Some((_, due)) = clocks.iter().find(|(at, _)| *at <= now) {
         act(s, by, i, due).await?;

@@ -11,18 +11,16 @@ use ambient_domain::{
 use crate::{
     executions::{ExecutionError, ExecutionFilter},
     observer,
-    services::{Services, StepError},
+    services::{Services, StepError, StepResult},
     step::Progress,
 };
-
-type Done = Result<Progress, StepError>;
 
 /// Executions of a session that are looked at at a time, and how often: one with more stays remembered.
 const PAGE: i64 = 100;
 const MOST_PAGES: i64 = 10;
 
 /// Every active session has its workflow open, or its start in the outbox; else it is told that the workflow is lost.
-pub(super) async fn executions(s: &Services, by: &str) -> Done {
+pub(super) async fn executions(s: &Services, by: &str) -> StepResult {
     let mut swept = Swept::default();
     for id in s.db.active_session_ids().await? {
         swept.note(&id, executions_of(s, by, &id).await);
@@ -66,7 +64,7 @@ impl Swept {
         }
     }
 
-    fn done(self) -> Done {
+    fn done(self) -> StepResult {
         self.failed.map_or(Ok(Progress::Done), Err)
     }
 }
@@ -86,7 +84,7 @@ fn is_closed(status: &str) -> bool {
 
 /// Compares every session of this host with what runs here, both ways. What is provably over is removed: the run is older than
 /// the row's, or its phase is terminal. Of a runner that has ended the session is told, whatever became of the observation.
-pub(super) async fn compute(s: &Services) -> Done {
+pub(super) async fn compute(s: &Services) -> StepResult {
     let mut swept = Swept::default();
     for found in s.compute.inventory().await? {
         swept.note(&found.session.session_id, remove_what_is_over(s, &found).await);
@@ -140,7 +138,7 @@ fn is_over(row: Option<&Session>, run: i64) -> bool {
 }
 
 /// Forgets what was kept for a time only.
-pub(super) async fn records(s: &Services) -> Done {
+pub(super) async fn records(s: &Services) -> StepResult {
     s.db.purge_expired(10_000).await?;
     s.vault.remove_unused(10_000).await?;
     let mut swept = Swept::default();

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use ambient_domain::session::{Command, Lifecycle, Outcome, Phase, Session, Spec, StopReason, workflow_id};
+use ambient_domain::session::{Command, Lifecycle, Phase, RunOutcome, Session, Spec, StopReason, workflow_id};
 use ambient_persistence::new_id;
-use ambient_workflows::{session_start, sweep, token_refresh};
+use ambient_workflows::{activities::TOKEN_LIFE, session_start, sweep, token_refresh};
 
 use crate::{
     faults::{Fault, SWEEP},
     world::{World, wait_for},
 };
 
-fn outcome(session: &Session) -> &Outcome {
+fn outcome(session: &Session) -> &RunOutcome {
     match &session.lifecycle {
         Lifecycle::Ended { outcome, .. } => outcome,
         other => panic!("not ended: {other:?}"),
@@ -32,7 +32,7 @@ async fn asleep(world: &World, workflow_id: &str) {
 async fn timed_out(world: &World, id: &str) -> Session {
     let session = world.in_phase(id, Phase::Failed).await;
     let why = outcome(&session);
-    assert!(matches!(why, Outcome::Failed { reason, .. } if reason == "Timeout"), "{why:?}");
+    assert!(matches!(why, RunOutcome::Failed { reason, .. } if reason == "Timeout"), "{why:?}");
     session
 }
 
@@ -54,7 +54,7 @@ async fn a_run_ends_when_its_time_is_over_or_nothing_has_happened_for_long() {
     at_rest(&world, &quiet).await;
     world.advance(Duration::from_secs(3_700)).await;
     let session = world.in_phase(&quiet, Phase::Stopped).await;
-    assert_eq!(outcome(&session), &Outcome::Stopped { reason: StopReason::InactivityTimeout });
+    assert_eq!(outcome(&session), &RunOutcome::Stopped { reason: StopReason::InactivityTimeout });
     world.closed(&quiet).await;
     world.torn_down(&session).await;
     assert_eq!(at_rest(&world, &timed).await.phase(), Some(Phase::Running), "its time is not over");
@@ -119,7 +119,7 @@ async fn a_token_is_replaced_in_time_though_every_try_fails_at_first_or_is_repea
         asleep(&world, &workflow_id::token_refresh(id, 1)).await;
         before.push(token(&world.session(id).await));
     }
-    world.advance(Duration::from_secs(token_refresh::TOKEN_LIFE.unsigned_abs() * 3 / 4)).await;
+    world.advance(Duration::from_secs(TOKEN_LIFE.unsigned_abs() * 3 / 4)).await;
     for (id, before) in [&plain, &failing, &twice].into_iter().zip(before) {
         let session = world.session(id).await;
         wait_for("a new token", || async { (token(&session) != before).then_some(()) }).await;

@@ -8,10 +8,10 @@ use std::{
 
 use ambient_domain::{
     WorkflowInput,
-    session::{Command, Lifecycle, Outcome, Phase, Session},
+    session::{Command, Lifecycle, Phase, RunOutcome, Session},
 };
 use ambient_persistence::new_id;
-use ambient_wire::runner::Exited;
+use ambient_runner_protocol::Exited;
 use ambient_workflows::{TASK_QUEUE, session_delete::SessionDelete, sweep};
 use rustix::process::{Pid, Signal, kill_process};
 use temporalio_client::WorkflowStartOptions;
@@ -122,7 +122,7 @@ async fn what_a_runner_says_of_its_end_is_taken_whatever_characters_it_has() {
     std::fs::write(world.paths(&session).exited(1, 1), serde_json::to_vec(&record).unwrap()).unwrap();
     kill_process(Pid::from_raw(runner.pid).unwrap(), Signal::KILL).unwrap();
     let session = world.in_phase(&id, Phase::Failed).await;
-    let Lifecycle::Ended { outcome: Outcome::Failed { message, exit_code, .. }, .. } = &session.lifecycle else {
+    let Lifecycle::Ended { outcome: RunOutcome::Failed { message, exit_code, .. }, .. } = &session.lifecycle else {
         panic!("{:?}", session.lifecycle)
     };
     assert!(message.starts_with("broken\u{fffd} in the middle") && message.len() <= 8 * 1024, "{}", message.len());

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ambient_domain::session::{Lifecycle, MAX_ATTEMPTS, Outcome, Phase, Session, Spec, workflow_id};
+use ambient_domain::session::{Lifecycle, MAX_ATTEMPTS, Phase, RunOutcome, Session, Spec, workflow_id};
 use ambient_persistence::new_id;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -31,7 +31,7 @@ async fn a_batch_session_whose_runner_is_killed_runs_its_prompt_again_until_its_
         wait_for("the runner gone", || async { (!is_alive(runner.pid, runner.start_time)).then_some(()) }).await;
     }
     let session = world.in_phase(&id, Phase::Failed).await;
-    let Lifecycle::Ended { outcome: Outcome::Failed { reason, .. }, run } = &session.lifecycle else {
+    let Lifecycle::Ended { outcome: RunOutcome::Failed { reason, .. }, run } = &session.lifecycle else {
         panic!("{:?}", session.lifecycle)
     };
     assert_eq!((reason.as_str(), run.number, run.attempt), ("RunnerLost", 1, MAX_ATTEMPTS));

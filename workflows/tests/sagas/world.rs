@@ -24,11 +24,9 @@ use ambient_domain::{
 use ambient_engine::HistoryReader;
 use ambient_live::{ReaderOptions, RunnerReaders, Tokens};
 use ambient_persistence::{Database, DatabaseOptions, Hints, StoredEntity, Vault, VerifyScope, new_id};
+use ambient_runner_protocol::{SessionPaths, Started};
 use ambient_tests::TestDatabase;
-use ambient_wire::{
-    execution::{HistoryEvent, WorkflowExecution},
-    runner::{SessionPaths, Started},
-};
+use ambient_wire::execution::{HistoryEvent, WorkflowExecution};
 use ambient_workflows::{
     EngineClient, ExecutionFilter, Executions, RunnerEnds, Services, TASK_QUEUE, TemporalExecutions, WorkerHealth,
     WorkerHost, WorkerSettings,
@@ -125,7 +123,7 @@ impl World {
             tokens,
             vault: Vault::open(&db, &[7; 32]).await.unwrap(),
             executions: executions.clone(),
-            clock: Arc::new(now),
+            clock: Clock::new(now),
             hook: Arc::new(faults.clone()),
         };
         let health = WorkerHealth::default();

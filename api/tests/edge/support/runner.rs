@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use ambient_wire::runner::{GitStatus, Listing, RunnerError};
+use ambient_runner_protocol::RunnerError;
+use ambient_wire::{content::Listing, git::GitStatus};
 use axum::{
     Json, Router,
     body::Body,

@@ -1,8 +1,9 @@
 //! What a run's live events say about its course.
 
 use ambient_wire::{
+    custom,
+    git::{GitPushed, LeftOut},
     live::Event,
-    runner::{GitPushed, LeftOut, custom},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};

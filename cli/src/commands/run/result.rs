@@ -125,7 +125,7 @@ fn pushes(record: &Record) -> Vec<(Style, String)> {
 
 #[cfg(test)]
 mod tests {
-    use ambient_wire::runner::{LeftOut, LeftOutReason};
+    use ambient_wire::git::{LeftOut, LeftOutReason};
 
     use super::*;
 

@@ -1,6 +1,6 @@
 //! `ambient session files`.
 
-use ambient_wire::runner::{Entry, Listing};
+use ambient_wire::content::{Entry, Listing};
 use chrono::SecondsFormat;
 use clap::Args;
 use futures::StreamExt;

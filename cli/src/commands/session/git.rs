@@ -1,7 +1,7 @@
 //! `ambient session diff|push`.
 
 use ambient_wire::{
-    runner::{GitPush, GitPushed, LeftOut, diff_header},
+    git::{GitPush, GitPushed, LeftOut, diff_header},
     session::Session,
 };
 use clap::Args;

@@ -2,7 +2,7 @@
 
 use ambient_wire::{
     api::List,
-    runner::Submodules,
+    git::Submodules,
     session::{Repo, SessionRepo},
 };
 use clap::Subcommand;

@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use ambient_wire::{
-    runner::Submodules,
+    git::Submodules,
     session::{Repo, ResourceOverrides, SecretText, SessionCreate},
 };
 use clap::Args;

@@ -2,29 +2,23 @@
 //! repositories pass; the clones in the workspace are made by the agent's git, as git itself would lay them out.
 
 mod declared;
-mod inside;
 
-use std::{
-    os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{os::unix::fs::DirBuilderExt, path::Path, time::Duration};
 
-use ambient_wire::runner::{InSubmodule, LeftOut, Submodules};
+use ambient_wire::git::{InSubmodule, LeftOut, Submodules};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
 use self::declared::{Declared, Source};
-pub(super) use self::inside::Inspection;
 use super::{
     FETCH,
     command::{Git, GitError},
-    lfs,
-    mirror::{Mirror, place},
+    large_files,
+    mirror::{Mirror, of_submodules, place},
     origin::{self, Origin},
 };
 use crate::{
-    app::App,
+    attempt::Attempt,
     error::{Error, Result},
 };
 
@@ -33,8 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// For a look at the origin of one.
 const LOOK_PATIENCE: Duration = Duration::from_secs(60);
 /// Most submodules of a repository, at any depth.
-const MAX: usize = 100;
-const MAX_DEPTH: usize = 8;
+pub(super) const MAX: usize = 100;
+pub(super) const MAX_DEPTH: usize = 8;
 /// Most that are named with why they are not there; for the others their number is told.
 const MAX_NAMED: usize = 4;
 /// Most whose commits a push looks for.
@@ -46,10 +40,10 @@ const RECORDED: &str = "refs/heads/recorded";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Module {
     /// Folder in the repository.
-    path: String,
-    url: String,
+    pub(super) path: String,
+    pub(super) url: String,
     /// Name of its mirror.
-    mirror: String,
+    pub(super) mirror: String,
 }
 
 /// What came of a repository's submodules.
@@ -72,15 +66,10 @@ pub(super) async fn add(repository: Repository<'_>, mirror: &Mirror<'_>, url: &s
     adding.finish().await
 }
 
-/// Mirrors of the submodules of a repository.
-pub(super) fn mirrors(app: &App, repo: &str) -> PathBuf {
-    app.paths.mirrors().join(format!("{repo}.modules"))
-}
-
 /// The repository whose submodules they are.
 #[derive(Clone, Copy)]
 pub(super) struct Repository<'a> {
-    pub(super) app: &'a App,
+    pub(super) attempt: &'a Attempt,
     pub(super) name: &'a str,
     pub(super) how: Submodules,
     /// The agent's clone.
@@ -143,31 +132,31 @@ impl Adding<'_> {
     }
 
     async fn declared(&self, parent: &Parent, mirror: &str) -> Result<Vec<Declared>> {
-        let mirror = Mirror::open(self.repository.app, mirror)?;
+        let mirror = Mirror::open(self.repository.attempt, mirror)?;
         declared::read(&mirror.git(false, Vec::new()), &parent.commit, &parent.url).await
     }
 
     async fn one(&mut self, parent: &Parent, path: &str, commit: &str, source: Source) -> Result<Module> {
-        let Repository { app, name, how, clone } = self.repository;
+        let Repository { attempt, name, how, clone } = self.repository;
         let Source { name: section, url } = source;
-        let origin = origin::open(app, &url)?;
-        let folder = mirrors(app, name);
+        let origin = origin::open(attempt, &url)?;
+        let folder = of_submodules(attempt, name);
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&folder);
         made.and_then(|()| open_to_all(&folder)).map_err(|e| Error::io("cannot make a folder for mirrors", &e))?;
         let own = format!("{name}.modules/{}", self.seen);
         let mirror = match how {
-            Submodules::Recursive => whole(app, &own, &origin, commit).await?,
-            _ => recorded(app, &own, &origin, commit).await?,
+            Submodules::Recursive => whole(attempt, &own, &origin, commit).await?,
+            _ => recorded(attempt, &own, &origin, commit).await?,
         };
-        let content = lfs::prepare(app, &mirror, &origin, Some(commit)).await?;
+        let content = large_files::prepare(attempt, &mirror, &origin, Some(commit)).await?;
         let within = clone.join(path);
-        check_out(app, &mirror, &within, &url, commit, how).await?;
+        check_out(attempt, &mirror, &within, &url, commit, how).await?;
         // As `git submodule init` does.
         let outer = clone.join(&parent.path);
         for (key, value) in [("url", url.as_str()), ("active", "true")] {
-            Git::agents(app, &outer).run(&["config", &format!("submodule.{section}.{key}"), value]).await?;
+            Git::agents(attempt, &outer).run(&["config", &format!("submodule.{section}.{key}"), value]).await?;
         }
-        let misplaced = lfs::check_out(app, &within, &content).await;
+        let misplaced = large_files::check_out(attempt, &within, &content).await;
         let notices = content.notices.into_iter().chain(misplaced).map(|notice| format!("submodule {path}: {notice}"));
         self.added.notices.extend(notices);
         Ok(Module { path: path.to_owned(), url, mirror: own })
@@ -175,7 +164,7 @@ impl Adding<'_> {
 
     async fn finish(mut self) -> Added {
         if !self.added.modules.is_empty() {
-            let git = Git::agents(self.repository.app, self.repository.clone).patience(LOOK_PATIENCE);
+            let git = Git::agents(self.repository.attempt, self.repository.clone).patience(LOOK_PATIENCE);
             // Where git has them, `.git/modules`: with everything that goes with it.
             if let Err(error) = git.run(&["submodule", "--quiet", "absorbgitdirs"]).await {
                 self.added.notices.push(format!("submodules keep their repositories within their folders: {error}"));
@@ -199,8 +188,8 @@ fn open_to_all(folder: &Path) -> std::io::Result<()> {
 }
 
 /// A mirror with all history, and with that commit.
-async fn whole<'a>(app: &'a App, name: &str, origin: &Origin, commit: &str) -> Result<Mirror<'a>> {
-    let mirror = Mirror::create(app, name, origin, None).await?;
+async fn whole<'a>(attempt: &'a Attempt, name: &str, origin: &Origin, commit: &str) -> Result<Mirror<'a>> {
+    let mirror = Mirror::create(attempt, name, origin, None).await?;
     if !mirror.has(commit).await? {
         fetch(&mirror, origin, commit, &[], PATIENCE).await?;
     }
@@ -208,8 +197,8 @@ async fn whole<'a>(app: &'a App, name: &str, origin: &Origin, commit: &str) -> R
 }
 
 /// A mirror with that commit, and nothing before it.
-async fn recorded<'a>(app: &'a App, name: &str, origin: &Origin, commit: &str) -> Result<Mirror<'a>> {
-    let mirror = Mirror::make(app, name).await?;
+async fn recorded<'a>(attempt: &'a Attempt, name: &str, origin: &Origin, commit: &str) -> Result<Mirror<'a>> {
+    let mirror = Mirror::make(attempt, name).await?;
     let init = ["init", "--quiet", "--bare", "--template=", object_format(commit), "."];
     mirror.git(true, Vec::new()).run(&init).await?;
     fetch(&mirror, origin, &format!("{commit}:{RECORDED}"), &["--depth=1"], PATIENCE).await?;
@@ -235,18 +224,25 @@ async fn fetch(mirror: &Mirror<'_>, origin: &Origin, what: &str, how: &[&str], p
 }
 
 /// The clone in the workspace, made by the agent's git.
-async fn check_out(app: &App, mirror: &Mirror<'_>, to: &Path, url: &str, commit: &str, how: Submodules) -> Result<()> {
+async fn check_out(
+    attempt: &Attempt,
+    mirror: &Mirror<'_>,
+    to: &Path,
+    url: &str,
+    commit: &str,
+    how: Submodules,
+) -> Result<()> {
     let (source, target) = (mirror.path().to_string_lossy(), to.to_string_lossy());
-    let git = |at: &Path| Git::agents(app, at).patience(PATIENCE).variable("GIT_ALLOW_PROTOCOL", "file");
+    let git = |at: &Path| Git::agents(attempt, at).patience(PATIENCE).variable("GIT_ALLOW_PROTOCOL", "file");
     match how {
         Submodules::Recursive => {
             let clone = ["clone", "--quiet", "--shared", "--no-checkout", "--template=", "--no-recurse-submodules"];
-            git(&app.paths.tmp()).run(&[&clone[..], &["--origin=origin", "--", &source, &target]].concat()).await?;
+            git(&attempt.paths.tmp()).run(&[&clone[..], &["--origin=origin", "--", &source, &target]].concat()).await?;
             git(to).run(&["config", "remote.origin.url", url]).await?;
         }
         _ => {
             let init = ["init", "--quiet", "--template=", object_format(commit), "--", &target];
-            git(&app.paths.tmp()).run(&init).await?;
+            git(&attempt.paths.tmp()).run(&init).await?;
             git(to).run(&["remote", "add", "origin", url]).await?;
             git(to).run(&[&FETCH[..], &["--", &source, RECORDED]].concat()).await?;
         }
@@ -261,7 +257,7 @@ async fn check_out(app: &App, mirror: &Mirror<'_>, to: &Path, url: &str, commit:
 /// # Errors
 /// Git's.
 pub(super) async fn unpublished(
-    app: &App,
+    attempt: &Attempt,
     git: &Git<'_>,
     modules: &[Module],
     commit: &str,
@@ -277,7 +273,7 @@ pub(super) async fn unpublished(
     for (path, commit) in links.into_iter().take(MAX_LOOKED_FOR) {
         let told = match modules.iter().find(|module| module.path == path) {
             None => Some("whether its origin has that is not known, because it was not fetched here".to_owned()),
-            Some(module) => match at_its_origin(app, module, &commit).await {
+            Some(module) => match at_its_origin(attempt, module, &commit).await {
                 Ok(true) => None,
                 Ok(false) => Some(format!("{} does not have it: commits in submodules are not pushed", module.url)),
                 Err(error) => Some(format!("whether its origin has that is not known: {error}")),
@@ -308,14 +304,14 @@ pub(super) fn not_in_a_push(left_out: &[LeftOut], told: &[(String, String)]) -> 
 }
 
 /// Whether the origin has a commit: nothing else gets into a submodule's mirror.
-async fn at_its_origin(app: &App, module: &Module, commit: &str) -> Result<bool> {
-    let mirror = Mirror::open(app, &module.mirror)?;
+async fn at_its_origin(attempt: &Attempt, module: &Module, commit: &str) -> Result<bool> {
+    let mirror = Mirror::open(attempt, &module.mirror)?;
     if mirror.has(commit).await? {
         return Ok(true);
     }
-    let origin = origin::open(app, &module.url)?;
+    let origin = origin::open(attempt, &module.url)?;
     // What a mirror without history has of others' history would be no use to it either.
-    let how: &[&str] = if place(app, &module.mirror).join("shallow").exists() { &["--depth=1"] } else { &[] };
+    let how: &[&str] = if place(attempt, &module.mirror).join("shallow").exists() { &["--depth=1"] } else { &[] };
     match fetch(&mirror, &origin, commit, how, LOOK_PATIENCE).await {
         Ok(()) => mirror.has(commit).await,
         Err(Error::Git(why)) if why.contains("does not have the recorded commit") => Ok(false),

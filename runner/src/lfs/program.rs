@@ -17,11 +17,11 @@ use super::{
 
 /// The program's name where a command is expected; its argument is a [`Task`] in words.
 pub(crate) const PROGRAM: &str = "ambient:lfs";
-pub(super) const FETCH: &str = "lfs-fetch";
-pub(super) const LACKS: &str = "lfs-lacks";
-pub(super) const SEND: &str = "lfs-send";
-pub(super) const GIVE: &str = "lfs-give";
-pub(super) const TAKE: &str = "lfs-take";
+pub(crate) const FETCH: &str = "lfs-fetch";
+pub(crate) const LACKS: &str = "lfs-lacks";
+pub(crate) const SEND: &str = "lfs-send";
+pub(crate) const GIVE: &str = "lfs-give";
+pub(crate) const TAKE: &str = "lfs-take";
 const MAX_INPUT: u64 = 8 * 1024 * 1024;
 /// Longest line before an object's content.
 const MAX_LINE: u64 = 128;
@@ -29,7 +29,7 @@ const MAX_LINE: u64 = 128;
 /// Where an origin keeps its objects.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// Behind this address of the repository.
     Https(String),
     /// In this repository's folder.
@@ -38,21 +38,21 @@ pub(super) enum Place {
 
 /// What is to be moved between an origin and the mirror that it begins in.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Order {
-    pub(super) origin: Place,
-    pub(super) reference: Option<String>,
-    pub(super) objects: Vec<Object>,
+pub(crate) struct Order {
+    pub(crate) origin: Place,
+    pub(crate) reference: Option<String>,
+    pub(crate) objects: Vec<Object>,
 }
 
 /// What became of it.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Report {
+pub(crate) struct Report {
     /// Fetched or sent; lacking, where that was the question.
-    pub(super) done: Vec<Object>,
+    pub(crate) done: Vec<Object>,
     /// With why not.
-    pub(super) failed: Vec<(Object, String)>,
+    pub(crate) failed: Vec<(Object, String)>,
     /// Why nothing more was tried.
-    pub(super) stopped: Option<String>,
+    pub(crate) stopped: Option<String>,
 }
 
 /// Does what the first argument says, in the current directory.
@@ -179,7 +179,7 @@ fn take(given: impl Read) -> Result<(), String> {
 }
 
 /// An object as a line says it.
-pub(super) fn line(object: &Object) -> String {
+pub(crate) fn line(object: &Object) -> String {
     format!("{} {}\n", object.oid, object.size)
 }
 

@@ -6,26 +6,26 @@
 //! | Route | Meaning |
 //! |---|---|
 //! | `GET /health` | [`Health`] |
-//! | `GET /events` | WebSocket: the reader sends one [`ReaderHello`], then receives [`ServerFrame`]s and sends [`ReaderAck`]s |
+//! | `GET /events` | WebSocket: the reader sends one [`ReaderHello`], then receives [`RunnerFrame`]s and sends [`ReaderAck`]s |
 //! | `POST /messages` | [`DeliverMessage`] -> [`Accepted`]; recorded (fsynced) before the answer; a known id is answered again |
 //! | `POST /interrupt` | ends the current turn (`RUN_ERROR` with code `Interrupted`); 204 also when idle |
 //! | `POST /shutdown` | records the end, waits for the reader's acknowledgement (10 s at most), exits 0; 202 |
 //! | `GET /repos` | list of [`RepoStatus`] |
 //! | `PUT /repos/{name}` | [`RepoSpec`] -> [`RepoStatus`]; clones, idempotent |
 //! | `DELETE /repos/{name}` | 204, also when absent |
-//! | `GET /git/status?repo=` | [`GitStatus`] |
+//! | `GET /git/status?repo=` | [`GitStatus`](ambient_wire::git::GitStatus) |
 //! | `GET /git/diff?repo=&base=` | unified diff as text, against the commit it was cloned at when `base` is absent |
-//! | `POST /git/commit` | [`GitCommit`] -> [`GitCommitted`] |
-//! | `POST /git/push` | [`GitPush`] -> [`GitPushed`] |
-//! | `GET /content?path=` | [`Listing`] of a directory of the workspace |
+//! | `POST /git/commit` | [`GitCommit`](ambient_wire::git::GitCommit) -> [`GitCommitted`](ambient_wire::git::GitCommitted) |
+//! | `POST /git/push` | [`GitPush`](ambient_wire::git::GitPush) -> [`GitPushed`](ambient_wire::git::GitPushed) |
+//! | `GET /content?path=` | [`Listing`](ambient_wire::content::Listing) of a directory of the workspace |
 //! | `GET /content/{*path}` | a file's bytes; `Range: bytes=a-b` honoured; `X-Content-Sha256` |
 //!
 //! Errors are [`RunnerError`] with status 400 (names the field), 401, 404, 409, 413, 416 (range), 500 or 503 (`busy`).
 //!
-//! AG-UI events carry a few fields of ours: `RUN_STARTED.messageId`, `TOOL_CALL_RESULT.exitCode`, `RUN_ERROR.{threadId,runId}`.
-//! Codes of `RUN_ERROR`: `ScriptFailed`, `PushFailed`, `Interrupted`, `Terminated`, `RunnerLost`, `LogFull`, `AgentError`.
+//! It is no part of the API. What users are shown as the runner tells it, of a session's repositories, files and log, is: those are the
+//! types of `ambient_wire`.
 
-mod git;
+mod repo;
 mod session_paths;
 
 use std::path::PathBuf;
@@ -33,9 +33,8 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::ToSchema;
 
-pub use git::*;
+pub use repo::{RepoSpec, RepoStatus};
 pub use session_paths::SessionPaths;
 
 /// Version of the files and frames below; a runner refuses another one.
@@ -60,10 +59,6 @@ pub fn is_platform_variable(name: &str) -> bool {
     const PREFIXES: [&str; 3] = ["AMBIENT_", "GIT_AUTHOR_", "GIT_COMMITTER_"];
     NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
-
-/// [`Exited::reason`] of an end that compute asked for: teardown, or a launch that is undone. Whoever asked knows, so it is no
-/// news of the session.
-pub const ENDED_BY_REQUEST: &str = "terminated by request";
 
 /// What a runner is started with: `ambient-runner serve --launch FILE`, or, for two user ids,
 /// `ambient-runner become --runner-user R --agent-user A -- serve --launch FILE` as root. Holds no secret.
@@ -236,37 +231,8 @@ pub struct Record {
     /// When it was recorded.
     pub at: DateTime<Utc>,
     /// AG-UI event: an object with `type` (`RUN_STARTED`, `TOOL_CALL_START`, …) and camelCase fields. Ours are `CUSTOM` with
-    /// one of the names in [`custom`].
+    /// one of the names in [`custom`](ambient_wire::custom).
     pub event: Value,
-}
-
-/// Names of our `CUSTOM` events, with the shape of `value`.
-pub mod custom {
-    /// `{log_id, attempt, resumed}`: first record of every attempt.
-    pub const ATTEMPT_STARTED: &str = "ambient.attempt_started";
-    /// `{message_id, seq}`: a message was recorded and will be worked on.
-    pub const MESSAGE_ACCEPTED: &str = "ambient.message_accepted";
-    /// `{run_id, message_id, outcome: finished|error|interrupted, last_message_seq, problems, repos, code?, exit_code?}`: after
-    /// RUN_FINISHED or RUN_ERROR and the turn's snapshots; `code` is RUN_ERROR's. `problems` is a list of
-    /// [`RepoProblem`](super::RepoProblem), `repos` one of [`RepoPosition`](super::RepoPosition): of those without a problem.
-    pub const TURN_ENDED: &str = "ambient.turn_ended";
-    /// `{repo, commit, head, ref, base, patch, patch_truncated, patch_exact, patch_base64?, left_out, running}`: a snapshot of a
-    /// repository at the end of a turn, on top of commit `head` (null: none). `running` processes of the agent were still there, so
-    /// that the files may have changed meanwhile. `patch` is the unified diff, with its summary, from `base` (where it was cloned at) to the snapshot; at most 128
-    /// KiB, empty when there is none. A patch that is no text as it is has `patch_exact: false` and its bytes in `patch_base64`.
-    /// `left_out` is a list of [`LeftOut`](super::LeftOut).
-    pub const SNAPSHOT: &str = "ambient.snapshot";
-    /// `{repo}` and the fields of [`GitPushed`](super::GitPushed): a repository with `push_to` was pushed at the end of a turn, before
-    /// RUN_FINISHED. But for `uncommitted` and `notices` it is what the origin at `url` said, nothing of the workspace's.
-    pub const PUSHED: &str = "ambient.pushed";
-    /// `{repo, notices}`: a repository was cloned, and there is something to know of it, in words.
-    pub const REPO_NOTICES: &str = "ambient.repo_notices";
-    /// `{repo, reason}`: a snapshot could not be made.
-    pub const SNAPSHOT_FAILED: &str = "ambient.snapshot_failed";
-    /// `{toolCallId, stream: stdout|stderr, text}`: output of a tool while it runs, at most 16 KiB a record.
-    pub const TOOL_OUTPUT: &str = "ambient.tool_output";
-    /// `{code, reason}`: last record before the runner exits.
-    pub const EXIT: &str = "ambient.exit";
 }
 
 /// First frame of a reader.
@@ -284,7 +250,7 @@ pub struct ReaderHello {
 /// What a runner sends to its reader.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
-pub enum ServerFrame {
+pub enum RunnerFrame {
     /// Answer to the hello.
     Welcome {
         /// Identity of the log: one per run.
@@ -348,30 +314,6 @@ pub struct Health {
     pub log_id: String,
     /// `idle`, `working` or `ending`.
     pub state: String,
-}
-
-/// `GET /content`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Listing {
-    /// Directory, relative to the workspace; empty for its root.
-    pub path: String,
-    /// Entries, sorted by name, at most 10,000.
-    pub entries: Vec<Entry>,
-    /// True when there are more.
-    pub truncated: bool,
-}
-
-/// An entry of a directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Entry {
-    /// File name.
-    pub name: String,
-    /// `file`, `directory`, `symlink` or `other`.
-    pub kind: String,
-    /// Bytes.
-    pub size: u64,
-    /// Last change.
-    pub modified: DateTime<Utc>,
 }
 
 /// Body of every failure of the runner.

@@ -23,7 +23,7 @@ const PIECE: usize = 64 * 1024;
 
 /// An open folder of objects.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(crate) struct Store {
     handle: OwnedFd,
     /// Rights of new folders; of new files what of it is for reading.
     mode: Mode,
@@ -34,7 +34,7 @@ impl Store {
     ///
     /// # Errors
     /// The system's; a link in the way.
-    pub(super) fn open(repository: &Path) -> std::io::Result<Option<Self>> {
+    pub(crate) fn open(repository: &Path) -> std::io::Result<Option<Self>> {
         let mut handle = rustix::fs::open(repository, flags(), Mode::empty())?;
         for name in PLACE {
             handle = match enter(&handle, name) {
@@ -50,7 +50,7 @@ impl Store {
     ///
     /// # Errors
     /// The system's; a link in the way.
-    pub(super) fn make(repository: &Path) -> std::io::Result<Self> {
+    pub(crate) fn make(repository: &Path) -> std::io::Result<Self> {
         let repository = rustix::fs::open(repository, flags(), Mode::empty())?;
         let about = rustix::fs::statat(&repository, "objects", AtFlags::SYMLINK_NOFOLLOW)?;
         let mode = Mode::from_raw_mode(about.st_mode) & Mode::from_raw_mode(0o2777);
@@ -65,7 +65,7 @@ impl Store {
     ///
     /// # Errors
     /// The system's; a link in the way.
-    pub(super) fn find(&self, object: &Object) -> std::io::Result<Option<File>> {
+    pub(crate) fn find(&self, object: &Object) -> std::io::Result<Option<File>> {
         if !is_oid(&object.oid) {
             return Ok(None);
         }
@@ -85,7 +85,7 @@ impl Store {
     ///
     /// # Errors
     /// The system's; a link in the way.
-    pub(super) fn begin(&self, object: &Object) -> std::io::Result<Incoming> {
+    pub(crate) fn begin(&self, object: &Object) -> std::io::Result<Incoming> {
         if !is_oid(&object.oid) {
             return Err(std::io::Error::other("not the name of an object"));
         }
@@ -101,7 +101,7 @@ impl Store {
 }
 
 /// An object on its way in. Dropped before it is kept, it is gone.
-pub(super) struct Incoming {
+pub(crate) struct Incoming {
     folder: OwnedFd,
     name: String,
     file: File,
@@ -117,7 +117,7 @@ impl Incoming {
     ///
     /// # Errors
     /// The system's; more than the object's size.
-    pub(super) fn write(&mut self, piece: &[u8]) -> std::io::Result<()> {
+    pub(crate) fn write(&mut self, piece: &[u8]) -> std::io::Result<()> {
         self.written += piece.len() as u64;
         if self.written > self.object.size {
             return Err(std::io::Error::other(format!(
@@ -133,7 +133,7 @@ impl Incoming {
     ///
     /// # Errors
     /// The system's; another size.
-    pub(super) fn fill(&mut self, from: impl Read) -> std::io::Result<()> {
+    pub(crate) fn fill(&mut self, from: impl Read) -> std::io::Result<()> {
         let mut from = from.take(self.object.size.saturating_add(1));
         let mut piece = vec![0; PIECE];
         loop {
@@ -148,7 +148,7 @@ impl Incoming {
     ///
     /// # Errors
     /// The system's; another size or content.
-    pub(super) fn keep(mut self) -> std::io::Result<()> {
+    pub(crate) fn keep(mut self) -> std::io::Result<()> {
         if self.written != self.object.size {
             let (is, should) = (self.written, self.object.size);
             return Err(std::io::Error::other(format!("it has {is} bytes instead of {should}")));

@@ -21,10 +21,10 @@ use utoipa_axum::router::OpenApiRouter;
 
 pub(crate) use self::rules::constrain;
 use crate::{
-    authority::{Access, AppState, ENVIRONMENT_VARIABLES, Sealed, Target},
+    authority::{Access, AppState, Change, ENVIRONMENT_VARIABLES, New, Permitted, Sealed, Target},
     error::{ApiError, ApiResult},
     given,
-    openapi::tells_null,
+    schema_rules::tells_null,
 };
 
 /// A Kind of definitions that the API serves.
@@ -48,25 +48,16 @@ pub(crate) trait Served: DefinitionSpec {
     }
 }
 
+/// Permissions know a served Kind by this.
+impl<S: Served> Permitted for S {
+    type Entity = <S as Served>::Entity;
+    const PARAM: &'static str = S::Wire::PARAM;
+}
+
 /// Body of `POST`.
 pub(crate) type Create<S> = <<S as Served>::Wire as Wire>::Create;
 /// Body of `PATCH`.
 pub(crate) type Patch<S> = <<S as Served>::Wire as Wire>::Patch;
-
-/// A new definition.
-pub(crate) struct New<S> {
-    pub(crate) id: String,
-    pub(crate) name: String,
-    pub(crate) spec: S,
-    pub(crate) sealed: Sealed,
-}
-
-/// A change of a definition.
-pub(crate) struct Change<S: DefinitionSpec> {
-    pub(crate) name: Option<String>,
-    pub(crate) spec: S::Patch,
-    pub(crate) sealed: Sealed,
-}
 
 /// The project that a body names.
 fn project_of<S: Served>(body: &Create<S>) -> ApiResult<String> {

@@ -5,23 +5,21 @@
 
 mod answers;
 mod clients;
-pub(crate) mod constraints;
+mod constraints;
 mod enums;
 mod examples;
 mod lists;
 mod nulls;
 mod operations;
+mod served;
 mod shared;
+mod tree;
 mod unions;
-
-pub(crate) use self::{constraints::ID, nulls::tells_null};
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::OnceLock,
 };
-
-pub(crate) use self::shared::response_name;
 
 use ambient_wire::{
     error::{Error, ErrorDetail},
@@ -35,8 +33,14 @@ use utoipa::{
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
+use utoipa_axum::router::OpenApiRouter;
 
-use crate::definitions::Resource;
+use self::tree::{each_operation, operations as of_path};
+use crate::{
+    authority::AppState,
+    definitions::Resource,
+    routes::{self, DEFINITIONS},
+};
 
 const BEARER: &str = "bearer";
 /// Frames of the WebSocket: they are in the document although no operation can name them.
@@ -86,17 +90,23 @@ impl Modify for Security {
 }
 
 /// The document before its routes.
-pub(crate) fn head() -> Document {
+fn head() -> Document {
     let mut head = Head::openapi();
     let tag = |resource: &Resource| Tag::builder().name(resource.path).description(Some(resource.about)).build();
-    head.tags.get_or_insert_default().extend(crate::routes::DEFINITIONS.iter().map(tag));
+    head.tags.get_or_insert_default().extend(DEFINITIONS.iter().map(tag));
     head
+}
+
+/// The routes with their documentation.
+pub(crate) fn documented() -> OpenApiRouter<AppState> {
+    let beside = routes::health::routes().merge(served::routes());
+    OpenApiRouter::with_openapi(head()).merge(beside).nest(ambient_wire::BASE, routes::resources())
 }
 
 /// The document. Keys are sorted, so that it is the same for every build.
 #[must_use]
 pub fn openapi() -> Value {
-    let (_, document) = crate::routes::documented().split_for_parts();
+    let (_, document) = documented().split_for_parts();
     // A document is made of strings, numbers and maps of strings: it can always be serialised.
     sorted(finish(serde_json::to_value(&document).unwrap_or_default()))
 }
@@ -121,13 +131,13 @@ fn yaml(mut document: Value) -> String {
 }
 
 /// Served text, made once.
-pub(crate) fn json_text() -> &'static str {
+fn json_text() -> &'static str {
     static TEXT: OnceLock<String> = OnceLock::new();
     TEXT.get_or_init(|| openapi().to_string())
 }
 
 /// Served text, made once.
-pub(crate) fn yaml_text() -> &'static str {
+fn yaml_text() -> &'static str {
     static TEXT: OnceLock<String> = OnceLock::new();
     TEXT.get_or_init(openapi_yaml)
 }
@@ -145,7 +155,7 @@ pub(crate) fn takes_a_query(method: &str, route: &str) -> bool {
         let paths = document["paths"].as_object_mut().into_iter().flatten();
         let with_query = paths.flat_map(|(path, item)| {
             let taking = |operation: &Value| operation["parameters"].as_array().into_iter().flatten().any(in_query);
-            let taking = operations(item).filter(move |(_, operation)| taking(operation));
+            let taking = of_path(item).filter(move |(_, operation)| taking(operation));
             taking.map(|(method, _)| (method.to_owned(), path.clone()))
         });
         with_query.collect()
@@ -187,37 +197,4 @@ fn finish(document: Value) -> Value {
     clients::mark_internal(&mut document);
     shared::share(&mut document);
     document
-}
-
-/// Every operation with its path.
-fn each_operation(document: &mut Value, mut act: impl FnMut(&str, &mut Value)) {
-    let paths = document.get_mut("paths").and_then(Value::as_object_mut).into_iter().flatten();
-    for (path, item) in paths {
-        operations(item).for_each(|(_, operation)| act(path, operation));
-    }
-}
-
-/// Operations of a path, with their methods.
-fn operations(item: &mut Value) -> impl Iterator<Item = (&str, &mut Value)> {
-    let methods = ["get", "put", "post", "delete", "patch"];
-    item.as_object_mut()
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| (key.as_str(), value))
-        .filter(move |(key, _)| methods.contains(key))
-}
-
-/// Reference to a schema of the components.
-fn schema_ref(name: &str) -> String {
-    format!("#/components/schemas/{name}")
-}
-
-/// Schemas of the components.
-fn schemas(document: &mut Value) -> Option<&mut Map<String, Value>> {
-    document.pointer_mut("/components/schemas").and_then(Value::as_object_mut)
-}
-
-/// The schema of a property, where there is one.
-fn property<'a>(document: &'a mut Value, schema: &str, property: &str) -> Option<&'a mut Value> {
-    schemas(document)?.get_mut(schema)?.get_mut("properties")?.get_mut(property)
 }

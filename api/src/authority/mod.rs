@@ -7,11 +7,23 @@
 //!
 //! Deny by default: no role is no access. What the caller may not see looks absent (404), for every method;
 //! what it sees but may not change is refused (403).
+//!
+//! Who may use whom: a module uses those of the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
+//!
+//! * `principal`, `right`: who, and what for
+//! * `static_token`, `ticket`: what stands for a principal
+//! * `state`: the router's state and its parts
+//! * `authenticate`: from credentials to a principal
+//! * `access`: the lookup that carries the permission
+//! * `execution`, `live_principal`, `operation`, `platform`, `runner`, `secrets`: what can be done with one thing each
+//! * `definition`, `session`: the same, of entities with variables
+//! * `project`: and of what has them all
 
 mod access;
 mod authenticate;
 mod definition;
 mod execution;
+mod live_principal;
 mod operation;
 mod platform;
 mod principal;
@@ -21,20 +33,22 @@ mod runner;
 mod secrets;
 mod session;
 mod state;
+mod static_token;
 mod ticket;
 
 pub(crate) use self::{
     access::{Access, Authorized, Target},
-    authenticate::LivePrincipal,
+    definition::{Change, New, Permitted},
     execution::Execution,
+    live_principal::LivePrincipal,
     platform::{Platform, Registered},
-    project::{Creation, WriteOptions},
+    project::Creation,
     right::{Admin, Edit, View},
     secrets::{ENVIRONMENT_VARIABLES, Sealed},
     session::Accepted,
 };
 pub use self::{
-    authenticate::StaticToken,
     principal::{PlatformRole, Principal, PrincipalKind},
     state::{ApiConfig, AppParts, AppState},
+    static_token::StaticToken,
 };

@@ -5,7 +5,7 @@ mod errors;
 mod events;
 mod git;
 mod gone;
-mod health;
+pub(crate) mod health;
 mod live;
 mod messages;
 mod operations;
@@ -14,26 +14,17 @@ mod projects;
 mod replay;
 mod repos;
 mod repository_refs;
-pub(crate) mod responses;
 mod runs;
 mod sessions;
 mod tickets;
 mod workflow_executions;
 mod workspace;
 
-pub(crate) use self::{projects::VersionParams, workflow_executions::STATUSES};
+pub(crate) use self::workflow_executions::STATUSES;
 
-use ambient_wire::BASE;
-use axum::{Router, middleware};
-use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{
-    authority::AppState,
-    definitions::Resource,
-    error::{ApiError, Number},
-    observe::observe,
-};
+use crate::{authority::AppState, definitions::Resource};
 
 /// Kinds of definitions.
 pub(crate) const DEFINITIONS: &[Resource] = &[
@@ -42,22 +33,8 @@ pub(crate) const DEFINITIONS: &[Resource] = &[
     Resource::of::<ambient_domain::repository_ref::RepositoryRefSpec>(),
 ];
 
-/// Everything the server answers.
-pub fn router(state: AppState) -> Router {
-    let (router, _) = documented().split_for_parts();
-    router
-        .fallback(|| async { ApiError::new(Number::UnknownRoute, Number::UnknownRoute.meaning()) })
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn(observe))
-        .with_state(state)
-}
-
-/// The routes with their documentation.
-pub(crate) fn documented() -> OpenApiRouter<AppState> {
-    OpenApiRouter::with_openapi(crate::openapi::head()).merge(health::routes()).nest(BASE, resources())
-}
-
-fn resources() -> OpenApiRouter<AppState> {
+/// Everything below the API's base.
+pub(crate) fn resources() -> OpenApiRouter<AppState> {
     let router = OpenApiRouter::new()
         .routes(routes!(projects::list, projects::create))
         .routes(routes!(projects::get, projects::patch, projects::delete))
@@ -99,11 +76,4 @@ fn resources() -> OpenApiRouter<AppState> {
         .routes(routes!(gone::content_pod_status))
         .routes(routes!(gone::delete_content_pod));
     DEFINITIONS.iter().fold(router, |router, resource| router.merge((resource.routes)()))
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "the layer's signature")]
-fn panicked(panic: Box<dyn std::any::Any + Send>) -> axum::response::Response {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-    axum::response::IntoResponse::into_response(ApiError::internal(&format!("a handler panicked: {text}")))
 }

@@ -1,17 +1,12 @@
 //! Files that a repository keeps with Git LFS: pointers in the repository, content beside it.
 //!
-//! What speaks to an origin is a re-execution of this program ([`program`]) with the rights that git has for it: on the mirror, and on
+//! What speaks to an origin is a re-execution of this program ([`crate::lfs::program`]) with the rights that git has for it: on the mirror, and on
 //! a `file://` origin's folder. Where it goes follows from the origin's address alone; `.lfsconfig` and the agent's configuration
 //! have no word in it. Content lies in the mirror, is what its hash says, and is borrowed from there by git-lfs in the workspace,
 //! which runs as the agent and finds it by the alternates of the clone. At a push, content comes from the agent's repository as
 //! commits do: written by the agent's rights, checked and taken by ours.
 
-mod batch;
-mod https;
-mod pointer;
 mod pointers;
-pub(crate) mod program;
-mod store;
 
 use std::{
     ffi::OsStr,
@@ -20,10 +15,7 @@ use std::{
     time::Duration,
 };
 
-use pointer::Object;
-use pointers::Pointers;
-use program::{FETCH, GIVE, LACKS, Order, PROGRAM, Place, Report, SEND, TAKE};
-
+use self::pointers::Pointers;
 use super::{
     command::{Git, GitError},
     directory::Directory,
@@ -32,9 +24,14 @@ use super::{
     quoted_for_shell,
 };
 use crate::{
-    agent::DEFAULT_PATH,
-    app::App,
+    attempt::Attempt,
+    environment::DEFAULT_PATH,
     error::{Error, Result},
+    lfs::{
+        pointer::Object,
+        program::{self, FETCH, GIVE, LACKS, Order, PROGRAM, Place, Report, SEND, TAKE},
+        store::Store,
+    },
 };
 
 /// Less than the server waits for a clone.
@@ -60,7 +57,12 @@ pub(super) struct Prepared {
 ///
 /// # Errors
 /// Git's; the system's.
-pub(super) async fn prepare(app: &App, mirror: &Mirror<'_>, origin: &Origin, commit: Option<&str>) -> Result<Prepared> {
+pub(super) async fn prepare(
+    attempt: &Attempt,
+    mirror: &Mirror<'_>,
+    origin: &Origin,
+    commit: Option<&str>,
+) -> Result<Prepared> {
     let mut prepared = Prepared { git_lfs: None, notices: Vec::new() };
     let Some(commit) = commit else { return Ok(prepared) };
     // Exit code 1: no line. What an attributes file says of a filter is a line.
@@ -69,7 +71,7 @@ pub(super) async fn prepare(app: &App, mirror: &Mirror<'_>, origin: &Origin, com
     if mirror.git(false, Vec::new()).patience(PATIENCE).maybe(&uses).await?.is_none() {
         return Ok(prepared);
     }
-    prepared.git_lfs = git_lfs(app).await;
+    prepared.git_lfs = git_lfs(attempt).await;
     let scratch = mirror.directory_in(".").map_err(|e| Error::io("cannot open the mirror", &e))?;
     let git = mirror.git(true, Vec::new()).patience(PATIENCE);
     let pointers = match pointers::of_commit(&git, &scratch, commit).await {
@@ -97,11 +99,11 @@ pub(super) async fn prepare(app: &App, mirror: &Mirror<'_>, origin: &Origin, com
 
 /// Fetches; the objects that are not there then, with why.
 async fn fetch(mirror: &Mirror<'_>, origin: &Origin, pointers: &Pointers) -> Vec<(Object, String)> {
-    let disk = match mirror.app.spec.limits.disk_bytes {
+    let disk = match mirror.attempt.spec.limits.disk_bytes {
         0 => MAX_CONTENT,
         limit => MAX_CONTENT.min(limit / COPIES),
     };
-    let largest = match mirror.app.spec.limits.file_size_bytes {
+    let largest = match mirror.attempt.spec.limits.file_size_bytes {
         0 => disk,
         limit => disk.min(limit),
     };
@@ -170,12 +172,12 @@ async fn ask(
 }
 
 /// git-lfs on the search path of the session's variables, else on the system's, as far as the agent can run it.
-async fn git_lfs(app: &App) -> Option<PathBuf> {
-    let path = app.environment.get("PATH").map_or(DEFAULT_PATH, String::as_str);
+async fn git_lfs(attempt: &Attempt) -> Option<PathBuf> {
+    let path = attempt.environment.get("PATH").map_or(DEFAULT_PATH, String::as_str);
     for place in path.split(':').filter(|place| place.starts_with('/')) {
         let program = Path::new(place).join("git-lfs");
         if program.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0) {
-            let git = Git::agents(app, app.paths.workspace()).program(program.as_os_str());
+            let git = Git::agents(attempt, attempt.paths.workspace()).program(program.as_os_str());
             match git.text(&["version"]).await {
                 Ok(_) => return Some(program),
                 Err(error) => tracing::info!(%error, program = %program.display(), "git-lfs cannot be used"),
@@ -187,7 +189,7 @@ async fn git_lfs(app: &App) -> Option<PathBuf> {
 
 /// Puts content into the place of pointers in a clone that is the agent's, by git-lfs as the agent, and has git know of git-lfs
 /// there; what went wrong, in words.
-pub(super) async fn check_out(app: &App, clone: &Path, prepared: &Prepared) -> Option<String> {
+pub(super) async fn check_out(attempt: &Attempt, clone: &Path, prepared: &Prepared) -> Option<String> {
     let program = prepared.git_lfs.as_ref()?;
     let done = async {
         let quoted = quoted_for_shell(program);
@@ -199,9 +201,9 @@ pub(super) async fn check_out(app: &App, clone: &Path, prepared: &Prepared) -> O
             // What is not there stays a pointer when other commits are checked out.
             ("lfs.skipdownloaderrors", "true".to_owned()),
         ] {
-            Git::agents(app, clone).run(&["config", key, &value]).await?;
+            Git::agents(attempt, clone).run(&["config", key, &value]).await?;
         }
-        Git::agents(app, clone).patience(PATIENCE).program(program.as_os_str()).run(&["checkout"]).await
+        Git::agents(attempt, clone).patience(PATIENCE).program(program.as_os_str()).run(&["checkout"]).await
     };
     done.await.err().map(|error| format!("files kept with Git LFS are not all in place: {error}"))
 }
@@ -265,9 +267,9 @@ impl Publication<'_> {
         if missing.is_empty() {
             return Ok(());
         }
-        let app = self.mirror.app;
+        let attempt = self.mirror.attempt;
         let asked: String = missing.iter().map(program::line).collect();
-        let give = Git::agents(app, self.workspace).patience(PATIENCE).program(OsStr::new(PROGRAM)).input(asked);
+        let give = Git::agents(attempt, self.workspace).patience(PATIENCE).program(OsStr::new(PROGRAM)).input(asked);
         let take =
             self.mirror.git(true, Vec::new()).patience(PATIENCE).bounded(MAX_CONTENT).program(OsStr::new(PROGRAM));
         match give.pipe(&[GIVE], take, &[TAKE]).await {
@@ -295,7 +297,7 @@ impl Publication<'_> {
 /// Those that the mirror has not.
 fn absent(mirror: &Mirror<'_>, objects: &[Object]) -> Result<Vec<Object>> {
     let io = |e: std::io::Error| Error::io("cannot look into the mirror", &e);
-    let Some(store) = store::Store::open(mirror.path()).map_err(io)? else { return Ok(objects.to_vec()) };
+    let Some(store) = Store::open(mirror.path()).map_err(io)? else { return Ok(objects.to_vec()) };
     let mut missing = Vec::new();
     for object in objects {
         if store.find(object).map_err(io)?.is_none() {

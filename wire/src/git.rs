@@ -1,26 +1,7 @@
 //! Repositories of a session, and what is asked of their git.
 
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-
-/// A repository that a session wants.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RepoSpec {
-    /// `https://…` or `file:///…`, without credentials and options.
-    pub url: String,
-    /// Branch to check out; the remote's default when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub branch: Option<String>,
-    /// Branch of the origin that the runner pushes HEAD to (never forced) at the end of every turn that went well, before
-    /// the turn's `RUN_FINISHED`; a failed push fails the turn (`RUN_ERROR`, code `PushFailed`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub push_to: Option<String>,
-    /// What is fetched of its submodules when it is cloned.
-    #[serde(default, skip_serializing_if = "Submodules::is_none")]
-    pub submodules: Submodules,
-}
 
 /// What is fetched of a repository's submodules when it is cloned. Their addresses stand in the repository, so they pass the checks
 /// that a session's own do, and a `file://` one is followed from a `file://` origin only.
@@ -43,51 +24,6 @@ impl Submodules {
     pub fn is_none(&self) -> bool {
         *self == Self::None
     }
-}
-
-/// A repository that a session has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RepoStatus {
-    /// Directory in the workspace.
-    pub name: String,
-    /// Origin.
-    pub url: String,
-    /// Checked-out branch; none when detached.
-    pub branch: Option<String>,
-    /// Commit checked out; none in an empty repository.
-    pub head: Option<String>,
-    /// Commit the clone began at.
-    pub base: Option<String>,
-    /// When it was cloned.
-    pub cloned_at: DateTime<Utc>,
-    /// Its directory is gone, or something else is in its place.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub missing: bool,
-    /// What is to be known of it, in words: it is empty, parts of it were not fetched, it cannot be read.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub notices: Vec<String>,
-}
-
-/// What was checked out in a repository at the end of a turn.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RepoPosition {
-    /// Its directory in the workspace.
-    pub repo: String,
-    /// Branch; none when detached.
-    pub branch: Option<String>,
-    /// Commit; none when there is none yet.
-    pub head: Option<String>,
-}
-
-/// What was wrong with a repository at the end of a turn.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RepoProblem {
-    /// Its directory in the workspace.
-    pub repo: String,
-    /// The directory is gone, or something else is in its place.
-    pub missing: bool,
-    /// In words.
-    pub reason: String,
 }
 
 /// What a diff, snapshot, commit or status does not show.

@@ -1,4 +1,4 @@
-//! The runner's routes, over its Unix socket (HTTP/1.1). See [`ambient_wire::runner`].
+//! The runner's routes, over its Unix socket (HTTP/1.1). See [`ambient_runner_protocol`].
 //!
 //! Every wait has a limit and every answer a largest size: a runner is not trusted.
 
@@ -7,9 +7,10 @@ mod files;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use ambient_wire::runner::{
-    Accepted, DeliverMessage, GitCommit, GitCommitted, GitPush, GitPushed, GitStatus, Health, Listing, ReaderHello,
-    RepoSpec, RepoStatus, RunnerError, diff_header,
+use ambient_runner_protocol::{Accepted, DeliverMessage, Health, ReaderHello, RepoSpec, RepoStatus, RunnerError};
+use ambient_wire::{
+    content::Listing,
+    git::{GitCommit, GitCommitted, GitPush, GitPushed, GitStatus, diff_header},
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};

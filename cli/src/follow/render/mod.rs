@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, io, sync::Arc};
 
 use ambient_wire::{
+    custom::{self, ENDED_BY_REQUEST},
+    git::GitPushed,
     live::Event,
-    runner::{ENDED_BY_REQUEST, GitPushed, custom},
 };
 use serde::Deserialize;
 use serde_json::Value;

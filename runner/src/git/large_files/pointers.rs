@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    super::{command::Git, directory::Directory},
-    pointer::{MAX_POINTER, MIN_POINTER, Object, parse},
+use super::super::{command::Git, directory::Directory};
+use crate::{
+    error::{Error, Result},
+    lfs::pointer::{MAX_POINTER, MIN_POINTER, Object, parse},
 };
-use crate::error::{Error, Result};
 
 /// Largest list of files, bytes.
 const MAX_LIST: usize = 32 * 1024 * 1024;

@@ -7,7 +7,16 @@ use utoipa::{
     openapi::{Ref, RefOr, Response},
 };
 
-use crate::{error::Number, openapi::response_name};
+use crate::error::Number;
+
+/// Failures that an operation does not name.
+pub(crate) const ANY_FAILURE: &str = "Failure";
+
+/// Name of the component that documents a failure's status.
+pub(crate) fn response_name(number: Number) -> String {
+    let words = number.status().canonical_reason().unwrap_or(ANY_FAILURE);
+    words.split(' ').collect()
+}
 
 type Documented = BTreeMap<String, RefOr<Response>>;
 

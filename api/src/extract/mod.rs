@@ -6,9 +6,9 @@ mod json;
 mod query;
 
 pub(crate) use self::{
-    body::{Act, Fingerprint, Json, NoBody, OpaqueJson, OrDefault, Write},
+    body::{Act, Fingerprint, Json, MaxBodyBytes, NoBody, OpaqueJson, OrDefault, Write, WriteOptions},
     conditions::{Conditions, accepts_event_stream, last_event_id},
-    query::{BETWEEN, Query, date_time, no_query},
+    query::{BETWEEN, Query, TakesQuery, VersionParams, date_time, no_query},
 };
 
 use axum::{

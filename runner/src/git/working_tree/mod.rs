@@ -5,6 +5,8 @@
 //! attributes, sparse checkout). What could be said there to hide a change is not read. `.gitignore` and `.gitattributes` of the
 //! working tree count, as they do for whoever clones it. The only filter is that of Git LFS, in a form of ours.
 
+mod inside;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
@@ -13,20 +15,20 @@ use std::{
     time::Duration,
 };
 
-use ambient_wire::runner::{InSubmodule, LeftOut, LeftOutReason};
+use ambient_wire::git::{InSubmodule, LeftOut, LeftOutReason};
 
+use self::inside::Inspection;
 use super::{
-    check_object,
+    HEAD, check_object,
     command::{Git, GitError},
     directory::Directory,
+    known::Known,
     mirror::remove_tree,
-    quoted_for_shell,
-    repos::{self, Known},
-    scratch, sparse,
-    submodules::{Inspection, Module},
+    quoted_for_shell, scratch, sparse,
+    submodules::Module,
 };
 use crate::{
-    app::App,
+    attempt::Attempt,
     error::{Error, Result},
     survey::{self, Finding, Kind},
 };
@@ -51,7 +53,7 @@ pub(crate) type LargeFiles = BTreeMap<Vec<u8>, (u64, i128)>;
 
 /// The working tree in an index of our own. Removed when dropped.
 pub(super) struct WorkingTree<'a> {
-    app: &'a App,
+    attempt: &'a Attempt,
     directory: PathBuf,
     scratch: PathBuf,
     /// Where objects of the agent's repository are.
@@ -114,10 +116,10 @@ impl<'a> WorkingTree<'a> {
     ///
     /// # Errors
     /// Git's; the system's.
-    pub(super) async fn look(app: &'a App, place: Place<'_>, patience: Duration) -> Result<Self> {
-        let mut tree = Self::new(app, place.directory, patience).await?;
+    pub(super) async fn look(attempt: &'a Attempt, place: Place<'_>, patience: Duration) -> Result<Self> {
+        let mut tree = Self::new(attempt, place.directory, patience).await?;
         tree.apart = Some(tree.scratch.join("objects"));
-        let findings = tree.begin(&mut Inspection::new(app, place, patience)).await?;
+        let findings = tree.begin(&mut Inspection::new(attempt, place, patience)).await?;
         tree.fill(&findings, &Room::of_snapshots(0, &LargeFiles::new())).await?;
         Ok(tree)
     }
@@ -126,22 +128,22 @@ impl<'a> WorkingTree<'a> {
     ///
     /// # Errors
     /// Git's; the system's.
-    pub(super) async fn outline(app: &'a App, place: Place<'_>, patience: Duration) -> Result<Self> {
-        let mut inspection = Inspection::new(app, place, patience);
-        Self::outline_within(app, place.directory, patience, &mut inspection).await
+    pub(super) async fn outline(attempt: &'a Attempt, place: Place<'_>, patience: Duration) -> Result<Self> {
+        let mut inspection = Inspection::new(attempt, place, patience);
+        Self::outline_within(attempt, place.directory, patience, &mut inspection).await
     }
 
     /// The same of a submodule, on whose working tree the inspection has come.
     ///
     /// # Errors
     /// Git's; the system's.
-    pub(super) async fn outline_within(
-        app: &'a App,
+    async fn outline_within(
+        attempt: &'a Attempt,
         directory: &Path,
         patience: Duration,
         inspection: &mut Inspection<'_>,
     ) -> Result<Self> {
-        let mut tree = Self::new(app, directory, patience).await?;
+        let mut tree = Self::new(attempt, directory, patience).await?;
         tree.apart = Some(tree.scratch.join("objects"));
         let findings = tree.begin(inspection).await?;
         let mut names: Names = passed(&findings).collect();
@@ -155,9 +157,14 @@ impl<'a> WorkingTree<'a> {
     ///
     /// # Errors
     /// Git's; the system's.
-    pub(super) async fn keep(app: &'a App, place: Place<'_>, patience: Duration, room: &Room<'_>) -> Result<Self> {
-        let mut tree = Self::new(app, place.directory, patience).await?;
-        let findings = tree.begin(&mut Inspection::new(app, place, patience)).await?;
+    pub(super) async fn keep(
+        attempt: &'a Attempt,
+        place: Place<'_>,
+        patience: Duration,
+        room: &Room<'_>,
+    ) -> Result<Self> {
+        let mut tree = Self::new(attempt, place.directory, patience).await?;
+        let findings = tree.begin(&mut Inspection::new(attempt, place, patience)).await?;
         tree.fill(&findings, room).await?;
         Ok(tree)
     }
@@ -166,9 +173,9 @@ impl<'a> WorkingTree<'a> {
     ///
     /// # Errors
     /// Git's; the system's.
-    pub(super) async fn whole(app: &'a App, place: Place<'_>, patience: Duration) -> Result<Self> {
+    pub(super) async fn whole(attempt: &'a Attempt, place: Place<'_>, patience: Duration) -> Result<Self> {
         let room = Room { largest: u64::MAX, left: u64::MAX, known: &LargeFiles::new() };
-        Self::keep(app, place, patience, &room).await
+        Self::keep(attempt, place, patience, &room).await
     }
 
     /// How many files differ from the commit that is checked out.
@@ -176,9 +183,9 @@ impl<'a> WorkingTree<'a> {
         self.changed.iter().filter(|path| !path.ends_with(b"/")).count().try_into().unwrap_or(u64::MAX)
     }
 
-    async fn new(app: &'a App, directory: &Path, patience: Duration) -> Result<Self> {
-        let agents = Git::repository(app, directory);
-        let head = agents.clone().maybe(&repos::HEAD).await?;
+    async fn new(attempt: &'a Attempt, directory: &Path, patience: Duration) -> Result<Self> {
+        let agents = Git::repository(attempt, directory);
+        let head = agents.clone().maybe(&HEAD).await?;
         head.as_deref().map(check_object).transpose()?;
         let objects = ["rev-parse", "--path-format=absolute", "--git-path", "objects"];
         let objects = PathBuf::from(agents.clone().text(&objects).await?);
@@ -187,9 +194,9 @@ impl<'a> WorkingTree<'a> {
             None => agents.text(&["rev-parse", "--show-object-format"]).await? == "sha256",
         };
         let io = |e: std::io::Error| Error::io("cannot make a temporary folder", &e);
-        let scratch = make_repository(app, head.as_deref(), is_long).map_err(io)?;
+        let scratch = make_repository(attempt, head.as_deref(), is_long).map_err(io)?;
         Ok(Self {
-            app,
+            attempt,
             directory: directory.to_owned(),
             scratch,
             objects,
@@ -212,7 +219,8 @@ impl<'a> WorkingTree<'a> {
         let store = self.objects.with_file_name("lfs").join("objects");
         let store = if self.apart.is_none() { quoted_for_shell(&store) } else { String::new() };
         let clean = format!("sh {} %f {store}", quoted_for_shell(&self.scratch.join(CLEAN)));
-        let git = Git::repository(self.app, &self.directory).patience(self.patience).variable("GIT_DIR", &self.scratch);
+        let git =
+            Git::repository(self.attempt, &self.directory).patience(self.patience).variable("GIT_DIR", &self.scratch);
         let git = git.setting("filter.lfs.clean", &clean).setting("filter.lfs.required", "true");
         match &self.apart {
             Some(apart) => {
@@ -251,7 +259,7 @@ impl<'a> WorkingTree<'a> {
 
     /// What is not there because it was not checked out is not deleted.
     async fn pass_over_sparse(&mut self) -> Result<()> {
-        let agents = Git::repository(self.app, &self.directory).patience(self.patience);
+        let agents = Git::repository(self.attempt, &self.directory).patience(self.patience);
         let marked = sparse::marked(&agents).await;
         if marked.is_empty() {
             return Ok(());
@@ -271,7 +279,7 @@ impl<'a> WorkingTree<'a> {
         if self.directory.join(attributes).symlink_metadata().is_ok_and(|about| !about.is_file()) {
             return Err(trap(attributes));
         }
-        let survey = Git::repository(self.app, &self.directory).patience(self.patience);
+        let survey = Git::repository(self.attempt, &self.directory).patience(self.patience);
         let found = survey.most(MAX_LIST).program(OsStr::new(survey::PROGRAM)).run(&[]).await?;
         let found = survey::parse(&found).ok_or_else(|| Error::Git("the survey of the files went wrong".to_owned()))?;
         let name = |finding: &Finding| finding.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default().to_vec();
@@ -377,16 +385,16 @@ impl<'a> WorkingTree<'a> {
 }
 
 /// As little as git takes for a repository.
-fn make_repository(app: &App, head: Option<&str>, is_long: bool) -> std::io::Result<PathBuf> {
+fn make_repository(attempt: &Attempt, head: Option<&str>, is_long: bool) -> std::io::Result<PathBuf> {
     let version = if is_long { "1\n[extensions]\n\tobjectFormat = sha256" } else { "0" };
     // Names that other systems' file systems would take for `.git` harm nobody here; whoever takes a commit in checks it.
     let configuration = format!(
         "[core]\n\tprotectNTFS = false\n\tprotectHFS = false\n\tbare = false\n\trepositoryFormatVersion = {version}\n"
     );
     let head = format!("{}\n", head.unwrap_or("ref: refs/heads/none"));
-    let clean = include_bytes!("lfs/clean.sh");
+    let clean = include_bytes!("../large_files/clean.sh");
     let files = [("config", configuration.as_bytes()), (CLEAN, clean), ("HEAD", head.as_bytes())];
-    scratch::make(app, &["refs", "objects"], &files)
+    scratch::make(attempt, &["refs", "objects"], &files)
 }
 
 impl Drop for WorkingTree<'_> {

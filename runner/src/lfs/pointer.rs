@@ -3,30 +3,30 @@
 use serde::{Deserialize, Serialize};
 
 /// Shorter than this is every pointer, bytes.
-pub(super) const MAX_POINTER: u64 = 1024;
+pub(crate) const MAX_POINTER: u64 = 1024;
 /// Shorter than this is none, bytes.
-pub(super) const MIN_POINTER: u64 = 100;
+pub(crate) const MIN_POINTER: u64 = 100;
 const FIRST_LINES: [&str; 2] =
     ["version https://git-lfs.github.com/spec/v1", "version https://hawser.github.com/spec/v1"];
 
 /// An object of Git LFS.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Object {
+pub(crate) struct Object {
     /// SHA-256 of its content, in hexadecimal.
-    pub(super) oid: String,
+    pub(crate) oid: String,
     /// Bytes.
-    pub(super) size: u64,
+    pub(crate) size: u64,
 }
 
 /// Whether it is the name of an object. What is none never becomes a part of a path or of a request.
-pub(super) fn is_oid(text: &str) -> bool {
+pub(crate) fn is_oid(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The object that a blob stands for; nothing when it is no pointer. One with extensions is none that we could check: its hash is not
 /// that of the file.
-pub(super) fn parse(blob: &[u8]) -> Option<Object> {
+pub(crate) fn parse(blob: &[u8]) -> Option<Object> {
     if blob.len() as u64 >= MAX_POINTER {
         return None;
     }

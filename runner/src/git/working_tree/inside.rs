@@ -10,22 +10,21 @@ use std::{
     time::Duration,
 };
 
-use ambient_wire::runner::InSubmodule;
+use ambient_wire::git::InSubmodule;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     super::{
-        check_object,
+        HEAD, check_object,
         command::Git,
         directory::Directory,
         mirror::Mirror,
-        repos,
-        working_tree::{Place, WorkingTree},
+        submodules::{MAX, MAX_DEPTH, Module},
     },
-    MAX, MAX_DEPTH, Module,
+    Place, WorkingTree,
 };
 use crate::{
-    app::App,
+    attempt::Attempt,
     error::Result,
     survey::{Finding, Kind},
 };
@@ -38,8 +37,8 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(4);
 const UNKNOWN: InSubmodule = InSubmodule { uncommitted: None, unpublished: None };
 
 /// A look into all submodules of a repository, at any depth.
-pub(in super::super) struct Inspection<'a> {
-    app: &'a App,
+pub(super) struct Inspection<'a> {
+    attempt: &'a Attempt,
     modules: &'a [Module],
     /// Commit that the repository was cloned at.
     base: Option<&'a str>,
@@ -54,40 +53,35 @@ pub(in super::super) struct Inspection<'a> {
 
 /// What was found in the submodules of a working tree.
 #[derive(Default)]
-pub(in super::super) struct Found {
+pub(super) struct Found {
     /// Submodules of which the commit that is pointed to tells everything.
-    pub(in super::super) clean: Vec<Vec<u8>>,
+    pub(super) clean: Vec<Vec<u8>>,
     /// Those that are to be named, with the ones within them.
-    pub(in super::super) named: BTreeMap<Vec<u8>, InSubmodule>,
+    pub(super) named: BTreeMap<Vec<u8>, InSubmodule>,
     /// Those whose commit cannot be read: git gives up, or waits for ever, where it comes upon one.
-    pub(in super::super) damaged: Vec<Vec<u8>>,
+    pub(super) damaged: Vec<Vec<u8>>,
 }
 
 impl Found {
     /// Whether all that is to be said of a folder is here.
-    pub(in super::super) fn has(&self, path: &[u8]) -> bool {
+    pub(super) fn has(&self, path: &[u8]) -> bool {
         self.named.contains_key(path) || self.clean.iter().any(|clean| clean == path)
     }
 }
 
 impl<'a> Inspection<'a> {
     /// Of the submodules of a repository, as a part of a look that has so much time.
-    pub(in super::super) fn new(app: &'a App, place: Place<'a>, patience: Duration) -> Self {
+    pub(super) fn new(attempt: &'a Attempt, place: Place<'a>, patience: Duration) -> Self {
         let Place { modules, base, .. } = place;
         let (deadline, each) = (Instant::now() + patience / SHARES.0, patience / SHARES.1);
-        Self { app, modules, base, deadline, each, left: MAX, within: Vec::new(), depth: 0 }
+        Self { attempt, modules, base, deadline, each, left: MAX, within: Vec::new(), depth: 0 }
     }
 
     /// Looks into the submodules of the working tree in a directory. `git` has its commit in the index.
     ///
     /// # Errors
     /// Git's, of the repository itself; what is wrong with a submodule is told.
-    pub(in super::super) async fn submodules(
-        &mut self,
-        git: &Git<'_>,
-        directory: &Path,
-        findings: &[Finding],
-    ) -> Result<Found> {
+    pub(super) async fn submodules(&mut self, git: &Git<'_>, directory: &Path, findings: &[Finding]) -> Result<Found> {
         let repositories = findings.iter().filter(|finding| finding.kind == Kind::Repository);
         let repositories: BTreeSet<&[u8]> = repositories.map(|finding| finding.path.as_slice()).collect();
         let mut found = Found::default();
@@ -112,7 +106,7 @@ impl<'a> Inspection<'a> {
             return;
         }
         self.left -= 1;
-        let head = Git::repository(self.app, place).patience(HEAD_PATIENCE).maybe(&repos::HEAD).await;
+        let head = Git::repository(self.attempt, place).patience(HEAD_PATIENCE).maybe(&HEAD).await;
         let Some(head) = head.ok().flatten().filter(|head| check_object(head).is_ok()) else {
             found.named.insert(path.clone(), UNKNOWN);
             found.damaged.push(path);
@@ -151,7 +145,7 @@ impl<'a> Inspection<'a> {
     /// What one holds, and those within it.
     async fn held(&mut self, place: &Path, head: &str) -> (InSubmodule, BTreeMap<Vec<u8>, InSubmodule>) {
         let unpublished = self.unpublished(place, head).await;
-        match WorkingTree::outline_within(self.app, place, self.each, self).await {
+        match WorkingTree::outline_within(self.attempt, place, self.each, self).await {
             Ok(mut tree) => {
                 let uncommitted = Some(tree.changes());
                 (InSubmodule { uncommitted, unpublished }, std::mem::take(&mut tree.submodules))
@@ -164,12 +158,12 @@ impl<'a> Inspection<'a> {
     async fn unpublished(&self, place: &Path, head: &str) -> Option<u64> {
         let path = self.within.strip_suffix(b"/")?;
         let module = self.modules.iter().find(|module| module.path.as_bytes() == path)?;
-        let mirror = Mirror::open(self.app, &module.mirror).ok()?;
+        let mirror = Mirror::open(self.attempt, &module.mirror).ok()?;
         if mirror.has(head).await.ok()? {
             return Some(0);
         }
         let tips = mirror.git(false, Vec::new()).text(&["for-each-ref", "--format=^%(objectname)"]).await.ok()?;
-        let git = Git::repository(self.app, place).input(format!("{head}\n{tips}\n"));
+        let git = Git::repository(self.attempt, place).input(format!("{head}\n{tips}\n"));
         let git = git.variable("GIT_ALTERNATE_OBJECT_DIRECTORIES", mirror.path().join("objects"));
         git.text(&["rev-list", "--count", "--stdin"]).await.ok()?.parse().ok()
     }

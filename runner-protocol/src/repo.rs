@@ -1,0 +1,46 @@
+//! Repositories that a runner is told to have, and those it has.
+
+use ambient_wire::git::Submodules;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+/// A repository that a session wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepoSpec {
+    /// `https://…` or `file:///…`, without credentials and options.
+    pub url: String,
+    /// Branch to check out; the remote's default when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// Branch of the origin that the runner pushes HEAD to (never forced) at the end of every turn that went well, before
+    /// the turn's `RUN_FINISHED`; a failed push fails the turn (`RUN_ERROR`, code `PushFailed`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push_to: Option<String>,
+    /// What is fetched of its submodules when it is cloned.
+    #[serde(default, skip_serializing_if = "Submodules::is_none")]
+    pub submodules: Submodules,
+}
+
+/// A repository that a session has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepoStatus {
+    /// Directory in the workspace.
+    pub name: String,
+    /// Origin.
+    pub url: String,
+    /// Checked-out branch; none when detached.
+    pub branch: Option<String>,
+    /// Commit checked out; none in an empty repository.
+    pub head: Option<String>,
+    /// Commit the clone began at.
+    pub base: Option<String>,
+    /// When it was cloned.
+    pub cloned_at: DateTime<Utc>,
+    /// Its directory is gone, or something else is in its place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub missing: bool,
+    /// What is to be known of it, in words: it is empty, parts of it were not fetched, it cannot be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
+}

@@ -1,0 +1,120 @@
+//! How turns and the runner are ended: the first reason counts.
+
+use std::{sync::Mutex, time::Duration};
+
+use tokio::sync::watch;
+
+/// Why a turn is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// A person asked.
+    Interrupted,
+    /// The run ends.
+    Terminated,
+    /// The runner is killed from outside; the next attempt goes on.
+    RunnerLost,
+}
+
+impl Stop {
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::Interrupted => "Interrupted",
+            Self::Terminated => "Terminated",
+            Self::RunnerLost => "RunnerLost",
+        }
+    }
+}
+
+/// Why and how the runner ends.
+#[derive(Debug, Clone)]
+pub(crate) struct End {
+    /// Recorded and process exit code.
+    pub(crate) code: i32,
+    /// In words.
+    pub(crate) reason: String,
+    /// What a turn that is under way is ended with.
+    pub(crate) stop: Stop,
+    /// How long to wait until the reader has everything.
+    pub(crate) ack: Duration,
+    /// False when the end was not asked for: without a record the run is resumed by the next attempt.
+    pub(crate) recorded: bool,
+}
+
+/// The first end wins. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Ending(watch::Sender<Option<End>>);
+
+impl Ending {
+    pub(crate) fn new() -> Self {
+        Self(watch::Sender::new(None))
+    }
+
+    pub(crate) fn begin(&self, end: End) {
+        self.0.send_if_modified(|current| {
+            let first = current.is_none();
+            if first {
+                *current = Some(end);
+            }
+            first
+        });
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
+    pub(crate) fn now(&self) -> Option<End> {
+        self.0.borrow().clone()
+    }
+
+    pub(crate) async fn begun(&self) -> End {
+        let mut watch = self.0.subscribe();
+        loop {
+            if let Some(end) = watch.borrow_and_update().clone() {
+                return end;
+            }
+            if watch.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// The turn under way, and the way to stop it.
+#[derive(Default)]
+pub(crate) struct CurrentTurn(Mutex<Option<watch::Sender<Option<Stop>>>>);
+
+impl CurrentTurn {
+    pub(crate) fn begin(&self) -> watch::Receiver<Option<Stop>> {
+        let (sender, receiver) = watch::channel(None);
+        if let Ok(mut current) = self.0.lock() {
+            *current = Some(sender);
+        }
+        receiver
+    }
+
+    pub(crate) fn end(&self) {
+        if let Ok(mut current) = self.0.lock() {
+            *current = None;
+        }
+    }
+
+    pub(crate) fn is_working(&self) -> bool {
+        self.0.lock().is_ok_and(|current| current.is_some())
+    }
+
+    /// Stops the turn under way; the first reason stays.
+    pub(crate) fn stop(&self, stop: Stop) {
+        if let Ok(current) = self.0.lock()
+            && let Some(sender) = current.as_ref()
+        {
+            sender.send_if_modified(|now| {
+                let first = now.is_none();
+                if first {
+                    *now = Some(stop);
+                }
+                first
+            });
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The environment of the session's processes.
+
+use std::ffi::OsString;
+
+use ambient_runner_protocol::is_platform_variable;
+
+use crate::{attempt::Attempt, confine::ENV_PREFIX};
+
+/// Search path when the session names none.
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The agent's whole environment. The platform's part wins over the session's.
+pub(crate) fn of_agent(attempt: &Attempt, turn: &str) -> Vec<(OsString, OsString)> {
+    let mut environment = of_platform(attempt);
+    environment.push(("AMBIENT_TURN".into(), turn.into()));
+    for (name, value) in &attempt.environment {
+        if !is_platform_variable(name) && !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0') {
+            environment.push((format!("{ENV_PREFIX}{name}").into(), value.into()));
+        }
+    }
+    environment
+}
+
+/// What every process of the session has.
+pub(crate) fn of_platform(attempt: &Attempt) -> Vec<(OsString, OsString)> {
+    let (spec, paths) = (&attempt.spec, &attempt.paths);
+    vec![
+        ("HOME".into(), paths.home().into()),
+        ("TMPDIR".into(), paths.tmp().into()),
+        ("PATH".into(), DEFAULT_PATH.into()),
+        ("LANG".into(), "C.UTF-8".into()),
+        // The session's user id has no entry in the system's list of users; some tools ask the environment first.
+        ("USER".into(), "ambient".into()),
+        ("LOGNAME".into(), "ambient".into()),
+        ("TERM".into(), "dumb".into()),
+        ("AMBIENT_SESSION_ID".into(), spec.session_id.clone().into()),
+        ("AMBIENT_NONCE".into(), spec.nonce.clone().into()),
+        ("GIT_CONFIG_NOSYSTEM".into(), "1".into()),
+        ("GIT_AUTHOR_NAME".into(), spec.git_identity.name.clone().into()),
+        ("GIT_AUTHOR_EMAIL".into(), spec.git_identity.email.clone().into()),
+        ("GIT_COMMITTER_NAME".into(), spec.git_identity.name.clone().into()),
+        ("GIT_COMMITTER_EMAIL".into(), spec.git_identity.email.clone().into()),
+    ]
+}
