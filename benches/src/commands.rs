@@ -118,7 +118,11 @@ async fn alone(world: &World, session: &Session, duration: Duration) -> Result<f
 }
 
 /// What each of the commands, whose rate for a round `work` gives, adds to one of PostgreSQL's counters.
-async fn caused(world: &World, counter: &str, work: impl AsyncFnOnce() -> Result<f64, Failure>) -> Result<f64, Failure> {
+async fn caused(
+    world: &World,
+    counter: &'static str,
+    work: impl AsyncFnOnce() -> Result<f64, Failure>,
+) -> Result<f64, Failure> {
     let count = async || {
         tokio::time::sleep(STATISTICS_LAG).await;
         sqlx::query_scalar::<_, f64>(counter).fetch_one(world.db.pool()).await
