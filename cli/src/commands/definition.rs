@@ -225,10 +225,7 @@ impl Connection {
         match found.items.as_slice() {
             [one] => Ok(show::id(one).to_owned()),
             [] if is_id(given) => Ok(given.to_owned()),
-            [] => Err(CliError::refused(
-                Exit::NotFound,
-                format!("no {word} '{given}'; see 'ambient {command} list'"),
-            )),
+            [] => Err(CliError::refused(Exit::NotFound, format!("no {word} '{given}'; see 'ambient {command} list'"))),
             several => {
                 let ids = several.iter().map(show::id).collect::<Vec<_>>().join(", ");
                 let reason =

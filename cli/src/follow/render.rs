@@ -229,7 +229,8 @@ impl Renderer {
             custom::SNAPSHOT => {
                 let commit = cut(text(value, "commit"), 13);
                 let running = value["running"].as_u64().filter(|running| *running > 0);
-                let moving = running.map(|n| format!(", while {n} processes of the agent were running")).unwrap_or_default();
+                let moving =
+                    running.map(|n| format!(", while {n} processes of the agent were running")).unwrap_or_default();
                 self.progress(Style::Dim, &format!("  snapshot of {}: {commit}{moving}", text(value, "repo")))
             }
             custom::PUSHED => {

@@ -173,9 +173,7 @@ impl Patch {
         }
         self.variables.add_to(&mut body)?;
         if body.is_empty() {
-            return Err(CliError::Usage(
-                "nothing to change: give a flag for each field to change".to_owned(),
-            ));
+            return Err(CliError::Usage("nothing to change: give a flag for each field to change".to_owned()));
         }
         Ok(Value::Object(body))
     }

@@ -118,10 +118,7 @@ impl Connection {
         }
         match found.items.as_slice() {
             [one] => Ok(one.id.clone()),
-            [] => Err(CliError::refused(
-                Exit::NotFound,
-                format!("no session '{session}'; see 'ambient session list'"),
-            )),
+            [] => Err(CliError::refused(Exit::NotFound, format!("no session '{session}'; see 'ambient session list'"))),
             several => {
                 let ids: Vec<_> = several.iter().map(|session| session.id.as_str()).collect();
                 let ids = ids.join(", ");
