@@ -1,4 +1,4 @@
-//! JSON types shared by API, CLI and runner. Snake case, UTC RFC 3339 times, KSUID ids; unknown fields are refused on input.
+//! JSON types shared by API, CLI and runner: snake case, UTC RFC 3339 times, KSUID ids; unknown input fields are refused.
 
 pub mod agent;
 pub mod api;

@@ -1,28 +1,28 @@
 //! The contract between a server, the compute that launches a runner, and the runner.
 //!
-//! A runner listens on a Unix socket (HTTP/1.1). Every request but `GET /health` carries `Authorization: Bearer <token>`
+//! A runner listens on a Unix socket (HTTP/1.1). Every request except `GET /health` carries `Authorization: Bearer <token>`
 //! with the run's server-to-runner token, compared in constant time with the content of the token file.
 //!
 //! | Route | Meaning |
 //! |---|---|
 //! | `GET /health` | [`Health`] |
 //! | `GET /events` | WebSocket: the reader sends one [`ReaderHello`], then receives [`ServerFrame`]s and sends [`ReaderAck`]s |
-//! | `POST /messages` | [`DeliverMessage`] -> [`Accepted`]; recorded (fsynced) before the answer; a known id is answered again |
-//! | `POST /interrupt` | ends the current turn (`RUN_ERROR` with code `Interrupted`); 204 also when idle |
+//! | `POST /messages` | [`DeliverMessage`] -> [`Accepted`]; recorded (fsynced) before the answer; a repeat with a known id gets the same answer |
+//! | `POST /interrupt` | ends the current turn (`RUN_ERROR` with code `Interrupted`); 204 even when idle |
 //! | `POST /shutdown` | records the end, waits for the reader's acknowledgement (10 s at most), exits 0; 202 |
 //! | `GET /repos` | list of [`RepoStatus`] |
 //! | `PUT /repos/{name}` | [`RepoSpec`] -> [`RepoStatus`]; clones, idempotent |
-//! | `DELETE /repos/{name}` | 204, also when absent |
+//! | `DELETE /repos/{name}` | 204, even if absent |
 //! | `GET /git/status?repo=` | [`GitStatus`] |
-//! | `GET /git/diff?repo=&base=` | unified diff as text, against the commit it was cloned at when `base` is absent |
+//! | `GET /git/diff?repo=&base=` | unified diff as text, against the commit it was cloned at if `base` is absent |
 //! | `POST /git/commit` | [`GitCommit`] -> [`GitCommitted`] |
 //! | `POST /git/push` | [`GitPush`] -> [`GitPushed`] |
-//! | `GET /content?path=` | [`Listing`] of a directory of the workspace |
+//! | `GET /content?path=` | [`Listing`] of a directory in the workspace |
 //! | `GET /content/{*path}` | a file's bytes; `Range: bytes=a-b` honoured; `X-Content-Sha256` |
 //!
 //! Errors are [`RunnerError`] with status 400 (names the field), 401, 404, 409, 413, 416 (range), 500 or 503 (`busy`).
 //!
-//! AG-UI events carry a few fields of ours: `RUN_STARTED.messageId`, `TOOL_CALL_RESULT.exitCode`, `RUN_ERROR.{threadId,runId}`.
+//! AG-UI events carry a few fields of our own: `RUN_STARTED.messageId`, `TOOL_CALL_RESULT.exitCode`, `RUN_ERROR.{threadId,runId}`.
 //! Codes of `RUN_ERROR`: `ScriptFailed`, `PushFailed`, `Interrupted`, `Terminated`, `RunnerLost`, `LogFull`, `AgentError`.
 
 mod git;
@@ -38,22 +38,22 @@ use utoipa::ToSchema;
 pub use git::*;
 pub use session_paths::SessionPaths;
 
-/// Version of the files and frames below; a runner refuses another one.
+/// Version of the files and frames below; a runner refuses any other.
 pub const CONTRACT_VERSION: u32 = 1;
 
 /// Exit code: a prerequisite of the session failed.
 pub const EXIT_PREREQUISITE: i32 = 2;
-/// Exit code: the runner was called wrongly.
+/// Exit code: the runner was called with wrong arguments.
 pub const EXIT_USAGE: i32 = 64;
-/// Exit code: what the runner must write cannot be written (as `sysexits.h` has it).
+/// Exit code: something the runner must write cannot be written (as in `sysexits.h`).
 pub const EXIT_IO: i32 = 74;
-/// Exit code: it cannot be written because the disk is full. Counts only where the end could not be recorded either: an agent may
+/// Exit code: it cannot be written because the disk is full. Counts only if the end could not be recorded either: an agent may
 /// exit with any code.
 pub const EXIT_DISK_FULL: i32 = 73;
 /// Exit code: the fence forbids this run, or another runner holds the workspace; nothing was done.
 pub const EXIT_FENCED: i32 = 75;
 
-/// Whether the platform sets this environment variable itself, so that a session's own cannot replace it.
+/// Whether the platform sets this environment variable itself, so that a session cannot override it.
 #[must_use]
 pub fn is_platform_variable(name: &str) -> bool {
     const NAMES: [&str; 4] = ["HOME", "TMPDIR", "GIT_CONFIG_NOSYSTEM", "GIT_CONFIG_GLOBAL"];
@@ -61,12 +61,12 @@ pub fn is_platform_variable(name: &str) -> bool {
     NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// [`Exited::reason`] of an end that compute asked for: teardown, or a launch that is undone. Whoever asked knows, so it is no
-/// news of the session.
+/// [`Exited::reason`] for an end that compute asked for: a teardown, or a launch being undone. Whoever asked knows, so it is no
+/// news about the session.
 pub const ENDED_BY_REQUEST: &str = "terminated by request";
 
 /// What a runner is started with: `ambient-runner serve --launch FILE`, or, for two user ids,
-/// `ambient-runner become --runner-user R --agent-user A -- serve --launch FILE` as root. Holds no secret.
+/// `ambient-runner become --runner-user R --agent-user A -- serve --launch FILE` as root. Contains no secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LaunchSpec {
@@ -84,38 +84,38 @@ pub struct LaunchSpec {
     pub nonce: String,
     /// The session's directory (see [`SessionPaths`]).
     pub session_dir: PathBuf,
-    /// Where to listen. At most 100 bytes.
+    /// Socket to listen on. At most 100 bytes.
     pub socket: PathBuf,
-    /// Interactive sessions outlive a failed turn; a batch session's runner exits with the agent's code.
+    /// An interactive session survives a failed turn; a batch session's runner exits with the agent's code.
     pub interactive: bool,
     /// Which agent to host. This build knows `script`.
     pub agent: String,
     /// Identity of commits.
     pub git_identity: GitIdentity,
-    /// Paths the agent may read besides the system's (toolchains). Nothing outside is visible to it.
+    /// Additional paths the agent may read besides the system's (toolchains). Nothing else outside is visible to it.
     pub readable_paths: Vec<PathBuf>,
-    /// Folders and files of the platform: no `file://` origin may be one of them, be in one, or hold one.
+    /// Folders and files of the platform: no `file://` origin may be one of them, be inside one, or contain one.
     #[serde(default)]
     pub platform_paths: Vec<PathBuf>,
-    /// Limits of the agent's processes.
+    /// Limits for the agent's processes.
     pub limits: Limits,
-    /// What to do when the kernel lacks a part of the confinement.
+    /// What to do if the kernel lacks a part of the confinement.
     #[serde(default)]
     pub confinement: Confinement,
-    /// True when the session has a user id of its own: then limits count for it alone and the id marks its processes.
+    /// True if the session has its own user id: then limits apply to it alone and the id marks its processes.
     #[serde(default)]
     pub own_user: bool,
-    /// The agent's user id, where it is another than the runner's: the runner was started with `become` then.
+    /// The agent's user id, if it differs from the runner's: the runner was then started with `become`.
     #[serde(default)]
     pub agent_user: Option<u32>,
-    /// Compute host that launched; only it may prove absence.
+    /// Compute host that launched it; only that host may prove absence.
     #[serde(default)]
     pub host: String,
-    /// Control groups, one of each hierarchy, that every process of the agent enters before it becomes the agent's: the runner
-    /// writes `0` to their `cgroup.procs`. Where it cannot, nothing of the agent is started.
+    /// Cgroups, one per hierarchy, that every process of the agent enters before it becomes the agent's: the runner
+    /// writes `0` to their `cgroup.procs`. If it cannot, nothing of the agent is started.
     #[serde(default)]
     pub agent_groups: Vec<PathBuf>,
-    /// Limits that compute cannot enforce, in words; told with [`Started::missing_confinement`].
+    /// Limits that compute cannot enforce, in words; reported in [`Started::missing_confinement`].
     #[serde(default)]
     pub unenforced: Vec<String>,
 }
@@ -124,16 +124,16 @@ pub struct LaunchSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Confinement {
-    /// Without file system confinement the runner ends with [`EXIT_PREREQUISITE`].
+    /// Without file system confinement the runner exits with [`EXIT_PREREQUISITE`].
     Require,
-    /// What the kernel has is used; what it lacks is reported in [`Started::missing_confinement`].
+    /// Uses what the kernel has; what it lacks is reported in [`Started::missing_confinement`].
     #[default]
     BestEffort,
-    /// No Landlock; no-new-privileges and limits only.
+    /// No Landlock; only no-new-privileges and limits.
     Off,
 }
 
-/// Name and email of commits made in a session.
+/// Name and email for commits made in a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GitIdentity {
@@ -143,7 +143,7 @@ pub struct GitIdentity {
     pub email: String,
 }
 
-/// Resource limits of the agent's processes. Those that count for all of them together are compute's to enforce.
+/// Resource limits for the agent's processes. Those that apply to all of them together are for compute to enforce.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
@@ -158,13 +158,13 @@ pub struct Limits {
     /// Memory of all processes together, bytes; 0 = no limit.
     #[serde(default)]
     pub memory_bytes: u64,
-    /// Processors of all processes together, thousandths; 0 = no limit.
+    /// CPU of all processes together, thousandths; 0 = no limit.
     #[serde(default)]
     pub cpu_millis: u64,
-    /// Space of the session's files, bytes; 0 = no limit.
+    /// Disk space of the session's files, bytes; 0 = no limit.
     #[serde(default)]
     pub disk_bytes: u64,
-    /// Data segment of one process, bytes; 0 = no limit. For want of a control group.
+    /// Data segment of one process, bytes; 0 = no limit. Used if there is no cgroup.
     #[serde(default)]
     pub data_bytes: u64,
 }
@@ -176,7 +176,7 @@ pub struct Fence {
     pub stopped_run: i64,
 }
 
-/// Identity of a runner process: a pid alone can be used again.
+/// Identity of a runner process: a pid alone can be reused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
     /// Process id; also its session id (`setsid`).
@@ -188,14 +188,14 @@ pub struct Started {
     /// The launch's nonce.
     pub nonce: String,
     /// First process of the attempt's PID namespace: it outlives everything in it, so its end proves that nothing of the agent
-    /// is left. None where the kernel has no namespaces for us.
+    /// is left. None if the kernel allows us no namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<ProcessIdentity>,
-    /// What of the confinement the kernel lacks, in words; empty when all is in force.
+    /// Parts of the confinement that the kernel lacks, in words; empty if all are in effect.
     pub missing_confinement: Vec<String>,
 }
 
-/// Exactly one process of a boot, as the machine numbers it.
+/// Exactly one process within a boot, as the machine numbers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessIdentity {
     /// Process id.
@@ -215,12 +215,12 @@ pub struct Exited {
     pub reason: String,
     /// When.
     pub at: DateTime<Utc>,
-    /// Set when it was not the agent's doing.
+    /// Set if it was not the agent's doing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<ExitCause>,
 }
 
-/// What ended a runner besides its agent.
+/// What ended a runner other than its agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExitCause {
@@ -248,22 +248,22 @@ pub mod custom {
     pub const MESSAGE_ACCEPTED: &str = "ambient.message_accepted";
     /// `{run_id, message_id, outcome: finished|error|interrupted, last_message_seq, problems, repos, code?, exit_code?}`: after
     /// RUN_FINISHED or RUN_ERROR and the turn's snapshots; `code` is RUN_ERROR's. `problems` is a list of
-    /// [`RepoProblem`](super::RepoProblem), `repos` one of [`RepoPosition`](super::RepoPosition): of those without a problem.
+    /// [`RepoProblem`](super::RepoProblem), `repos` one of [`RepoPosition`](super::RepoPosition): for those without a problem.
     pub const TURN_ENDED: &str = "ambient.turn_ended";
     /// `{repo, commit, head, ref, base, patch, patch_truncated, patch_exact, patch_base64?, left_out, running}`: a snapshot of a
-    /// repository at the end of a turn, on top of commit `head` (null: none). `running` processes of the agent were still there, so
-    /// that the files may have changed meanwhile. `patch` is the unified diff, with its summary, from `base` (where it was cloned at) to the snapshot; at most 128
-    /// KiB, empty when there is none. A patch that is no text as it is has `patch_exact: false` and its bytes in `patch_base64`.
+    /// repository at the end of a turn, on top of commit `head` (null: none). `running` processes of the agent were still running, so
+    /// the files may have changed meanwhile. `patch` is the unified diff, with its summary, from `base` (where it was cloned at) to the snapshot; at most 128
+    /// KiB, empty if there is none. A patch that is not valid text has `patch_exact: false` and its bytes in `patch_base64`.
     /// `left_out` is a list of [`LeftOut`](super::LeftOut).
     pub const SNAPSHOT: &str = "ambient.snapshot";
     /// `{repo}` and the fields of [`GitPushed`](super::GitPushed): a repository with `push_to` was pushed at the end of a turn, before
-    /// RUN_FINISHED. But for `uncommitted` and `notices` it is what the origin at `url` said, nothing of the workspace's.
+    /// RUN_FINISHED. Except for `uncommitted` and `notices` it is what the origin at `url` said, not the workspace.
     pub const PUSHED: &str = "ambient.pushed";
-    /// `{repo, notices}`: a repository was cloned, and there is something to know of it, in words.
+    /// `{repo, notices}`: a repository was cloned, with remarks, in words.
     pub const REPO_NOTICES: &str = "ambient.repo_notices";
     /// `{repo, reason}`: a snapshot could not be made.
     pub const SNAPSHOT_FAILED: &str = "ambient.snapshot_failed";
-    /// `{toolCallId, stream: stdout|stderr, text}`: output of a tool while it runs, at most 16 KiB a record.
+    /// `{toolCallId, stream: stdout|stderr, text}`: output of a tool while it runs, at most 16 KiB per record.
     pub const TOOL_OUTPUT: &str = "ambient.tool_output";
     /// `{code, reason}`: last record before the runner exits.
     pub const EXIT: &str = "ambient.exit";
@@ -275,9 +275,9 @@ pub mod custom {
 pub struct ReaderHello {
     /// Epoch of the reader's lease; a reader with a lower one is dropped.
     pub epoch: i64,
-    /// Log of the cursor; empty for a new reader. Another log than the runner's is answered with the runner's `log_id`.
+    /// Log that the cursor refers to; empty for a new reader. If it is not the runner's, the answer has the runner's `log_id`.
     pub log_id: String,
-    /// Last record the reader has stored; 0 = none.
+    /// Last record that the reader has stored; 0 = none.
     pub after: i64,
 }
 
@@ -292,19 +292,19 @@ pub enum ServerFrame {
         /// Highest record so far.
         last: i64,
     },
-    /// Records in order, from the cursor on; each fsynced. At most 256 a frame.
+    /// Records in order, from the cursor on; each fsynced. At most 256 per frame.
     Records {
         /// The records.
         records: Vec<Record>,
     },
-    /// A reader with a higher epoch has come.
+    /// A reader with a higher epoch has connected.
     Superseded {
         /// Its epoch.
         epoch: i64,
     },
 }
 
-/// What a reader sends after its hello: all up to `n` is stored durably.
+/// What a reader sends after its hello: everything up to `n` is durably stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReaderAck {
@@ -329,7 +329,7 @@ pub struct DeliverMessage {
 pub struct Accepted {
     /// The message's id.
     pub id: String,
-    /// False when it was known already.
+    /// False if it was known already.
     pub new: bool,
 }
 
@@ -357,7 +357,7 @@ pub struct Listing {
     pub path: String,
     /// Entries, sorted by name, at most 10,000.
     pub entries: Vec<Entry>,
-    /// True when there are more.
+    /// True if there are more.
     pub truncated: bool,
 }
 
@@ -381,7 +381,7 @@ pub struct RunnerError {
     pub code: String,
     /// In words, without secrets.
     pub reason: String,
-    /// The input's field at fault.
+    /// The input field at fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
 }
