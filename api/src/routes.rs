@@ -35,14 +35,14 @@ use crate::{
     observe::observe,
 };
 
-/// Kinds of definitions.
+/// Definition Kinds.
 pub(crate) const DEFINITIONS: &[Resource] = &[
-    // A line each.
+    // One line each.
     Resource::of::<ambient_domain::agent::AgentSpec>(),
     Resource::of::<ambient_domain::repository_ref::RepositoryRefSpec>(),
 ];
 
-/// Everything the server answers.
+/// Everything the server serves.
 pub fn router(state: AppState) -> Router {
     let (router, _) = documented().split_for_parts();
     router

@@ -117,7 +117,7 @@ mod tests {
         insta::assert_snapshot!(wrong(directory.path().to_str().unwrap()), @"--repo: '' is not in a git repository; 'git init' creates one");
         insta::assert_snapshot!(wrong("git@example.org:a/b.git"), @"--repo: this looks like ssh, or contains credentials; neither is supported, use a plain https:// URL");
         insta::assert_snapshot!(wrong("ssh://example.org/a"), @"--repo: the URL must begin with https:// or file:///");
-        insta::assert_snapshot!(wrong("https://"), @"--repo: the URL must name a host (letters, digits, '-' and '.') and perhaps a port after https://");
+        insta::assert_snapshot!(wrong("https://"), @"--repo: the URL must name a host (letters, digits, '-' and '.') and optionally a port after https://");
         for secret in [
             "https://me:s3cret@example.org/a",
             "https://me:ab/s3cret@example.org/a",

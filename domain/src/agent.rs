@@ -1,4 +1,4 @@
-//! Agents: who works, written down once. A definition, from which sessions are made; the program that a session runs is its
+//! Agents: workers, described once. A definition, from which sessions are made; the program that a session runs is its
 //! *agent type*.
 
 use std::collections::BTreeMap;

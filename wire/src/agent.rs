@@ -188,7 +188,7 @@ impl Definition for Agent {
     const ENTITY_KIND: &'static str = "agent";
     const PATH: &'static str = "agents";
     const PARAM: &'static str = "agent_id";
-    const ABOUT: &'static str = "Agents: who works, written down once";
+    const ABOUT: &'static str = "Agents: workers, described once";
     const TABLE: &'static [&'static str] = &["agent_type", "llm_model", "description"];
     type Create = AgentCreate;
     type Patch = AgentPatch;

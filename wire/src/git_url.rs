@@ -29,7 +29,7 @@ impl std::fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-const CREDENTIALS: Problem = Problem("must not hold credentials, nor anything that could be taken for them ('@')");
+const CREDENTIALS: Problem = Problem("must not contain credentials, nor anything that could be taken for them ('@')");
 
 /// Checks a URL.
 ///
@@ -99,7 +99,8 @@ fn check_authority(authority: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-const BAD_HOST: Problem = Problem("must name a host (letters, digits, '-' and '.') and perhaps a port after https://");
+const BAD_HOST: Problem =
+    Problem("must name a host (letters, digits, '-' and '.') and optionally a port after https://");
 
 /// A path, fully decoded.
 fn check_path(path: &str) -> Result<(), Problem> {
@@ -108,7 +109,7 @@ fn check_path(path: &str) -> Result<(), Problem> {
         return Err(Problem("must not contain control characters"));
     }
     if decoded.split(|byte| *byte == b'/').any(|step| matches!(step, b"." | b"..")) {
-        return Err(Problem("must not contain '.' or '..' as a step"));
+        return Err(Problem("must not contain '.' or '..' as a segment"));
     }
     if path.starts_with('-') || decoded.contains(&b'\\') {
         return Err(Problem("must not begin with '-' or contain a backslash"));

@@ -125,7 +125,7 @@ fn visible(text: &str) -> Result<(), Problem> {
 fn no_credentials(text: &str) -> Result<(), Problem> {
     match crate::redact::text(text) {
         std::borrow::Cow::Borrowed(_) => Ok(()),
-        std::borrow::Cow::Owned(_) => Err("must not hold a URL with credentials".to_owned()),
+        std::borrow::Cow::Owned(_) => Err("must not contain a URL with credentials".to_owned()),
     }
 }
 

@@ -1,5 +1,5 @@
-//! What values may be, as the checks have it. The types of the wire are texts and numbers; what is refused of them is said here, so
-//! that the document allows nothing that is refused, and the other way round (`make contract`).
+//! What values may be, matching the checks. The wire types are texts and numbers; which of those are refused is stated here, so
+//! that the document allows nothing that is refused, and vice versa (`make contract`).
 
 use ambient_domain::{
     name::{MAX_ENTRIES, MAX_REPOS},
@@ -9,21 +9,21 @@ use ambient_wire::{git_url, name};
 use ambient_workflows::{ENTITY_WORKFLOWS, PLATFORM_WORKFLOWS};
 use serde_json::{Value, json};
 
-/// A text without NUL, which the database cannot store. Limits of a kilobyte and more are in words only: tools that make examples
-/// at the limits take minutes for each.
+/// A text without NUL, which the database cannot store. Limits of a kilobyte and more are only described in words: tools that generate
+/// examples at the limits take minutes for each.
 pub(crate) const TEXT: &str = "^[^\\u0000]*$";
-/// A text that says something: not only white space, as Unicode and Rust's `trim` have it, which is not what each dialect's `\s` is.
+/// A text that says something: not only white space, as defined by Unicode and Rust's `trim`, which differs from some dialects' `\s`.
 const SAYS_SOMETHING: &str =
     "^[^\\u0000]*[^\\u0000\\t-\\r \\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000][^\\u0000]*$";
-/// The rest of a path in the workspace: not absolute, and no part leads up.
+/// The rest of a path in the workspace: not absolute, and no segment leads up.
 const BENEATH: &str = "(?!/)(?!(.*/)?\\.\\.(/|$))[^\\u0000]*$";
 pub(crate) const ID: &str = "^[0-9A-Za-z]{27}$";
 /// An execution's: `workflow/entity/…`.
 const EXECUTION_ID: &str = "^[!-~]{1,1000}$";
-/// How long a run may take, and how long it may do nothing.
+/// Maximum duration of a run, and of inactivity.
 pub(crate) const SECONDS_OF_RUN: (i64, i64) = (1, 30 * 86_400);
 pub(crate) const SECONDS_INACTIVE: (i64, i64) = (0, 365 * 86_400);
-/// Programs that can run as agents.
+/// Agent types.
 pub(crate) const AGENT_TYPES: [&str; 1] = ["script"];
 /// Schemas of request bodies.
 const BODIES: [&str; 13] = [
@@ -42,7 +42,7 @@ const BODIES: [&str; 13] = [
     "VerifyRequest",
 ];
 
-/// Puts every constraint into the document.
+/// Adds every constraint to the document.
 pub(super) fn constrain(document: &mut Value) {
     for (schema, property, rules) in properties() {
         let schemas = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut);
@@ -87,7 +87,7 @@ pub(crate) fn labels(value: &Value) -> Value {
     })
 }
 
-/// In a patch. What is only removed may have a key of an older rule (`ambient_domain::name::is_key`).
+/// In a patch. A key that is only removed may follow an older rule (`ambient_domain::name::is_key`).
 pub(crate) fn labels_patch(value: &Value) -> Value {
     let mut rules = labels(value);
     rules["propertyNames"]["pattern"] = json!("^[A-Za-z0-9_./-]+$");
@@ -96,7 +96,7 @@ pub(crate) fn labels_patch(value: &Value) -> Value {
     rules
 }
 
-/// A branch, by git's rules and ours.
+/// A branch, by git's rules and our own.
 pub(crate) fn branch() -> Value {
     let taken = name::value_pattern();
     let class = taken.trim_start_matches("^[^").trim_end_matches("]*$");
@@ -105,7 +105,7 @@ pub(crate) fn branch() -> Value {
     pattern(&format!("^{parts}[^\\-+/.{forbidden}]([^{forbidden}]*[^/.{forbidden}])?$"), 244)
 }
 
-/// Variables of an agent's environment.
+/// An agent's environment variables.
 pub(crate) fn variables() -> Value {
     let name = "^(?!(AMBIENT_|GIT_AUTHOR_|GIT_COMMITTER_|(HOME|TMPDIR|GIT_CONFIG_NOSYSTEM|GIT_CONFIG_GLOBAL)$))[A-Za-z_][A-Za-z0-9_]*$";
     json!({
@@ -146,7 +146,7 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
         ("SignalRequest", "signal", named(200)),
         ("VerifyRequest", "entity_id", json!({"pattern": TEXT})),
     ];
-    // What the types leave open, but is never anything else. The input of a signal may be any JSON.
+    // Left open by the types, but never anything else. The input of a signal may be any JSON.
     let objects = json!({"type": "array", "items": {"type": "object"}});
     all.extend([
         ("Event", "data", json!({"type": "object"})),
@@ -184,12 +184,12 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
     all
 }
 
-/// Rules beside what is there; of an object, one by one.
+/// Adds rules to what is there; for an object, one by one.
 pub(crate) fn merge(place: &mut Value, rules: &Value) {
     for (key, rule) in rules.as_object().into_iter().flatten() {
         match rule {
             Value::Object(_) if place[key].is_object() => merge(&mut place[key], rule),
-            // Null is a value of its own, where it is one.
+            // Null is a value of its own, if there is one.
             Value::Array(values) if key == "enum" && is_nullable(place) => {
                 place[key] = values.iter().cloned().chain([Value::Null]).collect();
             }
@@ -214,7 +214,7 @@ pub(crate) fn without_nul(property: &mut Value) {
     }
 }
 
-/// Interactive, or with something to do.
+/// Interactive, or with a prompt.
 fn batch_needs_a_prompt(create: &mut Value) {
     let batch = json!({"properties": {"interactive": {"const": false}}, "required": ["interactive"]});
     let prompt =
@@ -228,12 +228,12 @@ fn constrain_parameter(path: &str, parameter: &mut Value) {
     let rules = match (place, name) {
         ("path", "session_id" | "operation_id") | ("query", "session_id") => json!({"pattern": ID}),
         ("path" | "query", "project_id") => pattern("^[A-Za-z0-9-]+$", 63),
-        // The example shows that it has slashes.
+        // The example shows that it contains slashes.
         ("path", "execution_id") => {
             json!({"pattern": EXECUTION_ID, "example": "session-start/3MPRBY3LpC4o66HBKBbrVbd0zsU/1.1"})
         }
         ("path", "error_id") => json!({"pattern": "^[0-9]{1,3}$"}),
-        // Another route.
+        // A different route.
         ("path", "name") => json!({"pattern": "^(?!status$)[A-Za-z0-9_][A-Za-z0-9._-]*$", "maxLength": 100}),
         // A file beneath the workspace, so not the workspace itself.
         ("path", "path") => {
@@ -265,7 +265,7 @@ fn constrain_parameter(path: &str, parameter: &mut Value) {
     let schema = &mut parameter["schema"];
     merge(schema, &rules);
     without_nul(schema);
-    // What is absent is left out: a parameter is never the text `null`.
+    // An absent value is left out: a parameter is never the text `null`.
     let types = schema["type"]
         .as_array()
         .map(|types| types.iter().filter(|one| **one != json!("null")).cloned().collect::<Vec<_>>());

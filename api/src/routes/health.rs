@@ -1,4 +1,4 @@
-//! Probes, metrics, version and the document itself. Open to everybody: the listener is on loopback or behind a proxy.
+//! Probes, metrics, version and the document itself. Open to everyone: the listener is on loopback or behind a proxy.
 
 use ambient_wire::api::{Health, Version};
 use axum::{
@@ -25,16 +25,16 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(openapi_yaml))
 }
 
-/// Whether the process answers.
+/// Whether the process is alive.
 #[utoipa::path(get, path = "/livez", operation_id = "getLiveness", tag = "health", security(()),
-    responses((status = 200, description = "It does", body = Health)))]
+    responses((status = 200, description = "It is", body = Health)))]
 async fn live() -> Json<Health> {
     Json(Health { status: "ok".to_owned(), checks: Vec::new() })
 }
 
-/// Whether every part is fit for work, with reasons.
+/// Whether every part works, with reasons.
 #[utoipa::path(get, path = "/readyz", operation_id = "getReadiness", tag = "health", security(()),
-    responses((status = 200, description = "All are", body = Health), (status = 503, description = "One is not", body = Health)))]
+    responses((status = 200, description = "All do", body = Health), (status = 503, description = "At least one does not", body = Health)))]
 async fn ready(State(state): State<AppState>) -> (StatusCode, Json<Health>) {
     let health = state.readiness().await;
     let status = if health.status == "ok" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

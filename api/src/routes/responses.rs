@@ -11,7 +11,7 @@ use crate::{error::Number, openapi::response_name};
 
 type Documented = BTreeMap<String, RefOr<Response>>;
 
-/// By reference: what they look like is said once, in the components.
+/// By reference: what they look like is defined once, in the components.
 fn document(numbers: &[Number]) -> Documented {
     let response = |number: &Number| {
         let component = format!("#/components/responses/{}", response_name(*number));
@@ -32,7 +32,7 @@ impl IntoResponses for Listing {
     }
 }
 
-/// What a request without an upgrade gets where a WebSocket is.
+/// What a WebSocket route returns for a request without an upgrade.
 pub(crate) struct Upgrading;
 
 impl IntoResponses for Upgrading {
@@ -52,7 +52,7 @@ impl IntoResponses for Reading {
     }
 }
 
-/// Failures of what acts on things without a version.
+/// Failures of actions on things without a version.
 pub(crate) struct Acting;
 
 impl IntoResponses for Acting {
@@ -63,7 +63,7 @@ impl IntoResponses for Acting {
     }
 }
 
-/// Failures of what makes something.
+/// Failures of a creation.
 pub(crate) struct Creating;
 
 impl IntoResponses for Creating {
@@ -74,7 +74,7 @@ impl IntoResponses for Creating {
     }
 }
 
-/// Failures of a change of something that has a version.
+/// Failures of a change to something with a version.
 pub(crate) struct Changing;
 
 impl IntoResponses for Changing {
@@ -85,7 +85,7 @@ impl IntoResponses for Changing {
     }
 }
 
-/// Failures of what is asked of the session's runner.
+/// Failures of requests to the session's runner.
 pub(crate) struct Proxied;
 
 impl IntoResponses for Proxied {

@@ -11,7 +11,7 @@ use super::{
     spec::Spec,
 };
 
-/// Where a session is in its life. A session that was never started has none.
+/// Phase of a session's life cycle. A session that was never started has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Phase {
     /// Accepted, nothing done yet.
