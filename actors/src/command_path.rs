@@ -345,7 +345,7 @@ fn store_error(error: &StoreError) -> CallError {
             let field = field.strip_prefix("input.").unwrap_or(field);
             CallError::Refused(Refusal::invalid(field, "must not contain NUL"))
         }
-        StoreError::Unfaithful { field } => CallError::Refused(Refusal::invalid(*field, "cannot be stored faithfully")),
+        StoreError::Unfaithful { field } => CallError::Refused(Refusal::invalid(*field, "cannot be stored exactly")),
         error => CallError::Unavailable { reason: error.to_string() },
     }
 }
