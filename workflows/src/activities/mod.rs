@@ -1,4 +1,4 @@
-//! The steps of the lifecycles. Each may be repeated; each reads the state it needs; only ids come in.
+//! The steps of the lifecycles. Each may be repeated; each reads the state it needs; only ids are passed in.
 
 mod project;
 mod reconcile;
@@ -44,7 +44,7 @@ pub struct Failure {
 
 type Done = Result<Progress, ActivityError>;
 
-/// From this try on a step that fails is told to people.
+/// From this attempt on a failing step is reported to people.
 const TOLD_FROM: u32 = 2;
 
 /// Task queue of the session's host; the first call of a session decides it.
@@ -75,8 +75,8 @@ impl Activities {
         Self { services }
     }
 
-    /// Runs the work of a step to its end, with a heartbeat every second. Cancellation does not interrupt it: a step that
-    /// acquires something either has it or has not, and teardown follows.
+    /// Runs the work of a step to completion, with a heartbeat every second. Cancellation does not interrupt it: a step that
+    /// acquires something either has it or does not, and teardown follows.
     async fn step(
         &self,
         ctx: &ActivityContext,
@@ -100,7 +100,7 @@ impl Activities {
         }
     }
 
-    /// As [`Self::step`], for work that only waits: cancellation ends it at once.
+    /// Like [`Self::step`], for work that only waits: cancellation ends it at once.
     async fn wait(
         &self,
         ctx: &ActivityContext,
@@ -113,7 +113,7 @@ impl Activities {
         }
     }
 
-    /// Turns a failure into the engine's terms, and tells people from the second try on what blocks.
+    /// Turns a failure into the engine's terms, and from the second attempt on tells people what is blocking.
     async fn told(
         &self,
         ctx: &ActivityContext,
@@ -148,7 +148,7 @@ impl Activities {
                 next_retry_at: None,
                 workflow_execution: workflow_id.clone(),
             };
-            // What cannot be told now is told at the next try.
+            // What cannot be reported now is reported at the next attempt.
             let _ = self.services.report(&workflow_id, input, blocked).await;
         }
         let failure = ApplicationFailure::builder(std::io::Error::other(message))
@@ -158,7 +158,7 @@ impl Activities {
         Err(ActivityError::application(failure))
     }
 
-    /// A step that was told as an obstacle is one no more. Best effort: the next change of phase clears it too.
+    /// A step that was reported as an obstacle no longer is one. Best effort: the next change of phase clears it too.
     async fn tell_unblocked(&self, ctx: &ActivityContext, name: &str, input: &WorkflowInput) {
         if ctx.info().attempt <= TOLD_FROM || input.session_id.is_empty() {
             return;
@@ -166,7 +166,7 @@ impl Activities {
         let workflow_id = by(ctx);
         let fact = Fact::Unblocked { step: name.to_owned(), workflow_execution: workflow_id.clone() };
         if let Err(error) = self.services.report(&workflow_id, input, fact).await {
-            tracing::info!(step = name, session = input.session_id, %error, "not told that a step is done at last");
+            tracing::info!(step = name, session = input.session_id, %error, "could not report that a step is done at last");
         }
     }
 }
@@ -175,7 +175,7 @@ fn by(ctx: &ActivityContext) -> String {
     ctx.info().workflow_id.clone().unwrap_or_default()
 }
 
-/// Those from [`WorkflowInput`] to [`Progress`] are steps of the lifecycles' tables.
+/// Those from [`WorkflowInput`] to [`Progress`] are steps in the lifecycles' tables.
 #[activities]
 impl Activities {
     /// Host of the session: the one that has its workspace, else this one.
@@ -197,7 +197,7 @@ impl Activities {
         self.step(&ctx, &f.input, self.services.report(&by(&ctx), &f.input, fact)).await
     }
 
-    /// Looks at the run's clocks and spec, and acts.
+    /// Checks the run's clocks and spec, and acts.
     ///
     /// # Errors
     /// When database or actor fail.

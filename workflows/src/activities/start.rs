@@ -20,10 +20,10 @@ use crate::{
 
 type Done = Result<Progress, StepError>;
 
-/// Looks at a runner that comes up, a millisecond apart, before the session is looked at again and the pauses get longer.
+/// Checks of a runner that is coming up, a millisecond apart, before the session is checked again and the pauses get longer.
 const FAST_LOOKS: u32 = 40;
 
-/// From nothing to a runner that has been launched, with all that it needs there before it.
+/// From nothing to a launched runner, with all that it needs in place beforehand.
 pub(super) async fn bring_up_runner(s: &Services, by: &str, i: &WorkflowInput) -> Done {
     let session = s.report_and_read(by, i, Fact::Provisioning).await?;
     if project::ensure_space(s, i).await? == Progress::Superseded {
@@ -32,7 +32,7 @@ pub(super) async fn bring_up_runner(s: &Services, by: &str, i: &WorkflowInput) -
     s.compute.ensure_workspace(&session_ref(i)).await?;
     prove_gone(s, i).await?;
     write_credentials(s, i, &session).await?;
-    // Whether it is still wanted is decided by the fence: who stops the session raises it first.
+    // The fence decides whether it is still wanted: whoever stops the session raises it first.
     s.compute.launch(&launch_request(&session, i)).await?;
     Ok(Progress::Done)
 }
@@ -43,7 +43,7 @@ pub(super) async fn ensure_workspace(s: &Services, i: &WorkflowInput) -> Done {
     Ok(Progress::Done)
 }
 
-/// After a forced stop the proof was not waited for; a new run waits for it here.
+/// After a forced stop nobody waited for the proof; a new run waits for it here.
 pub(super) async fn prove_earlier_runs_gone(s: &Services, i: &WorkflowInput) -> Done {
     s.active_session(i).await?;
     prove_gone(s, i).await?;
@@ -76,7 +76,7 @@ async fn write_credentials(s: &Services, i: &WorkflowInput, session: &Session) -
     write_runner_token(s, i).await
 }
 
-/// The values of a session's variables, as the runner reads them.
+/// The values of a session's variables, in the runner's form.
 async fn environment(s: &Services, ids: &BTreeMap<String, String>) -> Result<Secret, StepError> {
     let values = s.vault.get_all(ids.values()).await?;
     let mut environment = BTreeMap::new();
@@ -92,7 +92,7 @@ async fn environment(s: &Services, ids: &BTreeMap<String, String>) -> Result<Sec
     Ok(Secret::new(json))
 }
 
-/// A new token for the runner, in place of the old one; the runner reads the file at each use.
+/// A new token for the runner, replacing the old one; the runner reads the file at each use.
 pub(super) async fn refresh_token(s: &Services, i: &WorkflowInput) -> Done {
     s.active_session(i).await?;
     write_runner_token(s, i).await?;
@@ -101,7 +101,7 @@ pub(super) async fn refresh_token(s: &Services, i: &WorkflowInput) -> Done {
 
 async fn write_runner_token(s: &Services, i: &WorkflowInput) -> Result<(), StepError> {
     let now = (s.clock)().timestamp();
-    // The number is the time: every token of a run is another one, and any server can make it.
+    // The number is the time: every token of a run is different, and any server can make it.
     let token = s.tokens.runner_to_server(&i.session_id, i.run, now, now + TOKEN_LIFE);
     s.compute.write_secret(&session_ref(i), i.run, SecretName::RunnerToServer, &Secret::new(token)).await?;
     Ok(())
@@ -138,7 +138,7 @@ fn own_limits(own: &ResourceOverrides) -> OwnLimits {
     }
 }
 
-/// Waits until the runner answers. A local one takes some 10 ms: looks are a millisecond apart at first, and are at compute only.
+/// Waits until the runner answers. A local one takes some 10 ms: checks are a millisecond apart at first, and only ask compute.
 pub(super) async fn await_runner(s: &Services, by: &str, i: &WorkflowInput) -> Done {
     let mut pause = Duration::from_millis(1);
     let mut looks = 0;

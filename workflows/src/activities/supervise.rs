@@ -13,7 +13,7 @@ use crate::{
 
 /// A run must be Running this long after it was accepted.
 const START_DEADLINE: TimeDelta = TimeDelta::minutes(10);
-/// Longest wait between two looks.
+/// Longest wait between two checks.
 const LONGEST_WAIT: TimeDelta = TimeDelta::hours(1);
 
 const OVER: Look = Look { over: true, reconcile: None, wait_ms: 0 };
@@ -81,7 +81,7 @@ async fn act(s: &Services, by: &str, i: &WorkflowInput, due: &Due) -> Result<(),
         Due::Inactive(seen_seq) => {
             let reason = StopReason::InactivityTimeout;
             let command = Command::Stop { reason, seen_seq: Some(*seen_seq), run: Some(i.run), force: false };
-            // Refused when there was activity since: the next look sees the new clock.
+            // Refused if there has been activity since: the next check sees the new clock.
             if let Err(error) = s.command::<Session>(by, &i.session_id, command).await {
                 tracing::info!(session = i.session_id, %error, "a clock's stop was not accepted");
             }
