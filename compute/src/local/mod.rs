@@ -1,11 +1,11 @@
-//! Sessions as processes of this machine.
+//! Sessions as processes on this machine.
 //!
-//! Layout: `{data}/projects/{project}/sessions/{session}/` as [`SessionPaths`] has it, sockets in `{data}/run/{session}/`,
-//! marks of deleted sessions in `{data}/deleted/`. When the server is root every session has user ids of its own, one for
-//! its agent and one for its runner (see `users`); its directory stays root's, so that nobody can replace the fence.
+//! Layout: `{data}/projects/{project}/sessions/{session}/` as in [`SessionPaths`], sockets in `{data}/run/{session}/`,
+//! markers of deleted sessions in `{data}/deleted/`. If the server is root every session has its own user ids, one for
+//! its agent and one for its runner (see `users`); its directory still belongs to root, so that nobody can replace the fence.
 //!
 //! Invariants: a runner is spawned only under the fence's lock; the intent is on disk before the process; a process is
-//! known by (pid, start time, boot id) and its nonce, never by its pid; everything here may be killed and repeated.
+//! identified by (pid, start time, boot id) and its nonce, never by its pid alone; everything here may be killed and repeated.
 
 mod absence;
 mod cgroup;
@@ -40,31 +40,31 @@ use crate::{
     Resource, RunnerState, Secret, SecretName, SessionRef,
 };
 
-/// Agents that the runner of this build can host.
+/// Agents that this build's runner can host.
 const AGENTS: [&str; 1] = ["script"];
 
 /// How local compute is set up.
 #[derive(Debug, Clone)]
 pub struct LocalOptions {
-    /// Where everything lives; made when absent.
+    /// Where everything is kept; created if absent.
     pub data_dir: PathBuf,
-    /// The program `ambient-runner`.
+    /// The `ambient-runner` program.
     pub runner_binary: PathBuf,
     /// Name of this host.
     pub host: String,
-    /// Paths besides the system's that agents may read (toolchains).
+    /// Additional paths besides the system's that agents may read (toolchains).
     pub readable_paths: Vec<PathBuf>,
-    /// Files of the platform outside of `data_dir` that no `file://` origin may be or hold (configuration, tokens).
+    /// Files of the platform outside `data_dir` that no `file://` origin may be or contain (configuration, tokens).
     pub platform_paths: Vec<PathBuf>,
-    /// First of [`SESSION_UIDS`] user ids for sessions; used when the server is root. `None`: sessions run as the server's user.
+    /// First of [`SESSION_UIDS`] user ids for sessions; used if the server is root. `None`: sessions run as the server's user.
     pub session_uid_base: Option<u32>,
-    /// Limits of a session that names none.
+    /// Limits for a session that names none.
     pub limits: Limits,
-    /// Most that a session gets, whatever it names.
+    /// The most that a session gets, whatever it asks for.
     pub most: OwnLimits,
-    /// Bytes that are kept for the server and given free when the disk is full; 0 = none. At most a twentieth of the file system.
+    /// Bytes kept for the server and released when the disk is full; 0 = none. At most a twentieth of the file system.
     pub disk_reserve: u64,
-    /// With fewer bytes free nothing new is started. At most a tenth of the file system.
+    /// With fewer free bytes than this nothing new is started. At most a tenth of the file system.
     pub disk_low_water: u64,
     /// How strictly agents are confined.
     pub confinement: Confinement,
@@ -107,27 +107,27 @@ struct Local {
     options: LocalOptions,
     /// The binary as sessions' users can execute it.
     runner_binary: PathBuf,
-    /// User ids, when the server is root and sessions have their own.
+    /// User ids, if the server is root and sessions have their own.
     ids: Option<users::Ids>,
     hub: watch::Hub,
-    /// Control groups, as far as this machine has them for us.
+    /// Cgroups, as far as this machine lets us use them.
     groups: cgroup::Trees,
     /// The file system everything is on.
     space: space::Space,
 }
 
 impl LocalCompute {
-    /// Makes the directories. Nothing is started; the runners that live are found by [`Compute::observe`].
+    /// Creates the directories. Nothing is started; [`Compute::observe`] finds the runners that are alive.
     ///
     /// # Errors
-    /// [`ComputeError::Invalid`] when sessions' users could not reach the directories, or paths get too long;
+    /// [`ComputeError::Invalid`] if sessions' users could not reach the directories, or paths get too long;
     /// [`ComputeError::Io`].
     pub fn new(options: LocalOptions) -> Result<Self, ComputeError> {
         let local = Local::prepare(options)?;
         Ok(Self { local: Arc::new(local) })
     }
 
-    /// Runs blocking work of a session where it blocks nobody; it is finished even when the caller goes away.
+    /// Runs a session's blocking work where it blocks nobody; it is completed even if the caller goes away.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Arc<Local>) -> Result<T, ComputeError> + Send + 'static,

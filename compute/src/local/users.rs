@@ -1,8 +1,8 @@
-//! User ids of sessions, when the server is root: one is the agent's, another its runner's.
+//! User ids of sessions, if the server is root: one for the agent, another for its runner.
 //!
-//! Both are remembered as groups of folders that are root's, where nobody else can change them: the agent's of the session's
-//! folder, the runner's of `runs`. Whether the kernel lets a runner have two is found once, when the server starts; where it does
-//! not, and in sessions of earlier releases until their next launch, the runner has its agent's.
+//! Both are recorded as groups of folders that belong to root, where nobody else can change them: the agent's on the session's
+//! folder, the runner's on `runs`. Whether the kernel lets a runner have two is determined once, when the server starts; if not,
+//! and in sessions of earlier releases until their next launch, the runner has its agent's.
 
 use std::{
     collections::HashSet,
@@ -28,10 +28,10 @@ pub const SESSION_UIDS: u32 = 25_000;
 const AGENTS: u32 = SESSION_UIDS / 2;
 /// How many agents had in earlier releases: such sessions keep theirs.
 const EARLIER_UIDS: u32 = 50_000;
-/// Not a session's: the kernel shows what a user namespace does not map as the one, and takes the other for "no change" in
+/// Not for sessions: the kernel shows one for what a user namespace does not map, and takes the other to mean "no change" in
 /// 16 bits.
 const NOBODY: [u32; 2] = [65_534, 65_535];
-/// How long a runner may take to tell whether it can have two ids.
+/// Timeout for a runner to say whether it can have two ids.
 const PROBE_PATIENCE: Duration = Duration::from_secs(10);
 const MAX_REASON: u64 = 4096;
 
@@ -49,12 +49,12 @@ pub fn check_uid_base(base: u32) -> Result<(), String> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Users {
     pub(super) agent: u32,
-    /// The same where there is but one.
+    /// Both the same if there is only one.
     pub(super) runner: u32,
 }
 
 impl Users {
-    /// The agent's, where it is not the runner's.
+    /// The agent's, if it is not the runner's.
     pub(super) fn agent_apart(&self) -> Option<u32> {
         (self.agent != self.runner).then_some(self.agent)
     }
@@ -68,18 +68,18 @@ impl Users {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ids {
     base: u32,
-    /// Whether a runner may have another than its agent.
+    /// Whether a runner may have a different id from its agent's.
     pairs: bool,
 }
 
 impl Ids {
     /// # Errors
-    /// In words: ids that are somebody else's by definition.
+    /// In words: ids that belong to someone else by definition.
     pub(super) fn new(base: u32) -> Result<Self, String> {
         check_uid_base(base).map(|()| Self { base, pairs: false })
     }
 
-    /// Finds out whether runners can have two.
+    /// Determines whether runners can have two.
     pub(super) fn probe(self, runner: &Path) -> Self {
         let pairs = probe_user_ids(runner, self.base);
         if let Err(reason) = &pairs {
@@ -96,13 +96,13 @@ impl Ids {
         (self.base + AGENTS..self.base + SESSION_UIDS).contains(&uid)
     }
 
-    /// The other id of a pair; agents of earlier releases may have one that has none.
+    /// The other id of a pair; agents of earlier releases may have one without a partner.
     fn runner_of(self, agent: u32) -> Option<u32> {
         (self.base..self.base + AGENTS).contains(&agent).then_some(agent + AGENTS)
     }
 }
 
-/// Whether a runner can have two ids: it becomes the one and tells its version.
+/// Whether a runner can have two ids: it becomes one of them and prints its version.
 ///
 /// # Errors
 /// In words.
@@ -119,7 +119,7 @@ fn probe(program: &Path, runner: u32, agent: u32) -> Result<(), String> {
     let deadline = Instant::now() + PROBE_PATIENCE;
     let mut child = loop {
         match command.spawn() {
-            // Copied just now: a process that was forked meanwhile has it open for writing, until it executes its own program.
+            // Just copied: a process forked meanwhile has it open for writing until it executes its own program.
             Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(2));
             }
@@ -150,7 +150,7 @@ fn probe(program: &Path, runner: u32, agent: u32) -> Result<(), String> {
 }
 
 impl Local {
-    /// The session's user ids, when it has its own.
+    /// The session's user ids, if it has its own.
     pub(super) fn users(&self, paths: &SessionPaths) -> Result<Option<Users>, ComputeError> {
         let Some(ids) = self.ids else { return Ok(None) };
         let agent = group_of(&paths.root)?.filter(|gid| ids.is_agents(*gid));
@@ -158,7 +158,7 @@ impl Local {
         Ok(agent.map(|agent| Users { agent, runner: runner.unwrap_or(agent) }))
     }
 
-    /// User ids that no other session of this data directory has, and no process now. Those it has it keeps.
+    /// User ids that no other session of this data directory has, and no current process. If it already has some, it keeps them.
     pub(super) fn ensure_users(&self, paths: &SessionPaths) -> Result<Option<Users>, ComputeError> {
         let Some(ids) = self.ids else { return Ok(None) };
         let _one = self.lock_ids()?;
@@ -176,13 +176,13 @@ impl Local {
         Ok(Some(Users { agent, runner: agent }))
     }
 
-    /// Before a runner is started, when nothing of the session lives: it gets an id of its own, if runners can have one and it has
-    /// none yet, or gives it back if they cannot; all that is the runner's becomes its id's.
+    /// Before a runner is started, while nothing of the session is alive: the session gets a separate id for it if runners can have one and it has
+    /// none yet, or returns it if they cannot; everything that is the runner's goes to its id.
     pub(super) fn settle_users(&self, session: &SessionRef, run: i64) -> Result<Option<Users>, ComputeError> {
         let paths = &self.paths(session);
         let (Some(ids), Some(known)) = (self.ids, self.users(paths)?) else { return Ok(None) };
         let runner = match ids.runner_of(known.agent).filter(|_| ids.pairs) {
-            // Nobody who comes later takes it: who gets an agent's id sees that its runner's is free.
+            // Nobody takes it later: whoever is given an agent's id checks that its runner's is free.
             Some(other) if known.runner == other || !self.taken(paths)?.contains(&other) => other,
             _ => known.agent,
         };

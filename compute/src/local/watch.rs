@@ -1,7 +1,7 @@
 //! Seeing runners come and go.
 //!
-//! Level-triggered: a subscriber gets all that is known, then changes; one that lags gets all again. An exit is seen at once
-//! through the process's handle (pidfd), also when the runner is another server's child; records are re-read at a slow
+//! Level-triggered: a subscriber gets everything known, then changes; one that lags gets everything again. An exit is seen at once
+//! through the process's handle (pidfd), even if the runner is another server's child; records are re-read at a slow
 //! safety interval, so that what another server launched is seen too.
 
 use std::{
@@ -23,11 +23,11 @@ use crate::{ComputeError, Observation, RunnerState, SessionRef};
 
 /// Changes that a subscriber may lag behind before it gets everything again.
 const CHANGES: usize = 1024;
-/// Between two looks at an attempt that comes up.
+/// Between two checks of an attempt that is coming up.
 const COMING_UP: Duration = Duration::from_millis(25);
-/// Between two tries to look at everything, for a subscriber who waits for it.
+/// Between two attempts to scan everything, for a subscriber that waits for it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Between two looks at everything.
+/// Between two scans of everything.
 const SAFETY: Duration = Duration::from_secs(5);
 
 pub(super) type Key = (SessionRef, i64, i32);
@@ -36,7 +36,7 @@ pub(super) type Key = (SessionRef, i64, i32);
 pub(super) struct Hub {
     changes: broadcast::Sender<Observation>,
     followed: Mutex<HashSet<Key>>,
-    /// What was told last of each session's last attempt.
+    /// What was last reported for each session's last attempt.
     told: Mutex<HashMap<SessionRef, Observation>>,
     closed: watch::Sender<bool>,
     scanning: Mutex<bool>,
@@ -65,7 +65,7 @@ impl Hub {
         }
     }
 
-    /// What is seen of the session next is news, whatever was told.
+    /// Whatever is seen of the session next is news, whatever was reported before.
     fn forget(&self, session: &SessionRef) {
         locked(&self.told).remove(session);
     }
@@ -74,13 +74,13 @@ impl Hub {
         *self.closed.borrow()
     }
 
-    /// Attempts that are up or come up.
+    /// Attempts that are up or coming up.
     pub(super) fn followed(&self) -> Vec<Key> {
         locked(&self.followed).iter().cloned().collect()
     }
 
-    /// What was told of an attempt that has used up what it may have. Told before its agent is ended, it is known before the runner
-    /// can say how that looked to it, and while a full disk takes no record.
+    /// What was reported about an attempt that exhausted a limit. Because it is reported before its agent is killed, it is known before the runner
+    /// can say how that looked to it, and even when a full disk accepts no record.
     pub(super) fn told_exhausted(&self, session: &SessionRef, run: i64, attempt: i32) -> Option<RunnerState> {
         let told = self.told.lock().ok()?;
         let told = told.get(session).filter(|told| (told.run, told.attempt) == (run, attempt))?;
@@ -103,7 +103,7 @@ fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// All that is known, then every change.
+/// Everything known, then every change.
 pub(super) fn observe(local: &Arc<Local>) -> BoxStream<'static, Observation> {
     let changes = local.hub.changes.subscribe();
     local.scan_regularly();
@@ -145,7 +145,7 @@ impl Subscription {
     }
 }
 
-/// The last attempt of every session, and the ones that live followed.
+/// The last attempt of every session, and follows the live ones.
 ///
 /// # Errors
 /// When the sessions cannot be listed.
