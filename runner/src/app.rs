@@ -1,4 +1,4 @@
-//! What the parts of a runner share.
+//! What a runner's parts share.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ pub(crate) type SharedApp = Arc<App>;
 pub(crate) struct App {
     pub(crate) spec: LaunchSpec,
     pub(crate) paths: SessionPaths,
-    /// The session's own variables. Secret: for the agent and its git alone.
+    /// The session's own variables. Secret: only for the agent and its git.
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) log: EventLog,
     pub(crate) log_id: String,
@@ -42,15 +42,15 @@ impl App {
 /// Why and how the runner ends.
 #[derive(Debug, Clone)]
 pub(crate) struct End {
-    /// Recorded and process exit code.
+    /// Recorded, and the process's exit code.
     pub(crate) code: i32,
     /// In words.
     pub(crate) reason: String,
-    /// What a turn that is under way is ended with.
+    /// How a turn in progress is ended.
     pub(crate) stop: Stop,
     /// How long to wait until the reader has everything.
     pub(crate) ack: Duration,
-    /// False when the end was not asked for: without a record the run is resumed by the next attempt.
+    /// False if the end was not requested: without a record the next attempt resumes the run.
     pub(crate) recorded: bool,
 }
 
@@ -93,7 +93,7 @@ impl Ending {
     }
 }
 
-/// The turn under way, and the way to stop it.
+/// The turn in progress, and the means to stop it.
 #[derive(Default)]
 pub(crate) struct CurrentTurn(Mutex<Option<watch::Sender<Option<Stop>>>>);
 
@@ -116,7 +116,7 @@ impl CurrentTurn {
         self.0.lock().is_ok_and(|current| current.is_some())
     }
 
-    /// Stops the turn under way; the first reason stays.
+    /// Stops the turn in progress; the first reason is kept.
     pub(crate) fn stop(&self, stop: Stop) {
         if let Ok(current) = self.0.lock()
             && let Some(sender) = current.as_ref()

@@ -1,4 +1,4 @@
-//! The bearer token of the run.
+//! The run's bearer token.
 
 use std::{path::PathBuf, sync::RwLock};
 
@@ -19,7 +19,7 @@ use crate::{
 /// Compares a token with the token file, in constant time.
 pub(crate) struct Auth {
     file: PathBuf,
-    /// Digest of the token read last.
+    /// Digest of the token last read.
     known: RwLock<Option<[u8; 32]>>,
 }
 
@@ -28,7 +28,7 @@ impl Auth {
         Self { file, known: RwLock::new(None) }
     }
 
-    /// The file is read again when a token does not match: a refreshed token works at once, and a running drain goes on
+    /// The file is read again when a token does not match: a refreshed token works at once, and a running drain continues
     /// with the old one after the file is gone.
     fn allows(&self, token: &str) -> bool {
         let digest = digest(token.as_bytes());
@@ -50,7 +50,7 @@ fn digest(token: &[u8]) -> [u8; 32] {
     Sha256::digest(token).into()
 }
 
-/// Lets a request through when it carries the run's token.
+/// Lets a request through if it carries the run's token.
 pub(crate) async fn require_token(State(app): State<SharedApp>, request: Request, next: Next) -> Result<Response> {
     let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = header.and_then(|value| value.strip_prefix("Bearer ")).ok_or(Error::Unauthorized)?;

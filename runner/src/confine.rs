@@ -1,7 +1,7 @@
 //! Giving up rights: no-new-privileges, resource limits, capabilities, Landlock and seccomp, then `exec`.
 //!
-//! The environment of the person's choice comes as `AMBIENT_ENV_*`, so that it takes effect for the confined command only
-//! and not (think of `LD_PRELOAD`) for the re-execution that is still free.
+//! The user's environment is passed as `AMBIENT_ENV_*`, so that it takes effect only for the confined command and
+//! not (think of `LD_PRELOAD`) for the re-execution that is still unconfined.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -36,12 +36,12 @@ use crate::{
 
 /// As shells use it: found but not executable.
 pub(crate) const EXIT_CANNOT_EXECUTE: i32 = 126;
-/// Prefix of environment meant for the confined command.
+/// Prefix of environment variables meant for the confined command.
 pub(crate) const ENV_PREFIX: &str = "AMBIENT_ENV_";
 
-/// Newest access rights we ask for; what an older kernel lacks is reported.
+/// Newest access rights we request; what an older kernel lacks is reported.
 const FILES: ABI = ABI::V5;
-/// Oldest that counts as confinement: before it, files outside could be truncated.
+/// Oldest that counts as confinement: with older ones, files outside could be truncated.
 const FILES_REQUIRED: ABI = ABI::V3;
 pub(crate) const SYSTEM: [&str; 11] =
     ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/etc", "/proc", "/sys"];
@@ -50,7 +50,7 @@ const MEMORY: [&str; 2] = ["/tmp", "/dev/shm"];
 pub(crate) const DEVICES: [&str; 8] =
     ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/pts"];
 
-/// Largest address space of git that reads what an agent has made, bytes.
+/// Largest address space for git that reads what an agent has made, bytes.
 const TOOL_ADDRESS_SPACE: u64 = 4 << 30;
 
 /// What a confined process may still do.
@@ -59,24 +59,24 @@ pub(crate) struct Rights {
     pub(crate) mode: Confinement,
     pub(crate) write: Vec<PathBuf>,
     pub(crate) read: Vec<PathBuf>,
-    /// Directories that were looked at before. Nothing in them can be executed.
+    /// Directories that were checked beforehand. Nothing in them can be executed.
     #[serde(default)]
     pub(crate) pinned: Vec<Pinned>,
     pub(crate) limits: Limits,
     pub(crate) own_user: bool,
-    /// User to become, where the runner is another than its agent.
+    /// User to become, if the runner's differs from its agent's.
     #[serde(default)]
     pub(crate) user: Option<u32>,
-    /// What is not to be seen even below something that may be read.
+    /// What must not be visible even inside something readable.
     pub(crate) hidden: Vec<PathBuf>,
     /// Namespaces to run in; [`crate::process::confined`] chooses them.
     pub(crate) place: Place,
-    /// Control groups to enter.
+    /// Cgroups to enter.
     #[serde(default)]
     pub(crate) groups: Vec<PathBuf>,
 }
 
-/// A directory that was opened and checked. It is opened again by its name, and must be the same one then.
+/// A directory that was opened and checked. It is reopened by name, and must then still be the same one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pinned {
     pub(crate) path: PathBuf,
@@ -104,7 +104,7 @@ impl Rights {
         }
     }
 
-    /// The rights of a tool of the runner's own (git on a mirror and its origin): the pinned directories and the system's
+    /// The rights of one of the runner's own tools (git on a mirror and its origin): the pinned directories and the system's
     /// programs. Neither the workspace nor anything else of the session.
     pub(crate) fn of_tool(spec: &LaunchSpec, pinned: Vec<Pinned>) -> Self {
         Self {
@@ -121,7 +121,7 @@ impl Rights {
         }
     }
 
-    /// For a tool whose input an agent has made: bounded in memory, and in the size of what it writes.
+    /// For a tool whose input an agent has made: limits its memory and the size of what it writes.
     pub(crate) fn bounded(mut self, file_size_bytes: u64) -> Self {
         let smaller = |limit: u64, most: u64| if limit == 0 { most } else { limit.min(most) };
         self.limits.address_space_bytes = smaller(self.limits.address_space_bytes, TOOL_ADDRESS_SPACE);
@@ -130,7 +130,7 @@ impl Rights {
     }
 }
 
-/// The server's directory, where compute has laid the session out in one; elsewhere the session's own.
+/// The server's directory, if compute has laid the session out in one; otherwise the session's own.
 fn data_directory(session: &Path) -> PathBuf {
     let above: Vec<_> = session.ancestors().skip(1).take(4).collect();
     match above.as_slice() {
@@ -147,7 +147,7 @@ pub(crate) fn become_command(rights: &str, command: &[OsString]) -> String {
         Ok(rights) => rights,
         Err(error) => return format!("cannot read the rights: {error}"),
     };
-    // First: what follows is done, and what is started lives, within the limits.
+    // First: what follows runs, and what is started lives, within the limits.
     if let Err(reason) = group::enter(&rights.groups) {
         return reason;
     }
@@ -165,7 +165,7 @@ pub(crate) fn become_command(rights: &str, command: &[OsString]) -> String {
     }
 }
 
-/// What this program does itself in the place of a command; nothing when it is a command.
+/// What this program does itself in place of a command; nothing if it is a command.
 pub(crate) fn own_program(command: &Command) -> Option<Result<(), String>> {
     let program = command.get_program();
     if program == survey::PROGRAM {
@@ -175,10 +175,10 @@ pub(crate) fn own_program(command: &Command) -> Option<Result<(), String>> {
     (program == program::PROGRAM).then(|| program::run(&arguments()))
 }
 
-/// Gives up all but the rights; the command, with the environment that is meant for it.
+/// Gives up everything but the rights; returns the command, with the environment meant for it.
 ///
 /// # Errors
-/// In words; then too much may be given up, and nothing must be run.
+/// In words; too much may then have been given up, and nothing must be run.
 pub(crate) fn give_up(rights: &Rights, command: &[OsString]) -> Result<Command, String> {
     let (program, arguments) = command.split_first().ok_or("no command")?;
     limit(rights).map_err(|e| format!("cannot set the resource limits: {e}"))?;
@@ -195,10 +195,10 @@ pub(crate) fn give_up(rights: &Rights, command: &[OsString]) -> Result<Command, 
     Ok(command)
 }
 
-/// What of the confinement this kernel lacks, found by confining a thread of our own.
+/// Parts of the confinement that this kernel lacks, found by confining one of our own threads.
 ///
 /// # Errors
-/// When the confinement is required and not to be had.
+/// When the confinement is required but not available.
 pub(crate) fn probe(rights: &Rights) -> Result<Vec<String>, String> {
     let probed = rights.clone();
     let mut missing = std::thread::spawn(move || restrict(&probed))
@@ -299,10 +299,10 @@ fn lacking(status: LandlockStatus) -> Vec<String> {
     .collect()
 }
 
-/// Whoever is root, or has come into a user namespace, is so only by name from here on.
+/// A process that is root, or has entered a user namespace, is so in name only from here on.
 pub(crate) fn drop_capabilities() -> std::io::Result<()> {
     match capabilities::bound(CapabilitySet::empty()) {
-        // Nothing is left to drop.
+        // There is nothing left to drop.
         Ok(()) | Err(Errno::PERM) => {}
         Err(error) => return Err(error.into()),
     }
@@ -314,7 +314,7 @@ pub(crate) fn drop_capabilities() -> std::io::Result<()> {
 fn limit(rights: &Rights) -> std::io::Result<()> {
     lower(Resource::Core, 0)?;
     lower(Resource::Nofile, rights.limits.open_files)?;
-    // In a user namespace the kernel counts the namespace's processes only.
+    // In a user namespace the kernel counts only that namespace's processes.
     if rights.own_user || rights.place != Place::Here {
         lower(Resource::Nproc, rights.limits.processes)?;
     }

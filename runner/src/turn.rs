@@ -21,9 +21,9 @@ use crate::{
 
 /// How long an agent that was asked to stop may take before it is killed.
 pub(crate) const INTERRUPT_PATIENCE: Duration = Duration::from_millis(1500);
-/// How long a reader may take to store everything at a runner's own end.
+/// Timeout for a reader to store everything when the runner ends by itself.
 pub(crate) const ACK_PATIENCE: Duration = Duration::from_secs(10);
-/// All snapshots of a turn, and of one that is cut short by the runner's end.
+/// Timeout for all snapshots of a turn, and of one cut short by the runner's end.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(120);
 const HASTY_SNAPSHOT_PATIENCE: Duration = Duration::from_secs(4);
 
@@ -34,7 +34,7 @@ pub(crate) enum Stop {
     Interrupted,
     /// The run ends.
     Terminated,
-    /// The runner is killed from outside; the next attempt goes on.
+    /// The runner is killed from outside; the next attempt continues.
     RunnerLost,
 }
 
@@ -62,7 +62,7 @@ impl TurnEnd {
     }
 }
 
-/// A turn under way.
+/// A turn in progress.
 pub(crate) struct Turn {
     pub(crate) app: Arc<App>,
     pub(crate) run_id: String,
@@ -80,7 +80,7 @@ impl Turn {
         self.app.log.push(events).await
     }
 
-    /// Waits until the turn is to be stopped.
+    /// Waits until the turn should stop.
     pub(crate) async fn stopped(&self) {
         if self.stop.clone().wait_for(Option::is_some).await.is_err() {
             std::future::pending::<()>().await;
@@ -115,7 +115,7 @@ pub(crate) async fn run(app: SharedApp, mut outbox: Outbox, mut turns: u64) {
                 return;
             }
             Ok(_) => {}
-            // The watch of the log ends the runner.
+            // The watch on the log ends the runner.
             Err(error) => return tracing::error!(%error, "the turn cannot be recorded"),
         }
     }
@@ -138,7 +138,7 @@ async fn one(app: &SharedApp, number: u64, message: DeliverMessage) -> Result<Tu
         }
         Ok(TurnEnd::Finished) => {
             if !app.spec.interactive {
-                // It ends with this turn anyway, and what is pushed and kept is to be the same.
+                // It ends with this turn anyway, and what is pushed and what is kept should be the same.
                 app.processes.end(Mark::Left(turn.run_id.clone()), INTERRUPT_PATIENCE).await;
             }
             push(&turn).await?
@@ -149,7 +149,7 @@ async fn one(app: &SharedApp, number: u64, message: DeliverMessage) -> Result<Tu
     Ok(outcome)
 }
 
-/// What a turn that went well hands in; one that cannot has failed.
+/// What a successful turn hands in; one that cannot do so has failed.
 async fn push(turn: &Turn) -> Result<TurnEnd, LogError> {
     let pushed = tokio::select! {
         biased;
@@ -223,7 +223,7 @@ fn turn_ended(
     event::custom(custom::TURN_ENDED, value)
 }
 
-/// Ends the turn that an earlier attempt left open, as it deserves.
+/// Ends the turn that an earlier attempt left open, as appropriate.
 ///
 /// # Errors
 /// When the log fails.
@@ -258,7 +258,7 @@ pub(crate) async fn close_open_turn(app: &SharedApp, history: &mut History) -> R
     Ok(())
 }
 
-/// The end that an earlier attempt had come to but could not finish.
+/// The end that an earlier attempt had reached but could not finish.
 pub(crate) fn unfinished_end(app: &App, history: &History) -> Option<End> {
     if let Some((code, reason)) = &history.exit {
         return Some(End { code: *code, ..failure(None, reason.clone()) });

@@ -20,7 +20,7 @@ use crate::{
 /// Names of the agents of this build.
 pub(crate) const AVAILABLE: [&str; 1] = ["script"];
 
-/// Search path when the session names none.
+/// Search path if the session names none.
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Works on one message.
@@ -34,7 +34,7 @@ pub(crate) async fn work(turn: &Turn) -> Result<TurnEnd, LogError> {
     }
 }
 
-/// The agent's whole environment. The platform's part wins over the session's.
+/// The agent's whole environment. The platform's part overrides the session's.
 pub(crate) fn environment(app: &App, turn: &str) -> Vec<(OsString, OsString)> {
     let mut environment = platform_environment(app);
     environment.push(("AMBIENT_TURN".into(), turn.into()));
@@ -54,7 +54,7 @@ pub(crate) fn platform_environment(app: &App) -> Vec<(OsString, OsString)> {
         ("TMPDIR".into(), paths.tmp().into()),
         ("PATH".into(), DEFAULT_PATH.into()),
         ("LANG".into(), "C.UTF-8".into()),
-        // The session's user id has no entry in the system's list of users; some tools ask the environment first.
+        // The session's user id has no entry in the system's user database; some tools ask the environment first.
         ("USER".into(), "ambient".into()),
         ("LOGNAME".into(), "ambient".into()),
         ("TERM".into(), "dumb".into()),

@@ -21,16 +21,16 @@ use crate::{
 const MAX_MESSAGE: usize = 64 * 1024;
 /// Largest diff, bytes.
 const MAX_DIFF: usize = 24 * 1024 * 1024;
-/// A status or diff, and each git of it: the server waits for 60 s, so a git that hangs is named before.
+/// A status or diff, and each git command for it: the server waits for 60 s, so a git that hangs is named before that.
 const LOOK: Duration = Duration::from_secs(50);
 const STEP: Duration = Duration::from_secs(40);
-/// Each git of a commit.
+/// Timeout for each git command of a commit.
 const COMMIT_STEP: Duration = Duration::from_secs(60);
 
 /// `GET /git/diff`.
 pub(crate) struct Diff {
     pub(crate) patch: Vec<u8>,
-    /// The patch is the beginning of a longer one.
+    /// The patch is only the start of a longer one.
     pub(crate) truncated: bool,
     pub(crate) left_out: Vec<LeftOut>,
 }
@@ -62,7 +62,7 @@ pub(crate) async fn status(app: &App, repo: &str) -> Result<GitStatus> {
     .await
 }
 
-/// Within [`LOOK`], after which the server would not listen any more.
+/// Within [`LOOK`], after which the server would no longer be listening.
 async fn in_time<T>(repo: &str, look: impl Future<Output = Result<T>>) -> Result<T> {
     let late = || Error::Conflict(format!("looking at repository '{repo}' takes longer than {} s", LOOK.as_secs()));
     timeout(LOOK, look).await.unwrap_or_else(|_| Err(late()))
@@ -73,7 +73,7 @@ async fn count(app: &App, directory: &Path, range: &str) -> Result<u64> {
     Ok(text.and_then(|text| text.parse().ok()).unwrap_or(0))
 }
 
-/// `GET /git/diff`: from `base` to the working tree, new files included.
+/// `GET /git/diff`: from `base` to the working tree, including new files.
 ///
 /// # Errors
 /// Bad input; not found; too large; git's.
@@ -92,7 +92,7 @@ pub(crate) async fn diff(app: &App, repo: &str, base: Option<&str>) -> Result<Di
     .await
 }
 
-/// The one commit that is meant, by whatever git takes for a name.
+/// The single commit that is meant, by any name git accepts.
 async fn commit_named(app: &App, directory: &Path, base: &str) -> Result<String> {
     if base.is_empty() || base.chars().count() > 255 || base.starts_with('-') || base.contains(['\0', '\n']) {
         return Err(Error::bad("base", "is not a commit"));
@@ -109,7 +109,7 @@ async fn commit_named(app: &App, directory: &Path, base: &str) -> Result<String>
     }
 }
 
-/// `POST /git/commit`: everything that is changed.
+/// `POST /git/commit`: everything that has changed.
 ///
 /// # Errors
 /// Bad input; not found; git's.
@@ -130,7 +130,7 @@ pub(crate) async fn commit(app: &App, request: &GitCommit) -> Result<GitCommitte
     if object == before {
         return Ok(GitCommitted { commit: None, left_out });
     }
-    // The agent's index, whatever marks it had but those of a sparse checkout: git ends what the agent has begun (a merge) with it.
+    // The agent's index, whatever flags it had except those of a sparse checkout: it lets git finish what the agent has started (a merge).
     let agents = Git::repository(app, &directory).patience(COMMIT_STEP);
     agents.clone().run(&["read-tree", &object]).await?;
     if !tree.not_checked_out.is_empty() {
@@ -143,10 +143,10 @@ pub(crate) async fn commit(app: &App, request: &GitCommit) -> Result<GitCommitte
     Ok(GitCommitted { commit: Some(check_object(&commit)?.to_owned()), left_out })
 }
 
-/// Pushes what is to be pushed at the end of a turn that went well; the events that tell of it.
+/// Pushes what should be pushed at the end of a successful turn; returns the events that report it.
 ///
 /// # Errors
-/// In words, of the first push that failed.
+/// In words, for the first push that failed.
 pub(crate) async fn push_all(app: &App) -> std::result::Result<Vec<Value>, String> {
     let mut events = Vec::new();
     for (repo, branch) in app.repos.to_push() {

@@ -1,4 +1,4 @@
-//! The session's repositories: mirrored and recorded outside the agent's reach, cloned beside their place, then moved in.
+//! The session's repositories: mirrored and recorded out of the agent's reach, cloned next to their place, then moved in.
 
 use std::{
     collections::BTreeMap,
@@ -39,10 +39,10 @@ const LIST_PATIENCE: Duration = Duration::from_secs(10);
 const MAX_REPOS: usize = 50;
 /// Most branches of an origin that are remembered.
 const MAX_PUSHED: usize = 100;
-/// Tries at the files of a removed repository.
+/// Attempts to remove a removed repository's files.
 const REMOVALS: usize = 20;
 
-/// What is known of a repository, as it was when it was cloned.
+/// What is known about a repository, as of when it was cloned.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Known {
     pub(crate) url: String,
@@ -51,19 +51,19 @@ pub(crate) struct Known {
     pub(crate) push_to: Option<String>,
     pub(crate) base: Option<String>,
     pub(crate) cloned_at: DateTime<Utc>,
-    /// What is to be known of it, in words.
+    /// Remarks, in words.
     #[serde(default)]
     pub(crate) notices: Vec<String>,
-    /// What large files have added to it in snapshots.
+    /// How much large files have added to it in snapshots.
     #[serde(default)]
     pub(crate) snapshot_bytes: u64,
-    /// What was fetched of its submodules.
+    /// Which of its submodules were fetched.
     #[serde(default)]
     pub(crate) submodules: Submodules,
-    /// Submodules that are there.
+    /// Submodules that exist.
     #[serde(default)]
     pub(crate) modules: Vec<Module>,
-    /// Newest commits that went to branches of the origin.
+    /// Latest commits pushed to branches of the origin.
     #[serde(default)]
     pub(crate) pushed: BTreeMap<String, String>,
 }
@@ -83,7 +83,7 @@ impl Repos {
     /// Reads what is recorded.
     ///
     /// # Errors
-    /// The system's.
+    /// A system error.
     pub(crate) fn open(paths: &SessionPaths) -> std::io::Result<Self> {
         std::fs::create_dir_all(paths.repos())?;
         environment::write_configuration(&paths.mirrors().join(environment::CONFIGURATION))?;
@@ -111,7 +111,7 @@ impl Repos {
     /// A repository's directory.
     ///
     /// # Errors
-    /// Bad input; not found; a conflict when it is not there any more.
+    /// Bad input; not found; a conflict if it no longer exists.
     pub(crate) fn directory(&self, app: &App, name: &str) -> Result<(PathBuf, Known)> {
         let known = self.get(check_name("repo", name)?);
         let known = known.ok_or_else(|| Error::NotFound(format!("no repository '{name}'")))?;
@@ -133,10 +133,10 @@ impl Repos {
         self.large.read().ok().and_then(|all| all.get(name).cloned()).unwrap_or_default()
     }
 
-    /// Notes what a snapshot has added.
+    /// Records what a snapshot has added.
     ///
     /// # Errors
-    /// The system's.
+    /// A system error.
     pub(super) fn note_large_files(&self, app: &App, name: &str, added: u64, large: LargeFiles) -> Result<()> {
         if let Ok(mut all) = self.large.write() {
             all.insert(name.to_owned(), large);
@@ -150,10 +150,10 @@ impl Repos {
         }
     }
 
-    /// Notes what has been pushed.
+    /// Records what has been pushed.
     ///
     /// # Errors
-    /// The system's.
+    /// A system error.
     pub(super) fn note_pushed(&self, app: &App, name: &str, branch: &str, commit: &str) -> Result<()> {
         let Some(mut known) = self.get(name) else { return Ok(()) };
         if known.pushed.get(branch).is_some_and(|pushed| pushed == commit) {
@@ -176,7 +176,7 @@ impl Repos {
     }
 }
 
-/// All repositories. Those that are looked at when the time is up are told with a notice instead of their branch.
+/// All repositories. Those still being examined when the time is up are reported with a notice instead of their branch.
 pub(crate) async fn list(app: &App) -> Vec<RepoStatus> {
     let deadline = Instant::now() + LIST_PATIENCE;
     let mut list = Vec::new();
@@ -187,7 +187,7 @@ pub(crate) async fn list(app: &App) -> Vec<RepoStatus> {
     list
 }
 
-/// Clones a repository, unless it is there.
+/// Clones a repository, unless it exists.
 ///
 /// # Errors
 /// Bad input; a conflict with another repository or file of that name; git's.
@@ -227,7 +227,7 @@ pub(crate) async fn put(app: &App, name: &str, spec: &RepoSpec) -> Result<RepoSt
     // The record first: a directory without one would belong to nobody.
     record(app, name, known)?;
     if let Err(error) = std::fs::rename(&clone, &place) {
-        // Else what has come to be there meanwhile would pass for the clone.
+        // Otherwise whatever has appeared there meanwhile would pass for the clone.
         forget(app, name).await?;
         remove_tree(clone).await.ok();
         return Err(Error::Conflict(format!("the clone cannot be moved into the workspace as '{name}': {error}")));
@@ -281,7 +281,7 @@ async fn clone(app: &App, name: &str, spec: &RepoSpec, origin: &origin::Origin) 
     made
 }
 
-/// The workspace's repository, made by the agent's git from the mirror, whose objects it borrows.
+/// The workspace's repository, created by the agent's git from the mirror, whose objects it borrows.
 async fn clone_of(app: &App, mirror: &Mirror<'_>, url: &str) -> Result<PathBuf> {
     let id = life::random_id().map_err(|e| Error::io("no random number", &e))?;
     let clone = app.paths.tmp().join(format!("clone-{id}"));
@@ -290,7 +290,7 @@ async fn clone_of(app: &App, mirror: &Mirror<'_>, url: &str) -> Result<PathBuf> 
     let git = Git::agents(app, app.paths.tmp()).patience(CLONE_PATIENCE).variable("GIT_ALLOW_PROTOCOL", "file");
     let made = async {
         git.run(&[&how[..], &[&source, &target]].concat()).await?;
-        // For people to read. Nothing of ours does.
+        // For people to read. None of our code does.
         Git::agents(app, &clone).run(&["config", "remote.origin.url", url]).await
     };
     if let Err(error) = made.await {
@@ -300,10 +300,10 @@ async fn clone_of(app: &App, mirror: &Mirror<'_>, url: &str) -> Result<PathBuf> 
     Ok(clone)
 }
 
-/// Removes a repository; gone is gone.
+/// Removes a repository; one that is gone is fine.
 ///
 /// # Errors
-/// Bad input; the system's.
+/// Bad input; a system error.
 pub(crate) async fn delete(app: &App, name: &str) -> Result<()> {
     check_name("name", name)?;
     let _one = app.repos.change.lock().await;
@@ -319,7 +319,7 @@ pub(crate) async fn delete(app: &App, name: &str) -> Result<()> {
         _ => {}
     }
     forget(app, name).await?;
-    // A snapshot or the agent may still write there. What stays goes with the next launch, which empties this folder.
+    // A snapshot or the agent may still be writing there. What stays goes with the next launch, which empties this folder.
     for _ in 0..REMOVALS {
         match remove_tree(aside.clone()).await {
             Ok(()) => return Ok(()),
@@ -350,7 +350,7 @@ pub(crate) async fn status(app: &App, name: &str) -> Result<RepoStatus> {
     Ok(standing(app, name, known, Instant::now() + LIST_PATIENCE).await)
 }
 
-/// What the agent has made of one repository stops nothing of the others.
+/// What the agent has done to one repository does not affect the others.
 async fn standing(app: &App, name: &str, known: Known, deadline: Instant) -> RepoStatus {
     let mut notices = known.notices;
     let directory = app.paths.workspace().join(name);
@@ -373,7 +373,7 @@ async fn standing(app: &App, name: &str, known: Known, deadline: Instant) -> Rep
     RepoStatus { name: name.to_owned(), url, branch, head, base, cloned_at, missing: missing.is_some(), notices }
 }
 
-/// Tells the commit that is checked out, also when its object is missing: that is not the same as none.
+/// Reports the commit that is checked out, even if its object is missing: that is not the same as none.
 pub(super) const HEAD: [&str; 4] = ["rev-parse", "--verify", "--quiet", "HEAD"];
 
 /// Checked-out branch and commit.
@@ -396,7 +396,7 @@ fn record(app: &App, name: &str, known: Known) -> Result<()> {
     Ok(())
 }
 
-/// How a repository's directory is missing. A link to one is none.
+/// How a repository's directory is missing. A link to one does not count.
 fn missing(path: &Path) -> Option<&'static str> {
     match path.symlink_metadata() {
         Ok(about) if about.is_dir() => None,

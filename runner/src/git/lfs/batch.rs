@@ -1,5 +1,5 @@
-//! The batch API of Git LFS (version 2, transfer `basic`), spoken to the endpoint that belongs to an origin's address and to where
-//! that sends us for content. No file of a repository and no configuration has a word in where.
+//! The batch API of Git LFS (version 2, transfer `basic`), used with the endpoint that follows from an origin's URL, and with wherever
+//! that sends us for content. No file of a repository and no configuration decides where.
 
 use std::{fs::File, io::Read, time::Duration};
 
@@ -20,20 +20,20 @@ use super::{
     store::Store,
 };
 
-/// Objects of one request.
+/// Objects per request.
 const BATCH: usize = 100;
 const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.git-lfs+json");
-/// Largest answer that is no content, bytes.
+/// Largest response that is not content, bytes.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 const MAX_REDIRECTS: usize = 5;
-/// Slowest pace of content, bytes a second.
+/// Slowest rate of content, bytes per second.
 const PACE: u64 = 10_000;
 
 /// An endpoint over `https://`.
 pub(super) struct Endpoint {
     client: Client,
     url: Url,
-    /// The branch that is pushed to: some servers give rights by it.
+    /// The branch that is pushed to: some servers grant rights by it.
     reference: Option<String>,
 }
 
@@ -73,11 +73,11 @@ struct Fault {
     message: String,
 }
 
-/// What became of one object.
+/// The outcome for one object.
 pub(super) type ObjectResult = (Object, Result<bool, String>);
 
 impl Endpoint {
-    /// As Git LFS documents it: `info/lfs` in the address, which ends with `.git`.
+    /// As Git LFS documents it: `info/lfs` is appended to the URL, which ends with `.git`.
     ///
     /// # Errors
     /// In words.
@@ -89,10 +89,10 @@ impl Endpoint {
         Ok(Self { client: Client::new()?, url, reference })
     }
 
-    /// Downloads what the store has not.
+    /// Downloads what the store does not have.
     ///
     /// # Errors
-    /// In words, when nothing more can come.
+    /// In words, if no more can come.
     pub(super) async fn fetch(&self, objects: &[Object], store: &Store) -> Result<Vec<ObjectResult>, String> {
         let mut outcomes = Vec::new();
         for some in objects.chunks(BATCH) {
@@ -109,7 +109,7 @@ impl Endpoint {
         Ok(outcomes)
     }
 
-    /// Which of them the origin wants: those it has not.
+    /// Which of them the origin wants: those it does not have.
     ///
     /// # Errors
     /// In words.
@@ -127,7 +127,7 @@ impl Endpoint {
     /// Uploads what the origin wants.
     ///
     /// # Errors
-    /// In words, when nothing more can go.
+    /// In words, if no more can go.
     pub(super) async fn send(&self, objects: &[Object], store: &Store) -> Result<Vec<ObjectResult>, String> {
         let mut outcomes = Vec::new();
         for some in objects.chunks(BATCH) {
@@ -154,7 +154,7 @@ impl Endpoint {
             let answer = self.client.send(post(&url, HeaderMap::new(), &question)).await?;
             match answer.status() {
                 StatusCode::OK => return read(answer).await,
-                // The question is asked again of the same host only: it is the one that was named.
+                // The batch request is redirected only within the same host: it is the one that was named.
                 StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => {
                     let next = location(&url, &answer)?;
                     if next.origin() != self.url.origin() {
@@ -168,7 +168,7 @@ impl Endpoint {
         Err("the origin sends on without end".to_owned())
     }
 
-    /// From wherever the origin says. To another host than the first go none of the headers that were meant for that.
+    /// From wherever the origin says. A host other than the first gets none of the headers that were meant for that one.
     async fn download(&self, action: &Action, object: &Object, store: &Store) -> Result<(), String> {
         let mut url = Url::parse(&action.href).map_err(|_| "the origin names a place that is none")?;
         let mut wanted = headers(&action.header)?;
@@ -196,7 +196,7 @@ impl Endpoint {
         Err("it is sent on without end".to_owned())
     }
 
-    /// True when it was sent, false when the origin has it.
+    /// True if it was sent, false if the origin has it.
     async fn upload(&self, actions: Actions, object: &Object, store: &Store) -> Result<bool, String> {
         let Some(action) = actions.upload else { return Ok(false) };
         let file = store.find(object).map_err(|e| e.to_string())?.ok_or("it is not there")?;
@@ -274,7 +274,7 @@ async fn read(answer: Response<Incoming>) -> Result<Vec<Answered>, String> {
     Ok(answer.objects)
 }
 
-/// What was answered of an object.
+/// The response about an object.
 fn take(answers: &mut Vec<Answered>, object: &Object) -> Result<Actions, String> {
     let at = answers.iter().position(|answer| answer.oid == object.oid);
     let answer = answers.swap_remove(at.ok_or("the origin says nothing of it")?);
@@ -291,7 +291,7 @@ fn location(from: &Url, answer: &Response<Incoming>) -> Result<Url, String> {
     host_of(&to).map(|_| to)
 }
 
-/// A status that is no success, and what is said with it.
+/// A failing status, and the message with it.
 async fn refusal(status: StatusCode, answer: Response<Incoming>) -> String {
     let said = https::whole(answer.into_body(), 64 * 1024).await.ok();
     let said = said.and_then(|said| serde_json::from_slice::<Value>(&said).ok());

@@ -1,6 +1,6 @@
-//! HTTP/1.1 over TLS, as far as Git LFS needs it: one request a connection, no thread, no redirect that is not asked for.
+//! HTTP/1.1 over TLS, as far as Git LFS needs it: one request per connection, no threads, no unsolicited redirects.
 //!
-//! It runs in a process that has given up its rights, in namespaces where no thread can be made: names are looked up in place.
+//! It runs in a process that has given up its rights, in namespaces where no thread can be created: names are resolved in place.
 
 use std::{
     net::{SocketAddr, ToSocketAddrs},
@@ -27,11 +27,11 @@ use tokio_rustls::TlsConnector;
 use url::Url;
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(20);
-/// For the head of an answer, and for each piece of its body.
+/// Timeout for the head of a response, and for each piece of its body.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Most headers that an action may bring.
 const MAX_HEADERS: usize = 32;
-/// What a server may not say of a request to another one: it is ours to say.
+/// What a server may not set on a request to another one: it is for us to set.
 const OURS: [&str; 8] =
     ["host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "proxy-authorization"];
 
@@ -49,12 +49,12 @@ pub(super) struct Call {
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
     pub(super) body: Body,
-    /// How long the body may take to be sent.
+    /// How long sending the body may take.
     pub(super) patience: Duration,
 }
 
 impl Client {
-    /// With the machine's authorities, or those that the session's variables name, and its proxies.
+    /// With the machine's CAs, or those named by the session's variables, and its proxies.
     ///
     /// # Errors
     /// In words.
@@ -77,10 +77,10 @@ impl Client {
         Ok(Self { tls: TlsConnector::from(Arc::new(config)), proxies: Matcher::from_env() })
     }
 
-    /// Sends a request; the answer, whatever its status.
+    /// Sends a request; returns the response, whatever its status.
     ///
     /// # Errors
-    /// In words that hold nothing of the address but the host.
+    /// In words that contain nothing of the URL but the host.
     pub(super) async fn send(&self, call: Call) -> Result<Response<Incoming>, String> {
         let host = host_of(&call.url)?;
         self.exchange(call, &host).await.map_err(|e| format!("{host}: {e}"))
@@ -145,7 +145,7 @@ async fn dial(host: &str, port: u16) -> Result<TcpStream, String> {
     Err(why)
 }
 
-/// Asks a proxy for a way through; the byte after its answer is the server's.
+/// Asks a proxy for a tunnel; the byte after its response is the server's.
 async fn tunnel(mut stream: TcpStream, host: &str, port: u16, auth: Option<&HeaderValue>) -> Result<TcpStream, String> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut head = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n").into_bytes();
@@ -171,7 +171,7 @@ fn authority(url: &Url, host: &str) -> String {
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// The host of an address that may be asked.
+/// The host of a URL that may be contacted.
 ///
 /// # Errors
 /// In words.
@@ -185,7 +185,7 @@ pub(super) fn host_of(url: &Url) -> Result<String, String> {
     url.host_str().map(str::to_owned).ok_or_else(|| "an address names no host".to_owned())
 }
 
-/// Headers that a server wants with a request to where it sends us.
+/// Headers that a server wants on a request to where it sends us.
 ///
 /// # Errors
 /// In words.
@@ -205,7 +205,7 @@ pub(super) fn headers(wanted: &serde_json::Map<String, serde_json::Value>) -> Re
     Ok(headers)
 }
 
-/// The whole body, if it is not longer than that.
+/// The whole body, if it is no longer than that.
 ///
 /// # Errors
 /// In words.
@@ -238,7 +238,7 @@ pub(super) async fn next(body: &mut Incoming) -> Result<Option<Bytes>, String> {
     }
 }
 
-/// What a server says, for people: short, and nothing that moves a cursor.
+/// A server's message, for people: short, and without anything that moves a cursor.
 pub(super) fn plain(text: &str) -> String {
     text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
