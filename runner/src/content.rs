@@ -200,7 +200,7 @@ fn failure(path: &str, error: Errno) -> Error {
         Errno::ACCESS | Errno::PERM => Error::Conflict(format!("'{path}' cannot be read: its permissions forbid it")),
         // Its tree is being moved about, or someone holds a lease on it.
         Errno::AGAIN | Errno::BUSY | Errno::TXTBSY => {
-            Error::Conflict(format!("'{path}' cannot be read at present: it is in use"))
+            Error::Conflict(format!("'{path}' cannot be read right now: it is in use"))
         }
         error => Error::io("cannot read", &error.into()),
     }

@@ -181,7 +181,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
         let bytes = tokio::time::timeout(BODY, Bytes::from_request(request, state)).await;
-        let bytes = bytes.map_err(|_| Error::bad("body", format!("did not come within {} s", BODY.as_secs())))?;
+        let bytes = bytes.map_err(|_| Error::bad("body", format!("did not arrive within {} s", BODY.as_secs())))?;
         let bytes = bytes.map_err(|rejection| match rejection {
             BytesRejection::FailedToBufferBody(e) if e.status() == StatusCode::PAYLOAD_TOO_LARGE => {
                 Error::TooLarge(format!("the body is larger than {MAX_BODY} bytes"))

@@ -237,7 +237,7 @@ pub(crate) async fn close_open_turn(app: &SharedApp, history: &mut History) -> R
             (Vec::new(), if stopped { "interrupted" } else { "error" }, Some(code), exit_code)
         }
         None => {
-            let reason = "the runner was lost while the agent worked";
+            let reason = "the runner was lost while the agent was working";
             let error = run_end(app, &run_id, Some("RunnerLost"), reason, None);
             (vec![error], "interrupted", Some("RunnerLost".to_owned()), None)
         }

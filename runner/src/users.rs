@@ -73,7 +73,7 @@ fn start_mapper(runner: u32, agent: u32) -> Result<Child, String> {
 
 /// Tells the mapper that the namespace exists, and waits for it.
 fn finish(mut mapper: Child) -> Result<(), String> {
-    let go = mapper.stdin.take().ok_or("the process that maps the ids cannot be told")?;
+    let go = mapper.stdin.take().ok_or("the process that maps the ids cannot be notified")?;
     let _ = (&go).write_all(b"go\n");
     drop(go);
     match mapper.wait() {

@@ -81,7 +81,7 @@ impl Table {
 
     /// Why nothing can be concluded from what was not seen, in words (such as no descriptors left).
     pub(super) fn blind(&self) -> Option<String> {
-        self.blind.as_ref().map(|reason| format!("processes that cannot be looked at: {reason}"))
+        self.blind.as_ref().map(|reason| format!("processes that cannot be inspected: {reason}"))
     }
 
     /// The scan itself, if nothing was missed.

@@ -114,7 +114,7 @@ impl Space {
     /// Releases the reserve.
     pub(super) fn release_reserve(&self) {
         if self.held() > 0 && fs::remove_file(self.file()).is_ok() {
-            tracing::error!(data = %self.data.display(), "the disk is full: its reserve is given free for what must be written");
+            tracing::error!(data = %self.data.display(), "the disk is full: releasing its reserve for what must be written");
         }
     }
 }

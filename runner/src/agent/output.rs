@@ -57,7 +57,7 @@ impl<'a> Output<'a> {
             if self.streamed > MAX_STREAMED {
                 self.held_back += rest.len();
                 return self
-                    .emit("stderr", "\n[more output is not recorded but its end: the limit is 1 MiB a block]\n")
+                    .emit("stderr", "\n[no more output is recorded except its end: the limit is 1 MiB per block]\n")
                     .await;
             }
         }

@@ -61,7 +61,7 @@ fn ending(code: i32, stderr: &str) -> String {
     match quoted(stderr) {
         words if !words.is_empty() => format!("failed: {words}"),
         _ if code == SIGNALLED => "was killed".to_owned(),
-        _ => format!("failed with exit code {code} and without a word"),
+        _ => format!("failed with exit code {code} and without a message"),
     }
 }
 

@@ -52,7 +52,7 @@ impl Repository<'_> {
             let (progress, stashes) = (self.in_progress().await?, self.stashes().await?);
             Ok::<_, Error>([progress, stashes, self.branches(mirror).await?].concat())
         };
-        let unknown = "whether there is work on other branches, in a stash or in progress could not be told";
+        let unknown = "could not determine whether there is work on other branches, in a stash or in progress";
         timeout(PATIENCE, look).await.ok().and_then(Result::ok).unwrap_or_else(|| vec![unknown.to_owned()])
     }
 

@@ -51,7 +51,7 @@ pub(crate) async fn status(app: &App, repo: &str) -> Result<GitStatus> {
             None => tree.git().run(&[&listed[..], &["--no-renames"]].concat()).await?,
         };
         let files = status::changed_files(&listed);
-        let (files, truncated) = files.ok_or_else(|| Error::Git("git status said what is no status".to_owned()))?;
+        let (files, truncated) = files.ok_or_else(|| Error::Git("git status gave malformed output".to_owned()))?;
         let ahead = match (&head, &known.base) {
             (None, _) => 0,
             (Some(_), None) => count(app, &directory, "HEAD").await?,
@@ -64,7 +64,7 @@ pub(crate) async fn status(app: &App, repo: &str) -> Result<GitStatus> {
 
 /// Within [`LOOK`], after which the server would no longer be listening.
 async fn in_time<T>(repo: &str, look: impl Future<Output = Result<T>>) -> Result<T> {
-    let late = || Error::Conflict(format!("looking at repository '{repo}' takes longer than {} s", LOOK.as_secs()));
+    let late = || Error::Conflict(format!("examining repository '{repo}' takes longer than {} s", LOOK.as_secs()));
     timeout(LOOK, look).await.unwrap_or_else(|_| Err(late()))
 }
 

@@ -61,7 +61,7 @@ impl Platform {
             return Err(bad(&format!("leads into a directory of the platform: {what}")));
         }
         if self.above.contains(&directory.identity) {
-            return Err(bad(&format!("leads to a directory that holds one of the platform's: {what}")));
+            return Err(bad(&format!("leads to a directory that contains one of the platform's: {what}")));
         }
         Ok(())
     }

@@ -278,7 +278,7 @@ impl Push<'_> {
             Some((' ' | '*' | '=', _)) if stderr.is_empty() => Ok(()),
             Some((' ' | '*' | '=', _)) => Err(Error::Git(format!("the push did not end well: {}", quoted(&stderr)))),
             Some((_, summary)) => Err(Error::Conflict(refused(summary, &stderr))),
-            None if stderr.is_empty() => Err(Error::Git("the push failed without a word".to_owned())),
+            None if stderr.is_empty() => Err(Error::Git("the push failed without a message".to_owned())),
             None => Err(Error::Git(format!("the push failed: {}", quoted(&stderr)))),
         }
     }

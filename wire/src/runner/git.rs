@@ -131,14 +131,14 @@ impl InSubmodule {
             Some(0) => None,
             Some(1) => Some("has 1 changed file that is not committed in it".to_owned()),
             Some(many) => Some(format!("has {many} changed files that are not committed in it")),
-            None => Some("cannot be looked at, so whether it has changes of its own is not known".to_owned()),
+            None => Some("cannot be inspected, so it is not known whether it has changes of its own".to_owned()),
         };
         let commits = match self.unpublished {
             Some(0) => None,
             Some(1) => Some("has 1 commit that its origin does not have".to_owned()),
             Some(many) => Some(format!("has {many} commits that its origin does not have")),
             None if self.uncommitted.is_none() => None,
-            None => Some("may have commits that its origin does not have: they cannot be told".to_owned()),
+            None => Some("may have commits that its origin does not have: this could not be determined".to_owned()),
         };
         files.into_iter().chain(commits).collect::<Vec<_>>().join(", and ")
     }
@@ -182,7 +182,9 @@ impl LeftOutReason {
             Self::TooLarge => "is too large",
             Self::NoRoom => "is large, and there is no room left for large files",
             Self::Name => "has a name that git refuses",
-            Self::Filter => "is shown as it is in the folder: a filter, which is not run here, may keep it otherwise",
+            Self::Filter => {
+                "is shown as it is in the folder: a filter, which is not run here, may store it differently"
+            }
             Self::NotCheckedOut => "is not checked out, so a change of it would not be seen",
             Self::More => "there is more than is named",
         }
@@ -309,7 +311,7 @@ impl GitPushed {
             Some(1) => Some("1 changed file is not committed, so it is not in the push".to_owned()),
             Some(many) => Some(format!("{many} changed files are not committed, so they are not in the push")),
             None => Some(
-                "whether there are changes that are not committed, so not in the push, could not be told".to_owned(),
+                "could not determine whether there are uncommitted changes, which would not be in the push".to_owned(),
             ),
         }
     }

@@ -229,7 +229,7 @@ impl ExportReader {
         reader.header = match reader.read_line() {
             Ok(Some(Line::Header(header))) if header.format == FORMAT => header,
             Err(error @ ReplayError::Io { .. }) => return Err(error),
-            _ => return Err(reader.wrong("this is not a file of `ambient replay export`".to_owned())),
+            _ => return Err(reader.wrong("this is not a file written by `ambient replay export`".to_owned())),
         };
         if reader.header.version > FORMAT_VERSION {
             let problem = format!("the format's version {} is unknown to this release", reader.header.version);

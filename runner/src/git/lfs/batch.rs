@@ -100,7 +100,7 @@ impl Endpoint {
             for object in some {
                 let fetched = match take(&mut answers, object) {
                     Ok(Actions { download: Some(action), .. }) => self.download(&action, object, store).await,
-                    Ok(_) => Err("the origin names no place to fetch it from".to_owned()),
+                    Ok(_) => Err("the origin gives no URL to fetch it from".to_owned()),
                     Err(why) => Err(why),
                 };
                 outcomes.push((object.clone(), fetched.map(|()| true)));
@@ -158,19 +158,19 @@ impl Endpoint {
                 StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => {
                     let next = location(&url, &answer)?;
                     if next.origin() != self.url.origin() {
-                        return Err("the origin sends on to another host, which is not asked".to_owned());
+                        return Err("the origin redirects to another host, which is not allowed".to_owned());
                     }
                     url = next;
                 }
                 status => return Err(format!("the origin answers {}", refusal(status, answer).await)),
             }
         }
-        Err("the origin sends on without end".to_owned())
+        Err("the origin redirects endlessly".to_owned())
     }
 
     /// From wherever the origin says. A host other than the first gets none of the headers that were meant for that one.
     async fn download(&self, action: &Action, object: &Object, store: &Store) -> Result<(), String> {
-        let mut url = Url::parse(&action.href).map_err(|_| "the origin names a place that is none")?;
+        let mut url = Url::parse(&action.href).map_err(|_| "the origin gives an invalid URL")?;
         let mut wanted = headers(&action.header)?;
         let patience = Duration::from_secs(1);
         for _ in 0..MAX_REDIRECTS {
@@ -193,14 +193,14 @@ impl Endpoint {
                 status => return Err(format!("{} answers {}", host_of(&url)?, refusal(status, answer).await)),
             }
         }
-        Err("it is sent on without end".to_owned())
+        Err("it is redirected endlessly".to_owned())
     }
 
     /// True if it was sent, false if the origin has it.
     async fn upload(&self, actions: Actions, object: &Object, store: &Store) -> Result<bool, String> {
         let Some(action) = actions.upload else { return Ok(false) };
         let file = store.find(object).map_err(|e| e.to_string())?.ok_or("it is not there")?;
-        let url = Url::parse(&action.href).map_err(|_| "the origin names a place that is none")?;
+        let url = Url::parse(&action.href).map_err(|_| "the origin gives an invalid URL")?;
         let mut wanted = headers(&action.header)?;
         wanted.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/octet-stream"));
         wanted.insert(header::CONTENT_LENGTH, object.size.into());
@@ -208,7 +208,7 @@ impl Endpoint {
         let call = Call { method: Method::PUT, url, headers: wanted, body: content(file, object.size), patience };
         self.succeed(call).await?;
         if let Some(verify) = actions.verify {
-            let url = Url::parse(&verify.href).map_err(|_| "the origin names a place that is none")?;
+            let url = Url::parse(&verify.href).map_err(|_| "the origin gives an invalid URL")?;
             self.succeed(post(&url, headers(&verify.header)?, &json!(object))).await?;
         }
         Ok(true)
@@ -255,7 +255,7 @@ async fn receive(mut body: Incoming, object: &Object, store: &Store) -> Result<(
     while let Some(piece) = https::next(&mut body).await? {
         incoming.write(&piece).map_err(|e| e.to_string())?;
         if begin.elapsed() > patience {
-            return Err("it comes too slowly".to_owned());
+            return Err("it arrives too slowly".to_owned());
         }
     }
     incoming.keep().map_err(|e| e.to_string())
@@ -266,7 +266,7 @@ async fn read(answer: Response<Incoming>) -> Result<Vec<Answered>, String> {
     let answer: Answer =
         serde_json::from_slice(&bytes).map_err(|e| format!("the origin does not answer as a Git LFS server: {e}"))?;
     if answer.transfer.is_some_and(|transfer| transfer != "basic") {
-        return Err("the origin chose a way of transfer that was not offered".to_owned());
+        return Err("the origin chose a transfer method that was not offered".to_owned());
     }
     if answer.hash_algo.is_some_and(|hash| hash != "sha256") {
         return Err("the origin chose a hash that was not offered".to_owned());
@@ -287,7 +287,7 @@ fn take(answers: &mut Vec<Answered>, object: &Object) -> Result<Actions, String>
 
 fn location(from: &Url, answer: &Response<Incoming>) -> Result<Url, String> {
     let to = answer.headers().get(header::LOCATION).and_then(|to| to.to_str().ok());
-    let to = to.and_then(|to| from.join(to).ok()).ok_or("it is sent on to nowhere")?;
+    let to = to.and_then(|to| from.join(to).ok()).ok_or("it is redirected to nowhere")?;
     host_of(&to).map(|_| to)
 }
 

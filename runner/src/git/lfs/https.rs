@@ -69,7 +69,7 @@ impl Client {
             None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
         }
         if roots.is_empty() {
-            return Err("the machine has no certificates of authorities".to_owned());
+            return Err("the machine has no CA certificates".to_owned());
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -98,10 +98,10 @@ impl Client {
         };
         let mut request = Request::new(call.body);
         *request.method_mut() = call.method;
-        *request.uri_mut() = path.parse().map_err(|_| "its address cannot be asked for")?;
+        *request.uri_mut() = path.parse().map_err(|_| "its address cannot be requested")?;
         *request.headers_mut() = call.headers;
         let authority = authority(&call.url, host);
-        let value = HeaderValue::try_from(authority).map_err(|_| "its host is none")?;
+        let value = HeaderValue::try_from(authority).map_err(|_| "its host is invalid")?;
         request.headers_mut().insert("host", value);
         request.headers_mut().insert("user-agent", HeaderValue::from_static("ambient"));
         let answer = timeout(patience, sender.send_request(request)).await;
@@ -126,7 +126,7 @@ impl Client {
             }
         };
         let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let name = ServerName::try_from(name).map_err(|_| "its host is none")?;
+        let name = ServerName::try_from(name).map_err(|_| "its host is invalid")?;
         self.tls.connect(name, stream).await.map_err(|e| e.to_string())
     }
 }
@@ -177,12 +177,12 @@ fn authority(url: &Url, host: &str) -> String {
 /// In words.
 pub(super) fn host_of(url: &Url) -> Result<String, String> {
     if url.scheme() != "https" {
-        return Err("an address is not https://".to_owned());
+        return Err("a URL is not https://".to_owned());
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("an address holds credentials".to_owned());
+        return Err("a URL contains credentials".to_owned());
     }
-    url.host_str().map(str::to_owned).ok_or_else(|| "an address names no host".to_owned())
+    url.host_str().map(str::to_owned).ok_or_else(|| "a URL has no host".to_owned())
 }
 
 /// Headers that a server wants on a request to where it sends us.
@@ -191,16 +191,16 @@ pub(super) fn host_of(url: &Url) -> Result<String, String> {
 /// In words.
 pub(super) fn headers(wanted: &serde_json::Map<String, serde_json::Value>) -> Result<HeaderMap, String> {
     if wanted.len() > MAX_HEADERS {
-        return Err(format!("it wants more than {MAX_HEADERS} headers"));
+        return Err(format!("it asks for more than {MAX_HEADERS} headers"));
     }
     let mut headers = HeaderMap::new();
     for (name, value) in wanted {
-        let name = HeaderName::try_from(name.to_ascii_lowercase()).map_err(|_| "it wants a header that is none")?;
+        let name = HeaderName::try_from(name.to_ascii_lowercase()).map_err(|_| "it asks for an invalid header")?;
         if OURS.contains(&name.as_str()) {
             continue;
         }
         let value = value.as_str().and_then(|value| HeaderValue::try_from(value).ok());
-        headers.insert(name, value.ok_or("it wants a header that is none")?);
+        headers.insert(name, value.ok_or("it asks for an invalid header")?);
     }
     Ok(headers)
 }

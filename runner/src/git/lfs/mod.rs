@@ -166,7 +166,7 @@ async fn ask(
     let order = serde_json::to_vec(&order).map_err(|e| Error::Internal(e.to_string()))?;
     let git = mirror.git(true, pinned).patience(PATIENCE).program(OsStr::new(PROGRAM)).input(order);
     let report = git.run(&[task]).await?;
-    serde_json::from_slice(&report).map_err(|e| Error::Git(format!("{task} said what is no report: {e}")))
+    serde_json::from_slice(&report).map_err(|e| Error::Git(format!("{task} gave a malformed report: {e}")))
 }
 
 /// git-lfs on the search path from the session's variables, else on the system's, if the agent can run it.

@@ -113,7 +113,7 @@ async fn with_attribute(git: &Git<'_>, scratch: &Directory, commit: &str, blobs:
     for blob in blobs {
         let (path, _, value) = (fields.next(), fields.next(), fields.next());
         if path != Some(&blob.path[..]) {
-            return Err(Error::Git("git check-attr said what was not asked".to_owned()));
+            return Err(Error::Git("git check-attr gave unexpected output".to_owned()));
         }
         if value == Some(b"lfs") {
             kept.push(blob);
@@ -131,7 +131,7 @@ async fn read(git: &Git<'_>, blobs: Vec<Blob>) -> Result<Pointers> {
         let content = git.clone().most(MAX_LIST).input(names).run(&["cat-file", "--batch=%(objectsize)"]).await?;
         let mut rest = &content[..];
         for blob in some {
-            let wrong = || Error::Git("git cat-file said what was not asked".to_owned());
+            let wrong = || Error::Git("git cat-file gave unexpected output".to_owned());
             let end = rest.iter().position(|byte| *byte == b'\n').ok_or_else(wrong)?;
             let size: usize = std::str::from_utf8(&rest[..end]).ok().and_then(|s| s.parse().ok()).ok_or_else(wrong)?;
             let body = rest.get(end + 1..end + 1 + size).ok_or_else(wrong)?;

@@ -60,7 +60,7 @@ pub(super) async fn links(git: &Git<'_>, commit: &str) -> Result<BTreeMap<String
     let mut links = BTreeMap::new();
     for entry in list.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()) {
         let entry = String::from_utf8_lossy(entry);
-        let wrong = || Error::Git("git ls-tree said what was not asked".to_owned());
+        let wrong = || Error::Git("git ls-tree gave unexpected output".to_owned());
         let (about, path) = entry.split_once('\t').ok_or_else(wrong)?;
         let commit = about.rsplit(' ').next().ok_or_else(wrong)?;
         links.insert(path.to_owned(), check_object(commit)?.to_owned());
@@ -83,7 +83,7 @@ async fn entries(git: &Git<'_>, commit: &str) -> Result<BTreeMap<String, Entry>>
         return Ok(BTreeMap::new());
     }
     if !mode.starts_with("100") || size.is_none_or(|size: u64| size > MAX_FILE) {
-        return Err(Error::Git(format!(".gitmodules is no file of at most {MAX_FILE} bytes")));
+        return Err(Error::Git(format!(".gitmodules is not a file of at most {MAX_FILE} bytes")));
     }
     let blob = format!("--blob={commit}:.gitmodules");
     let text = git.clone().run(&["config", &blob, "--no-includes", "--null", "--list"]).await?;
@@ -118,7 +118,7 @@ fn source(entries: &BTreeMap<String, Entry>, path: &str, parent: &str) -> std::r
     if entries.keys().any(|other| name.strip_prefix(other.as_str()).is_some_and(|rest| rest.starts_with('/'))) {
         return Err("its name lies within another's".to_owned());
     }
-    let url = entry.url.as_deref().ok_or(".gitmodules has no address of it")?;
+    let url = entry.url.as_deref().ok_or(".gitmodules has no URL for it")?;
     Ok(Source { name: name.clone(), url: resolve(url, parent)? })
 }
 
