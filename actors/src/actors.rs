@@ -1,4 +1,4 @@
-//! The way to the actors: permits, routing, passivation, shutdown.
+//! Access to the actors: permits, routing, passivation, shutdown.
 
 use std::{
     sync::{
@@ -50,7 +50,7 @@ impl Drop for Inner {
 }
 
 impl Actors {
-    /// Starts; actors come with their first call. Must be called in a tokio runtime.
+    /// Starts; actors are created by their first call. Must be called in a tokio runtime.
     ///
     /// # Panics
     /// Never: the supervisor has no name that could be taken.
@@ -72,10 +72,10 @@ impl Actors {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Has a command decided and carried out by the entity's actor.
+    /// Has the entity's actor decide and carry out a command.
     ///
     /// # Errors
-    /// [`CallError`] says why not, and whether it may have been carried out all the same ([`CallError::Timeout`]).
+    /// [`CallError`] says why not, and whether it may have been carried out nevertheless ([`CallError::Timeout`]).
     pub async fn call<E: StoredEntity>(&self, id: &str, request: Request<E>) -> Result<Reply<E>, CallError> {
         let command = E::command_name(&request.command);
         let span =
@@ -90,7 +90,7 @@ impl Actors {
 
     async fn route<E: StoredEntity>(&self, id: &str, request: Arc<Request<E>>) -> Result<Reply<E>, CallError> {
         let deadline = Instant::now() + self.inner.options.call_timeout;
-        // Made before anything is tried, so that every attempt is the same operation.
+        // Built before anything is tried, so that every attempt is the same operation.
         let operation_id = new_id();
         loop {
             let global = self.global_permit()?;
@@ -106,7 +106,7 @@ impl Actors {
                 _permits: [global, own],
             };
             if ActorRef::<Envelope<E>>::from(cell).send_message(envelope).is_err() {
-                // It is on its way out of the memory: the next one takes the call.
+                // It is being evicted: the next actor takes the call.
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -148,10 +148,10 @@ impl Actors {
         self.inner.registry.len()
     }
 
-    /// Refuses new calls, lets those under way end (at most `grace`), and stops the actors.
+    /// Refuses new calls, lets those in progress end (at most `grace`), and stops the actors.
     pub async fn shutdown(&self, grace: Duration) {
         self.inner.closed.store(true, Ordering::Release);
-        // Every permit is back when every call is done.
+        // Once every permit is back, every call is done.
         let drained = self.inner.permits.acquire_many(self.inner.options.permits);
         if tokio::time::timeout(grace, drained).await.is_err() {
             tracing::warn!("calls are still under way at the end of the grace period");
@@ -159,14 +159,14 @@ impl Actors {
         self.inner.permits.close();
         self.inner.passivation.abort();
         for cell in self.inner.registry.take_all() {
-            // Already stopped is as good.
+            // One that has already stopped is just as good.
             let _ = cell.drain();
         }
         self.inner.supervisor.stop(None);
     }
 }
 
-/// Sends idle actors out of the memory: what is in their mailbox is still done, what comes later goes to a new one.
+/// Evicts idle actors: what is in their mailbox is still done, later calls go to a new one.
 async fn passivate(registry: Arc<Registry>, idle_after: Duration, max_resident: usize) {
     let period = (idle_after / 4).clamp(Duration::from_millis(5), Duration::from_secs(10));
     loop {

@@ -1,6 +1,6 @@
-//! From a command to its answer: decide, append, and again if the row has moved on.
+//! From a command to its reply: decide, append, and again if the row has moved on.
 //!
-//! Whether a request was answered before is looked up where it matters: when there is nothing to append, or the append finds
+//! Whether a request was answered before is looked up only where it matters: when there is nothing to append, or the append finds
 //! that its idempotency key was used.
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -16,15 +16,15 @@ use crate::{
     request::{CallError, CommandOutcome, Reply, Request},
 };
 
-/// Decisions on one command at most.
+/// Most decisions per command.
 const MAX_ROUNDS: u32 = 5;
-/// Decisions on what is in memory or was just read; further ones are made under the row's lock, so that a server that was
-/// overtaken twice is not overtaken for ever.
+/// Decisions on what is in memory or was just read; later ones are made under the row's lock, so that a server that was
+/// overtaken twice is not overtaken forever.
 const OPTIMISTIC_ROUNDS: u32 = 2;
-/// Wait after a round without outcome; grows with each.
+/// Wait after a round without an outcome; grows with each.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// A read at most; beyond the database's own limits, for a network that is silently gone.
+/// Timeout for a read; beyond the database's own timeouts, for a network that has silently failed.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What carrying out a command needs, whichever entity it is for.
@@ -69,9 +69,9 @@ pub(crate) struct Call<'a, E: StoredEntity> {
     pub(crate) operation_id: &'a str,
 }
 
-/// What a decision comes to.
+/// The outcome of a decision.
 enum Plan<E> {
-    /// To be appended; the entity it leads to.
+    /// To be appended; the entity that results.
     Append(Arc<AppendItem>, Current<E>),
     /// Nothing to write.
     NothingToDo(NothingToDo),
@@ -95,7 +95,7 @@ pub(crate) async fn carry_out<E: StoredEntity>(call: &Call<'_, E>, cached: &mut 
         }
         let plan = call.decide(cached.state.as_ref());
         let Plan::Append(item, after) = plan else {
-            // Another server may know better than this one's memory.
+            // Another server may know something newer than this one's memory.
             if !fresh && lock.is_none() && call.is_behind(cached).await? {
                 cached.forget();
                 continue;
@@ -122,16 +122,16 @@ async fn read<T>(reading: impl Future<Output = Result<T, StoreError>>) -> Result
     }
 }
 
-/// What an append that did not succeed means for the call.
+/// What a failed append means for the call.
 enum Failed {
-    /// Answer this, unless the request was answered before.
+    /// Reply with this, unless the request was answered before.
     Final(CallError),
     /// Decide again.
     Again(String),
 }
 
 impl<E: StoredEntity> Call<'_, E> {
-    /// What was answered to the same request before; an error when the key was used for another one.
+    /// What was answered to the same request before; an error if the key was used for a different one.
     async fn earlier_answer(&self) -> Result<Option<Answer<E>>, CallError> {
         let Some((key, request_hash)) = self.key() else { return Ok(None) };
         let stored = read(self.services.db.stored_outcome::<E>(&key)).await?;
@@ -238,7 +238,7 @@ impl<E: StoredEntity> Call<'_, E> {
 
     /// A refusal, a stale version, or nothing to do, on a state that is known to be current.
     async fn answer_without_operation(&self, plan: Plan<E>, cached: &CachedEntity<E>) -> Answer<E> {
-        // The same request may have been answered by another server meanwhile; then this one is its repetition.
+        // The same request may have been answered by another server meanwhile; then this one is a repeat.
         if let Some(answer) = self.earlier_answer().await? {
             return answer;
         }
@@ -273,7 +273,7 @@ impl<E: StoredEntity> Call<'_, E> {
             Some(lock) => lock.append(item).await,
             None => self.services.db.append_one(item).await,
         };
-        // While the outcome is in doubt the very same item is tried; to decide anew could do the same thing twice.
+        // While the outcome is in doubt the very same item is retried; deciding again could do the same thing twice.
         for round in 1..MAX_ROUNDS {
             if !matches!(result, Err(AppendError::OutcomeUnknown(_))) {
                 break;
@@ -313,7 +313,7 @@ impl<E: StoredEntity> Call<'_, E> {
         }
     }
 
-    /// After the commit only.
+    /// Only after the commit.
     fn publish(&self, id: &str, live: bool, effects: bool) {
         if live {
             self.services.hints.publish(Hint::Live(id.to_owned()));
@@ -326,7 +326,7 @@ impl<E: StoredEntity> Call<'_, E> {
     fn applied(&self, after: Current<E>, appended: &Appended, cached: &mut CachedEntity<E>) -> Reply<E> {
         let state = after.state.clone();
         if appended.repeated {
-            // It was in for a while; others may have followed.
+            // It was written some time ago; others may have followed.
             cached.forget();
         } else {
             cached.remember(Some(after));
@@ -353,7 +353,7 @@ fn store_error(error: &StoreError) -> CallError {
             let field = field.strip_prefix("input.").unwrap_or(field);
             CallError::Refused(Refusal::invalid(field, "must not contain NUL"))
         }
-        StoreError::Unfaithful { field } => CallError::Refused(Refusal::invalid(*field, "cannot be stored faithfully")),
+        StoreError::Unfaithful { field } => CallError::Refused(Refusal::invalid(*field, "cannot be stored exactly")),
         error => CallError::Unavailable { reason: error.to_string() },
     }
 }

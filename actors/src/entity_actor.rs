@@ -1,4 +1,4 @@
-//! The one actor. Its mailbox makes an entity's commands of this process follow one another.
+//! The one actor. Its mailbox puts an entity's commands in this process in sequence.
 
 use std::{
     marker::PhantomData,
@@ -22,9 +22,9 @@ pub(crate) struct Envelope<E: StoredEntity> {
     pub(crate) request: Arc<Request<E>>,
     pub(crate) operation_id: String,
     pub(crate) reply: oneshot::Sender<Result<Reply<E>, CallError>>,
-    /// Set when the work begins: a call that an actor took to its grave before that is put to the next one.
+    /// Set when the work begins: a call that an actor took down with it before that goes to the next actor.
     pub(crate) begun: Arc<AtomicBool>,
-    /// Given back when the call is done, not when its caller stops waiting.
+    /// Returned when the call is done, not when its caller stops waiting.
     pub(crate) _permits: [OwnedSemaphorePermit; 2],
 }
 
@@ -46,7 +46,7 @@ impl<E: StoredEntity> Actor for EntityActor<E> {
     /// The entity's id.
     type Arguments = String;
 
-    /// Does no I/O: the row is read by the first call, which can then answer why it cannot.
+    /// Does no I/O: the first call reads the row, and can then say why if it fails.
     async fn pre_start(&self, _: ActorRef<Envelope<E>>, id: String) -> Result<CachedEntity<E>, ActorProcessingErr> {
         Ok(CachedEntity::new(id))
     }
@@ -58,7 +58,7 @@ impl<E: StoredEntity> Actor for EntityActor<E> {
         cached: &mut CachedEntity<E>,
     ) -> Result<(), ActorProcessingErr> {
         if envelope.reply.is_closed() {
-            // Its caller has gone before the work began; nothing was done.
+            // Its caller had gone before the work began; nothing was done.
             return Ok(());
         }
         envelope.begun.store(true, Ordering::Release);

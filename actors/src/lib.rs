@@ -1,11 +1,11 @@
 //! One generic ractor actor hosts every entity.
 //!
 //! Invariants
-//! * State changes only by [`ambient_persistence::Database::append`]; nothing is answered or published before the commit.
-//! * An actor's memory is a cache: before a refusal, a 412 or "nothing to do" is answered, it is compared with the row. Two
+//! * State changes only through [`ambient_persistence::Database::append`]; nothing is answered or published before the commit.
+//! * An actor's memory is a cache: before it answers with a refusal, a 412 or "nothing to do", it is compared with the row. Two
 //!   servers may host the same entity at once.
-//! * ractor's mailboxes have no bound, so a permit is taken before a message is sent: one per actor, one over all.
-//! * A call that meets an actor on its way out is put to a new one; none is lost.
+//! * ractor's mailboxes are unbounded, so a permit is taken before a message is sent: one per actor, one overall.
+//! * A call that meets an actor being evicted goes to a new one; none is lost.
 //!
 //! Who may use whom: a module uses those of the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
 //!

@@ -4,16 +4,16 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 
-/// Where decisions get their time from; tests move it.
+/// Where decisions get their time; tests move it.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>);
 
 impl Clock {
-    /// A clock of one's own.
+    /// A custom clock.
     pub fn new(now: impl Fn() -> DateTime<Utc> + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }
-    /// The system's.
+    /// The system clock.
     #[must_use]
     pub fn system() -> Self {
         Self::new(Utc::now)
@@ -34,15 +34,15 @@ impl fmt::Debug for Clock {
 /// Limits of the actors.
 #[derive(Debug, Clone)]
 pub struct ActorOptions {
-    /// Calls under way or waiting, over all actors.
+    /// Calls in progress or waiting, over all actors.
     pub permits: u32,
-    /// Calls under way or waiting at one actor.
+    /// Calls in progress or waiting at one actor.
     pub per_actor_queue: usize,
-    /// An actor that was not called for so long leaves the memory.
+    /// An actor that was not called for this long is evicted.
     pub idle_after: Duration,
-    /// Actors in memory; beyond that the longest idle ones leave.
+    /// Actors in memory; beyond that the longest idle ones are evicted.
     pub max_resident: usize,
-    /// How long a caller waits for an answer.
+    /// How long a caller waits for a reply.
     pub call_timeout: Duration,
     /// Time for decisions.
     pub clock: Clock,

@@ -16,13 +16,13 @@ pub(crate) struct ActorEntry {
     pub(crate) cell: ActorCell,
     /// Bounds its mailbox.
     pub(crate) queue: Arc<Semaphore>,
-    /// Permits of an idle one.
+    /// Free permits of an idle one.
     capacity: usize,
     last_used: Instant,
 }
 
 impl ActorEntry {
-    /// No call is waiting or under way.
+    /// No call is waiting or in progress.
     fn is_idle(&self) -> bool {
         self.queue.available_permits() == self.capacity
     }
@@ -39,7 +39,7 @@ impl Registry {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The entity's actor, made by `spawn` when there is none that takes messages.
+    /// The entity's actor, created by `spawn` if there is none that accepts messages.
     pub(crate) fn get_or_spawn<F, X>(&self, key: Key, queue: usize, spawn: F) -> Result<(ActorCell, Arc<Semaphore>), X>
     where
         F: FnOnce() -> Result<ActorCell, X>,
@@ -61,14 +61,14 @@ impl Registry {
         Ok(found)
     }
 
-    /// Forgets an actor that has ended, unless another one has taken its place.
+    /// Removes an actor that has ended, unless another one has replaced it.
     pub(crate) fn remove(&self, ended: ActorId) {
         let mut entries = self.lock();
         entries.retain(|_, entry| entry.cell.get_id() != ended);
         metrics::gauge!("ambient_actors_resident").set(count(entries.len()));
     }
 
-    /// Takes out actors that nobody called for `idle_after` or that are too many, longest idle first.
+    /// Takes out actors that nobody has called for `idle_after` or that are too many, longest idle first.
     pub(crate) fn take_idle(&self, idle_after: Duration, max_resident: usize) -> Vec<ActorCell> {
         let mut entries = self.lock();
         // Every command waits meanwhile, so nothing is cloned or sorted.
@@ -91,8 +91,8 @@ impl Registry {
     }
 }
 
-/// When the last of the `n` that are idle for longest was used; those that work do not count, because beside its successor one
-/// would only get into conflicts.
+/// When the last of the `n` longest-idle actors was used; working ones do not count, because one running beside its successor
+/// would only run into conflicts.
 fn latest_of_oldest(entries: &HashMap<Key, ActorEntry>, n: usize) -> Option<Instant> {
     let last = n.checked_sub(1)?;
     let mut used: Vec<_> = entries.values().filter(|entry| entry.is_idle()).map(|entry| entry.last_used).collect();

@@ -1,8 +1,8 @@
-//! What is asked of an actor, and what it answers.
+//! What an actor is asked, and what it replies.
 
 use ambient_domain::{Defaults, Entity, Refusal};
 
-/// What a repeatable request is recognised by, together with the principal.
+/// What identifies a repeatable request, together with the principal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyKey {
     /// HTTP method.
@@ -11,11 +11,11 @@ pub struct IdempotencyKey {
     pub path: String,
     /// Value of `Idempotency-Key`.
     pub key: String,
-    /// Hash of the body: the same key with another one is a misuse.
+    /// Hash of the body: the same key with a different body is misuse.
     pub request_hash: Vec<u8>,
 }
 
-/// Who asks, and in what connection.
+/// Who asks, and in what context.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caller {
     /// User name, `session:<id>`, or `system:<part>`.
@@ -33,13 +33,13 @@ pub struct Caller {
 pub struct Request<E: Entity> {
     /// The command.
     pub command: E::Command,
-    /// Who asks.
+    /// Who requested it.
     pub caller: Caller,
     /// Only at this version.
     pub if_match: Option<i64>,
-    /// Makes the request repeatable.
+    /// Makes the request idempotent.
     pub idempotency: Option<IdempotencyKey>,
-    /// Texts of messages; the command holds their hashes.
+    /// Texts of messages; the command contains their hashes.
     pub bodies: Vec<String>,
     /// Values resolved from configuration.
     pub defaults: Defaults,
@@ -53,7 +53,7 @@ impl<E: Entity> Request<E> {
     }
 }
 
-/// How it came out.
+/// The outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommandOutcome {
     /// An operation was written.
@@ -64,23 +64,23 @@ pub enum CommandOutcome {
     Superseded,
 }
 
-/// An answer.
+/// A reply.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reply<E> {
     /// The entity afterwards.
     pub state: E,
-    /// How it came out.
+    /// The outcome.
     pub outcome: CommandOutcome,
-    /// The operation, where there is one.
+    /// The operation, if there is one.
     pub operation_id: Option<String>,
-    /// The answer is that of an earlier request with the same idempotency key.
+    /// The reply is that of an earlier request with the same idempotency key.
     pub replayed: bool,
 }
 
-/// Why there is no answer.
+/// Why there is no reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// The command cannot be carried out. Of a fact only when the entity never existed (code `NotFound`).
+    /// The command cannot be carried out. For a fact only if the entity never existed (code `NotFound`).
     #[error(transparent)]
     Refused(Refusal),
     /// `if_match` is not the current version (412).
@@ -103,19 +103,19 @@ pub enum CallError {
     /// Too many calls are waiting (503 with Retry-After); nothing was done.
     #[error("too many requests are waiting")]
     Busy,
-    /// No answer in time, or an outcome that could not be learnt (503): repeat with the same idempotency key.
+    /// No reply in time, or an outcome that could not be determined (503): repeat with the same idempotency key.
     #[error("no answer in time; operation {operation_id} may or may not be carried out")]
     Timeout {
         /// Id the operation has if it is carried out.
         operation_id: String,
     },
-    /// It cannot be done at present (503); nothing was done.
+    /// It cannot be done right now (503); nothing was done.
     #[error("not available at present: {reason}")]
     Unavailable {
         /// Why.
         reason: String,
     },
-    /// The server is ending (503); nothing was done.
+    /// The server is shutting down (503); nothing was done.
     #[error("the server is shutting down")]
     ShuttingDown,
 }

@@ -1,4 +1,4 @@
-//! Parent of all actors: one that fails is forgotten, so that the next call starts a new one from the row.
+//! Parent of all actors: one that fails is removed, so that the next call starts a new one from the row.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ impl Actor for Supervisor {
         event: SupervisionEvent,
         registry: &mut Arc<Registry>,
     ) -> Result<(), ActorProcessingErr> {
-        // One that ends by passivation was taken out of the registry before.
+        // One that ended by passivation was already taken out of the registry.
         if let SupervisionEvent::ActorFailed(cell, error) = event {
             tracing::error!(%error, "an actor failed; the next call starts it from its row");
             metrics::counter!("ambient_actor_failures_total").increment(1);

@@ -1,4 +1,4 @@
-//! Messages, put together from the events of a live log.
+//! Messages, assembled from the events of a live log.
 
 use ambient_domain::session::Session;
 use ambient_persistence::StoredEvent;
@@ -9,7 +9,7 @@ use crate::{
     error::ApiResult,
 };
 
-/// Events of one read, and reads of one request at most: a page may be shorter than asked for, never late.
+/// Most events per read, and most reads per request: a page may be shorter than requested, but is never late.
 const READ: i64 = 1_000;
 const MAX_READS: usize = 20;
 
@@ -18,7 +18,7 @@ pub(crate) const ROLES: [&str; 2] = [USER, ASSISTANT];
 const USER: &str = "user";
 const ASSISTANT: &str = "assistant";
 
-/// Messages that began after `after_seq`, and where to read on: before the first one that is not in, or not whole.
+/// Messages that started after `after_seq`, and where to continue: before the first one that is missing or incomplete.
 pub(crate) async fn read(
     session: &Authorized<Session, View>,
     after_seq: i64,
@@ -46,7 +46,7 @@ struct Page {
 }
 
 impl Page {
-    /// Takes an event in; a seq when the page is full: the next one begins after it.
+    /// Handles an event; returns a seq when the page is full: the next page starts after it.
     fn take(&mut self, event: &StoredEvent) -> Option<i64> {
         let text = |field: &str| event.data.get(field).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
         match event.event_type.as_str() {

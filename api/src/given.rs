@@ -1,7 +1,7 @@
-//! What people give, checked where it comes in: names, labels, branches and addresses, by the rules of [`ambient_wire::name`] and
+//! Checks on what people enter, made when it arrives: names, labels, branches and URLs, by the rules of [`ambient_wire::name`] and
 //! [`ambient_wire::git_url`].
 //!
-//! Here and not in the domain: its rules decide what is stored once more when operations are replayed, and what was stored under an
+//! Here and not in the domain: the domain's rules are applied again when operations are replayed, and what was stored under an
 //! older rule has to stay readable.
 
 use std::{borrow::Cow, collections::BTreeMap};
@@ -21,17 +21,17 @@ pub(crate) fn optional_name(field: &str, text: Option<&str>, max: usize) -> ApiR
     text.map_or(Ok(()), |text| name(field, text, max))
 }
 
-/// Labels: they are shown, and selected by.
+/// Labels: they are shown, and used for selection.
 pub(crate) fn labels<V: Value>(labels: &BTreeMap<String, V>) -> ApiResult<()> {
     map("labels", labels, name::check_value)
 }
 
-/// Annotations: for tools, so that any text may be in them, but no credentials.
+/// Annotations: for tools, so any text is allowed, but no credentials.
 pub(crate) fn annotations<V: Value>(annotations: &BTreeMap<String, V>) -> ApiResult<()> {
     map("annotations", annotations, without_credentials)
 }
 
-/// A text for people that is kept for ever.
+/// A text for people that is kept forever.
 pub(crate) fn text(field: &str, text: &str) -> ApiResult<()> {
     named(field, without_credentials(text))
 }
@@ -41,7 +41,7 @@ pub(crate) fn entries(field: &str, count: usize) -> ApiResult<()> {
     at_most(MAX_ENTRIES, field, count)
 }
 
-/// Repositories, each fault with its place.
+/// Repositories; each fault has its position.
 pub(crate) fn repos(repos: &[Repo]) -> ApiResult<()> {
     at_most(MAX_REPOS, "repos", repos.len())?;
     repos.iter().enumerate().try_for_each(|(i, repo)| in_repo(&format!("repos[{i}]."), repo))
@@ -58,7 +58,7 @@ pub(crate) fn branch(field: &str, branch: &str) -> ApiResult<()> {
     named(field, name::check_branch(branch))
 }
 
-/// A repository's address, which may be absent.
+/// A repository's URL, which may be absent.
 pub(crate) fn optional_url(field: &str, url: Option<&str>) -> ApiResult<()> {
     url.map_or(Ok(()), |url| git_url::check(url).map_err(|problem| ApiError::invalid(field, problem.to_string())))
 }
@@ -73,7 +73,7 @@ fn in_repo(prefix: &str, repo: &Repo) -> ApiResult<()> {
     Ok(())
 }
 
-/// A value of a label or annotation; none in a patch that removes it.
+/// A label's or annotation's value; none in a patch that removes it.
 pub(crate) trait Value {
     fn given(&self) -> Option<&str>;
 }
@@ -90,7 +90,7 @@ impl Value for Option<String> {
     }
 }
 
-/// What is only removed may be what is no longer allowed, but nothing that never was.
+/// A key that is only being removed may be one that is no longer allowed, but not one that never was.
 fn map<V: Value>(
     field: &str,
     map: &BTreeMap<String, V>,
@@ -122,7 +122,7 @@ fn named(field: &str, checked: Result<(), name::Problem>) -> ApiResult<()> {
 fn without_credentials(text: &str) -> Result<(), name::Problem> {
     match redact::text(text) {
         Cow::Borrowed(_) => Ok(()),
-        Cow::Owned(_) => Err("must not hold a URL with credentials: it is kept for ever".to_owned()),
+        Cow::Owned(_) => Err("must not contain a URL with credentials: it is kept forever".to_owned()),
     }
 }
 

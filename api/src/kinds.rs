@@ -1,20 +1,20 @@
-//! Which Kinds there are, for parameters that name one.
+//! The existing Kinds, for parameters that name one.
 
 use ambient_persistence::{KINDS, Kind, OperationFilter};
 
 use crate::error::{ApiError, ApiResult};
 
-/// Kinds with a stream of operations of their own.
+/// Kinds with their own stream of operations.
 pub(crate) fn streams() -> Vec<&'static str> {
     KINDS.iter().map(|kind| kind.name).collect()
 }
 
-/// Those, and the kinds that are kept in another one's stream.
+/// Those, and the kinds kept in another one's stream.
 pub(crate) fn all() -> Vec<&'static str> {
     KINDS.iter().flat_map(|kind| std::iter::once(kind.name).chain(kind.parts.iter().map(|part| part.kind))).collect()
 }
 
-/// A kind with a stream of its own.
+/// A kind with its own stream.
 pub(crate) fn known_stream(name: Option<&str>) -> ApiResult<()> {
     match name {
         Some(name) if Kind::named(name).is_none() => Err(unknown(&streams())),
@@ -22,7 +22,7 @@ pub(crate) fn known_stream(name: Option<&str>) -> ApiResult<()> {
     }
 }
 
-/// Narrows a filter to a kind; of one that is kept in another's stream, to the commands that change it.
+/// Narrows a filter to a kind; for one kept in another's stream, to the commands that change it.
 pub(crate) fn narrow(filter: &mut OperationFilter, name: Option<&str>) -> ApiResult<()> {
     let Some(name) = name else { return Ok(()) };
     for kind in KINDS {

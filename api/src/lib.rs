@@ -1,7 +1,7 @@
-//! The HTTP edge: authenticate, authorise by lookup, ask an actor, map the answer. Nothing is decided here.
+//! The HTTP edge: authenticate, authorise by lookup, ask an actor, map the reply. Nothing is decided here.
 //!
 //! Invariants
-//! * Every failure is a [`ambient_wire::error::Error`], made in one place ([`error`]), also one that no route sees ([`envelope`]).
+//! * Every failure is a [`ambient_wire::error::Error`], made in one place ([`error`]), even one that no route sees ([`envelope`]).
 //! * Every handler that touches an entity holds an [`authority`] value that proves the caller's right to it.
 //! * Every read comes from rows; every change goes through an actor.
 //! * Every wait has a limit, every body a size, every live connection a bound.
@@ -48,5 +48,5 @@ pub use router::router;
 
 use axum::http::HeaderName;
 
-/// Names the request, or the operation that it made.
+/// Names the request, or the operation that it created.
 pub(crate) const OPERATION_ID: HeaderName = HeaderName::from_static("x-operation-id");

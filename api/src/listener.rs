@@ -1,11 +1,11 @@
-//! How the listener serves: every connection has a place, and every wait on its peer an end.
+//! How the listener serves: every connection has a slot, and every wait for its peer a timeout.
 //!
-//! HTTP/1.1 only: there is no second protocol to bound. Invariants
-//! * Connections are counted in all and per address for as long as their socket lives, WebSockets included; one more is
+//! HTTP/1.1 only: there is no second protocol to limit. Invariants
+//! * Connections are counted in total and per address for as long as their socket is open, WebSockets included; any more are
 //!   answered 503 and closed.
-//! * A peer that does not send a whole head in time, whose body comes too slowly, or who does not take what is written is
-//!   cut off. A connection that waits for its next request counts as sending a head.
-//! * After the shutdown began, a connection ends with the answer that is under way.
+//! * A peer that does not send a complete head in time, whose body arrives too slowly, or that does not read what is written is
+//!   disconnected. A connection waiting for its next request counts as sending a head.
+//! * Once shutdown has begun, a connection ends after the response in progress.
 
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -36,27 +36,27 @@ use crate::{
     error::ApiError,
 };
 
-/// Pause after a failed accept: out of file descriptors, most likely.
+/// Pause after a failed accept, which most likely means no file descriptors are left.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
-/// What a connection that has no place is told to wait, seconds.
+/// `Retry-After` for a connection without a slot, seconds.
 const RETRY_AFTER: u32 = 1;
 
-/// How much, and how long, peers may take.
+/// Limits on what peers may take, and for how long.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Connections at once.
     pub connections: usize,
-    /// Connections of one address (of one /64 network with IPv6) at once.
+    /// Connections at once from one address (one /64 network for IPv6).
     pub per_address: usize,
-    /// The same for an address of this machine, where a proxy may be.
+    /// The same for an address of this machine, where a proxy may run.
     pub per_own_address: usize,
-    /// From a connection's beginning, or the answer before, to the end of a request's head.
+    /// From a connection's start, or the previous response, to the end of a request's head.
     pub head: Duration,
-    /// A body begins, and goes on, within this time.
+    /// A body starts, and continues, within this time.
     pub body: Duration,
-    /// Slowest body, bytes a second; what comes faster gains no more time than [`Self::body`].
+    /// Slowest body, bytes per second; a faster one gains no more time than [`Self::body`].
     pub slowest_body: u64,
-    /// Something of an answer is taken within this time.
+    /// The peer reads some of a response within this time.
     pub write: Duration,
 }
 
@@ -75,7 +75,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// For a process that may open this many files: half of them are for connections at most.
+    /// For a process that may open this many files: at most half of them are for connections.
     #[must_use]
     pub fn for_open_files(files: u64) -> Self {
         let most = Self::default();
@@ -89,13 +89,13 @@ impl Limits {
     }
 }
 
-/// Serves the API until `ended`, then lets answers that are under way end. Dropped, it cuts every connection that is no
+/// Serves the API until `ended`, then lets responses in progress finish. If dropped, it cuts every connection that is not a
 /// WebSocket.
 pub async fn serve(listener: TcpListener, state: AppState, limits: Limits, ended: impl Future<Output = ()>) {
     serve_router(listener, crate::router(state), limits, ended).await;
 }
 
-/// As [`serve`], for any router.
+/// Like [`serve`], for any router.
 pub async fn serve_router(listener: TcpListener, router: Router, limits: Limits, ended: impl Future<Output = ()>) {
     let Limits { connections, per_address, per_own_address, .. } = limits;
     let (places, limits) = (Places::new(Bounds { connections, per_address, per_own_address }), Arc::new(limits));
@@ -135,11 +135,11 @@ fn take_place(places: &Places, peer: SocketAddr) -> Option<Place> {
     place
 }
 
-/// Best effort, and without waiting: a peer that has too many connections gets no more of our time.
+/// Best effort, without waiting: a peer with too many connections gets no more of our time.
 fn refuse(stream: &TcpStream) {
     let error = ApiError::unavailable("too many connections", RETRY_AFTER);
     let answer = by_hand(StatusCode::SERVICE_UNAVAILABLE, error, &new_id());
-    // One that cannot be written to at once sees the end only.
+    // A peer that cannot be written to at once only sees the connection close.
     let _ = stream.try_write(answer.as_bytes());
 }
 
@@ -168,7 +168,7 @@ async fn connection(socket: Socket, router: Router, limits: Arc<Limits>, mut clo
     }
 }
 
-/// A body that must come in time: its beginning, and then at the slowest pace that is allowed.
+/// A body that must arrive in time: first its start, then at the slowest pace allowed.
 fn paced(body: Body, limits: &Limits) -> Body {
     if body.is_end_stream() {
         return body;
@@ -191,5 +191,5 @@ fn paced(body: Body, limits: &Limits) -> Body {
 }
 
 fn too_slow() -> std::io::Error {
-    std::io::Error::new(std::io::ErrorKind::TimedOut, "the body came too slowly")
+    std::io::Error::new(std::io::ErrorKind::TimedOut, "the body arrived too slowly")
 }

@@ -1,4 +1,4 @@
-//! Around every request: one correlation id, one span, one line in the access log, metrics, and the envelope of failures.
+//! Wraps every request with one correlation id, one span, one line in the access log, metrics, and the failure envelope.
 
 use std::{
     borrow::Cow,
@@ -16,10 +16,10 @@ use tracing::Instrument;
 
 use crate::{envelope::Exchanges, error};
 
-/// Ids of a request. Its operation id is the request's own; an operation that it makes has an id by itself.
+/// Ids of a request. Its operation id is the request's own; an operation that it creates has its own id.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestIds {
-    /// `X-Operation-ID` of the response, unless an operation was made.
+    /// `X-Operation-ID` of the response, unless an operation was created.
     pub(crate) request_id: String,
     /// Follows the request through operations, workflows and activities: the trace id, 32 hex digits.
     pub(crate) correlation_id: String,
@@ -28,7 +28,7 @@ pub(crate) struct RequestIds {
 }
 
 impl RequestIds {
-    /// For a request that did not come through [`observe`].
+    /// For a request that did not pass through [`observe`].
     pub(crate) fn generate() -> Self {
         Self::of(&HeaderMap::new())
     }
@@ -85,7 +85,7 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
     .await
 }
 
-/// A path for the log: without credentials, should it hold a URL with some.
+/// A path for the log: without credentials, in case it contains a URL with some.
 fn told(path: &str) -> String {
     let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
     match ambient_wire::redact::text(&decoded) {
@@ -96,7 +96,7 @@ fn told(path: &str) -> String {
 
 fn record(method: &Method, route: String, path: &str, status: StatusCode, took: Duration) {
     let millis = took.as_secs_f64() * 1000.0;
-    // Probes and scrapes would drown everything else.
+    // Probes and scrapes would drown out everything else.
     if matches!(route.as_str(), "/livez" | "/readyz" | "/metrics") && status.is_success() {
         tracing::debug!(path, status = status.as_u16(), millis, "answered");
     } else {
@@ -110,7 +110,7 @@ fn record(method: &Method, route: String, path: &str, status: StatusCode, took: 
         .record(took.as_secs_f64());
 }
 
-/// Methods are free text: what is not known must not become a label.
+/// Methods are free text: an unknown one must not become a label.
 fn known_method(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",

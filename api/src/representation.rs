@@ -1,4 +1,4 @@
-//! What an entity looks like on the wire. The only place that knows both the domain's types and the API's.
+//! How entities are shown on the wire. The only place that knows both the domain's types and the API's.
 
 use ambient_compute::Resource;
 use ambient_domain::{
@@ -52,7 +52,7 @@ pub(crate) fn role(role: Role) -> &'static str {
     }
 }
 
-/// Name of a kind of subjects.
+/// Name of a kind of subject.
 pub(crate) fn subject_type(subject_type: SubjectType) -> &'static str {
     match subject_type {
         SubjectType::User => "user",
@@ -60,7 +60,7 @@ pub(crate) fn subject_type(subject_type: SubjectType) -> &'static str {
     }
 }
 
-/// A session. `last_seq` is known only where it was asked for.
+/// A session. `last_seq` is known only if it was requested.
 pub(crate) fn session(session: &Session, last_seq: Option<i64>) -> wire::Session {
     let spec = &session.spec;
     wire::Session {
@@ -171,13 +171,13 @@ fn reconciled_repo(repo: &session::ReconciledRepo) -> wire::ReconciledRepo {
     wire::ReconciledRepo { name, url, branch, head, cloned_at, notices }
 }
 
-/// What is to be known of a repository, the worst first.
+/// Remarks on a repository, the most serious first.
 fn notices(repo: &session::ReconciledRepo) -> Vec<String> {
     let problem = repo.problem.iter().map(|problem| &problem.reason);
     problem.chain(&repo.notices).cloned().collect()
 }
 
-/// How a repository of a session can stand.
+/// The states of a session's repository.
 pub(crate) const REPO_STATUSES: [&str; 5] = [WANTED, RECONCILED, MISSING, BROKEN, REMOVING];
 const WANTED: &str = "Wanted";
 const RECONCILED: &str = "Reconciled";
@@ -185,7 +185,7 @@ const MISSING: &str = "Missing";
 const BROKEN: &str = "Broken";
 const REMOVING: &str = "Removing";
 
-/// How a wanted repository stands, in a word.
+/// A wanted repository's state, in one word.
 fn standing_of(repo: &session::ReconciledRepo) -> &'static str {
     match &repo.problem {
         None => RECONCILED,
@@ -194,7 +194,7 @@ fn standing_of(repo: &session::ReconciledRepo) -> &'static str {
     }
 }
 
-/// Repositories of a session: what is wanted, and how it stands.
+/// A session's repositories: what is wanted, and their state.
 pub(crate) fn session_repos(session: &Session) -> Vec<wire::SessionRepo> {
     let standing = |name: &str| session.reconciled_repos.iter().find(|repo| repo.name == name);
     let wanted = session.spec.repos.iter().map(|repo| {
@@ -228,7 +228,7 @@ pub(crate) fn event(event: StoredEvent) -> live::Event {
     live::Event { seq: event.seq, event_type: event.event_type, data: event.data, at: event.at }
 }
 
-/// A compute object.
+/// A compute resource.
 pub(crate) fn resource(resource: Resource) -> wire::SessionResource {
     let Resource { kind, name, status, detail } = resource;
     wire::SessionResource { kind, name, status, detail }

@@ -1,4 +1,4 @@
-//! Answers about one object.
+//! Responses about one object.
 
 use axum::{
     Json,
@@ -10,10 +10,10 @@ use serde::Serialize;
 
 use ambient_wire::BASE;
 
-/// What a path segment keeps as it is.
+/// Characters that a path segment keeps unencoded.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// An object with its version, and where to look further.
+/// An object with its version, and where to find more.
 #[derive(Debug)]
 pub(crate) struct Shown<T> {
     status: StatusCode,
@@ -34,13 +34,13 @@ impl<T> Shown<T> {
         Self { status: StatusCode::CREATED, location: Some(href), ..Self::ok(body, version) }
     }
 
-    /// 202 with the execution that does the work, where one does.
+    /// 202 with the execution that does the work, if there is one.
     pub(crate) fn accepted(body: T, version: i64, workflow_id: Option<&str>) -> Self {
         let location = workflow_id.map(execution_href);
         Self { status: StatusCode::ACCEPTED, location, ..Self::ok(body, version) }
     }
 
-    /// Names the operation that was made.
+    /// Names the operation that was created.
     pub(crate) fn by(mut self, operation_id: Option<String>) -> Self {
         self.operation_id = operation_id;
         self
@@ -72,7 +72,7 @@ impl<T: Serialize> IntoResponse for Shown<T> {
     }
 }
 
-/// 204 of an operation.
+/// 204 for an operation.
 pub(crate) fn no_content(operation_id: Option<String>) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
     if let Some(value) = operation_id.and_then(|id| HeaderValue::from_str(&id).ok()) {

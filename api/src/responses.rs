@@ -9,10 +9,10 @@ use utoipa::{
 
 use crate::error::Number;
 
-/// Failures that an operation does not name.
+/// Failures that an operation does not list.
 pub(crate) const ANY_FAILURE: &str = "Failure";
 
-/// Name of the component that documents a failure's status.
+/// Name of the component that documents a status's failure.
 pub(crate) fn response_name(number: Number) -> String {
     let words = number.status().canonical_reason().unwrap_or(ANY_FAILURE);
     words.split(' ').collect()
@@ -20,7 +20,7 @@ pub(crate) fn response_name(number: Number) -> String {
 
 type Documented = BTreeMap<String, RefOr<Response>>;
 
-/// By reference: what they look like is said once, in the components.
+/// By reference: what they look like is defined once, in the components.
 fn document(numbers: &[Number]) -> Documented {
     let response = |number: &Number| {
         let component = format!("#/components/responses/{}", response_name(*number));
@@ -41,7 +41,7 @@ impl IntoResponses for Listing {
     }
 }
 
-/// What a request without an upgrade gets where a WebSocket is.
+/// What a WebSocket route returns for a request without an upgrade.
 pub(crate) struct Upgrading;
 
 impl IntoResponses for Upgrading {
@@ -61,7 +61,7 @@ impl IntoResponses for Reading {
     }
 }
 
-/// Failures of what acts on things without a version.
+/// Failures of actions on things without a version.
 pub(crate) struct Acting;
 
 impl IntoResponses for Acting {
@@ -72,7 +72,7 @@ impl IntoResponses for Acting {
     }
 }
 
-/// Failures of what makes something.
+/// Failures of a creation.
 pub(crate) struct Creating;
 
 impl IntoResponses for Creating {
@@ -83,7 +83,7 @@ impl IntoResponses for Creating {
     }
 }
 
-/// Failures of a change of something that has a version.
+/// Failures of a change to something with a version.
 pub(crate) struct Changing;
 
 impl IntoResponses for Changing {
@@ -94,7 +94,7 @@ impl IntoResponses for Changing {
     }
 }
 
-/// Failures of what is asked of the session's runner.
+/// Failures of requests to the session's runner.
 pub(crate) struct Proxied;
 
 impl IntoResponses for Proxied {

@@ -11,7 +11,7 @@ use crate::{
     openapi,
 };
 
-/// Everything the server answers.
+/// Everything the server serves.
 pub fn router(state: AppState) -> Router {
     let (router, _) = openapi::documented().split_for_parts();
     router

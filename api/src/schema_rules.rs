@@ -6,14 +6,14 @@ use ambient_wire::name;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// A text without NUL, which the database cannot store. Limits of a kilobyte and more are in words only: tools that make examples
-/// at the limits take minutes for each.
+/// A text without NUL, which the database cannot store. Limits of a kilobyte and more are only described in words: tools that generate
+/// examples at the limits take minutes for each.
 pub(crate) const TEXT: &str = "^[^\\u0000]*$";
 pub(crate) const ID: &str = "^[0-9A-Za-z]{27}$";
-/// How long a run may take, and how long it may do nothing.
+/// Maximum duration of a run, and of inactivity.
 pub(crate) const SECONDS_OF_RUN: (i64, i64) = (1, 30 * 86_400);
 pub(crate) const SECONDS_INACTIVE: (i64, i64) = (0, 365 * 86_400);
-/// Programs that can run as agents.
+/// Agent types.
 pub(crate) const AGENT_TYPES: [&str; 1] = ["script"];
 
 pub(crate) fn pattern(pattern: &str, max: usize) -> Value {
@@ -33,7 +33,7 @@ pub(crate) fn labels(value: &Value) -> Value {
     })
 }
 
-/// In a patch. What is only removed may have a key of an older rule (`ambient_domain::name::is_key`).
+/// In a patch. A key that is only removed may follow an older rule (`ambient_domain::name::is_key`).
 pub(crate) fn labels_patch(value: &Value) -> Value {
     let mut rules = labels(value);
     rules["propertyNames"]["pattern"] = json!("^[A-Za-z0-9_./-]+$");
@@ -42,7 +42,7 @@ pub(crate) fn labels_patch(value: &Value) -> Value {
     rules
 }
 
-/// A branch, by git's rules and ours.
+/// A branch, by git's rules and our own.
 pub(crate) fn branch() -> Value {
     let taken = name::value_pattern();
     let class = taken.trim_start_matches("^[^").trim_end_matches("]*$");
@@ -51,7 +51,7 @@ pub(crate) fn branch() -> Value {
     pattern(&format!("^{parts}[^\\-+/.{forbidden}]([^{forbidden}]*[^/.{forbidden}])?$"), 244)
 }
 
-/// Variables of an agent's environment.
+/// An agent's environment variables.
 pub(crate) fn variables() -> Value {
     let name = "^(?!(AMBIENT_|GIT_AUTHOR_|GIT_COMMITTER_|(HOME|TMPDIR|GIT_CONFIG_NOSYSTEM|GIT_CONFIG_GLOBAL)$))[A-Za-z_][A-Za-z0-9_]*$";
     json!({
@@ -61,12 +61,12 @@ pub(crate) fn variables() -> Value {
     })
 }
 
-/// Rules beside what is there; of an object, one by one.
+/// Adds rules to what is there; for an object, one by one.
 pub(crate) fn merge(place: &mut Value, rules: &Value) {
     for (key, rule) in rules.as_object().into_iter().flatten() {
         match rule {
             Value::Object(_) if place[key].is_object() => merge(&mut place[key], rule),
-            // Null is a value of its own, where it is one.
+            // Null is a value of its own, if there is one.
             Value::Array(values) if key == "enum" && is_nullable(place) => {
                 place[key] = values.iter().cloned().chain([Value::Null]).collect();
             }
@@ -91,7 +91,7 @@ pub(crate) fn without_nul(property: &mut Value) {
     }
 }
 
-/// Whether a patch tells `null` from nothing in a property.
+/// Whether a patch distinguishes `null` from absence in a property.
 pub(crate) fn tells_null<T: DeserializeOwned + Default + PartialEq>(property: &str) -> bool {
     serde_json::from_value::<T>(json!({ property: null })).is_ok_and(|patch| patch != T::default())
 }

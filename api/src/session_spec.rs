@@ -1,4 +1,4 @@
-//! From what a caller writes of a session to its complete specification: defaults come from the project, then the server.
+//! From a caller's session fields to its complete specification: defaults come from the project, then from the server.
 
 use std::{collections::BTreeMap, str::FromStr};
 
@@ -26,18 +26,18 @@ const DEFAULT_MAX_TOKENS: i64 = 4000;
 const MAX_NAME_CHARS: usize = wire_name::MAX;
 const MAX_MODEL_CHARS: usize = 200;
 
-/// What the server brings: its default model, the agents it has, and what sessions may ask for.
+/// What the server contributes: its default model, its agent types, and what sessions may ask for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ServerDefaults<'a> {
-    /// Model when neither session nor project names one.
+    /// Model if neither session nor project names one.
     pub(crate) llm_model: Option<&'a str>,
-    /// Programs of this build that can run as agents.
+    /// Agent types in this build.
     pub(crate) agent_types: &'a [String],
-    /// Most that a session may ask for.
+    /// The most a session may ask for.
     pub(crate) maxima: &'a ResourceOverrides,
 }
 
-/// Defaults of a project's sessions.
+/// A project's defaults for its sessions.
 pub(crate) fn defaults(project: &Settings, server: ServerDefaults<'_>) -> Defaults {
     Defaults {
         llm_model: project.llm_model.clone().or_else(|| server.llm_model.map(str::to_owned)),
@@ -67,7 +67,7 @@ pub(crate) fn resolve(body: SessionCreate, project: &Project, server: ServerDefa
         llm_temperature: body.llm_temperature.unwrap_or(DEFAULT_TEMPERATURE),
         llm_max_tokens: body.llm_max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
         resource_overrides: resources(body.resource_overrides.unwrap_or_default(), server)?,
-        // Sealed when the session has its id.
+        // Sealed once the session has its id.
         environment_variables: BTreeMap::new(),
         parent_session_id: body.parent_session_id,
         labels: body.labels,
@@ -91,7 +91,7 @@ fn check_patch(body: &SessionPatch) -> ApiResult<()> {
     body.annotations.as_ref().map_or(Ok(()), given::annotations)
 }
 
-/// A change as the domain takes it, but for the variables, whose values are sealed first.
+/// A change in the domain's form, except for the variables, whose values are sealed first.
 pub(crate) fn patch(body: SessionPatch, server: ServerDefaults<'_>) -> ApiResult<session::SessionPatch> {
     check_patch(&body)?;
     let SessionPatch {
@@ -124,7 +124,7 @@ pub(crate) fn patch(body: SessionPatch, server: ServerDefaults<'_>) -> ApiResult
     })
 }
 
-/// Limits as the domain takes them.
+/// Limits in the domain's form.
 pub(crate) fn resources(limits: wire::ResourceOverrides, server: ServerDefaults<'_>) -> ApiResult<ResourceOverrides> {
     let wire::ResourceOverrides { cpu, memory, processes, disk, open_files } = limits;
     let limits = ResourceOverrides {
@@ -138,7 +138,7 @@ pub(crate) fn resources(limits: wire::ResourceOverrides, server: ServerDefaults<
     Ok(limits)
 }
 
-/// Changes of limits as the domain takes them.
+/// Changes to limits in the domain's form.
 pub(crate) fn resource_patch(
     patch: Option<wire::ResourcePatch>,
     server: ServerDefaults<'_>,
@@ -167,7 +167,7 @@ fn quantity<T: FromStr<Err = NotAQuantity>>(name: &str, text: Option<String>) ->
     text.map(|text| text.parse().map_err(named)).transpose()
 }
 
-/// A repository to add; its name is the URL's when it has none.
+/// A repository to add; without a name it gets the URL's.
 pub(crate) fn repo(repo: Repo) -> ApiResult<session::Repo> {
     given::repo(&repo)?;
     let Repo { name, url, branch, push_to, submodules } = repo;
@@ -184,12 +184,12 @@ fn as_domain(which: Submodules) -> session::Submodules {
     }
 }
 
-/// `DELETE …/repos/{name}` could not reach a repository of that name.
+/// `DELETE …/repos/{name}` could not address a repository of that name.
 fn not_a_route(field: &str, name: &str) -> ApiResult<()> {
-    if name == "status" { Err(ApiError::invalid(field, "'status' is reserved; give another name")) } else { Ok(()) }
+    if name == "status" { Err(ApiError::invalid(field, "'status' is reserved; use another name")) } else { Ok(()) }
 }
 
-/// First line of the prompt.
+/// The first line of the prompt.
 fn name_of_prompt(prompt: Option<&str>) -> String {
     let prompt = prompt.unwrap_or_default();
     let prompt = prompt.strip_prefix('\u{feff}').unwrap_or(prompt);
@@ -198,7 +198,7 @@ fn name_of_prompt(prompt: Option<&str>) -> String {
     names.next().unwrap_or_else(|| DEFAULT_NAME.to_owned())
 }
 
-/// A line that says something: not empty, and no fence of a code block.
+/// A line that says something: not empty, and not a code fence.
 fn is_said(line: &&str) -> bool {
     !line.is_empty() && !line.starts_with("```") && !line.starts_with("~~~")
 }
@@ -209,7 +209,7 @@ fn agent_type(given: Option<String>, there_are: &[String]) -> ApiResult<String> 
     Ok(agent_type)
 }
 
-/// Refuses a program that this build does not have.
+/// Refuses an agent type that this build does not have.
 pub(crate) fn known_agent_type(given: Option<&str>, there_are: &[String]) -> ApiResult<()> {
     match given {
         Some(given) if !there_are.iter().any(|known| known == given) => {
@@ -220,7 +220,7 @@ pub(crate) fn known_agent_type(given: Option<&str>, there_are: &[String]) -> Api
     }
 }
 
-/// Names from URLs where there are none, made unique; given names stay (the domain refuses one that is used twice).
+/// Derives missing names from URLs and makes them unique; given names stay (the domain refuses duplicates).
 fn named_repos(repos: Vec<Repo>) -> ApiResult<Vec<session::Repo>> {
     let mut taken: Vec<String> = repos.iter().filter_map(|repo| repo.name.clone()).collect();
     let name = |given: Option<String>, url: &str, taken: &mut Vec<String>| {

@@ -1,4 +1,4 @@
-//! Why a command could not do its work, and how that is told.
+//! Why a command failed, and how that is reported.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use ambient_wire::error::Error as Envelope;
 
 use crate::{config::ConfigError, exit::Exit, output::escape};
 
-/// Failure of a command.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// Wrong arguments; names the flag.
@@ -15,7 +15,7 @@ pub enum CliError {
     /// The configuration is missing or wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// No answer.
+    /// The server did not answer.
     #[error(
         "cannot reach the server at {url} ({cause}); is it running? start it with 'ambient up'{}",
         if *.sent { "\nthe request may have been carried out" } else { "" }
@@ -31,11 +31,11 @@ pub enum CliError {
     /// A live channel that could not be resumed in time.
     #[error("connection lost after seq {after_seq} and not back within {seconds} s ({cause})")]
     Lost {
-        /// Last event that was seen.
+        /// Last event seen.
         after_seq: i64,
-        /// How long it was tried, seconds.
+        /// How long resuming was tried, seconds.
         seconds: u64,
-        /// Last cause.
+        /// The last cause.
         cause: String,
     },
     /// The server refused.
@@ -43,38 +43,38 @@ pub enum CliError {
     Api {
         /// HTTP status.
         status: u16,
-        /// Its words.
+        /// Its error body.
         error: Box<Envelope>,
     },
-    /// An answer that does not fit.
-    #[error("cannot understand the server's answer: {0}")]
+    /// A response that cannot be understood.
+    #[error("cannot understand the server's response: {0}")]
     Protocol(String),
     /// A local file or stream.
     #[error("{what}: {source}")]
     Io {
-        /// What was tried.
+        /// What was attempted.
         what: String,
         /// Why not.
         source: io::Error,
     },
-    /// Standard output has no reader any more.
+    /// Nobody reads standard output any more.
     #[error("standard output was closed")]
     BrokenPipe,
     /// It took too long.
     #[error("{0}")]
     Timeout(String),
-    /// A refusal of ours, before or after asking the server.
+    /// A refusal of our own, before or after asking the server.
     #[error("{message}")]
     Refused {
-        /// In words.
+        /// The reason, for people.
         message: String,
-        /// The code to end with.
+        /// The exit code.
         exit: Exit,
     },
 }
 
 impl CliError {
-    /// A failure that ends with `exit`.
+    /// A failure that exits with `exit`.
     pub(crate) fn refused(exit: Exit, message: impl Into<String>) -> Self {
         Self::Refused { message: message.into(), exit }
     }
@@ -95,8 +95,8 @@ impl CliError {
         }
     }
 
-    /// The error for people: the reason, what it leaves out about the fields at fault, what to do, and what to look for in the
-    /// server's log when the server is at fault.
+    /// The error as shown to people: the reason, the fields at fault unless the reason names them, what to do, and what to look
+    /// for in the server's log if the server is at fault.
     #[must_use]
     pub fn report(&self) -> String {
         let Self::Api { status, error } = self else {
@@ -116,7 +116,7 @@ impl CliError {
     }
 }
 
-/// What the server says about requests, said about commands.
+/// Rewords what the server says about requests in terms of commands.
 fn as_commands(reason: &str) -> String {
     let reason = reason.replace("start=true", "--start");
     let start = format!("POST {}/sessions/", ambient_wire::BASE);
@@ -127,21 +127,21 @@ fn as_commands(reason: &str) -> String {
     replaced.unwrap_or(reason)
 }
 
-/// What may help.
+/// A hint on what to do.
 fn advice(status: u16, reason: &str) -> Option<&'static str> {
     let of_kind = |kind: &str| reason.starts_with(&format!("{kind} with id="));
     match status {
         401 => Some("set AMBIENT_TOKEN or choose a context with 'ambient context use'"),
-        404 if of_kind("Project") => Some("'ambient project list' shows those there are"),
-        404 if of_kind("Session") => Some("'ambient session list -A' shows those there are"),
-        404 if of_kind("WorkflowExecution") => Some("'ambient executions list -A' shows those there are"),
-        404 if of_kind("Operation") => Some("'ambient operations list -A' shows those there are"),
+        404 if of_kind("Project") => Some("see 'ambient project list'"),
+        404 if of_kind("Session") => Some("see 'ambient session list -A'"),
+        404 if of_kind("WorkflowExecution") => Some("see 'ambient executions list -A'"),
+        404 if of_kind("Operation") => Some("see 'ambient operations list -A'"),
         _ => None,
     }
 }
 
 impl From<io::Error> for CliError {
-    /// Of a write to standard output.
+    /// The error for a failed write to standard output.
     fn from(source: io::Error) -> Self {
         if source.kind() == io::ErrorKind::BrokenPipe {
             return Self::BrokenPipe;

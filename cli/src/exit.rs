@@ -1,4 +1,4 @@
-//! Exit codes: one meaning each, documented in `--help` (where a code of `sysexits.h` fits, it is used).
+//! Exit codes: each has one meaning, documented in `--help` (taken from `sysexits.h` where it fits).
 
 use std::process::ExitCode;
 
@@ -11,17 +11,17 @@ pub enum Exit {
     Failure = 1,
     /// No such object (404).
     NotFound = 4,
-    /// The object's state forbids it, or it has changed (409, 412).
+    /// The object's state forbids it, or the object has changed (409, 412).
     Conflict = 5,
     /// Wrong arguments.
     Usage = 64,
     /// The server refused the input (400, 413, 422).
     Rejected = 65,
-    /// The server cannot be reached, or is too busy for too long.
+    /// The server cannot be reached, or has been too busy for too long.
     Unavailable = 69,
     /// A local file or stream failed.
     Io = 74,
-    /// The server's answer cannot be understood.
+    /// The server's response cannot be understood.
     Protocol = 76,
     /// Not authenticated or not allowed (401, 403).
     Denied = 77,
@@ -29,9 +29,9 @@ pub enum Exit {
     Config = 78,
     /// It took too long.
     Timeout = 124,
-    /// Interrupted, or stopped by somebody.
+    /// Interrupted, or stopped by someone.
     Interrupted = 130,
-    /// The reader of standard output has gone.
+    /// The reader of standard output has gone away.
     BrokenPipe = 141,
 }
 
@@ -42,7 +42,7 @@ impl Exit {
         self as u8
     }
 
-    /// The code for an HTTP status that is a failure.
+    /// The code for a failing HTTP status.
     #[must_use]
     pub(crate) fn of_status(status: u16) -> Self {
         match status {
@@ -67,16 +67,16 @@ pub const EXIT_CODES_HELP: &str = "\
 Exit codes:
   0    done (run: the session completed)
   1    refused or failed (run: the session failed)
-  3    replay check: this program decides otherwise than was recorded
+  3    replay check: this program decides differently from what was recorded
   4    not found
-  5    in conflict with the object's state, or changed meanwhile
+  5    conflicts with the object's state, or it changed meanwhile
   64   wrong arguments
   65   the server refused the input; the message names the field
   69   the server cannot be reached, or is too busy
   74   a local file or stream failed
-  76   the server's answer cannot be understood
+  76   the server's response cannot be understood
   77   not authenticated or not allowed
   78   the configuration is missing or wrong
-  124  it took too long (run: the session's timeout)
+  124  timed out (run: the session's timeout)
   130  interrupted (run: the session was stopped)
-  141  the reader of standard output has gone";
+  141  the reader of standard output has gone away";

@@ -1,4 +1,4 @@
-//! `--repo`: a URL as it is, or a folder of this machine as a `file://` URL.
+//! `--repo`: a URL unchanged, or a local folder as a `file://` URL.
 
 use std::path::{Path, PathBuf};
 
@@ -7,16 +7,16 @@ use url::Url;
 
 use crate::error::CliError;
 
-/// A repository as it was named on the command line.
+/// A repository as given on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RepoUrl {
     /// `https://…` or `file:///…`.
     pub(crate) url: String,
-    /// Top folder, when it is a working tree of this machine.
+    /// Top folder, if it is a local working tree.
     pub(crate) working_tree: Option<PathBuf>,
 }
 
-/// Makes the URL of a repository from what the user gave to `flag`.
+/// Turns what the user gave to `flag` into a repository's URL.
 pub(crate) fn resolve(flag: &str, given: &str) -> Result<RepoUrl, CliError> {
     let wrong = |problem: String| CliError::Usage(format!("{flag}: {problem}"));
     if given.is_empty() {
@@ -28,7 +28,7 @@ pub(crate) fn resolve(flag: &str, given: &str) -> Result<RepoUrl, CliError> {
     }
     let path = std::fs::canonicalize(given).map_err(|error| wrong(cannot_open(given, &error)))?;
     let top = top_level(&path)
-        .ok_or_else(|| wrong(format!("'{given}' is not a git repository and not inside one; 'git init' makes one")))?;
+        .ok_or_else(|| wrong(format!("'{given}' is not in a git repository; 'git init' creates one")))?;
     let url =
         Url::from_file_path(&top).map_err(|()| wrong(format!("'{}' cannot be written as a URL", top.display())))?;
     let working_tree = top.join(".git").exists().then(|| top.clone());
@@ -36,23 +36,23 @@ pub(crate) fn resolve(flag: &str, given: &str) -> Result<RepoUrl, CliError> {
 }
 
 fn cannot_open(given: &str, error: &std::io::Error) -> String {
-    // What `git clone` accepts besides URLs, and sessions do not; or a URL that is none. Not repeated here: it may hold a password,
+    // Something `git clone` accepts besides URLs but sessions do not, or an invalid URL. Not repeated here: it may contain a password,
     // and terminals are recorded.
     if given.contains('@') && given.contains(':') {
-        return "what was given looks like ssh, or holds credentials: neither is supported; use a plain https:// URL"
+        return "this looks like ssh, or contains credentials; neither is supported, use a plain https:// URL"
             .to_owned();
     }
     format!("cannot open '{given}': {error}")
 }
 
-/// The nearest folder from `path` upwards that is a repository.
+/// The nearest folder that is a repository, from `path` upwards.
 fn top_level(path: &Path) -> Option<PathBuf> {
     path.ancestors().find(|folder| is_repository(folder)).map(Path::to_owned)
 }
 
 fn is_repository(folder: &Path) -> bool {
     let git = folder.join(".git");
-    // A file `.git` points elsewhere: worktrees and submodules.
+    // A `.git` file points elsewhere: worktrees and submodules.
     let linked = || std::fs::read_to_string(&git).is_ok_and(|text| text.starts_with("gitdir:"));
     is_git_directory(&git) || is_git_directory(folder) || linked()
 }
@@ -84,7 +84,7 @@ mod tests {
             let found = resolve("--repo", inside.to_str().unwrap()).unwrap();
             assert_eq!((found.url.as_str(), found.working_tree.as_deref()), (expected.as_str(), Some(work.as_path())));
         }
-        // git itself reads such a URL.
+        // git itself can read such a URL.
         git(&root, &["clone", "-q", &expected, "copy"]);
 
         git(&root, &["init", "-q", "--bare", "bare.git"]);
@@ -114,10 +114,10 @@ mod tests {
         };
         insta::assert_snapshot!(wrong(""), @"--repo: must not be empty");
         insta::assert_snapshot!(wrong("./no/such/folder"), @"--repo: cannot open './no/such/folder': No such file or directory (os error 2)");
-        insta::assert_snapshot!(wrong(directory.path().to_str().unwrap()), @"--repo: '' is not a git repository and not inside one; 'git init' makes one");
-        insta::assert_snapshot!(wrong("git@example.org:a/b.git"), @"--repo: what was given looks like ssh, or holds credentials: neither is supported; use a plain https:// URL");
+        insta::assert_snapshot!(wrong(directory.path().to_str().unwrap()), @"--repo: '' is not in a git repository; 'git init' creates one");
+        insta::assert_snapshot!(wrong("git@example.org:a/b.git"), @"--repo: this looks like ssh, or contains credentials; neither is supported, use a plain https:// URL");
         insta::assert_snapshot!(wrong("ssh://example.org/a"), @"--repo: the URL must begin with https:// or file:///");
-        insta::assert_snapshot!(wrong("https://"), @"--repo: the URL must name a host (letters, digits, '-' and '.') and perhaps a port after https://");
+        insta::assert_snapshot!(wrong("https://"), @"--repo: the URL must name a host (letters, digits, '-' and '.') and optionally a port after https://");
         for secret in [
             "https://me:s3cret@example.org/a",
             "https://me:ab/s3cret@example.org/a",

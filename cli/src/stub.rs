@@ -1,4 +1,4 @@
-//! A server for tests: answers as it is told, cuts connections, and remembers what it was asked.
+//! A server for tests: answers as instructed, cuts connections, and records its requests.
 
 use std::{
     collections::BTreeMap,
@@ -28,16 +28,16 @@ pub(crate) struct Received {
     pub(crate) before: usize,
 }
 
-/// What a live channel says to a subscriber with a cursor, and whether it stays open after that.
+/// What a live channel sends to a subscriber with a cursor, and whether it stays open afterwards.
 type Script = Box<dyn Fn(Option<i64>) -> (Vec<ServerFrame>, bool) + Send>;
 
 /// How to answer.
 pub(crate) enum Reply {
-    /// Status, further headers, body.
+    /// Status, extra headers, body.
     Http(u16, &'static str, String),
-    /// Nothing: the connection is closed.
+    /// No answer: the connection is closed.
     Cut,
-    /// A live channel: frames for the cursor that is asked for, and whether the connection stays open after them.
+    /// A live channel: frames for the requested cursor, and whether the connection stays open after them.
     Live(Script),
 }
 
@@ -115,7 +115,7 @@ impl Stub {
         self.requests.lock().unwrap().clone()
     }
 
-    /// Their first lines.
+    /// Their request lines.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.requests().into_iter().map(|request| request.line).collect()
     }

@@ -1,6 +1,6 @@
 //! Where a session runs.
 //!
-//! Invariants: `launch` is *ensure*: it may be repeated and starts at most one runner for a (session, run, attempt); nothing of a
+//! Invariants: `launch` means *ensure*: it may be repeated and starts at most one runner for a (session, run, attempt); nothing of a
 //! run is started once its fence is up; absence is proven, never assumed; only the host that launched may prove it.
 
 pub mod local;
@@ -21,7 +21,7 @@ pub struct SessionRef {
     pub session_id: String,
 }
 
-/// What a launch needs. Holds no secret: secrets are written before.
+/// What a launch needs. Contains no secrets: they are written beforehand.
 #[derive(Debug, Clone)]
 pub struct LaunchRequest {
     /// Which session.
@@ -36,27 +36,27 @@ pub struct LaunchRequest {
     pub agent: String,
     /// Identity of commits.
     pub git_identity: GitIdentity,
-    /// Limits of the session's own; compute's count for what it leaves open.
+    /// The session's own limits; compute's apply to what it leaves open.
     pub limits: OwnLimits,
 }
 
-/// Limits that a session has of its own.
+/// A session's own limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OwnLimits {
-    /// Thousandths of a processor.
+    /// Thousandths of a CPU.
     pub cpu_millis: Option<u64>,
     /// Memory of all its processes, bytes.
     pub memory_bytes: Option<u64>,
-    /// Processes and threads.
+    /// Maximum number of processes and threads.
     pub processes: Option<u64>,
-    /// Space of its files, bytes.
+    /// Disk space of its files, bytes.
     pub disk_bytes: Option<u64>,
-    /// Open files of one process.
+    /// Open files per process.
     pub open_files: Option<u64>,
 }
 
 impl OwnLimits {
-    /// In place of those of `limits`.
+    /// These, in place of those in `limits`.
     #[must_use]
     pub fn over(&self, limits: &Limits) -> Limits {
         Limits {
@@ -73,9 +73,9 @@ impl OwnLimits {
 /// What a session has run out of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Shortage {
-    /// Memory: of its limit.
+    /// Memory: its limit.
     OutOfMemory,
-    /// Space for files: of its limit, or of the file system.
+    /// Disk space: its limit, or the file system.
     DiskFull,
 }
 
@@ -90,7 +90,7 @@ impl Shortage {
     }
 }
 
-/// Text that must not be shown.
+/// A text that must not be shown.
 #[derive(Clone)]
 pub struct Secret(String);
 
@@ -116,11 +116,11 @@ impl std::fmt::Debug for Secret {
 /// Which of a run's secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecretName {
-    /// By which a server speaks to the runner.
+    /// With which a server talks to the runner.
     ServerToRunner,
-    /// By which the runner speaks to a server.
+    /// With which the runner talks to a server.
     RunnerToServer,
-    /// The session's own variables, a JSON object of texts.
+    /// The session's own variables, a JSON object of strings.
     Environment,
 }
 
@@ -129,20 +129,20 @@ pub enum SecretName {
 pub enum Launched {
     /// This call started the runner.
     Started,
-    /// It lives already.
+    /// It is already alive.
     AlreadyRunning,
-    /// It has lived and ended; see [`Compute::state`].
+    /// It was alive and has ended; see [`Compute::state`].
     AlreadyEnded,
 }
 
-/// What is known of a runner.
+/// What is known about a runner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunnerState {
     /// Never launched.
     Absent,
-    /// Lives.
+    /// Alive.
     Running {
-        /// What the kernel lacks for its confinement.
+        /// Parts of the confinement that the kernel lacks.
         missing_confinement: Vec<String>,
     },
     /// Ended with a record.
@@ -157,7 +157,7 @@ pub enum RunnerState {
         /// In words.
         reason: String,
     },
-    /// It has used up what it may have, and its agent was ended; the runner may live on.
+    /// It has exhausted its limits, and its agent was killed; the runner may live on.
     Exhausted {
         /// What.
         shortage: Shortage,
@@ -166,7 +166,7 @@ pub enum RunnerState {
     },
 }
 
-/// A change that compute saw. Level-triggered: repeated for everything known at every (re)subscription.
+/// A change that compute observed. Level-triggered: repeated for everything known at every (re)subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
     /// Which session.
@@ -189,22 +189,22 @@ pub struct Endpoint {
 /// Evidence that nothing of a run is left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AbsenceProof {
-    /// Host that looked.
+    /// The host that checked.
     pub host: String,
-    /// What was looked at, in words.
+    /// What was checked, in words.
     pub evidence: Vec<String>,
 }
 
-/// A compute object of a session, for people.
+/// A compute resource of a session, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resource {
     /// `process`, `directory`, `socket`.
     pub kind: String,
     /// Name.
     pub name: String,
-    /// State in a word.
+    /// State, in one word.
     pub status: String,
-    /// More, in words.
+    /// Details, in words.
     pub detail: String,
 }
 
@@ -220,7 +220,7 @@ pub struct Inventory {
 /// Why compute failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ComputeError {
-    /// The fence forbids the run: it was stopped, or the session deleted.
+    /// The fence forbids the run: it was stopped, or the session was deleted.
     #[error("run {run} is fenced off: runs up to {stopped_run} were stopped")]
     Fenced {
         /// The run.
@@ -231,7 +231,7 @@ pub enum ComputeError {
     /// The session's agent is not in this build.
     #[error("agent '{agent}' is not in this build; it has: {available}")]
     UnknownAgent {
-        /// Asked for.
+        /// The requested one.
         agent: String,
         /// Comma-separated.
         available: String,
@@ -250,18 +250,18 @@ pub enum ComputeError {
         /// The run.
         run: i64,
     },
-    /// The request cannot be carried out as it is; a repeat fails in the same way.
+    /// The request cannot be carried out as it is; a retry fails in the same way.
     #[error("{0}")]
     Invalid(String),
-    /// The disk is too full for new work; a repeat may succeed.
+    /// The disk is too full for new work; a retry may succeed.
     #[error("{0}")]
     DiskFull(String),
-    /// The system failed; a repeat may succeed.
+    /// The system failed; a retry may succeed.
     #[error("{what}: {source}")]
     Io {
-        /// What was done, with the path.
+        /// What was attempted, with the path.
         what: String,
-        /// The system's word.
+        /// The system error.
         source: std::io::Error,
     },
 }
@@ -271,15 +271,15 @@ pub enum ComputeError {
 pub trait Compute: Send + Sync {
     /// Name of this host; its activities go to task queue `compute-{host}`.
     fn host(&self) -> &str;
-    /// Agents of this build.
+    /// Agent types in this build.
     fn agents(&self) -> &[&str];
-    /// Makes the project's space.
+    /// Sets up the project's space.
     async fn ensure_project(&self, project_id: &str) -> Result<(), ComputeError>;
     /// Removes the project's space; sessions must be gone.
     async fn delete_project(&self, project_id: &str) -> Result<(), ComputeError>;
-    /// Makes the session's workspace; keeps what is there.
+    /// Creates the session's workspace; keeps what is there.
     async fn ensure_workspace(&self, session: &SessionRef) -> Result<(), ComputeError>;
-    /// Removes everything of the session; refused while a runner lives.
+    /// Removes everything of the session; refused while a runner is alive.
     async fn delete_workspace(&self, session: &SessionRef) -> Result<(), ComputeError>;
     /// Writes a token (0600, atomically).
     async fn write_secret(
@@ -293,34 +293,34 @@ pub trait Compute: Send + Sync {
     async fn delete_secrets(&self, session: &SessionRef, run: i64) -> Result<(), ComputeError>;
     /// Ensures a runner for (session, run, attempt).
     async fn launch(&self, request: &LaunchRequest) -> Result<Launched, ComputeError>;
-    /// What is known of an attempt.
+    /// What is known about an attempt.
     async fn state(&self, session: &SessionRef, run: i64, attempt: i32) -> Result<RunnerState, ComputeError>;
-    /// All that is known, then every change.
+    /// Everything known, then every change.
     fn observe(&self) -> BoxStream<'static, Observation>;
-    /// How to reach the runner of a run.
+    /// How to reach a run's runner.
     async fn endpoint(&self, session: &SessionRef, run: i64) -> Result<Endpoint, ComputeError>;
-    /// Forbids every launch of runs up to `run` for good. `i64::MAX` = the session is deleted.
+    /// Forbids every launch of runs up to `run`, permanently. `i64::MAX` = the session is deleted.
     async fn raise_fence(&self, session: &SessionRef, run: i64) -> Result<(), ComputeError>;
     /// Kills agent processes of the run but not its runner.
     async fn kill_agents(&self, session: &SessionRef, run: i64) -> Result<(), ComputeError>;
-    /// Asks the runner to end, and after `grace` ends every process of the run, repeated until none is left.
+    /// Asks the runner to end, and after `grace` kills every process of the run, repeatedly until none is left.
     async fn terminate(&self, session: &SessionRef, run: i64, grace: Duration) -> Result<(), ComputeError>;
     /// Proves that no process of the run exists and none can start: requires the fence.
     async fn prove_absent(&self, session: &SessionRef, run: i64) -> Result<AbsenceProof, ComputeError>;
-    /// The run's event log, where it can be read as a file when its runner is gone.
+    /// The run's event log, if it can be read as a file once its runner is gone.
     fn event_log(&self, _session: &SessionRef, _run: i64) -> Option<PathBuf> {
         None
     }
-    /// Sessions that were deleted here so long ago that what was on its way to them then has ended, some at a time: what is
-    /// remembered of them may be forgotten once nothing new can be on its way.
+    /// Sessions deleted here so long ago that anything on its way to them then has ended, a few at a time: their
+    /// markers may be removed once nothing new can be on its way.
     async fn old_deletions(&self) -> Result<Vec<String>, ComputeError> {
         Ok(Vec::new())
     }
-    /// Forgets that a session was deleted. Its row must say so, and nothing may be left that acts on it.
+    /// Removes the marker of a deleted session. Its row must say so, and nothing that acts on it may be left.
     async fn forget_deletion(&self, _session_id: &str) -> Result<(), ComputeError> {
         Ok(())
     }
-    /// Compute objects of a session.
+    /// A session's compute resources.
     async fn resources(&self, session: &SessionRef) -> Result<Vec<Resource>, ComputeError>;
     /// Whether it can take new work; else why not, in words.
     async fn readiness(&self) -> Result<(), String> {

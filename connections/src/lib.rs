@@ -1,5 +1,5 @@
-//! What every listener needs against peers that take without giving: places, counted in all and per address, and a socket that
-//! keeps its place for as long as it lives and has no patience with a peer that takes nothing.
+//! What every listener needs against peers that hold connections without making progress: slots, counted in total and per address, and a socket that
+//! keeps its slot as long as it is open and disconnects a peer that reads nothing.
 
 mod places;
 mod socket;

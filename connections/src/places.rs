@@ -1,4 +1,4 @@
-//! Places of connections, in all and per address.
+//! Connection slots, in total and per address.
 
 use std::{
     collections::HashMap,
@@ -9,15 +9,15 @@ use std::{
 /// How many connections there may be at once.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// In all.
+    /// In total.
     pub connections: usize,
-    /// Of one address (of one /64 network with IPv6).
+    /// From one address (one /64 network for IPv6).
     pub per_address: usize,
-    /// The same for an address of this machine, where a proxy may be.
+    /// The same for an address of this machine, where a proxy may run.
     pub per_own_address: usize,
 }
 
-/// How many there are. Clones share.
+/// The current counts. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Places {
     shared: Arc<Shared>,
@@ -32,11 +32,11 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
-    /// Never zero: an address without connections is not here.
+    /// Never zero: an address without connections is not in here.
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// A connection's place, given back when dropped.
+/// A connection's slot, freed when dropped.
 #[derive(Debug)]
 pub struct Place {
     shared: Arc<Shared>,
@@ -50,7 +50,7 @@ impl Places {
         Self { shared: Arc::new(Shared { bounds, taken: Mutex::default() }) }
     }
 
-    /// A place for a connection from `peer`; none when all, or all of its address, are taken.
+    /// A slot for a connection from `peer`; none if all, or all for its address, are taken.
     #[must_use]
     pub fn take(&self, peer: IpAddr) -> Option<Place> {
         let address = network_of(peer);
@@ -86,7 +86,7 @@ impl Drop for Place {
     }
 }
 
-/// Whoever has an IPv6 address has 2^64 of them.
+/// Whoever has one IPv6 address has 2^64 of them.
 fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) if !v6.is_loopback() => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),

@@ -1,4 +1,4 @@
-//! A connection's socket, with its place, and no patience with a peer that takes nothing.
+//! A connection's socket, with its slot, which disconnects a peer that reads nothing.
 
 use std::{
     io::{self, IoSlice},
@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::Place;
 
-/// A socket whose writes must go on.
+/// A socket whose writes must make progress.
 #[derive(Debug)]
 pub struct Socket {
     stream: TcpStream,
@@ -26,15 +26,15 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Something of what is written must be taken within `patience`.
+    /// The peer must read some of what is written within `patience`.
     #[must_use]
     pub fn new(stream: TcpStream, place: Place, patience: Duration) -> Self {
-        // Small answers must not wait for each other.
+        // Small responses must not wait for each other.
         let _ = stream.set_nodelay(true);
         Self { stream, _place: place, patience, give_up: None }
     }
 
-    /// Passes on what a write has come to; one that waits too long has failed.
+    /// Passes on a write's result; one that waits too long has failed.
     fn bounded<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.give_up = None;

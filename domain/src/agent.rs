@@ -1,4 +1,4 @@
-//! Agents: who works, written down once. A definition, from which sessions are made; the program that a session runs is its
+//! Agents: workers, described once. A definition that sessions are created from; the program that a session runs is its
 //! *agent type*.
 
 use std::collections::BTreeMap;
@@ -18,14 +18,14 @@ use crate::{
 /// An agent of a project.
 pub type Agent = Definition<AgentSpec>;
 
-/// What people write of an agent. What is absent is left to the session, and by it to the project and the server.
+/// What people write about an agent. Whatever is absent is left to the session, and by it to the project and the server.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgentSpec {
-    /// For people; empty: the name.
+    /// Display name; empty: the name.
     #[serde(default)]
     pub display_name: String,
-    /// For people.
+    /// Description.
     #[serde(default)]
     pub description: String,
     /// Who it is and how it works.
@@ -43,22 +43,22 @@ pub struct AgentSpec {
     /// Sampling temperature, 0-2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_temperature: Option<f64>,
-    /// Output limit, tokens.
+    /// Limit on output tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_max_tokens: Option<i64>,
     /// Chat (true) or batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interactive: Option<bool>,
-    /// Seconds a run may take.
+    /// Maximum duration of a run, seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<i64>,
-    /// Seconds without activity before a stop; 0 = never.
+    /// Seconds without activity before it is stopped; 0 = never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inactivity_timeout: Option<i64>,
-    /// Limits in place of the server's.
+    /// Limits that replace the server's.
     #[serde(default, skip_serializing_if = "ResourceOverrides::is_empty")]
     pub resource_overrides: ResourceOverrides,
-    /// Variables of its sessions' environment: name to the id under which the value is sealed. Values are never in operations.
+    /// Environment variables for its sessions: name to the id under which the value is sealed. Values are never in operations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment_variables: BTreeMap<String, String>,
     /// For selection.
@@ -69,15 +69,15 @@ pub struct AgentSpec {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Changes of an agent; absent = unchanged.
+/// Changes to an agent; absent = unchanged.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(clippy::option_option, reason = "outer: absent; inner: null, which clears the field")]
 pub struct AgentPatch {
-    /// For people.
+    /// Display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
-    /// For people.
+    /// Description.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// Who it is and how it works.
@@ -95,19 +95,19 @@ pub struct AgentPatch {
     /// Sampling temperature.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
     pub llm_temperature: Option<Option<f64>>,
-    /// Output limit.
+    /// Limit on output tokens.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
     pub llm_max_tokens: Option<Option<i64>>,
     /// Chat (true) or batch.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
     pub interactive: Option<Option<bool>>,
-    /// Seconds a run may take.
+    /// Maximum duration of a run, seconds.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Option<i64>>,
-    /// Seconds without activity.
+    /// Seconds without activity before it is stopped.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
     pub inactivity_timeout: Option<Option<i64>>,
-    /// Limits to set (value) or to leave to the server again (null, also for all of them).
+    /// Limits to set (value) or to return to the server's (null; null in place of the object returns all of them).
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
     pub resource_overrides: Option<Option<ResourcePatch>>,
     /// Variables to set (id of the sealed value) or remove (null).

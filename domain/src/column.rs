@@ -1,11 +1,11 @@
 //! Columns: what lists of a Kind filter and order by.
 //!
-//! A column is stated here and in the migration that adds it to the Kind's table, nowhere else: rows, lists, filters, the
-//! document of the API and the proof that rows equal their operations all follow. A test compares the two.
+//! A column is declared here and in the migration that adds it to the Kind's table, nowhere else: rows, lists, filters, the
+//! API's document and the proof that rows equal their operations all follow. A test compares the two.
 
 use serde_json::Value;
 
-/// What a column holds.
+/// What a column contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColumnType {
     /// `text`.
@@ -16,26 +16,26 @@ pub enum ColumnType {
     Integer,
     /// `timestamptz`.
     Time,
-    /// `text[]`; neither filtered nor ordered by.
+    /// `text[]`; lists neither filter nor order by it.
     Texts,
-    /// `jsonb`; neither filtered nor ordered by, but for `labels`, which lists filter by key and value.
+    /// `jsonb`; lists neither filter nor order by it, except for `labels`, which lists filter by key and value.
     Json,
 }
 
 /// A column of the Kind `E`.
 #[derive(Debug)]
 pub struct Column<E> {
-    /// In the table.
+    /// Name in the table.
     pub name: &'static str,
     /// What it holds.
     pub column_type: ColumnType,
     /// Its value, from the entity's state alone.
     pub value: fn(&E) -> Value,
-    /// In the API, where that differs from the table.
+    /// Name in the API, if different from the table's.
     pub api_name: &'static str,
     /// What its filter is for; none: lists do not filter by it.
     pub filter: Option<&'static str>,
-    /// Values the filter takes; empty: any.
+    /// Values that the filter takes; empty: any.
     pub values: &'static [&'static str],
     /// Whether lists order by it.
     pub ordered: bool,
@@ -48,28 +48,28 @@ impl<E> Column<E> {
         Self { name, column_type, value, api_name: name, filter: None, values: &[], ordered: false }
     }
 
-    /// The API has another name for it.
+    /// Gives it another name in the API.
     #[must_use]
     pub const fn shown_as(mut self, api_name: &'static str) -> Self {
         self.api_name = api_name;
         self
     }
 
-    /// Lists filter by its exact value; `about` describes the parameter.
+    /// Lets lists filter by its exact value; `about` describes the parameter.
     #[must_use]
     pub const fn filtered(mut self, about: &'static str) -> Self {
         self.filter = Some(about);
         self
     }
 
-    /// The filter takes these values only.
+    /// Restricts the filter to these values.
     #[must_use]
     pub const fn one_of(mut self, values: &'static [&'static str]) -> Self {
         self.values = values;
         self
     }
 
-    /// Lists order by it.
+    /// Lets lists order by it.
     #[must_use]
     pub const fn ordered(mut self) -> Self {
         self.ordered = true;

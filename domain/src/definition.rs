@@ -1,8 +1,8 @@
-//! Definitions: Kinds that people write down and others use, such as agents. They have a name that is unique in their project, a
-//! specification, and no life of their own: no phases, workflows or live log.
+//! Definitions: Kinds that people write and others use, such as agents. They have a name that is unique in their project, a
+//! specification, and no lifecycle: no phases, workflows or live log.
 //!
-//! One state machine serves them all; a Kind of this sort is its specification ([`DefinitionSpec`]). `docs/adding-a-kind.md` shows
-//! how one is added.
+//! One state machine serves them all; a Kind of this sort is defined by its specification ([`DefinitionSpec`]). `docs/adding-a-kind.md`
+//! shows how to add one.
 
 use std::{collections::BTreeMap, fmt::Debug};
 
@@ -20,7 +20,7 @@ use crate::{
 /// Longest name, characters.
 pub const MAX_NAME: usize = 100;
 
-/// What people write of a definition, and how it is stored.
+/// What people write in a definition, and how it is stored.
 pub trait DefinitionSpec:
     Debug + Clone + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static
 {
@@ -30,7 +30,7 @@ pub trait DefinitionSpec:
     const TITLE: &'static str;
     /// See [`Entity::SCHEMA_VERSION`].
     const SCHEMA_VERSION: i32 = 1;
-    /// See [`Entity::COLUMNS`]. Begins with [`Definition::NAME`], [`Definition::CREATED_BY`] and [`Definition::LABELS`].
+    /// See [`Entity::COLUMNS`]. Starts with [`Definition::NAME`], [`Definition::CREATED_BY`] and [`Definition::LABELS`].
     const COLUMNS: &'static [Column<Definition<Self>>];
     /// Changes; absent = unchanged.
     type Patch: Debug + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static;
@@ -40,14 +40,14 @@ pub trait DefinitionSpec:
     /// # Errors
     /// A refusal that names the field.
     fn validate(&self) -> Result<(), Refusal>;
-    /// The specification with the changes.
+    /// The specification with the changes applied.
     #[must_use]
     fn patched(&self, patch: &Self::Patch) -> Self;
     /// For selection.
     fn labels(&self) -> &BTreeMap<String, String>;
 }
 
-/// A definition of a project.
+/// A definition in a project.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(bound = "S: DefinitionSpec")]
 pub struct Definition<S: DefinitionSpec> {
@@ -55,28 +55,28 @@ pub struct Definition<S: DefinitionSpec> {
     pub id: String,
     /// Project.
     pub project_id: String,
-    /// Unique among those of the project that are not deleted.
+    /// Unique among those in the project that are not deleted.
     pub name: String,
     /// Number of operations.
     pub version: i64,
-    /// Creation.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
     /// Creator.
     pub created_by: String,
-    /// Last operation.
+    /// When its last operation was decided.
     pub updated_at: DateTime<Utc>,
-    /// Deletion.
+    /// When it was deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<DateTime<Utc>>,
     /// What people wrote.
     pub spec: S,
 }
 
-/// What can be asked of a definition.
+/// Commands on a definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", bound = "S: DefinitionSpec")]
 pub enum Command<S: DefinitionSpec> {
-    /// A new one.
+    /// Create one.
     Create {
         /// Id (KSUID).
         id: String,
@@ -95,15 +95,15 @@ pub enum Command<S: DefinitionSpec> {
         /// Changes of the specification.
         spec: Box<S::Patch>,
     },
-    /// Delete; the name is free.
+    /// Delete; the name becomes free.
     Delete,
 }
 
-/// What has happened to a definition.
+/// Events of a definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case", bound = "S: DefinitionSpec")]
 pub enum Event<S: DefinitionSpec> {
-    /// It exists.
+    /// It was created.
     Created {
         /// Id.
         id: String,
@@ -116,9 +116,9 @@ pub enum Event<S: DefinitionSpec> {
         /// What people wrote.
         spec: Box<S>,
     },
-    /// It has another name.
+    /// It was renamed.
     Renamed {
-        /// The former one, which is free.
+        /// The old name, which is now free.
         from: String,
         /// The new one.
         to: String,
@@ -128,7 +128,7 @@ pub enum Event<S: DefinitionSpec> {
         /// All of it.
         spec: Box<S>,
     },
-    /// Gone; the name is free.
+    /// It was deleted; the name is free.
     Deleted,
 }
 
@@ -160,7 +160,7 @@ impl<S: DefinitionSpec> Definition<S> {
         Ok(if events.is_empty() { Decision::NothingToDo(NothingToDo::Already) } else { Decision::Events(events) })
     }
 
-    /// The space of names in its project.
+    /// The namespace of names in its project.
     fn scope(&self) -> String {
         format!("{}/{}", S::KIND, self.project_id)
     }

@@ -1,8 +1,8 @@
-//! What follows from an event outside the entity: carried out after the commit, from the outbox.
+//! Consequences of an event outside the entity: carried out after the commit, from the outbox.
 
 use serde::{Deserialize, Serialize};
 
-/// Input of every workflow: ids only, state is read again.
+/// Input of every workflow: only ids, state is read again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkflowInput {
     /// Project id.
@@ -10,10 +10,10 @@ pub struct WorkflowInput {
     /// Session id; empty for a project's workflow.
     #[serde(default)]
     pub session_id: String,
-    /// Run, 0 where there is none.
+    /// Run, 0 if there is none.
     #[serde(default)]
     pub run: i64,
-    /// Attempt, 0 where there is none.
+    /// Attempt, 0 if there is none.
     #[serde(default)]
     pub attempt: i32,
 }
@@ -62,7 +62,7 @@ impl Effect {
 pub struct LiveEvent {
     /// `user.message`, `session.phase`, `session.condition`, `session.deleted`.
     pub event_type: String,
-    /// Payload. A message's text is put in by the append, as `text`.
+    /// Payload. The append inserts a message's text as `text`.
     pub data: serde_json::Value,
     /// Set for messages.
     pub message_id: Option<String>,
@@ -78,7 +78,7 @@ pub enum NameClaim {
         /// Name.
         name: String,
     },
-    /// Free again.
+    /// Released.
     Release {
         /// Name space.
         scope: String,

@@ -1,4 +1,4 @@
-//! What every entity is made of.
+//! What every entity consists of.
 
 use std::fmt::Debug;
 
@@ -16,7 +16,7 @@ use crate::{
 pub struct Context {
     /// Time of the decision, UTC, microseconds.
     pub now: DateTime<Utc>,
-    /// Id of the operation (KSUID), made before the append so that a retry is recognised.
+    /// Id of the operation (KSUID), assigned before the append so that a retry is recognised.
     pub operation_id: String,
     /// Who asks: user name, `session:<id>`, or `system:<part>`.
     pub principal: String,
@@ -36,7 +36,7 @@ pub struct Defaults {
     pub inactivity_timeout: Option<i64>,
 }
 
-/// What a command comes to.
+/// The outcome of a command.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decision<E> {
     /// At least one event.
@@ -49,9 +49,9 @@ pub enum Decision<E> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NothingToDo {
-    /// It is so already; a repeated command or fact of the current run.
+    /// It is already so; a repeated command or fact of the current run.
     Already,
-    /// A fact of another run or attempt, or on a deleted entity: whoever reported it is out of date and ends.
+    /// A fact from another run or attempt, or about a deleted entity: whoever reported it is out of date and ends.
     Superseded,
 }
 
@@ -65,7 +65,7 @@ pub enum RefusalCode {
     TryLater,
     /// The input is wrong (400, with the field).
     Invalid,
-    /// It does not exist, or no longer (404).
+    /// It does not exist, or no longer does (404).
     NotFound,
     /// It exists already, or a rule such as "the last owner stays" forbids it (409).
     Conflict,
@@ -77,7 +77,7 @@ pub enum RefusalCode {
 pub struct Refusal {
     /// Class.
     pub code: RefusalCode,
-    /// The input's field at fault, where there is one.
+    /// The input field at fault, if there is one.
     pub field: Option<String>,
     /// For people: what is wrong, the current phase, and what is allowed.
     pub reason: String,
@@ -108,15 +108,15 @@ pub enum Guard {
     LogNotNewer {
         /// Session id.
         session_id: String,
-        /// Last event the caller has seen.
+        /// The last event the caller has seen.
         seq: i64,
     },
 }
 
-/// A Kind of the API that is kept in another one's stream: its history is that of these commands.
+/// A Kind of the API that is kept in another one's stream: its history consists of these commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// Name, as of a kind with a stream of its own: `permission`.
+    /// Name, like that of a kind with its own stream: `permission`.
     pub kind: &'static str,
     /// Commands of the stream that may change it.
     pub commands: &'static [&'static str],
@@ -128,11 +128,11 @@ pub trait Entity: Debug + Clone + PartialEq + Serialize + DeserializeOwned + Sen
     const KIND: &'static str;
     /// Name of the kind in the API and in messages: `Session`, `Project`.
     const TITLE: &'static str;
-    /// Version of the stored shapes of commands and events.
+    /// Schema version of stored commands and events.
     const SCHEMA_VERSION: i32;
     /// What lists filter and order by, besides what every Kind has: id, project, version and times.
     const COLUMNS: &'static [Column<Self>];
-    /// Kinds of the API that have no stream of their own: they are changed by commands of this one.
+    /// Kinds of the API without their own stream: commands of this one change them.
     const PARTS: &'static [Part] = &[];
     /// Whether it has a live log.
     const HAS_LIVE_LOG: bool = false;
@@ -143,7 +143,7 @@ pub trait Entity: Debug + Clone + PartialEq + Serialize + DeserializeOwned + Sen
     /// What has happened.
     type Event: Debug + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static;
 
-    /// Name of a command as it stands in the operation log.
+    /// Name of a command in the operation log.
     fn command_name(command: &Self::Command) -> &'static str;
     /// Decides a command.
     ///
@@ -175,17 +175,17 @@ pub trait Entity: Debug + Clone + PartialEq + Serialize + DeserializeOwned + Sen
     fn is_deleted(&self) -> bool {
         self.deleted_at().is_some()
     }
-    /// The command that deletes it, as when its project goes.
+    /// The command that deletes it, as when its project is deleted.
     fn deletion() -> Self::Command;
-    /// Whether its `spec`, which is stored apart from the rest, is that of `other`; true for a Kind without one. A Kind whose spec
-    /// can be long says so itself.
+    /// Whether its `spec`, which is stored separately, equals that of `other`; true for a Kind without one. A Kind whose spec
+    /// can be long overrides this.
     fn has_spec_of(&self, other: &Self) -> bool {
         let spec = |entity: &Self| {
             serde_json::to_value(entity).ok().and_then(|mut value| value.get_mut("spec").map(serde_json::Value::take))
         };
         spec(self) == spec(other)
     }
-    /// The run that its live events belong to, where they do not say so themselves.
+    /// The run that its live events belong to, unless they say so themselves.
     fn live_run(&self) -> Option<i64> {
         None
     }
@@ -195,7 +195,7 @@ pub trait Entity: Debug + Clone + PartialEq + Serialize + DeserializeOwned + Sen
     /// What else is done for the events, in order: workflows.
     #[must_use]
     fn effects(&self, events: &[Self::Event], context: &Context) -> Vec<Effect>;
-    /// Events of the live log that go with the operation. `body` of a message is filled in by the append.
+    /// Live log events that go with the operation. The append fills in a message's `body`.
     #[must_use]
     fn live(&self, events: &[Self::Event]) -> Vec<LiveEvent>;
     /// Unique names claimed or released.

@@ -1,8 +1,8 @@
 //! Pure state machines: commands and facts -> events -> state.
 //!
 //! No I/O, no async, no clock, no randomness: [`Context`] brings time and ids. Given the same state, command and context,
-//! [`Entity::decide`] returns the same decision, and [`Entity::apply`] of the events gives the same state, for ever: that is
-//! what replay rests on.
+//! [`Entity::decide`] returns the same decision, and [`Entity::apply`] of the events gives the same state, forever: replay
+//! depends on it.
 
 pub mod agent;
 pub mod column;

@@ -63,15 +63,15 @@ pub fn text(field: &str, text: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether labels or annotations can have a key: 1-253 characters of the Kubernetes alphabet. What people give now has to be more.
+/// Whether a key is allowed for labels or annotations: 1-253 characters of the Kubernetes alphabet. Stricter rules apply to new input.
 #[must_use]
 pub fn is_key(key: &str) -> bool {
     (1..=253).contains(&key.len())
         && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/'))
 }
 
-/// Whether so many are too many. A request is checked by itself where it comes in, so what is too many here has come together with
-/// what is there: it is the state that does not allow it.
+/// Whether this many are too many. A request is checked by itself when it arrives, so what is too many here became so together with
+/// existing ones: the state does not allow it.
 ///
 /// # Errors
 /// A refusal that names `field`.
@@ -79,7 +79,7 @@ pub fn at_most(max: usize, field: &str, count: usize) -> Result<(), Refusal> {
     if count <= max {
         return Ok(());
     }
-    let reason = format!("{field}: there can be at most {max} with those that are there");
+    let reason = format!("{field}: there can be at most {max}, including existing ones");
     Err(Refusal { code: RefusalCode::Conflict, field: Some(field.to_owned()), reason })
 }
 
@@ -167,7 +167,7 @@ fn no_parent_steps(field: &str, path: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A branch: git's own rules for a ref name, so far as they matter for safety.
+/// A branch: git's own rules for a ref name, as far as they matter for safety.
 ///
 /// # Errors
 /// A refusal that names `field`.
@@ -185,7 +185,7 @@ pub fn branch(field: &str, name: &str) -> Result<(), Refusal> {
     if well_formed { Ok(()) } else { Err(Refusal::invalid(field, "is not a valid branch name")) }
 }
 
-/// Directory name of a repository that was given only a URL: the URL's last step without `.git`.
+/// Directory name of a repository that was given only a URL: the last part of the URL without `.git`.
 #[must_use]
 pub fn repo_name_of_url(url: &str) -> String {
     let steps = url.split_once("://").map_or(url, |(_, steps)| steps);

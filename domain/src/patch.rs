@@ -1,10 +1,10 @@
-//! What JSON merge patches have in common: null clears, absent leaves as it is.
+//! What JSON merge patches have in common: null clears, absent keeps.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// A field that is there: null clears it, which is not the same as its being absent.
+/// A field that is present: null clears it, which differs from its being absent.
 #[allow(clippy::option_option, reason = "outer: absent; inner: null, which clears the field")]
 pub(crate) fn nullable<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where

@@ -1,7 +1,7 @@
-//! Amounts as Kubernetes' users write them: `500m` or `2` of processors, `512Mi` or `1G` of bytes.
+//! Amounts in Kubernetes notation: `500m` or `2` CPUs, `512Mi` or `1G` bytes.
 //!
 //! A value is kept as a number and shown in its shortest exact form, so that `1024Mi` and `1Gi` are the same. Of Kubernetes'
-//! notations `E`, `P` and exponents (`1e3`) are not taken.
+//! notations `E`, `P` and exponents (`1e3`) are not accepted.
 
 use std::{fmt, str::FromStr};
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 const CPU_FORM: &str = "must be a number of processors such as \"500m\", \"0.5\" or \"2\"";
 const BYTES_FORM: &str = "must be a number of bytes such as \"512Mi\", \"2Gi\" or \"1G\"";
-/// Most digits of a plain number, before a point or a unit, and behind a point.
+/// Most digits of a plain number, before a decimal point or unit, and after the point.
 const PLAIN: usize = 18;
 const BEFORE: usize = 6;
 const BEHIND: usize = 3;
@@ -26,12 +26,12 @@ const UNITS: [(&str, u64); 8] = [
     ("Ti", 1 << 40),
 ];
 
-/// An amount that cannot be read; says what one looks like.
+/// An amount that cannot be parsed; says what a valid one looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NotAQuantity(&'static str);
 
-/// Processors, in thousandths; at least 1.
+/// CPUs, in thousandths; at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Cpu(u64);
@@ -42,7 +42,7 @@ pub struct Cpu(u64);
 pub struct Bytes(u64);
 
 impl Cpu {
-    /// Thousandths of a processor.
+    /// Thousandths of a CPU.
     #[must_use]
     pub fn millis(self) -> u64 {
         self.0
@@ -50,7 +50,7 @@ impl Cpu {
 }
 
 impl Bytes {
-    /// So many bytes; one at least.
+    /// This many bytes; at least one.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
         Self(bytes.max(1))
@@ -104,7 +104,7 @@ impl fmt::Display for Cpu {
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Only what can be read again.
+        // Only what can be parsed again.
         let fits = |unit: u64| self.0.is_multiple_of(unit) && self.0 / unit < 1_000_000;
         let exact = UNITS.iter().rev().filter(|(_, unit)| fits(*unit));
         let with_unit = exact.map(|(name, unit)| format!("{}{name}", self.0 / unit));

@@ -13,7 +13,7 @@ use crate::{
     patch::{merge, nullable},
 };
 
-/// A bookmark of a project.
+/// A bookmark in a project.
 pub type RepositoryRef = Definition<RepositoryRefSpec>;
 
 /// Who hosts a repository.
@@ -49,7 +49,7 @@ impl Provider {
     }
 }
 
-/// What people write of a bookmark. Provider, owner and name of the repository are the URL's where they are not given.
+/// What people write in a bookmark. Provider, owner and name are derived from the URL unless given.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RepositoryRefSpec {
@@ -61,10 +61,10 @@ pub struct RepositoryRefSpec {
     /// Who hosts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Provider>,
-    /// Who it belongs to there.
+    /// Its owner at the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
-    /// Its name there.
+    /// Its name at the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repo_name: Option<String>,
     /// For selection.
@@ -75,12 +75,12 @@ pub struct RepositoryRefSpec {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Changes of a bookmark; absent = unchanged.
+/// Changes to a bookmark; absent = unchanged.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(clippy::option_option, reason = "outer: absent; inner: null, which clears the field")]
 pub struct RepositoryRefPatch {
-    /// Where it is.
+    /// Its URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Branch.
@@ -89,10 +89,10 @@ pub struct RepositoryRefPatch {
     /// Who hosts it.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
     pub provider: Option<Option<Provider>>,
-    /// Who it belongs to there.
+    /// Its owner at the host.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
     pub owner: Option<Option<String>>,
-    /// Its name there.
+    /// Its name at the host.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
     pub repo_name: Option<Option<String>>,
     /// Set (value) or remove (null).
@@ -104,7 +104,7 @@ pub struct RepositoryRefPatch {
 }
 
 impl RepositoryRefSpec {
-    /// Who hosts it: as given, else by the URL's host.
+    /// Who hosts it: as given, else derived from the URL's host.
     #[must_use]
     pub fn provider(&self) -> Provider {
         let by_host = || match self.host_and_path().0 {
@@ -115,7 +115,7 @@ impl RepositoryRefSpec {
         self.provider.unwrap_or_else(by_host)
     }
 
-    /// Who it belongs to: as given, else the steps of an `https://` URL before the last.
+    /// Its owner: as given, else the segments of an `https://` URL before the last.
     #[must_use]
     pub fn owner(&self) -> Option<&str> {
         let of_url = || {
@@ -126,13 +126,13 @@ impl RepositoryRefSpec {
         self.owner.as_deref().or_else(of_url)
     }
 
-    /// Its name: as given, else the URL's last step.
+    /// Its name: as given, else the URL's last segment.
     #[must_use]
     pub fn repo_name(&self) -> String {
         self.repo_name.clone().unwrap_or_else(|| name::repo_name_of_url(&self.url))
     }
 
-    /// Of a `file://` URL no host.
+    /// A `file://` URL has no host.
     fn host_and_path(&self) -> (&str, &str) {
         let rest = self.url.split_once("://").map_or("", |(_, rest)| rest);
         rest.split_once('/').unwrap_or((rest, ""))
@@ -152,9 +152,11 @@ impl DefinitionSpec for RepositoryRefSpec {
             .filtered("`github`, `gitlab` or `git`.")
             .one_of(Provider::NAMES)
             .ordered(),
-        Column::new("owner", Text, |r: &RepositoryRef| json!(r.spec.owner())).filtered("Who it belongs to.").ordered(),
+        Column::new("owner", Text, |r: &RepositoryRef| json!(r.spec.owner()))
+            .filtered("Its owner at the host.")
+            .ordered(),
         Column::new("repo_name", Text, |r: &RepositoryRef| json!(r.spec.repo_name()))
-            .filtered("Name at its host.")
+            .filtered("Its name at the host.")
             .ordered(),
     ];
     type Patch = RepositoryRefPatch;

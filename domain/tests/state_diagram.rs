@@ -92,8 +92,8 @@ fn document() -> String {
     let mut out = String::from(
         "# States of a session\n\n\
          Drawn from the state machine by `domain/tests/state_diagram.rs`; a test fails when it is out of date\n\
-         (`UPDATE_DOCS=1 cargo test -p ambient-domain --test state_diagram` draws it anew). Lower case: commands of people,\n\
-         which may be refused; upper case: facts, which are never refused. `delete` is possible in every state.\n\n\
+         (`UPDATE_DOCS=1 cargo test -p ambient-domain --test state_diagram` redraws it). Lower case: commands from people,\n\
+         which may be refused; upper case: facts, which never are. `delete` is allowed in every state.\n\n\
          ```mermaid\nstateDiagram-v2\n    [*] --> New\n",
     );
     for ((from, to), names) in &explored.edges {
@@ -103,7 +103,7 @@ fn document() -> String {
     for terminal in ["Stopped", "Completed", "Failed"] {
         writeln!(out, "    {terminal} --> [*]: delete").unwrap();
     }
-    out.push_str("```\n\n## What each state answers to a command\n\n");
+    out.push_str("```\n\n## How each state answers a command\n\n");
     writeln!(out, "| Command | {} |", PHASES.join(" | ")).unwrap();
     writeln!(out, "|---|{}", "---|".repeat(PHASES.len())).unwrap();
     let names = inputs(&new_session(spec(true, false)));
@@ -115,7 +115,7 @@ fn document() -> String {
         writeln!(out, "| {name} | {} |", answers.collect::<Vec<_>>().join(" | ")).unwrap();
     }
     out.push_str(
-        "\nInteractive sessions; a batch session (`interactive: false`) takes no messages while Running and ends with its turn.\n",
+        "\nThis is for interactive sessions; a batch session (`interactive: false`) takes no messages while Running and ends with its turn.\n",
     );
     out
 }

@@ -1,4 +1,4 @@
-//! The other end of a call, and what it has been given.
+//! The other end of a call, and what it has been handed.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,19 +21,19 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// `gone` tells when nobody waits any more.
+    /// `gone` signals that nobody is waiting any more.
     pub(crate) fn new(gone: watch::Receiver<bool>) -> Self {
         Self { gone, claim: Arc::default() }
     }
 
-    /// Resolves when nobody waits for the answer any more.
+    /// Resolves when nobody is waiting for the response any more.
     pub(crate) async fn gone(&self) {
         let mut gone = self.gone.clone();
-        // An error means that the caller's side is dropped: gone as well.
+        // An error means that the caller's side was dropped: gone as well.
         let _ = gone.wait_for(|gone| *gone).await;
     }
 
-    /// Remembers what to give back if the answer does not arrive.
+    /// Records what to give back if the response does not arrive.
     pub(crate) fn claimed(&self, claim: Claim) {
         *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim);
     }

@@ -1,23 +1,23 @@
-//! The loop every change of a run goes through: read the run, decide, write; again when somebody was faster.
+//! The loop every change of a run goes through: read the run, decide, write; repeat if another write came first.
 //!
-//! A decision is made on what this process remembers, if it does, or on what is stored. To change nothing (a refusal, too) is only
-//! ever decided on what is stored.
+//! A decision is based on what this process has cached, if anything, or on what is stored. The decision to change nothing (a refusal, too)
+//! is only ever made on what is stored.
 //!
 //! | Decided on ([`Basis`]) | To write | Nothing to change, or refused |
 //! |---|---|---|
 //! | what is stored | it is written, or waits (`deferred`) | that is the answer |
-//! | what is remembered (first round only) | the same | decided again, on what is stored |
+//! | what is cached (first round only) | the same | decided again, on what is stored |
 //! | a change that waits | both are one change: written, or waiting on | that change is written as it was; decided again |
 //!
-//! | The write ends | The run is remembered | Requests that waited with it | This request |
+//! | The write ends | The run in the cache | Requests that waited with it | This request |
 //! |---|---|---|---|
 //! | committed | as it is now, and its tasks are handed over | answered | answered |
-//! | somebody was faster | no | decide again | decides again, [`MAX_ROUNDS`] times at most |
-//! | the request has been carried out before | no | decide again | refused |
-//! | failed, or nobody knows | no | fail (`Unavailable`: it may have happened) | fails |
+//! | conflict: another write came first | removed | decide again | decides again, at most [`MAX_ROUNDS`] times |
+//! | the request was carried out before | removed | decide again | refused |
+//! | failed, or outcome unknown | removed | fail (`Unavailable`: it may have happened) | fails |
 //!
-//! A decision takes the run out of memory (`hot`), and only a commit puts it back: what was decided and not written is never
-//! decided on.
+//! A decision takes the run out of the cache (`hot`), and only a commit puts it back: nothing is ever decided on a decision
+//! that was not written.
 
 use std::time::Duration;
 
@@ -39,10 +39,10 @@ use crate::{
     store::CommitError,
 };
 
-/// How often a decision is made anew after somebody else was faster.
+/// How often a decision is repeated after a conflict.
 const MAX_ROUNDS: u32 = 50;
 
-/// What a decision came to.
+/// The outcome of a decision.
 pub(crate) enum Decision<T> {
     /// Write the transition.
     Write(T),
@@ -55,7 +55,7 @@ pub(crate) enum Decision<T> {
 pub(crate) enum Unchanged {
     /// No such open run.
     NotOpen,
-    /// The run has taken in the request before.
+    /// The run has already taken in the request.
     Duplicate,
     Status(Status),
 }
@@ -67,32 +67,32 @@ impl From<Status> for Unchanged {
 }
 
 impl Unchanged {
-    /// For requests where "not open" is an error of the caller.
+    /// For requests where "not open" is the caller's error.
     pub(crate) fn or_not_found(self) -> Status {
         match self {
             Self::NotOpen => Status::not_found("workflow execution not found or already completed"),
-            Self::Duplicate => Status::already_exists("request has been carried out before"),
+            Self::Duplicate => Status::already_exists("request was already carried out"),
             Self::Status(status) => status,
         }
     }
 }
 
-/// What a decision stands on.
+/// What a decision is based on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Basis {
-    /// The database, as it was read for this decision. Only here nothing may come of it.
+    /// The database, as read for this decision. Only then may the outcome be no change.
     Stored,
-    /// What this process remembers.
+    /// What this process has cached.
     Remembered,
     /// A change that waits and is written together with this one.
     Waiting,
 }
 
-/// What one round came to.
+/// The outcome of one round.
 enum Decided<T> {
     Write(T, Change),
     Keep(T, Box<Transition>),
-    /// Look at what is stored.
+    /// Read what is stored.
     Again,
 }
 
@@ -101,14 +101,14 @@ struct Attempt<'a> {
     engine: &'a Engine,
     target: &'a Target,
     needs: Needs,
-    /// Keeps this process from racing itself on one run.
+    /// Keeps this process from racing with itself on one run.
     turn: Option<MutexGuard<'a, ()>>,
     round: u32,
 }
 
 impl Engine {
-    /// Changes one run. The decision must not have effects of its own. What follows from the change (wake-ups, effects on
-    /// other runs) is set off after the commit.
+    /// Changes one run. The decision must have no side effects. What follows from the change (wake-ups, effects on
+    /// other runs) is triggered after the commit.
     pub(crate) async fn change<T>(
         &self,
         target: &Target,
@@ -130,7 +130,7 @@ impl Engine {
         }
     }
 
-    /// As [`Self::change`], for a change that may wait for the workflow task it causes: see [`crate::deferred`].
+    /// Like [`Self::change`], for a change that may wait for the workflow task it causes: see [`crate::deferred`].
     pub(crate) async fn change_with_task(
         &self,
         target: &Target,
@@ -149,7 +149,7 @@ impl Engine {
             let written = match deferred {
                 Ok(fate) => {
                     attempt.turn = None;
-                    // Dropped untold: nobody knows, so it is decided again.
+                    // Dropped without an answer: the outcome is unknown, so it is decided again.
                     fate.await.unwrap_or(Err(Unwritten::Conflict))
                 }
                 Err(change) => self.write(change).await.map(drop),
@@ -161,8 +161,8 @@ impl Engine {
         }
     }
 
-    /// Writes a change; it is remembered, what it has started is handed over, and what follows from it is set off. Who else
-    /// waits for it is told.
+    /// Writes a change; it is cached, the tasks it has started are handed over, and what follows from it is triggered. Everyone else
+    /// who waits for it is told.
     pub(crate) async fn write(&self, change: Change) -> Result<Box<Transition>, Unwritten> {
         let Change { transition, tail, waiters } = change;
         let written = match self.inner.store.writer.change(transition).await {
@@ -182,7 +182,7 @@ impl Engine {
         written
     }
 
-    /// A run as this process remembers it.
+    /// A run from this process's cache.
     fn remembered(&self, target: &Target) -> Option<Remembered> {
         let (Target::Run(run) | Target::Exact(_, run)) = target else { return None };
         let mut known = self.inner.hot.take(*run)?;
@@ -247,12 +247,12 @@ impl<'a> Attempt<'a> {
         Self { engine, target, needs, turn, round: 0 }
     }
 
-    /// Only who has the run's turn may lay a change aside, and nothing is put on top of what has to be written first.
+    /// Only the holder of the run's turn may defer a change, and nothing is put on top of one that has to be written first.
     fn may_defer(&self) -> bool {
         self.needs.ground == Ground::Unwritten && self.turn.is_some()
     }
 
-    /// Makes the decision on what is remembered (in the first round) or stored.
+    /// Makes the decision on what is cached (in the first round) or stored.
     async fn decide<T>(
         &mut self,
         decide: &mut impl FnMut(&mut Transition, &Pending) -> Result<Decision<T>, Status>,
@@ -283,7 +283,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// The run's deferred change, if this request can be decided on top of it; if not, it is written first.
+    /// The run's deferred change, if this request can be decided on top of it; if not, that change is written first.
     async fn deferred(&self) -> Option<Deferred> {
         let (Target::Run(run) | Target::Exact(_, run)) = self.target else { return None };
         let deferred = self.engine.inner.deferred.take(*run)?;
@@ -304,7 +304,7 @@ impl<'a> Attempt<'a> {
         None
     }
 
-    /// Decides on top of a deferred change. If nothing comes of that, the change is written as it was.
+    /// Decides on top of a deferred change. If that yields nothing, the change is written as it was.
     async fn go_on<T>(
         &self,
         deferred: Deferred,
@@ -322,12 +322,12 @@ impl<'a> Attempt<'a> {
             self.engine.start_directly(&mut transition);
             return Ok(Decided::Write(value, Change { transition, tail, waiters: Some(waiters) }));
         }
-        // Those who wait for it are told; this request is decided anew whatever came of it.
+        // Those who wait for it are told; this request is decided again whatever the outcome.
         let _ = self.engine.write(Change { transition: before, tail, waiters: Some(waiters) }).await;
         Ok(Decided::Again)
     }
 
-    /// The change was not written: on to the next round, unless that would be no use.
+    /// The change was not written: go to the next round, unless that would be pointless.
     async fn after(&mut self, unwritten: Unwritten, run: Uuid) -> Result<(), Unchanged> {
         match unwritten {
             Unwritten::Duplicate => return Err(Unchanged::Duplicate),

@@ -1,4 +1,4 @@
-//! Time. There is one clock, the database's; this process only measures how long ago it was read.
+//! Time. There is one clock, the database's; this process only measures how long ago it read it.
 //!
 //! Engine time is the database's wall clock plus a shift that tests move forward (`engine.now()`). Timers, activity and
 //! run timeouts, retries and event times follow engine time. Leases, workflow-task timeouts and sticky timeouts detect
@@ -11,10 +11,10 @@ use std::{
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 
-/// Longest time an answer of the database is taken to have been on its way.
+/// Longest time a database response is assumed to have been on its way.
 const SLOW: TimeDelta = TimeDelta::seconds(1);
 
-/// The database's clock, remembered. Never ahead of the original: readings count from the moment their answer came.
+/// The database's clock, cached. Never ahead of the original: readings count from the moment the response arrived.
 #[derive(Debug)]
 pub(crate) struct Clock(Mutex<Reading>);
 
@@ -26,12 +26,12 @@ struct Reading {
 }
 
 impl Clock {
-    /// `now` is engine time, `wall` the wall clock, both as the database has just answered.
+    /// `now` is engine time, `wall` the wall clock, both as just returned by the database.
     pub(crate) fn new(now: DateTime<Utc>, wall: DateTime<Utc>) -> Self {
         Self(Mutex::new(Reading { at: Instant::now(), now, wall }))
     }
 
-    /// An answer that took long is behind what is known already: time does not go back for that. It does when the
+    /// A response that took long is behind what is already known: time does not go back for that. It does if the
     /// database's clock was set back.
     pub(crate) fn set(&self, now: DateTime<Utc>, wall: DateTime<Utc>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -43,7 +43,7 @@ impl Clock {
         *known = Reading { at: Instant::now(), now: later(now, known.now), wall: later(wall, known.wall) };
     }
 
-    /// Engine time and wall clock, in whole microseconds: that is what the database keeps, and a time that went through it must not be
+    /// Engine time and wall clock, in whole microseconds: that is the database's precision, and a time that went through it must not be
     /// older than one that did not.
     pub(crate) fn both(&self) -> (DateTime<Utc>, DateTime<Utc>) {
         let Reading { at, now, wall } = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,12 +52,12 @@ impl Clock {
     }
 }
 
-/// `base` shortened by up to a quarter, so that processes do not act in step.
+/// `base` shortened by up to a quarter, so that processes do not act in lockstep.
 pub(crate) fn jittered(base: Duration) -> Duration {
     base.mul_f64(1.0 - 0.25 * rand::random::<f64>())
 }
 
-/// The wait after so many failures; it differs a little from process to process.
+/// The wait after this many failures; it differs slightly between processes.
 pub(crate) fn backoff(attempt: u32) -> Duration {
     jittered(Duration::from_millis(50).saturating_mul(1 << attempt.min(7)))
 }

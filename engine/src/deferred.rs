@@ -1,29 +1,29 @@
-//! Changes that wait a moment for the workflow task they cause.
+//! Changes that wait briefly for the workflow task they cause.
 //!
-//! The end of an activity causes a workflow task, whose end is the next change of the same run. When a poller of this process
-//! takes the task, it goes ahead of the change, and the change is written together with what the worker answers: one
+//! The end of an activity causes a workflow task, whose end is the run's next change. When a poller in this process
+//! takes the task, the task is handed out ahead of the change, and the change is written together with the worker's answer: one
 //! statement and one commit instead of two.
 //!
-//! Nothing is acknowledged before it is written: whoever reported the activity is answered after the commit. What a worker makes
-//! of a task whose cause is never written (the process dies, another process changes the run first) is refused as stale, and
-//! the worker forgets the run. Activities, timers and children that a workflow asks for wait for the commit as always. A start is
-//! not deferred: whether it is accepted is for the database to say, and until then nothing of the workflow may run.
+//! Nothing is acknowledged before it is written: whoever reported the activity gets its response after the commit. If a task's
+//! cause is never written (the process dies, another process changes the run first), the worker's answer is rejected as stale, and
+//! the worker evicts the run. Activities, timers and children that a workflow asks for wait for the commit as always. A start is
+//! not deferred: the database decides whether it is accepted, and until then nothing of the workflow may run.
 //!
 //! A change waits until the task ends, until another request concerns the run, or for [`crate::EngineOptions::deferral`].
 //!
 //! | Of a run | What happens | Then | Told |
 //! |---|---|---|---|
-//! | nothing waits | a change with no consequence but its task, which goes to a poller here ([`Wait::Ahead`]) | it waits | nobody |
+//! | nothing waits | a change whose only consequence is its task, which goes to a poller here ([`Wait::Ahead`]) | it waits | nobody |
 //! | nothing waits | any other change | it is being written | |
 //! | a change waits | another end of an activity ([`Wait::Joining`]) | both wait, no longer than the first | nobody |
 //! | a change waits | the answer to its task | both are being written | |
-//! | a change waits | any other request, its time is over, the engine stops | it is being written | |
+//! | a change waits | any other request, its time is up, the engine stops | it is being written | |
 //! | being written | committed | nothing waits | everybody |
-//! | being written | somebody was faster, or what was put on top is a duplicate | nothing waits; the answer to its task is stale | all decide again |
-//! | being written | failed, or nobody knows | nothing waits; if it is not written, the answer to its task is stale | all fail |
+//! | being written | conflict, or what was put on top is a duplicate | nothing waits; the answer to its task is stale | all decide again |
+//! | being written | failed, or outcome unknown | nothing waits; if it was not written, the answer to its task is stale | all fail |
 //!
-//! A task that went ahead of a change that was never written may have the id of one that another change schedules in its place: the token
-//! tells them apart by the time they were started.
+//! A task that was handed out ahead of a change that was never written may have the same id as one that another change schedules in its place:
+//! the token tells them apart by their start times.
 
 use std::time::Duration;
 
@@ -36,13 +36,13 @@ use crate::{
     shelf::{Change, Deferred, Fate, Waiters},
 };
 
-/// Changes whose patience ends so close together are written at the same time.
+/// Changes whose waits end this close together are written at the same time.
 const COALESCE: Duration = Duration::from_millis(5);
 
 /// How a change can wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wait {
-    /// With one that waits already, whose task is with its worker.
+    /// Together with one that already waits, whose task is with its worker.
     Joining,
     /// Once its task has gone to a poller.
     Ahead,
@@ -60,13 +60,13 @@ impl Wait {
     }
 }
 
-/// Nobody but the worker of its workflow task has to know of the change.
+/// Only the worker of its workflow task needs to know of the change.
 fn is_only_its_task(t: &Transition) -> bool {
     t.new_activities.is_empty() && t.effects.is_empty() && !t.is_closed() && t.settles.is_none()
 }
 
 impl Engine {
-    /// Lays a change aside and gives its workflow task to a poller. The change comes back if it has to be written at once.
+    /// Defers a change and gives its workflow task to a poller. The change is returned if it has to be written at once.
     pub(crate) fn defer(&self, change: Change) -> Result<Fate, Change> {
         let waits = match Wait::of(&change) {
             Wait::Joining => true,
@@ -84,14 +84,14 @@ impl Engine {
         let run = transition.run.run_id;
         self.inner.deferred.put(Deferred { transition, tail, waiters });
         if self.is_stopping() {
-            // Whoever writes what waits at the end may have passed by already.
+            // Whoever writes the waiting changes at shutdown may have passed by already.
             let engine = self.clone();
             self.inner.runtime.spawn(async move { engine.flush(run).await });
         }
         Ok(receiver)
     }
 
-    /// Writes a run's deferred change now. What comes of it is for those who wait for it.
+    /// Writes a run's deferred change now. Those who wait for it get the outcome.
     pub(crate) async fn flush(&self, run: Uuid) {
         let _turn = self.turn(run).await;
         if let Some(deferred) = self.inner.deferred.take(run) {
@@ -99,14 +99,14 @@ impl Engine {
         }
     }
 
-    /// As [`Self::flush`], for the run of a workflow id.
+    /// Like [`Self::flush`], for the run of a workflow id.
     pub(crate) async fn flush_workflow(&self, workflow_id: &str) {
         if let Some(run) = self.inner.deferred.run_of(workflow_id) {
             self.flush(run).await;
         }
     }
 
-    /// Only for who has the run's turn.
+    /// Only for the holder of the run's turn.
     pub(crate) async fn write_deferred(&self, deferred: Deferred) {
         let (transition, tail, waiters) = deferred.into_parts();
         // Those who wait for it are told.
@@ -201,7 +201,7 @@ mod tests {
         C::CompleteWorkflowExecutionCommandAttributes(CompleteWorkflowExecutionCommandAttributes::default())
     }
 
-    /// A run whose activity has just been reported as completed: the report, not answered, and the task that has gone ahead.
+    /// A run whose activity has just been reported as completed: the report, still unanswered, and the task that was handed out ahead.
     struct Reported {
         report: JoinHandle<Result<ws::RespondActivityTaskCompletedResponse, Status>>,
         task: ws::PollWorkflowTaskQueueResponse,
@@ -211,7 +211,7 @@ mod tests {
         let first = begun(engine).await;
         let eager = ScheduleActivityTaskCommandAttributes { request_eager_execution: true, ..activity("1", 600_000) };
         let eager = C::ScheduleActivityTaskCommandAttributes(eager);
-        // Only with a poller is the worker's queue alive.
+        // The worker's queue is alive only while it has a poller.
         let next = poll(engine, STICKY);
         while engine.inner.matching.accepts(Kind::Workflow, STICKY, Ahead::Awaited).is_none() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -284,7 +284,7 @@ mod tests {
         report.await.unwrap().unwrap();
         let ended = complete(&one, task.task_token, end()).await;
         if let Err(status) = ended {
-            // The activity's end came after the task had been taken; the next attempt is anybody's.
+            // The activity's end came after the task had been taken; anyone may take the next attempt.
             assert_eq!(status.message(), "UnhandledCommand");
             complete(&one, poll(&one, "q").await.unwrap().task_token, end()).await.unwrap();
         }

@@ -1,4 +1,4 @@
-//! When the loop of `timers` looks next.
+//! When the `timers` loop looks next.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// When the loop means to look next.
+/// When the loop intends to look next.
 #[derive(Debug)]
 pub(crate) struct Due {
     pub(crate) planned: Mutex<Instant>,

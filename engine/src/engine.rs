@@ -33,7 +33,7 @@ pub struct Engine {
 pub(crate) struct Inner {
     pub(crate) options: EngineOptions,
     pub(crate) store: Store,
-    /// Connections of the engine's own: listening, hints. A busy pool must not delay them.
+    /// The engine's own connections: for listening and hints. A busy pool must not delay them.
     pub(crate) session: sqlx::PgPool,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) clock: Clock,
@@ -42,7 +42,7 @@ pub(crate) struct Inner {
     pub(crate) hot: Hot,
     pub(crate) deferred: Shelf,
     pub(crate) runs: Watchers,
-    /// Waiters for the end of a run, left alone until then.
+    /// Waiters for the end of a run, not woken until then.
     pub(crate) closed: Watchers,
     pub(crate) queries: Watchers,
     pub(crate) attributes: Registry,
@@ -50,15 +50,15 @@ pub(crate) struct Inner {
     pub(crate) effects: tokio::sync::Semaphore,
     /// Effects being carried out.
     pub(crate) effects_in_hand: std::sync::Mutex<std::collections::HashSet<Uuid>>,
-    /// Marks this engine's own hints.
+    /// Identifies this engine's own hints.
     pub(crate) listener_id: Uuid,
     pub(crate) hints: mpsc::Sender<Hint>,
     pub(crate) stopped: watch::Sender<bool>,
     pub(crate) tasks: std::sync::Mutex<Vec<tokio::task::JoinHandle<()>>>,
-    /// Locks that keep this process from racing itself on one run.
+    /// Locks that keep this process from racing with itself on one run.
     pub(crate) stripes: Vec<Mutex<()>>,
     pub(crate) accepting: AtomicBool,
-    /// Light calls under way: see `service`.
+    /// Light calls in progress: see `service`.
     pub(crate) calls: Arc<AtomicUsize>,
 }
 
@@ -71,14 +71,14 @@ impl Engine {
         !self.inner.accepting.load(Ordering::Acquire)
     }
 
-    /// A run's turn: who changes it in this process.
+    /// A run's turn: held by whoever changes it in this process.
     pub(crate) async fn turn(&self, run: Uuid) -> MutexGuard<'_, ()> {
         let stripes = &self.inner.stripes;
         let bytes = run.as_bytes();
         stripes[usize::from(u16::from_be_bytes([bytes[14], bytes[15]])) % stripes.len()].lock().await
     }
 
-    /// Remembers what has been written, and hands over the tasks it has started.
+    /// Caches what has been written, and hands over the tasks it has started.
     pub(crate) fn remember(&self, t: &Transition, tail: Tail) {
         for activity in t.new_activities.iter().filter(|a| a.is_started()) {
             self.inner.hot.put_activity(activity.clone());
@@ -89,7 +89,7 @@ impl Engine {
         }
         if !t.is_closed() {
             let tail = tail.advanced(&t.events, t.run.previous_started_id);
-            // What is handed over is answered after this change: its run is locked until then.
+            // Whatever is handed over is answered after this change: its run is locked until then.
             self.hand_over(t, &tail);
             self.inner.hot.put(Remembered { loaded: Loaded::after(t), tail });
         }
@@ -105,7 +105,7 @@ impl Engine {
         Circumstances { process, sticky_alive }
     }
 
-    /// Sets off what follows from a committed change.
+    /// Triggers what follows from a committed change.
     pub(crate) fn committed(&self, t: &Transition) {
         let inner = &self.inner;
         if !t.is_closed() && t.run.wft_state == TaskState::Scheduled && t.run.wft_ready_at <= Some(t.wall) {
@@ -158,7 +158,7 @@ impl Engine {
         }
     }
 
-    /// After a time without hints: everything may have news.
+    /// After a time without hints: anything may have news.
     pub(crate) fn hint_everything(&self) {
         self.inner.matching.hint_all();
         self.inner.runs.wake_all();

@@ -12,10 +12,10 @@ pub enum EngineError {
     /// The SDK's client refused the in-process connection.
     #[error("engine connection: {0}")]
     Connection(String),
-    /// What is stored cannot be decoded; names the run.
+    /// Stored data cannot be decoded; names the run.
     #[error("engine history: {0}")]
     Corrupt(String),
-    /// The options cannot be used; names the field.
+    /// The options are invalid; names the field.
     #[error("engine options: {0}")]
     Options(&'static str),
 }

@@ -1,6 +1,6 @@
 //! Histories read straight from the tables: for checks and exports that must not start an engine, take a lease or write anything.
 //!
-//! Reads what every release of the schema has, so that a newer program can look at a database that it has not brought forward.
+//! Reads only what every release of the schema has, so that a newer program can read a database that it has not migrated.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
@@ -11,10 +11,10 @@ use crate::{error::EngineError, proto};
 
 /// Status of an open run, as in Temporal's `WorkflowExecutionStatus`.
 const RUNNING: i16 = 1;
-/// Runs a page.
+/// Runs per page.
 const PAGE: i64 = 500;
 
-/// A run, as it is listed.
+/// A listed run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRun {
     /// Workflow id.
@@ -37,14 +37,14 @@ fn stored_run((workflow_id, run_id, workflow_type, task_queue, status, closed_at
     StoredRun { workflow_id, run_id, workflow_type, task_queue, status, closed_at }
 }
 
-/// Where a listing goes on: after the last run of the page before.
+/// Where a listing continues: after the last run of the previous page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct After {
     at: DateTime<Utc>,
     run_id: Uuid,
 }
 
-/// Reads histories through a pool, which may well be read-only. Never locks, never writes.
+/// Reads histories through a pool, which may be read-only. Never locks, never writes.
 #[derive(Debug, Clone)]
 pub struct HistoryReader {
     pool: PgPool,
@@ -57,7 +57,7 @@ impl HistoryReader {
         Self { pool }
     }
 
-    /// A page of the open runs, the latest started first. `None` of the second part: that was the last page.
+    /// A page of the open runs, latest start first. If the second part is `None`, that was the last page.
     ///
     /// # Errors
     /// When the database cannot be reached or has no engine's tables.
@@ -79,7 +79,7 @@ impl HistoryReader {
         Ok((rows.into_iter().map(stored_run).collect(), next))
     }
 
-    /// The closed runs, the latest closed first, at most `limit`.
+    /// The closed runs, latest close first, at most `limit`.
     ///
     /// # Errors
     /// When the database cannot be reached or has no engine's tables.
@@ -94,7 +94,7 @@ impl HistoryReader {
         Ok(rows.into_iter().map(stored_run).collect())
     }
 
-    /// What is stored of a run's history: everything up to its last change, in one snapshot. Empty when there is no such run.
+    /// What is stored of a run's history: everything up to its last change, in one snapshot. Empty if there is no such run.
     ///
     /// # Errors
     /// When the database cannot be reached, or an append cannot be decoded.

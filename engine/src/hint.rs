@@ -1,4 +1,4 @@
-//! What the processes tell each other.
+//! What processes tell each other.
 
 use uuid::Uuid;
 
@@ -10,10 +10,10 @@ pub(crate) enum Hint {
     Queue(Kind, String),
     Run(Uuid),
     Query(Uuid),
-    /// A run with a workflow task under way is queried: the next task takes the query along.
+    /// A run with a workflow task in progress is queried: the next task takes the query along.
     Asked(Uuid),
     Clock,
-    /// A process came or went.
+    /// A process arrived or left.
     Processes,
 }
 

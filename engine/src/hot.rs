@@ -1,17 +1,17 @@
-//! Runs as this process last left them, so that the next change need not read them first and the next workflow task can be
+//! A cache of runs as this process last left them, so that the next change need not read them first and the next workflow task can be
 //! handed out without reading the history.
 //!
-//! Only a short cut: every change is compared with the database when it is written, a refusal decided on a remembered
-//! state is decided again on what is stored, and a change made by another process makes the memory of it go (a hint) or
+//! Only a shortcut: every change is compared with the database when it is written, a refusal decided on a cached
+//! state is decided again on what is stored, and a change made by another process evicts the run (through a hint) or
 //! makes the next change fail its comparison.
 //!
 //! | A run is | What happens | Then it is |
 //! |---|---|---|
-//! | remembered | a decision takes it | unknown, until that decision is written |
-//! | remembered | another process has changed it (hint); memory is full | unknown |
-//! | unknown | a change is written, a run is created, a task is claimed | remembered, as it is then |
-//! | unknown | a change is not written, or nobody knows | unknown |
-//! | remembered | something older is to be remembered (an answer that comes late) | remembered as before |
+//! | cached | a decision takes it | unknown, until that decision is written |
+//! | cached | another process has changed it (hint); the cache is full | unknown |
+//! | unknown | a change is written, a run is created, a task is claimed | cached, in its new state |
+//! | unknown | a change is not written, or the outcome is unknown | unknown |
+//! | cached | something older arrives (a late response) | cached as before |
 
 use std::{
     collections::HashMap,
@@ -26,19 +26,19 @@ use crate::{
     recorded::Recorded,
 };
 
-/// Activities remembered at most; when there are more, all are forgotten.
+/// Most activities cached; beyond that, all are evicted.
 const MAX_ACTIVITIES: usize = 4096;
-/// Memory for runs and their latest events; when they need more, all are forgotten.
+/// Memory for runs and their latest events; beyond that, all are evicted.
 const MAX_BYTES: usize = 48 * 1024 * 1024;
-/// What one run needs besides its events and buffered events, roughly.
+/// Approximate size of a run besides its events and buffered events.
 const RUN_BYTES: usize = 1024;
-/// What is larger (buffered events, latest events, an activity's input) is not worth its memory.
+/// Anything larger (buffered events, latest events, an activity's input) is not worth caching.
 const MAX_EACH: usize = 64 * 1024;
 
-/// The newest events of a run, up to its last one, without a gap.
+/// A run's newest events, up to its last one, without a gap.
 #[derive(Clone, Debug)]
 pub(crate) struct Tail {
-    /// Event before the first one remembered.
+    /// The event before the first cached one.
     pub(crate) after: i64,
     events: Vec<Recorded>,
     bytes: usize,
@@ -51,7 +51,7 @@ impl Tail {
         Self { after, events, bytes }
     }
 
-    /// Adds the events of a change; forgets those a worker with the run in its cache will not ask for again.
+    /// Adds a change's events; drops those that a worker with the run in its cache will not ask for again.
     pub(crate) fn advanced(mut self, new: &[Recorded], previous_started_id: i64) -> Self {
         self.bytes += new.iter().map(Recorded::bytes).sum::<usize>();
         self.events.extend_from_slice(new);
@@ -63,7 +63,7 @@ impl Tail {
         self
     }
 
-    /// The events that follow `after`, if they are all here.
+    /// The events after `after`, if they are all here.
     pub(crate) fn since(&self, after: i64) -> Option<Vec<Recorded>> {
         (self.after <= after).then(|| self.events.iter().filter(|e| e.event_id() > after).cloned().collect())
     }
@@ -77,7 +77,7 @@ pub(crate) struct Remembered {
 }
 
 impl From<Loaded> for Remembered {
-    /// As read from the database: what comes is remembered.
+    /// As read from the database: what comes from there is cached.
     fn from(loaded: Loaded) -> Self {
         let tail = Tail::new(loaded.run.last_event_id, Vec::new());
         Self { loaded, tail }
@@ -90,7 +90,7 @@ impl Remembered {
     }
 }
 
-/// What is remembered.
+/// The cache.
 #[derive(Debug, Default)]
 pub(crate) struct Hot {
     runs: Mutex<Runs>,
@@ -116,7 +116,7 @@ impl Hot {
         Some(taken)
     }
 
-    /// A look at what is remembered of a run.
+    /// A look at a cached run.
     #[cfg(test)]
     pub(crate) fn peek(&self, run: Uuid, look: impl FnOnce(&Remembered)) {
         if let Some(known) = lock(&self.runs).known.get(&run) {
@@ -124,7 +124,7 @@ impl Hot {
         }
     }
 
-    /// Remembers a run as just read or written.
+    /// Caches a run as just read or written.
     pub(crate) fn put(&self, run: Remembered) {
         let bytes = run.bytes();
         if bytes > MAX_EACH {
@@ -147,7 +147,7 @@ impl Hot {
         lock(&self.runs).known.get(&run).is_some_and(|known| known.loaded.run.workflow_id == workflow_id)
     }
 
-    /// Remembers an activity that a worker has just been given.
+    /// Caches an activity that a worker has just been given.
     pub(crate) fn put_activity(&self, activity: Activity) {
         if activity.attributes.len() > MAX_EACH {
             return;

@@ -1,8 +1,8 @@
 //! The leased row each process holds.
 //!
-//! Renewed every second, lost after three on the database's wall clock. The connection that renews holds an advisory lock in the
-//! name of the process: when a process is killed, its connections end and the lock is free at once. What follows from either is for
-//! `liveness`.
+//! Renewed every second, lost after three on the database's wall clock. The connection that renews it holds an advisory lock in the
+//! process's name: when a process is killed, its connections end and the lock is released at once. `liveness` handles what follows
+//! from either.
 
 use std::{
     collections::HashSet,
@@ -20,21 +20,21 @@ use uuid::Uuid;
 
 use crate::error::EngineError;
 
-/// A process that has not renewed for so long gives out no tasks. Less than the 3 s after which others free its work.
+/// A process that has not renewed for this long hands out no tasks. Less than the 3 s after which others release its work.
 const HELD: Duration = Duration::from_millis(2500);
 
-/// This process's row, and what it knows of the others.
+/// This process's row, and what it knows about the others.
 #[derive(Debug)]
 pub(crate) struct Lease {
     process: RwLock<Uuid>,
     renewed: Mutex<Instant>,
     live: RwLock<HashSet<Uuid>>,
     pub(crate) renew_now: Notify,
-    /// A process has gone: look for what it left.
+    /// A process has gone: look for what it left behind.
     pub(crate) sweep_now: Notify,
-    /// Processes whose work is being freed here.
+    /// Processes whose work is being released here.
     pub(crate) freeing: Mutex<HashSet<Uuid>>,
-    /// Tests stop renewing to play a dead process.
+    /// Tests stop renewing to simulate a dead process.
     abandoned: AtomicBool,
     /// The connection that renews and holds the lock; none until there is one again.
     pub(crate) line: tokio::sync::Mutex<Option<PgConnection>>,
@@ -51,7 +51,7 @@ pub(crate) struct Renewal {
     pub(crate) wall: DateTime<Utc>,
     pub(crate) live: Vec<Uuid>,
     pub(crate) dead: Vec<Uuid>,
-    /// A live one is without its lock.
+    /// A live process has lost its lock.
     pub(crate) suspect: bool,
 }
 
@@ -105,18 +105,18 @@ impl Lease {
         !self.live.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// The row was renewed by a statement that was sent at `asked`.
+    /// The row was renewed by a statement sent at `asked`.
     pub(crate) fn renewed(&self, asked: Instant) {
         *guard(&self.renewed) = asked;
     }
 
-    /// The row was lost, and there is a new one, taken by a statement that was sent at `asked`.
+    /// The row was lost, and a new one was taken by a statement sent at `asked`.
     pub(crate) fn renamed(&self, process: Uuid, asked: Instant) {
         *self.process.write().unwrap_or_else(PoisonError::into_inner) = process;
         self.renewed(asked);
     }
 
-    /// The other processes that are alive.
+    /// The other live processes.
     pub(crate) fn met(&self, live: Vec<Uuid>) {
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = live.into_iter().collect();
     }
@@ -129,7 +129,7 @@ impl Lease {
         self.abandoned.store(true, Ordering::Release);
     }
 
-    /// Lets go of the lock, as the end of the process does.
+    /// Releases the lock, as the end of the process does.
     pub(crate) async fn hang_up(&self) {
         if let Some(line) = self.line.lock().await.take() {
             // It is gone either way.
@@ -138,7 +138,7 @@ impl Lease {
     }
 }
 
-/// A connection with the lock of a process.
+/// A connection holding a process's lock.
 pub(crate) async fn open(options: &PgConnectOptions, process: Uuid) -> Result<PgConnection, sqlx::Error> {
     let options = options.clone().options([("lock_timeout", "1s"), ("statement_timeout", "2s")]);
     let mut line = PgConnection::connect_with(&options).await?;
@@ -152,8 +152,8 @@ pub(crate) async fn insert(pool: &sqlx::PgPool, process: Uuid, identity: &str) -
     sqlx::query_as(sql).bind(process).bind(identity).fetch_one(pool).await
 }
 
-/// Locks are taken for a statement's time only to see whether they are free. After a start of the server they mean nothing until
-/// everybody has had time to come back.
+/// Locks are taken for one statement, only to see whether they are free. After a server restart they mean nothing until
+/// every process has had time to come back.
 const RENEWAL: &str = "
 with me as (update engine.processes set renewed_at = clock_timestamp() where process_id = $1 returning 1),
 others as materialized (

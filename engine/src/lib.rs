@@ -1,8 +1,8 @@
 //! Embedded workflow engine: the part of Temporal's `WorkflowService` that `temporalio-sdk` uses, in process, on Postgres.
 //!
-//! Plugged into the SDK's client in place of a network connection (`ConnectionOptions::service_override`), so workflows,
+//! It takes the place of a network connection in the SDK's client (`ConnectionOptions::service_override`), so workflows,
 //! workers and clients are ordinary Temporal code, and histories are Temporal histories. Any number of processes share one
-//! database; nothing but the database is shared.
+//! database; they share nothing else.
 //!
 //! ```no_run
 //! # async fn example(pool: sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
@@ -12,19 +12,19 @@
 //! # }
 //! ```
 //!
-//! How it is built, and who may use whom: a module uses those of the lines above its own, and nothing else
+//! The modules, and which may use which: a module uses those on the lines above its own, and nothing else
 //! (`tests/tests/module_order.rs` reads this list).
 //!
-//! * `clock`, `due`, `error`, `options`, `proto`, `recorded`, `token`: what everything is made of: times, errors, encodings
-//! * `caller`, `lease`, `model`, `search_attributes`: plain data: runs, changes that are decided, this process's row, types
-//! * `hot`, `matching`, `retry`: runs remembered, who waits for which tasks, when an activity is tried again
-//! * `hint`, `history`, `shelf`, `store`: a request decided (pure), changes that wait, the only place that appends to a history
+//! * `clock`, `due`, `error`, `options`, `proto`, `recorded`, `token`: the basics: times, errors, encodings
+//! * `caller`, `lease`, `model`, `search_attributes`: plain data: runs, decided changes, this process's row, types
+//! * `hot`, `matching`, `retry`: cached runs, who waits for which tasks, when an activity is retried
+//! * `hint`, `history`, `shelf`, `store`: deciding on a request (pure), changes that wait, the only place that appends to a history
 //! * `engine`: the parts of one process, and what follows from a commit
-//! * `change`, `deferred`, `pollers`, `retention`: the way of a change through read, decide, write; what waits for the task it causes
-//! * `effects`, `handoff`, `liveness`, `timers`: tasks to pollers, changes carried over to other runs, work of dead processes, what is due
-//! * `rpc`, `wake`: requests answered; what processes tell each other
-//! * `integrity`, `service`: every invariant of what is stored, checked; a call's name and bytes to its handler and back
-//! * `export`, `server`, `start`: histories read by others, calls from a socket, start and stop
+//! * `change`, `deferred`, `pollers`, `retention`: the path of a change through read, decide, write; what waits for the task it causes
+//! * `effects`, `handoff`, `liveness`, `timers`: tasks to pollers, changes applied to other runs, work of dead processes, what is due
+//! * `rpc`, `wake`: answering requests; what processes tell each other
+//! * `integrity`, `service`: checking every invariant of stored data; from a call's name and bytes to its handler and back
+//! * `export`, `server`, `start`: histories for other readers, calls from a socket, start and stop
 
 mod caller;
 mod change;

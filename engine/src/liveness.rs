@@ -1,12 +1,12 @@
-//! This process kept alive, and what happens to the work of one that lost its row (`lease`).
+//! Keeps this process's lease alive, and deals with the work of processes that lost theirs (`lease`).
 //!
-//! Renewed every second, lost after three on the database's wall clock. No task is renewed by itself: when the row goes,
-//! the workflow tasks of that process are offered again at once, and its activities end as a heartbeat timeout under their
+//! Renewed every second, lost after three on the database's wall clock. Individual tasks are not renewed: when the row goes,
+//! that process's workflow tasks are offered again at once, and its activities end with a heartbeat timeout under their
 //! retry policy. A process that was only paused finds its row gone, takes a new one, and its old task tokens are stale.
 //!
-//! The connection that renews holds an advisory lock in the name of the process. When a process is killed, its connections end
-//! and the lock is free at once: a process without its lock that has missed a renewal is taken for dead without waiting for
-//! the three seconds. (Not while the database server has just started: then everybody's locks are gone.)
+//! The connection that renews holds an advisory lock in the process's name. When a process is killed, its connections end
+//! and the lock is released at once: a process without its lock that has missed a renewal is considered dead without waiting
+//! for the three seconds. (Not if the database server has just started: then everyone's locks are gone.)
 
 use std::time::{Duration, Instant};
 
@@ -27,11 +27,11 @@ use crate::{
 
 /// How often a process renews its row.
 const RENEW: Duration = Duration::from_secs(1);
-/// How soon to look again at a process whose lock is free.
+/// How soon to check again on a process whose lock is free.
 const SUSPECT: Duration = Duration::from_millis(200);
-/// Longest time a renewal may take, with a connection that has to be opened.
+/// Longest time a renewal may take, including opening a connection.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Runs freed at the same time: about a batch of the writer, so that they share commits.
+/// Runs released at the same time: about one batch of the writer, so that they share commits.
 const PARALLEL: usize = 64;
 
 /// Renews until the engine stops.
@@ -64,11 +64,11 @@ async fn renew(engine: &Engine) -> Result<Duration, sqlx::Error> {
     let lease = &engine.inner.lease;
     let mut line = lease.line.lock().await;
     let mut asked = Instant::now();
-    // Taken out until it has answered: one that has not is not used again.
+    // Taken out until it has answered: a connection that has not answered is not used again.
     let (connection, renewal) = match line.take() {
         Some(connection) => match ask(connection, lease.process()).await {
             Ok(answer) => answer,
-            // Cut off, and with it the lock is gone: another one at once, or the others take this process for dead.
+            // Disconnected, and the lock went with it: reconnect at once, or the others will consider this process dead.
             Err(error) => {
                 tracing::warn!(%error, "the connection that renews the lease has ended");
                 asked = Instant::now();
@@ -93,7 +93,7 @@ async fn renew(engine: &Engine) -> Result<Duration, sqlx::Error> {
     Ok(if renewal.suspect { SUSPECT } else { RENEW })
 }
 
-/// Not in the renewing loop: freeing many runs must not delay the next renewal.
+/// Not in the renewing loop: releasing many runs must not delay the next renewal.
 fn spawn_free(engine: &Engine, dead: Uuid) {
     if !guard(&engine.inner.lease.freeing).insert(dead) {
         return;
@@ -110,8 +110,8 @@ fn spawn_free(engine: &Engine, dead: Uuid) {
     });
 }
 
-/// Frees work of processes that have no row any more (released, or claimed by one that was paused), and tries effects again
-/// that this process owes but lost sight of (a commit whose answer never came).
+/// Releases the work of processes that no longer have a row (released, or claimed by one that was paused), and retries effects
+/// that this process owes but lost track of (a commit whose response never arrived).
 pub(crate) async fn sweep(engine: &Engine) -> Result<(), Status> {
     let lost: Vec<Uuid> = sqlx::query_scalar(
         "select process from engine.activities a where state = 1
@@ -141,7 +141,7 @@ pub(crate) async fn sweep(engine: &Engine) -> Result<(), Status> {
     Ok(())
 }
 
-/// The row is gone: others have freed our work. Start over under a new id.
+/// The row is gone: others have released our work. Start over under a new id.
 async fn retake(engine: &Engine) -> Result<(), sqlx::Error> {
     let lease = &engine.inner.lease;
     tracing::warn!(process = %lease.process(), "lease lost, taking a new one");
@@ -154,7 +154,7 @@ async fn retake(engine: &Engine) -> Result<(), sqlx::Error> {
     Ok(())
 }
 
-/// Frees everything a process holds and removes its row. May run in several processes at once.
+/// Releases everything a process holds and removes its row. May run in several processes at once.
 pub(crate) async fn free(engine: &Engine, process: Uuid) -> Result<(), Status> {
     free_workflow_tasks(engine, process).await?;
     free_activities(engine, process).await?;
@@ -236,7 +236,7 @@ async fn take_over_effects(engine: &Engine, process: Uuid) -> Result<(), Status>
     Ok(())
 }
 
-/// Gives everything up so that others need not wait for the lease to run out.
+/// Releases everything so that others need not wait for the lease to expire.
 pub(crate) async fn release(engine: &Engine) -> Result<(), Status> {
     let process = engine.inner.lease.process();
     free_workflow_tasks(engine, process).await?;

@@ -1,25 +1,25 @@
-//! What an engine is told.
+//! The engine's options.
 
 use std::time::Duration;
 
-/// A week: what went wrong on a Friday can be looked at after the weekend, and a version that runs for some days replays histories of
+/// A week: a failure on a Friday can be investigated after the weekend, and a version that runs for some days replays histories of
 /// every kind before the next one is deployed.
 const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// How an engine presents itself, and how long it remembers.
+/// How an engine identifies itself, and how long it keeps histories.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
     /// The one namespace served; requests for another are `NotFound`.
     pub namespace: String,
-    /// Shown as the owner of this process's row, for people.
+    /// Shown to people as the owner of this process's row.
     pub identity: String,
-    /// How long the history of a closed run is kept, at least; zero is for ever.
+    /// How long, at least, the history of a closed run is kept; zero means forever.
     pub retention: Duration,
-    /// Connections of the engine's own for giving out and taking in tasks, besides the pool, two that write, three that listen and send
+    /// The engine's own connections for handing out and taking in tasks, besides the pool, two that write, three that listen and send
     /// hints, and the one that keeps the lease.
     pub connections: usize,
     /// Longest that a change waits for the workflow task it causes, to be written with its end. Under load a task waits its turn; a
-    /// worker that is slower than this costs a second statement.
+    /// worker slower than this costs a second statement.
     pub deferral: Duration,
 }
 

@@ -1,6 +1,6 @@
 //! Who polls which queue through which process, for people who ask (`DescribeTaskQueue`).
 //!
-//! Each process knows its own and writes them down every few seconds, together; nothing is decided on them.
+//! Each process knows its own and stores them together every few seconds; no decision depends on them.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
     proto::db,
 };
 
-/// How often a process writes its pollers down.
+/// How often a process stores its pollers.
 const PUBLISH: Duration = Duration::from_secs(5);
 
 /// A poller of a queue.
@@ -33,12 +33,12 @@ fn code(kind: Kind) -> i16 {
     }
 }
 
-/// Writes this process's pollers down until the engine stops.
+/// Stores this process's pollers until the engine stops.
 pub(crate) async fn publish(engine: Engine) {
     loop {
         tokio::time::sleep(jittered(PUBLISH)).await;
         if let Err(error) = publish_once(&engine).await {
-            tracing::debug!(%error, "pollers not written down");
+            tracing::debug!(%error, "pollers not stored");
         }
     }
 }
@@ -48,7 +48,7 @@ async fn publish_once(engine: &Engine) -> Result<(), sqlx::Error> {
     sqlx::query("delete from engine.pollers where last_access_at < clock_timestamp() - interval '5 minutes'")
         .execute(&engine.inner.store.pool)
         .await?;
-    // Twice the interval: nobody is missed between two times.
+    // Twice the interval, so that nobody is missed in between.
     let seen = engine.inner.matching.pollers(PUBLISH * 2);
     if seen.is_empty() {
         return Ok(());
@@ -76,7 +76,7 @@ async fn publish_once(engine: &Engine) -> Result<(), sqlx::Error> {
 }
 
 impl Engine {
-    /// Pollers of a queue, of every process, latest first.
+    /// Pollers of a queue in all processes, latest first.
     pub(crate) async fn pollers(&self, kind: Kind, queue: &str) -> Result<Vec<Seen>, Status> {
         let (_, wall) = self.inner.clock.both();
         let own: Uuid = self.inner.lease.process();

@@ -1,6 +1,6 @@
-//! Conversions between Temporal's protobuf types and ours, and the errors of the wire.
+//! Conversions between Temporal's protobuf types and ours, and the errors on the wire.
 //!
-//! Nothing here panics on what a client sent: every conversion that can fail names the field.
+//! Nothing here panics on client input: every conversion that can fail names the field.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use prost::Message;
@@ -23,14 +23,14 @@ pub(crate) fn timestamp(time: DateTime<Utc>) -> Timestamp {
     Timestamp::from(time)
 }
 
-/// A text as the SDKs' default converter writes it.
+/// A text as the SDKs' default converter encodes it.
 pub(crate) fn json_payloads(text: &str) -> Payloads {
     let metadata = [("encoding".to_owned(), b"json/plain".to_vec())].into();
     let data = serde_json::Value::from(text).to_string().into_bytes();
     Payloads { payloads: vec![Payload { metadata, data, ..Default::default() }] }
 }
 
-/// Milliseconds of an optional duration; none is 0.
+/// An optional duration in milliseconds; none is 0.
 pub(crate) fn millis(duration: Option<&Duration>, field: &str) -> Result<i64, Status> {
     let Some(d) = duration else { return Ok(0) };
     if d.seconds < 0 || d.nanos < 0 {
@@ -42,7 +42,7 @@ pub(crate) fn millis(duration: Option<&Duration>, field: &str) -> Result<i64, St
     Ok(ms.min(MAX_DURATION_MS))
 }
 
-/// As [`millis`], for durations of our own or already validated ones.
+/// Like [`millis`], for durations of our own or already validated ones.
 pub(crate) fn millis_or_zero(duration: Option<&Duration>) -> i64 {
     millis(duration, "").unwrap_or(0)
 }
@@ -56,7 +56,7 @@ pub(crate) fn after(time: DateTime<Utc>, ms: i64) -> DateTime<Utc> {
     time + TimeDelta::milliseconds(ms)
 }
 
-/// `time + ms`, or none when `ms` is 0 ("no limit").
+/// `time + ms`, or none if `ms` is 0 ("no limit").
 pub(crate) fn deadline(time: DateTime<Utc>, ms: i64) -> Option<DateTime<Utc>> {
     (ms > 0).then(|| after(time, ms))
 }
@@ -77,7 +77,7 @@ pub(crate) fn name(value: &str, field: &str) -> Result<(), Status> {
     optional_name(value, field)
 }
 
-/// As [`name`], but may be empty.
+/// Like [`name`], but may be empty.
 pub(crate) fn optional_name(value: &str, field: &str) -> Result<(), Status> {
     if value.len() > MAX_NAME_BYTES {
         return Err(Status::invalid_argument(format!("{field} is longer than {MAX_NAME_BYTES} bytes")));
@@ -88,7 +88,7 @@ pub(crate) fn optional_name(value: &str, field: &str) -> Result<(), Status> {
     Ok(())
 }
 
-/// A run id as clients send it; empty is none.
+/// A run id as clients send it; empty means none.
 pub(crate) fn run_id(value: &str) -> Result<Option<Uuid>, Status> {
     if value.is_empty() {
         return Ok(None);
@@ -114,7 +114,7 @@ pub(crate) fn event(id: i64, time: DateTime<Utc>, attributes: Attributes) -> His
     }
 }
 
-/// Decodes what this engine has stored itself.
+/// Decodes something this engine has stored itself.
 pub(crate) fn stored<M: Message + Default>(bytes: &[u8]) -> Result<M, Status> {
     M::decode(bytes).map_err(|e| Status::data_loss(format!("stored record cannot be read: {e}")))
 }
@@ -128,14 +128,14 @@ pub(crate) fn events<B: AsRef<[u8]>>(batches: &[B]) -> Result<Vec<HistoryEvent>,
     Ok(history.events)
 }
 
-/// A database that cannot answer: clients retry `Unavailable`.
+/// A database that cannot respond: clients retry `Unavailable`.
 #[allow(clippy::needless_pass_by_value, reason = "used as map_err(db)")]
 pub(crate) fn db(error: sqlx::Error) -> Status {
     tracing::debug!(%error, "database");
     Status::unavailable(format!("database: {error}"))
 }
 
-/// Decodes a request of a client.
+/// Decodes a client's request.
 pub(crate) fn decode<M: Message + Default>(rpc: &str, bytes: &[u8]) -> Result<M, Status> {
     M::decode(bytes).map_err(|e| Status::invalid_argument(format!("{rpc}: request cannot be read: {e}")))
 }

@@ -1,4 +1,4 @@
-//! Events as they are stored: encoded once, shared by everything that keeps them, decoded only by who looks into them.
+//! Events as they are stored: encoded once, shared by everything that keeps them, decoded only when someone looks inside.
 
 use bytes::Bytes;
 use prost::Message;
@@ -19,7 +19,7 @@ pub(crate) struct RawHistory {
     events: Vec<Bytes>,
 }
 
-/// Of a `HistoryEvent`, its id.
+/// The id of a `HistoryEvent`.
 #[derive(Clone, PartialEq, Message)]
 struct Numbered {
     #[prost(int64, tag = "1")]
@@ -45,12 +45,12 @@ impl Recorded {
     }
 }
 
-/// For who looks into them.
+/// For those who look inside.
 pub(crate) fn decoded<'a>(events: impl IntoIterator<Item = &'a Recorded>) -> Result<Vec<HistoryEvent>, Status> {
     events.into_iter().map(Recorded::decode).collect()
 }
 
-/// The events of these appends. Each is a copy: an event that is kept must not keep its whole append.
+/// The events of these appends. Each is a copy: keeping an event must not keep its whole append alive.
 pub(crate) fn read(appends: &[Vec<u8>]) -> Result<Vec<Recorded>, Status> {
     let mut read = Vec::new();
     for append in appends {

@@ -1,19 +1,19 @@
 //! Closed histories are kept for a time and then removed, a bounded number at once, by one process at a time.
 //!
-//! Open runs are never touched, nor runs that still owe something to another one. With the history goes what is known of the workflow
-//! id, if this was its latest run: a start under a policy that looks at earlier runs finds none, as on Temporal's servers.
+//! Open runs are never touched, nor runs with effects on another run still pending. With the history goes the workflow id's
+//! record, if this was its latest run: a start under a policy that looks at earlier runs finds none, as on Temporal's servers.
 
 use std::time::Duration;
 
 use crate::{clock::jittered, engine::Engine, store};
 
-/// How often is looked for what may go.
+/// How often to look for histories to remove.
 const LOOK: Duration = Duration::from_secs(60);
-/// Between two batches, so that other work has its turn.
+/// Pause between two batches, so that other work gets its turn.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Runs removed by one statement.
 const BATCH: i64 = 100;
-/// Who holds it removes ("ambeng\0" and a number).
+/// Whoever holds it removes ("ambeng\0" and a number).
 const LOCK: i64 = 0x616d_6265_6e67_0001;
 
 const REMOVE: &str = "
@@ -51,8 +51,8 @@ pub(crate) async fn run(engine: Engine) {
 }
 
 impl Engine {
-    /// Removes one batch of closed histories that are older than the retention. Returns how many; 0 when another process is at it.
-    /// Called every minute by itself.
+    /// Removes one batch of closed histories that are older than the retention. Returns how many; 0 if another process is doing so.
+    /// The engine calls it every minute.
     ///
     /// # Errors
     /// When the database cannot be reached.

@@ -13,13 +13,13 @@ use crate::{model::Activity, proto};
 
 const DEFAULT_INITIAL_MS: i64 = 1000;
 const DEFAULT_COEFFICIENT: f64 = 2.0;
-/// Longest interval as a multiple of the first, when the policy names none.
+/// Longest interval as a multiple of the first, if the policy sets none.
 const DEFAULT_MAXIMUM_FACTOR: i64 = 100;
 
 /// What follows a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Retry {
-    /// Another attempt after so many milliseconds.
+    /// Another attempt after this many milliseconds.
     After(i64),
     /// None, and why.
     No(RetryState),
@@ -91,7 +91,7 @@ fn kind(policy: &RetryPolicy, failure: Option<&Failure>) -> Kind {
         Some(FailureInfo::TerminatedFailureInfo(_) | FailureInfo::CanceledFailureInfo(_)) => last(true),
         Some(FailureInfo::TimeoutFailureInfo(t)) => match t.timeout_type() {
             TimeoutType::StartToClose | TimeoutType::Heartbeat => last(false),
-            // As Temporal's servers say it, also when the whole time is over.
+            // Worded as on Temporal's servers, even if the whole time is up.
             _ => Kind::Final(RetryState::NonRetryableFailure),
         },
         _ => Kind::Retryable,

@@ -1,7 +1,7 @@
-//! Search attributes: which there are, of which type, and what may be written under their names.
+//! Search attributes: which exist, their types, and which values they accept.
 //!
 //! Custom ones are registered by an operator (`OperatorService.AddSearchAttributes`) and kept in the database; a type never changes, so
-//! what a process has learnt stays true. A value under a name that is not registered, or of another type, is refused before anything
+//! what a process has read stays true. A value for an unregistered attribute, or of the wrong type, is refused before anything
 //! is written, as on Temporal's servers.
 
 use std::{
@@ -19,14 +19,14 @@ use tonic::Status;
 
 use crate::proto;
 
-/// Custom attributes, at most.
+/// Maximum number of custom attributes.
 pub(crate) const MAX_CUSTOM: i64 = 100;
-/// As on Temporal's servers: attributes of a run, bytes of a value, bytes of all.
+/// As on Temporal's servers: attributes per run, bytes per value, bytes in total.
 pub(crate) const MAX_KEYS: usize = 100;
 const MAX_VALUE_BYTES: usize = 2 * 1024;
 pub(crate) const MAX_TOTAL_BYTES: usize = 40 * 1024;
 
-/// What the engine itself knows of every run: may be asked for, not set.
+/// What the engine itself knows about every run: can be queried, not set.
 pub(crate) const SYSTEM: &[(&str, Type)] = &[
     ("CloseTime", Type::Datetime),
     ("ExecutionDuration", Type::Int),
@@ -45,7 +45,7 @@ pub(crate) const SYSTEM: &[(&str, Type)] = &[
     ("WorkflowType", Type::Keyword),
 ];
 
-/// System attributes of Temporal's that this engine does not keep.
+/// Temporal's system attributes that this engine does not keep.
 pub(crate) const UNSUPPORTED: &[&str] = &[
     "BuildIds",
     "StateTransitionCount",
@@ -79,18 +79,18 @@ impl Registry {
         predefined.or_else(|| self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).copied())
     }
 
-    /// What is registered now.
+    /// What is currently registered.
     pub(crate) fn learn(&self, types: &HashMap<String, Type>) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).clone_from(types);
     }
 }
 
-/// Attributes that are registered without anybody having done it: system and predefined ones.
+/// Attributes registered without anyone's doing: system and predefined ones.
 pub(crate) fn built_in() -> impl Iterator<Item = (&'static str, Type)> {
     SYSTEM.iter().chain(PREDEFINED).copied()
 }
 
-/// The values to search by, as JSON; none when there are none. What cannot be stored as JSON is left out.
+/// The searchable values, as JSON; none if there are none. What cannot be stored as JSON is left out.
 pub(crate) fn indexed(attributes: &SearchAttributes) -> Option<Value> {
     let values = attributes.indexed_fields.iter().filter_map(|(name, payload)| {
         let value: Value = serde_json::from_slice(&payload.data).ok()?;
@@ -105,7 +105,7 @@ fn has_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),
         Value::Array(items) => items.iter().any(has_nul),
-        // Of no attribute.
+        // Belongs to no attribute.
         Value::Object(_) => true,
         _ => false,
     }

@@ -1,11 +1,11 @@
 //! From an RPC's name and bytes to its handler and back.
 //!
-//! The calls of which a workflow is made are carried out by their caller, where it is: a thread less to wake makes a lone
-//! workflow faster. Under load they go to the threads of the engine's runtime, since a worker has only one, and so do all
-//! others always.
+//! The calls that make up a workflow run in place, on their caller's thread: one thread less to wake makes a lone
+//! workflow faster. Under load they go to the threads of the engine's runtime, since a worker has only one; all other calls
+//! always do.
 //!
-//! Either way a call is carried out to its end: a caller that goes away (a worker shutting down drops its polls) must not tear a
-//! change from what follows it, so a task of the engine's runtime goes on with it. A task that was claimed for a caller that
+//! Either way a call runs to completion: a caller that goes away (a worker shutting down drops its polls) must not separate a
+//! change from what follows it, so a task of the engine's runtime takes over. A task that was claimed for a caller that
 //! has gone is given back.
 
 use std::{
@@ -28,14 +28,14 @@ use crate::{caller::Caller, engine::Engine, handoff, rpc};
 /// Largest request accepted, as on Temporal's servers.
 pub(crate) const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
 
-/// Calls that every workflow makes and that need no connection of the pool, which would belong to the caller's runtime.
+/// Calls that every workflow makes and that need no connection from the pool, which would belong to the caller's runtime.
 const LIGHT: [&str; 3] = ["StartWorkflowExecution", "RespondWorkflowTaskCompleted", "RespondActivityTaskCompleted"];
-/// Calls that mostly wait; what they do takes no time.
+/// Calls that mostly wait; the work they do takes no time.
 const WAITING: [&str; 3] = ["PollWorkflowTaskQueue", "PollActivityTaskQueue", "GetWorkflowExecutionHistory"];
-/// So many light calls under way are load.
+/// This many light calls in progress count as load.
 const CROWD: usize = 4;
 
-/// Lives in the caller's future; dropped early when the caller goes away.
+/// Lives in the caller's future; dropped early if the caller goes away.
 struct Presence {
     engine: Engine,
     gone: watch::Sender<bool>,
@@ -56,14 +56,14 @@ fn give_back(engine: &Engine, caller: &Caller) {
     }
 }
 
-/// What is asked: an RPC by name, and the bytes of its request.
+/// A request: an RPC's name and the bytes of its request.
 pub(crate) struct Call<B> {
     pub(crate) service: String,
     pub(crate) rpc: String,
     pub(crate) request: B,
 }
 
-/// The bytes of a response. A task among them is given back unless they are taken.
+/// The bytes of a response. If they are not taken, a task among them is given back.
 pub(crate) struct Answer {
     bytes: Vec<u8>,
     presence: Presence,
@@ -75,14 +75,14 @@ impl Answer {
         self.bytes.len()
     }
 
-    /// For whoever has a caller that is there to receive them.
+    /// For a caller that is there to receive them.
     pub(crate) fn take(mut self) -> Vec<u8> {
         self.presence.caller.take();
         std::mem::take(&mut self.bytes)
     }
 }
 
-/// The callback the SDK's client calls in place of the network.
+/// The callback that the SDK's client calls instead of the network.
 pub(crate) fn callback(engine: Engine) -> CallbackBasedGrpcService {
     CallbackBasedGrpcService {
         callback: Arc::new(move |GrpcRequest { service, rpc, proto, .. }| {
@@ -97,7 +97,7 @@ pub(crate) fn callback(engine: Engine) -> CallbackBasedGrpcService {
     }
 }
 
-/// Answers a call. Who drops the future, or the answer, is taken to have gone.
+/// Answers a call. Dropping the future, or the response, means the caller has gone.
 pub(crate) async fn answer<B>(engine: Engine, call: Call<B>) -> Result<Answer, Status>
 where
     B: AsRef<[u8]> + Send + Sync + 'static,
@@ -122,7 +122,7 @@ where
     Ok(Answer { bytes, presence })
 }
 
-/// A light call under way.
+/// A light call in progress.
 struct Counted {
     calls: Arc<AtomicUsize>,
     crowd: bool,
@@ -145,7 +145,7 @@ fn broken() -> Status {
     Status::internal("the engine has failed at this call")
 }
 
-/// A call that its caller carries out. When the caller goes away, a task of the engine takes it to its end.
+/// A call run by its caller. If the caller goes away, a task of the engine completes it.
 struct InHand<'a> {
     work: Option<BoxFuture<'static, Result<Vec<u8>, Status>>>,
     presence: &'a Presence,
@@ -155,8 +155,8 @@ impl Future for InHand<'_> {
     type Output = Result<Vec<u8>, Status>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // The caller may be a worker with a runtime of its own, which ends with it. What this call begins there, a connection
-        // of the pool or a timer, would end too, for everybody.
+        // The caller may be a worker with its own runtime, which ends with it. Whatever this call opens there, a connection
+        // from the pool or a timer, would end too, for everyone.
         let _engines = self.presence.engine.inner.runtime.enter();
         let Some(work) = &mut self.work else { return Poll::Ready(Err(Status::internal("polled after its end"))) };
         let result = ready!(work.poll_unpin(context));
@@ -202,7 +202,7 @@ async fn dispatch(
     result
 }
 
-/// The wording is gRPC's own: workers recognise it and fail the workflow task instead of trying again.
+/// The wording is gRPC's own: workers recognise it and fail the workflow task instead of retrying.
 pub(crate) fn too_large(bytes: usize) -> Status {
     Status::resource_exhausted(format!("grpc: received message larger than max ({bytes} vs. {MAX_REQUEST_BYTES})"))
 }
@@ -214,10 +214,10 @@ fn count(rpc: &str, code: Code) {
     }
 }
 
-/// A worker that outlives its engine is told that its tasks are others' now; everybody else may try again elsewhere.
+/// A worker that outlives its engine is told that its tasks belong to others now; everyone else may retry elsewhere.
 fn stopping(rpc: &str) -> Status {
     if rpc.starts_with("Respond") || rpc == "RecordActivityTaskHeartbeat" {
-        return Status::not_found("task not found: the engine is shutting down and has given its tasks up");
+        return Status::not_found("task not found: the engine is shutting down and has given up its tasks");
     }
     Status::unavailable("the engine is shutting down")
 }

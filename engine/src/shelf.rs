@@ -1,6 +1,6 @@
-//! Changes that are decided and not yet written, and who waits for them.
+//! Changes that are decided but not yet written, and who waits for them.
 //!
-//! Only the memory; when a change is laid here, joined or written is for `deferred`.
+//! Only the storage; `deferred` decides when a change is put here, joined or written.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,10 +14,10 @@ use uuid::Uuid;
 
 use crate::{hot::Tail, model::Transition};
 
-/// Why a transition was not written, as those who wait for it see it.
+/// Why a transition was not written, as seen by those who wait for it.
 #[derive(Clone, Debug)]
 pub(crate) enum Unwritten {
-    /// Somebody was faster: decide again.
+    /// A conflict: decide again.
     Conflict,
     Duplicate,
     Failed(Status),
@@ -30,10 +30,10 @@ pub(crate) struct Change {
     pub(crate) waiters: Option<Waiters>,
 }
 
-/// What becomes of a deferred change, for those who asked for it.
+/// The outcome of a deferred change, for those who requested it.
 pub(crate) type Fate = oneshot::Receiver<Result<(), Unwritten>>;
 
-/// A change decided and not yet written, with the run's newest events before it.
+/// A change decided but not yet written, with the run's newest events before it.
 #[derive(Debug)]
 pub(crate) struct Deferred {
     pub(crate) transition: Box<Transition>,
@@ -64,7 +64,7 @@ impl Waiters {
             // A request whose caller has gone is carried out all the same.
             let _ = waiter.send(match outcome {
                 Ok(_) => Ok(()),
-                // A duplicate is what was put on top of the others.
+                // If there is a duplicate, it is what was put on top of the others.
                 Err(Unwritten::Duplicate) => Err(Unwritten::Conflict),
                 Err(unwritten) => Err(unwritten.clone()),
             });
@@ -103,12 +103,12 @@ impl Shelf {
         }
     }
 
-    /// Takes a run's change; only for who has the run's turn.
+    /// Takes a run's change; only for the holder of the run's turn.
     pub(crate) fn take(&self, run: Uuid) -> Option<Deferred> {
         self.entries().runs.remove(&run)
     }
 
-    /// Whether a change of the run waits, which is then open, and of this workflow.
+    /// Whether a change of the run waits; the run is then open, and of this workflow.
     pub(crate) fn has(&self, run: Uuid, workflow_id: &str) -> bool {
         self.entries().runs.get(&run).is_some_and(|d| d.transition.run.workflow_id == workflow_id)
     }

@@ -39,20 +39,20 @@ use crate::{
 
 /// Connections besides the pool and the lease's own: one listens, the others send hints.
 const SESSION_CONNECTIONS: u32 = 3;
-/// Connections that write. One writes; the other is for its successor while a broken one is given up.
+/// Connections that write. One writes; the other takes over while a broken one is given up.
 const WRITERS: usize = 2;
-/// Limits of the lanes. A statement of the hot path takes milliseconds; one that takes this long waits for a lock it will not get.
+/// Limits of the lanes. A statement on the hot path takes milliseconds; one that takes this long waits for a lock it will not get.
 const LIMITS: [(&str, &str); 3] =
     [("statement_timeout", "30s"), ("lock_timeout", "10s"), ("idle_in_transaction_session_timeout", "30s")];
 
-/// Locks that keep this process from racing itself on one run.
+/// Locks that keep this process from racing with itself on one run.
 const STRIPES: usize = 4096;
 
 /// Longest wait for releasing the lease at shutdown.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Engine {
-    /// Brings the schema `engine` up to date, takes a leased row for this process and starts the background tasks on the
+    /// Migrates the schema `engine`, takes a leased row for this process and starts the background tasks on the
     /// current runtime.
     ///
     /// # Errors
@@ -92,7 +92,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// The parts put together, on the current runtime; nothing runs yet. Returns the hints that are to be sent, too.
+    /// The assembled parts, on the current runtime; nothing runs yet. Also returns the hints to be sent.
     pub(crate) fn assemble(
         options: EngineOptions,
         store: Store,
@@ -130,7 +130,7 @@ impl Engine {
         (Self { inner: Arc::new(inner) }, to_send)
     }
 
-    /// Brings the schema `engine` up to date. It has a migrations table of its own.
+    /// Migrates the schema `engine`, which has its own migrations table.
     ///
     /// # Errors
     /// When the database cannot be reached, or a migration fails or is not allowed.
@@ -140,7 +140,7 @@ impl Engine {
         Ok(Schema::new("engine", "_sqlx_migrations", sqlx::migrate!("./migrations")).migrate(&mut connection).await?)
     }
 
-    /// The service to put in place of a network connection.
+    /// The service to use in place of a network connection.
     #[must_use]
     pub fn service(&self) -> CallbackBasedGrpcService {
         service::callback(self.clone())
@@ -161,7 +161,7 @@ impl Engine {
         Connection::connect(options).await.map_err(|e| failed(&e))
     }
 
-    /// Whether work can be done: the lease is held and the database has answered recently.
+    /// Whether the engine can work: the lease is held and the database has responded recently.
     ///
     /// # Errors
     /// The reason, for people.
@@ -195,8 +195,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Stops the background tasks and gives up this process's work so that other processes take over at once. Long polls
-    /// answer empty; other calls are refused from here on. Shut workers down first, or their tasks are done again.
+    /// Stops the background tasks and releases this process's work so that other processes take over at once. Long polls
+    /// return empty; other calls are refused from here on. Shut workers down first, or their tasks are run again.
     pub async fn shutdown(&self) {
         if !self.inner.accepting.swap(false, Ordering::AcqRel) {
             return;
@@ -218,19 +218,19 @@ impl Engine {
         self.inner.session.close().await;
     }
 
-    /// Stops renewing the lease without giving it up, as a dead process would. For tests of recovery only.
+    /// Stops renewing the lease without releasing it, as a dead process would. For recovery tests only.
     #[doc(hidden)]
     pub fn abandon_lease(&self) {
         self.inner.lease.abandon();
     }
 
-    /// Lets go of what shows that this process is alive, as the end of its connections does. For tests of recovery only.
+    /// Releases what shows that this process is alive, as the end of its connections does. For recovery tests only.
     #[doc(hidden)]
     pub async fn hang_up(&self) {
         self.inner.lease.hang_up().await;
     }
 
-    /// Tells the other processes that one came or went.
+    /// Tells the other processes that one arrived or left.
     async fn announce(&self) {
         let payload = format!("{}\np", self.inner.listener_id.simple());
         let sent =

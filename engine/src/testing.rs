@@ -1,4 +1,4 @@
-//! What the tests inside the engine share: calls as they come from the wire, without one.
+//! What the tests inside the engine share: calls as they come from the wire, without a wire.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -21,7 +21,7 @@ pub(crate) async fn call<R: Message + Default>(engine: &Engine, rpc: &str, reque
     Ok(R::decode(answer.as_slice()).unwrap())
 }
 
-/// A run of workflow `w` on queue `q` whose first task is with its worker; the task's token.
+/// A run of workflow `w` on queue `q` whose first task is with its worker; returns the task's token.
 pub(crate) async fn begun(engine: &Engine) -> Vec<u8> {
     let start = ws::StartWorkflowExecutionRequest {
         namespace: NAMESPACE.into(),
@@ -38,7 +38,7 @@ pub(crate) async fn begun(engine: &Engine) -> Vec<u8> {
     task.task_token
 }
 
-/// An activity on queue `q`, with so many milliseconds from start to close.
+/// An activity on queue `q`, with this many milliseconds from start to close.
 pub(crate) fn activity(id: &str, timeout_ms: i64) -> ScheduleActivityTaskCommandAttributes {
     ScheduleActivityTaskCommandAttributes {
         activity_id: id.into(),

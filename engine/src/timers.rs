@@ -23,16 +23,16 @@ use crate::{
 
 /// Rows of each kind handled in one round.
 const BATCH: i64 = 256;
-/// Runs changed at the same time.
+/// Runs changed concurrently.
 const PARALLEL: usize = 8;
-/// Longest sleep: covers due times set by processes that died before they came.
+/// Longest sleep: covers due times set by processes that died before the hint arrived.
 const SAFETY: Duration = Duration::from_secs(5);
 
 /// Handles what is due until the engine stops.
 pub(crate) async fn run(engine: Engine) {
     let mut failures = 0;
     loop {
-        // Changes made from here on are compared with this plan: none falls between reading and sleeping.
+        // Changes made from here on are compared with this plan: none is missed between reading and sleeping.
         engine.inner.due.plan(SAFETY);
         let wait = match round(&engine).await {
             Ok(wait) => {
@@ -55,9 +55,9 @@ pub(crate) async fn run(engine: Engine) {
     }
 }
 
-/// One look at everything; the time until the next.
+/// One pass over everything; returns the time until the next.
 async fn round(engine: &Engine) -> Result<Duration, Status> {
-    // Each kind has its turn even if another fails.
+    // Each kind gets its turn even if another fails.
     let results =
         [fire_timers(engine).await, workflow_tasks(engine).await, activities(engine).await, run_timeouts(engine).await];
     let mut more = false;
@@ -83,7 +83,7 @@ async fn next(engine: &Engine) -> Result<Duration, Status> {
     Ok(seconds.map_or(safety, |s| Duration::try_from_secs_f64(s.max(0.001)).unwrap_or(safety).min(safety)))
 }
 
-/// Changes each of the runs; a run that is gone or has moved on is none of our business any more.
+/// Changes each of the runs; a run that is gone or has moved on no longer concerns us.
 async fn each<I: Send>(
     engine: &Engine,
     items: impl IntoIterator<Item = (Uuid, I)>,
@@ -222,8 +222,8 @@ async fn activities(engine: &Engine) -> Result<bool, Status> {
     Ok(more)
 }
 
-/// Nothing has passed: retries have become ready, or heartbeats have moved deadlines. Those that somebody else has in hand are looked
-/// at again.
+/// Nothing has timed out: retries have become ready, or heartbeats have moved deadlines. Those that someone else is working on are
+/// checked again.
 async fn postpone(engine: &Engine, activities: &[Activity]) -> Result<(), Status> {
     if activities.is_empty() {
         return Ok(());

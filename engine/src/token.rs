@@ -1,7 +1,7 @@
 //! Task and page tokens.
 //!
 //! A task token carries what makes it stale: the run, the event that scheduled the task and the attempt. Everything else
-//! is looked up. Tokens are opaque to clients and refused with `InvalidArgument` when they cannot be read.
+//! is looked up. Tokens are opaque to clients, and rejected with `InvalidArgument` if they cannot be read.
 
 use chrono::{DateTime, Utc};
 use prost::Message;
@@ -21,12 +21,12 @@ pub(crate) struct TaskToken {
     #[prost(enumeration = "TokenKind", tag = "4")]
     kind: i32,
     /// When this attempt of a workflow task was started, microseconds; 0 in tokens of versions that did not say. Id and attempt are
-    /// not enough: a task that went ahead of a change which was never written shares them with the one that took its place.
+    /// not enough: a task handed out ahead of a change that was never written shares them with the one that took its place.
     #[prost(int64, tag = "5")]
     started: i64,
 }
 
-/// What a token belongs to; a token is never accepted for another kind of task.
+/// What a token is for; a token is never accepted for another kind of task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
 pub(crate) enum TokenKind {
@@ -45,7 +45,7 @@ impl TaskToken {
         Self::of(kind, run_id, scheduled_event_id, attempt).encode_to_vec()
     }
 
-    /// Of the attempt of a workflow task that was started at this time.
+    /// For the attempt of a workflow task that was started at this time.
     pub(crate) fn of_workflow_task(run_id: Uuid, event: i64, attempt: i32, started: Option<DateTime<Utc>>) -> Self {
         let started = started.map_or(0, |at| at.timestamp_micros());
         Self { started, ..Self::of(TokenKind::Workflow, run_id, event, attempt) }
@@ -71,7 +71,7 @@ impl TaskToken {
     }
 }
 
-/// Where the next page of a history begins.
+/// Where the next page of a history starts.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct HistoryToken {
     #[prost(bytes = "vec", tag = "1")]

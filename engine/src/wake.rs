@@ -1,7 +1,7 @@
 //! Wake-ups across processes: LISTEN/NOTIFY as a hint.
 //!
 //! Sent after commit, coalesced, by one task per process, and only while other processes are alive. Losing one costs time
-//! (the safety re-read), never correctness.
+//! (until the safety poll), never correctness.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -13,11 +13,11 @@ use crate::{clock::jittered, engine::Engine, hint::Hint, liveness, matching::Kin
 const CHANNEL: &str = "ambient_engine";
 /// NOTIFY refuses payloads of 8000 bytes and more.
 const MAX_PAYLOAD: usize = 7500;
-/// News that comes within this time is sent together.
+/// News within this time is sent together.
 const COALESCE: Duration = Duration::from_millis(2);
-/// Hints waiting to be sent; more are dropped, the safety re-read covers them.
+/// Hints waiting to be sent; any more are dropped, and the safety poll covers them.
 pub(crate) const QUEUED: usize = 4096;
-/// How often work that nobody was told about is looked for.
+/// How often to look for work that nobody was told about.
 const SAFETY: Duration = Duration::from_secs(5);
 
 /// Sends hints until the engine stops.
@@ -111,8 +111,8 @@ fn take(engine: &Engine, hint: Hint) {
     }
 }
 
-/// The safety re-read: one query per process and interval finds tasks whose wake-up was lost. Also sweeps up what
-/// processes left behind that no longer have a row.
+/// The safety poll: one query per process and interval finds tasks whose wake-up was lost. Also cleans up what
+/// processes without a row left behind.
 pub(crate) async fn safety(engine: Engine) {
     loop {
         if let Err(status) = liveness::sweep(&engine).await {
@@ -138,7 +138,7 @@ pub(crate) async fn safety(engine: Engine) {
             Ok(found) => found.into_iter().for_each(|(workflow, name)| {
                 engine.inner.matching.hint(if workflow { Kind::Workflow } else { Kind::Activity }, &name);
             }),
-            Err(error) => tracing::warn!(%error, "tasks that wait cannot be looked for; trying again"),
+            Err(error) => tracing::warn!(%error, "cannot look for waiting tasks; trying again"),
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Live log of sessions: from the runner's log into the table, and from the table to everyone who watches.
+//! The live log of sessions: from the runner's log into the table, and from the table to everyone who watches.
 //!
-//! * [`reader`]: one reader a run, fenced by a lease, stores a runner's log once, derives facts from what is stored, and
+//! * [`reader`]: one reader per run, fenced by a lease, stores a runner's log exactly once, derives facts from what is stored, and
 //!   delivers messages.
 //! * [`hub`]: one reader of the table per watched session and process; any number of subscribers share what it reads.
-//! * [`runner_client`]: the runner's routes. [`token`]: session tokens. [`snapshot`]: messages of a session in one piece.
+//! * [`runner_client`]: the runner's routes. [`token`]: session tokens. [`snapshot`]: a session's messages in one piece.
 //!
-//! Invariant: what a subscriber gets are the rows of `session_events` after its cursor, each once and in order, whichever
+//! Invariant: a subscriber gets the rows of `session_events` after its cursor, each exactly once and in order, whichever
 //! server it is connected to and however often it reconnects.
 
 pub mod hub;

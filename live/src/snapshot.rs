@@ -1,11 +1,11 @@
-//! Messages of a session in one piece, so that a long history is shown at once.
+//! A session's messages in one piece, so that a long history can be shown at once.
 //!
-//! Made at the end of each run from the snapshot before and what followed it. A snapshot is an AG-UI `MESSAGES_SNAPSHOT`
-//! (`{type, covers_seq, omitted, messages: [{id, role, content, …}]}`): the tail begins right after it. Deltas of a message that was not complete yet follow in the tail and
+//! Made at the end of each run from the previous snapshot and what followed it. A snapshot is an AG-UI `MESSAGES_SNAPSHOT`
+//! (`{type, covers_seq, omitted, messages: [{id, role, content, …}]}`): the tail starts right after it. Deltas of a message that was not complete yet follow in the tail and
 //! are to be appended to it.
 //!
-//! Invariants: the same log gives the same messages, in however many pieces it was compacted; the newest snapshot is whole
-//! at any moment, also when a compaction dies between its steps; a repeated compaction brings them to their end.
+//! Invariants: the same log gives the same messages, however many pieces it was compacted in; the newest snapshot is complete
+//! at any moment, even if a compaction dies between its steps; a repeated compaction finishes them.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 /// Largest text of a message, bytes; the rest is cut off and marked with `truncated`. A user's message fits.
 const MAX_TEXT: usize = 1024 * 1024;
-/// About the largest snapshot, bytes; the oldest messages are left out and counted in `omitted`. A connection keeps a buffer
+/// Approximate size of the largest snapshot, bytes; the oldest messages are left out and counted in `omitted`. A connection keeps a buffer
 /// as large as the largest piece it was ever sent, so this is also what an idle reader may cost.
 const MAX_BYTES: usize = 2 * 1024 * 1024;
 const PAGE_EVENTS: i64 = 512;
@@ -34,7 +34,7 @@ pub enum SnapshotError {
     },
 }
 
-/// Compacts everything so far; the seq it covers. Earlier snapshots go when the new one stands. To be called at the end of a
+/// Compacts everything so far; returns the seq it covers. Earlier snapshots are removed once the new one is in place. To be called at the end of a
 /// run; may be repeated.
 ///
 /// # Errors
@@ -57,7 +57,7 @@ pub async fn compact(db: &Database, session_id: &str) -> Result<i64, SnapshotErr
     if covers_seq > before {
         db.put_snapshot(session_id, covers_seq, &messages.into_data()).await?;
     }
-    // Also when there was nothing new: an earlier call may have died before this.
+    // Even if there was nothing new: an earlier call may have died before this.
     db.delete_snapshots_below(session_id, covers_seq).await?;
     Ok(covers_seq)
 }
@@ -68,7 +68,7 @@ struct Messages {
     covers_seq: i64,
     omitted: u64,
     messages: Vec<Map<String, Value>>,
-    /// Place of each message by id.
+    /// Position of each message by id.
     places: HashMap<String, usize>,
 }
 
@@ -112,7 +112,7 @@ impl Messages {
     }
 
     fn message(&mut self, id: &str, role: &str, text: &str, more: &[(&str, Value)]) {
-        // An id that comes twice (a turn that is repeated) is one message.
+        // An id that occurs twice (a repeated turn) is one message.
         if id.is_empty() || self.places.contains_key(id) {
             return;
         }
@@ -139,7 +139,7 @@ impl Messages {
         }
     }
 
-    /// Leaves out the oldest messages when there is too much.
+    /// Leaves out the oldest messages if there is too much.
     fn limit(&mut self) {
         let sizes: Vec<usize> = self.messages.iter().map(size).collect();
         let mut bytes: usize = sizes.iter().sum();
@@ -177,7 +177,7 @@ fn arguments(message: &mut Map<String, Value>) -> Option<&mut Value> {
     message.get_mut("toolCalls")?.get_mut(0)?.get_mut("function")?.get_mut("arguments")
 }
 
-/// About how many bytes a message is, without making its JSON.
+/// Approximate size of a message in bytes, without building its JSON.
 fn size(message: &Map<String, Value>) -> usize {
     let text = |value: Option<&Value>| value.and_then(Value::as_str).map_or(0, str::len);
     let call = message.get("toolCalls").and_then(|calls| calls.pointer("/0/function/arguments"));

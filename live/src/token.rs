@@ -1,6 +1,6 @@
 //! Session tokens: an HMAC over session, run, number, expiry and direction, so that any server can make and check them.
 //!
-//! A token says who it was made for, not that it still counts: whoever accepts one also looks whether the row has that run,
+//! A token says who it was made for, not that it is still valid: whoever accepts one also checks that the row has that run,
 //! is not deleted, is Creating, Running or Stopping, and has not revoked the run.
 
 use std::fmt;
@@ -10,15 +10,15 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 const PREFIX: &str = "ambs";
-/// What the MAC is for, so that the key's other uses can never produce a token.
+/// The MAC's purpose, so that other uses of the key can never produce a token.
 const PURPOSE: &[u8] = b"ambient session token 1\n";
-/// Longest text that is looked at, bytes.
+/// Longest text that is examined, bytes.
 const MAX_TEXT: usize = 512;
 
-/// Who speaks to whom.
+/// Who talks to whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// A server to the runner: one token a run, without expiry.
+    /// A server to the runner: one token per run, without expiry.
     ServerToRunner,
     /// The runner (and its agent) to a server: numbered, with expiry.
     RunnerToServer,
@@ -33,26 +33,26 @@ impl Direction {
     }
 }
 
-/// What a good token says.
+/// What a valid token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenClaims {
     /// Session.
     pub session_id: String,
     /// Run.
     pub run: i64,
-    /// Number within the run; names the token without revealing it.
+    /// Number within the run; identifies the token without revealing it.
     pub n: i64,
     /// Unix seconds; none = as long as the run.
     pub expires_at: Option<i64>,
 }
 
-/// Why a token is no good.
+/// Why a token is not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// Not a session token, or not one of ours.
     #[error("the token is not valid")]
     Invalid,
-    /// It was good once.
+    /// It used to be valid.
     #[error("the token has expired")]
     Expired,
     /// It is for the other direction.
@@ -76,18 +76,18 @@ impl Tokens {
     /// With the server's token key, at least 32 random bytes.
     #[must_use]
     pub fn new(hmac_key: impl AsRef<[u8]>) -> Self {
-        // Keys of any length are taken; longer ones than a block are hashed.
+        // Keys of any length are accepted; those longer than a block are hashed.
         let keyed = Hmac::new_from_slice(hmac_key.as_ref()).unwrap_or_else(|_| Hmac::new(&[0; 64].into()));
         Self { keyed }
     }
 
-    /// The token by which servers speak to the runner of a run: always the same, so any server can reconnect.
+    /// The token with which servers talk to a run's runner: always the same, so any server can reconnect.
     #[must_use]
     pub fn server_to_runner(&self, session_id: &str, run: i64) -> String {
         self.mint(Direction::ServerToRunner, session_id, run, 1, 0)
     }
 
-    /// A token by which the runner speaks to servers until `expires_at` (Unix seconds).
+    /// A token with which the runner talks to servers until `expires_at` (Unix seconds).
     #[must_use]
     pub fn runner_to_server(&self, session_id: &str, run: i64, n: i64, expires_at: i64) -> String {
         self.mint(Direction::RunnerToServer, session_id, run, n, expires_at)
@@ -101,18 +101,18 @@ impl Tokens {
         format!("{claims}.{mac}")
     }
 
-    /// Checks a token that a runner shows to a server; `now` in Unix seconds.
+    /// Checks a token that a runner presents to a server; `now` in Unix seconds.
     ///
     /// # Errors
-    /// When it is no good.
+    /// When it is not valid.
     pub fn verify(&self, text: &str, now: i64) -> Result<TokenClaims, TokenError> {
         self.verify_direction(Direction::RunnerToServer, text, now)
     }
 
-    /// Checks a token of a direction; `now` in Unix seconds.
+    /// Checks a token for a direction; `now` in Unix seconds.
     ///
     /// # Errors
-    /// When it is no good. What is told about an expired or misdirected token is told only to who holds a real one.
+    /// When it is not valid. Only the holder of a genuine token learns that it is expired or misdirected.
     pub fn verify_direction(&self, direction: Direction, text: &str, now: i64) -> Result<TokenClaims, TokenError> {
         if text.len() > MAX_TEXT {
             return Err(TokenError::Invalid);

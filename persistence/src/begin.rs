@@ -1,12 +1,12 @@
-//! Transactions that are begun to the end.
+//! Transactions whose `begin` always completes.
 
 use sqlx::{PgPool, Postgres, Transaction};
 
-/// Begins a transaction with `statement`, which begins with `begin`.
+/// Begins a transaction with `statement`, which starts with `begin`.
 ///
-/// In a task of its own, because sqlx 0.9.0 (its issue 4393) puts a connection back into the pool with an open transaction when
-/// the caller goes away before `begin` is answered. Whoever got it next would work, and lock, in a transaction that nobody
-/// commits. So `begin` always comes to its end; a transaction that nobody takes any more is rolled back.
+/// In its own task, because sqlx 0.9.0 (its issue 4393) returns a connection with an open transaction to the pool if
+/// the caller goes away before `begin` is answered. Whoever got it next would work, and lock, inside a transaction that nobody
+/// commits. So `begin` always completes; a transaction that nobody takes any more is rolled back.
 #[allow(clippy::disallowed_methods, reason = "it comes to its end")]
 pub(crate) async fn begin(
     pool: &PgPool,

@@ -6,16 +6,16 @@ use sha2::{Digest, Sha256};
 
 use crate::error::StoreError;
 
-/// Of an operation: SHA-256.
+/// Hash of an operation: SHA-256.
 pub type Hash = [u8; 32];
 
 /// Hash before the first operation of an entity.
 pub(crate) const GENESIS: Hash = [0; 32];
 
-/// Canonical bytes of a value, which are sure to read back as that value.
+/// Canonical bytes of a value, guaranteed to read back as that value.
 ///
-/// Numbers in canonical JSON are doubles: an integer beyond 2^53, or a type whose null means something else than absent,
-/// would come back as something else, and replay would differ. Refused here instead of found there.
+/// Numbers in canonical JSON are doubles: an integer beyond 2^53, or a type whose null means something other than absent,
+/// would come back changed, and replay would differ. Refused here rather than found there.
 pub(crate) fn to_bytes<T>(field: &'static str, value: &T) -> Result<Vec<u8>, StoreError>
 where
     T: Serialize + DeserializeOwned + PartialEq,
@@ -23,7 +23,7 @@ where
     read_back::<T, T>(field, value, |read| read == value)
 }
 
-/// The same of a list.
+/// The same for a list.
 pub(crate) fn slice_to_bytes<T>(field: &'static str, values: &[T]) -> Result<Vec<u8>, StoreError>
 where
     T: Serialize + DeserializeOwned + PartialEq,
@@ -44,9 +44,9 @@ fn read_back<T: Serialize, R: DeserializeOwned>(
     }
 }
 
-/// Refuses NUL in any string or key of canonical bytes, naming its path.
+/// Refuses NUL in any string or key of canonical bytes, and names its path.
 fn refuse_nul(field: &str, bytes: &[u8]) -> Result<(), StoreError> {
-    // The escape may also be a backslash followed by harmless text; only then is it worth a walk.
+    // The escape may also be a backslash followed by harmless text; only if it occurs is a walk needed.
     if !bytes.windows(6).any(|window| window == b"\\u0000") {
         return Ok(());
     }
@@ -75,7 +75,7 @@ pub(crate) fn text(field: &str, text: &str) -> Result<(), StoreError> {
     if text.contains('\0') { Err(StoreError::Nul { field: field.to_owned() }) } else { Ok(()) }
 }
 
-/// Replaces NUL in every string: for data of a runner, which must never block its own log.
+/// Replaces NUL in every string: for data from a runner, which must never block its own log.
 pub(crate) fn replace_nul(value: &mut Value) {
     match value {
         Value::String(text) if text.contains('\0') => *text = text.replace('\0', "\u{fffd}"),
@@ -105,7 +105,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// What the hash of an operation covers besides the hash before it: all of it but what the database adds (xid, position).
+/// What an operation's hash covers besides the previous hash: everything except what the database adds (xid, position).
 pub(crate) struct Hashed<'a> {
     pub(crate) id: &'a str,
     pub(crate) entity_kind: &'a str,

@@ -17,34 +17,34 @@ use crate::{
     error::StoreError,
 };
 
-/// A connection that was idle for longer is asked whether it lives before it is used.
+/// A connection that has been idle for longer is checked before it is used.
 const ASK_IDLE: Duration = Duration::from_secs(1);
 
-/// Connections beside the pool for transactions of appends.
+/// Connections outside the pool for transactions of appends.
 const LANES: usize = 6;
-/// A batch of appends that has to wait for a lock is taken apart after this, so that only the item concerned waits.
+/// A batch of appends that waits for a lock this long is split up, so that only the item concerned waits.
 const BATCH_LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Limits of the connections. Every wait has one.
+/// Limits on connections. Every wait has one.
 #[derive(Debug, Clone)]
 pub struct DatabaseOptions {
-    /// Connections of the pool.
+    /// Connections in the pool.
     pub max_connections: u32,
-    /// Waiting for a connection of the pool.
+    /// Timeout for getting a connection from the pool.
     pub acquire_timeout: Duration,
-    /// Waiting for a lock of another transaction.
+    /// Timeout for getting a lock held by another transaction.
     pub lock_timeout: Duration,
-    /// A statement.
+    /// Timeout for a statement.
     pub statement_timeout: Duration,
-    /// A transaction whose client does nothing.
+    /// Timeout for a transaction whose client is idle.
     pub idle_in_transaction_timeout: Duration,
-    /// Sent data that is not acknowledged by the peer.
+    /// Timeout for sent data that the peer does not acknowledge.
     pub tcp_user_timeout: Duration,
-    /// One attempt of an append, over all.
+    /// Timeout for one attempt at an append, in total.
     pub append_timeout: Duration,
     /// Shown in `pg_stat_activity`.
     pub application_name: String,
-    /// Every transaction is read-only: the database refuses whatever would write.
+    /// Every transaction is read-only: the database refuses any write.
     pub read_only: bool,
 }
 
@@ -69,15 +69,15 @@ impl Default for DatabaseOptions {
 pub struct Database {
     pool: PgPool,
     connect: PgConnectOptions,
-    /// For appends with a transaction or statement of their own.
+    /// For appends that need their own transaction or statement.
     pub(crate) lanes: Lanes,
     pub(crate) group: Arc<Group>,
     pub(crate) append_timeout: Duration,
-    /// When and why the last append was given up; none since one went through.
+    /// When and why the last append was given up; none once one has succeeded.
     refused: watch::Sender<Option<(Instant, String)>>,
 }
 
-/// How long an append that was given up counts against readiness: while none comes, nothing would show that they go through again.
+/// How long an append that was given up counts against readiness: if no more come, nothing would show that they succeed again.
 const REFUSED: Duration = Duration::from_secs(10);
 
 /// Why no connection can be made.
@@ -99,7 +99,7 @@ impl Database {
             .max_connections(options.max_connections)
             .acquire_timeout(options.acquire_timeout)
             .idle_timeout(Duration::from_secs(300))
-            // Asking a connection whether it lives costs a round trip: only one that was idle is asked.
+            // Checking a connection costs a round trip: only an idle one is checked.
             .test_before_acquire(false)
             .before_acquire(|connection, meta| {
                 Box::pin(async move {
@@ -112,7 +112,7 @@ impl Database {
             .connect_with(connect.clone())
             .await;
         let pool = match pool {
-            // The pool has tried all that time, and does not tell what it met.
+            // The pool kept trying all that time, and does not say what went wrong.
             Err(sqlx::Error::PoolTimedOut) => return Err(why_not(&connect, options.acquire_timeout).await.into()),
             pool => pool?,
         };
@@ -123,20 +123,20 @@ impl Database {
         Ok(Self { pool, connect, lanes, group, append_timeout, refused })
     }
 
-    /// Brings the schema `ambient` up to this release. Several servers may call it at once.
+    /// Migrates the schema `ambient` to this release. Several servers may call it at once.
     ///
     /// # Errors
-    /// When a migration fails or is not allowed, or the database is of a newer release.
+    /// When a migration fails or is not allowed, or the database belongs to a newer release.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        // A connection of its own: a long migration must not end by the limits of a request.
+        // Its own connection: the limits of a request must not end a long migration.
         let mut connection = PgConnection::connect_with(&self.connect).await?;
-        // Migrations and their table live in the schema `ambient`, apart from those of the engine.
+        // Migrations and their table live in the schema `ambient`, separate from the engine's.
         Schema::new("ambient", "_migrations", sqlx::migrate!("../migrations")).migrate(&mut connection).await?;
         connection.close().await?;
         Ok(())
     }
 
-    /// Closes every connection; what is asked afterwards fails.
+    /// Closes every connection; requests after that fail.
     pub async fn close(&self) {
         self.group.close().await;
         self.lanes.close().await;
@@ -155,7 +155,7 @@ impl Database {
         &self.connect
     }
 
-    /// Whether the database answers, and takes what is written: one whose disk is full still answers.
+    /// Whether the database responds and accepts writes: one whose disk is full still responds.
     ///
     /// # Errors
     /// When it does not.
@@ -167,13 +167,13 @@ impl Database {
     fn takes_writes(&self) -> Result<(), StoreError> {
         match &*self.refused.borrow() {
             Some((at, reason)) if at.elapsed() < REFUSED => {
-                Err(StoreError::Unavailable(format!("it takes no writes: {reason}")))
+                Err(StoreError::Unavailable(format!("it accepts no writes: {reason}")))
             }
             _ => Ok(()),
         }
     }
 
-    /// An append was given up, or (none) went through.
+    /// An append was given up, or (none) succeeded.
     pub(crate) fn note_refusal(&self, reason: Option<&str>) {
         self.refused.send_if_modified(|refused| {
             let changed = refused.is_some() || reason.is_some();
@@ -182,10 +182,10 @@ impl Database {
         });
     }
 
-    /// How what is said to the database travels.
+    /// How the connection to the database is secured.
     ///
     /// # Errors
-    /// As of [`Self::ping`].
+    /// Same as [`Self::ping`].
     pub async fn transport(&self) -> Result<Transport, StoreError> {
         let mut connection = self.pool.acquire().await?;
         let transport = Transport::of(&mut connection, self.connect.get_ssl_mode()).await?;

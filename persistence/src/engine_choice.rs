@@ -1,4 +1,4 @@
-//! What runs the workflows of this database. Chosen by its first server, changed only when nothing is open.
+//! Which engine runs this database's workflows. Chosen by its first server, changed only when nothing is open.
 
 use sqlx::Row as _;
 
@@ -9,11 +9,11 @@ use crate::{Database, StoreError};
 pub struct EngineChoice {
     /// `embedded` or `temporal`.
     pub engine: String,
-    /// With Temporal: name of the namespace; else empty.
+    /// With Temporal: the namespace's name; else empty.
     pub namespace: String,
-    /// With Temporal: id of the namespace, once a server has seen it; else empty.
+    /// With Temporal: the namespace's id, once a server has seen it; else empty.
     pub namespace_id: String,
-    /// Whether nothing new is started.
+    /// Whether starting new work is disabled.
     pub draining: bool,
 }
 
@@ -27,7 +27,7 @@ pub struct OpenEffects {
 }
 
 impl Database {
-    /// The choice; `engine` with `namespace` when there is none yet.
+    /// The choice; `engine` with `namespace` if there is none yet.
     ///
     /// # Errors
     /// When the database fails.
@@ -37,7 +37,7 @@ impl Database {
         self.chosen_engine().await?.ok_or_else(|| StoreError::from(sqlx::Error::RowNotFound))
     }
 
-    /// The choice, if one was made.
+    /// The choice, if one has been made.
     ///
     /// # Errors
     /// When the database fails.
@@ -52,7 +52,7 @@ impl Database {
         }))
     }
 
-    /// Puts another choice in the place of `before`; `false` when that is not the stored one any more, or an effect is open.
+    /// Replaces `before` by another choice; `false` if it is no longer the stored one, or an effect is open.
     ///
     /// # Errors
     /// When the database fails.
@@ -71,7 +71,7 @@ impl Database {
         Ok(change.execute(self.pool()).await?.rows_affected() == 1)
     }
 
-    /// Notes the id of Temporal's namespace when none is noted; returns the one that is.
+    /// Records the id of Temporal's namespace if none is recorded; returns the recorded one.
     ///
     /// # Errors
     /// When the database fails.
@@ -83,7 +83,7 @@ impl Database {
         Ok(noted.unwrap_or_default())
     }
 
-    /// Stops or resumes new starts; `false` when no server has chosen an engine yet.
+    /// Disables or re-enables new starts; `false` if no server has chosen an engine yet.
     ///
     /// # Errors
     /// When the database fails.
@@ -92,7 +92,7 @@ impl Database {
         Ok(sqlx::query(sql).bind(draining).execute(self.pool()).await?.rows_affected() == 1)
     }
 
-    /// Whether nothing new is to be started.
+    /// Whether starting new work is disabled.
     ///
     /// # Errors
     /// When the database fails.
@@ -101,7 +101,7 @@ impl Database {
         Ok(sqlx::query_scalar(sql).fetch_one(self.pool()).await?)
     }
 
-    /// Effects that have not been carried out, parked ones included: all of them, and the oldest `limit` by name.
+    /// Effects that have not been carried out, including parked ones: their number, and the oldest `limit` by name.
     ///
     /// # Errors
     /// When the database fails.

@@ -1,4 +1,4 @@
-//! How entities stand in their tables.
+//! How entities are stored in their tables.
 
 use ambient_domain::{Column, ColumnType, Entity};
 use serde_json::{Map, Value, json};
@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 pub struct Table {
     /// Qualified name.
     pub name: &'static str,
-    /// Place in the fixed order in which tables are locked.
+    /// Position in the fixed order in which tables are locked.
     pub lock_rank: u8,
-    /// Columns of the entity's own, beside those every entity table has.
+    /// The entity's own columns, besides those every entity table has.
     pub columns: &'static [&'static str],
 }
 
@@ -29,7 +29,7 @@ pub(crate) const COMMON: [&str; 11] = [
     "deleted_at",
 ];
 
-/// Those of the common columns that lists of every Kind filter and order by.
+/// Those of the common columns that every Kind's lists filter and order by.
 pub(crate) const LISTED: [(&str, ColumnType); 6] = [
     ("id", ColumnType::Text),
     ("project_id", ColumnType::Text),
@@ -59,7 +59,7 @@ pub trait StoredEntity: Entity {
 /// Names of columns, for a [`Table`].
 ///
 /// # Panics
-/// When compiling, when `N` is not how many there are.
+/// At compile time, if `N` is not their number.
 #[must_use]
 pub const fn column_names<E, const N: usize>(columns: &[Column<E>]) -> [&'static str; N] {
     assert!(columns.len() == N);

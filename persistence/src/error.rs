@@ -2,13 +2,13 @@
 
 use sqlx::error::DatabaseError;
 
-/// What can go wrong with the store.
+/// What can go wrong in the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database cannot be reached or is too busy at present; the same request may succeed later.
+    /// The database cannot be reached or is too busy; the same request may succeed later.
     #[error("the database is not available: {0}")]
     Unavailable(String),
-    /// The database refused; a repetition will not help.
+    /// The database refused; a retry will not help.
     #[error("database: {0}")]
     Database(#[source] sqlx::Error),
     /// The migrations cannot be applied.
@@ -26,7 +26,7 @@ pub enum StoreError {
         /// Newest known.
         known: i32,
     },
-    /// Stored data does not read as what it must be.
+    /// Stored data cannot be read as what it should be.
     #[error("stored {what} cannot be read: {reason}")]
     Corrupt {
         /// Which data.
@@ -34,7 +34,7 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
-    /// A list was asked for by a column, value or cursor that there is not.
+    /// A list was requested with a column, value or cursor that does not exist.
     #[error("{field}: {reason}")]
     BadQuery {
         /// The query's field.
@@ -42,14 +42,14 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
-    /// A text holds a NUL character, which Postgres cannot store.
+    /// A text contains a NUL character, which Postgres cannot store.
     #[error("{field}: must not contain NUL")]
     Nul {
         /// Path of the text, such as `input.spec.prompt`.
         field: String,
     },
-    /// A value would not be read back as it is (such as an integer beyond 2^53): refused before it is written.
-    #[error("{field} cannot be stored faithfully")]
+    /// A value would not be read back unchanged (such as an integer beyond 2^53): refused before it is written.
+    #[error("{field} cannot be stored exactly")]
     Unfaithful {
         /// `input`, `events` or `context`.
         field: &'static str,
@@ -92,7 +92,7 @@ fn is_transient_code(code: &str) -> bool {
         || matches!(code, "40001" | "40P01" | "55P03" | "25P03")
 }
 
-/// Whether a statement ran into a unique index.
+/// Whether a statement violated a unique index.
 pub(crate) fn is_unique_violation(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(DatabaseError::is_unique_violation)
 }

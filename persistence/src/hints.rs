@@ -1,8 +1,8 @@
 //! Wake-ups between parts and processes. A hint is never the truth: whoever gets one reads the rows.
 //!
-//! In this process a hint is delivered at once; to other processes by NOTIFY, from one connection per process, after the
-//! commit, coalesced, below 8 kB. A lost connection or a receiver that fell behind shows as [`Hint::Resync`]: read again
-//! whatever you wait for. Receivers also read again at a slow interval of their own.
+//! Within this process a hint is delivered at once; to other processes by NOTIFY, from one connection per process, after the
+//! commit, coalesced, below 8 kB. A lost connection or a receiver that fell behind shows up as [`Hint::Resync`]: re-read
+//! whatever you wait for. Receivers also re-read at a slow interval of their own.
 
 use std::{
     collections::HashSet,
@@ -24,9 +24,9 @@ use crate::{database::Database, ids::new_id};
 const CHANNEL: &str = "ambient_hints";
 /// NOTIFY takes 8000 bytes; the sender's id and a margin are subtracted.
 const MAX_PAYLOAD: usize = 7_500;
-/// Hints waiting for the notifier; more become one Resync.
+/// Hints waiting for the notifier; any more become one Resync.
 const MAX_PENDING: usize = 4_096;
-/// Hints a receiver may be behind.
+/// Hints a receiver may lag behind.
 const BUFFER: usize = 1_024;
 const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
 const ALIVE_CHECK: Duration = Duration::from_secs(10);
@@ -51,7 +51,7 @@ pub struct Hints {
 
 #[derive(Debug)]
 struct Hub {
-    /// Distinguishes this process's own notifications, which it has delivered already.
+    /// Identifies this process's own notifications, which it has already delivered.
     process: String,
     sender: broadcast::Sender<Hint>,
     pending: Mutex<HashSet<Hint>>,
@@ -74,7 +74,7 @@ pub struct HintReceiver {
 }
 
 impl HintReceiver {
-    /// The next hint. A receiver that fell behind gets [`Hint::Resync`]. None when the hub has ended.
+    /// The next hint. A receiver that fell behind gets [`Hint::Resync`]. None once the hub has ended.
     pub async fn recv(&mut self) -> Option<Hint> {
         if self.closed {
             return None;
@@ -95,7 +95,7 @@ impl HintReceiver {
 }
 
 impl Hints {
-    /// Hints of this process only: for tests, and for tools that write nothing.
+    /// Hints within this process only: for tests, and for tools that write nothing.
     #[must_use]
     pub fn local() -> Self {
         let hub = Hub {
@@ -108,8 +108,8 @@ impl Hints {
         Self { hub: Arc::new(hub) }
     }
 
-    /// Hints of all processes on this database. Two connections beside the pool are kept: one notifies, one listens; both
-    /// are restored when lost. Must be called in a tokio runtime. The tasks end with the last clone or by [`Hints::stop`].
+    /// Hints from all processes on this database. Two connections outside the pool are kept: one notifies, one listens; both
+    /// are restored if lost. Must be called in a tokio runtime. The tasks end with the last clone or with [`Hints::stop`].
     #[must_use]
     pub fn start(db: &Database) -> Self {
         let hints = Self::local();
@@ -123,7 +123,7 @@ impl Hints {
         hints
     }
 
-    /// Tells this process at once and the others soon. After the commit only.
+    /// Tells this process at once and the others soon. Only after the commit.
     pub fn publish(&self, hint: Hint) {
         // Nobody listening is fine.
         let _ = self.hub.sender.send(hint.clone());
@@ -150,7 +150,7 @@ impl Hints {
     }
 }
 
-/// Sends what is pending, for as long as the hub lives; what accumulates during one NOTIFY goes with the next.
+/// Sends what is pending, as long as the hub lives; what accumulates during one NOTIFY goes with the next.
 async fn notify(hub: std::sync::Weak<Hub>, options: PgConnectOptions) {
     let mut connection: Option<PgConnection> = None;
     loop {
@@ -164,7 +164,7 @@ async fn notify(hub: std::sync::Weak<Hub>, options: PgConnectOptions) {
         }
         for payload in payloads(&hub.process, pending) {
             if let Err(error) = send(&mut connection, &options, &payload).await {
-                tracing::warn!(%error, "notifier: connection lost; others catch up by their own re-reading");
+                tracing::warn!(%error, "notifier: connection lost; other processes catch up by re-reading");
                 connection = None;
                 tokio::time::sleep(RECONNECT_PAUSE).await;
             }
@@ -192,7 +192,7 @@ async fn send(
     tokio::time::timeout(WAIT, work).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
-/// Payloads: the sender's id, then a hint a line.
+/// Payloads: the sender's id, then one hint per line.
 fn payloads(process: &str, pending: HashSet<Hint>) -> Vec<String> {
     if pending.contains(&Hint::Resync) {
         return vec![format!("{process}\nR")];
@@ -219,7 +219,7 @@ fn encode(hint: &Hint) -> String {
     }
 }
 
-/// Unknown lines, of a newer release, are taken as "anything".
+/// Unknown lines, from a newer release, are taken as "anything".
 fn decode(line: &str) -> Hint {
     let mut chars = line.chars();
     match (chars.next(), chars.as_str()) {
@@ -229,7 +229,7 @@ fn decode(line: &str) -> Hint {
     }
 }
 
-/// Listens for as long as the hub lives; every new connection begins with a Resync.
+/// Listens as long as the hub lives; every new connection begins with a Resync.
 async fn listen(hub: std::sync::Weak<Hub>, options: PgConnectOptions) {
     loop {
         let session = listen_once(&hub, &options).await;
@@ -237,7 +237,7 @@ async fn listen(hub: std::sync::Weak<Hub>, options: PgConnectOptions) {
         if let Err(error) = session {
             tracing::warn!(%error, "listener: connection lost");
         }
-        // Those who wait must not wait for a connection that is gone.
+        // Waiters must not depend on a connection that is gone.
         let _ = hub.sender.send(Hint::Resync);
         drop(hub);
         tokio::time::sleep(RECONNECT_PAUSE).await;
@@ -247,7 +247,7 @@ async fn listen(hub: std::sync::Weak<Hub>, options: PgConnectOptions) {
 async fn listen_once(hub: &std::sync::Weak<Hub>, options: &PgConnectOptions) -> Result<(), sqlx::Error> {
     let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(WAIT).connect_with(options.clone()).await?;
     let mut listener = PgListener::connect_with(&pool).await?;
-    // Reconnecting is done by the loop outside, which also says Resync.
+    // The outer loop reconnects and also sends Resync.
     listener.eager_reconnect(false);
     listener.listen(CHANNEL).await?;
     if let Some(hub) = hub.upgrade() {
@@ -267,7 +267,7 @@ async fn listen_once(hub: &std::sync::Weak<Hub>, options: &PgConnectOptions) -> 
     }
 }
 
-/// A connection that is silently gone (a partition) is found by asking.
+/// A check finds a connection that has silently gone (a partition).
 async fn check_alive(listener: &mut PgListener) -> Result<(), sqlx::Error> {
     let ask = sqlx::query("select 1").execute(listener);
     tokio::time::timeout(WAIT, ask).await.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map(|_| ())

@@ -1,10 +1,10 @@
-//! Requests that can be repeated: what was answered under (principal, method, path, key), for 24 hours.
+//! Repeatable requests: what was answered under (principal, method, path, key), for 24 hours.
 
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use crate::{canonical, database::Database, entity::StoredEntity, error::StoreError};
 
-/// What a request is recognised by.
+/// What identifies a request.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IdempotencyKey {
     /// Who asked.
@@ -17,12 +17,12 @@ pub struct IdempotencyKey {
     pub key: String,
 }
 
-/// How a command came out; refusals are not remembered.
+/// The result of a command; refusals are not remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordedOutcome {
     /// With an operation.
     Applied,
-    /// It was so already.
+    /// It was already so.
     Already,
 }
 
@@ -42,7 +42,7 @@ pub struct IdempotencyRecord {
     pub key: IdempotencyKey,
     /// Hash of its body.
     pub request_hash: Vec<u8>,
-    /// The operation; none when there was nothing to do.
+    /// The operation; none if there was nothing to do.
     pub operation_id: Option<String>,
     /// How it came out.
     pub outcome: RecordedOutcome,
@@ -54,18 +54,18 @@ pub struct IdempotencyRecord {
 /// A remembered answer.
 #[derive(Debug, Clone)]
 pub struct StoredOutcome<E> {
-    /// Hash of the first request's body; another one is a misuse of the key.
+    /// Hash of the first request's body; a different one means the key is misused.
     pub request_hash: Vec<u8>,
-    /// The operation; none when there was nothing to do.
+    /// The operation; none if there was nothing to do.
     pub operation_id: Option<String>,
     /// How it came out.
     pub outcome: RecordedOutcome,
-    /// The entity as it was answered; none when the key was used for another kind of entity.
+    /// The entity as it was returned; none if the key was used for another kind of entity.
     pub state: Option<E>,
 }
 
 impl IdempotencyRecord {
-    /// A record that answers with `state`.
+    /// A record whose response is `state`.
     ///
     /// # Errors
     /// NUL in a text.
@@ -92,7 +92,7 @@ impl IdempotencyRecord {
         })
     }
 
-    /// Writes it; false when the key is in use. A record older than 24 hours counts as gone.
+    /// Writes it; false if the key is in use. A record older than 24 hours counts as gone.
     pub(crate) async fn insert(&self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
         let done = sqlx::query(AssertSqlSafe(format!(
             "insert into ambient.idempotency as i ({COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) {UNLESS_IN_USE}"
@@ -147,7 +147,7 @@ impl Database {
     /// What was answered to a request before.
     ///
     /// # Errors
-    /// When the database cannot be reached or the answer cannot be read.
+    /// When the database cannot be reached or the record cannot be read.
     pub async fn stored_outcome<E: StoredEntity>(
         &self,
         key: &IdempotencyKey,
@@ -185,7 +185,7 @@ impl Database {
         }
     }
 
-    /// Remembers an answer that has no operation. False when the key is in use.
+    /// Remembers a response that has no operation. False if the key is in use.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -194,7 +194,7 @@ impl Database {
         Ok(record.insert(&mut connection).await?)
     }
 
-    /// Removes what has had its time: idempotency records after 24 hours, outbox rows 7 days after they were done. At most
+    /// Removes what has expired: idempotency records after 24 hours, outbox rows 7 days after they were done. At most
     /// `limit` rows of each; returns how many.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The registry of Kinds: what has a stream of operations and a table.
 //!
-//! Everything that goes over all Kinds goes over this list: verification, re-decision, who may see an operation, what is deleted
+//! Everything that covers all Kinds uses this list: verification, re-decision, who may see an operation, what is deleted
 //! with its project, which kinds the API knows. [`KINDS`] is the list as data; [`visit_kinds`] is for code that needs the types.
 
 use ambient_domain::{Entity, Part};
@@ -10,7 +10,7 @@ use crate::{
     replay::{ReplayState, replay_of},
 };
 
-/// One line for each Kind: place in the order in which tables are locked, type (by its path, so that a line is all there is to add),
+/// One line per Kind: position in the order in which tables are locked, type (by its path, so that one line is all there is to add),
 /// table.
 macro_rules! registry {
     ($($lock_rank:literal $kind:ty => $table:literal,)+) => {
@@ -27,7 +27,7 @@ macro_rules! registry {
         /// Every Kind.
         pub const KINDS: &[Kind] = &[$(Kind::of::<$kind>()),+];
 
-        /// Has a visitor see every Kind's type, until it fails.
+        /// Shows a visitor every Kind's type, until it fails.
         ///
         /// # Errors
         /// The visitor's.

@@ -1,11 +1,11 @@
-//! Operation log, entity rows, outbox, live log and vault on Postgres. Beside the engine, the only SQL.
+//! Operation log, entity rows, outbox, live log and vault on Postgres. The only SQL besides the engine's.
 //!
 //! Invariants
-//! * Nothing changes an entity but [`Database::append`]: operation, row, effects, live events, names and idempotency record
+//! * Only [`Database::append`] changes an entity: operation, row, effects, live events, names and idempotency record
 //!   in one transaction, fenced by the primary key (entity_kind, entity_id, version).
 //! * A row is a pure function of its operations; [`Database::verify`] checks it.
-//! * `seq` of a live log is gapless and in commit order: it is given by the row of `session_streams`, never by memory.
-//! * Only the database's clock decides leases and retries.
+//! * A live log's `seq` is gapless and in commit order: it comes from the row in `session_streams`, never from memory.
+//! * Leases and retries are decided by the database's clock alone.
 
 mod append;
 mod begin;

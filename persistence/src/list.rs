@@ -1,4 +1,4 @@
-//! Lists of entities: pages, order, exact filters. Columns come from a white list, values are bound.
+//! Lists of entities: paging, order, exact filters. Columns come from an allow list, values are bound.
 
 use ambient_domain::{
     ColumnType::{self, Boolean, Integer, Json, Text, Texts, Time},
@@ -14,7 +14,7 @@ use crate::{
     load::{STATE, from_row},
 };
 
-/// Most items of a page.
+/// Most items per page.
 pub(crate) const MAX_SIZE: i64 = 65_500;
 
 /// Direction of an order.
@@ -29,15 +29,15 @@ pub enum Order {
 /// What to list.
 #[derive(Debug, Clone)]
 pub struct ListQuery {
-    /// From 1.
+    /// Page number, from 1.
     pub page: i64,
-    /// Items of a page, at most 65500; 0 = only the total.
+    /// Items per page, at most 65500; 0 = only the total.
     pub size: i64,
     /// Columns; empty = newest first.
     pub order_by: Vec<(String, Order)>,
     /// Exact values by column, or `labels.<key>`; phase `New` = never started.
     pub filters: Vec<(String, String)>,
-    /// Deleted ones too.
+    /// Include deleted ones.
     pub with_deleted: bool,
 }
 
@@ -52,13 +52,13 @@ impl Default for ListQuery {
 pub struct Page<T> {
     /// The page's items.
     pub items: Vec<T>,
-    /// From 1.
+    /// Page number, from 1.
     pub page: i64,
-    /// All that match.
+    /// Number of matches.
     pub total: i64,
 }
 
-/// Whose projects (and their sessions) may be seen. Every list has one.
+/// Whose projects (and their sessions) may be seen. Every list has a scope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
     /// Every project: for administrators and the platform's own work.
@@ -157,13 +157,13 @@ fn push_filter<E: StoredEntity>(sql: &mut QueryBuilder<Postgres>, name: &str, va
         Text => sql.push_bind(value.to_owned()),
         Boolean => sql.push_bind(value.parse::<bool>().map_err(|_| bad("true or false"))?),
         Integer => sql.push_bind(value.parse::<i64>().map_err(|_| bad("an integer"))?),
-        Time => sql.push_bind(value.parse::<DateTime<Utc>>().map_err(|_| bad("a time as of RFC 3339"))?),
+        Time => sql.push_bind(value.parse::<DateTime<Utc>>().map_err(|_| bad("an RFC 3339 time"))?),
         Texts | Json => return Err(unknown::<E>(name, name)),
     };
     Ok(())
 }
 
-/// The order asked for, then the id, so that pages neither repeat nor miss a row.
+/// The requested order, then the id, so that pages neither repeat nor miss a row.
 fn push_order<E: StoredEntity>(sql: &mut QueryBuilder<Postgres>, query: &ListQuery) -> Result<(), StoreError> {
     sql.push(" order by ");
     if query.order_by.is_empty() {
@@ -179,7 +179,7 @@ fn push_order<E: StoredEntity>(sql: &mut QueryBuilder<Postgres>, query: &ListQue
     Ok(())
 }
 
-/// Columns of a Kind that have an order: what every Kind has, and its own.
+/// A Kind's orderable columns: the common ones, and its own.
 fn listed<E: StoredEntity>() -> impl Iterator<Item = (&'static str, ColumnType)> {
     let own = E::COLUMNS.iter().map(|column| (column.name, column.column_type));
     LISTED.into_iter().chain(own).filter(|(_, column_type)| !matches!(column_type, Texts | Json))
@@ -191,6 +191,6 @@ fn find<E: StoredEntity>(name: &str) -> Option<(&'static str, ColumnType)> {
 
 fn unknown<E: StoredEntity>(field: &str, name: &str) -> StoreError {
     let known: Vec<&str> = listed::<E>().map(|(column, _)| column).collect();
-    let reason = format!("there is no column '{}'; there are {}", name.escape_debug(), known.join(", "));
+    let reason = format!("no column '{}'; the columns are {}", name.escape_debug(), known.join(", "));
     StoreError::bad_query(field, reason)
 }

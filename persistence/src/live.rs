@@ -10,7 +10,7 @@ use crate::{database::Database, error::StoreError};
 /// An event of a live log.
 #[derive(Debug, Clone, PartialEq, Serialize, FromRow)]
 pub struct StoredEvent {
-    /// Session.
+    /// Session id.
     pub session_id: String,
     /// Gapless, from 1.
     pub seq: i64,
@@ -25,16 +25,16 @@ pub struct StoredEvent {
     pub message_id: Option<String>,
     /// Run it belongs to.
     pub run: Option<i64>,
-    /// The runner's log it is from.
+    /// The runner log it came from.
     pub log_id: Option<String>,
     /// Place in that log.
     pub runner_seq: Option<i64>,
-    /// Operation it goes with.
+    /// Operation it was written with.
     pub operation_id: Option<String>,
 }
 
 impl Database {
-    /// Events after `after_seq` in order, without gap, at most `limit`.
+    /// Events after `after_seq` in order, without gaps, at most `limit`.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -49,7 +49,7 @@ impl Database {
         Ok(sqlx::query_as(sql).bind(session_id).bind(after_seq).bind(limit).fetch_all(self.pool()).await?)
     }
 
-    /// Seq of the last event; 0 when there is none.
+    /// Seq of the last event; 0 if there is none.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -59,7 +59,7 @@ impl Database {
         Ok(last.unwrap_or(0))
     }
 
-    /// Last seq of many sessions at once, for the slow safety re-read (one query a process). Unknown ids are left out.
+    /// Last seq of many sessions at once, for the slow safety re-read (one query per process). Unknown ids are left out.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -90,7 +90,7 @@ impl Database {
         Ok(sqlx::query_as(sql).bind(session_id).bind(message_id).fetch_optional(self.pool()).await?)
     }
 
-    /// How many messages of people and the agent began in a session's log.
+    /// How many messages of people and the agent were started in a session's log.
     ///
     /// # Errors
     /// When the database cannot be reached.

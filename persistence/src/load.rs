@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Row, postgres::PgRow};
 
 use crate::{canonical::Hash, database::Database, entity::StoredEntity, error::StoreError};
 
-/// Operations read together.
+/// Operations read per query.
 const PAGE: i64 = 500;
 
 /// Columns that an entity is read from.
@@ -17,7 +17,7 @@ pub(crate) const STATE: &str = "t.id, t.schema_version, t.state, t.spec";
 /// Columns that an entity to be changed is read from.
 pub(crate) const CURRENT: &str = "t.id, t.schema_version, t.state, t.spec, t.last_hash";
 
-/// An entity as its row has it, with what the next operation continues.
+/// An entity as in its row, with what the next operation builds on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Current<E> {
     /// The entity.
@@ -54,7 +54,7 @@ pub(crate) fn from_row<E: StoredEntity>(row: &PgRow) -> Result<E, StoreError> {
     serde_json::from_value(state).map_err(|e| StoreError::corrupt(format!("{} {id}", E::KIND), &e))
 }
 
-/// One operation's events, onto a state.
+/// Applies one operation's events to a state.
 pub(crate) fn replay<E: Entity>(
     state: Option<E>,
     version: i64,
@@ -82,7 +82,7 @@ fn next<E: Entity>(state: Option<E>, id: &str, row: &PgRow) -> Result<Option<E>,
 }
 
 impl Database {
-    /// An entity, also a deleted one.
+    /// An entity, even if deleted.
     ///
     /// # Errors
     /// When the database cannot be reached, or the row was written by a newer release.
@@ -92,10 +92,10 @@ impl Database {
         row.as_ref().map(from_row).transpose()
     }
 
-    /// An entity to be changed, also a deleted one.
+    /// An entity to be changed, even if deleted.
     ///
     /// # Errors
-    /// As of [`Database::load`].
+    /// Same as [`Database::load`].
     pub async fn load_current<E: StoredEntity>(&self, id: &str) -> Result<Option<Current<E>>, StoreError> {
         let sql = format!("select {CURRENT} from {} t where t.id = $1", E::TABLE.name);
         let row = sqlx::query(AssertSqlSafe(sql)).bind(id).fetch_optional(self.pool()).await?;
@@ -111,7 +111,7 @@ impl Database {
         Ok(sqlx::query_scalar(AssertSqlSafe(sql)).bind(id).fetch_optional(self.pool()).await?)
     }
 
-    /// An entity as it was at a version, from its operations. None when there is no such version.
+    /// An entity as it was at a version, from its operations. None if there is no such version.
     ///
     /// # Errors
     /// When the database cannot be reached or an operation cannot be read.
@@ -133,7 +133,7 @@ impl Database {
         }
     }
 
-    /// An entity as it was at a time. None when it did not exist yet.
+    /// An entity as it was at a time. None if it did not exist yet.
     ///
     /// # Errors
     /// When the database cannot be reached or an operation cannot be read.
@@ -148,7 +148,7 @@ impl Database {
         }
     }
 
-    /// Entities of a kind in a project that are not deleted: `limit` of them after an id, for work in pages.
+    /// Entities of a kind in a project that are not deleted: `limit` of them after an id, for paging.
     ///
     /// # Errors
     /// When the database fails.
@@ -166,8 +166,8 @@ impl Database {
         Ok(query.fetch_all(self.pool()).await?)
     }
 
-    /// A project by name, if it is not deleted, else by id. A name may look like an id, but cannot be one of our time: a name begins
-    /// with a small letter, and ids sort by time with digits and capitals first.
+    /// A project by name, if it is not deleted, else by id. A name may look like an id, but cannot equal one made these days: names start
+    /// with a lowercase letter, and ids sort by time with digits and capitals first.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -183,7 +183,7 @@ impl Database {
         row.as_ref().map(from_row).transpose()
     }
 
-    /// A session, if it is in this project. Deleted ones included.
+    /// A session, if it is in this project, even if deleted.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -195,7 +195,7 @@ impl Database {
         Ok(session.filter(|session| session.project_id == project_id))
     }
 
-    /// Ids of sessions that are underway (Pending, Creating, Running, Stopping), after an id, for sweeps in pages.
+    /// Ids of sessions that are underway (Pending, Creating, Running, Stopping), after an id, for sweeping in pages.
     ///
     /// # Errors
     /// When the database cannot be reached.

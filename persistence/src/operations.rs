@@ -1,6 +1,6 @@
-//! The operation log, read: one operation, or a feed over many entities.
+//! Reading the operation log: one operation, or a feed over many entities.
 //!
-//! A feed goes by (xid, position) and stops below the oldest transaction still running: what is read later never belongs
+//! A feed is ordered by (xid, position) and stops below the oldest transaction still running: what is read later never belongs
 //! before what was read earlier.
 
 use chrono::{DateTime, Utc};
@@ -15,10 +15,10 @@ use crate::{
     list::{Order, Projects, Scope, push_scope},
 };
 
-/// Most operations of a page.
+/// Most operations per page.
 const MAX_PAGE: i64 = 1000;
 
-/// An accepted command or fact as it stands in the log, whole: its hash can be checked wherever it is.
+/// An accepted command or fact as it is in the log, complete: its hash can be checked anywhere.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Operation {
@@ -34,15 +34,15 @@ pub struct Operation {
     pub project_id: String,
     /// Name of the command.
     pub command: String,
-    /// Version of the shapes of `input` and `events`.
+    /// Schema version of `input` and `events`.
     pub schema_version: i32,
     /// The command.
     pub input: Value,
-    /// What it led to.
+    /// The events it produced.
     pub events: Value,
-    /// What it was decided with.
+    /// The context it was decided with.
     pub context: Value,
-    /// Who asked.
+    /// Who requested it.
     pub principal: String,
     /// Follows a request through everything it causes.
     pub correlation_id: String,
@@ -54,7 +54,7 @@ pub struct Operation {
     pub trace_parent: Option<String>,
     /// Time of the decision.
     pub occurred_at: DateTime<Utc>,
-    /// Hash of the entity's operation before, hex.
+    /// Hash of the entity's previous operation, hex.
     pub previous_hash: String,
     /// Its own, hex.
     pub hash: String,
@@ -69,7 +69,7 @@ pub struct OperationFilter {
     pub entity_id: Option<String>,
     /// Project.
     pub project_id: Option<String>,
-    /// Who asked.
+    /// Who requested it.
     pub principal: Option<String>,
     /// Name of the command.
     pub command: Option<String>,
@@ -86,9 +86,9 @@ pub struct OperationFilter {
 /// A page of a feed.
 #[derive(Debug, Clone)]
 pub struct OperationPage {
-    /// In the order asked for.
+    /// In the requested order.
     pub items: Vec<Operation>,
-    /// Where the next page begins; also when this one is empty and the feed is followed.
+    /// Where the next page starts; valid even if this one is empty and the feed is followed.
     pub next: Option<String>,
 }
 
@@ -109,7 +109,7 @@ impl Database {
         row.as_ref().map(from_row).transpose()
     }
 
-    /// Operations of the scope's projects (of a member's those that are not deleted), oldest (`Order::Ascending`) or newest first,
+    /// Operations of the scope's projects (a member's: those that are not deleted), oldest (`Order::Ascending`) or newest first,
     /// after an opaque cursor.
     ///
     /// # Errors
@@ -186,7 +186,7 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, scope: &Scope, filter: &Opera
     Ok(())
 }
 
-/// A row's place in a feed.
+/// A row's position in a feed.
 fn cursor(row: &PgRow) -> Result<String, StoreError> {
     let (xid, position): (String, i64) = (row.try_get("xid")?, row.try_get("position")?);
     Ok(format!("{xid}.{position}"))

@@ -1,7 +1,7 @@
 //! Effects waiting to be carried out, in the order of each entity's operations.
 //!
-//! A row is claimed for a while, so that two servers rarely carry it out both; workflow ids make a repetition harmless. A
-//! parked row is set aside with its reason and holds nothing up.
+//! A row is claimed for a while, so that two servers rarely both carry it out; workflow ids make a repeat harmless. A
+//! parked row is set aside with its reason and blocks nothing.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,9 +11,9 @@ use sqlx::{AssertSqlSafe, Row};
 
 use crate::{database::Database, engine_choice::EngineChoice, error::StoreError};
 
-/// How long a claim lasts when its server dies.
+/// How long a claim lasts if its server dies.
 const CLAIM: Duration = Duration::from_secs(15);
-/// Effects of an entity that are given out together, at most.
+/// Most effects of one entity handed out together.
 const CHAIN: i64 = 16;
 
 /// An effect to carry out.
@@ -29,25 +29,25 @@ pub struct OutboxRow {
     pub operation_id: String,
     /// What to do.
     pub effect: Effect,
-    /// How often it was the first to be claimed of its entity, this time included.
+    /// How often it was claimed as the first of its entity, this time included.
     pub attempts: i32,
     /// When it was written.
     pub created_at: DateTime<Utc>,
 }
 
-/// How the outbox stands.
+/// State of the outbox.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OutboxCounts {
-    /// To be carried out.
+    /// Number to be carried out.
     pub open: i64,
-    /// Set aside.
+    /// Number set aside.
     pub parked: i64,
     /// Age of the oldest open row, seconds.
     pub oldest_open_seconds: i64,
 }
 
 impl Database {
-    /// Claims the effects of entities that are due, at most `entities`, if `engine` is the one that is chosen: of each entity the
+    /// Claims the effects of entities that are due, at most `entities`, if `engine` is the chosen one: for each entity the
     /// open ones in order, at most [`CHAIN`]. Only the first of them is marked, but nobody else gets the others as long as it is
     /// open.
     ///
@@ -104,7 +104,7 @@ impl Database {
                     };
                     chains.entry((row.entity_kind.clone(), row.entity_id.clone())).or_default().push(row);
                 }
-                // Of a newer release: that one unparks it.
+                // From a newer release: that release unparks it.
                 Err(error) => self.park_outbox(position, &format!("the effect cannot be read: {error}")).await?,
             }
         }
@@ -114,7 +114,7 @@ impl Database {
         Ok(chains)
     }
 
-    /// The effects are carried out.
+    /// The effects have been carried out.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -125,7 +125,7 @@ impl Database {
         Ok(())
     }
 
-    /// It failed; again after a while (on the database's clock).
+    /// It failed; retry after a while (on the database's clock).
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -139,7 +139,7 @@ impl Database {
         Ok(())
     }
 
-    /// It cannot be carried out: set aside, later rows of the entity go on.
+    /// It cannot be carried out: set aside, later rows of the entity go ahead.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -150,7 +150,7 @@ impl Database {
         Ok(())
     }
 
-    /// Whether an effect on this workflow execution still waits ("pending dispatch"). A parked one does not.
+    /// Whether an effect on this workflow execution is still waiting ("pending dispatch"). A parked one is not.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -170,7 +170,7 @@ impl Database {
         Ok(sqlx::query_scalar(sql).bind(workflow_id).fetch_optional(self.pool()).await?)
     }
 
-    /// How the outbox stands.
+    /// State of the outbox.
     ///
     /// # Errors
     /// When the database cannot be reached.

@@ -1,11 +1,11 @@
-//! Hot values of a session that workflows need: its host, revoked tokens, last activity. And what the sweep looks for.
+//! A session's frequently changing values that workflows need: its host, revoked tokens, last activity. And what the sweep looks for.
 
 use chrono::{DateTime, Utc};
 
 use crate::{Database, StoreError};
 
 impl Database {
-    /// The host that has the session's workspace; `host`, when none has it yet. The first caller decides.
+    /// The host that has the session's workspace; `host`, if none has it yet. The first caller decides.
     ///
     /// # Errors
     /// When the database fails.
@@ -52,7 +52,7 @@ impl Database {
     /// # Errors
     /// When the database fails.
     pub async fn last_activity(&self, session_id: &str) -> Result<(Option<DateTime<Utc>>, i64), StoreError> {
-        // The seq is read first: activity after it makes a stop by inactivity refused, never the other way round.
+        // The seq is read first: activity after it makes an inactivity stop be refused, never the other way round.
         let seq = "select next_seq - 1 from ambient.session_streams where session_id = $1";
         let seq: Option<i64> = sqlx::query_scalar(seq).bind(session_id).fetch_optional(self.pool()).await?;
         let at = "select last_activity_at from ambient.session_runtime where session_id = $1";
@@ -80,7 +80,7 @@ impl Database {
         Ok(())
     }
 
-    /// Those of these sessions that are deleted for good: their rows say so, their workspaces are gone, and no effect of theirs
+    /// Which of these sessions are deleted for good: their rows say so, their workspaces are gone, and none of their effects
     /// is left in the outbox, parked or not.
     ///
     /// # Errors
@@ -104,7 +104,7 @@ impl Database {
         Ok(sqlx::query_scalar(sql).fetch_all(self.pool()).await?)
     }
 
-    /// Sessions in Creating or Running whose workspace `host` has: each has a runner there, or will have.
+    /// Sessions in Creating or Running whose workspace is on `host`: each has a runner there, or will have one.
     ///
     /// # Errors
     /// When the database fails.

@@ -1,5 +1,5 @@
-//! Accepted operations decided again by this program: each on the state folded from those before it, with the context that was
-//! stored with it. The same command, state and context must give the same events, for ever; a release that decides otherwise is
+//! Lets this program decide accepted operations again: each on the state built from those before it, with the context that was
+//! stored with it. The same command, state and context must give the same events, forever; a release that decides differently is
 //! found before it takes over.
 //!
 //! Reads only. One entity's state and one page of its operations are in memory at a time.
@@ -18,7 +18,7 @@ use crate::{
     operations::{Operation, from_row},
 };
 
-/// Operations read together.
+/// Operations read per query.
 const PAGE: i64 = 500;
 
 /// An entity whose operations from version `from` on are among those to be decided again.
@@ -28,15 +28,15 @@ pub struct Concerned {
     pub entity_kind: String,
     /// Entity id.
     pub entity_id: String,
-    /// First version to be decided again; the ones before it are folded only.
+    /// First version to be decided again; earlier ones are only applied.
     pub from: i64,
-    /// Last.
+    /// Last version.
     pub to: i64,
 }
 
 impl Database {
-    /// The entities that the last `count` operations are of. An entity's operations become visible in order of version, so that none
-    /// before the ones found is missing.
+    /// The entities that the latest `count` operations belong to. An entity's operations become visible in version order, so none
+    /// before those found is missing.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -57,7 +57,7 @@ impl Database {
         rows.iter().map(concerned).collect()
     }
 
-    /// A page of an entity's operations: those after version `after` up to version `to`, the oldest first.
+    /// A page of an entity's operations: those after version `after` up to version `to`, oldest first.
     ///
     /// # Errors
     /// When the database cannot be reached, or an operation is not JSON.
@@ -69,7 +69,7 @@ impl Database {
     }
 }
 
-/// An entity on its way through its operations.
+/// An entity being taken through its operations.
 #[derive(Debug)]
 pub struct EntityReplay(Box<dyn ReplayState>);
 
@@ -80,8 +80,8 @@ impl EntityReplay {
         Kind::named(kind).map(|kind| Self((kind.replay)()))
     }
 
-    /// Takes the next operation: decides it again when asked to, then applies what was recorded, so that one that is decided
-    /// otherwise does not hide what follows. Returns how this program decides otherwise, in words; none: it does not.
+    /// Takes the next operation: decides it again if requested, then applies what was recorded, so that a different decision
+    /// does not hide what follows. Returns how this program decides differently, in words; none if it does not.
     ///
     /// # Errors
     /// When the operation cannot be applied, so that nothing can be said about those after it.
@@ -142,7 +142,7 @@ fn decided_again<E: Entity>(state: Option<&E>, operation: &Operation, recorded: 
     }
 }
 
-/// Names of the events that differ first; their contents may be long and are in the log.
+/// Names of the first events that differ; their contents may be long and are in the log.
 fn first_difference<T: PartialEq + Serialize>(recorded: &[T], now: &[T]) -> String {
     let at = recorded.iter().zip(now).take_while(|(recorded, now)| recorded == now).count();
     let (was, is) = (recorded.get(at).map(name_of), now.get(at).map(name_of));

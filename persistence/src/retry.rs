@@ -1,10 +1,10 @@
-//! Pauses between tries: longer each time, and not in step with others that wait for the same thing.
+//! Pauses between attempts: backing off, and not in lockstep with others that wait for the same thing.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-/// Pauses that double from a first to a longest one, without end. Each is longer by chance, up to twice as long.
+/// Pauses that double from a first to a longest one, without end. Each is randomly longer, up to twice as long.
 #[derive(Debug)]
 pub struct Backoff {
     builder: ExponentialBuilder,
@@ -13,7 +13,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Begins with the first pause.
+    /// Starts with the first pause.
     #[must_use]
     pub fn new(first: Duration, longest: Duration) -> Self {
         let builder =
@@ -26,7 +26,7 @@ impl Backoff {
         self.pauses.next().unwrap_or(self.longest)
     }
 
-    /// The pause after so many failures, for tries that are counted elsewhere.
+    /// The pause after this many failures, for attempts that are counted elsewhere.
     #[must_use]
     pub fn pause_after(self, failures: u32) -> Duration {
         // By then the longest is reached, whatever the first.
@@ -34,13 +34,13 @@ impl Backoff {
         self.builder.build().nth(failures).unwrap_or(self.longest)
     }
 
-    /// After a success: begins again with the first.
+    /// After a success: starts over with the first.
     pub fn reset(&mut self) {
         self.pauses = self.builder.build();
     }
 }
 
-/// Between 75 % and 125 % of an interval, so that servers do not ask in step.
+/// Between 75 % and 125 % of an interval, so that servers do not ask in lockstep.
 #[must_use]
 pub fn jittered(interval: Duration) -> Duration {
     interval.mul_f64(rand::random_range(0.75..1.25))

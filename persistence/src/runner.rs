@@ -1,4 +1,4 @@
-//! What comes from runners: read by one server at a time, fenced by a lease with an epoch, once only by a cursor.
+//! What comes from runners: read by one server at a time, fenced by a lease with an epoch; a cursor makes it exactly once.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
     ids::to_micros,
 };
 
-/// Type of the event with which a message of the agent begins.
+/// Type of the event that starts a message of the agent.
 const MESSAGE_BEGAN: &str = "TEXT_MESSAGE_START";
 
 /// The right to read the runner's log of a run.
@@ -24,7 +24,7 @@ pub struct RunnerLease {
     pub session_id: String,
     /// Run.
     pub run: i64,
-    /// Who holds it.
+    /// The holder.
     pub holder: String,
     /// Grows with every change of holder.
     pub epoch: i64,
@@ -45,7 +45,7 @@ pub struct RunnerRecord {
     pub data: Value,
 }
 
-/// A piece of a runner's log.
+/// A batch from a runner's log.
 #[derive(Debug, Clone)]
 pub struct RunnerBatch {
     /// Session.
@@ -56,19 +56,19 @@ pub struct RunnerBatch {
     pub epoch: i64,
     /// The log.
     pub log_id: String,
-    /// Where the reader stood: `n` of the last record stored, 0 at the beginning.
+    /// Where the reader was: `n` of the last record stored, 0 at the start.
     pub cursor_before: i64,
     /// Records in order, `n` above `cursor_before`.
     pub records: Vec<RunnerRecord>,
 }
 
-/// Why a piece was not stored: the reader stops.
+/// Why a batch was not stored: the reader stops.
 #[derive(Debug, thiserror::Error)]
 pub enum RunnerAppendError {
     /// Another reader has the lease.
     #[error("the lease on the runner's log is lost")]
     LeaseLost,
-    /// The cursor stands elsewhere: somebody else has stored from this log.
+    /// The cursor has moved: someone else has stored from this log.
     #[error("the cursor has moved to {0}")]
     CursorMoved(i64),
     /// The records are not in order after the cursor, or the session is unknown.
@@ -85,7 +85,7 @@ impl From<sqlx::Error> for RunnerAppendError {
     }
 }
 
-/// Hot values of a session.
+/// Frequently changing values of a session.
 #[derive(Debug, Clone, PartialEq, FromRow)]
 pub struct SessionRuntime {
     /// Last message or event of the agent.
@@ -99,7 +99,7 @@ pub struct SessionRuntime {
 }
 
 impl Database {
-    /// Takes the lease if nobody else holds it; a new holder gets a higher epoch. None while another one holds it.
+    /// Takes the lease if nobody else holds it; a new holder gets a higher epoch. None while someone else holds it.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -120,7 +120,7 @@ impl Database {
         Ok(query.fetch_optional(self.pool()).await?)
     }
 
-    /// Prolongs the lease. False when it is another's: stop reading.
+    /// Extends the lease. False if someone else has it: stop reading.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -131,7 +131,7 @@ impl Database {
         Ok(query.execute(self.pool()).await?.rows_affected() == 1)
     }
 
-    /// Gives the lease back, so that another need not wait for its end.
+    /// Releases the lease, so that nobody need wait for it to expire.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -142,7 +142,7 @@ impl Database {
         Ok(())
     }
 
-    /// Where reading of a log goes on: `n` of the last record stored, 0 at the beginning.
+    /// Where to continue reading a log: `n` of the last record stored, 0 at the start.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -153,7 +153,7 @@ impl Database {
         Ok(cursor.unwrap_or(0))
     }
 
-    /// Stores a piece of a runner's log and moves the cursor, in one transaction. Returns the last seq given.
+    /// Stores a batch of a runner's log and moves the cursor, in one transaction. Returns the last seq assigned.
     ///
     /// # Errors
     /// [`RunnerAppendError::LeaseLost`] and [`RunnerAppendError::CursorMoved`] mean: stop reading.
@@ -175,7 +175,7 @@ impl Database {
         Ok(last_seq)
     }
 
-    /// Notes that the runner has recorded messages up to `seq` as accepted. Moves forwards only.
+    /// Records that the runner has recorded messages up to `seq` as accepted. Only moves forward.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -185,7 +185,7 @@ impl Database {
         Ok(())
     }
 
-    /// Hot values of a session.
+    /// Frequently changing values of a session.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -210,7 +210,7 @@ fn check_order(batch: &RunnerBatch) -> Result<(), RunnerAppendError> {
     Ok(())
 }
 
-/// The lease must be ours until the commit: the share lock lets no one take it over meanwhile.
+/// The lease must be ours until the commit: the share lock prevents anyone from taking it over meanwhile.
 async fn fence(tx: &mut PgConnection, batch: &RunnerBatch) -> Result<(), RunnerAppendError> {
     let sql = "select epoch from ambient.runner_leases where session_id = $1 and run = $2 and epoch = $3 for share";
     let mine: Option<i64> =
@@ -247,7 +247,7 @@ async fn move_cursor(tx: &mut PgConnection, batch: &RunnerBatch) -> Result<(), R
 }
 
 async fn insert_records(tx: &mut PgConnection, mut batch: RunnerBatch) -> Result<i64, RunnerAppendError> {
-    // A runner is not trusted, and one odd string must not block its log for ever.
+    // A runner is not trusted, and one odd string must not block its log forever.
     batch.records.iter_mut().for_each(|record| replace_nul(&mut record.data));
     let count = i64::try_from(batch.records.len()).unwrap_or(i64::MAX);
     let messages = batch.records.iter().filter(|record| record.event_type == MESSAGE_BEGAN).count();

@@ -1,4 +1,4 @@
-//! What the readers of runners' logs ask for, many sessions at a time where there are many.
+//! Queries of the readers of runners' logs, for many sessions at a time where there are many.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub struct RunnerSession {
     pub has_undelivered: bool,
 }
 
-/// How far a runner's log is stored, and how far its facts are reported.
+/// How far a runner's log has been stored, and how far its facts have been reported.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct RunnerCursor {
     /// The log.
@@ -41,7 +41,7 @@ pub struct RunnerCursor {
 /// A piece of a live log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventPage {
-    /// In order, without gap.
+    /// In order, without gaps.
     pub events: Vec<StoredEvent>,
     /// There may be more.
     pub more: bool,
@@ -120,7 +120,7 @@ impl Database {
         Ok(sqlx::query_as(sql).bind(session_id).bind(run).fetch_all(self.pool()).await?)
     }
 
-    /// Prolongs many leases at once and returns (session, run) of those that are still their holder's; the others are lost.
+    /// Extends many leases at once and returns the (session, run) of those that still belong to their holder; the others are lost.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -129,7 +129,7 @@ impl Database {
         leases: &[RunnerLease],
         ttl: Duration,
     ) -> Result<Vec<(String, i64)>, StoreError> {
-        // Locked in one order, as every batch.
+        // Locked in one order, like every batch.
         let sql = "with mine as (
                        select l.session_id, l.run from ambient.runner_leases l
                        join unnest($1::text[], $2::bigint[], $3::bigint[]) as held(session_id, run, epoch)
@@ -146,7 +146,7 @@ impl Database {
         Ok(query.fetch_all(self.pool()).await?)
     }
 
-    /// Epoch of the last lease on a run's log; 0 when there was none.
+    /// Epoch of the last lease on a run's log; 0 if there was none.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -156,7 +156,7 @@ impl Database {
         Ok(epoch.unwrap_or(0))
     }
 
-    /// Logs of a run, the one stored last first.
+    /// Logs of a run, the one stored most recently first.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -189,7 +189,7 @@ impl Database {
         Ok(rows.into_iter().map(record).collect())
     }
 
-    /// Notes that the facts of a log are reported up to record `n`, where `attempt` was in force. Moves forwards only.
+    /// Records that the facts of a log have been reported up to record `n`, where `attempt` was in force. Only moves forward.
     ///
     /// # Errors
     /// When the database cannot be reached.

@@ -1,14 +1,14 @@
-//! Snapshots of live logs: written, read, and cleared away when a newer one stands.
+//! Snapshots of live logs: written, read, and removed once a newer one is in place.
 
 use serde_json::Value;
 use sqlx::FromRow;
 
 use crate::{database::Database, error::StoreError};
 
-/// Messages of a session in one piece.
+/// A session's messages in one piece.
 #[derive(Debug, Clone, PartialEq, FromRow)]
 pub struct Snapshot {
-    /// Holds everything up to this seq.
+    /// Covers everything up to this seq.
     pub covers_seq: i64,
     /// Payload of a MESSAGES_SNAPSHOT.
     pub data: Value,
@@ -46,7 +46,7 @@ impl Database {
         Ok(sqlx::query_as(sql).bind(session_id).fetch_optional(self.pool()).await?)
     }
 
-    /// Deletes the snapshots that cover less than `covers_seq`; how many there were. Those who read one meanwhile see it whole.
+    /// Deletes the snapshots that cover less than `covers_seq`; returns how many there were. Concurrent readers still see a complete one.
     ///
     /// # Errors
     /// When the database cannot be reached.

@@ -1,7 +1,7 @@
 //! Secrets at rest: AES-256-GCM with the key's id in the ciphertext and the owner's id as associated data.
 //!
 //! The key-encryption key comes from a file and never enters the database; the keys it seals do. An old seal key stays
-//! readable until everything under it has been sealed anew.
+//! readable until everything under it has been resealed.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -19,13 +19,13 @@ const KEY_LENGTH: usize = 32;
 const NONCE_LENGTH: usize = 12;
 const ID_LENGTH: usize = 27;
 
-/// What can go wrong with secrets. Never holds one.
+/// What can go wrong with secrets. Never contains one.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
-    /// The key-encryption key is not the one the server's keys were sealed with, or has a wrong length.
+    /// The key-encryption key is not the one the server's keys were sealed with, or has the wrong length.
     #[error("the key file does not fit this database: {0}")]
     WrongKey(&'static str),
-    /// The ciphertext was changed, cut, or belongs to something else.
+    /// The ciphertext was changed, truncated, or belongs to something else.
     #[error("a sealed value cannot be opened: {0}")]
     Broken(&'static str),
     /// The store.
@@ -39,7 +39,7 @@ impl From<sqlx::Error> for VaultError {
     }
 }
 
-/// A secret in memory: shown nowhere.
+/// A secret in memory: never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
@@ -49,7 +49,7 @@ impl Secret {
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self(bytes.into())
     }
-    /// The secret itself: only to where it is used.
+    /// The secret itself: only for where it is used.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.0
@@ -84,10 +84,10 @@ struct Keys {
 }
 
 impl Vault {
-    /// Opens the vault with the key-encryption key (32 bytes), making the server's keys at first use.
+    /// Opens the vault with the key-encryption key (32 bytes), creating the server's keys on first use.
     ///
     /// # Errors
-    /// [`VaultError::WrongKey`] when the key is another one than the keys were sealed with.
+    /// [`VaultError::WrongKey`] if the keys were sealed with a different one.
     pub async fn open(db: &Database, key_bytes: &[u8]) -> Result<Self, VaultError> {
         let outer = cipher(key_bytes).ok_or(VaultError::WrongKey("it must have 32 bytes"))?;
         make_key(db, &outer, "seal").await?;
@@ -119,7 +119,7 @@ impl Vault {
         self.keys.token.expose()
     }
 
-    /// Seals a secret that belongs to `owner_id`; only with the same id it can be opened.
+    /// Seals a secret that belongs to `owner_id`; it can only be opened with the same id.
     ///
     /// # Errors
     /// When there is no seal key.
@@ -135,14 +135,14 @@ impl Vault {
     /// Opens what [`Vault::seal`] made for this owner.
     ///
     /// # Errors
-    /// [`VaultError::Broken`] when anything of it was changed.
+    /// [`VaultError::Broken`] if anything in it was changed.
     pub fn unseal(&self, owner_id: &str, sealed: &[u8]) -> Result<Secret, VaultError> {
         let id = sealing_key(sealed)?;
         let cipher = self.keys.openers.get(id).ok_or(VaultError::Broken("its key is unknown"))?;
         Ok(Secret(decrypt(cipher, &sealed[1 + ID_LENGTH..], &value_context(id, owner_id))?))
     }
 
-    /// Stores secrets under their ids, in place of older ones; all or none.
+    /// Stores secrets under their ids, replacing older ones; all or none.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -174,7 +174,7 @@ impl Vault {
         rows.into_iter().map(|(id, sealed)| Ok((id.clone(), self.unseal(&id, &sealed)?))).collect()
     }
 
-    /// Forgets every secret of a session.
+    /// Deletes all secrets of a session.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -185,8 +185,8 @@ impl Vault {
         Ok(sqlx::query(sql).bind(from).bind(to).execute(self.db.pool()).await?.rows_affected())
     }
 
-    /// Forgets secrets that nothing refers to: replaced ones, those of what is deleted, and those whose command was never accepted.
-    /// They are at least an hour old, so none is lost to a command that is under way. At most `limit`; returns how many.
+    /// Deletes secrets that nothing refers to: replaced ones, those of deleted entities, and those whose command was never accepted.
+    /// They are at least an hour old, so a command in progress loses none. At most `limit`; returns how many.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -213,13 +213,13 @@ impl Vault {
 /// Kinds whose specification has sealed variables, and their tables.
 const HOLDERS: [(&str, &str); 2] = [("session", "ambient.sessions"), ("agent", "ambient.agents")];
 
-/// Id of a value that belongs to an entity of a Kind; `name` makes it unique there.
+/// Id of a value that belongs to an entity of a Kind; `name` makes it unique within the entity.
 #[must_use]
 pub fn secret_id(kind: &str, entity_id: &str, name: &str) -> String {
     format!("{kind}/{entity_id}/{name}")
 }
 
-/// Makes a key if there is no active one of its purpose; two servers at once end with one.
+/// Creates a key if there is no active one for its purpose; two servers at once end up with the same one.
 async fn make_key(db: &Database, outer: &Aes256Gcm, purpose: &str) -> Result<(), VaultError> {
     let sql = "select exists (select from ambient.server_keys where purpose = $1 and active)";
     if sqlx::query_scalar(sql).bind(purpose).fetch_one(db.pool()).await? {

@@ -54,7 +54,7 @@ async fn an_item_that_conflicts_leaves_the_others_of_its_batch_in() {
     assert!(matches!(&results[4], Err(AppendError::NameTaken { name, .. }) if name == "other"));
     assert!(results[5].is_ok());
     assert!(matches!(&results[6], Err(AppendError::Conflict { id, actual: 2, .. }) if *id == a.id));
-    // The version comes first: only a decision on the current state is worth a look at its conditions.
+    // The version comes first: only for a decision on the current state is it worth checking the conditions.
     assert!(matches!(&results[7], Err(AppendError::Conflict { .. })));
     let b_now = s.db.load_current::<Session>(&b.id).await.unwrap().unwrap();
     let guarded = AppendItem { guards: vec![active.clone()], ..item(Some(&b_now), &rename("never"), &[]) };

@@ -1,25 +1,25 @@
-//! From a URL to the driver's options, with the rules of `libpq` where the driver has laxer ones of its own.
+//! From a URL to the driver's options, with `libpq`'s rules where the driver's own are laxer.
 //!
-//! The driver passes over parameters that it does not know, takes `allow` for `disable`, verifies nothing with `require`
-//! whatever `sslrootcert` says, and falls back to `prefer` when `PGSSLMODE` is misspelt.
+//! The driver ignores unknown parameters, treats `allow` as `disable`, verifies nothing with `require`
+//! whatever `sslrootcert` says, and falls back to `prefer` if `PGSSLMODE` is misspelt.
 
 use std::{env, fs, os::unix::fs::MetadataExt as _, str::FromStr};
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
 
-/// Names of the parameters about TLS, each with its other spellings.
+/// Names of the TLS parameters, each with its other spellings.
 const MODE: &[&str] = &["sslmode", "ssl-mode"];
 const ROOT: &[&str] = &["sslrootcert", "ssl-root-cert", "ssl-ca"];
 const CERTIFICATE: &[&str] = &["sslcert", "ssl-cert"];
 const KEY: &[&str] = &["sslkey", "ssl-key"];
-/// `sslrootcert=system`: the authorities that this machine trusts.
+/// `sslrootcert=system`: the CAs that this machine trusts.
 const SYSTEM: &str = "system";
 
-/// Options for the database of a URL. `PG*` variables fill in what it does not say.
+/// Options for a URL's database. `PG*` variables fill in what it does not say.
 ///
 /// # Errors
-/// [`sqlx::Error::Configuration`] when it is no such URL, or asks for security that cannot be had; never repeats the URL.
+/// [`sqlx::Error::Configuration`] if it is not such a URL, or asks for security that is not available; never repeats the URL.
 pub fn connect_options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
     let parsed = Url::parse(url).map_err(|error| refused(format!("not a URL: {error}")))?;
     let given: Vec<(String, String)> = parsed.query_pairs().into_owned().collect();
@@ -35,7 +35,7 @@ pub fn connect_options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
     }
     let options = PgConnectOptions::from_str(url)?;
     let options = options.ssl_mode(effective_mode(mode, root.as_deref())?);
-    // The driver knows no such word, and trusts the machine's authorities in any case.
+    // The driver does not know this word, and trusts the machine's CAs in any case.
     Ok(if root.as_deref() == Some(SYSTEM) { options.ssl_root_cert_from_pem(Vec::new()) } else { options })
 }
 
@@ -43,7 +43,7 @@ fn refused(reason: impl Into<String>) -> sqlx::Error {
     sqlx::Error::Configuration(reason.into().into())
 }
 
-/// Refuses what is about security and not understood: a misspelt demand must not end as none.
+/// Refuses security parameters that are not understood: a misspelt demand must not end up as none.
 fn check_parameter(name: &str, value: &str) -> Result<(), sqlx::Error> {
     let known = [MODE, ROOT, CERTIFICATE, KEY].iter().any(|names| names.contains(&name));
     let lower = name.to_ascii_lowercase();
@@ -68,7 +68,7 @@ fn effective_mode(mode: Option<PgSslMode>, root: Option<&str>) -> Result<PgSslMo
     use PgSslMode::{Allow, Prefer, Require, VerifyCa, VerifyFull};
     match (mode, root) {
         (None | Some(VerifyFull), Some(SYSTEM)) => Ok(VerifyFull),
-        // Anybody can have a certificate of one of the machine's authorities.
+        // Anyone can get a certificate from one of the machine's CAs.
         (Some(_), Some(SYSTEM)) => Err(refused("sslrootcert=system needs sslmode=verify-full")),
         (Some(VerifyCa), None) => Err(refused("sslmode=verify-ca needs sslrootcert; or use verify-full")),
         (Some(Require), Some(_)) => Ok(VerifyCa),
@@ -77,13 +77,13 @@ fn effective_mode(mode: Option<PgSslMode>, root: Option<&str>) -> Result<PgSslMo
     }
 }
 
-/// A key that others may read is no secret.
+/// A key that others may read is not a secret.
 fn check_key(key: &str) -> Result<(), sqlx::Error> {
     if key.trim_start().starts_with("-----BEGIN") {
         return Ok(());
     }
     let about = fs::metadata(key).map_err(|error| refused(format!("sslkey {key}: {error}")))?;
-    // Root's may be for a group, as where PostgreSQL's own keys are.
+    // Root's may be group-readable, as PostgreSQL's own keys sometimes are.
     let forbidden = if about.uid() == 0 { 0o037 } else { 0o077 };
     if about.mode() & forbidden != 0 {
         return Err(refused(format!("sslkey {key}: others may read it; chmod 600 it")));

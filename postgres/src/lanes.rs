@@ -1,9 +1,9 @@
-//! A few connections apart from the pool, for the statements that everything passes through.
+//! A few connections separate from the pool, for the statements that everything passes through.
 //!
-//! A pool asks a connection how it is before and after each use, which makes three round trips of one. A lane goes back
-//! without being asked, and only after a statement that ended; whatever else happens to it, it is closed, and the database
-//! rolls back what it had begun. A statement that meets a connection the database has dropped fails, and its caller tries
-//! again.
+//! A pool checks a connection before and after each use, which turns one round trip into three. A lane goes back
+//! unchecked, and only after a statement that ended; whatever else happens to it, it is closed, and the database
+//! rolls back what it had begun. A statement that meets a connection the database has dropped fails, and its caller
+//! retries.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Longest wait for a free lane.
 const WAIT: Duration = Duration::from_secs(10);
-/// Prepared statements kept by a connection: one for every combination of sections that a writer meets.
+/// Prepared statements kept per connection: one for every combination of sections that a writer meets.
 const STATEMENTS: usize = 128;
 
 /// The connections. Clones share them.
@@ -41,13 +41,13 @@ pub struct Lane {
 }
 
 impl Lanes {
-    /// At most `count` connections with these options, opened when they are needed, for statements that find few rows by a
-    /// key or in the order of an index. To be called on the runtime that the connections are to live on.
+    /// At most `count` connections with these options, opened on demand, for statements that find few rows by a
+    /// key or in an index's order. To be called on the runtime that the connections should live on.
     #[must_use]
     pub fn new(options: &PgConnectOptions, count: usize) -> Self {
         let options = options.clone().statement_cache_capacity(STATEMENTS).options([
             // Planned once per connection and always the same way: a plan made while the tables were empty must not be
-            // one that reads them whole.
+            // one that reads them in full.
             ("plan_cache_mode", "force_generic_plan"),
             ("enable_seqscan", "off"),
             ("enable_hashjoin", "off"),
@@ -59,8 +59,8 @@ impl Lanes {
         Self { inner: Arc::new(Inner { options, runtime, idle: Mutex::default(), free }) }
     }
 
-    /// For statements that find every row by its key. An index may only be used to look keys up, never to be read whole,
-    /// which is what looks cheapest to the planner as long as a table is empty.
+    /// For statements that find every row by its key. An index may only be used to look up keys, never to be read in full,
+    /// which looks cheapest to the planner as long as a table is empty.
     #[must_use]
     pub fn by_key(options: &PgConnectOptions, count: usize) -> Self {
         let options = options.clone().options([("enable_indexscan", "off"), ("enable_indexonlyscan", "off")]);
@@ -70,7 +70,7 @@ impl Lanes {
     /// A connection, new or used before.
     ///
     /// # Errors
-    /// [`sqlx::Error::PoolTimedOut`] when none becomes free in 10 s; else why none can be made.
+    /// [`sqlx::Error::PoolTimedOut`] if none becomes free in 10 s; else why none can be opened.
     pub async fn take(&self) -> Result<Lane, sqlx::Error> {
         let permit = match tokio::time::timeout(WAIT, self.inner.free.clone().acquire_owned()).await {
             Ok(Ok(permit)) => permit,
@@ -90,12 +90,12 @@ impl Lanes {
         Ok(Lane { lanes: self.clone(), connection, permit })
     }
 
-    /// No lane is given out any more; those that are not in use are closed in order.
+    /// No lane is handed out any more; idle ones are closed cleanly.
     pub async fn close(&self) {
         self.inner.free.close();
         let idle = std::mem::take(&mut *self.inner.idle.lock().unwrap_or_else(PoisonError::into_inner));
         for connection in idle {
-            // It would be closed by being dropped, too.
+            // Dropping it would close it, too.
             let _ = connection.close().await;
         }
     }
@@ -108,7 +108,7 @@ impl Lane {
     }
 
     /// Hands the lane back, unless the result says that the connection is broken; then the idle ones are suspect too.
-    /// Nothing that was begun may be open.
+    /// No transaction may be open.
     ///
     /// # Errors
     /// Those of `result`.
@@ -125,7 +125,7 @@ impl Lane {
     }
 }
 
-/// Whether an error is one of the connection, so that nothing is known of a statement that was under way.
+/// Whether an error concerns the connection, so that nothing is known about a statement in progress.
 #[must_use]
 pub fn is_broken(error: &sqlx::Error) -> bool {
     match error {

@@ -1,8 +1,8 @@
-//! How to connect to PostgreSQL, how to bring a schema up to date, and lanes for what everything passes through. Knows
-//! nothing of what is stored.
+//! How to connect to PostgreSQL, how to migrate a schema, and lanes for what everything passes through. Knows
+//! nothing about what is stored.
 //!
-//! Invariants: what a URL asks of the connection's security is kept or refused, never passed over; nothing is asked of the
-//! database's privileges that is not needed.
+//! Invariants: what a URL demands of the connection's security is kept or refused, never ignored; no database privileges
+//! are required that are not needed.
 
 mod connect;
 mod lanes;

@@ -1,4 +1,4 @@
-//! Bringing a schema up to date, with no more privileges than that takes: none but reading when it is.
+//! Migrates a schema, with no more privileges than that takes: only reading if it is up to date.
 
 use std::collections::HashMap;
 
@@ -23,12 +23,12 @@ pub enum MigrationError {
     Privileges {
         /// Which schema.
         schema: &'static str,
-        /// Who tried.
+        /// Which role.
         role: String,
-        /// PostgreSQL's word.
+        /// PostgreSQL's message.
         reason: String,
     },
-    /// A migration failed, or the schema is of a newer release.
+    /// A migration failed, or the schema belongs to a newer release.
     #[error(transparent)]
     Migrate(#[from] MigrateError),
     /// The database.
@@ -36,7 +36,7 @@ pub enum MigrationError {
     Database(#[from] sqlx::Error),
 }
 
-/// A schema with its own migrations, in a table of its own in it.
+/// A schema with its own migrations, recorded in a table within it.
 #[derive(Debug)]
 pub struct Schema {
     name: &'static str,
@@ -45,13 +45,13 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// Schema `name`, whose migrations are noted in `table` (without the schema's name).
+    /// Schema `name`, whose migrations are recorded in `table` (without the schema's name).
     #[must_use]
     pub const fn new(name: &'static str, table: &'static str, migrator: Migrator) -> Self {
         Self { name, table, migrator }
     }
 
-    /// Applies what is missing. Several processes may call it at once. The connection is for nothing else afterwards: its
+    /// Applies what is missing. Several processes may call it at once. The connection is not usable for anything else afterwards: its
     /// limits are changed, and after a failure it may hold the lock that keeps others from migrating.
     ///
     /// # Errors
@@ -61,7 +61,7 @@ impl Schema {
         if sqlx::query_scalar::<_, bool>(sql).fetch_one(&mut *connection).await? {
             return Err(MigrationError::ReadOnly);
         }
-        // A long migration must not end by the limits of a request.
+        // A request's limits must not end a long migration.
         let limits = "set statement_timeout = 0; set lock_timeout = '60s'; set client_min_messages = warning";
         sqlx::raw_sql(limits).execute(&mut *connection).await?;
         match self.bring_up_to_date(connection).await {
@@ -74,7 +74,7 @@ impl Schema {
     }
 
     async fn bring_up_to_date(&mut self, connection: &mut PgConnection) -> Result<(), MigrationError> {
-        // CREATE … IF NOT EXISTS needs the privilege to create also where there is nothing to create.
+        // CREATE … IF NOT EXISTS needs the privilege to create even if there is nothing to create.
         if self.is_current(connection).await? {
             return Ok(());
         }
@@ -91,7 +91,7 @@ impl Schema {
         format!("{}.{}", self.name, self.table)
     }
 
-    /// Whether every migration is applied as this program has it. One that is not known here is an error.
+    /// Whether every migration is applied as this program has it. An unknown one is an error.
     async fn is_current(&self, connection: &mut PgConnection) -> Result<bool, MigrationError> {
         let table = self.full_table();
         let exists = "select to_regclass($1) is not null";
@@ -115,7 +115,7 @@ impl Schema {
 }
 
 impl MigrationError {
-    /// PostgreSQL's code of what went wrong.
+    /// PostgreSQL's error code.
     fn code(&self) -> Option<String> {
         let source = match self {
             Self::Database(source) => source,

@@ -1,10 +1,10 @@
-//! How what is said to PostgreSQL travels.
+//! How the connection to PostgreSQL is secured.
 
 use std::{fmt, net::IpAddr};
 
 use sqlx::{PgConnection, Row as _, postgres::PgSslMode};
 
-/// How a connection travels, as the server sees it.
+/// How a connection is secured, as the server sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transport {
     /// TLS version and cipher; none without TLS.
@@ -57,7 +57,7 @@ impl Transport {
         Ok(Self { tls, way, verified })
     }
 
-    /// Whether somebody on the way could read it.
+    /// Whether someone on the way could read it.
     #[must_use]
     pub fn is_exposed(&self) -> bool {
         self.tls.is_none() && self.way == Way::Network

@@ -1,8 +1,8 @@
-//! Removing trees of files that somebody hostile has made, and may still be making.
+//! Removes file trees that someone hostile has made, and may still be changing.
 //!
-//! Folders without rights, 10,000 levels of them, links to elsewhere, names that change under our hands: nothing is reached but
+//! Unreadable folders, 10,000 levels of them, links to elsewhere, names that change under our hands: everything is reached only
 //! through an open handle of the folder it is in, no link is followed, and depth costs neither stack nor handles nor path
-//! length: a folder in a folder is first moved up to the top, so that there are never more than three handles open.
+//! length: a folder within a folder is first moved up to the top, so that there are never more than three open handles.
 
 use std::{
     ffi::{CStr, CString},
@@ -16,17 +16,17 @@ use rustix::{
     io::Errno,
 };
 
-/// Passes over one folder before whoever adds to it faster than it is emptied has won.
+/// Passes over one folder before someone who adds to it faster than it is emptied has won.
 const MOST_PASSES: usize = 1_000;
-/// Names that are remembered at a time; the next pass finds the others.
+/// Names remembered at a time; the next pass finds the others.
 const MOST_LEFT: usize = 10_000;
-/// Names that are tried for a folder that is moved up.
+/// Names tried for a folder that is moved up.
 const MOST_NAMES: usize = 10_000;
 
-/// Removes whatever is at `path`, also a link or a file; what is gone already is fine.
+/// Removes whatever is at `path`, even a link or a file; it is fine if it is already gone.
 ///
 /// # Errors
-/// The system's, when something cannot be removed with our rights, or is added to all the time.
+/// A system error, if something cannot be removed with our rights, or is added to all the time.
 pub fn remove_tree(path: &Path) -> std::io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(ErrorKind::InvalidInput.into());
@@ -55,14 +55,14 @@ pub fn remove_tree(path: &Path) -> std::io::Result<()> {
 /// Removes everything in the folder `path`, which stays.
 ///
 /// # Errors
-/// As [`remove_tree`]; and when it is no folder.
+/// Same as [`remove_tree`]; and if it is not a folder.
 pub fn empty_tree(path: &Path) -> std::io::Result<()> {
     let name = CString::new(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()))?;
     let top = open(CWD, &name)?;
     Ok(empty(&top)?)
 }
 
-/// Empties a folder, the deep parts by and by.
+/// Empties a folder, its deep parts step by step.
 fn empty(top: &OwnedFd) -> rustix::io::Result<()> {
     let mut moved = 0;
     for _ in 0..MOST_PASSES {
@@ -95,7 +95,7 @@ fn empty(top: &OwnedFd) -> rustix::io::Result<()> {
     Err(Errno::BUSY)
 }
 
-/// Removes the files of a folder and moves its folders to the top; their new names come to what is `left`.
+/// Removes the files of a folder and moves its folders to the top; their new names are added to `left`.
 fn flatten(folder: &OwnedFd, top: &OwnedFd, moved: &mut usize, left: &mut Vec<CString>) -> rustix::io::Result<()> {
     let mut entries = Dir::read_from(folder)?;
     while let Some(entry) = entries.read() {
@@ -114,7 +114,7 @@ fn flatten(folder: &OwnedFd, top: &OwnedFd, moved: &mut usize, left: &mut Vec<CS
 }
 
 fn move_up(folder: &OwnedFd, name: &CStr, top: &OwnedFd, moved: &mut usize) -> rustix::io::Result<Option<CString>> {
-    // Its `..` changes, which is a write to it. What is no folder by now is found by the next pass.
+    // Its `..` changes, which is a write to it. What is no longer a folder is found by the next pass.
     match open(folder, name) {
         Ok(_) | Err(Errno::NOTDIR | Errno::LOOP) => {}
         Err(Errno::NOENT) => return Ok(None),
@@ -133,7 +133,7 @@ fn move_up(folder: &OwnedFd, name: &CStr, top: &OwnedFd, moved: &mut usize) -> r
     Err(Errno::BUSY)
 }
 
-/// True when it is gone; false when it is a folder with something in it, or one that its folder does not let go of.
+/// True if it is gone; false if it is a non-empty folder, or one that its folder does not let go of.
 fn removed(parent: &OwnedFd, name: &CStr) -> rustix::io::Result<bool> {
     for flags in [AtFlags::empty(), AtFlags::REMOVEDIR] {
         match rustix::fs::unlinkat(parent, name, flags) {
@@ -147,13 +147,13 @@ fn removed(parent: &OwnedFd, name: &CStr) -> rustix::io::Result<bool> {
     Ok(false)
 }
 
-/// Opens a folder itself, with the rights to list and change it.
+/// Opens a folder itself, with the permissions to list and change it.
 fn open(parent: impl AsFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let handle = rustix::fs::openat(parent, name, flags | OFlags::PATH, Mode::empty())?;
     let mode = Mode::from_raw_mode(rustix::fs::fstat(&handle)?.st_mode);
     if !mode.contains(Mode::RWXU) {
-        // A handle of this sort cannot be changed by itself; its link in /proc leads to it and nowhere else.
+        // This kind of handle cannot be changed by itself; its link in /proc leads to it and nowhere else.
         let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&handle));
         rustix::fs::chmod(link, Mode::RWXU)?;
     }

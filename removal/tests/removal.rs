@@ -45,7 +45,7 @@ fn read_only_and_closed_folders_and_odd_names_are_removed() {
 
 #[test]
 fn ten_thousand_levels_cost_neither_stack_nor_handles() {
-    // In memory: a disk takes its time to make them.
+    // In memory: a disk would take too long to create them.
     let home = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let top = home.path().join("top");
     std::fs::create_dir(&top).unwrap();
@@ -78,7 +78,7 @@ fn links_are_removed_and_what_they_lead_to_stays_also_while_they_change() {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                // A folder is a link to elsewhere the next moment.
+                // A folder becomes a link to elsewhere the next moment.
                 while !stop.load(Ordering::Relaxed) {
                     let _ = std::fs::rename(top.join("x"), top.join("y"));
                     let _ = symlink(&kept, top.join("x"));

@@ -1,20 +1,20 @@
 //! The contract between a server, the compute that launches a runner, and the runner.
 //!
-//! A runner listens on a Unix socket (HTTP/1.1). Every request but `GET /health` carries `Authorization: Bearer <token>`
+//! A runner listens on a Unix socket (HTTP/1.1). Every request except `GET /health` carries `Authorization: Bearer <token>`
 //! with the run's server-to-runner token, compared in constant time with the content of the token file.
 //!
 //! | Route | Meaning |
 //! |---|---|
 //! | `GET /health` | [`Health`] |
 //! | `GET /events` | WebSocket: the reader sends one [`ReaderHello`], then receives [`RunnerFrame`]s and sends [`ReaderAck`]s |
-//! | `POST /messages` | [`DeliverMessage`] -> [`Accepted`]; recorded (fsynced) before the answer; a known id is answered again |
-//! | `POST /interrupt` | ends the current turn (`RUN_ERROR` with code `Interrupted`); 204 also when idle |
+//! | `POST /messages` | [`DeliverMessage`] -> [`Accepted`]; recorded (fsynced) before the answer; a repeat with a known id gets the same answer |
+//! | `POST /interrupt` | ends the current turn (`RUN_ERROR` with code `Interrupted`); 204 even when idle |
 //! | `POST /shutdown` | records the end, waits for the reader's acknowledgement (10 s at most), exits 0; 202 |
 //! | `GET /repos` | list of [`RepoStatus`] |
 //! | `PUT /repos/{name}` | [`RepoSpec`] -> [`RepoStatus`]; clones, idempotent |
-//! | `DELETE /repos/{name}` | 204, also when absent |
+//! | `DELETE /repos/{name}` | 204, even if absent |
 //! | `GET /git/status?repo=` | [`GitStatus`](ambient_wire::git::GitStatus) |
-//! | `GET /git/diff?repo=&base=` | unified diff as text, against the commit it was cloned at when `base` is absent |
+//! | `GET /git/diff?repo=&base=` | unified diff as text, against the commit it was cloned at if `base` is absent |
 //! | `POST /git/commit` | [`GitCommit`](ambient_wire::git::GitCommit) -> [`GitCommitted`](ambient_wire::git::GitCommitted) |
 //! | `POST /git/push` | [`GitPush`](ambient_wire::git::GitPush) -> [`GitPushed`](ambient_wire::git::GitPushed) |
 //! | `GET /content?path=` | [`Listing`](ambient_wire::content::Listing) of a directory of the workspace |
@@ -37,22 +37,22 @@ use serde_json::Value;
 pub use repo::{RepoSpec, RepoStatus};
 pub use session_paths::SessionPaths;
 
-/// Version of the files and frames below; a runner refuses another one.
+/// Version of the files and frames below; a runner refuses any other.
 pub const CONTRACT_VERSION: u32 = 1;
 
 /// Exit code: a prerequisite of the session failed.
 pub const EXIT_PREREQUISITE: i32 = 2;
-/// Exit code: the runner was called wrongly.
+/// Exit code: the runner was called with wrong arguments.
 pub const EXIT_USAGE: i32 = 64;
-/// Exit code: what the runner must write cannot be written (as `sysexits.h` has it).
+/// Exit code: something the runner must write cannot be written (as in `sysexits.h`).
 pub const EXIT_IO: i32 = 74;
-/// Exit code: it cannot be written because the disk is full. Counts only where the end could not be recorded either: an agent may
+/// Exit code: it cannot be written because the disk is full. Counts only if the end could not be recorded either: an agent may
 /// exit with any code.
 pub const EXIT_DISK_FULL: i32 = 73;
 /// Exit code: the fence forbids this run, or another runner holds the workspace; nothing was done.
 pub const EXIT_FENCED: i32 = 75;
 
-/// Whether the platform sets this environment variable itself, so that a session's own cannot replace it.
+/// Whether the platform sets this environment variable itself, so that a session cannot override it.
 #[must_use]
 pub fn is_platform_variable(name: &str) -> bool {
     const NAMES: [&str; 4] = ["HOME", "TMPDIR", "GIT_CONFIG_NOSYSTEM", "GIT_CONFIG_GLOBAL"];
@@ -61,7 +61,7 @@ pub fn is_platform_variable(name: &str) -> bool {
 }
 
 /// What a runner is started with: `ambient-runner serve --launch FILE`, or, for two user ids,
-/// `ambient-runner become --runner-user R --agent-user A -- serve --launch FILE` as root. Holds no secret.
+/// `ambient-runner become --runner-user R --agent-user A -- serve --launch FILE` as root. Contains no secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LaunchSpec {
@@ -79,38 +79,38 @@ pub struct LaunchSpec {
     pub nonce: String,
     /// The session's directory (see [`SessionPaths`]).
     pub session_dir: PathBuf,
-    /// Where to listen. At most 100 bytes.
+    /// Socket to listen on. At most 100 bytes.
     pub socket: PathBuf,
-    /// Interactive sessions outlive a failed turn; a batch session's runner exits with the agent's code.
+    /// An interactive session survives a failed turn; a batch session's runner exits with the agent's code.
     pub interactive: bool,
     /// Which agent to host. This build knows `script`.
     pub agent: String,
     /// Identity of commits.
     pub git_identity: GitIdentity,
-    /// Paths the agent may read besides the system's (toolchains). Nothing outside is visible to it.
+    /// Additional paths the agent may read besides the system's (toolchains). Nothing else outside is visible to it.
     pub readable_paths: Vec<PathBuf>,
-    /// Folders and files of the platform: no `file://` origin may be one of them, be in one, or hold one.
+    /// Folders and files of the platform: no `file://` origin may be one of them, be inside one, or contain one.
     #[serde(default)]
     pub platform_paths: Vec<PathBuf>,
-    /// Limits of the agent's processes.
+    /// Limits for the agent's processes.
     pub limits: Limits,
-    /// What to do when the kernel lacks a part of the confinement.
+    /// What to do if the kernel lacks a part of the confinement.
     #[serde(default)]
     pub confinement: Confinement,
-    /// True when the session has a user id of its own: then limits count for it alone and the id marks its processes.
+    /// True if the session has its own user id: then limits apply to it alone and the id marks its processes.
     #[serde(default)]
     pub own_user: bool,
-    /// The agent's user id, where it is another than the runner's: the runner was started with `become` then.
+    /// The agent's user id, if it differs from the runner's: the runner was then started with `become`.
     #[serde(default)]
     pub agent_user: Option<u32>,
-    /// Compute host that launched; only it may prove absence.
+    /// Compute host that launched it; only that host may prove absence.
     #[serde(default)]
     pub host: String,
-    /// Control groups, one of each hierarchy, that every process of the agent enters before it becomes the agent's: the runner
-    /// writes `0` to their `cgroup.procs`. Where it cannot, nothing of the agent is started.
+    /// Cgroups, one per hierarchy, that every process of the agent enters before it becomes the agent's: the runner
+    /// writes `0` to their `cgroup.procs`. If it cannot, nothing of the agent is started.
     #[serde(default)]
     pub agent_groups: Vec<PathBuf>,
-    /// Limits that compute cannot enforce, in words; told with [`Started::missing_confinement`].
+    /// Limits that compute cannot enforce, in words; reported in [`Started::missing_confinement`].
     #[serde(default)]
     pub unenforced: Vec<String>,
 }
@@ -119,16 +119,16 @@ pub struct LaunchSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Confinement {
-    /// Without file system confinement the runner ends with [`EXIT_PREREQUISITE`].
+    /// Without file system confinement the runner exits with [`EXIT_PREREQUISITE`].
     Require,
-    /// What the kernel has is used; what it lacks is reported in [`Started::missing_confinement`].
+    /// Uses what the kernel has; what it lacks is reported in [`Started::missing_confinement`].
     #[default]
     BestEffort,
-    /// No Landlock; no-new-privileges and limits only.
+    /// No Landlock; only no-new-privileges and limits.
     Off,
 }
 
-/// Name and email of commits made in a session.
+/// Name and email for commits made in a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GitIdentity {
@@ -138,13 +138,13 @@ pub struct GitIdentity {
     pub email: String,
 }
 
-/// Resource limits of the agent's processes. Those that count for all of them together are compute's to enforce.
+/// Resource limits for the agent's processes. Those that apply to all of them together are for compute to enforce.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Processes and threads of the session's user.
     pub processes: u64,
-    /// Open files of one process.
+    /// Open files per process.
     pub open_files: u64,
     /// Address space of one process, bytes; 0 = no limit.
     pub address_space_bytes: u64,
@@ -153,13 +153,13 @@ pub struct Limits {
     /// Memory of all processes together, bytes; 0 = no limit.
     #[serde(default)]
     pub memory_bytes: u64,
-    /// Processors of all processes together, thousandths; 0 = no limit.
+    /// CPU of all processes together, thousandths; 0 = no limit.
     #[serde(default)]
     pub cpu_millis: u64,
-    /// Space of the session's files, bytes; 0 = no limit.
+    /// Disk space of the session's files, bytes; 0 = no limit.
     #[serde(default)]
     pub disk_bytes: u64,
-    /// Data segment of one process, bytes; 0 = no limit. For want of a control group.
+    /// Data segment of one process, bytes; 0 = no limit. Used if there is no cgroup.
     #[serde(default)]
     pub data_bytes: u64,
 }
@@ -171,7 +171,7 @@ pub struct Fence {
     pub stopped_run: i64,
 }
 
-/// Identity of a runner process: a pid alone can be used again.
+/// Identity of a runner process: a pid alone can be reused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
     /// Process id; also its session id (`setsid`).
@@ -183,14 +183,14 @@ pub struct Started {
     /// The launch's nonce.
     pub nonce: String,
     /// First process of the attempt's PID namespace: it outlives everything in it, so its end proves that nothing of the agent
-    /// is left. None where the kernel has no namespaces for us.
+    /// is left. None if the kernel allows us no namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<ProcessIdentity>,
-    /// What of the confinement the kernel lacks, in words; empty when all is in force.
+    /// Parts of the confinement that the kernel lacks, in words; empty if all are in effect.
     pub missing_confinement: Vec<String>,
 }
 
-/// Exactly one process of a boot, as the machine numbers it.
+/// Exactly one process within a boot, as the machine numbers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessIdentity {
     /// Process id.
@@ -210,12 +210,12 @@ pub struct Exited {
     pub reason: String,
     /// When.
     pub at: DateTime<Utc>,
-    /// Set when it was not the agent's doing.
+    /// Set if it was not the agent's doing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<ExitCause>,
 }
 
-/// What ended a runner besides its agent.
+/// What ended a runner other than its agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExitCause {
@@ -241,9 +241,9 @@ pub struct Record {
 pub struct ReaderHello {
     /// Epoch of the reader's lease; a reader with a lower one is dropped.
     pub epoch: i64,
-    /// Log of the cursor; empty for a new reader. Another log than the runner's is answered with the runner's `log_id`.
+    /// Log that the cursor refers to; empty for a new reader. If it is not the runner's, the answer has the runner's `log_id`.
     pub log_id: String,
-    /// Last record the reader has stored; 0 = none.
+    /// Last record that the reader has stored; 0 = none.
     pub after: i64,
 }
 
@@ -258,19 +258,19 @@ pub enum RunnerFrame {
         /// Highest record so far.
         last: i64,
     },
-    /// Records in order, from the cursor on; each fsynced. At most 256 a frame.
+    /// Records in order, from the cursor on; each fsynced. At most 256 per frame.
     Records {
         /// The records.
         records: Vec<Record>,
     },
-    /// A reader with a higher epoch has come.
+    /// A reader with a higher epoch has connected.
     Superseded {
         /// Its epoch.
         epoch: i64,
     },
 }
 
-/// What a reader sends after its hello: all up to `n` is stored durably.
+/// What a reader sends after its hello: everything up to `n` is durably stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReaderAck {
@@ -295,7 +295,7 @@ pub struct DeliverMessage {
 pub struct Accepted {
     /// The message's id.
     pub id: String,
-    /// False when it was known already.
+    /// False if it was known already.
     pub new: bool,
 }
 
@@ -323,7 +323,7 @@ pub struct RunnerError {
     pub code: String,
     /// In words, without secrets.
     pub reason: String,
-    /// The input's field at fault.
+    /// The input field at fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
 }

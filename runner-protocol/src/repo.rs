@@ -13,11 +13,11 @@ pub struct RepoSpec {
     /// Branch to check out; the remote's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
-    /// Branch of the origin that the runner pushes HEAD to (never forced) at the end of every turn that went well, before
+    /// Branch of the origin that the runner pushes HEAD to (never forced) at the end of every successful turn, before
     /// the turn's `RUN_FINISHED`; a failed push fails the turn (`RUN_ERROR`, code `PushFailed`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub push_to: Option<String>,
-    /// What is fetched of its submodules when it is cloned.
+    /// Which submodules are fetched when it is cloned.
     #[serde(default, skip_serializing_if = "Submodules::is_none")]
     pub submodules: Submodules,
 }
@@ -33,14 +33,14 @@ pub struct RepoStatus {
     pub branch: Option<String>,
     /// Commit checked out; none in an empty repository.
     pub head: Option<String>,
-    /// Commit the clone began at.
+    /// Commit that was cloned.
     pub base: Option<String>,
     /// When it was cloned.
     pub cloned_at: DateTime<Utc>,
     /// Its directory is gone, or something else is in its place.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub missing: bool,
-    /// What is to be known of it, in words: it is empty, parts of it were not fetched, it cannot be read.
+    /// Remarks, in words: it is empty, parts of it were not fetched, it cannot be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
 }

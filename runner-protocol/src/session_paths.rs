@@ -1,8 +1,8 @@
-//! Where the files of a session are.
+//! Where a session's files are.
 
 use std::path::PathBuf;
 
-/// Files of a session's directory. The agent may write `workspace`, `home` and `tmp` only.
+/// Files in a session's directory. The agent may write only to `workspace`, `home` and `tmp`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionPaths {
     /// The session's directory.
@@ -25,7 +25,7 @@ impl SessionPaths {
     pub fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
     }
-    /// JSON [`Fence`], changed under an exclusive flock of `fence.lock` and replaced atomically; a runner reads it without.
+    /// JSON [`Fence`], changed under an exclusive flock of `fence.lock` and replaced atomically; a runner reads it without the lock.
     #[must_use]
     pub fn fence(&self) -> PathBuf {
         self.root.join("fence.json")
@@ -35,12 +35,12 @@ impl SessionPaths {
     pub fn fence_lock(&self) -> PathBuf {
         self.root.join("fence.lock")
     }
-    /// Held exclusively (flock) by the one runner that may use the workspace: proves that it lives.
+    /// Held exclusively (flock) by the one runner that may use the workspace: proves that it is alive.
     #[must_use]
     pub fn life_lock(&self) -> PathBuf {
         self.root.join("life.lock")
     }
-    /// What is kept of the runs; closed to the agent.
+    /// Records of the runs; closed to the agent.
     #[must_use]
     pub fn runs(&self) -> PathBuf {
         self.root.join("runs")
@@ -65,12 +65,12 @@ impl SessionPaths {
     pub fn exited(&self, run: i64, attempt: i32) -> PathBuf {
         self.run_dir(run).join(format!("exited.{attempt}.json"))
     }
-    /// The run's event log: one JSON [`Record`] a line.
+    /// The run's event log: one JSON [`Record`] per line.
     #[must_use]
     pub fn event_log(&self, run: i64) -> PathBuf {
         self.run_dir(run).join("events.ndjson")
     }
-    /// Texts of the messages the runner accepted, one JSON [`DeliverMessage`] a line; the event log says which count.
+    /// Texts of the messages the runner accepted, one JSON [`DeliverMessage`] per line; the event log says which count.
     #[must_use]
     pub fn messages(&self, run: i64) -> PathBuf {
         self.run_dir(run).join("messages.ndjson")
@@ -80,33 +80,33 @@ impl SessionPaths {
     pub fn stop_request(&self, run: i64) -> PathBuf {
         self.run_dir(run).join("stop")
     }
-    /// What is known of each cloned repository, outside the agent's reach: `repos/{name}.json`.
+    /// What is known about each cloned repository, out of the agent's reach: `repos/{name}.json`.
     #[must_use]
     pub fn repos(&self) -> PathBuf {
         self.root.join("repos")
     }
-    /// Bare repositories of the runner's own, `mirrors/{name}.git`: fetched from an origin, and pushed from. The agent reads them,
+    /// The runner's own bare repositories, `mirrors/{name}.git`: fetched from an origin, and pushed from. The agent can read them,
     /// because its clones borrow their objects, and never writes.
     #[must_use]
     pub fn mirrors(&self) -> PathBuf {
         self.root.join("mirrors")
     }
-    /// Token by which a server speaks to the runner (mode 0600).
+    /// Token with which a server talks to the runner (mode 0600).
     #[must_use]
     pub fn server_token(&self, run: i64) -> PathBuf {
         self.run_dir(run).join("secrets").join("server-to-runner")
     }
-    /// Token by which the runner speaks to a server (mode 0600).
+    /// Token with which the runner talks to a server (mode 0600).
     #[must_use]
     pub fn runner_token(&self, run: i64) -> PathBuf {
         self.run_dir(run).join("secrets").join("runner-to-server")
     }
-    /// The session's own variables, a JSON object of texts (mode 0600); absent when it has none.
+    /// The session's own variables, a JSON object of strings (mode 0600); absent if it has none.
     #[must_use]
     pub fn environment(&self, run: i64) -> PathBuf {
         self.run_dir(run).join("secrets").join("environment.json")
     }
-    /// Scripts that the runner has the agent's shell run, where the agent can read and not write; emptied at launch.
+    /// Scripts that the runner has the agent's shell run, in a place the agent can read but not write; emptied at launch.
     #[must_use]
     pub fn blocks(&self) -> PathBuf {
         self.root.join("blocks")

@@ -1,4 +1,4 @@
-//! What the parts of a runner share.
+//! What a runner's parts share.
 
 use std::sync::Arc;
 

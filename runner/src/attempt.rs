@@ -10,7 +10,7 @@ use crate::process::Processes;
 pub(crate) struct Attempt {
     pub(crate) spec: LaunchSpec,
     pub(crate) paths: SessionPaths,
-    /// The session's own variables. Secret: for the agent and its git alone.
+    /// The session's own variables. Secret: only for the agent and its git.
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) processes: Arc<Processes>,
 }

@@ -1,4 +1,4 @@
-//! The bearer token of the run.
+//! The run's bearer token.
 
 use std::{path::PathBuf, sync::RwLock};
 
@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq;
 /// Compares a token with the token file, in constant time.
 pub(crate) struct Auth {
     file: PathBuf,
-    /// Digest of the token read last.
+    /// Digest of the token last read.
     known: RwLock<Option<[u8; 32]>>,
 }
 
@@ -17,7 +17,7 @@ impl Auth {
         Self { file, known: RwLock::new(None) }
     }
 
-    /// The file is read again when a token does not match: a refreshed token works at once, and a running drain goes on
+    /// The file is read again when a token does not match: a refreshed token works at once, and a running drain continues
     /// with the old one after the file is gone.
     pub(crate) fn allows(&self, token: &str) -> bool {
         let digest = digest(token.as_bytes());

@@ -5,14 +5,14 @@ use rustix::{
     thread::{CapabilitySet, CapabilitySets, set_capabilities},
 };
 
-/// Limits what anything executed from now on can ever gain to these.
+/// Limits what anything executed from now on can ever gain.
 ///
 /// # Errors
-/// The system's; `PERM` without SETPCAP, when nothing can be dropped.
+/// A system error; `PERM` without SETPCAP, if nothing can be dropped.
 pub(crate) fn bound(kept: CapabilitySet) -> rustix::io::Result<()> {
     for capability in (CapabilitySet::all() & !kept).iter() {
         match rustix::thread::remove_capability_from_bounding_set(capability) {
-            // Not known to this kernel.
+            // This kernel does not know it.
             Ok(()) | Err(Errno::INVAL) => {}
             Err(error) => return Err(error),
         }
@@ -20,23 +20,23 @@ pub(crate) fn bound(kept: CapabilitySet) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Lets executions keep these. Otherwise a process that is not root loses all of them when it executes.
+/// Lets executed programs keep these. Otherwise a process that is not root loses all of them on exec.
 ///
 /// # Errors
-/// The system's.
+/// A system error.
 pub(crate) fn hand_on(needed: CapabilitySet) -> rustix::io::Result<()> {
     let sets = rustix::thread::capabilities(None)?;
     set_capabilities(None, CapabilitySets { inheritable: needed, ..sets })?;
     needed.iter().try_for_each(|capability| rustix::thread::configure_capability_in_ambient_set(capability, true))
 }
 
-/// Lets no execution keep any.
+/// Lets no executed program keep any.
 ///
 /// # Errors
-/// The system's.
+/// A system error.
 pub(crate) fn keep_to_ourselves() -> rustix::io::Result<()> {
     match rustix::thread::clear_ambient_capability_set() {
-        // Not known to this kernel: then there are none.
+        // This kernel does not know them: then there are none.
         Ok(()) | Err(Errno::INVAL) => {}
         Err(error) => return Err(error),
     }

@@ -1,7 +1,7 @@
 //! Giving up rights: no-new-privileges, resource limits, capabilities, Landlock and seccomp, then `exec`.
 //!
-//! The environment of the person's choice comes as `AMBIENT_ENV_*`, so that it takes effect for the confined command only
-//! and not (think of `LD_PRELOAD`) for the re-execution that is still free.
+//! The user's environment is passed as `AMBIENT_ENV_*`, so that it takes effect only for the confined command and
+//! not (think of `LD_PRELOAD`) for the re-execution that is still unconfined.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -34,14 +34,14 @@ use crate::{
 
 /// As shells use it: found but not executable.
 pub(crate) const EXIT_CANNOT_EXECUTE: i32 = 126;
-/// Prefix of environment meant for the confined command.
+/// Prefix of environment variables meant for the confined command.
 pub(crate) const ENV_PREFIX: &str = "AMBIENT_ENV_";
 /// Where a stage on the way to a command finds what it is told; nothing of the command's.
 pub(crate) const ORDER: &str = "AMBIENT_ORDER";
 
-/// Newest access rights we ask for; what an older kernel lacks is reported.
+/// Newest access rights we request; what an older kernel lacks is reported.
 const FILES: ABI = ABI::V5;
-/// Oldest that counts as confinement: before it, files outside could be truncated.
+/// Oldest that counts as confinement: with older ones, files outside could be truncated.
 const FILES_REQUIRED: ABI = ABI::V3;
 pub(crate) const SYSTEM: [&str; 11] =
     ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/etc", "/proc", "/sys"];
@@ -56,7 +56,7 @@ pub(crate) fn become_command(rights: &str, command: &[OsString]) -> String {
         Ok(rights) => rights,
         Err(error) => return format!("cannot read the rights: {error}"),
     };
-    // First: what follows is done, and what is started lives, within the limits.
+    // First: what follows runs, and what is started lives, within the limits.
     if let Err(reason) = group::enter(&rights.groups) {
         return reason;
     }
@@ -74,7 +74,7 @@ pub(crate) fn become_command(rights: &str, command: &[OsString]) -> String {
     }
 }
 
-/// What this program does itself in the place of a command; nothing when it is a command.
+/// What this program does itself in place of a command; nothing if it is a command.
 pub(crate) fn own_program(command: &Command) -> Option<Result<(), String>> {
     let program = command.get_program();
     if program == survey::PROGRAM {
@@ -84,10 +84,10 @@ pub(crate) fn own_program(command: &Command) -> Option<Result<(), String>> {
     (program == program::PROGRAM).then(|| program::run(&arguments()))
 }
 
-/// Gives up all but the rights; the command, with the environment that is meant for it.
+/// Gives up everything but the rights; returns the command, with the environment meant for it.
 ///
 /// # Errors
-/// In words; then too much may be given up, and nothing must be run.
+/// In words; too much may then have been given up, and nothing must be run.
 pub(crate) fn give_up(rights: &Rights, command: &[OsString]) -> Result<Command, String> {
     let (program, arguments) = command.split_first().ok_or("no command")?;
     limit(rights).map_err(|e| format!("cannot set the resource limits: {e}"))?;
@@ -104,10 +104,10 @@ pub(crate) fn give_up(rights: &Rights, command: &[OsString]) -> Result<Command, 
     Ok(command)
 }
 
-/// What of the confinement this kernel lacks, found by confining a thread of our own.
+/// Parts of the confinement that this kernel lacks, found by confining one of our own threads.
 ///
 /// # Errors
-/// When the confinement is required and not to be had.
+/// When the confinement is required but not available.
 pub(crate) fn probe(rights: &Rights) -> Result<Vec<String>, String> {
     let probed = rights.clone();
     let mut missing = std::thread::spawn(move || restrict(&probed))
@@ -208,10 +208,10 @@ fn lacking(status: LandlockStatus) -> Vec<String> {
     .collect()
 }
 
-/// Whoever is root, or has come into a user namespace, is so only by name from here on.
+/// A process that is root, or has entered a user namespace, is so in name only from here on.
 pub(crate) fn drop_capabilities() -> std::io::Result<()> {
     match capabilities::bound(CapabilitySet::empty()) {
-        // Nothing is left to drop.
+        // There is nothing left to drop.
         Ok(()) | Err(Errno::PERM) => {}
         Err(error) => return Err(error.into()),
     }
@@ -223,7 +223,7 @@ pub(crate) fn drop_capabilities() -> std::io::Result<()> {
 fn limit(rights: &Rights) -> std::io::Result<()> {
     lower(Resource::Core, 0)?;
     lower(Resource::Nofile, rights.limits.open_files)?;
-    // In a user namespace the kernel counts the namespace's processes only.
+    // In a user namespace the kernel counts only that namespace's processes.
     if rights.own_user || rights.place != Place::Here {
         lower(Resource::Nproc, rights.limits.processes)?;
     }

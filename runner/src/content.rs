@@ -1,6 +1,6 @@
 //! The workspace, read-only: listings and files.
 //!
-//! Every path is opened relative to a handle of the workspace, beneath it and through no link (`openat2`), so that what the
+//! Every path is opened relative to a handle of the workspace, beneath it and following no links (`openat2`), so that what the
 //! agent does to the tree in the meantime cannot lead outside.
 
 use std::{
@@ -36,7 +36,7 @@ use crate::{
 
 const MAX_ENTRIES: usize = 10_000;
 const MAX_PATH: usize = 4096;
-/// Largest file whose hash is told.
+/// Largest file whose hash is reported.
 const MAX_HASHED: u64 = 64 * 1024 * 1024;
 
 /// `GET /content?path=`.
@@ -50,7 +50,7 @@ pub(crate) async fn list(app: SharedApp, path: String) -> Result<Listing> {
 fn list_blocking(workspace: &Path, path: String) -> Result<Listing> {
     let directory = open(workspace, &path, OFlags::DIRECTORY)?;
     let mut names = Vec::new();
-    // The very handle: `read_from` would look up `.`, which a directory that may only be listed does not allow.
+    // This very handle: `read_from` would look up `.`, which a directory that may only be listed does not allow.
     let handle = directory.try_clone().map_err(|e| stream_failure(&path, &e))?;
     let mut dir = Dir::new(handle).map_err(|e| failure(&path, e))?;
     while let Some(entry) = dir.read() {
@@ -69,7 +69,7 @@ fn list_blocking(workspace: &Path, path: String) -> Result<Listing> {
         let looked = rustix::fs::statat(&directory, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
         let (kind, size, modified) = match looked {
             Ok(stat) => (FileType::from_raw_mode(stat.st_mode), stat.st_size, stat.st_mtime),
-            // It has gone in the meantime.
+            // It has disappeared in the meantime.
             Err(Errno::NOENT) => return None,
             // A directory that may be listed but not entered.
             Err(_) => (listed, 0, 0),
@@ -91,7 +91,7 @@ fn list_blocking(workspace: &Path, path: String) -> Result<Listing> {
 /// `GET /content/{*path}`.
 ///
 /// # Errors
-/// Bad input; not found; a range that is not there.
+/// Bad input; not found; a range outside the file.
 pub(crate) async fn read(app: SharedApp, path: String, headers: &HeaderMap) -> Result<Response> {
     let range = headers.get(header::RANGE).map(|value| value.to_str().unwrap_or_default().to_owned());
     let (file, size, hash) = blocking(move || read_blocking(&app.attempt.paths.workspace(), &path)).await?;
@@ -157,7 +157,7 @@ fn parse_range(text: &str, size: u64) -> Result<Option<(u64, u64)>> {
     if from > to || from >= size { Err(Error::Range(size)) } else { Ok(Some((from, to))) }
 }
 
-/// Opens what is beneath the workspace; never waits (pipes) and never follows a link.
+/// Opens what is beneath the workspace; never blocks (pipes) and never follows a link.
 fn open(workspace: &Path, path: &str, flags: OFlags) -> Result<File> {
     if path.len() > MAX_PATH || path.contains('\0') {
         return Err(Error::bad("path", format!("at most {MAX_PATH} bytes without NUL")));
@@ -177,7 +177,7 @@ fn open(workspace: &Path, path: &str, flags: OFlags) -> Result<File> {
     opened.map(File::from).map_err(|error| failure(path, error))
 }
 
-/// Opens for reading what a handle is of, whatever has its name by now. Only a file or a folder: a pipe would notice.
+/// Opens what a handle refers to for reading, whatever has its name by now. Only a file or a folder: a pipe would notice.
 fn reopen(handle: &OwnedFd, flags: OFlags) -> std::result::Result<OwnedFd, Errno> {
     let kind = FileType::from_raw_mode(rustix::fs::fstat(handle)?.st_mode);
     if !matches!(kind, FileType::RegularFile | FileType::Directory) {
@@ -186,11 +186,11 @@ fn reopen(handle: &OwnedFd, flags: OFlags) -> std::result::Result<OwnedFd, Errno
     rustix::fs::open(format!("/proc/self/fd/{}", handle.as_raw_fd()), flags, Mode::empty())
 }
 
-/// What the system says of a path, told as what it is: the state of the workspace is the agent's doing and no fault of the
+/// A system error about a path, reported as what it is: the state of the workspace is the agent's doing and no fault of the
 /// runner's.
 fn failure(path: &str, error: Errno) -> Error {
     match error {
-        // What is too long for a name is the name of nothing.
+        // A name that is too long names nothing.
         Errno::NOENT | Errno::STALE | Errno::NAMETOOLONG => Error::NotFound(format!("no '{path}' in the workspace")),
         Errno::LOOP => Error::bad("path", "goes through a symbolic link"),
         Errno::XDEV => Error::bad("path", "leads out of the workspace"),
@@ -198,15 +198,15 @@ fn failure(path: &str, error: Errno) -> Error {
         Errno::ISDIR => Error::bad("path", "is a directory"),
         Errno::NXIO | Errno::NODEV => Error::bad("path", "is not a regular file"),
         Errno::ACCESS | Errno::PERM => Error::Conflict(format!("'{path}' cannot be read: its permissions forbid it")),
-        // Its tree is being moved about, or somebody holds a lease on it.
+        // Its tree is being moved about, or someone holds a lease on it.
         Errno::AGAIN | Errno::BUSY | Errno::TXTBSY => {
-            Error::Conflict(format!("'{path}' cannot be read at present: it is in use"))
+            Error::Conflict(format!("'{path}' cannot be read right now: it is in use"))
         }
         error => Error::io("cannot read", &error.into()),
     }
 }
 
-/// The same for what a stream says.
+/// The same for a stream's error.
 fn stream_failure(path: &str, error: &std::io::Error) -> Error {
     match Errno::from_io_error(error) {
         Some(errno) => failure(path, errno),

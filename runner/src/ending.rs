@@ -11,7 +11,7 @@ pub(crate) enum Stop {
     Interrupted,
     /// The run ends.
     Terminated,
-    /// The runner is killed from outside; the next attempt goes on.
+    /// The runner is killed from outside; the next attempt continues.
     RunnerLost,
 }
 
@@ -28,15 +28,15 @@ impl Stop {
 /// Why and how the runner ends.
 #[derive(Debug, Clone)]
 pub(crate) struct End {
-    /// Recorded and process exit code.
+    /// Recorded, and the process's exit code.
     pub(crate) code: i32,
     /// In words.
     pub(crate) reason: String,
-    /// What a turn that is under way is ended with.
+    /// How a turn in progress is ended.
     pub(crate) stop: Stop,
     /// How long to wait until the reader has everything.
     pub(crate) ack: Duration,
-    /// False when the end was not asked for: without a record the run is resumed by the next attempt.
+    /// False if the end was not requested: without a record the next attempt resumes the run.
     pub(crate) recorded: bool,
 }
 
@@ -80,7 +80,7 @@ impl Ending {
     }
 }
 
-/// The turn under way, and the way to stop it.
+/// The turn in progress, and the means to stop it.
 #[derive(Default)]
 pub(crate) struct CurrentTurn(Mutex<Option<watch::Sender<Option<Stop>>>>);
 
@@ -103,7 +103,7 @@ impl CurrentTurn {
         self.0.lock().is_ok_and(|current| current.is_some())
     }
 
-    /// Stops the turn under way; the first reason stays.
+    /// Stops the turn in progress; the first reason is kept.
     pub(crate) fn stop(&self, stop: Stop) {
         if let Ok(current) = self.0.lock()
             && let Some(sender) = current.as_ref()

@@ -6,10 +6,10 @@ use ambient_runner_protocol::is_platform_variable;
 
 use crate::{attempt::Attempt, confine::ENV_PREFIX};
 
-/// Search path when the session names none.
+/// Search path if the session names none.
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The agent's whole environment. The platform's part wins over the session's.
+/// The agent's whole environment. The platform's part overrides the session's.
 pub(crate) fn of_agent(attempt: &Attempt, turn: &str) -> Vec<(OsString, OsString)> {
     let mut environment = of_platform(attempt);
     environment.push(("AMBIENT_TURN".into(), turn.into()));
@@ -29,7 +29,7 @@ pub(crate) fn of_platform(attempt: &Attempt) -> Vec<(OsString, OsString)> {
         ("TMPDIR".into(), paths.tmp().into()),
         ("PATH".into(), DEFAULT_PATH.into()),
         ("LANG".into(), "C.UTF-8".into()),
-        // The session's user id has no entry in the system's list of users; some tools ask the environment first.
+        // The session's user id has no entry in the system's user database; some tools ask the environment first.
         ("USER".into(), "ambient".into()),
         ("LOGNAME".into(), "ambient".into()),
         ("TERM".into(), "dumb".into()),

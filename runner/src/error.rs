@@ -18,7 +18,7 @@ pub(crate) enum Error {
     NotFound(String),
     #[error("{0}")]
     Conflict(String),
-    /// What would hold every git up that comes there.
+    /// Something on which every git that comes across it would hang.
     #[error("{0}")]
     Trap(String),
     #[error("{0}")]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// An event of ours.
+/// One of our own events.
 pub(crate) fn custom(name: &str, value: impl Into<Value>) -> Value {
     json!({ "type": "CUSTOM", "name": name, "value": value.into() })
 }

@@ -1,11 +1,11 @@
-//! Entering the control groups that compute has made for the agent.
+//! Enters the cgroups that compute has made for the agent.
 
 use std::path::PathBuf;
 
-/// Moves this process, and with it what it starts, into the groups.
+/// Moves this process, and with it what it starts, into the cgroups.
 ///
 /// # Errors
-/// In words: then nothing of the agent may be started, because nothing would limit or end it.
+/// In words: then nothing of the agent may be started, because nothing would limit or kill it.
 pub(crate) fn enter(groups: &[PathBuf]) -> Result<(), String> {
     groups.iter().try_for_each(|group| {
         std::fs::write(group.join("cgroup.procs"), "0")

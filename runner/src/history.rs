@@ -9,26 +9,26 @@ use serde_json::Value;
 /// How a message's last turn ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// No turn of it has ended.
+    /// None of its turns has ended.
     Open,
     /// Its runner was lost.
     Lost,
-    /// Done, in one way or another.
+    /// Done, one way or another.
     Ended { failed: bool, exit_code: Option<i32> },
 }
 
-/// State of the run, built by seeing every record once.
+/// State of the run, built from one pass over the records.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     pub(crate) log_id: Option<String>,
     /// Accepted messages with their place in the live log, in order.
     pub(crate) accepted: Vec<(String, i64)>,
     pub(crate) fates: HashMap<String, Fate>,
-    /// Turns begun so far.
+    /// Turns started so far.
     pub(crate) turns: u64,
-    /// `(run id, message id)` of a turn that began and has not ended.
+    /// `(run id, message id)` of a turn that has started but not ended.
     pub(crate) open_turn: Option<(String, String)>,
-    /// True when the open turn has its RUN_FINISHED or RUN_ERROR.
+    /// True if the open turn has its RUN_FINISHED or RUN_ERROR.
     pub(crate) open_turn_closed: Option<Closed>,
     /// Recorded end of the runner.
     pub(crate) exit: Option<(i32, String)>,

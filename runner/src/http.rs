@@ -34,9 +34,9 @@ use crate::{
 /// Largest body: a message of 1 MiB whose every byte is escaped as `\u00xx`.
 const MAX_BODY: usize = 6 * messages::MAX_TEXT_BYTES + 4096;
 
-/// How long a body may take.
+/// Timeout for a body.
 const BODY: Duration = Duration::from_secs(30);
-/// Most of what a diff leaves out that is named in its head.
+/// How much of what a diff leaves out is named in its headers.
 const MAX_LEFT_OUT: usize = 50;
 const TRUNCATED: HeaderName = HeaderName::from_static(diff_header::TRUNCATED);
 const LEFT_OUT: HeaderName = HeaderName::from_static(diff_header::LEFT_OUT);
@@ -64,7 +64,7 @@ pub(crate) fn router(app: SharedApp) -> Router {
         .with_state(app)
 }
 
-/// Lets a request through when it carries the run's token.
+/// Lets a request through if it carries the run's token.
 async fn require_token(State(app): State<SharedApp>, request: Request, next: Next) -> Result<Response> {
     let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = header.and_then(|value| value.strip_prefix("Bearer ")).ok_or(Error::Unauthorized)?;
@@ -114,7 +114,7 @@ async fn put_repo(
     Text(name): Text,
     Body(spec): Body<RepoSpec>,
 ) -> Result<Json<RepoStatus>> {
-    // In a task of its own: a caller that goes away leaves no half clone.
+    // In a task of its own: a caller that goes away leaves no half-finished clone.
     let put = tokio::spawn(async move { repos::put(&app.repos, &name, &spec).await });
     put.await.map_err(|e| Error::Internal(e.to_string()))?.map(Json)
 }
@@ -185,7 +185,7 @@ async fn read_content(State(app): State<SharedApp>, headers: HeaderMap, Text(pat
     content::read(app, path, &headers).await
 }
 
-/// A JSON body; its faults become errors of ours.
+/// A JSON body; its faults become our own errors.
 struct Body<T>(T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
@@ -193,7 +193,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
         let bytes = tokio::time::timeout(BODY, Bytes::from_request(request, state)).await;
-        let bytes = bytes.map_err(|_| Error::bad("body", format!("did not come within {} s", BODY.as_secs())))?;
+        let bytes = bytes.map_err(|_| Error::bad("body", format!("did not arrive within {} s", BODY.as_secs())))?;
         let bytes = bytes.map_err(|rejection| match rejection {
             BytesRejection::FailedToBufferBody(e) if e.status() == StatusCode::PAYLOAD_TOO_LARGE => {
                 Error::TooLarge(format!("the body is larger than {MAX_BODY} bytes"))
@@ -204,7 +204,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
-/// Query parameters; their faults become errors of ours.
+/// Query parameters; their faults become our own errors.
 struct Parameters<T>(T);
 
 impl<S: Send + Sync, T: DeserializeOwned> axum::extract::FromRequestParts<S> for Parameters<T> {
@@ -228,7 +228,7 @@ impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Text {
     }
 }
 
-/// Names the field when the parser did ("unknown field `x`", "missing field `x`").
+/// Names the field if the parser did ("unknown field `x`", "missing field `x`").
 fn bad_json(whole: &str, reason: &str) -> Error {
     let named = reason.contains("unknown field `") || reason.contains("missing field `");
     let field = reason.split('`').nth(1).filter(|_| named).unwrap_or(whole);

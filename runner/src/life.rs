@@ -1,4 +1,4 @@
-//! Being the one runner of a workspace: launch file, detaching, `life.lock`, the fence, and the records of start and end.
+//! Being the workspace's only runner: launch file, detaching, `life.lock`, the fence, and the records of start and end.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -17,7 +17,7 @@ use serde::Serialize;
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const MAX_LAUNCH_BYTES: u64 = 1024 * 1024;
 const MAX_SOCKET_PATH: usize = 100;
-/// Space of a prepared record: the reason of an end is cut to fit.
+/// Space for a prepared record: the reason of an end is cut to fit.
 const RECORD_BYTES: u64 = 8192;
 
 /// Reads and checks the launch file.
@@ -38,11 +38,11 @@ pub(crate) fn read_launch(path: &Path) -> Result<LaunchSpec, String> {
     Ok(spec)
 }
 
-/// Closes what we were born with besides standard input, output and error: an agent would inherit it. Call before anything is
+/// Closes everything we inherited besides standard input, output and error: an agent would inherit it. Call before anything is
 /// opened.
 ///
 /// # Errors
-/// The system's, when it does not tell what is open.
+/// A system error, if it does not say what is open.
 pub(crate) fn close_inherited() -> std::io::Result<()> {
     let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
@@ -58,9 +58,9 @@ pub(crate) fn close_inherited() -> std::io::Result<()> {
 /// Own session, private files, no new privileges, and parent of every orphan of the agent. Call before threads exist.
 ///
 /// # Errors
-/// The system's.
+/// A system error.
 pub(crate) fn detach() -> std::io::Result<()> {
-    // A session leader already (started by hand with setsid) is fine.
+    // Being a session leader already (started by hand with setsid) is fine.
     let _ = rustix::process::setsid();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     rustix::thread::set_no_new_privs(true)?;
@@ -68,10 +68,10 @@ pub(crate) fn detach() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Takes `life.lock`; `None` when another runner keeps it.
+/// Takes `life.lock`; `None` if another runner keeps it.
 ///
 /// # Errors
-/// The system's.
+/// A system error.
 pub(crate) fn take_lock(path: &Path) -> std::io::Result<Option<File>> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
     let deadline = Instant::now() + LOCK_PATIENCE;
@@ -85,10 +85,10 @@ pub(crate) fn take_lock(path: &Path) -> std::io::Result<Option<File>> {
     }
 }
 
-/// Highest run that was stopped; 0 when none was.
+/// Highest run that was stopped; 0 if none was.
 ///
 /// # Errors
-/// When the fence is there but cannot be read: then nothing may be started.
+/// When the fence exists but cannot be read: then nothing may be started.
 pub(crate) fn stopped_run(paths: &SessionPaths) -> std::io::Result<i64> {
     match std::fs::read(paths.fence()) {
         Ok(bytes) => Ok(serde_json::from_slice::<Fence>(&bytes).map_err(std::io::Error::other)?.stopped_run),
@@ -97,7 +97,7 @@ pub(crate) fn stopped_run(paths: &SessionPaths) -> std::io::Result<i64> {
     }
 }
 
-/// True when the end of the run was asked for, so that a SIGTERM is no accident.
+/// True if the end of the run was requested, so that a SIGTERM is no accident.
 pub(crate) fn end_was_asked_for(paths: &SessionPaths, run: i64) -> bool {
     paths.stop_request(run).exists() || stopped_run(paths).is_ok_and(|stopped| stopped >= run)
 }
@@ -105,7 +105,7 @@ pub(crate) fn end_was_asked_for(paths: &SessionPaths, run: i64) -> bool {
 /// Who we are.
 ///
 /// # Errors
-/// The system's.
+/// A system error.
 pub(crate) fn identity(
     nonce: &str,
     init: Option<ProcessIdentity>,
@@ -122,10 +122,10 @@ pub(crate) fn identity(
     })
 }
 
-/// Writes a record so that it is there whole, after a power loss too, or not at all.
+/// Writes a record so that it is there in full, even after a power loss, or not at all.
 ///
 /// # Errors
-/// The system's.
+/// A system error.
 pub(crate) fn write_record<T: Serialize>(path: &Path, record: &T) -> std::io::Result<()> {
     let directory = path.parent().ok_or_else(|| std::io::Error::other("no directory"))?;
     let temporary = temporary(path);
@@ -140,10 +140,10 @@ pub(crate) fn write_record<T: Serialize>(path: &Path, record: &T) -> std::io::Re
     File::open(directory)?.sync_all()
 }
 
-/// Space for a record that must be written when there may be none left.
+/// Space for a record that must be written even when the disk is full.
 ///
 /// # Errors
-/// The system's.
+/// A system error.
 pub(crate) fn prepare_record(path: &Path) -> std::io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600).custom_flags(no_follow()?);
@@ -158,7 +158,7 @@ pub(crate) fn prepare_record(path: &Path) -> std::io::Result<()> {
 /// Like [`write_record`], into the space that was prepared for it.
 ///
 /// # Errors
-/// The system's.
+/// A system error.
 pub(crate) fn write_prepared_record<T: Serialize>(path: &Path, record: &T) -> std::io::Result<()> {
     let bytes = serde_json::to_vec(record)?;
     let mut file = match OpenOptions::new().write(true).custom_flags(no_follow()?).open(temporary(path)) {
@@ -182,27 +182,27 @@ fn temporary(path: &Path) -> PathBuf {
 
 static DISK_WAS_FULL: AtomicBool = AtomicBool::new(false);
 
-/// Remembers that something could not be written for want of space: then what follows is not the agent's fault.
+/// Remembers that something could not be written for lack of space: what follows is then not the agent's fault.
 pub(crate) fn note_want_of_space(error: &std::io::Error) {
     if matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) {
         DISK_WAS_FULL.store(true, Ordering::Relaxed);
     }
 }
 
-/// Whether this runner could not write something for want of space.
+/// Whether this runner failed to write something for lack of space.
 pub(crate) fn disk_was_full() -> bool {
     DISK_WAS_FULL.load(Ordering::Relaxed)
 }
 
-/// Creates a private file that was not there; never through a link.
+/// Creates a private file that did not exist; never through a link.
 pub(crate) fn create_new(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Opens a private file of ours for appending, never through a link.
+/// Opens one of our private files for appending, never through a link.
 ///
 /// # Errors
-/// The system's.
+/// A system error.
 pub(crate) fn open_append(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().read(true).append(true).create(true).mode(0o600).custom_flags(no_follow()?).open(path)
 }
@@ -214,7 +214,7 @@ fn no_follow() -> std::io::Result<i32> {
 /// Random text.
 ///
 /// # Errors
-/// The system's.
+/// A system error.
 pub(crate) fn random_id() -> std::io::Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().replace('-', ""))
 }

@@ -1,4 +1,4 @@
-//! How the runner's socket is served: every connection has a place, and every wait on its peer an end.
+//! How the runner's socket is served: every connection has a slot, and every wait for its peer a timeout.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,12 +17,12 @@ use tokio::{
 
 /// Connections at once; the servers of a session need a handful.
 const MOST: usize = 128;
-/// From a connection's beginning, or the answer before, to the end of a request's head.
+/// From a connection's start, or the previous response, to the end of a request's head.
 const HEAD: Duration = Duration::from_secs(10);
-/// Pause after a failed accept: out of file descriptors, most likely.
+/// Pause after a failed accept, which most likely means no file descriptors are left.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
-/// Serves for ever.
+/// Serves forever.
 pub(crate) async fn serve(listener: UnixListener, router: Router) {
     let places = Arc::new(Semaphore::new(MOST));
     let mut connections = JoinSet::new();
@@ -36,7 +36,7 @@ pub(crate) async fn serve(listener: UnixListener, router: Router) {
                         drop(place);
                     });
                 }
-                // Closed: whoever has so many gets no more.
+                // Closed: a peer with that many gets no more.
                 (Ok(_), Err(_)) => tracing::warn!("more than {MOST} connections: one is refused"),
                 (Err(error), _) => {
                     tracing::warn!(%error, "connection not accepted");

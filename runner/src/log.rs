@@ -1,7 +1,7 @@
-//! The run's event log: one JSON record a line, numbered from 1 without gaps.
+//! The run's event log: one JSON record per line, numbered from 1 without gaps.
 //!
-//! One thread writes. What waits while it syncs is written with the next sync (group commit), and only what is synced gets
-//! visible: `last` never names a record that a power loss could take back. A torn tail is cut off at start.
+//! One thread writes. What waits while it syncs is written with the next sync (group commit), and only what is synced becomes
+//! visible: `last` never names a record that a power loss could take back. A torn tail is truncated at start.
 
 use std::{
     fs::File,
@@ -18,13 +18,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::life;
 
-/// Largest log, bytes; beyond it only records that end things are taken.
+/// Largest log, bytes; beyond it only records that end things are accepted.
 const MAX_BYTES: u64 = 512 * 1024 * 1024;
 /// Appends that may wait for the writer.
 const QUEUE: usize = 256;
-/// Most appends of one sync.
+/// Most appends per sync.
 const GROUP: usize = 512;
-/// Most bytes of one read, unless one record alone is larger.
+/// Most bytes per read, unless a single record is larger.
 const MAX_READ_BYTES: u64 = 1024 * 1024;
 
 /// Why an append failed.
@@ -41,7 +41,7 @@ struct Append {
     done: Option<oneshot::Sender<i64>>,
 }
 
-/// Where each synced record begins, and where the last one ends.
+/// Where each synced record starts, and where the last one ends.
 #[derive(Default)]
 struct Index {
     starts: Vec<u64>,
@@ -58,10 +58,10 @@ pub(crate) struct EventLog {
 }
 
 impl EventLog {
-    /// Opens the log, cuts off a torn tail, and shows every record to `see`.
+    /// Opens the log, truncates a torn tail, and shows every record to `see`.
     ///
     /// # Errors
-    /// The system's.
+    /// A system error.
     pub(crate) fn open(path: &Path, mut see: impl FnMut(&Record)) -> std::io::Result<Self> {
         let mut file = life::open_append(path)?;
         let index = recover(&mut file, &mut see)?;
@@ -77,7 +77,7 @@ impl EventLog {
         Ok(Self { queue, last, index, file })
     }
 
-    /// Appends events in one piece and waits until they are synced; the number of the last one.
+    /// Appends events in one piece and waits until they are synced; returns the number of the last one.
     ///
     /// # Errors
     /// When the log cannot be written.
@@ -87,7 +87,7 @@ impl EventLog {
         synced.await.map_err(|_| LogError::Failed)
     }
 
-    /// Appends events of an agent without waiting for the sync; order is kept.
+    /// Appends an agent's events without waiting for the sync; order is kept.
     ///
     /// # Errors
     /// When the log is full or cannot be written.
@@ -107,7 +107,7 @@ impl EventLog {
     /// Synced records after `after`, at most `most`; blocks on the disk.
     ///
     /// # Errors
-    /// The system's.
+    /// A system error.
     pub(crate) fn read(&self, after: i64, most: usize) -> std::io::Result<Vec<Record>> {
         let (from, to) = {
             let index = self.index.read().map_err(|_| std::io::Error::other("poisoned"))?;
@@ -134,7 +134,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// Ends (and with it every handle's hope) on the first failure: a log that cannot be written must not go on.
+    /// Ends (and with it every handle's hope) on the first failure: a log that cannot be written must not continue.
     fn run(self, mut appends: mpsc::Receiver<Append>) {
         while let Some(first) = appends.blocking_recv() {
             let mut group = vec![first];

@@ -1,8 +1,9 @@
-//! The program beside an agent: keeps its workspace, runs it confined, and serves what it does as a numbered log.
+//! The program alongside an agent: keeps its workspace, runs it confined, and serves what it does as a numbered log.
 //!
 //! `serve` is one attempt of one run of one session; `isolate`, `init`, `enter` and `confine` are re-executions that
-//! make namespaces, live in them, and give up rights on the way to the agent's (or git's) process. Invariants: at most one runner uses a workspace (`life.lock`); only fsynced records are
-//! served; nothing the agent can write is ever executed or followed by the unconfined part of this program.
+//! create namespaces, live in them, and give up rights on the way to the agent's (or git's) process. Invariants: at most one
+//! runner uses a workspace (`life.lock`); only fsynced records are served; nothing the agent can write is ever executed or
+//! followed by the unconfined part of this program.
 //!
 //! Who may use whom: a module uses those of the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
 //!
@@ -73,18 +74,18 @@ enum Command {
         #[arg(long)]
         launch: PathBuf,
     },
-    /// Takes two user ids, of a runner and of its agent, and executes this program again as the first.
+    /// Takes two user ids, a runner's and its agent's, and executes this program again as the first.
     #[command(hide = true)]
     Become {
         #[arg(long)]
         runner_user: u32,
         #[arg(long)]
         agent_user: u32,
-        /// Arguments of the execution.
+        /// Arguments for that execution.
         #[arg(last = true, required = true)]
         arguments: Vec<OsString>,
     },
-    /// Maps two user ids into the namespace of our parent.
+    /// Maps two user ids into our parent's namespace.
     #[command(hide = true)]
     MapUsers {
         #[arg(long)]
@@ -104,7 +105,7 @@ enum Command {
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
-    /// Makes namespaces, for as long as standard input is open or for a command.
+    /// Creates namespaces, for as long as standard input is open or for a command.
     #[command(hide = true)]
     Isolate {
         /// The command.
@@ -155,7 +156,7 @@ fn serve_attempt(launch: &std::path::Path) -> i32 {
             return EXIT_USAGE;
         }
     };
-    // Before any thread exists: these are properties of a thread, inherited by those it makes.
+    // Before any thread exists: these are properties of a thread, inherited by those it creates.
     if let Err(error) =
         life::close_inherited().and_then(|()| life::detach()).and_then(|()| Ok(capabilities::keep_to_ourselves()?))
     {
@@ -175,7 +176,7 @@ fn serve_attempt(launch: &std::path::Path) -> i32 {
     }
 }
 
-/// A stage that cannot go on.
+/// A stage that cannot continue.
 fn refused(reason: &str) -> ExitCode {
     eprintln!("ambient-runner: {reason}");
     exit_code(confine::EXIT_CANNOT_EXECUTE)

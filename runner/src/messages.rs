@@ -1,6 +1,6 @@
-//! Taking messages: each id once in a run, recorded before it is answered.
+//! Accepting messages: each id once per run, recorded before it is answered.
 //!
-//! The text goes to a journal first, then the acceptance to the log: what the log names can be worked on after any crash.
+//! The text goes to a journal first, then the acceptance to the log: whatever the log names can be worked on after any crash.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -47,10 +47,10 @@ pub(crate) struct Outbox {
 }
 
 impl Inbox {
-    /// Opens the journal; what `history` knows is not taken again, what it left undone is resumed.
+    /// Opens the journal; messages known from `history` are not accepted again, and unfinished ones are resumed.
     ///
     /// # Errors
-    /// The system's.
+    /// A system error.
     pub(crate) fn open(
         journal: &Path,
         history: &History,
@@ -72,7 +72,7 @@ impl Inbox {
         Ok((Self { known, journal: Arc::new(file), queue: sender, log, ending }, Outbox { resumed, queue }))
     }
 
-    /// Records a message, in a task of its own: a caller that goes away does not leave it half recorded.
+    /// Records a message, in a task of its own: a caller that goes away does not leave it half-recorded.
     ///
     /// # Errors
     /// Bad input, a full queue, a runner that is ending.
@@ -114,7 +114,7 @@ impl Inbox {
 fn is_to_do(history: &History, id: &str, interactive: bool) -> bool {
     let open = history.open_turn.as_ref().is_some_and(|(_, message)| message == id);
     match history.fates.get(id) {
-        // The turn that was open is closed by the resuming runner as it deserves; only a lost one is repeated.
+        // The resuming runner closes the open turn as appropriate; only a lost one is repeated.
         Some(Fate::Open) if open => !interactive && history.open_turn_closed.is_none(),
         Some(Fate::Open) => true,
         Some(Fate::Lost) => !interactive,
@@ -122,7 +122,7 @@ fn is_to_do(history: &History, id: &str, interactive: bool) -> bool {
     }
 }
 
-/// A line that cannot be written whole (the disk is full) is taken back: what is written after it must be readable.
+/// A line that cannot be written in full (the disk is full) is taken back: what is written after it must be readable.
 fn append(mut journal: &File, line: &[u8]) -> std::io::Result<()> {
     let before = journal.metadata()?.len();
     journal.write_all(line).and_then(|()| journal.sync_data()).inspect_err(|_| {

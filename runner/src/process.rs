@@ -1,6 +1,6 @@
 //! Processes of the session: starting them confined, reaping orphans, and ending all of them.
 //!
-//! A process belongs to the session when it carries the launch's nonce in its environment, descends from the runner, or has
+//! A process belongs to the session if it carries the launch's nonce in its environment, descends from the runner, or has
 //! one of the session's own user ids. Its process group proves nothing: agents make their own. A zombie counts as gone.
 
 use std::{
@@ -23,7 +23,7 @@ use crate::{
     rights::{Place, Rights},
 };
 
-/// Pause between two looks at `/proc`.
+/// Pause between two scans of `/proc`.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long SIGKILL is repeated before giving up (uninterruptible sleep).
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
@@ -31,18 +31,18 @@ const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// Which processes are meant.
 #[derive(Debug, Clone)]
 pub(crate) enum Mark {
-    /// Everything of the session but the runner itself.
+    /// Everything of the session except the runner itself.
     Session,
-    /// What was started in one turn of the agent (`AMBIENT_TURN`).
+    /// What was started in one of the agent's turns (`AMBIENT_TURN`).
     Turn(String),
-    /// What is left when a turn is over: of the turn, and whatever has lost its parent in the agent's namespaces.
+    /// What is left when a turn is over: what it started, and whatever has lost its parent in the agent's namespaces.
     Left(String),
 }
 
 /// Processes of the session.
 pub(crate) struct Processes {
     nonce: String,
-    /// User ids that nobody but the session has.
+    /// User ids that only the session has.
     own_uids: Vec<u32>,
     namespaces: Option<Namespaces>,
     /// Children that someone waits for; the others are orphans to be reaped.
@@ -56,17 +56,17 @@ impl Processes {
         Arc::new(Self { nonce: spec.nonce.clone(), own_uids, namespaces, awaited: Mutex::default() })
     }
 
-    /// The namespaces of the agent, where the kernel has some for us.
+    /// The agent's namespaces, if the kernel allows us some.
     pub(crate) fn namespaces(&self) -> Option<&Namespaces> {
         self.namespaces.as_ref()
     }
 
-    /// Starts a child, which is ours to wait for as long as the guard lives.
+    /// Starts a child, which we must wait for as long as the guard lives.
     ///
     /// # Errors
-    /// The system's.
+    /// A system error.
     pub(crate) fn spawn(&self, command: &mut Command) -> std::io::Result<(Child, Awaited<'_>)> {
-        // Held over the fork, so that the reaper never takes a child's status before its number is noted.
+        // Held over the fork, so that the reaper never takes a child's status before its number is recorded.
         let mut awaited = self.awaited.lock().map_err(|_| std::io::Error::other("poisoned"))?;
         let child = command.spawn()?;
         let pid = child.id();
@@ -85,7 +85,7 @@ impl Processes {
         }
     }
 
-    /// Asks the marked processes to end, and ends those that are left after `patience`.
+    /// Asks the marked processes to end, and kills those that are left after `patience`.
     pub(crate) async fn end(self: &Arc<Self>, mark: Mark, patience: Duration) {
         let this = self.clone();
         let ended = tokio::task::spawn_blocking(move || this.end_blocking(&mark, patience)).await;
@@ -104,14 +104,14 @@ impl Processes {
         let whole = matches!(mark, Mark::Session).then_some(self.namespaces.as_ref()).flatten();
         whole.inspect(|namespaces| namespaces.terminate());
         let begin = Instant::now();
-        // What is started from here on is the work of a handler of SIGTERM, which has its time.
+        // What is started from here on is the work of a SIGTERM handler, which has its time.
         let (ticks, mut is_first_look) = (ticks_since_boot(), true);
         let mut asked = HashSet::new();
         let mut empty_looks = 0;
         loop {
             let left = self.marked(mark);
             let late = begin.elapsed() >= patience;
-            // Twice, because a process that forks while we look may be missed once.
+            // Twice, because a process that forks during a scan may be missed once.
             empty_looks = if left.is_empty() { empty_looks + 1 } else { 0 };
             if empty_looks == 2 || begin.elapsed() > patience + KILL_PATIENCE {
                 whole.inspect(|namespaces| namespaces.close());
@@ -132,7 +132,7 @@ impl Processes {
         }
     }
 
-    /// True for our own stage that waits outside for a command: it ends with the command, whose end it tells.
+    /// True for our own stage that waits outside for a command: it ends with the command, whose end it reports.
     fn waits_outside(&self, process: &Seen) -> bool {
         self.namespaces.is_some() && process.parent == isolate::own_pid()
     }
@@ -175,7 +175,7 @@ impl Processes {
     }
 }
 
-/// Waits until the namespaces have ended: the kernel kills all that is left in them.
+/// Waits until the namespaces have ended: the kernel kills everything left in them.
 fn ends(namespaces: &Namespaces) -> bool {
     let begin = Instant::now();
     while !namespaces.has_ended() {
@@ -201,10 +201,10 @@ impl Drop for Awaited<'_> {
     }
 }
 
-/// A command that gives up all but `rights` before it becomes `program`. Its environment is empty.
+/// A command that gives up everything but `rights` before it becomes `program`. Its environment is empty.
 ///
 /// # Errors
-/// When the rights cannot be written down.
+/// When the rights cannot be serialised.
 pub(crate) fn confined(rights: &Rights, directory: &Path, program: &OsStr) -> std::io::Result<Command> {
     let mut command = Command::new("/proc/self/exe");
     command.current_dir(directory).env_clear();
@@ -227,7 +227,7 @@ pub(crate) fn confined(rights: &Rights, directory: &Path, program: &OsStr) -> st
     Ok(command)
 }
 
-/// A process as `/proc` showed it.
+/// A process as seen in `/proc`.
 struct Seen {
     pid: i32,
     parent: i32,
@@ -237,7 +237,7 @@ struct Seen {
 
 impl Seen {
     fn uid(&self) -> Option<u32> {
-        // From `status`: the owner of `/proc/<pid>` is root's for processes that made themselves undumpable.
+        // From `status`: the owner of `/proc/<pid>` is root for processes that made themselves undumpable.
         Process::new(self.pid).and_then(|p| p.status()).map(|status| status.euid).ok()
     }
 
@@ -247,7 +247,7 @@ impl Seen {
         environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
     }
 
-    /// Signals exactly this process: its number may have been used again since.
+    /// Signals exactly this process: its number may have been reused since.
     fn signal(&self, signal: Signal) {
         let Some(pid) = Pid::from_raw(self.pid) else { return };
         let Ok(handle) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return };
@@ -257,7 +257,7 @@ impl Seen {
     }
 }
 
-/// Now, as `/proc` writes start times; 0 when it cannot be read.
+/// The current time, as `/proc` writes start times; 0 if it cannot be read.
 fn ticks_since_boot() -> u64 {
     let hundredths = |text: String| text.split_whitespace().next()?.replace('.', "").parse::<u64>().ok();
     let uptime = std::fs::read_to_string("/proc/uptime").ok().and_then(hundredths).unwrap_or_default();

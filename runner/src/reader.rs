@@ -12,14 +12,14 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::log::EventLog;
 
-/// Most records of a frame.
+/// Most records per frame.
 const MAX_RECORDS: usize = 256;
-/// How long a reader may take for its hello.
+/// Timeout for a reader's hello.
 const HELLO_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a reader may take for a frame.
+/// Timeout for a reader to take a frame.
 const SEND_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Which connection reads, and how far it has stored.
+/// Which connection is reading, and how far it has stored.
 pub(crate) struct Readers {
     current: watch::Sender<Current>,
     acked: watch::Sender<i64>,
@@ -38,7 +38,7 @@ impl Readers {
         Self { current: watch::Sender::default(), acked: watch::Sender::default(), admission: Mutex::default() }
     }
 
-    /// Makes a new connection the current one, or tells the higher epoch there is.
+    /// Makes a new connection the current one, or returns the higher epoch that exists.
     fn admit(&self, epoch: i64) -> Result<u64, i64> {
         let _one = self.admission.lock();
         let current = *self.current.borrow();
@@ -50,14 +50,14 @@ impl Readers {
         Ok(connection)
     }
 
-    /// Waits until everything up to `n` is stored by the reader, or the time is over.
+    /// Waits until the reader has stored everything up to `n`, or the time is up.
     pub(crate) async fn acknowledged(&self, n: i64, patience: Duration) -> bool {
         let mut acked = self.acked.subscribe();
         timeout(patience, acked.wait_for(|acked| *acked >= n)).await.is_ok_and(|waited| waited.is_ok())
     }
 }
 
-/// Serves one connection until it ends or another takes its place.
+/// Serves one connection until it ends or another one replaces it.
 pub(crate) async fn serve(readers: &Readers, log: &EventLog, log_id: &str, socket: WebSocket) {
     let (mut sink, mut stream) = socket.split();
     let Ok(Some(hello)) = timeout(HELLO_PATIENCE, hello(&mut stream)).await else { return };
@@ -120,7 +120,7 @@ async fn deliver(
     }
 }
 
-/// Sends the next records; the number of the last one.
+/// Sends the next records; returns the number of the last one.
 async fn records(log: &EventLog, sink: &mut SplitSink<WebSocket, Message>, cursor: i64) -> Option<i64> {
     let log = log.clone();
     let read = tokio::task::spawn_blocking(move || log.read(cursor, MAX_RECORDS)).await.ok()?;

@@ -6,7 +6,7 @@ use ambient_runner_protocol::{Confinement, LaunchSpec, Limits, ProcessIdentity, 
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
-/// Largest address space of git that reads what an agent has made, bytes.
+/// Largest address space for git that reads what an agent has made, bytes.
 const TOOL_ADDRESS_SPACE: u64 = 4 << 30;
 
 /// What a confined process may still do.
@@ -15,24 +15,24 @@ pub(crate) struct Rights {
     pub(crate) mode: Confinement,
     pub(crate) write: Vec<PathBuf>,
     pub(crate) read: Vec<PathBuf>,
-    /// Directories that were looked at before. Nothing in them can be executed.
+    /// Directories that were checked beforehand. Nothing in them can be executed.
     #[serde(default)]
     pub(crate) pinned: Vec<Pinned>,
     pub(crate) limits: Limits,
     pub(crate) own_user: bool,
-    /// User to become, where the runner is another than its agent.
+    /// User to become, if the runner's differs from its agent's.
     #[serde(default)]
     pub(crate) user: Option<u32>,
-    /// What is not to be seen even below something that may be read.
+    /// What must not be visible even inside something readable.
     pub(crate) hidden: Vec<PathBuf>,
     /// Namespaces to run in; [`crate::process::confined`] chooses them.
     pub(crate) place: Place,
-    /// Control groups to enter.
+    /// Cgroups to enter.
     #[serde(default)]
     pub(crate) groups: Vec<PathBuf>,
 }
 
-/// A directory that was opened and checked. It is opened again by its name, and must be the same one then.
+/// A directory that was opened and checked. It is reopened by name, and must then still be the same one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pinned {
     pub(crate) path: PathBuf,
@@ -60,7 +60,7 @@ impl Rights {
         }
     }
 
-    /// The rights of a tool of the runner's own (git on a mirror and its origin): the pinned directories and the system's
+    /// The rights of one of the runner's own tools (git on a mirror and its origin): the pinned directories and the system's
     /// programs. Neither the workspace nor anything else of the session.
     pub(crate) fn of_tool(spec: &LaunchSpec, pinned: Vec<Pinned>) -> Self {
         Self {
@@ -77,7 +77,7 @@ impl Rights {
         }
     }
 
-    /// For a tool whose input an agent has made: bounded in memory, and in the size of what it writes.
+    /// For a tool whose input an agent has made: limits its memory and the size of what it writes.
     pub(crate) fn bounded(mut self, file_size_bytes: u64) -> Self {
         let smaller = |limit: u64, most: u64| if limit == 0 { most } else { limit.min(most) };
         self.limits.address_space_bytes = smaller(self.limits.address_space_bytes, TOOL_ADDRESS_SPACE);
@@ -85,7 +85,7 @@ impl Rights {
         self
     }
 
-    /// The command is another user's from its execution on, which leaves it no capability.
+    /// The command belongs to another user from its exec on, which leaves it no capabilities.
     pub(crate) fn apply_user(&self, command: &mut Command) {
         if let Some(user) = self.user {
             command.gid(user).uid(user);
@@ -93,7 +93,7 @@ impl Rights {
     }
 }
 
-/// The server's directory, where compute has laid the session out in one; elsewhere the session's own.
+/// The server's directory, if compute has laid the session out in one; otherwise the session's own.
 fn data_directory(session: &Path) -> PathBuf {
     let above: Vec<_> = session.ancestors().skip(1).take(4).collect();
     match above.as_slice() {
@@ -107,10 +107,10 @@ fn data_directory(session: &Path) -> PathBuf {
 /// How a command comes to its namespaces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Place {
-    /// There are none: the kernel has none for us, or they are switched off.
+    /// There are none: the kernel allows us none, or they are turned off.
     Here,
     /// Those of the agent.
     Agents(ProcessIdentity),
-    /// Some for this command alone.
+    /// Some for this command only.
     Own,
 }

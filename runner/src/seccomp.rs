@@ -1,7 +1,7 @@
-//! System calls that an agent has no use for, or that have opened kernels before: a denylist, because an agent runs any program.
+//! System calls that an agent does not need, or that have been used to break kernels: a denylist, because an agent runs any program.
 //!
-//! What is refused fails with EPERM, so that programs say so and go on; `clone3`, whose flags a filter cannot see, is said not
-//! to be there (ENOSYS), and the C library falls back to `clone`. `ptrace` stays: debuggers work among the agent's own processes.
+//! What is refused fails with EPERM, so that programs report it and continue; `clone3`, whose flags a filter cannot see, is reported
+//! as missing (ENOSYS), and the C library falls back to `clone`. `ptrace` stays: debuggers work among the agent's own processes.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ type Result<T> = std::result::Result<T, String>;
 
 /// Linux 6.15; not in the C library's list yet.
 const OPEN_TREE_ATTR: i64 = 467;
-/// Never answered.
+/// Always refused.
 const REFUSED: &[i64] = &[
     // What is mounted, and where the root is.
     libc::SYS_mount,
@@ -36,7 +36,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_quotactl,
     libc::SYS_quotactl_fd,
     libc::SYS_fanotify_init,
-    // Files by number, past every path.
+    // Files by handle, past every path.
     libc::SYS_open_by_handle_at,
     // Other namespaces.
     libc::SYS_setns,
@@ -53,11 +53,11 @@ const REFUSED: &[i64] = &[
     libc::SYS_finit_module,
     libc::SYS_delete_module,
     libc::SYS_kexec_load,
-    // Does what other calls do where no filter sees it.
+    // Does what other calls do, but where no filter sees it.
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
-    // The machine's.
+    // The machine's own.
     libc::SYS_reboot,
     libc::SYS_acct,
     libc::SYS_sethostname,
@@ -68,13 +68,13 @@ const REFUSED: &[i64] = &[
     libc::SYS_lookup_dcookie,
     libc::SYS_nfsservctl,
 ];
-/// Of one architecture only.
+/// Only on one architecture.
 #[cfg(target_arch = "x86_64")]
 const REFUSED_HERE: &[i64] = &[libc::SYS_kexec_file_load, libc::SYS_ioperm, libc::SYS_iopl, libc::SYS_uselib];
 #[cfg(not(target_arch = "x86_64"))]
 const REFUSED_HERE: &[i64] = &[];
 
-/// Flags of `clone` and `unshare` that make namespaces: a user namespace is full of rights that kernels have stumbled over.
+/// Flags of `clone` and `unshare` that create namespaces: a user namespace is full of rights that have exposed kernel bugs.
 const NAMESPACES: [i32; 7] = [
     libc::CLONE_NEWUSER,
     libc::CLONE_NEWNS,
@@ -84,17 +84,17 @@ const NAMESPACES: [i32; 7] = [
     libc::CLONE_NEWUTS,
     libc::CLONE_NEWCGROUP,
 ];
-/// Of `unshare` alone; among the flags of `clone` this bit is part of a signal's number.
+/// Only for `unshare`; among the flags of `clone` this bit is part of a signal's number.
 const NEW_TIME: u64 = 0x80;
 /// Sockets that programs use. Not among them: those of virtual machines (`AF_VSOCK` reaches the host), of the kernel's ciphers
-/// (`AF_ALG`), of raw packets, and of seldom-used protocols.
+/// (`AF_ALG`), of raw packets, and of rarely used protocols.
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
-/// Put characters into a terminal's input, as if typed (the second by way of the console's selection).
+/// Put characters into a terminal's input, as if typed (the second through the console's selection).
 const TERMINAL_INPUT: [u64; 2] = [libc::TIOCSTI, 0x541C];
-/// Without randomised addresses (debuggers), with addresses below 4 GiB, as Linux 2.6, and the question what is set.
+/// Without address randomisation (debuggers), with addresses below 4 GiB, as Linux 2.6, and the query for what is set.
 const PERSONALITIES: [u64; 8] = [0, 0x8, 0x0004_0000, 0x0004_0008, 0x0020_0000, 0x0002_0000, 0x0002_0008, 0xFFFF_FFFF];
 
-/// Filters the system calls of this thread and all it starts, for good.
+/// Filters the system calls of this thread and everything it starts, permanently.
 ///
 /// # Errors
 /// In words.
@@ -114,7 +114,7 @@ fn program(rules: Rules, error: i32) -> Result<BpfProgram> {
     filter.try_into().map_err(|e: seccompiler::BackendError| words(&e))
 }
 
-/// Calls that are said not to be there.
+/// Calls that are reported as missing.
 fn absent() -> Rules {
     [(libc::SYS_clone3, Vec::new())].into()
 }
@@ -149,7 +149,7 @@ fn all(conditions: impl IntoIterator<Item = Result<Condition>>) -> Result<Rule> 
     Rule::new(conditions).map_err(|e| e.to_string())
 }
 
-/// The x32 calls of an x86_64 kernel are the same calls under other numbers.
+/// An x86_64 kernel's x32 calls are the same calls under other numbers.
 #[cfg(target_arch = "x86_64")]
 fn x32() -> Option<BpfProgram> {
     use seccompiler::sock_filter;

@@ -1,4 +1,4 @@
-//! One attempt, from the lock on the workspace to the record of its end.
+//! One attempt, from locking the workspace to recording its end.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
@@ -36,18 +36,18 @@ use crate::{
     turns,
 };
 
-/// How long the reader may take when the end was asked for by a signal.
+/// Timeout for the reader if the end was requested by a signal.
 const SIGNAL_ACK_PATIENCE: Duration = Duration::from_secs(3);
-/// How long a stopped turn may take for its end and snapshots.
+/// Timeout for a stopped turn's end and snapshots.
 const TURN_END_PATIENCE: Duration = Duration::from_secs(12);
-/// Safety net of the reaping of orphans, besides SIGCHLD.
+/// Safety net for reaping orphans, besides SIGCHLD.
 const REAP_INTERVAL: Duration = Duration::from_secs(5);
-/// Most of a reason, bytes: it has to fit into the record that was prepared.
+/// Longest reason, bytes: it has to fit into the record that was prepared.
 const MAX_REASON: usize = 4096;
 
 /// Why an attempt did not come up.
 enum Refusal {
-    /// Another runner, or the fence: nothing is recorded, nothing was done.
+    /// Another runner, or the fence: nothing was recorded, nothing was done.
     Fenced(String),
     /// The session cannot run here.
     Prerequisite(String),
@@ -61,7 +61,7 @@ impl From<std::io::Error> for Refusal {
     }
 }
 
-/// Runs the attempt; its exit code.
+/// Runs the attempt; returns its exit code.
 pub(crate) async fn serve(spec: LaunchSpec) -> i32 {
     let paths = SessionPaths { root: spec.session_dir.clone() };
     let (Ok(terminate), Ok(children)) = (signal(SignalKind::terminate()), signal(SignalKind::child())) else {
@@ -85,7 +85,7 @@ pub(crate) async fn serve(spec: LaunchSpec) -> i32 {
     code
 }
 
-/// Becomes the one runner of the workspace. The fence is read under the lock: who raises it afterwards finds us alive.
+/// Becomes the workspace's only runner. The fence is read under the lock: anyone who raises it afterwards finds us alive.
 fn hold(spec: &LaunchSpec, paths: &SessionPaths) -> Result<std::fs::File, Refusal> {
     let lock = life::take_lock(&paths.life_lock())?;
     let lock = lock.ok_or_else(|| Refusal::Fenced("another runner holds the workspace".to_owned()))?;
@@ -167,10 +167,10 @@ async fn start(spec: LaunchSpec, paths: SessionPaths) -> Result<Begun, Refusal> 
     Ok((app, outbox, history, listener))
 }
 
-/// Namespaces for the agent, and what this kernel lacks of its confinement.
+/// The agent's namespaces, and parts of its confinement that this kernel lacks.
 ///
 /// # Errors
-/// When the confinement is required and not to be had.
+/// When the confinement is required but not available.
 async fn make_namespaces(spec: &LaunchSpec) -> Result<(Option<Namespaces>, Vec<String>), String> {
     let rights = Rights::of_agent(spec);
     let (namespaces, mut missing) = match Namespaces::make(&rights, &spec.nonce).await {
@@ -240,7 +240,7 @@ async fn finish(app: &SharedApp, end: End, work: tokio::task::JoinHandle<()>) ->
         }
         record_exit(&app.attempt.spec, &app.attempt.paths, end.code, end.reason);
     }
-    // Seen also where not even the record could be written.
+    // Seen even if not even the record could be written.
     if end.code != 0 && life::disk_was_full() { EXIT_DISK_FULL } else { end.code }
 }
 
@@ -253,10 +253,10 @@ fn record_exit(spec: &LaunchSpec, paths: &SessionPaths, code: i32, mut reason: S
     }
 }
 
-/// The session's own variables, as compute was handed them.
+/// The session's own variables, as passed to compute.
 fn own_environment(file: &Path) -> Result<BTreeMap<String, String>, Refusal> {
     match std::fs::read(file) {
-        // The error of the parser could show a value.
+        // The parser's error could show a value.
         Ok(bytes) => serde_json::from_slice(&bytes)
             .map_err(|_| Refusal::Prerequisite("the session's environment cannot be read".to_owned())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
@@ -281,7 +281,7 @@ fn watch_signals(app: &SharedApp, mut terminate: Signal, mut children: Signal) {
     });
 }
 
-/// A signal that nobody of ours has sent (a shutdown of the machine) is a loss: the next attempt goes on.
+/// A signal that none of us has sent (a shutdown of the machine) is a loss: the next attempt continues.
 fn end_by_signal(app: &App) -> End {
     let ack = SIGNAL_ACK_PATIENCE;
     if life::end_was_asked_for(&app.attempt.paths, app.attempt.spec.run) {

@@ -1,4 +1,4 @@
-//! What git would pass over or choke on in a working tree: found with the rights of whoever asks, so by the re-execution that has
+//! What git would skip or choke on in a working tree: found with the rights of whoever asks, so by the re-execution that has
 //! given up all others.
 
 use std::{
@@ -12,11 +12,11 @@ use rustix::fs::{Access, AtFlags, CWD};
 
 /// The program's name where a command is expected.
 pub(crate) const PROGRAM: &str = "ambient:survey";
-/// From here on a file is told with its size, bytes.
+/// From this size on a file is reported with its size, bytes.
 pub(crate) const LARGE: u64 = 1024 * 1024;
-/// Most findings.
+/// Maximum number of findings.
 const MAX_FINDINGS: usize = 10_000;
-/// Most entries that are looked at.
+/// Maximum number of entries examined.
 const MAX_ENTRIES: usize = 5_000_000;
 
 /// What was found.
@@ -24,9 +24,9 @@ const MAX_ENTRIES: usize = 5_000_000;
 pub(crate) enum Kind {
     /// A file or folder that cannot be read.
     Unreadable,
-    /// Neither file nor folder nor link.
+    /// Neither a file nor a folder nor a link.
     Special,
-    /// A folder with a `.git` of its own.
+    /// A folder with its own `.git`.
     Repository,
     /// A file of [`LARGE`] bytes or more.
     Large {
@@ -34,9 +34,9 @@ pub(crate) enum Kind {
         /// Last change, nanoseconds since 1970.
         modified: i128,
     },
-    /// A file or folder whose name git takes for its own (`.GIT`), whoever has made it.
+    /// A file or folder whose name git takes for its own (`.GIT`), whoever made it.
     Name,
-    /// There is more than is told.
+    /// There is more than is reported.
     More,
 }
 
@@ -47,10 +47,10 @@ pub(crate) struct Finding {
     pub(crate) path: Vec<u8>,
 }
 
-/// Prints what there is in the current directory: `kind size modified path`, each ended by NUL.
+/// Prints what is in the current directory: `kind size modified path`, each ended by NUL.
 ///
 /// # Errors
-/// The system's.
+/// A system error.
 pub(crate) fn print() -> std::io::Result<()> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     for Finding { kind, path } in survey() {
@@ -69,7 +69,7 @@ pub(crate) fn print() -> std::io::Result<()> {
     out.flush()
 }
 
-/// Reads what [`print`] wrote; nothing when it is not of that form.
+/// Reads what [`print`] wrote; nothing if it is malformed.
 pub(crate) fn parse(bytes: &[u8]) -> Option<Vec<Finding>> {
     let records = bytes.strip_suffix(b"\0").into_iter().flat_map(|all| all.split(|byte| *byte == 0));
     records.map(finding).collect()
@@ -130,7 +130,7 @@ fn look(path: PathBuf, left: &mut Vec<PathBuf>, found: &mut Vec<Finding>) {
             Kind::Large { size: about.len(), modified }
         }
         Ok(_) => return,
-        // Gone in the meantime.
+        // Disappeared in the meantime.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
         Err(_) => Kind::Unreadable,
     };

@@ -25,7 +25,7 @@ impl TurnEnd {
     }
 }
 
-/// A turn under way.
+/// A turn in progress.
 pub(crate) struct Turn {
     pub(crate) app: Arc<App>,
     pub(crate) run_id: String,
@@ -43,7 +43,7 @@ impl Turn {
         self.app.log.push(events).await
     }
 
-    /// Waits until the turn is to be stopped.
+    /// Waits until the turn should stop.
     pub(crate) async fn stopped(&self) {
         if self.stop.clone().wait_for(Option::is_some).await.is_err() {
             std::future::pending::<()>().await;

@@ -22,9 +22,9 @@ use crate::{
     turn::{INTERRUPT_PATIENCE, Turn, TurnEnd},
 };
 
-/// How long a reader may take to store everything at a runner's own end.
+/// Timeout for a reader to store everything when the runner ends by itself.
 pub(crate) const ACK_PATIENCE: Duration = Duration::from_secs(10);
-/// All snapshots of a turn, and of one that is cut short by the runner's end.
+/// Timeout for all snapshots of a turn, and of one cut short by the runner's end.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(120);
 const HASTY_SNAPSHOT_PATIENCE: Duration = Duration::from_secs(4);
 
@@ -51,7 +51,7 @@ pub(crate) async fn run(app: SharedApp, mut outbox: Outbox, mut turns: u64) {
                 return;
             }
             Ok(_) => {}
-            // The watch of the log ends the runner.
+            // The watch on the log ends the runner.
             Err(error) => return tracing::error!(%error, "the turn cannot be recorded"),
         }
     }
@@ -74,7 +74,7 @@ async fn one(app: &SharedApp, number: u64, message: DeliverMessage) -> Result<Tu
         }
         Ok(TurnEnd::Finished) => {
             if !app.attempt.spec.interactive {
-                // It ends with this turn anyway, and what is pushed and kept is to be the same.
+                // It ends with this turn anyway, and what is pushed and what is kept should be the same.
                 app.attempt.processes.end(Mark::Left(turn.run_id.clone()), INTERRUPT_PATIENCE).await;
             }
             push(&turn).await?
@@ -85,7 +85,7 @@ async fn one(app: &SharedApp, number: u64, message: DeliverMessage) -> Result<Tu
     Ok(outcome)
 }
 
-/// What a turn that went well hands in; one that cannot has failed.
+/// What a successful turn hands in; one that cannot do so has failed.
 async fn push(turn: &Turn) -> Result<TurnEnd, LogError> {
     let pushed = tokio::select! {
         biased;
@@ -159,7 +159,7 @@ fn turn_ended(
     event::custom(custom::TURN_ENDED, value)
 }
 
-/// Ends the turn that an earlier attempt left open, as it deserves.
+/// Ends the turn that an earlier attempt left open, as appropriate.
 ///
 /// # Errors
 /// When the log fails.
@@ -173,7 +173,7 @@ pub(crate) async fn close_open_turn(app: &SharedApp, history: &mut History) -> R
             (Vec::new(), if stopped { "interrupted" } else { "error" }, Some(code), exit_code)
         }
         None => {
-            let reason = "the runner was lost while the agent worked";
+            let reason = "the runner was lost while the agent was working";
             let error = run_end(app, &run_id, Some("RunnerLost"), reason, None);
             (vec![error], "interrupted", Some("RunnerLost".to_owned()), None)
         }
@@ -194,7 +194,7 @@ pub(crate) async fn close_open_turn(app: &SharedApp, history: &mut History) -> R
     Ok(())
 }
 
-/// The end that an earlier attempt had come to but could not finish.
+/// The end that an earlier attempt had reached but could not finish.
 pub(crate) fn unfinished_end(app: &App, history: &History) -> Option<End> {
     if let Some((code, reason)) = &history.exit {
         return Some(End { code: *code, ..failure(None, reason.clone()) });

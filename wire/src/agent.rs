@@ -1,4 +1,4 @@
-//! Agents: definitions, from which sessions are made.
+//! Agents: definitions that sessions are created from.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::{
     session::{ResourceOverrides, ResourcePatch, SecretText},
 };
 
-/// An agent: who works, written down once.
+/// An agent: a worker, described once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Agent {
     /// `Agent`.
@@ -21,21 +21,21 @@ pub struct Agent {
     pub id: String,
     /// `/api/ambient/v1/agents/{id}`.
     pub href: String,
-    /// Creation.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
-    /// Last change.
+    /// When it last changed.
     pub updated_at: DateTime<Utc>,
-    /// Number of operations; what `If-Match` compares.
+    /// Number of operations so far; what `If-Match` compares.
     pub version: i64,
     /// Project id.
     pub project_id: String,
     /// Unique in the project.
     pub name: String,
-    /// Creator.
+    /// User id of its creator.
     pub created_by_user_id: String,
-    /// For people.
+    /// Display name.
     pub display_name: String,
-    /// For people.
+    /// Description.
     pub description: String,
     /// Who it is and how it works.
     pub prompt: String,
@@ -47,18 +47,18 @@ pub struct Agent {
     pub llm_model: Option<String>,
     /// Sampling temperature.
     pub llm_temperature: Option<f64>,
-    /// Output limit, tokens.
+    /// Limit on output tokens.
     pub llm_max_tokens: Option<i64>,
     /// Chat (true) or batch.
     pub interactive: Option<bool>,
-    /// Seconds a run may take.
+    /// Maximum duration of a run, seconds.
     pub timeout: Option<i64>,
-    /// Seconds without activity before a stop; 0 = never.
+    /// Seconds without activity before it is stopped; 0 = never.
     pub inactivity_timeout: Option<i64>,
-    /// Limits in place of the server's.
+    /// Limits that replace the server's.
     #[serde(default)]
     pub resource_overrides: ResourceOverrides,
-    /// Names of its variables; values are never shown.
+    /// Names of its environment variables; values are never shown.
     #[serde(default)]
     pub environment_variable_names: Vec<String>,
     /// For selection.
@@ -67,7 +67,7 @@ pub struct Agent {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// `POST /agents`. What is absent is left to the session, and by it to the project and the server.
+/// `POST /agents`. Whatever is absent is left to the session, and by it to the project and the server.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({
@@ -78,10 +78,10 @@ pub struct AgentCreate {
     pub project_id: String,
     /// Unique in the project, 1-100 characters.
     pub name: String,
-    /// For people.
+    /// Display name.
     #[serde(default)]
     pub display_name: String,
-    /// For people.
+    /// Description.
     #[serde(default)]
     pub description: String,
     /// Who it is and how it works.
@@ -99,22 +99,22 @@ pub struct AgentCreate {
     /// Sampling temperature, 0-2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_temperature: Option<f64>,
-    /// Output limit, tokens.
+    /// Limit on output tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_max_tokens: Option<i64>,
     /// Chat (true) or batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interactive: Option<bool>,
-    /// Seconds a run may take.
+    /// Maximum duration of a run, seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<i64>,
-    /// Seconds without activity before a stop; 0 = never.
+    /// Seconds without activity before it is stopped; 0 = never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inactivity_timeout: Option<i64>,
-    /// Limits in place of the server's. One above the server's maximum is refused.
+    /// Limits that replace the server's. A limit above the server's maximum is refused.
     #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub resource_overrides: Option<ResourceOverrides>,
-    /// Variables for its sessions, such as the keys they work with; sessions do not take them yet. Values are sealed, at most 16 KiB, and never shown again.
+    /// Environment variables for its sessions, such as API keys; sessions do not get them yet. Values are sealed, at most 16 KiB, and never shown again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = BTreeMap<String, String>)]
     pub environment_variables: BTreeMap<String, SecretText>,
@@ -135,10 +135,10 @@ pub struct AgentPatch {
     /// Unique in the project.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// For people.
+    /// Display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
-    /// For people.
+    /// Description.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// Who it is and how it works.
@@ -156,22 +156,22 @@ pub struct AgentPatch {
     /// Sampling temperature.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub llm_temperature: Option<Option<f64>>,
-    /// Output limit, tokens.
+    /// Limit on output tokens.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub llm_max_tokens: Option<Option<i64>>,
     /// Chat (true) or batch.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub interactive: Option<Option<bool>>,
-    /// Seconds a run may take.
+    /// Maximum duration of a run, seconds.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Option<i64>>,
-    /// Seconds without activity before a stop; 0 = never.
+    /// Seconds without activity before it is stopped; 0 = never.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub inactivity_timeout: Option<Option<i64>>,
-    /// Limits to set (value) or to leave to the server again (null, also for all of them).
+    /// Limits to set (value) or to return to the server's (null; null in place of the object returns all of them).
     #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
     pub resource_overrides: Option<Option<ResourcePatch>>,
-    /// Variables to set (value) or remove (null).
+    /// Environment variables to set (value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<BTreeMap<String, Option<String>>>)]
     pub environment_variables: Option<BTreeMap<String, Option<SecretText>>>,
@@ -188,7 +188,7 @@ impl Definition for Agent {
     const ENTITY_KIND: &'static str = "agent";
     const PATH: &'static str = "agents";
     const PARAM: &'static str = "agent_id";
-    const ABOUT: &'static str = "Agents: who works, written down once";
+    const ABOUT: &'static str = "Agents: workers, described once";
     const TABLE: &'static [&'static str] = &["agent_type", "llm_model", "description"];
     type Create = AgentCreate;
     type Patch = AgentPatch;

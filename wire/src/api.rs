@@ -13,63 +13,63 @@ pub struct List<T> {
     pub kind: String,
     /// Page, from 1.
     pub page: i64,
-    /// Items returned.
+    /// Number of items returned.
     pub size: i64,
-    /// Items there are.
+    /// Number of items in total.
     pub total: i64,
     /// The items.
     pub items: Vec<T>,
-    /// Cursor of the next page, where the list has one.
+    /// Cursor of the next page, if the list has cursors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
 
-/// Tells an absent field (`None`) from `null` (`Some(None)`).
+/// Distinguishes an absent field (`None`) from `null` (`Some(None)`).
 ///
 /// # Errors
-/// When the value has another type.
+/// If the value has another type.
 pub fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
     Option::<T>::deserialize(deserializer).map(Some)
 }
 
-/// An object, when there is one. A struct could also be read from an array of its fields' values.
+/// An object, if there is one. serde would also read a struct from an array of its fields' values.
 ///
 /// # Errors
-/// When the value is of another type.
+/// If the value has another type.
 pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     Ok(Option::<Object<T>>::deserialize(deserializer)?.map(|object| object.0))
 }
 
-/// As [`object`]; tells an absent field (`None`) from `null` (`Some(None)`).
+/// Like [`object`]; distinguishes an absent field (`None`) from `null` (`Some(None)`).
 ///
 /// # Errors
-/// When the value is of another type.
+/// If the value has another type.
 pub fn present_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     object(deserializer).map(Some)
 }
 
-/// As [`object`], of one that is there.
+/// Like [`object`], for a value that must be present.
 ///
 /// # Errors
-/// When the value is of another type.
+/// If the value has another type.
 pub fn one_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     Object::deserialize(deserializer).map(|object| object.0)
 }
 
-/// As [`object`], of each of a list.
+/// Like [`object`], for each item of a list.
 ///
 /// # Errors
-/// When a value is of another type.
+/// If a value has another type.
 pub fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     Ok(Vec::<Object<T>>::deserialize(deserializer)?.into_iter().map(|object| object.0).collect())
 }
 
-/// As [`objects`], of a list that may be absent or `null`.
+/// Like [`objects`], for a list that may be absent or `null`.
 ///
 /// # Errors
-/// When a value is of another type.
+/// If a value has another type.
 pub fn optional_objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<T>>, D::Error> {
@@ -100,7 +100,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 pub struct Version {
     /// Release.
     pub version: String,
-    /// Programs of this build that can run as agents.
+    /// Agent types in this build.
     pub agent_types: Vec<String>,
 }
 
@@ -109,18 +109,18 @@ pub struct Version {
 pub struct Health {
     /// `ok` or `unavailable`.
     pub status: String,
-    /// One entry a part.
+    /// One entry per part.
     pub checks: Vec<HealthCheck>,
 }
 
-/// A part's health.
+/// Health of one part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HealthCheck {
     /// `database`, `engine`, `compute`.
     pub name: String,
-    /// Fit for work.
+    /// Whether it works.
     pub ok: bool,
-    /// Why not, or how the connection to the `database` travels; else empty.
+    /// Why not, or how the connection to the `database` is secured; else empty.
     #[serde(default)]
     pub reason: String,
 }

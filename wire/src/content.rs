@@ -11,7 +11,7 @@ pub struct Listing {
     pub path: String,
     /// Entries, sorted by name, at most 10,000.
     pub entries: Vec<Entry>,
-    /// True when there are more.
+    /// True if there are more.
     pub truncated: bool,
 }
 

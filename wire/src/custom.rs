@@ -1,6 +1,6 @@
 //! What AG-UI has no word for: the names of our own `CUSTOM` events in a session's log, with the shape of `value`.
 //!
-//! AG-UI events carry a few fields of ours: `RUN_STARTED.messageId`, `TOOL_CALL_RESULT.exitCode`, `RUN_ERROR.{threadId,runId}`.
+//! AG-UI events carry a few fields of our own: `RUN_STARTED.messageId`, `TOOL_CALL_RESULT.exitCode`, `RUN_ERROR.{threadId,runId}`.
 //! Codes of `RUN_ERROR`: `ScriptFailed`, `PushFailed`, `Interrupted`, `Terminated`, `RunnerLost`, `LogFull`, `AgentError`.
 
 use serde::{Deserialize, Serialize};
@@ -14,19 +14,19 @@ pub const MESSAGE_ACCEPTED: &str = "ambient.message_accepted";
 /// [`RepoProblem`], `repos` one of [`RepoPosition`]: of those without a problem.
 pub const TURN_ENDED: &str = "ambient.turn_ended";
 /// `{repo, commit, head, ref, base, patch, patch_truncated, patch_exact, patch_base64?, left_out, running}`: a snapshot of a
-/// repository at the end of a turn, on top of commit `head` (null: none). `running` processes of the agent were still there, so
-/// that the files may have changed meanwhile. `patch` is the unified diff, with its summary, from `base` (where it was cloned at) to the snapshot; at most 128
-/// KiB, empty when there is none. A patch that is no text as it is has `patch_exact: false` and its bytes in `patch_base64`.
+/// repository at the end of a turn, on top of commit `head` (null: none). `running` processes of the agent were still running, so
+/// the files may have changed meanwhile. `patch` is the unified diff, with its summary, from `base` (where it was cloned at) to the snapshot; at most 128
+/// KiB, empty if there is none. A patch that is not valid text has `patch_exact: false` and its bytes in `patch_base64`.
 /// `left_out` is a list of [`LeftOut`](crate::git::LeftOut).
 pub const SNAPSHOT: &str = "ambient.snapshot";
 /// `{repo}` and the fields of [`GitPushed`](crate::git::GitPushed): a repository with `push_to` was pushed at the end of a turn, before
-/// RUN_FINISHED. But for `uncommitted` and `notices` it is what the origin at `url` said, nothing of the workspace's.
+/// RUN_FINISHED. Except for `uncommitted` and `notices` it is what the origin at `url` said, not the workspace.
 pub const PUSHED: &str = "ambient.pushed";
-/// `{repo, notices}`: a repository was cloned, and there is something to know of it, in words.
+/// `{repo, notices}`: a repository was cloned, with remarks, in words.
 pub const REPO_NOTICES: &str = "ambient.repo_notices";
 /// `{repo, reason}`: a snapshot could not be made.
 pub const SNAPSHOT_FAILED: &str = "ambient.snapshot_failed";
-/// `{toolCallId, stream: stdout|stderr, text}`: output of a tool while it runs, at most 16 KiB a record.
+/// `{toolCallId, stream: stdout|stderr, text}`: output of a tool while it runs, at most 16 KiB per record.
 pub const TOOL_OUTPUT: &str = "ambient.tool_output";
 /// `{code, reason}`: last record before the runner exits.
 pub const EXIT: &str = "ambient.exit";
@@ -42,7 +42,7 @@ pub struct RepoPosition {
     pub repo: String,
     /// Branch; none when detached.
     pub branch: Option<String>,
-    /// Commit; none when there is none yet.
+    /// Commit; none if there is none yet.
     pub head: Option<String>,
 }
 

@@ -3,19 +3,19 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Body of every failure, unknown routes and refused callers included.
+/// Body of every failure, including unknown routes and refused callers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = ApiError)]
 pub struct Error {
     /// `Error`.
     pub kind: String,
-    /// Number as text.
+    /// The number as text.
     pub id: String,
     /// `/api/ambient/v1/errors/<n>`.
     pub href: String,
     /// `ambient-<n>`.
     pub code: String,
-    /// For people.
+    /// The reason, for people.
     pub reason: String,
     /// Same as the header `X-Operation-ID`.
     pub operation_id: String,

@@ -12,7 +12,7 @@ pub struct WorkflowExecution {
     pub kind: String,
     /// Workflow id; in paths percent-encoded.
     pub id: String,
-    /// Its address.
+    /// Address of the execution.
     pub href: String,
     /// Run of the execution (Temporal's run id); empty while its start is pending dispatch.
     pub run_id: String,
@@ -20,36 +20,36 @@ pub struct WorkflowExecution {
     pub workflow: String,
     /// `PendingDispatch`, `Running`, `Completed`, `Failed`, `Canceled`, `Terminated`, `ContinuedAsNew`, `TimedOut`.
     pub status: String,
-    /// When it began.
+    /// When it started.
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended.
     pub closed_at: Option<DateTime<Utc>>,
-    /// Events of its history.
+    /// Number of events in its history.
     pub history_length: i64,
-    /// Activities that are scheduled or running; only when one execution is asked for.
+    /// Activities that are scheduled or running; only when a single execution is requested.
     #[serde(default)]
     pub pending_activities: Vec<PendingActivity>,
 }
 
-/// An activity at work.
+/// An activity in progress.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PendingActivity {
     /// Activity type.
     pub activity: String,
     /// `Scheduled` or `Started`.
     pub state: String,
-    /// From 1.
+    /// Attempt, from 1.
     pub attempt: i32,
-    /// Last failure, in words.
+    /// The last failure, in words.
     pub last_failure: Option<String>,
-    /// Next try.
+    /// Next attempt.
     pub next_retry_at: Option<DateTime<Utc>>,
 }
 
-/// An event of a history.
+/// An event in a history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HistoryEvent {
-    /// From 1.
+    /// Event id, from 1.
     pub event_id: i64,
     /// `WorkflowExecutionStarted`, …
     #[serde(rename = "type")]
@@ -66,7 +66,7 @@ pub struct HistoryEvent {
 pub struct SignalRequest {
     /// Signal name.
     pub signal: String,
-    /// Input, JSON.
+    /// Input, as JSON.
     #[serde(default)]
     pub input: Value,
 }
@@ -75,7 +75,7 @@ pub struct SignalRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndRequest {
-    /// Why, for people.
+    /// Reason, for people.
     #[serde(default)]
     pub reason: String,
 }

@@ -1,19 +1,19 @@
-//! Repositories of a session, and what is asked of their git.
+//! A session's repositories, and requests about their git.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What is fetched of a repository's submodules when it is cloned. Their addresses stand in the repository, so they pass the checks
-/// that a session's own do, and a `file://` one is followed from a `file://` origin only.
+/// Which submodules of a repository are fetched when it is cloned. Their URLs are in the repository, so they pass the same checks
+/// as a session's own, and a `file://` one is followed only from a `file://` origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Submodules {
-    /// Nothing: they are empty folders.
+    /// None: they are empty folders.
     #[default]
     None,
-    /// The recorded commit of each, without history, and nothing of the submodules of submodules.
+    /// The recorded commit of each, without history, and no submodules of submodules.
     Shallow,
-    /// Each with its history, and theirs in turn.
+    /// Each with its history, and their submodules in turn.
     Recursive,
 }
 
@@ -29,11 +29,11 @@ impl Submodules {
 /// What a diff, snapshot, commit or status does not show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LeftOut {
-    /// Path in the repository; empty for what goes beyond a limit of the list itself.
+    /// Path in the repository; empty for what exceeds the list's own limit.
     pub path: String,
     /// Why.
     pub reason: LeftOutReason,
-    /// What a submodule holds.
+    /// What a submodule contains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submodule: Option<InSubmodule>,
 }
@@ -50,31 +50,31 @@ impl LeftOut {
     }
 }
 
-/// What a submodule holds that its repository does not point to. By the word of the agent's repository.
+/// What a submodule contains that its repository does not point to. As claimed by the agent's repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct InSubmodule {
-    /// Files that differ from its commit; null when they could not be told.
+    /// Number of files that differ from its commit; null if unknown.
     pub uncommitted: Option<u64>,
-    /// Commits up to the one checked out that its origin is not known to have; null when they could not be told.
+    /// Number of commits up to the one checked out that its origin is not known to have; null if unknown.
     pub unpublished: Option<u64>,
 }
 
 impl InSubmodule {
-    /// In words, after its name.
+    /// In words, to follow its name.
     #[must_use]
     pub fn words(&self) -> String {
         let files = match self.uncommitted {
             Some(0) => None,
             Some(1) => Some("has 1 changed file that is not committed in it".to_owned()),
             Some(many) => Some(format!("has {many} changed files that are not committed in it")),
-            None => Some("cannot be looked at, so whether it has changes of its own is not known".to_owned()),
+            None => Some("cannot be inspected, so it is not known whether it has changes of its own".to_owned()),
         };
         let commits = match self.unpublished {
             Some(0) => None,
             Some(1) => Some("has 1 commit that its origin does not have".to_owned()),
             Some(many) => Some(format!("has {many} commits that its origin does not have")),
             None if self.uncommitted.is_none() => None,
-            None => Some("may have commits that its origin does not have: they cannot be told".to_owned()),
+            None => Some("may have commits that its origin does not have: this could not be determined".to_owned()),
         };
         files.into_iter().chain(commits).collect::<Vec<_>>().join(", and ")
     }
@@ -86,28 +86,28 @@ impl InSubmodule {
 pub enum LeftOutReason {
     /// The file or folder cannot be read.
     Unreadable,
-    /// It is neither file nor folder nor link.
+    /// It is neither a file nor a folder nor a link.
     Special,
     /// It is a repository of its own: only its commit is shown, if it has one.
     Repository,
-    /// A submodule that holds what the repository does not point to, or may hold it. Submodules without are not named.
+    /// A submodule with content that the repository does not point to, or that may have some. Others are not named.
     Submodule,
-    /// A changed file that is larger than one in a snapshot may be.
+    /// A changed file that is too large for a snapshot.
     TooLarge,
-    /// A changed large file for which the session's snapshots have no room left.
+    /// A changed large file for which the session's snapshots have no space left.
     NoRoom,
     /// A file or folder whose name git refuses, such as `.GIT`.
     Name,
-    /// A changed file that the repository has a filter for. The filter is not run: the file is shown as it lies in the folder.
+    /// A changed file with a filter of the repository's own. The filter is not run: the file is shown as it is in the folder.
     Filter,
-    /// A file or folder that a sparse checkout leaves away: it is shown as the commit has it.
+    /// A file or folder that a sparse checkout omits: it is shown as it is in the commit.
     NotCheckedOut,
-    /// There is more than is named.
+    /// There are more than are named.
     More,
 }
 
 impl LeftOutReason {
-    /// In words, after the name of what is left out.
+    /// In words, to follow the name of what is left out.
     #[must_use]
     pub fn words(self) -> &'static str {
         match self {
@@ -118,18 +118,20 @@ impl LeftOutReason {
             Self::TooLarge => "is too large",
             Self::NoRoom => "is large, and there is no room left for large files",
             Self::Name => "has a name that git refuses",
-            Self::Filter => "is shown as it is in the folder: a filter, which is not run here, may keep it otherwise",
+            Self::Filter => {
+                "is shown as it is in the folder: a filter, which is not run here, may store it differently"
+            }
             Self::NotCheckedOut => "is not checked out, so a change of it would not be seen",
             Self::More => "there is more than is named",
         }
     }
 }
 
-/// `GET /git/diff`: the body is the diff, these are headers.
+/// `GET /git/diff`: the body is the diff, these are its headers.
 pub mod diff_header {
-    /// `true` when the diff is longer than what is given: it does not apply.
+    /// `true` if the diff is truncated: it does not apply.
     pub const TRUNCATED: &str = "x-diff-truncated";
-    /// JSON list of [`LeftOut`](super::LeftOut), percent-encoded; the first 50, and that there are more.
+    /// JSON list of [`LeftOut`](super::LeftOut), percent-encoded; the first 50, and whether there are more.
     pub const LEFT_OUT: &str = "x-diff-left-out";
 }
 
@@ -142,14 +144,14 @@ pub struct GitStatus {
     pub branch: Option<String>,
     /// Commit checked out.
     pub head: Option<String>,
-    /// Commits since the clone.
+    /// Number of commits since the clone.
     pub ahead: u64,
     /// Changed files, at most 10,000.
     pub files: Vec<GitFile>,
-    /// True when there are more.
+    /// True if there are more.
     #[serde(default)]
     pub truncated: bool,
-    /// What cannot be looked at.
+    /// What could not be inspected.
     #[serde(default)]
     pub left_out: Vec<LeftOut>,
 }
@@ -161,8 +163,8 @@ pub struct GitFile {
     pub path: String,
     /// Two letters as `git status --porcelain` prints them.
     pub status: String,
-    /// Path before it was renamed (status ` R`). Among more than 400 new or deleted files, and of files of 1 MiB and more, a rename
-    /// is a deletion and a new file.
+    /// Path before it was renamed (status ` R`). Among more than 400 new or deleted files, and for files of 1 MiB and more, a rename
+    /// is shown as a deletion and a new file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original_path: Option<String>,
 }
@@ -177,10 +179,10 @@ pub struct GitCommit {
     pub message: String,
 }
 
-/// Answer to a commit.
+/// Response to a commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GitCommitted {
-    /// New commit; none when there was nothing to commit.
+    /// New commit; none if there was nothing to commit.
     pub commit: Option<String>,
     /// What is not in it.
     #[serde(default)]
@@ -197,30 +199,30 @@ pub struct GitPush {
     pub branch: String,
 }
 
-/// Answer to a push.
+/// Response to a push.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GitPushed {
     /// The origin.
     pub url: String,
     /// Branch of the origin.
     pub branch: String,
-    /// Commit it points to now.
+    /// Commit it now points to.
     pub commit: String,
-    /// Commits that came with this push: those that the branch had not; for a new branch, that the origin had not.
+    /// Number of commits that came with this push: those that the branch did not have; for a new branch, that the origin did not have.
     pub commits: u64,
-    /// Whether the branch is a new one.
+    /// Whether the branch is new.
     pub created: bool,
-    /// Files of the working tree that differ from the commit, so that their changes are not in the push; null when they could not
-    /// be told.
+    /// Number of files in the working tree that differ from the commit, so that their changes are not in the push; null if
+    /// unknown.
     pub uncommitted: Option<u64>,
-    /// What is to be known of it, in words: it points to commits of submodules that their origins do not have, submodules have work of
-    /// their own, other branches have commits that are not pushed, there is a stash, a merge is in progress.
+    /// Remarks, in words: it points to commits of submodules that their origins do not have, submodules have uncommitted or unpushed
+    /// work, other branches have unpushed commits, there is a stash, a merge is in progress.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
 }
 
 impl GitPushed {
-    /// What came of it, in words.
+    /// The result, in words.
     #[must_use]
     pub fn words(&self) -> String {
         let Self { url, branch, commit, commits, created, .. } = self;
@@ -233,19 +235,19 @@ impl GitPushed {
         }
     }
 
-    /// What else is to be known, in words, a line each.
+    /// Further remarks, in words, one per line.
     pub fn remarks(&self) -> impl Iterator<Item = String> {
         self.lacks().into_iter().chain(self.notices.clone())
     }
 
-    /// What of the working tree the push does not hold.
+    /// What the push does not contain of the working tree.
     fn lacks(&self) -> Option<String> {
         match self.uncommitted {
             Some(0) => None,
             Some(1) => Some("1 changed file is not committed, so it is not in the push".to_owned()),
             Some(many) => Some(format!("{many} changed files are not committed, so they are not in the push")),
             None => Some(
-                "whether there are changes that are not committed, so not in the push, could not be told".to_owned(),
+                "could not determine whether there are uncommitted changes, which would not be in the push".to_owned(),
             ),
         }
     }

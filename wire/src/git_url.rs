@@ -1,15 +1,15 @@
-//! Addresses of repositories that are taken: `https://host[:port]/path` and `file:///path`, and nothing that any parser could read
-//! otherwise. One check for server, command line and runner.
+//! Accepted repository URLs: `https://host[:port]/path` and `file:///path`, and nothing that any parser could read
+//! differently. One check for server, command line and runner.
 //!
-//! Secrets are what this is strict for. An address is stored in the operation log for ever, so none with user information gets in,
-//! however it is written: a password may hold a slash, so that it looks like a port and a path; parsers drop tabs and line ends, take
-//! a backslash for a slash, and fold other characters into `@`. No problem told here repeats a part of the address.
+//! It is strict for the sake of secrets. A URL is stored in the operation log forever, so none with user information gets in,
+//! however it is written: a password may contain a slash, so that it looks like a port and a path; parsers drop tabs and line ends, take
+//! a backslash for a slash, and fold other characters into `@`. No problem reported here repeats any part of the URL.
 
 use std::net::Ipv6Addr;
 
-/// Longest address, bytes.
+/// Longest URL, bytes.
 pub const MAX: usize = 2048;
-/// The rule as a regular expression of ECMA 262, for documents. It takes a little less than the rule: what it takes is taken.
+/// The rule as an ECMA 262 regular expression, for documents. It is slightly stricter than the rule: whatever it matches is accepted.
 pub const PATTERN: &str = concat!(
     r"^(?!.*(%40|%[01]|%5[Cc]|%7[Ff]|%2[EeFf]))(?!.*/\.\.?(/|$))(https://",
     r"(([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?){0,8}|\[::1\])",
@@ -17,7 +17,7 @@ pub const PATTERN: &str = concat!(
     r"([A-Za-z0-9._~!$&'()*+,;=:/]|%[0-9A-Fa-f]{2})([A-Za-z0-9._~!$&'()*+,;=:/-]|%[0-9A-Fa-f]{2})*$",
 );
 
-/// Why it is not taken; for people, to be put behind the field. Holds nothing of the address.
+/// Why it is not accepted; for people, to follow the field's name. Contains no part of the URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Problem(&'static str);
 
@@ -29,9 +29,9 @@ impl std::fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-const CREDENTIALS: Problem = Problem("must not hold credentials, nor anything that could be taken for them ('@')");
+const CREDENTIALS: Problem = Problem("must not contain credentials, nor anything that could be taken for them ('@')");
 
-/// Checks an address.
+/// Checks a URL.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -47,7 +47,7 @@ pub fn check(url: &str) -> Result<(), Problem> {
         return Err(Problem("must not contain a query, a fragment, a backslash or a quote"));
     }
     if let Some(path) = url.strip_prefix("file:///") {
-        // A folder's name may hold an '@', but credentials have a ':' before it.
+        // A folder's name may contain an '@', but credentials have a ':' before it.
         if path.is_empty() {
             return Err(Problem("must name a folder"));
         }
@@ -92,23 +92,24 @@ fn check_authority(authority: &str) -> Result<(), Problem> {
     }
     let port = port.strip_prefix(':').or_else(|| port.is_empty().then_some("443")).ok_or(BAD_HOST)?;
     let digits = (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
-    // Not "a port": a password may stand in its place.
+    // Not "a port": it may be a password.
     if !digits || port.parse::<u16>().is_ok_and(|port| port == 0) || port.parse::<u16>().is_err() {
         return Err(BAD_HOST);
     }
     Ok(())
 }
 
-const BAD_HOST: Problem = Problem("must name a host (letters, digits, '-' and '.') and perhaps a port after https://");
+const BAD_HOST: Problem =
+    Problem("must name a host (letters, digits, '-' and '.') and optionally a port after https://");
 
-/// A path, decoded as far as it is encoded.
+/// A path, fully decoded.
 fn check_path(path: &str) -> Result<(), Problem> {
     let decoded = decode(path).ok_or(Problem("must be percent-encoded where it has a '%'"))?;
     if decoded.iter().any(u8::is_ascii_control) {
         return Err(Problem("must not contain control characters"));
     }
     if decoded.split(|byte| *byte == b'/').any(|step| matches!(step, b"." | b"..")) {
-        return Err(Problem("must not contain '.' or '..' as a step"));
+        return Err(Problem("must not contain '.' or '..' as a segment"));
     }
     if path.starts_with('-') || decoded.contains(&b'\\') {
         return Err(Problem("must not begin with '-' or contain a backslash"));

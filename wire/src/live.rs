@@ -1,4 +1,4 @@
-//! Live channels: events of a session, and the frames of WebSocket subprotocol `ambient.v1`.
+//! Live channels: a session's events, and the frames of WebSocket subprotocol `ambient.v1`.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 /// WebSocket subprotocol.
 pub const SUBPROTOCOL: &str = "ambient.v1";
 
-/// An event of a session's live log. `user.message`, `session.*` are ours; all others are AG-UI events as the runner recorded them
+/// An event in a session's live log. `user.message` and `session.*` are ours; all others are AG-UI events as the runner recorded them
 /// (`type` = the AG-UI type, `data` = the AG-UI event).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
@@ -23,14 +23,14 @@ pub struct Event {
     pub at: DateTime<Utc>,
 }
 
-/// Answer of `POST /live/tickets`: a ticket for `GET /live?token=` and `GET /sessions/{id}/ws?token=`, where no header can be sent.
+/// Response to `POST /live/tickets`: a ticket for `GET /live?token=` and `GET /sessions/{id}/ws?token=`, for clients that cannot send headers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LiveTicket {
     /// `LiveTicket`.
     pub kind: String,
-    /// The ticket; opens live channels as the one who asked for it, and nothing else.
+    /// The ticket; opens live channels on behalf of whoever requested it, and nothing else.
     pub token: String,
-    /// When it can no longer be used to connect.
+    /// When it stops being valid for connecting.
     pub expires_at: DateTime<Utc>,
 }
 
@@ -40,7 +40,7 @@ pub struct LiveTicket {
 pub enum ClientFrame {
     /// Follow a channel.
     Subscribe {
-        /// Chosen by the client; names the subscription in every answer.
+        /// Chosen by the client; identifies the subscription in every frame about it.
         id: String,
         /// `session:<id>`.
         channel: String,
@@ -53,7 +53,7 @@ pub enum ClientFrame {
         /// Subscription.
         id: String,
     },
-    /// Send a user message on a session.
+    /// Send a user message to a session.
     Send {
         /// Chosen by the client; also the idempotency key.
         id: String,
@@ -70,17 +70,17 @@ pub enum ClientFrame {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum ServerFrame {
-    /// Messages up to a place of the log, before `subscribed`, for a subscription without `after_seq`. Takes the place of all events
+    /// Messages up to a place in the log, sent before `subscribed` to a subscription without `after_seq`. Replaces all events
     /// up to `covers_seq`; has no seq of its own.
     Snapshot {
         /// Subscription.
         id: String,
-        /// The events begin right after it.
+        /// Events start right after it.
         covers_seq: i64,
         /// `{type: "MESSAGES_SNAPSHOT", covers_seq, omitted, messages: [{id, role, content, …}]}`, the newest messages in order.
         data: Value,
     },
-    /// The subscription stands; events follow after `seq`.
+    /// The subscription is active; events follow after `seq`.
     Subscribed {
         /// Subscription.
         id: String,
@@ -97,7 +97,7 @@ pub enum ServerFrame {
     },
     /// A send was accepted.
     Ack {
-        /// The send.
+        /// Id of the send.
         id: String,
         /// Message id.
         message_id: String,
@@ -119,6 +119,6 @@ pub enum ServerFrame {
         /// `deleted`.
         reason: String,
     },
-    /// Answer to ping, and keep-alive every 15 s.
+    /// Answer to ping, and a keep-alive every 15 s.
     Pong {},
 }

@@ -1,7 +1,7 @@
 //! Names that people give: of sessions and projects, in labels and annotations, of branches, models and subjects. One rule for all,
-//! checked where a request comes in. What was stored under an older rule stays readable.
+//! checked when a request comes in. What was stored under an older rule stays readable.
 //!
-//! A name is shown in tables, typed as an argument and compared by eye, so it has to be visible, and to look like what it is: no
+//! A name is shown in tables, typed as an argument and compared by eye, so it has to be visible and look like what it is: no
 //! control or format characters, nothing that reorders text or has no width, no white space but plain spaces inside.
 
 /// Longest name, characters.
@@ -11,8 +11,8 @@ pub const MAX_KEY: usize = 253;
 /// Form of a key of a label or annotation.
 pub const KEY_PATTERN: &str = "^[A-Za-z0-9]([A-Za-z0-9_./-]*[A-Za-z0-9])?$";
 
-/// What no name holds, as ranges: controls, white space but the plain space, and what Unicode calls default ignorable (the sign
-/// that asks for a coloured form of the one before it, U+FE0F, is allowed behind another).
+/// Characters a name may not contain, as ranges: controls, white space other than the plain space, and what Unicode calls default ignorable (the
+/// emoji variation selector, U+FE0F, is allowed after another character).
 const INVISIBLE: [(char, char); 31] = [
     ('\0', '\u{1f}'),
     ('\u{7f}', '\u{a0}'),
@@ -46,10 +46,10 @@ const INVISIBLE: [(char, char); 31] = [
     ('\u{2fffe}', '\u{2ffff}'),
     ('\u{e0000}', '\u{e0fff}'),
 ];
-/// Allowed behind another character only.
+/// Allowed only after another character.
 const COLOURED: char = '\u{fe0f}';
 
-/// Why it is no name; for people, to be put behind the field.
+/// Why it is not a name; for people, to follow the field's name.
 pub type Problem = String;
 
 /// A name of 1 to `max` characters.
@@ -68,7 +68,7 @@ pub fn check(text: &str, max: usize) -> Result<(), Problem> {
     no_credentials(text)
 }
 
-/// A value of a label: a name, or nothing.
+/// A label's value: a name, or nothing.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -94,7 +94,7 @@ pub fn check_key(key: &str) -> Result<(), Problem> {
     ))
 }
 
-/// A branch, as far as it is more than git's own rule: visible, and not a name that git gives a meaning.
+/// A branch, beyond git's own rule: visible, and not a name with a meaning to git.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -103,7 +103,7 @@ pub fn check_branch(name: &str) -> Result<(), Problem> {
         return Err("is not a valid branch name".to_owned());
     }
     if let Some(whole) = name.strip_prefix("refs/") {
-        // Git would make `refs/heads/refs/heads/z` of it.
+        // Git would turn it into `refs/heads/refs/heads/z`.
         let branch = whole.strip_prefix("heads/").unwrap_or(whole);
         return Err(format!("is the full name of a reference: name the branch alone, '{branch}'"));
     }
@@ -125,17 +125,17 @@ fn visible(text: &str) -> Result<(), Problem> {
 fn no_credentials(text: &str) -> Result<(), Problem> {
     match crate::redact::text(text) {
         std::borrow::Cow::Borrowed(_) => Ok(()),
-        std::borrow::Cow::Owned(_) => Err("must not hold a URL with credentials".to_owned()),
+        std::borrow::Cow::Owned(_) => Err("must not contain a URL with credentials".to_owned()),
     }
 }
 
-/// Whether a character has no place in a name.
+/// Whether a character is not allowed in a name.
 #[must_use]
 pub fn is_invisible(c: char) -> bool {
     INVISIBLE.iter().any(|(first, last)| (*first..=*last).contains(&c))
 }
 
-/// A name made of any text: what cannot be in one is a space, and it is cut to `max` characters. None when nothing is left.
+/// A name made from any text: characters that are not allowed become spaces, and it is cut to `max` characters. None if nothing is left.
 #[must_use]
 pub fn made_of(text: &str, max: usize) -> Option<String> {
     let told = crate::redact::text(text);
@@ -148,14 +148,14 @@ pub fn made_of(text: &str, max: usize) -> Option<String> {
     check(&name, max).is_ok().then_some(name)
 }
 
-/// The rule of [`check`], but for credentials and length, as a regular expression of ECMA 262.
+/// The rule of [`check`], except for credentials and length, as an ECMA 262 regular expression.
 #[must_use]
 pub fn pattern() -> String {
     let class: String = INVISIBLE.iter().map(|(first, last)| range(*first, *last)).collect();
     format!("^[^-. \\ufe0f{class}]([^{class}]*[^ {class}])?$")
 }
 
-/// The rule of [`check_value`] likewise.
+/// The same for [`check_value`].
 #[must_use]
 pub fn value_pattern() -> String {
     let class: String = INVISIBLE.iter().map(|(first, last)| range(*first, *last)).collect();

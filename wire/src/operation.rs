@@ -18,33 +18,33 @@ pub struct Operation {
     pub entity_kind: String,
     /// Entity's id.
     pub entity_id: String,
-    /// Version the entity got by it.
+    /// Version of the entity after it.
     pub version: i64,
     /// Project.
     pub project_id: String,
     /// Command.
     pub command: String,
-    /// Shape of command and events.
+    /// Schema version of command and events.
     pub schema_version: i32,
-    /// Command in full, without message bodies.
+    /// The full command, without message bodies.
     pub input: Value,
-    /// What it came to.
+    /// The events it produced.
     pub events: Value,
-    /// What it was decided with.
+    /// The context it was decided with.
     pub context: Value,
-    /// Who.
+    /// Who requested it.
     pub principal: String,
-    /// Request it belongs to.
+    /// Correlation id of the request it belongs to.
     pub correlation_id: String,
     /// Operation or workflow that caused it.
     pub causation_id: Option<String>,
-    /// When.
+    /// When it was accepted.
     pub occurred_at: DateTime<Utc>,
     /// Hash chained over the entity's previous operation, hex.
     pub hash: String,
 }
 
-/// `POST /replay/verify`; the body may be empty: everything is verified.
+/// `POST /replay/verify`; with an empty body everything is verified.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VerifyRequest {
@@ -56,27 +56,27 @@ pub struct VerifyRequest {
     pub entity_id: Option<String>,
 }
 
-/// Whether rows equal their replayed operations and hash chains are intact.
+/// Whether rows equal their replayed operations and the hash chains are intact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VerifyReport {
     /// `VerifyReport`.
     pub kind: String,
-    /// Entities looked at.
+    /// Number of entities checked.
     pub entities: u64,
-    /// Operations replayed.
+    /// Number of operations replayed.
     pub operations: u64,
-    /// The first divergence of each entity that has one; empty when all is well.
+    /// The first divergence of each entity that has one; empty if all is well.
     pub divergences: Vec<VerifyDivergence>,
 }
 
-/// Where stored data is not what it must be.
+/// Where stored data is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VerifyDivergence {
     /// Kind of the entity: `session`, `project`, `agent`, …
     pub kind: String,
     /// Entity's id.
     pub id: String,
-    /// Version it was found at.
+    /// Version at which it was found.
     pub version: i64,
     /// What is wrong, in words.
     pub what: String,

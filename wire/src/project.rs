@@ -17,40 +17,40 @@ pub struct Project {
     pub id: String,
     /// `/api/ambient/v1/projects/{id}`.
     pub href: String,
-    /// Creation.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
-    /// Last change.
+    /// When it last changed.
     pub updated_at: DateTime<Utc>,
-    /// Number of operations; what `If-Match` compares.
+    /// Number of operations so far; what `If-Match` compares.
     pub version: i64,
     /// Unique name.
     pub name: String,
-    /// For people.
+    /// Display name.
     pub display_name: String,
-    /// For people.
+    /// Description.
     pub description: String,
-    /// Said before every session's prompt.
+    /// Precedes every session's prompt.
     pub prompt: String,
     /// `Active` or `Terminating`.
     pub status: String,
-    /// Whether its space exists.
+    /// Whether its space has been set up.
     pub provisioned: bool,
     /// For selection.
     pub labels: BTreeMap<String, String>,
     /// For tools.
     pub annotations: BTreeMap<String, String>,
-    /// Defaults of its sessions.
+    /// Defaults for its sessions.
     pub settings: ProjectSettings,
 }
 
-/// Defaults of a project's sessions.
+/// Defaults for a project's sessions.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProjectSettings {
     /// Model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_model: Option<String>,
-    /// Seconds; 0 = off.
+    /// Seconds without activity before a session is stopped; 0 = never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inactivity_timeout: Option<i64>,
 }
@@ -61,13 +61,13 @@ pub struct ProjectSettings {
 pub struct ProjectCreate {
     /// Unique name: `^[a-z][a-z0-9-]*[a-z0-9]$`, 2-63 characters.
     pub name: String,
-    /// For people.
+    /// Display name.
     #[serde(default)]
     pub display_name: String,
-    /// For people.
+    /// Description.
     #[serde(default)]
     pub description: String,
-    /// Said before every session's prompt.
+    /// Precedes every session's prompt.
     #[serde(default)]
     pub prompt: String,
     /// For selection.
@@ -76,7 +76,7 @@ pub struct ProjectCreate {
     /// For tools.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
-    /// Defaults of its sessions.
+    /// Defaults for its sessions.
     #[serde(default, deserialize_with = "one_object")]
     pub settings: ProjectSettings,
 }
@@ -85,13 +85,13 @@ pub struct ProjectCreate {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProjectPatch {
-    /// For people.
+    /// Display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
-    /// For people.
+    /// Description.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Said before every session's prompt.
+    /// Precedes every session's prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
     /// Set (value) or remove (null).
@@ -100,12 +100,12 @@ pub struct ProjectPatch {
     /// Set (value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<BTreeMap<String, Option<String>>>,
-    /// All settings.
+    /// All settings; replaces them.
     #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub settings: Option<ProjectSettings>,
 }
 
-/// A role in a project. `POST /projects/{id}/permissions` grants it in place of the subject's former one.
+/// A role in a project. `POST /projects/{id}/permissions` grants it, replacing the subject's previous one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProjectPermission {

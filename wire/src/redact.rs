@@ -1,12 +1,12 @@
-//! Texts without the credentials of the URLs in them: for errors, logs and names, whoever the text is from.
+//! Removes the credentials from URLs in texts: for errors, logs and names, whoever wrote the text.
 
 use std::borrow::Cow;
 
-/// In the place of credentials.
+/// What credentials are replaced with.
 const REDACTED: &str = "…";
 
-/// The text with what stands between `://` and the last `@` of each URL taken out. Deliberately greedy: a password may hold
-/// slashes, and what has no credentials may lose a harmless part.
+/// The text without what is between `://` and the last `@` of each URL. Deliberately greedy: a password may contain
+/// slashes, and a text without credentials may lose a harmless part.
 #[must_use]
 pub fn text(text: &str) -> Cow<'_, str> {
     let mut told = String::new();
@@ -28,7 +28,7 @@ pub fn text(text: &str) -> Cow<'_, str> {
     Cow::Owned(told)
 }
 
-/// The first credentials of a URL: what is before, they themselves, and what follows from the `@` on.
+/// The first credentials of a URL: the text before them, the credentials, and the rest from the `@` on.
 fn first(text: &str) -> Option<(&str, &str, &str)> {
     let mut from = 0;
     while let Some(start) = begin(&text[from..]).map(|at| from + at) {
@@ -36,7 +36,7 @@ fn first(text: &str) -> Option<(&str, &str, &str)> {
         let end = url.find(|c: char| c.is_whitespace() || "\"'`<>,;|".contains(c)).unwrap_or(url.len());
         if let Some((at, sign)) = at_sign(&url[..end]) {
             let (credentials, after) = (&url[..at], &url[at..]);
-            // What is passed is at least the sign, so that the search goes on.
+            // At least the sign is consumed, so the search makes progress.
             return Some((&text[..start], credentials, after)).filter(|_| !sign.is_empty());
         }
         from = start;
@@ -50,7 +50,7 @@ fn first(text: &str) -> Option<(&str, &str, &str)> {
     None
 }
 
-/// Where the authority of a URL begins: after `://`, or as parsers of browsers have it, `:` and any two slashes of either kind.
+/// Where a URL's authority begins: after `://`, or, as browsers' parsers read it, after `:` and any two slashes of either kind.
 fn begin(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let slash = |at: usize| bytes.get(at).is_some_and(|byte| matches!(byte, b'/' | b'\\'));
@@ -59,7 +59,7 @@ fn begin(text: &str) -> Option<usize> {
         .map(|at| at + 3)
 }
 
-/// The last `@` of a URL, plain or percent-encoded, or in another width that parsers of browsers take for it.
+/// A URL's last `@`, plain or percent-encoded, or in another width that browsers' parsers take for one.
 fn at_sign(url: &str) -> Option<(usize, &'static str)> {
     ["@", "%40", "\u{ff20}", "\u{fe6b}"].into_iter().filter_map(|sign| Some((url.rfind(sign)?, sign))).max()
 }

@@ -17,27 +17,27 @@ pub struct RepositoryRef {
     pub id: String,
     /// `/api/ambient/v1/repository_refs/{id}`.
     pub href: String,
-    /// Creation.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
-    /// Last change.
+    /// When it last changed.
     pub updated_at: DateTime<Utc>,
-    /// Number of operations; what `If-Match` compares.
+    /// Number of operations so far; what `If-Match` compares.
     pub version: i64,
     /// Project id.
     pub project_id: String,
     /// Unique in the project.
     pub name: String,
-    /// Creator.
+    /// User id of its creator.
     pub created_by_user_id: String,
     /// `https://…` or `file:///…`.
     pub url: String,
     /// Branch; null: the remote's default.
     pub branch: Option<String>,
-    /// `github`, `gitlab` or `git`: as given, else by the URL's host.
+    /// `github`, `gitlab` or `git`: as given, else derived from the URL's host.
     pub provider: String,
-    /// Who it belongs to at its host: as given, else by the URL.
+    /// Its owner at the host: as given, else derived from the URL.
     pub owner: Option<String>,
-    /// Its name there: as given, else the URL's last step.
+    /// Its name at the host: as given, else the last part of the URL.
     pub repo_name: String,
     /// For selection.
     pub labels: BTreeMap<String, String>,
@@ -59,13 +59,13 @@ pub struct RepositoryRefCreate {
     /// Branch; the remote's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
-    /// `github`, `gitlab` or `git`; by the URL's host when absent.
+    /// `github`, `gitlab` or `git`; derived from the URL's host when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
-    /// Who it belongs to at its host; by the URL when absent.
+    /// Its owner at the host; derived from the URL when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
-    /// Its name there; the URL's last step when absent.
+    /// Its name at the host; the last part of the URL when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repo_name: Option<String>,
     /// For selection.
@@ -76,7 +76,7 @@ pub struct RepositoryRefCreate {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// `PATCH /repository_refs/{id}`: a JSON merge patch. Null leaves a field to the URL again.
+/// `PATCH /repository_refs/{id}`: a JSON merge patch. Null derives a field from the URL again.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[allow(clippy::option_option, reason = "a merge patch tells an absent field from null")]
@@ -94,10 +94,10 @@ pub struct RepositoryRefPatch {
     /// `github`, `gitlab` or `git`.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub provider: Option<Option<String>>,
-    /// Who it belongs to at its host.
+    /// Its owner at the host.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub owner: Option<Option<String>>,
-    /// Its name there.
+    /// Its name at the host.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub repo_name: Option<Option<String>>,
     /// Set (value) or remove (null).

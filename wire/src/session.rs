@@ -20,63 +20,63 @@ pub struct Session {
     pub id: String,
     /// `/api/ambient/v1/sessions/{id}`.
     pub href: String,
-    /// Creation.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
-    /// Last change.
+    /// When it last changed.
     pub updated_at: DateTime<Utc>,
-    /// Number of operations; what `If-Match` compares.
+    /// Number of operations so far; what `If-Match` compares.
     pub version: i64,
     /// Project id.
     pub project_id: String,
-    /// Name for people.
+    /// Display name.
     pub name: String,
     /// First message of every run.
     pub prompt: Option<String>,
     /// Wanted repositories.
     pub repos: Vec<Repo>,
-    /// Agent whose session it is.
+    /// Agent that the session belongs to.
     pub agent_id: Option<String>,
     /// Program that runs as the agent.
     pub agent_type: String,
     /// Chat (true) or batch.
     pub interactive: bool,
-    /// Completes at the end of a turn also when interactive.
+    /// Completes at the end of a turn even if interactive.
     pub stop_on_run_finished: bool,
-    /// Seconds a run may take; null = no limit.
+    /// Maximum duration of a run, seconds; null = no limit.
     pub timeout: Option<i64>,
-    /// Seconds without activity before a stop; 0 = never.
+    /// Seconds without activity before it is stopped; 0 = never.
     pub inactivity_timeout: i64,
     /// Model.
     pub llm_model: Option<String>,
     /// Sampling temperature.
     pub llm_temperature: f64,
-    /// Output limit, tokens.
+    /// Limit on output tokens.
     pub llm_max_tokens: i64,
-    /// Limits that the session has of its own; the server's count where it has none.
+    /// Limits that the session sets itself; the server's apply otherwise.
     #[serde(default)]
     pub resource_overrides: ResourceOverrides,
-    /// Names of the agent's own variables; their values are never shown.
+    /// Names of its environment variables; their values are never shown.
     #[serde(default)]
     pub environment_variable_names: Vec<String>,
-    /// Session this one was made from.
+    /// Session that this one was made from.
     pub parent_session_id: Option<String>,
     /// For selection.
     pub labels: BTreeMap<String, String>,
     /// For tools.
     pub annotations: BTreeMap<String, String>,
-    /// Creator.
+    /// User id of its creator.
     pub created_by_user_id: String,
-    /// `Pending`, `Creating`, `Running`, `Stopping`, `Stopped`, `Completed`, `Failed`; null when never started.
+    /// `Pending`, `Creating`, `Running`, `Stopping`, `Stopped`, `Completed`, `Failed`; null if never started.
     pub phase: Option<String>,
-    /// Start-to-stop cycle; 0 when never started.
+    /// Start-to-stop cycle; 0 if never started.
     pub run: i64,
     /// Launch within the run.
     pub attempt: i32,
-    /// Restarts over all runs.
+    /// Number of restarts over all runs.
     pub sdk_restart_count: i64,
     /// Version of the declarative part of the spec.
     pub generation: i64,
-    /// Generation in force.
+    /// Generation in effect.
     pub observed_generation: i64,
     /// When the last run was accepted.
     pub start_time: Option<DateTime<Utc>>,
@@ -88,54 +88,54 @@ pub struct Session {
     pub conditions: Vec<Condition>,
     /// Why it is not running, and what happens next.
     pub status_detail: Option<StatusDetail>,
-    /// Repositories as they are.
+    /// Repositories as they currently are.
     pub reconciled_repos: Vec<ReconciledRepo>,
     /// Highest seq of the live log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seq: Option<i64>,
 }
 
-/// Limits of a session: of all its processes together, but for `open_files`, which is of each.
+/// Limits of a session: for all its processes together, except `open_files`, which is per process.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResourceOverrides {
-    /// Processors, such as `500m`, `0.5` or `2`.
+    /// CPU, such as `500m`, `0.5` or `2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(
         pattern = r"^([1-9][0-9]{0,5}m|0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9])|[1-9][0-9]{0,2}(\.[0-9]{1,3})?)$",
         example = "500m"
     )]
     pub cpu: Option<String>,
-    /// Memory, such as `512Mi`, `2Gi` or `1G`; at the limit the agent is ended and the session fails with `OutOfMemory`.
+    /// Memory, such as `512Mi`, `2Gi` or `1G`; an agent that reaches it is killed and the session fails with `OutOfMemory`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(
         pattern = r"^([1-9][0-9]{0,17}|(0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9])|[1-9][0-9]{0,5}(\.[0-9]{1,3})?)(k|M|G|T|Ki|Mi|Gi|Ti))$",
         example = "2Gi"
     )]
     pub memory: Option<String>,
-    /// Processes and threads at once.
+    /// Maximum number of processes and threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 16, maximum = 4_194_304)]
     pub processes: Option<u64>,
-    /// Space of the session's files, such as `10Gi`; above it the agent is ended and the session fails with `DiskFull`.
+    /// Disk space for the session's files, such as `10Gi`; above it the agent is killed and the session fails with `DiskFull`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(
         pattern = r"^([1-9][0-9]{0,17}|(0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9])|[1-9][0-9]{0,5}(\.[0-9]{1,3})?)(k|M|G|T|Ki|Mi|Gi|Ti))$",
         example = "10Gi"
     )]
     pub disk: Option<String>,
-    /// Open files of one process.
+    /// Maximum number of open files per process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 64, maximum = 1_048_576)]
     pub open_files: Option<u64>,
 }
 
-/// Changes of a session's limits: a value sets one, null leaves it to the server again.
+/// Changes to a session's limits: a value sets one, null returns it to the server's.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[allow(clippy::option_option, reason = "a merge patch tells an absent field from null")]
 pub struct ResourcePatch {
-    /// Processors.
+    /// CPU.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(
         pattern = r"^([1-9][0-9]{0,5}m|0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9])|[1-9][0-9]{0,2}(\.[0-9]{1,3})?)$"
@@ -147,23 +147,23 @@ pub struct ResourcePatch {
         pattern = r"^([1-9][0-9]{0,17}|(0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9])|[1-9][0-9]{0,5}(\.[0-9]{1,3})?)(k|M|G|T|Ki|Mi|Gi|Ti))$"
     )]
     pub memory: Option<Option<String>>,
-    /// Processes and threads at once.
+    /// Maximum number of processes and threads.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 16, maximum = 4_194_304)]
     pub processes: Option<Option<u64>>,
-    /// Space of the session's files.
+    /// Disk space for the session's files.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(
         pattern = r"^([1-9][0-9]{0,17}|(0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9])|[1-9][0-9]{0,5}(\.[0-9]{1,3})?)(k|M|G|T|Ki|Mi|Gi|Ti))$"
     )]
     pub disk: Option<Option<String>>,
-    /// Open files of one process.
+    /// Maximum number of open files per process.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 64, maximum = 1_048_576)]
     pub open_files: Option<Option<u64>>,
 }
 
-/// A secret on its way in; not shown when printed.
+/// A secret in a request; not shown when printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SecretText(pub String);
@@ -174,16 +174,16 @@ impl std::fmt::Debug for SecretText {
     }
 }
 
-/// How a run ends or has ended.
+/// How a run will end or has ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SessionOutcome {
     /// `Stopped`, `Completed` or `Failed`.
     pub phase: String,
-    /// One word.
+    /// Reason, in one word.
     pub reason: String,
-    /// For people.
+    /// Message, for people.
     pub message: String,
-    /// The runner's exit code, where it had one.
+    /// The runner's exit code, if it had one.
     pub exit_code: Option<i32>,
 }
 
@@ -191,7 +191,7 @@ pub struct SessionOutcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Repo {
-    /// Directory in the workspace; the URL's last step when absent.
+    /// Directory in the workspace; the last part of the URL when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// `https://…` or `file:///…`.
@@ -199,15 +199,15 @@ pub struct Repo {
     /// Branch; the remote's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
-    /// Branch of the origin that is pushed to at the end of every turn that went well (`ambient run --push`).
+    /// Branch of the origin to push to at the end of every successful turn (`ambient run --push`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub push_to: Option<String>,
-    /// What is fetched of its submodules when it is cloned; nothing when absent.
+    /// Which submodules are fetched when it is cloned; none when absent.
     #[serde(default, skip_serializing_if = "Submodules::is_none")]
     pub submodules: Submodules,
 }
 
-/// A repository as it stands in the workspace.
+/// A repository as it is in the workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReconciledRepo {
     /// Directory.
@@ -216,11 +216,11 @@ pub struct ReconciledRepo {
     pub url: String,
     /// Checked-out branch.
     pub branch: Option<String>,
-    /// Commit checked out at the end of the last turn, before the first when it was reconciled. By the word of the agent's repository.
+    /// Commit checked out at the end of the last turn, or, before the first, when it was reconciled. As claimed by the agent's repository.
     pub head: Option<String>,
     /// When it was cloned.
     pub cloned_at: DateTime<Utc>,
-    /// What is to be known of it, in words: it is empty, parts of it were not fetched, it cannot be read.
+    /// Remarks, in words: it is empty, parts of it were not fetched, it cannot be read.
     #[serde(default)]
     pub notices: Vec<String>,
 }
@@ -233,28 +233,28 @@ pub struct Condition {
     pub condition_type: String,
     /// `True`, `False` or `Unknown`.
     pub status: String,
-    /// One word.
+    /// Reason, in one word.
     pub reason: String,
-    /// For people.
+    /// Message, for people.
     pub message: String,
     /// Last change of `status`.
     pub last_transition_time: DateTime<Utc>,
-    /// Generation it was observed at.
+    /// Generation at which it was observed.
     pub observed_generation: i64,
 }
 
 /// Why a session is not running.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StatusDetail {
-    /// One word.
+    /// Reason, in one word.
     pub reason: String,
     /// Since when.
     pub since: DateTime<Utc>,
-    /// What it waits for.
+    /// What it is waiting for.
     pub blocked_on: Option<String>,
-    /// Next try.
+    /// Next attempt.
     pub next_retry_at: Option<DateTime<Utc>>,
-    /// Workflow id of the execution at work.
+    /// Workflow id of the execution working on it.
     pub workflow_execution: Option<String>,
 }
 
@@ -264,7 +264,7 @@ pub struct StatusDetail {
 pub struct SessionCreate {
     /// Project id or name.
     pub project_id: String,
-    /// Name for people, 1-100 characters; made from the prompt when absent.
+    /// Display name, 1-100 characters; made from the prompt when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// First message of every run.
@@ -273,22 +273,22 @@ pub struct SessionCreate {
     /// Repositories.
     #[serde(default, deserialize_with = "objects")]
     pub repos: Vec<Repo>,
-    /// Agent whose session it is to be, of the same project. It is recorded; its settings are not taken over yet.
+    /// Agent that the session belongs to, in the same project. Only recorded: its settings are not inherited yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_id: Option<String>,
-    /// Program to run as the agent; `script` when absent.
+    /// Agent type; `script` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_type: Option<String>,
     /// Chat (true, the default) or batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interactive: Option<bool>,
-    /// Complete at the end of a turn also when interactive.
+    /// Complete at the end of a turn even if interactive.
     #[serde(default)]
     pub stop_on_run_finished: bool,
-    /// Seconds a run may take; 300 for batch, no limit for interactive when absent.
+    /// Maximum duration of a run, seconds; when absent 300 for batch, no limit for interactive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<i64>,
-    /// Seconds without activity before a stop; 0 = never.
+    /// Seconds without activity before it is stopped; 0 = never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inactivity_timeout: Option<i64>,
     /// Model.
@@ -297,17 +297,17 @@ pub struct SessionCreate {
     /// Sampling temperature; 0.7 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_temperature: Option<f64>,
-    /// Output limit; 4000 when absent.
+    /// Limit on output tokens; 4000 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_max_tokens: Option<i64>,
-    /// Limits in place of the server's. One above the server's maximum is refused.
+    /// Limits that replace the server's. A limit above the server's maximum is refused.
     #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub resource_overrides: Option<ResourceOverrides>,
-    /// Variables of the agent, such as the keys it works with. Values are sealed, at most 16 KiB, and never shown again.
+    /// Environment variables for the agent, such as API keys. Values are sealed, at most 16 KiB, and never shown again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = BTreeMap<String, String>)]
     pub environment_variables: BTreeMap<String, SecretText>,
-    /// Session this one is made from.
+    /// Session that this one is made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_session_id: Option<String>,
     /// For selection.
@@ -326,19 +326,19 @@ pub struct SessionCreate {
 #[serde(deny_unknown_fields)]
 #[allow(clippy::option_option, reason = "a merge patch tells an absent field from null")]
 pub struct SessionPatch {
-    /// Name for people.
+    /// Display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// First message of every run.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub prompt: Option<Option<String>>,
-    /// All repositories.
+    /// All repositories; replaces them.
     #[serde(default, deserialize_with = "optional_objects", skip_serializing_if = "Option::is_none")]
     pub repos: Option<Vec<Repo>>,
-    /// Seconds a run may take.
+    /// Maximum duration of a run, seconds.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Option<i64>>,
-    /// Seconds without activity before a stop.
+    /// Seconds without activity before it is stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inactivity_timeout: Option<i64>,
     /// Model.
@@ -347,13 +347,13 @@ pub struct SessionPatch {
     /// Sampling temperature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_temperature: Option<f64>,
-    /// Output limit.
+    /// Limit on output tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_max_tokens: Option<i64>,
-    /// Limits to set (value) or to leave to the server again (null, also for all of them).
+    /// Limits to set (value) or to return to the server's (null; null in place of the object returns all of them).
     #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
     pub resource_overrides: Option<Option<ResourcePatch>>,
-    /// Variables of the agent to set (value) or remove (null).
+    /// Environment variables to set (value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<BTreeMap<String, Option<String>>>)]
     pub environment_variables: Option<BTreeMap<String, Option<SecretText>>>,
@@ -369,7 +369,7 @@ pub struct SessionPatch {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SessionStart {
-    /// Prompt of this run in place of the session's.
+    /// Prompt for this run, in place of the session's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
 }
@@ -378,7 +378,7 @@ pub struct SessionStart {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SessionStop {
-    /// Admin: do not wait for the proof that nothing is left.
+    /// Administrators only: do not wait for the proof that nothing is left.
     #[serde(default)]
     pub force: bool,
 }
@@ -389,7 +389,7 @@ pub struct SessionStop {
 pub struct MessageCreate {
     /// Text, at most 1 MiB.
     pub text: String,
-    /// Start the session when it is not running.
+    /// Start the session if it is not running.
     #[serde(default)]
     pub start: bool,
 }
@@ -403,11 +403,11 @@ pub struct MessageAccepted {
     pub id: String,
     /// Session id.
     pub session_id: String,
-    /// Its place in the live log, where known.
+    /// Its place in the live log, if known.
     pub seq: Option<i64>,
 }
 
-/// A repository of a session, wanted and as it stands.
+/// A repository of a session, as wanted and as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SessionRepo {
     /// Directory in the workspace.
@@ -417,31 +417,31 @@ pub struct SessionRepo {
     /// Wanted branch, or the one checked out; null = the remote's default.
     pub branch: Option<String>,
     /// `Wanted` (not in the workspace yet), `Reconciled`, `Missing` (its folder was gone at the end of the last turn), `Broken` (its
-    /// state could not be kept then), or `Removing` (no longer wanted).
+    /// state could not be saved then), or `Removing` (no longer wanted).
     pub status: String,
-    /// Commit checked out at the end of the last turn, before the first when it was reconciled. By the word of the agent's repository.
+    /// Commit checked out at the end of the last turn, or, before the first, when it was reconciled. As claimed by the agent's repository.
     pub head: Option<String>,
     /// When it was cloned.
     pub cloned_at: Option<DateTime<Utc>>,
-    /// What is to be known of it, in words: it is empty, parts of it were not fetched, it cannot be read.
+    /// Remarks, in words: it is empty, parts of it were not fetched, it cannot be read.
     #[serde(default)]
     pub notices: Vec<String>,
 }
 
-/// A compute object of a session.
+/// A compute resource of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SessionResource {
     /// `process`, `directory`, `socket`.
     pub kind: String,
     /// Name.
     pub name: String,
-    /// State in a word.
+    /// State, in one word.
     pub status: String,
-    /// More, in words.
+    /// Details, in words.
     pub detail: String,
 }
 
-/// A message of a session's conversation, put together from its live log.
+/// A message of a session's conversation, assembled from its live log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Message {
     /// `Message`.
@@ -454,8 +454,8 @@ pub struct Message {
     pub role: String,
     /// Text.
     pub text: String,
-    /// Place in the live log where it began.
+    /// Place in the live log where it starts.
     pub seq: i64,
-    /// When it began.
+    /// When it started.
     pub at: DateTime<Utc>,
 }

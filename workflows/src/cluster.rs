@@ -1,8 +1,8 @@
 //! A Temporal cluster in place of the embedded engine.
 //!
-//! Invariants: a cluster that cannot be reached delays work and loses none, so connecting never ends by itself; what is wrong is
-//! in [`Cluster::check`] within seconds. The namespace, and in it the search
-//! attribute of projects, are made when they are missing and may be made.
+//! Invariants: a cluster that cannot be reached delays work but loses none, so the attempt to connect never gives up; what is wrong
+//! is in [`Cluster::check`] within seconds. The namespace, and in it the search
+//! attribute for projects, are created if they are missing and the cluster allows it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,15 +21,15 @@ use url::Url;
 
 use crate::{engine_client::EngineClient, project_attribute, worker::whole};
 
-/// One attempt to connect, or one look at the cluster, at most.
+/// Timeout of one attempt to connect, or one check of the cluster.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Pause between attempts to connect: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// Between two looks at a connected cluster.
+/// Between two checks of a connected cluster.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Asked with the namespace's id before anything is started there; an error says why it is not to be used.
+/// Called with the namespace's id before anything is started there; an error says why it must not be used.
 pub type Claim = Arc<dyn Fn(String) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// Which cluster, and how to get in.
@@ -39,19 +39,19 @@ pub struct ClusterOptions {
     pub target: Url,
     /// Namespace of all executions.
     pub namespace: String,
-    /// How long closed executions are kept; counts when the namespace is made here.
+    /// How long closed executions are kept; applies if the namespace is created here.
     pub retention: Duration,
-    /// TLS, with a certificate of the client's own for mTLS.
+    /// TLS, with a client certificate for mTLS.
     pub tls: Option<TlsOptions>,
     /// API key, sent with every call.
     pub api_key: Option<String>,
-    /// How this process presents itself, for people.
+    /// How this process identifies itself, for people.
     pub identity: String,
     /// Whether the namespace is the one that belongs to the database.
     pub claim: Claim,
 }
 
-/// A cluster that is being connected to, or is.
+/// A cluster that is connected, or being connected to.
 pub struct Cluster {
     client: EngineClient,
     health: watch::Receiver<Result<(), String>>,
@@ -59,7 +59,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Begins to connect and returns at once.
+    /// Starts to connect and returns at once.
     #[must_use]
     pub fn connect(options: ClusterOptions) -> Self {
         let at = format!("Temporal at {} is not connected yet", options.target);
@@ -79,13 +79,13 @@ impl Cluster {
         self.client.clone()
     }
 
-    /// Tells whether the cluster answered lately.
+    /// Whether the cluster responded recently.
     pub fn check(&self) -> impl Fn() -> Result<(), String> + Send + Sync + use<> {
         let health = self.health.clone();
         move || health.borrow().clone()
     }
 
-    /// Ends the looks at the cluster.
+    /// Ends the checks of the cluster.
     pub fn shutdown(self) {
         self.keeper.abort();
     }
@@ -149,14 +149,17 @@ async fn ensure_namespace(client: &Client, options: &ClusterOptions) -> Result<S
         ..Default::default()
     };
     match client.connection().workflow_service().register_namespace(request.into_request()).await {
-        Ok(_) => tracing::info!(namespace = options.namespace, "made the namespace"),
+        Ok(_) => tracing::info!(namespace = options.namespace, "created the namespace"),
         // Another server was faster.
         Err(status) if status.code() == Code::AlreadyExists => {}
         Err(status) => {
-            return Err(Status::new(status.code(), format!("is not there and cannot be made: {}", status.message())));
+            return Err(Status::new(
+                status.code(),
+                format!("does not exist and cannot be created: {}", status.message()),
+            ));
         }
     }
-    // Every part of the cluster learns of it in its own time.
+    // Each part of the cluster learns of it in its own time.
     loop {
         match describe_namespace(client).await {
             Err(status) if status.code() == Code::NotFound => tokio::time::sleep(FIRST_PAUSE).await,
@@ -175,7 +178,7 @@ async fn describe_namespace(client: &Client) -> Result<String, Status> {
         .map(|answer| answer.into_inner().namespace_info.unwrap_or_default().id)
 }
 
-/// Keeps the health true for as long as it lives. The connection mends itself.
+/// Keeps the health up to date as long as it runs. The connection repairs itself.
 async fn look_on(client: &Client, options: &ClusterOptions, health: &watch::Sender<Result<(), String>>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;

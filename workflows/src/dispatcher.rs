@@ -1,7 +1,7 @@
 //! The outbox dispatcher: carries out effects (start, signal, cancel a workflow) after their commit.
 //!
-//! Invariants: in order per entity, entities side by side, so that one call that takes long holds up its own entity only; a
-//! repeat is harmless, since workflow ids are fixed and "already started", "not found" and "closed" are success; an effect that
+//! Invariants: in order per entity, entities concurrently, so that one slow call only holds up its own entity; a
+//! repeat is harmless, since workflow ids are fixed and "already started", "not found" and "closed" count as success; an effect that
 //! cannot be carried out is parked and shown, never dropped.
 
 use std::time::{Duration, Instant};
@@ -21,30 +21,30 @@ use temporalio_common::{
 
 use crate::{engine_client::EngineClient, project_attribute};
 
-/// Entities whose effects are carried out at the same time.
+/// Entities whose effects are carried out concurrently.
 const ENTITIES: usize = 64;
-/// Re-read without a hint.
+/// Interval for re-reading without a hint.
 const SAFETY: Duration = Duration::from_secs(5);
-/// A call of the engine at most.
+/// Timeout of a call to the engine.
 const CALL: Duration = Duration::from_secs(8);
-/// No further effect of an entity is begun after this: with the last call it stays below the time of a claim.
+/// No further effect of an entity is begun after this: including the last call it stays below the time of a claim.
 const CHAIN: Duration = Duration::from_secs(4);
 
 /// Why an effect was not carried out.
 enum Failure {
-    /// A repeat may succeed.
+    /// A retry may succeed.
     Retry(String),
     /// It never will.
     Park(String),
 }
 
-/// What became of an effect.
+/// The outcome of an effect.
 type EffectResult = (OutboxRow, Result<(), Failure>);
 
-/// Carries out effects, for ever; nothing is claimed before the engine is there.
+/// Carries out effects, forever; nothing is claimed before the engine is there.
 pub(crate) async fn run(db: Database, hints: Hints, client: EngineClient, task_queue: String) {
     let client = client.connected().await;
-    // A cluster is not connected before it knows the attribute; the embedded engine learns of it here.
+    // A cluster is not considered connected before it knows the attribute; the embedded engine learns of it here.
     loop {
         match tokio::time::timeout(CALL, project_attribute::ensure(&client)).await {
             Ok(Ok(())) => break,
@@ -78,7 +78,7 @@ pub(crate) async fn run(db: Database, hints: Hints, client: EngineClient, task_q
         }
         tokio::select! {
             Some(mut outcomes) = under_way.next() => {
-                // Those that are ready too are noted with it.
+                // Those that are also ready are recorded with it.
                 while let Some(Some(more)) = under_way.next().now_or_never() {
                     outcomes.extend(more);
                 }
@@ -106,7 +106,7 @@ async fn outbox_hint(hinted: &mut HintReceiver) {
     }
 }
 
-/// Says so when another engine was chosen by a newer server: this one's does not get anything any more.
+/// Reports if a newer server chose another engine: this server's engine then gets nothing any more.
 async fn check_choice(db: &Database, chosen: Option<&EngineChoice>) -> Result<(), StoreError> {
     let now = db.chosen_engine().await?;
     let place = |choice: &EngineChoice| (choice.engine.clone(), choice.namespace.clone());
@@ -116,7 +116,7 @@ async fn check_choice(db: &Database, chosen: Option<&EngineChoice>) -> Result<()
     Ok(())
 }
 
-/// Carries out the effects of an entity in order, up to the first that has to wait.
+/// Carries out an entity's effects in order, up to the first that has to wait.
 async fn carry_out_all(client: &Client, task_queue: &str, chain: Vec<OutboxRow>) -> Vec<EffectResult> {
     let began = Instant::now();
     let mut outcomes = Vec::with_capacity(chain.len());
@@ -135,7 +135,7 @@ async fn carry_out_all(client: &Client, task_queue: &str, chain: Vec<OutboxRow>)
     outcomes
 }
 
-/// Notes what became of effects; those that are done in one statement.
+/// Records the outcome of effects; those that are done in one statement.
 async fn note(db: &Database, outcomes: Vec<EffectResult>) -> Result<(), StoreError> {
     let mut done = Vec::with_capacity(outcomes.len());
     for (row, result) in outcomes {
@@ -154,7 +154,7 @@ async fn note(db: &Database, outcomes: Vec<EffectResult>) -> Result<(), StoreErr
     db.complete_outbox(&done).await
 }
 
-/// 0.2 s doubling to 30 s, and by chance up to twice as long.
+/// 0.2 s doubling to 30 s, randomly up to twice as long.
 fn backoff(row: &OutboxRow) -> Duration {
     let failures = u32::try_from(row.attempts).unwrap_or(0);
     Backoff::new(Duration::from_millis(200), Duration::from_secs(30)).pause_after(failures)

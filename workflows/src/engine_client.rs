@@ -1,4 +1,4 @@
-//! The client of whatever runs the workflows. An embedded engine's is there from the start; a cluster's comes when the cluster does.
+//! The client of the engine that runs the workflows. An embedded engine's is there from the start; a cluster's appears when the cluster does.
 
 use temporalio_client::Client;
 use tokio::sync::watch;
@@ -27,7 +27,7 @@ impl EngineClient {
         self.0.borrow().clone()
     }
 
-    /// The client, once it is there. Waits for ever when nobody connects any more.
+    /// The client, once it is there. Waits forever if nobody is connecting any more.
     pub async fn connected(&self) -> Client {
         let mut receiver = self.0.clone();
         loop {

@@ -1,4 +1,4 @@
-//! Workflow executions for people: list, look, signal, cancel, terminate. The same on both engines.
+//! Workflow executions for people: list, inspect, signal, cancel, terminate. The same on both engines.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub enum ExecutionError {
         /// What is wrong.
         problem: String,
     },
-    /// The engine cannot be reached at present.
+    /// The engine cannot be reached right now.
     #[error("the workflow engine cannot be reached: {0}")]
     Unavailable(String),
 }
@@ -50,11 +50,11 @@ pub struct ExecutionFilter {
     pub status: Option<String>,
     /// Session or project id: the second part of the workflow id.
     pub entity_id: Option<String>,
-    /// Ids of projects, each once: executions that work for one of them or for something in it. `None` = of whatever.
+    /// Ids of projects, each once: executions that work for one of them or for something in it. `None` = all.
     pub project_ids: Option<Vec<String>>,
-    /// Page, from 1.
+    /// Page number, from 1.
     pub page: i64,
-    /// Items a page.
+    /// Items per page.
     pub size: i64,
 }
 
@@ -71,9 +71,9 @@ pub trait ExecutionService: Send + Sync {
     async fn signal(&self, workflow_id: &str, signal: &str, input: &serde_json::Value) -> Result<(), ExecutionError>;
     /// Requests cancellation.
     async fn cancel(&self, workflow_id: &str, reason: &str) -> Result<(), ExecutionError>;
-    /// Ends it without its doing.
+    /// Ends it without giving it a chance to react.
     async fn terminate(&self, workflow_id: &str, reason: &str) -> Result<(), ExecutionError>;
-    /// Fit for work, else why not.
+    /// Whether it works, else why not.
     fn readiness(&self) -> Result<(), String>;
 }
 

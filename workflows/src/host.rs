@@ -1,4 +1,4 @@
-//! The worker host: the worker, with the outbox dispatcher and the compute observer beside it.
+//! The worker host: the worker, with the outbox dispatcher and the compute observer alongside.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
     worker::{WorkerError, WorkerHealth, WorkerSettings, WorkerThread},
 };
 
-/// Between two tries to start the sweep.
+/// Between two attempts to start the sweep.
 const SWEEP_AGAIN: Duration = Duration::from_secs(2);
 
 /// A running worker host.
@@ -25,11 +25,11 @@ pub struct WorkerHost {
 }
 
 impl WorkerHost {
-    /// Starts worker, dispatcher, observer and sweep. `health` tells from then on whether the worker works. With a cluster that
+    /// Starts worker, dispatcher, observer and sweep. From then on `health` says whether the worker works. If a cluster
     /// is not there yet, they wait for it.
     ///
     /// # Errors
-    /// When the worker cannot be made.
+    /// When the worker cannot be created.
     pub async fn start(
         client: EngineClient,
         services: Services,
@@ -47,7 +47,7 @@ impl WorkerHost {
         Ok(Self { worker, tasks })
     }
 
-    /// Stops polling, lets running tasks end for at most `grace`; what is left is done by the next worker.
+    /// Stops polling, gives running tasks at most `grace` to end; the next worker does the rest.
     pub async fn shutdown(mut self, grace: Duration) {
         self.tasks.shutdown().await;
         self.worker.shutdown(grace).await;

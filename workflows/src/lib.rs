@@ -1,7 +1,7 @@
 //! Lifecycles as durable workflows on `temporalio-sdk`, their activities, the worker host and the outbox dispatcher.
 //!
-//! One readable file a workflow. Invariants: a workflow never starts, signals or cancels another (its own children excepted),
-//! it reports facts, and the actors' effects do; inputs are ids only; every activity may be repeated.
+//! One readable file per workflow. Invariants: a workflow never starts, signals or cancels another (except its own children):
+//! it reports facts, and the actors' effects do that; inputs are only ids; every activity may be repeated.
 //!
 //! Who may use whom: a module uses those of the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
 //!

@@ -1,4 +1,4 @@
-//! Compute's observations become facts. An end is told until it was taken: an error on the way is no answer.
+//! Compute's observations become facts. An end is reported until it has been accepted: an error on the way is not an answer.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -17,19 +17,19 @@ use crate::{
 };
 
 const BY: &str = "compute-observer";
-/// Ends that are being told at once; others wait for their turn.
+/// Ends being reported at once; others wait for their turn.
 const AT_ONCE: usize = 8;
-/// Longest single try: what is left of a log is stored within it.
+/// Timeout of a single attempt: the rest of a log is stored within it.
 const TRY: Duration = Duration::from_secs(60);
-/// Between two tries; doubles from the first to the last.
+/// Between two attempts; doubles from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// From this try on (some 40 seconds) an end is told although the log's file cannot be read.
+/// From this attempt on (after some 40 seconds) an end is reported even though the log's file cannot be read.
 const WITHOUT_LOG: u32 = 12;
 
 type Attempt = (SessionRef, i64, i32);
 
-/// Follows compute for ever. What is being told is bounded by the attempts of this host, each once.
+/// Follows compute forever. What is being reported is bounded by this host's attempts, each once.
 pub(crate) async fn run(services: Services) {
     let turns = Semaphore::new(AT_ONCE);
     let (mut telling, mut told) = (FuturesUnordered::new(), HashSet::new());
@@ -55,7 +55,7 @@ fn attempt_of(seen: &Observation) -> Attempt {
     (seen.session.clone(), seen.run, seen.attempt)
 }
 
-/// Tells the end of a runner until it was taken.
+/// Reports the end of a runner until it has been accepted.
 async fn tell(services: &Services, turns: &Semaphore, seen: Observation) -> Attempt {
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     for tries in 1_u32.. {
@@ -67,28 +67,28 @@ async fn tell(services: &Services, turns: &Semaphore, seen: Observation) -> Atte
         let reason = match told {
             Ok(Ok(_)) => break,
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("not told within {TRY:?}"),
+            Err(_) => format!("not reported within {TRY:?}"),
         };
         let session = &seen.session.session_id;
-        tracing::warn!(session, run = seen.run, reason, "the end of a runner was not taken; it is told again");
+        tracing::warn!(session, run = seen.run, reason, "the end of a runner was not accepted; reporting it again");
         tokio::time::sleep(backoff.pause()).await;
     }
     attempt_of(&seen)
 }
 
-/// What a log that cannot be read means for an end.
+/// What an unreadable log means for an end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum RestOfLog {
     /// It waits.
     Needed,
-    /// It is told all the same.
+    /// It is reported all the same.
     Wanted,
 }
 
 /// Reports the end of a runner, after what it has recorded: an exit never overtakes the log.
 ///
 /// # Errors
-/// When it was not taken; it must be reported again.
+/// When it was not accepted; it must be reported again.
 pub(crate) async fn report_end(
     s: &Services,
     session: &SessionRef,

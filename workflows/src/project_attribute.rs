@@ -1,6 +1,6 @@
-//! The search attribute by which the executions of a project are found, on both engines.
+//! The search attribute by which a project's executions are found, on both engines.
 //!
-//! It is registered before anything is started with it: an engine refuses a start with an attribute that it does not know.
+//! It is registered before anything is started with it: an engine refuses a start with an attribute it does not know.
 
 use std::time::Duration;
 
@@ -21,28 +21,28 @@ use temporalio_sdk::ContinueAsNewOptions;
 pub const NAME: &str = "AmbientProjectId";
 const KEY: SearchAttributeKey<String> = SearchAttributeKey::keyword(NAME);
 
-/// Between two looks whether the engine knows it already.
+/// Between two checks whether the engine knows it already.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// The attribute of an execution that works for this project.
+/// The attribute for an execution that works for this project.
 pub(crate) fn of(project_id: &str) -> SearchAttributes {
     SearchAttributes::new([KEY.value_set(project_id.to_owned())])
 }
 
-/// How an execution that works for this project continues as new: also one that began before there was the attribute.
+/// How an execution that works for this project continues as new, even one that started before the attribute existed.
 pub(crate) fn kept(project_id: &str) -> ContinueAsNewOptions {
     ContinueAsNewOptions::builder().search_attributes(of(project_id)).build()
 }
 
-/// Whether an engine refused a start because it has not learnt of the attribute yet: another server's part of a cluster may be later.
+/// Whether an engine refused a start because it has not learnt of the attribute yet: another server's part of a cluster may lag behind.
 pub(crate) fn is_unknown(status: &Status) -> bool {
     status.code() == Code::InvalidArgument && status.message().contains(NAME)
 }
 
-/// Registers it, and waits until the engine can be asked for it: every part of a cluster learns of it in its own time.
+/// Registers it, and waits until the engine accepts it in queries: each part of a cluster learns of it in its own time.
 ///
 /// # Errors
-/// When it is not registered and may not be. The caller limits the time.
+/// When it is not registered and must not be. The caller limits the time.
 pub(crate) async fn ensure(client: &Client) -> Result<(), String> {
     if is_known(client).await? {
         return Ok(());
@@ -57,7 +57,7 @@ pub(crate) async fn ensure(client: &Client) -> Result<(), String> {
         Err(status) if status.code() == Code::AlreadyExists => {}
         Err(status) => {
             return Err(format!(
-                "search attribute {NAME} (Keyword) is not there and cannot be made: {}",
+                "search attribute {NAME} (Keyword) does not exist and cannot be created: {}",
                 status.message()
             ));
         }

@@ -17,7 +17,7 @@ pub const STEPS: &[Step] = &[
     Step::anywhere(&Activities::report_project_deleted).patience(Patience::Endless),
 ];
 
-/// One that is cancelled ends as cancelled, however its step ends.
+/// If cancelled it ends as cancelled, however its step ends.
 const CANCELED_ANYHOW: &str = "project-delete-2026-11-canceled-anyhow";
 
 /// See the module.

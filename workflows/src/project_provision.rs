@@ -1,4 +1,4 @@
-//! `project-provision/{project}/{operation}`: the project's space exists.
+//! `project-provision/{project}/{operation}`: sets up the project's space.
 
 use ambient_domain::WorkflowInput;
 use temporalio_macros::{workflow, workflow_methods};
@@ -15,7 +15,7 @@ pub const STEPS: &[Step] = &[
     Step::anywhere(&Activities::report_provisioned).patience(Patience::Endless),
 ];
 
-/// One that is cancelled ends as cancelled, however its step ends.
+/// If cancelled it ends as cancelled, however its step ends.
 const CANCELED_ANYHOW: &str = "project-provision-2026-11-canceled-anyhow";
 
 /// See the module.

@@ -1,4 +1,4 @@
-//! What the readers of runners' logs need of compute and actors.
+//! What the readers of runners' logs need from compute and actors.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -19,7 +19,7 @@ pub struct RunnerEnds {
 }
 
 impl RunnerEnds {
-    /// Reads of this host's runners.
+    /// Reads this host's runners.
     #[must_use]
     pub fn new(compute: Arc<dyn Compute>, actors: Actors, db: Database) -> Self {
         Self { compute, actors, db }
@@ -27,7 +27,7 @@ impl RunnerEnds {
 }
 
 impl RunnerEnds {
-    /// A runner exits with the code of its agent, which may have been ended for what it used up: only compute knows.
+    /// A runner exits with its agent's code, and the agent may have been killed for what it used up: only compute knows.
     async fn with_cause(&self, session_id: &str, run: i64, attempt: i32, fact: Fact) -> Result<Fact, FactError> {
         if !matches!(fact, Fact::Exited { code, .. } if code != 0) {
             return Ok(fact);

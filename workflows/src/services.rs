@@ -1,4 +1,4 @@
-//! What activities work with, and how their failures are told.
+//! What activities work with, and how their failures are reported.
 
 use std::{io::ErrorKind, sync::Arc};
 
@@ -21,7 +21,7 @@ use crate::{executions::Executions, step::Progress};
 /// Condition reason.
 const DISK_FULL: &str = "DiskFull";
 
-/// A place where tests make steps fail, before or after their work.
+/// A hook with which tests make steps fail, before or after their work.
 #[async_trait]
 pub trait StepHook: Send + Sync {
     /// Before the work of `step`; an error is a failure of the step.
@@ -32,7 +32,7 @@ pub trait StepHook: Send + Sync {
         let _ = (step, input);
         Ok(())
     }
-    /// After the work of `step`; an error makes the engine do it again.
+    /// After the work of `step`; an error makes the engine run it again.
     ///
     /// # Errors
     /// As the test wants.
@@ -42,7 +42,7 @@ pub trait StepHook: Send + Sync {
     }
 }
 
-/// The hook of production: nothing.
+/// The production hook: does nothing.
 #[derive(Debug, Default)]
 pub struct NoHook;
 impl StepHook for NoHook {}
@@ -73,7 +73,7 @@ pub struct Services {
 /// Why a step failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StepError {
-    /// A repeat may succeed.
+    /// A retry may succeed.
     #[error("{message}")]
     Retry {
         /// Condition reason.
@@ -81,7 +81,7 @@ pub enum StepError {
         /// In words.
         message: String,
     },
-    /// A repeat fails in the same way.
+    /// A retry fails in the same way.
     #[error("{message}")]
     Fatal {
         /// Condition reason.
@@ -89,7 +89,7 @@ pub enum StepError {
         /// In words.
         message: String,
     },
-    /// Somebody else has taken over.
+    /// Someone else has taken over.
     #[error("superseded")]
     Superseded,
 }
@@ -98,7 +98,7 @@ pub enum StepError {
 pub(crate) type StepResult = Result<Progress, StepError>;
 
 impl StepError {
-    /// A failure that is tried again.
+    /// A failure that is retried.
     pub fn retry(reason: &'static str, message: &impl ToString) -> Self {
         Self::Retry { reason, message: message.to_string() }
     }
@@ -150,7 +150,7 @@ impl From<CallError> for StepError {
     }
 }
 
-/// Session of a workflow's input.
+/// The session in a workflow's input.
 #[must_use]
 pub fn session_ref(input: &WorkflowInput) -> SessionRef {
     SessionRef { project_id: input.project_id.clone(), session_id: input.session_id.clone() }
@@ -164,7 +164,7 @@ impl Services {
     /// The session's row.
     ///
     /// # Errors
-    /// When the database fails; `Superseded` when there is no such session.
+    /// When the database fails; `Superseded` if there is no such session.
     pub async fn session(&self, session_id: &str) -> Result<Session, StepError> {
         self.db.load::<Session>(session_id).await?.ok_or(StepError::Superseded)
     }
@@ -172,7 +172,7 @@ impl Services {
     /// The session, while it is in the run (and attempt, unless 0) of `input` and the run is not ending.
     ///
     /// # Errors
-    /// `Superseded` when it is not.
+    /// `Superseded` if it is not.
     pub async fn active_session(&self, input: &WorkflowInput) -> Result<Session, StepError> {
         use ambient_domain::session::Lifecycle;
         let session = self.session(&input.session_id).await?;
@@ -188,15 +188,15 @@ impl Services {
     /// Reports a fact about the run and attempt of `input`.
     ///
     /// # Errors
-    /// When the actor cannot take it at present.
+    /// When the actor cannot take it right now.
     pub async fn report(&self, by: &str, input: &WorkflowInput, fact: Fact) -> Result<Progress, StepError> {
         self.command::<Session>(by, &input.session_id, as_command(input, fact)).await
     }
 
-    /// Reports a fact about the run and attempt of `input`, and reads the session with the answer.
+    /// Reports a fact about the run and attempt of `input`, and returns the session with the reply.
     ///
     /// # Errors
-    /// When the actor cannot take it at present; `Superseded` when the session is not in that run and attempt any more.
+    /// When the actor cannot take it right now; `Superseded` if the session is no longer in that run and attempt.
     pub async fn report_and_read(&self, by: &str, input: &WorkflowInput, fact: Fact) -> Result<Session, StepError> {
         let reply = self.ask::<Session>(by, &input.session_id, as_command(input, fact)).await?;
         if reply.outcome == CommandOutcome::Superseded { Err(StepError::Superseded) } else { Ok(reply.state) }
@@ -205,7 +205,7 @@ impl Services {
     /// Gives a command to an entity's actor, as the system.
     ///
     /// # Errors
-    /// When the actor refuses or cannot take it at present.
+    /// When the actor refuses, or cannot take it right now.
     pub async fn command<E: StoredEntity>(
         &self,
         by: &str,

@@ -22,7 +22,7 @@ pub const STEPS: &[Step] = &[
     Step::on_host(&Activities::delete_workspace).patience(Patience::Endless),
 ];
 
-/// One that is cancelled ends as cancelled, however its step ends.
+/// If cancelled it ends as cancelled, however its step ends.
 const CANCELED_ANYHOW: &str = "session-delete-2026-11-canceled-anyhow";
 
 /// See the module.

@@ -1,5 +1,5 @@
-//! `session-reconcile/{session}/{run}.{generation}`: the workspace becomes what the spec says. A child of session-supervise,
-//! which has one at a time; every try reads the newest spec, so a generation that was overtaken is not brought into force.
+//! `session-reconcile/{session}/{run}.{generation}`: makes the workspace match the spec. A child of session-supervise,
+//! which has one at a time; every attempt reads the newest spec, so an overtaken generation never takes effect.
 
 use ambient_domain::WorkflowInput;
 use temporalio_macros::{workflow, workflow_methods};
@@ -14,7 +14,7 @@ use crate::{
 /// The order of effects.
 pub const STEPS: &[Step] = &[Step::on_host(&Activities::reconcile_repos).at_most(600).patience(Patience::Endless)];
 
-/// One that is cancelled ends as cancelled, however its step ends.
+/// If cancelled it ends as cancelled, however its step ends.
 const CANCELED_ANYHOW: &str = "session-reconcile-2026-11-canceled-anyhow";
 
 /// See the module.

@@ -1,8 +1,8 @@
 //! `session-start/{session}/{run}.{attempt}`: from Pending (or a lost runner) to Running.
 //!
-//! On failure it reports and undoes what it did, in this order: a runner that an undo ends before the outcome is decided would
-//! be seen as lost and launched again. On cancellation it undoes nothing, since session-stop owns teardown, and ends as cancelled,
-//! whatever its step said last.
+//! On failure it reports, then undoes what it did: a runner ended by an undo before the outcome is decided would
+//! be taken for lost and launched again. On cancellation it undoes nothing, since session-stop owns teardown, and ends as cancelled,
+//! whatever its last step returned.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
     step::{Patience, Progress, Saga, Step, end, failure_of, is_cancelled},
 };
 
-/// The order of effects. What takes a millisecond or two is done by one step: each step costs a round of the engine.
+/// The order of effects. Actions that take a millisecond or two share one step: each step costs a round trip through the engine.
 pub const STEPS: &[Step] = &[
     Step::on_host(&Activities::bring_up_runner)
         .at_most(120)
@@ -25,7 +25,7 @@ pub const STEPS: &[Step] = &[
     Step::on_host(&Activities::deliver_prompt).at_most(120),
 ];
 
-/// Those of executions that began before [`FEWER_STEPS`].
+/// For executions that started before [`FEWER_STEPS`].
 const EARLIER_STEPS: &[Step] = &[
     Step::anywhere(&EarlierActivities::report_provisioning),
     Step::on_host(&Activities::ensure_project_space),
@@ -66,7 +66,7 @@ impl SessionStart {
         attempt(ctx, &input).await
     }
 
-    /// The session has changed. State is read again by the steps themselves.
+    /// The session has changed. The steps read the state again themselves.
     #[signal(name = "wake")]
     pub fn wake(&mut self, _: &mut SyncWorkflowContext<Self>) {
         self.woken = true;
@@ -90,14 +90,14 @@ async fn attempt(ctx: &WorkflowContext<SessionStart>, input: &WorkflowInput) -> 
     let (reason, message) = failure_of(&error);
     let reported =
         report_failure(ctx, input, reason, message).await.map_err(|error| end(ctx, error, CANCELED_ANYHOW))?;
-    // Superseded: a stop owns the teardown, or a next attempt has begun, which an undo would take for its own.
+    // Superseded: a stop owns the teardown, or the next attempt has started, and an undo would hit that attempt.
     if let (Progress::Done, Some(saga)) = (reported, &mut saga) {
         saga.undo().await;
     }
     Err(error.into())
 }
 
-/// Wait before launch `attempt`: 1 s, 4 s.
+/// Wait before launching `attempt`: 1 s, 4 s.
 fn backoff(attempt: i32) -> Duration {
     Duration::from_secs(1 << (2 * (attempt.clamp(2, 5) - 2)))
 }

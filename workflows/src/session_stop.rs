@@ -1,6 +1,6 @@
-//! `session-stop/{session}/{run}`: nothing of the run is left, and that is proven.
+//! `session-stop/{session}/{run}`: leaves nothing of the run, and proves it.
 //!
-//! Never gives up: every step is tried for ever, `status_detail` says what blocks, and after five minutes condition
+//! Never gives up: every step is retried forever, `status_detail` says what is blocking, and after five minutes the condition
 //! StopIncomplete says what is left.
 
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub const STEPS: &[Step] = &[
 /// After this time people are told what is left.
 pub const TELL_AFTER: Duration = Duration::from_secs(300);
 
-/// One that is cancelled ends as cancelled, however its step ends.
+/// If cancelled it ends as cancelled, however its step ends.
 const CANCELED_ANYHOW: &str = "session-stop-2026-11-canceled-anyhow";
 
 /// See the module.

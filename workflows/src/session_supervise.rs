@@ -1,7 +1,7 @@
-//! `session-supervise/{session}/{run}`: owns every clock of a run (start deadline, timeout, inactivity) and brings changed
-//! specs into force, one `session-reconcile` at a time. Acts only by commands and facts. Ends with the run.
+//! `session-supervise/{session}/{run}`: owns every clock of a run (start deadline, timeout, inactivity) and puts changed
+//! specs into effect, one `session-reconcile` at a time. Acts only through commands and facts. Ends with the run.
 //!
-//! The clocks go on while a reconciliation does: one of a repository that is not there tries for as long as nobody mends the spec.
+//! The clocks keep running during a reconciliation: one with a missing repository keeps retrying until someone fixes the spec.
 
 use std::time::Duration;
 
@@ -24,14 +24,14 @@ use crate::{
 
 /// Events after which it continues as new: a short history is quick to replay after a crash.
 pub const LONGEST_HISTORY: u32 = 500;
-/// Pause after a reconciliation that did not come to its end: an administrator cancelled it, or the engine gave it up.
+/// Pause after a reconciliation that did not finish: an administrator cancelled it, or the engine gave up on it.
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
-/// Longest wait for a reconciliation that the run before has begun: nobody tells this one how it ends.
+/// Longest wait for a reconciliation that the previous run started: nobody tells this run how it ends.
 const BEGUN_BEFORE: Duration = Duration::from_secs(60);
 
-/// The clocks go on while a reconciliation does, and one that fails is begun again.
+/// The clocks keep running during a reconciliation, and a failed one is started again.
 const CLOCKS_BESIDE: &str = "session-supervise-2026-11-clocks-beside-reconciliation";
-/// One that is cancelled ends so, also when it would have continued as new then.
+/// If cancelled it ends as cancelled, even if it would have continued as new then.
 const CANCELED_AT_LONGEST: &str = "session-supervise-2026-11-canceled-at-longest";
 
 /// See the module.
@@ -62,7 +62,7 @@ impl SessionSupervise {
             {
                 let beside = ctx.patched(CLOCKS_BESIDE);
                 let id = format!("session-reconcile/{}/{}.{generation}", input.session_id, input.run);
-                // One that outlives this run sees by itself when it is not wanted any more.
+                // One that outlives this run notices by itself that it is no longer wanted.
                 let policy = if beside { ParentClosePolicy::Abandon } else { ParentClosePolicy::default() };
                 let options = ChildWorkflowOptions::builder()
                     .workflow_id(id)
@@ -75,7 +75,7 @@ impl SessionSupervise {
                         child.result().await?;
                         continue;
                     }
-                    // It is under way: this workflow continued as new meanwhile.
+                    // It is running: this workflow continued as new meanwhile.
                     Err(_) => wait = wait.min(BEGUN_BEFORE),
                 }
             }

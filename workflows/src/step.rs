@@ -1,9 +1,9 @@
-//! A lifecycle as a table of steps: what is done, where, how patiently, and what undoes it.
+//! A lifecycle as a table of steps: what is done, where, with how much patience, and what undoes it.
 //!
 //! Every step is an activity of one shape, [`Step`] -> [`Progress`], a row of the table, so that a workflow file reads from top
-//! to bottom. Invariants: undo runs in reverse order, in a scope of its own (a cancelled workflow can still clean up); a step
-//! that says `Superseded` ends the workflow, since another run, attempt or a deletion has taken over; a workflow that is cancelled
-//! ends as cancelled, whatever its step said last.
+//! to bottom. Invariants: undos run in reverse order, in a scope of their own (a cancelled workflow can still clean up); a step
+//! that returns `Superseded` ends the workflow, since another run, attempt or a deletion has taken over; a workflow that is cancelled
+//! ends as cancelled, whatever its last step returned.
 
 use std::time::Duration;
 
@@ -15,24 +15,24 @@ use temporalio_sdk::{
 };
 use temporalio_workflow::workflows::WorkflowImplementation;
 
-/// What a step came to.
+/// The outcome of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Progress {
-    /// Done (also: was done already).
+    /// Done (or had been done already).
     Done,
-    /// Somebody else has taken over; the workflow ends.
+    /// Someone else has taken over; the workflow ends.
     Superseded,
 }
 
-/// How patiently a step is tried.
+/// How long a step is retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
-    /// Three tries: an outside thing such as a clone, whose failure people want to hear of.
+    /// Three attempts: for something external such as a clone, whose failure people want to know about.
     Few,
-    /// Five minutes of tries.
+    /// Five minutes of attempts.
     Minutes,
-    /// For ever: teardown and repair.
+    /// Forever: teardown and repair.
     Endless,
 }
 
@@ -45,7 +45,7 @@ pub enum Place {
     Host,
 }
 
-/// An activity that can be a step: from the ids of what it works for to what came of it.
+/// An activity that can be a step: from the ids it works for to its outcome.
 pub trait StepActivity: Sync {
     /// Its name.
     fn name(&self) -> &str;
@@ -66,14 +66,14 @@ pub struct Step {
     pub place: Place,
     /// How patiently.
     pub patience: Patience,
-    /// Longest single try.
+    /// Timeout of a single attempt.
     pub timeout: Duration,
     /// What undoes it, in this order.
     pub undo: &'static [&'static dyn StepActivity],
 }
 
 impl Step {
-    /// A step on the session's host: five minutes of tries of at most 30 s, no undo.
+    /// A step on the session's host: five minutes of attempts of at most 30 s, no undo.
     #[must_use]
     pub const fn on_host(activity: &'static dyn StepActivity) -> Self {
         let timeout = Duration::from_secs(30);
@@ -94,7 +94,7 @@ impl Step {
     pub const fn patience(self, patience: Patience) -> Self {
         Self { patience, ..self }
     }
-    /// With another limit of a single try, seconds.
+    /// With another timeout of a single attempt, seconds.
     #[must_use]
     pub const fn at_most(self, seconds: u64) -> Self {
         Self { timeout: Duration::from_secs(seconds), ..self }
@@ -108,7 +108,7 @@ impl Step {
 
     fn options(&self, host_queue: Option<&str>) -> ActivityOptions {
         ActivityOptions::with_start_to_close_timeout(self.timeout)
-            // Renewed every second by the activity: a dead worker is noticed in seconds, not after the step's own limit.
+            // The activity sends heartbeats every second: a dead worker is noticed in seconds, not after the step's own timeout.
             .heartbeat_timeout(Duration::from_secs(10))
             .retry_policy(retry_policy(self.patience))
             .cancellation_type(temporalio_sdk::ActivityCancellationType::WaitCancellationCompleted)
@@ -135,7 +135,7 @@ fn retry_policy(patience: Patience) -> RetryPolicy {
         .build()
 }
 
-/// A row's activity, as the SDK takes one.
+/// A row's activity, in the SDK's form.
 struct OfRow(&'static dyn StepActivity);
 
 impl ActivityDefinition for OfRow {
@@ -146,13 +146,13 @@ impl ActivityDefinition for OfRow {
     }
 }
 
-/// Task queue of a host's compute activities, beside the task queue of the lifecycles.
+/// Task queue of a host's compute activities, alongside the task queue of the lifecycles.
 #[must_use]
 pub fn host_queue(task_queue: &str, host: &str) -> String {
     format!("{task_queue}-compute-{host}")
 }
 
-/// A walk through a table of steps.
+/// A run through a table of steps.
 pub(crate) struct Saga<W: WorkflowImplementation> {
     ctx: WorkflowContext<W>,
     input: WorkflowInput,
@@ -169,7 +169,7 @@ impl<W: WorkflowImplementation> Saga<W> {
     pub(crate) async fn run(&mut self, steps: &'static [Step]) -> Result<Progress, ActivityExecutionError> {
         for step in steps {
             let options = step.options(self.host_queue.as_deref());
-            // Noted before it runs: a step that fails may have done half of its work.
+            // Recorded before it runs: a step that fails may have done half of its work.
             self.done.push(step);
             let progress = self.ctx.execute_activity(OfRow(step.activity), self.input.clone(), options).await?;
             if progress == Progress::Superseded {
@@ -179,7 +179,7 @@ impl<W: WorkflowImplementation> Saga<W> {
         Ok(Progress::Done)
     }
 
-    /// Undoes what was done, last first. An undo that fails is passed over: teardown proves the result anyway.
+    /// Undoes what was done, last first. A failed undo is ignored: teardown proves the result anyway.
     pub(crate) async fn undo(&mut self) {
         let scope = WorkflowCancellationToken::new();
         while let Some(step) = self.done.pop() {
@@ -193,9 +193,9 @@ impl<W: WorkflowImplementation> Saga<W> {
     }
 }
 
-/// The end of a workflow whose step failed: what fails once it is cancelled may well fail because of that.
+/// The end of a workflow whose step failed: a failure after cancellation may well be caused by it.
 ///
-/// `canceled_anyhow` is the workflow's patch: before, what failed in spite of being cancelled made it a failed one.
+/// `canceled_anyhow` is the workflow's patch: before it, a failure despite cancellation made it a failed workflow.
 pub(crate) fn end<W: WorkflowImplementation>(
     ctx: &WorkflowContext<W>,
     error: ActivityExecutionError,
@@ -207,7 +207,7 @@ pub(crate) fn end<W: WorkflowImplementation>(
     error.into()
 }
 
-/// Whether the workflow has been cancelled, and began with the patch of those that heed it here.
+/// Whether the workflow has been cancelled, and started with the patch that makes it count here.
 pub(crate) fn is_asked_to_end<W: WorkflowImplementation>(ctx: &WorkflowContext<W>, patch: &str) -> bool {
     ctx.cancellation_token().reason().is_some() && ctx.patched(patch)
 }

@@ -1,6 +1,6 @@
 //! `sweep/{host}`: checks and repairs the invariant of session.md section 3, and removes from this host what is provably over.
 //!
-//! One execution a host; started by its server, again after a restart (the open one is kept).
+//! One execution per host; started by its server, and again after a restart (an open one is kept).
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub struct Sweep;
 
 #[workflow_methods]
 impl Sweep {
-    /// Sweeps for ever.
+    /// Sweeps forever.
     ///
     /// # Errors
     /// When cancelled by an administrator.
@@ -38,7 +38,7 @@ impl Sweep {
     pub async fn run(ctx: &mut WorkflowContext<Self>, host: String) -> WorkflowResult<Progress> {
         let input = WorkflowInput { project_id: String::new(), session_id: String::new(), run: 0, attempt: 0 };
         loop {
-            // A sweep that fails is seen in the history; the next one comes anyway.
+            // A sweep that fails shows in the history; the next one comes anyway.
             let _ = Saga::new(ctx, &input, Some(host_queue(ctx.task_queue(), &host))).run(STEPS).await;
             ctx.timer(EVERY).await;
             if ctx.cancellation_token().reason().is_some() {

@@ -31,9 +31,9 @@ use crate::{
 
 /// Largest page of executions the engine is asked for.
 const PAGE: i32 = 1_000;
-/// Projects of a query: more make it too long.
+/// Projects per query: more make it too long.
 const PROJECTS: usize = 100;
-/// How long a request that the engine does not carry out at present is repeated.
+/// How long to retry a request that the engine cannot carry out right now.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Executions of one namespace.
@@ -45,7 +45,7 @@ pub struct TemporalExecutions {
 }
 
 impl TemporalExecutions {
-    /// Executions behind `client`; `ready` tells whether the engine is fit for work.
+    /// Executions behind `client`; `ready` says whether the engine works.
     pub fn new(
         client: EngineClient,
         namespace: String,
@@ -57,7 +57,7 @@ impl TemporalExecutions {
 
     fn service(&self) -> Result<Box<dyn WorkflowService>, ExecutionError> {
         let client = self.client.get().map_err(ExecutionError::Unavailable)?;
-        // The connection itself, not the service under it, tries again.
+        // The connection itself retries, not the service under it.
         Ok(Box::new(client.connection().clone()))
     }
 
@@ -76,7 +76,7 @@ impl ExecutionService for TemporalExecutions {
             total += self.count(&query).await?;
             found.extend(self.newest(&query, skip.saturating_add(size)).await?);
         }
-        // Each query's newest contain the newest of all.
+        // The newest of each query include the newest of all.
         found.sort_by(|a, b| b.started_at.cmp(&a.started_at).then_with(|| a.id.cmp(&b.id)));
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
         let page = found.into_iter().skip(skip).take(usize::try_from(size).unwrap_or(0)).collect();
@@ -89,7 +89,7 @@ impl ExecutionService for TemporalExecutions {
             found => return found,
         }
         match self.pending_dispatch(workflow_id).await {
-            // Its start may have left the outbox between the two looks.
+            // Its start may have left the outbox between the two reads.
             Err(ExecutionError::NotFound(_)) => self.describe(workflow_id).await,
             found => found,
         }
@@ -207,7 +207,7 @@ impl TemporalExecutions {
         Ok(found)
     }
 
-    /// An execution whose start has not been dispatched yet: known from the outbox only.
+    /// An execution whose start has not been dispatched yet: only the outbox knows it.
     async fn pending_dispatch(&self, workflow_id: &str) -> Result<WorkflowExecution, ExecutionError> {
         let pending = self.db.outbox_pending_for(workflow_id).await;
         if !pending.map_err(|error| ExecutionError::Unavailable(error.to_string()))? {
@@ -221,8 +221,8 @@ impl TemporalExecutions {
     }
 }
 
-/// The visibility queries of a filter; together they find what it asks for, each once. An entity's executions have its id as
-/// the second part of theirs, so there is one query a workflow; a project's have a search attribute. Values are checked here, since
+/// The visibility queries for a filter; together they find what it asks for, each once. An entity's executions have its id as
+/// the second part of theirs, so there is one query per workflow; a project's have a search attribute. Values are checked here, since
 /// they become part of a text.
 fn queries(filter: &ExecutionFilter) -> Result<Vec<String>, ExecutionError> {
     let mut common = Vec::new();
@@ -269,8 +269,8 @@ fn plain<'a>(field: &str, value: &'a str) -> Result<&'a str, ExecutionError> {
     Err(ExecutionError::Invalid { field: field.to_owned(), problem })
 }
 
-/// A request that is repeated while the engine has only just no answer: a server that restarts, or an execution that is about to
-/// close and takes no signals until it has. Not for long: a person waits.
+/// A request that is retried while the engine briefly has no answer: a server that is restarting, or an execution that is about to
+/// close and accepts no signals until it has. Not for long: a person is waiting.
 fn patiently<T>(request: T) -> Request<T> {
     let retries = RetryOptions::builder().max_elapsed_time(Some(PATIENCE)).build();
     let mut request = Request::new(request);
@@ -283,7 +283,7 @@ fn failed(workflow_id: &str, status: &Status) -> ExecutionError {
         Code::NotFound if status.message().contains("completed") || status.message().contains("closed") => {
             ExecutionError::Closed(workflow_id.to_owned())
         }
-        // A namespace that is gone says nothing about an execution.
+        // A missing namespace says nothing about an execution.
         Code::NotFound if status.message().starts_with("Namespace") || status.message().starts_with("namespace") => {
             ExecutionError::Unavailable(status.message().to_owned())
         }
@@ -362,7 +362,7 @@ fn history_event(event: &temporalio_common::protos::temporal::api::history::v1::
     }
 }
 
-/// The attributes themselves: their JSON names their type once more, as the event does.
+/// The attributes themselves: their JSON repeats their type, as the event does.
 fn attributes(event: &temporalio_common::protos::temporal::api::history::v1::HistoryEvent) -> serde_json::Value {
     match serde_json::to_value(&event.attributes).unwrap_or_default() {
         serde_json::Value::Object(of_type) => {
@@ -379,7 +379,7 @@ fn event_type_name(event_type: EventType) -> String {
 }
 
 fn json_payload(value: &serde_json::Value) -> Payloads {
-    // Nothing is an encoding of its own, which handlers without input expect.
+    // "Nothing" is an encoding of its own, which handlers without input expect.
     let (encoding, data) = match value {
         serde_json::Value::Null => ("binary/null", Vec::new()),
         value => ("json/plain", value.to_string().into_bytes()),

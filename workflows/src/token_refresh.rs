@@ -1,4 +1,4 @@
-//! `token-refresh/{session}/{run}`: a run's token is replaced at 75 % of its life, with jitter, without a restart.
+//! `token-refresh/{session}/{run}`: replaces a run's token at 75 % of its life, with jitter, without a restart.
 
 use std::time::Duration;
 
@@ -20,20 +20,20 @@ pub const LONGEST_HISTORY: u32 = 2_000;
 /// The order of effects.
 pub const STEPS: &[Step] = &[Step::on_host(&Activities::refresh_token).patience(Patience::Endless)];
 
-/// What a run begins with.
+/// What a run starts with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Input {
     /// Whose token.
     #[serde(flatten)]
     pub of: WorkflowInput,
-    /// The run before had a signal that it had not seen to when it continued as this one.
+    /// The previous run had a signal that it had not handled when it continued as this one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub woken: bool,
 }
 
-/// One that is cancelled ends as cancelled, however its step ends.
+/// If cancelled it ends as cancelled, however its step ends.
 const CANCELED_ANYHOW: &str = "token-refresh-2026-11-canceled-anyhow";
-/// The same when it would have continued as new.
+/// The same if it would have continued as new.
 const CANCELED_AT_LONGEST: &str = "token-refresh-2026-11-canceled-at-longest";
 
 /// See the module.
@@ -68,7 +68,7 @@ impl TokenRefresh {
                 }
             }
             ctx.state_mut(|s| s.woken = false);
-            // Also after a wake-up: the step itself sees whether the run is over.
+            // Even after a wake-up: the step itself notices whether the run is over.
             if Saga::new(ctx, &input, Some(queue.clone())).run(STEPS).await.map_err(ended)? == Progress::Superseded {
                 return Ok(Progress::Done);
             }

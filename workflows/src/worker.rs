@@ -1,8 +1,8 @@
-//! The worker's thread. `Worker::run()` is not `Send`, so it has a runtime of its own; a worker that ends by itself is made
-//! anew, because everything that waits for it would wait for ever.
+//! The worker's thread. `Worker::run()` is not `Send`, so it has its own runtime; a worker that ends by itself is
+//! recreated, because everything that waits for it would otherwise wait forever.
 //!
-//! That runtime ends with the worker, and with it whatever was opened in it: a connection of the pool, a timer, a child process.
-//! So what activities open belongs to the process's runtime ([`InProcess`]), as what the embedded engine opens belongs to its own.
+//! That runtime ends with the worker, and with it whatever was opened in it: a pool connection, a timer, a child process.
+//! So what activities open belongs to the process's runtime ([`InProcess`]), just as what the embedded engine opens belongs to its own.
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -31,10 +31,10 @@ use crate::{
 /// Task queue of workflows and of activities that any worker may run, unless configured otherwise.
 pub const TASK_QUEUE: &str = "ambient";
 
-/// How the worker presents itself to the engine.
+/// How the worker identifies itself to the engine.
 #[derive(Clone, Debug)]
 pub struct WorkerSettings {
-    /// Task queue of workflows and of activities that any worker may run; a host's compute activities have one beside it.
+    /// Task queue of workflows and of activities that any worker may run; a host's compute activities have one alongside.
     pub task_queue: String,
     /// Build id, and whether the engine routes executions by it; the binary's checksum without routing when `None`.
     pub deployment: Option<WorkerDeploymentOptions>,
@@ -46,10 +46,10 @@ impl Default for WorkerSettings {
     }
 }
 
-/// Pause before a worker is made anew: the first, and the longest.
+/// Pause before a worker is recreated: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-/// A worker that ran for so long was well: the pauses begin anew.
+/// A worker that ran for this long was healthy: the pauses start over.
 const WELL: Duration = Duration::from_secs(60);
 
 type Stop = Box<dyn Fn() + Send + Sync>;
@@ -84,7 +84,7 @@ impl WorkerHealth {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the handles of a worker that is up; it is stopped at once when the end was asked for meanwhile.
+    /// Takes the handles of a worker that is up; it is stopped at once if shutdown was requested meanwhile.
     fn up(&self, stops: Vec<Stop>) {
         let mut state = self.state();
         state.down = None;
@@ -94,7 +94,7 @@ impl WorkerHealth {
         }
     }
 
-    /// Whether the end was asked for within `pause`.
+    /// Whether shutdown was requested within `pause`.
     fn stops_within(&self, pause: Duration) -> bool {
         let waited = self.0.changed.wait_timeout_while(self.state(), pause, |state| !state.stopping);
         waited.unwrap_or_else(PoisonError::into_inner).0.stopping
@@ -128,7 +128,7 @@ pub(crate) struct WorkerThread {
 }
 
 impl WorkerThread {
-    /// Starts it; returns when the first worker polls, or waits for its engine.
+    /// Starts it; returns once the first worker polls, or waits for its engine.
     pub(crate) async fn start(
         client: EngineClient,
         services: Services,
@@ -145,18 +145,18 @@ impl WorkerThread {
             })
         }
         .map_err(|error| WorkerError(error.to_string()))?;
-        // The first one that cannot be made ends the start; its message is in the health.
+        // If the first one cannot be created the start fails; its message is in the health.
         match is_ready.await {
             Ok(()) => Ok(Self { health, thread }),
             Err(_) => Err(WorkerError(health.check().err().unwrap_or_default())),
         }
     }
 
-    /// Stops polling and lets running tasks end for at most `grace`.
+    /// Stops polling and gives running tasks at most `grace` to end.
     pub(crate) async fn shutdown(self, grace: Duration) {
         self.health.stop();
         let (ended, has_ended) = oneshot::channel();
-        // In a thread that nobody waits for: a task of the runtime's would keep the process from ending with the worker.
+        // In a thread that nobody waits for: a task of the runtime would keep the process from ending before the worker.
         let joining = std::thread::Builder::new().name("join-workflows".to_owned()).spawn(move || {
             let _ = self.thread.join();
             let _ = ended.send(());
@@ -167,7 +167,7 @@ impl WorkerThread {
     }
 }
 
-/// Runs `work` again and again until the end is asked for, or it asks for it itself.
+/// Runs `work` again and again until shutdown is requested, or it requests shutdown itself.
 fn keep(health: &WorkerHealth, mut work: impl FnMut() -> Result<(), Ended>) {
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
@@ -186,23 +186,23 @@ fn keep(health: &WorkerHealth, mut work: impl FnMut() -> Result<(), Ended>) {
             backoff.reset();
         }
         let pause = backoff.pause();
-        tracing::error!(reason, pause_ms = pause.as_millis(), "the workflow worker has ended; it is made anew");
-        health.state().down = Some(format!("the workflow worker has ended and is made anew: {reason}"));
+        tracing::error!(reason, pause_ms = pause.as_millis(), "the workflow worker has ended; it is being recreated");
+        health.state().down = Some(format!("the workflow worker has ended and is being recreated: {reason}"));
         if health.stops_within(pause) {
             return;
         }
     }
 }
 
-/// How a worker came to its end.
+/// How a worker ended.
 enum Ended {
-    /// The first one could not be made.
+    /// The first one could not be created.
     Unmade(String),
     /// It worked, or is a later one.
     Broken(String),
 }
 
-/// What a worker is made of.
+/// What a worker is built from.
 struct Parts {
     client: EngineClient,
     services: Services,
@@ -220,10 +220,10 @@ fn work(parts: &Parts, health: &WorkerHealth, ready: &mut Option<oneshot::Sender
     worked.map_err(|reason| if ready.is_some() { Ended::Unmade(reason) } else { Ended::Broken(reason) })
 }
 
-/// The engine's client, once it is there; `None` when the end is asked for first.
+/// The engine's client, once it is there; `None` if shutdown is requested first.
 async fn connected(parts: &Parts, health: &WorkerHealth, ready: &mut Option<oneshot::Sender<()>>) -> Option<Client> {
     while parts.client.get().is_err() {
-        // Nobody waits for a cluster that may be down for hours: readiness tells of it.
+        // Nobody waits for a cluster that may be down for hours: readiness reports it.
         if let Some(ready) = ready.take() {
             let _ = ready.send(());
         }
@@ -255,7 +255,7 @@ async fn run(parts: &Parts, health: &WorkerHealth, ready: &mut Option<oneshot::S
     if let Some(ready) = ready.take() {
         let _ = ready.send(());
     }
-    // Neither is of use without the other: the one that ends takes the other with it.
+    // Neither is of use without the other: if one ends, so does the other.
     let lifecycles = async {
         let ended = lifecycles.run().await;
         stop_on_host();
@@ -284,13 +284,13 @@ impl ActivityInboundInterceptor for InProcess {
     }
 }
 
-/// An error with its causes: the SDK's own word is only what it did, such as which poll it was.
+/// An error with its causes: the SDK's own text only says what it did, such as which poll it was.
 pub(crate) fn whole(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
     causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
 }
 
-/// The workflows there are, registered with the options of a worker or of a replayer: the one must not have what the other has not.
+/// The existing workflows, registered with the options of a worker or of a replayer: the two must have the same.
 macro_rules! lifecycles {
     ($options:expr) => {
         $options
@@ -335,7 +335,7 @@ mod tests {
             let thread = std::thread::spawn(move || released.recv().unwrap_or_default());
             let worker = WorkerThread { health: WorkerHealth::default(), thread };
             runtime.block_on(worker.shutdown(Duration::from_millis(10)));
-            // Where the process ends: it waits for what was given to the runtime.
+            // At the end of the process: it waits for what was given to the runtime.
             drop(runtime);
             ended.send(()).unwrap();
         });

@@ -27,7 +27,7 @@ pub(crate) struct New<S> {
     pub(crate) sealed: Sealed,
 }
 
-/// A change of a definition.
+/// A change to a definition.
 pub(crate) struct Change<S: DefinitionSpec> {
     pub(crate) name: Option<String>,
     pub(crate) spec: S::Patch,

@@ -121,7 +121,7 @@ impl Authorized<Execution, Admin> {
         Ok(self.access.state.parts().executions.cancel(&self.target.id, reason).await?)
     }
 
-    /// Ends it without its doing.
+    /// Ends it without giving it a chance to react.
     pub(crate) async fn terminate(&self, reason: &str) -> ApiResult<()> {
         Ok(self.access.state.parts().executions.terminate(&self.target.id, reason).await?)
     }

@@ -1,12 +1,12 @@
-//! Who may do what with what: authorisation by lookup.
+//! Who may do what to what: authorisation by lookup.
 //!
-//! [`AppState`] keeps its parts to this module. A handler gets at an entity only by [`Access::authorize`] (or an
-//! [`Authorized`] extractor, which is the same), which loads it and compares the caller's role with the right that the
-//! handler's signature names. What can be done is then a method of the `Authorized` value, and methods that change something
-//! exist only for the rights that allow it: a handler cannot forget the check, nor name a lesser right than it uses.
+//! [`AppState`] keeps its parts private to this module. A handler reaches an entity only through [`Access::authorize`] (or an
+//! [`Authorized`] extractor, which does the same), which loads it and compares the caller's role with the right that the
+//! handler's signature names. Whatever can be done is then a method of the `Authorized` value, and methods that change something
+//! exist only for the rights that allow it: a handler cannot forget the check, or name a lesser right than it uses.
 //!
-//! Deny by default: no role is no access. What the caller may not see looks absent (404), for every method;
-//! what it sees but may not change is refused (403).
+//! Deny by default: no role means no access. What the caller may not see looks absent (404), for every method;
+//! what it may see but not change is refused (403).
 //!
 //! Who may use whom: a module uses those of the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
 //!

@@ -31,7 +31,7 @@ impl FromRequestParts<AppState> for Registered {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let access = Access::from_request_parts(parts, state).await?;
         if access.principal.session_id().is_some() {
-            return Err(ApiError::forbidden("a session's token is good for that session only"));
+            return Err(ApiError::forbidden("a session's token is valid for that session only"));
         }
         Ok(Self(access))
     }
@@ -102,7 +102,7 @@ impl Access {
         let page = self.list::<Project>(&query).await?;
         if page.total > MAX_PROJECTS {
             // Leaving some out would look as if there were no executions of theirs.
-            let reason = format!("is needed: you see more than {MAX_PROJECTS} projects");
+            let reason = format!("is required: you see more than {MAX_PROJECTS} projects");
             return Err(ApiError::invalid("project_id", reason));
         }
         Ok(Some(page.items.into_iter().map(|project| project.id).collect()))

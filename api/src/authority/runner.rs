@@ -81,7 +81,7 @@ fn not_running(session: &Session) -> ApiError {
     match session.phase() {
         Some(phase @ (Phase::Pending | Phase::Creating)) => ApiError::new(
             Number::Conflict,
-            format!("the Session is {phase}: its workspace can be used when it is Running"),
+            format!("the Session is {phase}: its workspace can be used once it is Running"),
         )
         .retry(1),
         phase => {

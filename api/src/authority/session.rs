@@ -76,7 +76,7 @@ impl Authorized<Session, Edit> {
         if !self.target.spec.interactive && patch.prompt.as_ref().is_some_and(blank) {
             // The field is well-formed: it is the session that cannot be without.
             let reason = "prompt: a batch session (interactive=false) needs one";
-            return Err(ApiError::new(Number::Conflict, reason).at("prompt", "is needed by a batch session"));
+            return Err(ApiError::new(Number::Conflict, reason).at("prompt", "is required for a batch session"));
         }
         if let Some(secrets) = secrets {
             let sealed = Sealed::of(<Session as Entity>::KIND, &self.target.id, secrets)?;

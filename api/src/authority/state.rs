@@ -129,7 +129,7 @@ impl AppState {
         &self.shared.config
     }
 
-    /// Programs of this build that can run as agents.
+    /// Agent types in this build.
     pub(crate) fn agent_types(&self) -> &[String] {
         &self.shared.agent_types
     }

@@ -1,4 +1,4 @@
-//! The document of a Kind's routes: what `utoipa::path` says of other handlers, from the Kind's types.
+//! The document for a Kind's routes: what `utoipa::path` says for other handlers, derived from the Kind's types.
 
 use ambient_wire::{api::List, definition::Definition as Wire};
 use axum::routing;
@@ -38,7 +38,7 @@ pub(super) fn routes<S: Served>() -> OpenApiRouter<AppState> {
 }
 
 fn list<S: Served>() -> Operation {
-    let about = format!("{} of the projects the caller has a role in.", capital(&plural::<S>()));
+    let about = format!("{} of the projects in which the caller has a role.", capital(&plural::<S>()));
     let list = format!("{}List", S::TITLE);
     operation::<S>(&format!("list{}", camel(S::Wire::PATH)), &about)
         .parameters(Some(ListParams::<S::Entity>::into_params(|| None)))
@@ -47,7 +47,7 @@ fn list<S: Served>() -> Operation {
 }
 
 fn create<S: Served>() -> Operation {
-    let about = format!("Creates {}. Its name is unique in the project.", one::<S>());
+    let about = format!("Creates {}. Its name must be unique in the project.", one::<S>());
     operation::<S>(&format!("create{}", S::TITLE), &about)
         .request_body(Some(body(&Create::<S>::name())))
         .responses(responses::<Creating>("201", json("Created", S::TITLE)))
@@ -59,7 +59,7 @@ fn get<S: Served>() -> Operation {
     operation::<S>(&format!("get{}", S::TITLE), &format!("{}.", capital(&one::<S>())))
         .parameter(id::<S>())
         .parameters(Some(version))
-        .responses(responses::<Reading>("200", json("As it is, or was at the version", S::TITLE)))
+        .responses(responses::<Reading>("200", json("As it is, or as it was at the version", S::TITLE)))
         .build()
 }
 
@@ -72,7 +72,7 @@ fn patch<S: Served>() -> Operation {
 }
 
 fn delete<S: Served>() -> Operation {
-    operation::<S>(&format!("delete{}", S::TITLE), &format!("Deletes {}. Its name is free then.", one::<S>()))
+    operation::<S>(&format!("delete{}", S::TITLE), &format!("Deletes {}. Its name becomes free.", one::<S>()))
         .parameter(id::<S>())
         .responses(responses::<Changing>("204", ResponseBuilder::new().description("Deleted")))
         .build()
@@ -103,13 +103,13 @@ fn json(about: &str, schema: &str) -> ResponseBuilder {
     ResponseBuilder::new().description(about).content("application/json", content)
 }
 
-/// The answer to a success, and the failures of a sort of routes.
+/// The success response, and the failures of a class of routes.
 fn responses<F: IntoResponses>(status: &str, success: ResponseBuilder) -> Responses {
     let success = (status.to_owned(), RefOr::T(success.build()));
     F::responses().into_iter().chain([success]).collect()
 }
 
-/// Schemas of the Kind's types, and of what they are made of. The list refers to its items.
+/// Schemas of the Kind's types, and of what they consist of. The list refers to its items.
 fn schemas<S: Served>() -> Vec<(String, RefOr<Schema>)> {
     let mut all = Vec::new();
     <S::Wire as ToSchema>::schemas(&mut all);

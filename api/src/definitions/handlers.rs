@@ -1,4 +1,4 @@
-//! One handler a verb, for every Kind of definitions.
+//! One handler per verb, for every definition Kind.
 
 use std::borrow::Borrow;
 

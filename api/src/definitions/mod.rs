@@ -1,7 +1,7 @@
-//! Definitions over HTTP: list, create, get, patch and delete of every Kind of them, with their part of the document.
+//! Definitions over HTTP: list, create, get, patch and delete for every definition Kind, with their part of the document.
 //!
-//! A Kind says here only what is its own: which checks its bodies need ([`Served`]). It writes and shows the same JSON as it
-//! stores, so that a field is stated where it is described (the wire) and where it is decided on (the domain), not a third time.
+//! A Kind states only what is specific to it: which checks its bodies need ([`Served`]). It reads and shows the same JSON that it
+//! stores, so a field is declared where it is described (wire) and where it is decided on (domain), not a third time.
 
 mod document;
 mod handlers;
@@ -27,22 +27,22 @@ use crate::{
     schema_rules::tells_null,
 };
 
-/// A Kind of definitions that the API serves.
+/// A definition Kind that the API serves.
 pub(crate) trait Served: DefinitionSpec {
     /// The definition itself: `Definition<Self>`.
     type Entity: StoredEntity<Command = Command<Self>> + Borrow<Definition<Self>> + Target;
-    /// As it is shown.
+    /// As the API shows it.
     type Wire: Wire;
 
-    /// Checks what a caller writes of a new one, beyond its type; the name is checked already.
+    /// Checks a new one's fields, beyond their types; the name has been checked already.
     fn check_create(body: &Create<Self>, access: &Access) -> ApiResult<()>;
-    /// Checks what a caller changes.
+    /// Checks a caller's changes.
     fn check_patch(body: &Patch<Self>, access: &Access) -> ApiResult<()>;
-    /// What values of a field of its own may be, for the document; null: what the field's name says for all Kinds.
+    /// What the values of a Kind's own field may be, for the document; null: whatever the field's name implies for all Kinds.
     fn rules(_field: &str) -> Value {
         Value::Null
     }
-    /// Fields that are shown besides those that are stored, or in place of them.
+    /// Fields that are shown in addition to those stored, or instead of them.
     fn derived(&self) -> Vec<(&'static str, Value)> {
         Vec::new()
     }
@@ -64,7 +64,7 @@ fn project_of<S: Served>(body: &Create<S>) -> ApiResult<String> {
     Ok(take(&mut fields(body)?, "project_id").unwrap_or_default())
 }
 
-/// What a body says of a new definition.
+/// What a body says about a new definition.
 fn new<S: Served>(body: &Create<S>, access: &Access) -> ApiResult<New<S>> {
     let (id, mut fields) = (new_id(), fields(body)?);
     take(&mut fields, "project_id");
@@ -84,12 +84,12 @@ fn change<S: Served>(id: &str, body: &Patch<S>, access: &Access) -> ApiResult<Ch
     Ok(Change { name, spec: same(fields)?, sealed })
 }
 
-/// Takes the values of variables, which no specification has, and leaves the ids under which they are sealed.
+/// Takes the values of variables, which no specification contains, and leaves the ids under which they are sealed.
 fn take_secrets(kind: &str, id: &str, fields: &mut Map<String, Value>) -> ApiResult<Sealed> {
     let given = fields.remove(ENVIRONMENT_VARIABLES);
     let is_given = given.is_some();
     let secrets = given.map(serde_json::from_value).transpose();
-    // The body's own type has read it before.
+    // The body's own type has already read it.
     let secrets = secrets.map_err(|_| ApiError::internal(&"variables of another type"))?;
     let sealed = Sealed::of(kind, id, secrets.unwrap_or_default())?;
     if is_given {
@@ -98,7 +98,7 @@ fn take_secrets(kind: &str, id: &str, fields: &mut Map<String, Value>) -> ApiRes
     Ok(sealed)
 }
 
-/// A field that every Kind has, and no specification.
+/// A field that every Kind has, but no specification.
 fn take(body: &mut Map<String, Value>, field: &str) -> Option<String> {
     body.remove(field).and_then(|value| value.as_str().map(str::to_owned))
 }
@@ -129,7 +129,7 @@ fn fields<T: Serialize>(of: &T) -> ApiResult<Map<String, Value>> {
     }
 }
 
-/// The same fields as another type; a value that it does not take is the caller's to mend, and named.
+/// The same fields as another type; if it rejects a value, that is the caller's error, and the field is named.
 fn same<T: DeserializeOwned>(fields: Map<String, Value>) -> ApiResult<T> {
     serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| {
         let field = error.path().to_string();
@@ -137,19 +137,19 @@ fn same<T: DeserializeOwned>(fields: Map<String, Value>) -> ApiResult<T> {
     })
 }
 
-/// A served Kind, as data: its routes, and what the document calls it.
+/// A served Kind, as data: its routes, and how the document describes it.
 pub(crate) struct Resource {
     /// Routes with their documentation.
     pub(crate) routes: fn() -> OpenApiRouter<AppState>,
-    /// Name of its routes, and tag of its operations.
+    /// Name in its routes, and tag of its operations.
     pub(crate) path: &'static str,
     /// What it is.
     pub(crate) about: &'static str,
-    /// Name of its type in the document; those of its bodies begin with it.
+    /// Name of its type in the document; the names of its bodies start with it.
     pub(crate) title: &'static str,
     /// See [`Served::rules`].
     rules: fn(&str) -> Value,
-    /// Whether its patch tells `null` from nothing in a property.
+    /// Whether its patch distinguishes `null` from an absent property.
     pub(crate) tells_null: fn(&str) -> bool,
 }
 

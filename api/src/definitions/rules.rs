@@ -1,5 +1,5 @@
-//! What values of definitions' bodies may be, for the document. A field has the same rules whichever Kind has it, unless the Kind has
-//! rules of its own.
+//! What the values in definitions' bodies may be, for the document. A field has the same rules in every Kind, unless the Kind has
+//! its own.
 
 use ambient_wire::{git_url, name};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use crate::schema_rules::{
     variables, without_nul,
 };
 
-/// Puts the rules into the schemas of a Kind's bodies.
+/// Adds the rules to the schemas of a Kind's bodies.
 pub(crate) fn constrain(document: &mut Value, resource: &Resource) {
     for (schema, labels) in [("Create", labels as fn(&Value) -> Value), ("Patch", labels_patch)] {
         let place = format!("/components/schemas/{}{schema}/properties", resource.title);

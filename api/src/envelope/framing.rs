@@ -1,42 +1,42 @@
-//! Where one HTTP/1 answer ends and the next begins, in what a server writes.
+//! Where one HTTP/1 response ends and the next begins, in what a server writes.
 
 use std::io::IoSlice;
 
 use super::{Exchanges, Taken};
 
-/// Largest head of an answer that is looked at; ours are far smaller.
+/// Largest head of a response that is inspected; ours are far smaller.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// Place in the stream of answers.
+/// Position in the stream of responses.
 #[derive(Debug, Clone)]
 pub(super) struct Framing {
     place: Place,
-    /// Answers begun since [`Exchanges`] was told.
+    /// Responses begun since [`Exchanges`] was told.
     begun: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
-    /// In a head; what there is of it. Empty: between two answers.
+    /// In a head; what has arrived of it. Empty: between two responses.
     Head(Vec<u8>),
-    /// In a body with this many bytes to come.
+    /// In a body with this many bytes left.
     Body(u64),
-    /// In the line before a chunk; the length so far, and whether its digits are over.
+    /// In the line before a chunk; the length so far, and whether its digits have ended.
     Size(u64, bool),
-    /// In a chunk, with its line end, with this many bytes to come.
+    /// In a chunk, including its line end, with this many bytes left.
     Chunk(u64),
-    /// In the lines after the last chunk; whether the present one is empty so far.
+    /// In the lines after the last chunk; whether the current one is empty so far.
     Trailer(bool),
     /// Another protocol, or a body that ends with the connection.
     Rest,
 }
 
-/// What of a buffer belongs to answers of routes.
+/// Which part of a buffer belongs to routes' responses.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// This many bytes from its beginning, at least one.
+    /// This many bytes from its start, at least one.
     Route(usize),
-    /// None: an answer begins that no route makes.
+    /// None: a response begins that no route makes.
     Nobody,
 }
 
@@ -45,12 +45,12 @@ impl Framing {
         Self { place: Place::Head(Vec::new()), begun: 0 }
     }
 
-    /// Nothing is looked at any more.
+    /// Nothing is inspected any more.
     pub(super) fn give_up(&mut self) {
         self.place = Place::Rest;
     }
 
-    /// Whose the buffer's beginning is.
+    /// Whom the buffer's start belongs to.
     pub(super) fn owner(&self, buffer: &[u8], exchanges: &Exchanges) -> Owner {
         match self.clone().foresee(buffer, exchanges) {
             0 => Owner::Nobody,
@@ -58,13 +58,13 @@ impl Framing {
         }
     }
 
-    /// Whether all of the buffers is answers of routes.
+    /// Whether all of the buffers are routes' responses.
     pub(super) fn routes_own(&self, buffers: &[IoSlice<'_>], exchanges: &Exchanges) -> bool {
         let mut ahead = self.clone();
         buffers.iter().all(|buffer| ahead.foresee(buffer, exchanges) == buffer.len())
     }
 
-    /// Goes on to where an answer begins that no route makes; how far that is.
+    /// Advances to where a response begins that no route makes; returns how far that is.
     fn foresee(&mut self, buffer: &[u8], exchanges: &Exchanges) -> usize {
         let mut passed = 0;
         while passed < buffer.len() {
@@ -77,7 +77,7 @@ impl Framing {
         passed
     }
 
-    /// Takes note of bytes that were written.
+    /// Records bytes that were written.
     pub(super) fn written(&mut self, mut bytes: &[u8], exchanges: &Exchanges) {
         while !bytes.is_empty() && self.place != Place::Rest {
             let taken = self.step(bytes, exchanges);
@@ -90,7 +90,7 @@ impl Framing {
         matches!(&self.place, Place::Head(seen) if seen.is_empty())
     }
 
-    /// Goes on by some of the bytes; how many, at least one of a buffer that is not empty.
+    /// Advances over some of the bytes; returns how many, at least one if the buffer is not empty.
     fn step(&mut self, bytes: &[u8], exchanges: &Exchanges) -> usize {
         let byte = bytes.first().copied().unwrap_or_default();
         let (next, passed) = match &mut self.place {
@@ -150,14 +150,14 @@ impl Framing {
     }
 }
 
-/// As many of the bytes as are left; then where it goes on.
+/// As many of the bytes as remain; then what follows.
 fn passing(left: u64, bytes: &[u8], on: impl FnOnce(u64) -> Place, over: Place) -> (Place, usize) {
     let passed = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
     let left = left - passed as u64;
     (if left == 0 { over } else { on(left) }, passed)
 }
 
-/// Index after the empty line, which is not wholly before `from`.
+/// Index after the empty line, which does not end before `from`.
 pub(super) fn end_of_head(seen: &[u8], from: usize) -> Option<usize> {
     let from = from.saturating_sub(3);
     seen[from..].windows(4).position(|window| window == b"\r\n\r\n").map(|at| from + at + 4)
@@ -188,7 +188,7 @@ mod tests {
 
     const BARE: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-    /// Where the first answer that no route makes begins, with the stream handed over in pieces of every size.
+    /// Where the first response that no route makes begins, with the stream passed in pieces of every size.
     fn foreign(methods: &[Method], stream: &[u8]) -> Option<usize> {
         let found = |piece: usize| {
             let exchanges = Exchanges::default();

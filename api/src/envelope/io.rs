@@ -21,10 +21,10 @@ use super::{
 };
 use crate::error::{ApiError, Number};
 
-/// How long, and how much, of what the client still sends is taken in after such an answer.
+/// How long, and how many bytes, the client's remaining input is drained after such a response.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_DISCARDED: usize = 4 << 20;
-/// Largest head of hyper's own.
+/// Largest head of hyper's own responses.
 const MAX_BARE: usize = 4096;
 
 /// A connection whose bare failures get the envelope.
@@ -33,11 +33,11 @@ pub(crate) struct Enveloped<T> {
     inner: T,
     exchanges: Exchanges,
     framing: Framing,
-    /// An answer of hyper's own, as far as it is there.
+    /// A response of hyper's own, as far as it has arrived.
     bare: Option<Vec<u8>>,
-    /// What is written in its place.
+    /// What is written instead.
     replacement: Bytes,
-    /// After it: until when, and how much more, is read and thrown away.
+    /// Afterwards: until when, and how many more bytes, are read and discarded.
     discard: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
@@ -54,12 +54,12 @@ impl<T> Enveloped<T> {
         }
     }
 
-    /// The connection's requests, for the extensions of each.
+    /// The connection's requests, for each one's extensions.
     pub(crate) fn exchanges(&self) -> Exchanges {
         self.exchanges.clone()
     }
 
-    /// Takes in a part of an answer that no route makes; how much of the buffer.
+    /// Takes part of a response that no route makes; returns how much of the buffer.
     fn take_bare(&mut self, buffer: &[u8]) -> usize {
         let bare = self.bare.get_or_insert_default();
         let before = bare.len();
@@ -97,7 +97,7 @@ impl<T: AsyncWrite + Unpin> Enveloped<T> {
     }
 }
 
-/// The answer in the place of a bare one.
+/// The response that replaces a bare one.
 fn enveloped(head: &[u8]) -> Bytes {
     let status = status(head).and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::BAD_REQUEST);
     let (number, request_id) = (Number::of_status(status), new_id());
@@ -109,7 +109,7 @@ fn enveloped(head: &[u8]) -> Bytes {
     by_hand(status, ApiError::new(number, number.meaning()), &request_id).into()
 }
 
-/// A failure as the last answer of a connection, head and body.
+/// A failure as the connection's last response, head and body.
 pub(crate) fn by_hand(status: StatusCode, error: ApiError, request_id: &str) -> String {
     let retry = error.retry_after().map(|seconds| format!("retry-after: {seconds}\r\n")).unwrap_or_default();
     let body = error.into_json(request_id.to_owned());

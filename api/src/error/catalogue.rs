@@ -1,10 +1,10 @@
-//! Numbers of failures: stable, documented, served at `/errors`.
+//! Failure numbers: stable, documented, served at `/errors`.
 
 use axum::http::StatusCode;
 
 macro_rules! numbers {
     ($($name:ident = $number:literal, $status:ident, $meaning:literal;)+) => {
-        /// What kind of failure. The number is stable; the first ones are those of the upstream API server, the others equal the status.
+        /// The kind of failure. The number is stable; the first ones are those of the upstream API server, the others equal the status.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Number {
             $(#[doc = $meaning] $name,)+
@@ -19,7 +19,7 @@ macro_rules! numbers {
             pub const fn value(self) -> u16 {
                 match self { $(Self::$name => $number,)+ }
             }
-            /// Status of the response.
+            /// Status of its response.
             #[must_use]
             pub const fn status(self) -> StatusCode {
                 match self { $(Self::$name => StatusCode::$status,)+ }
@@ -45,17 +45,17 @@ numbers! {
     BadRequest = 21, BAD_REQUEST, "the request is not allowed as it is";
     UnknownRoute = 404, NOT_FOUND, "there is no such route";
     Gone = 410, GONE, "this is gone for good";
-    Stale = 412, PRECONDITION_FAILED, "If-Match names another version than the current one";
+    Stale = 412, PRECONDITION_FAILED, "If-Match does not name the current version";
     TooLarge = 413, PAYLOAD_TOO_LARGE, "the body is too large";
     UriTooLong = 414, URI_TOO_LONG, "the address is too long";
     MediaType = 415, UNSUPPORTED_MEDIA_TYPE, "the body must be JSON";
-    Range = 416, RANGE_NOT_SATISFIABLE, "the range lies outside the file";
+    Range = 416, RANGE_NOT_SATISFIABLE, "the range is outside the file";
     KeyReused = 422, UNPROCESSABLE_ENTITY, "the Idempotency-Key was used for another request";
     UpgradeRequired = 426, UPGRADE_REQUIRED, "this is a WebSocket: the request must ask for the upgrade";
     TooMany = 429, TOO_MANY_REQUESTS, "too many requests";
     HeadersTooLarge = 431, REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers are too large, or too many";
     BadGateway = 502, BAD_GATEWAY, "the session's runner failed";
-    Unavailable = 503, SERVICE_UNAVAILABLE, "not available at present; the same request may succeed later";
+    Unavailable = 503, SERVICE_UNAVAILABLE, "temporarily unavailable; the same request may succeed later";
 }
 
 impl Number {
@@ -65,7 +65,7 @@ impl Number {
         self.value().to_string()
     }
 
-    /// Number of a failure of which only the status is known.
+    /// The number for a failure of which only the status is known.
     #[must_use]
     pub fn of_status(status: StatusCode) -> Self {
         match status {

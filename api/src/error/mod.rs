@@ -1,6 +1,6 @@
 //! Failures of the API, and the one place where they become responses.
 //!
-//! A handler, an extractor or axum itself answers a failure with a status; [`render`], which runs around every route, gives it
+//! A handler, an extractor or axum itself reports a failure with a status; [`render`], which wraps every route, gives it
 //! the error envelope. So every failure has the same body, and the operation id in it is the one in the header.
 
 mod catalogue;
@@ -18,10 +18,10 @@ use axum::{
 
 pub use self::catalogue::{CATALOGUE, Number};
 
-/// Result of everything a handler does.
+/// Result of every handler.
 pub type ApiResult<T> = Result<T, ApiError>;
 
-/// A failure that is told to the caller.
+/// A failure reported to the caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct ApiError {
@@ -30,7 +30,7 @@ pub struct ApiError {
     details: Vec<ErrorDetail>,
     /// Seconds.
     retry_after: Option<u32>,
-    /// Operation that may have been carried out, where the outcome is not known.
+    /// Operation that may have been carried out, if the outcome is unknown.
     operation_id: Option<String>,
 }
 
@@ -48,13 +48,13 @@ impl ApiError {
         Self::new(Number::Validation, format!("{field}: {problem}")).at(field, problem)
     }
 
-    /// 404: nothing there that the caller may see.
+    /// 404: nothing there, or nothing the caller may see.
     #[must_use]
     pub fn not_found(kind: &str, id: &str) -> Self {
         Self::new(Number::NotFound, format!("{kind} with id='{}' not found", id.escape_debug()))
     }
 
-    /// 403: seen perhaps, but not to be changed.
+    /// 403: perhaps visible, but not to be changed.
     #[must_use]
     pub fn forbidden(reason: impl Into<String>) -> Self {
         Self::new(Number::Forbidden, reason)
@@ -66,7 +66,7 @@ impl ApiError {
         Self::new(Number::Unavailable, reason).retry(retry_after)
     }
 
-    /// 500: what happened goes to the log, with the request's span, and not to the caller.
+    /// 500: the details go to the log, with the request's span, and not to the caller.
     #[must_use]
     pub fn internal(error: &dyn std::fmt::Display) -> Self {
         tracing::error!(%error, "internal error");
@@ -80,7 +80,7 @@ impl ApiError {
         self
     }
 
-    /// Calls a field at fault by another name.
+    /// Renames a field at fault.
     #[must_use]
     pub(crate) fn rename(mut self, from: &str, to: &str) -> Self {
         for detail in self.details.iter_mut().filter(|detail| detail.field == from) {
@@ -92,7 +92,7 @@ impl ApiError {
         self
     }
 
-    /// Names fields of the one item of `list` that the body was about as the body does: `list[3].url` is `url`.
+    /// Prefixes the fields at fault with the list item that they are in, as in the body: `url` becomes `list[3].url`.
     #[must_use]
     pub(crate) fn of_item(mut self, list: &str) -> Self {
         let named = self.details.iter().map(|detail| detail.field.clone());
@@ -105,14 +105,14 @@ impl ApiError {
         self
     }
 
-    /// Tells when a repetition makes sense, in seconds.
+    /// Says when a retry makes sense, in seconds.
     #[must_use]
     pub fn retry(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
         self
     }
 
-    /// Names the operation whose outcome is not known.
+    /// Names the operation whose outcome is unknown.
     #[must_use]
     pub fn of_operation(mut self, id: impl Into<String>) -> Self {
         self.operation_id = Some(id.into());
@@ -125,12 +125,12 @@ impl ApiError {
         self.number
     }
 
-    /// When a repetition makes sense, in seconds.
+    /// When a retry makes sense, in seconds.
     pub(crate) fn retry_after(&self) -> Option<u32> {
         self.retry_after
     }
 
-    /// The body of an answer that is written by hand.
+    /// The body, for a response that is written by hand.
     pub(crate) fn into_json(self, operation_id: String) -> String {
         // Strings and lists of strings: it can always be serialised.
         serde_json::to_string(&self.envelope(operation_id)).unwrap_or_default()
@@ -138,7 +138,7 @@ impl ApiError {
 
     fn envelope(self, operation_id: String) -> Error {
         let id = self.number.id();
-        // Whatever a failure is about, and whoever its words are from.
+        // Redacted whatever the failure is about, and whoever its words are from.
         let told = |text: String| ambient_wire::redact::text(&text).into_owned();
         let details = self.details.into_iter();
         let details =
@@ -155,7 +155,7 @@ impl ApiError {
     }
 }
 
-/// Bare status with the failure attached: the body is made by [`render`].
+/// A bare status with the failure attached: [`render`] makes the body.
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = self.number.status().into_response();
@@ -193,7 +193,7 @@ pub(crate) fn render(mut response: Response, request_id: &str) -> Response {
     with_operation_id(rendered, &operation_id)
 }
 
-/// A failure that axum answered by itself: it has a status but no [`ApiError`]. One that has our JSON already stays.
+/// A failure that axum reported itself: it has a status but no [`ApiError`]. One that already has our JSON is kept.
 fn bare(response: &Response) -> Option<ApiError> {
     let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     if content_type.is_some_and(|value| value.starts_with("application/json")) {

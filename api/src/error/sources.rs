@@ -1,4 +1,4 @@
-//! Failures of the crates below, told to callers.
+//! Maps failures of the crates below to responses.
 
 use ambient_actors::CallError;
 use ambient_compute::ComputeError;
@@ -10,7 +10,7 @@ use ambient_workflows::executions::ExecutionError;
 
 use super::{ApiError, Number};
 
-/// A short wait: the same request may well succeed then.
+/// A short wait: the same request may well succeed afterwards.
 const SOON: u32 = 1;
 
 impl From<VaultError> for ApiError {
@@ -27,12 +27,12 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::Unavailable(reason) => {
                 tracing::warn!(%reason, "the database is not available");
-                Self::unavailable("the database is not available at present", SOON)
+                Self::unavailable("the database is temporarily unavailable", SOON)
             }
             StoreError::UnknownSchemaVersion { .. } => Self::unavailable(error.to_string(), 60),
             StoreError::BadQuery { field, reason } => Self::invalid(field, reason),
             StoreError::Nul { field } => Self::invalid(field, "must not contain NUL"),
-            StoreError::Unfaithful { field } => Self::invalid(field, "holds a number that cannot be stored faithfully"),
+            StoreError::Unfaithful { field } => Self::invalid(field, "contains a number that cannot be stored exactly"),
             StoreError::Database(_) | StoreError::Migration(_) | StoreError::Corrupt { .. } => Self::internal(&error),
         }
     }
@@ -87,7 +87,7 @@ impl From<ExecutionError> for ApiError {
             ExecutionError::Invalid { field, problem } => Self::invalid(field, problem),
             ExecutionError::Unavailable(reason) => {
                 tracing::warn!(%reason, "the workflow engine cannot be reached");
-                Self::unavailable("the workflow engine cannot be reached at present", SOON)
+                Self::unavailable("the workflow engine is temporarily unreachable", SOON)
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Bodies, bounded in size and time.
+//! Request bodies, limited in size and time.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use sha2::{Digest, Sha256};
 use super::{conditions::Conditions, json};
 use crate::error::{ApiError, ApiResult, Number};
 
-/// A body that does not arrive within this time is given up.
+/// A body that does not arrive within this time is abandoned.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// How much of a body that is too large is taken in, bytes, and for how long.
+/// How much of an oversized body is drained, bytes, and for how long.
 const MAX_DISCARDED: usize = 16 << 20;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -26,15 +26,15 @@ pub(crate) struct MaxBodyBytes(pub(crate) usize);
 
 /// How a body is read.
 pub(crate) trait ReadBody: Sized {
-    /// From all its bytes.
+    /// From all of its bytes.
     fn read(bytes: &[u8], content_type: Option<&[u8]>) -> ApiResult<Self>;
 }
 
-/// JSON, needed.
+/// JSON, required.
 #[derive(Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
 
-/// JSON whose texts may have a NUL, for what is passed on as it is: Postgres stores it as bytes, if at all.
+/// JSON whose texts may contain NUL, for data that is passed on as it is: Postgres stores it as bytes, if at all.
 #[derive(Debug)]
 pub(crate) struct OpaqueJson<T>(pub(crate) T);
 
@@ -80,14 +80,14 @@ impl ReadBody for NoBody {
     }
 }
 
-/// A request that changes something: its body, its conditions, and what it is recognised by when it is repeated.
+/// A request that changes something: its body, its conditions, and what identifies it when it is repeated.
 #[derive(Debug)]
 pub(crate) struct Write<B> {
     /// Body.
     pub(crate) body: B,
     /// Headers.
     pub(crate) conditions: Conditions,
-    /// Recognises a repetition.
+    /// Identifies a repeat.
     pub(crate) fingerprint: Fingerprint,
 }
 
@@ -105,8 +105,8 @@ impl<B> Write<B> {
     }
 }
 
-/// A request that acts on what has no version and keeps no answers: a runner, an execution, a ticket. It may have a key, as
-/// clients send one with every POST, but a version would promise what is not kept.
+/// A request that acts on something without a version or stored responses: a runner, an execution, a ticket. It may have a key, since
+/// clients send one with every POST, but accepting a version would promise what cannot be kept.
 #[derive(Debug)]
 pub(crate) struct Act<B>(pub(crate) B);
 
@@ -134,7 +134,7 @@ pub(crate) struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Of a request.
+    /// The fingerprint of a request.
     pub(crate) fn of(method: &Method, path: &str, query: Option<&str>, body: &[u8]) -> Self {
         let mut hasher = Sha256::new();
         for part in [method.as_str(), path, query.unwrap_or_default()] {
@@ -166,11 +166,11 @@ where
     }
 }
 
-/// What the headers say of a body.
+/// What the headers say about a body.
 struct Announced {
-    /// Bytes.
+    /// Its length in bytes.
     length: Option<u64>,
-    /// It is sent when we ask for it (`Expect: 100-continue`).
+    /// It is sent only when we ask for it (`Expect: 100-continue`).
     waits: bool,
 }
 
@@ -199,8 +199,8 @@ async fn read_bounded(body: axum::body::Body, announced: Announced, limit: usize
     tokio::time::timeout(BODY_TIMEOUT, read).await.map_err(late)?
 }
 
-/// Takes in the rest of what is refused anyway: a client that is still sending when the connection closes gets a reset in place
-/// of the answer. What goes on for longer than that is cut off.
+/// Drains the rest of a request that is refused anyway: a client still sending when the connection closes gets a reset instead
+/// of the response. One that keeps sending for longer is cut off.
 async fn discard(stream: &mut BodyDataStream) {
     let mut left = MAX_DISCARDED;
     let reading = async {

@@ -1,4 +1,4 @@
-//! Headers that make a request conditional or repeatable.
+//! Headers that make a request conditional or idempotent.
 
 use axum::http::{HeaderMap, HeaderName, header};
 
@@ -11,9 +11,9 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// `If-Match` and `Idempotency-Key`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Conditions {
-    /// Version the caller has seen.
+    /// The version the caller has seen.
     pub(crate) if_match: Option<i64>,
-    /// Key of the request.
+    /// The request's key.
     pub(crate) idempotency_key: Option<String>,
 }
 
@@ -23,10 +23,12 @@ impl Conditions {
         Ok(Self { if_match: if_match(headers)?, idempotency_key: idempotency_key(headers)? })
     }
 
-    /// For what has no version, or none yet: to take one would promise what is not kept.
+    /// For something without a version, or without one yet: accepting one would promise what cannot be kept.
     pub(crate) fn no_version(&self) -> ApiResult<()> {
         match self.if_match {
-            Some(_) => Err(ApiError::invalid("If-Match", "is not for this route: what it acts on has no version")),
+            Some(_) => {
+                Err(ApiError::invalid("If-Match", "does not apply to this route: what it acts on has no version"))
+            }
             None => Ok(()),
         }
     }
@@ -42,11 +44,11 @@ fn if_match(headers: &HeaderMap) -> ApiResult<Option<i64>> {
     let bare = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
     match digits(bare) {
         Some(version) if headers.get_all(header::IF_MATCH).iter().count() == 1 => Ok(Some(version)),
-        _ => Err(ApiError::invalid("If-Match", "must be one version such as \"7\", or *")),
+        _ => Err(ApiError::invalid("If-Match", "must be a single version such as \"7\", or *")),
     }
 }
 
-/// A number in digits only, as many as always fit.
+/// A number of digits only, no more than always fit.
 fn digits(text: &str) -> Option<i64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then_some(text).filter(|text| text.len() <= 18)?.parse().ok()
 }
@@ -56,7 +58,7 @@ fn idempotency_key(headers: &HeaderMap) -> ApiResult<Option<String>> {
     let well_formed = (1..=255).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic);
     match value.to_str() {
         Ok(text) if well_formed && headers.get_all(IDEMPOTENCY_KEY).iter().count() == 1 => Ok(Some(text.to_owned())),
-        _ => Err(ApiError::invalid("Idempotency-Key", "must be one key of 1 to 255 visible ASCII characters")),
+        _ => Err(ApiError::invalid("Idempotency-Key", "must be a single key of 1 to 255 visible ASCII characters")),
     }
 }
 
@@ -68,7 +70,7 @@ pub(crate) fn accepts_event_stream(headers: &HeaderMap) -> bool {
         .any(|range| range.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/event-stream"))
 }
 
-/// `Last-Event-ID` of a reconnecting reader.
+/// `Last-Event-ID` from a reconnecting reader.
 pub(crate) fn last_event_id(headers: &HeaderMap) -> ApiResult<Option<i64>> {
     let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
     match digits(value.to_str().unwrap_or_default().trim()) {

@@ -1,11 +1,11 @@
-//! JSON into types, with the path of what is wrong.
+//! JSON into types, with the path of any error.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{ApiError, ApiResult, Number};
 
-/// Reads a body, whose texts Postgres can store.
+/// Reads a body whose texts Postgres can store.
 pub(super) fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
     std::str::from_utf8(bytes).map_or(Ok(()), refuse_nul)?;
     from_bytes_with_nul(bytes)
@@ -19,16 +19,16 @@ pub(super) fn from_bytes_with_nul<T: DeserializeOwned>(bytes: &[u8]) -> ApiResul
             .at("body", "must be UTF-8")
     })?;
     if text.trim().is_empty() {
-        return Err(ApiError::new(Number::Malformed, "the body is empty; JSON is needed").at("body", "must be JSON"));
+        return Err(ApiError::new(Number::Malformed, "the body is empty; JSON is required").at("body", "must be JSON"));
     }
-    // A struct could also be read from an array of its fields' values.
+    // serde would also read a struct from an array of its fields' values.
     if !text.trim_start().starts_with('{') {
         return Err(
             ApiError::new(Number::Malformed, "the body is not a JSON object").at("body", "must be a JSON object")
         );
     }
     let read = match parse(text) {
-        // `3.0` and `3e0` are integers too, for JSON Schema and for clients whose language knows one kind of number.
+        // `3.0` and `3e0` are integers too, for JSON Schema and for clients whose language has only one number type.
         Err((_, error)) if error.to_string().starts_with("invalid type: floating point") => parse(&with_integers(text)),
         read => read,
     };
@@ -43,9 +43,9 @@ fn parse<T: DeserializeOwned>(text: &str) -> Result<T, (String, serde_json::Erro
     Ok(value)
 }
 
-/// The same JSON, with numbers of a whole value written as such.
+/// The same JSON, with whole numbers written as integers.
 fn with_integers(text: &str) -> String {
-    /// Below it every whole number has a place of its own in a float.
+    /// Below it every whole number is exactly representable as a float.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     let (mut whole, mut rest) = (String::with_capacity(text.len()), text);
     while let Some(next) = rest.chars().next() {
@@ -63,7 +63,7 @@ fn with_integers(text: &str) -> String {
                     && number.fract() == 0.0
                     && number.abs() < EXACT =>
             {
-                // Adding 0 makes -0 a number that integers have.
+                // Adding 0 turns -0 into 0, which integers have.
                 whole.push_str(&format!("{:.0}", number + 0.0));
             }
             _ => whole.push_str(token),
@@ -73,7 +73,7 @@ fn with_integers(text: &str) -> String {
     whole
 }
 
-/// Bytes of the JSON string at the beginning, with its quotes.
+/// Bytes of the JSON string at the start, with its quotes.
 fn string_length(text: &str) -> usize {
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(1) {
@@ -96,7 +96,7 @@ fn path_of<E>(error: &serde_path_to_error::Error<E>) -> String {
 
 fn explain(path: &str, error: &serde_json::Error) -> ApiError {
     let message = error.to_string();
-    // serde's own words, without "at line 1 column 9" where the field says it better
+    // serde's own words, without "at line 1 column 9" if the field says it better.
     let problem = without_value(message.split(" at line ").next().unwrap_or(&message));
     if error.is_data() {
         return field_error(path, &problem);
@@ -104,7 +104,7 @@ fn explain(path: &str, error: &serde_json::Error) -> ApiError {
     ApiError::new(Number::Malformed, format!("the body is not valid JSON: {message}")).at("body", message)
 }
 
-/// serde repeats a text that stands where something else should; what it says may be a secret that slipped a level.
+/// serde repeats a text found where something else was expected; that text may be a secret one level too high.
 fn without_value(problem: &str) -> String {
     for said in ["invalid type: string ", "invalid value: string ", "invalid length: string "] {
         if let Some(rest) = problem.strip_prefix(said)
@@ -116,7 +116,7 @@ fn without_value(problem: &str) -> String {
     problem.to_owned()
 }
 
-/// A field that is unknown, missing, or of another type. The first two have the path of their parent.
+/// A field that is unknown, missing, or of the wrong type. The first two come with their parent's path.
 pub(super) fn field_error(path: &str, problem: &str) -> ApiError {
     let named = |problem: &str, what: &str| {
         let rest = problem.strip_prefix(what)?;
@@ -139,7 +139,7 @@ pub(super) fn field_error(path: &str, problem: &str) -> ApiError {
     ApiError::invalid(path, problem)
 }
 
-/// What a field of former releases is named now, where the new name is among those that `problem` expects.
+/// The current name of a field from earlier releases, if that name is among those `problem` expects.
 fn new_name(field: &str, problem: &str) -> Option<&'static str> {
     const RENAMED: [(&str, &str); 1] = [("agent", "agent_type")];
     let (_, new) = RENAMED.into_iter().find(|(old, _)| *old == field)?;
@@ -159,7 +159,7 @@ fn refuse_nul(text: &str) -> ApiResult<()> {
     if !text.contains("\\u0000") {
         return Ok(());
     }
-    // The escape may also be a backslash and harmless text: only a walk can tell.
+    // The escape may also be a backslash and harmless text: only walking the value can tell.
     let Ok(value) = serde_json::from_str::<Value>(text) else { return Ok(()) };
     match find_nul("", &value) {
         Some(path) => Err(ApiError::invalid(path, "must not contain NUL")),
@@ -180,7 +180,7 @@ fn find_nul(path: &str, value: &Value) -> Option<String> {
     }
 }
 
-/// Whether a `Content-Type` names JSON. A body without one is taken as JSON.
+/// Whether a `Content-Type` names JSON. A body without one is treated as JSON.
 pub(super) fn check_content_type(value: Option<&[u8]>) -> ApiResult<()> {
     let Some(value) = value else { return Ok(()) };
     let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();

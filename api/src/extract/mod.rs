@@ -1,4 +1,4 @@
-//! What a handler gets of a request: path, query, body and conditions, each checked and each failure naming its field.
+//! What a handler gets from a request: path, query, body and conditions, each checked, and each failure names its field.
 
 mod body;
 mod conditions;
@@ -31,7 +31,7 @@ pub(crate) async fn path_param(parts: &mut Parts, name: &str) -> ApiResult<Strin
     Ok(value)
 }
 
-/// Declares an extractor of one path parameter.
+/// Declares an extractor for one path parameter.
 macro_rules! path_parameter {
     ($(#[$doc:meta])* $name:ident, $param:literal) => {
         $(#[$doc])*

@@ -1,4 +1,4 @@
-//! Query strings into types. Every parameter is known to its list or refused by name.
+//! Query strings into types. Every parameter is either known to its list or refused by name.
 
 use std::borrow::Cow;
 
@@ -34,7 +34,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct VersionParams {
-    /// As it was at this version, replayed from its operations.
+    /// The object as it was at this version, replayed from its operations.
     #[param(minimum = 1)]
     pub(crate) version: Option<i64>,
 }
@@ -44,7 +44,7 @@ pub(crate) struct VersionParams {
 #[derive(Clone, Copy)]
 pub(crate) struct TakesQuery(pub(crate) fn(&str, &str) -> bool);
 
-/// Refuses a query where the route has no parameters in one; where it has, [`Query`] knows them.
+/// Refuses a query on a route without query parameters; where there are some, [`Query`] knows them.
 pub(crate) fn no_query(parts: &Parts) -> ApiResult<()> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -58,7 +58,7 @@ pub(crate) fn no_query(parts: &Parts) -> ApiResult<()> {
     }
 }
 
-/// A time as RFC 3339 has it and JSON Schema's `date-time`: chrono takes a space for the `T` and a leap second at any time too.
+/// A time as in RFC 3339 and JSON Schema's `date-time`: chrono also accepts a space for the `T`, and a leap second at any time.
 pub(crate) fn date_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
     let text = String::deserialize(deserializer)?;
     let read = DateTime::parse_from_rfc3339(&text).ok().map(|time| time.to_utc());
@@ -80,14 +80,14 @@ fn parse<T: DeserializeOwned>(query: &str) -> ApiResult<T> {
     })
 }
 
-/// What stands between the values of a parameter that may be repeated; no value has it (see [`check_text`]).
+/// Separates the values of a repeatable parameter; no value contains it (see [`check_text`]).
 pub(crate) const BETWEEN: char = '\0';
-/// Parameters that may be repeated: all of them hold.
+/// Repeatable parameters: all values must match.
 const REPEATED: [&str; 1] = ["label"];
 
 type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
 
-/// The query with the values of a repeated parameter as one.
+/// The query with a repeated parameter's values joined into one.
 fn folded<'a>(pairs: impl Iterator<Item = Pair<'a>>) -> String {
     let mut all: Vec<Pair<'a>> = Vec::new();
     for (name, value) in pairs {
@@ -99,7 +99,7 @@ fn folded<'a>(pairs: impl Iterator<Item = Pair<'a>>) -> String {
     form_urlencoded::Serializer::new(String::new()).extend_pairs(all).finish()
 }
 
-/// The standard library's words about numbers are for programmers.
+/// The standard library's messages about numbers are for programmers.
 fn in_words(problem: &str) -> &str {
     match problem {
         "number too large to fit in target type" => "is too large a number",

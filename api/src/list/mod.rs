@@ -1,4 +1,4 @@
-//! Lists: pages and orders, from query parameters to the store and back to an envelope.
+//! Lists: paging and ordering, from query parameters to the store and back to an envelope.
 
 mod params;
 
@@ -9,14 +9,14 @@ use ambient_wire::api::List;
 
 use crate::error::{ApiError, ApiResult};
 
-/// Items of a page when the caller does not say.
+/// Items per page if the caller does not say.
 pub(crate) const DEFAULT_SIZE: i64 = 100;
-/// Most labels that a list is filtered by.
+/// Most labels that a list can be filtered by.
 pub(crate) const MAX_LABELS: usize = 20;
-/// Most items of a page.
+/// Most items per page.
 pub(crate) const MAX_SIZE: i64 = 65_500;
 
-/// A column as the API calls it, and as the store does.
+/// A column's name in the API and in the store.
 type Column = (&'static str, &'static str);
 
 /// Page and size, within their limits.
@@ -57,14 +57,14 @@ fn bad_order(item: &str, columns: &[Column]) -> ApiError {
     let item = item.escape_debug();
     ApiError::invalid(
         "order_by",
-        format!("bad order value '{item}'; it is column[ asc|desc] with a column of {}", names.join(", ")),
+        format!("bad order value '{item}'; use column[ asc|desc] with one of the columns {}", names.join(", ")),
     )
 }
 
-/// Each `key=value` as a filter on labels.
+/// Each `key=value` becomes a filter on labels.
 fn labels(given: &[String]) -> ApiResult<Vec<(String, String)>> {
     if given.len() > MAX_LABELS {
-        return Err(ApiError::invalid("label", format!("may be given {MAX_LABELS} times")));
+        return Err(ApiError::invalid("label", format!("may be given at most {MAX_LABELS} times")));
     }
     let label = |text: &String| match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((format!("labels.{key}"), value.to_owned())),
@@ -73,7 +73,7 @@ fn labels(given: &[String]) -> ApiResult<Vec<(String, String)>> {
     given.iter().map(label).collect()
 }
 
-/// A store's query of parts.
+/// A store query from its parts.
 fn query((page, size): (i64, i64), order_by: Vec<(String, Order)>, filters: Vec<(String, String)>) -> ListQuery {
     ListQuery { page, size, order_by, filters, with_deleted: false }
 }
@@ -84,7 +84,7 @@ pub(crate) fn envelope<T>(kind: &str, page: i64, total: i64, items: Vec<T>) -> L
     List { kind: kind.to_owned(), page, size, total, items, next: None }
 }
 
-/// The envelope of a list that is read on from a cursor.
+/// The envelope for a list with a cursor.
 pub(crate) fn cursored<T>(kind: &str, total: i64, items: Vec<T>, next: Option<String>) -> List<T> {
     List { next, ..envelope(kind, 1, total, items) }
 }

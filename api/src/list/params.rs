@@ -1,4 +1,4 @@
-//! Query parameters of a Kind's list, from its columns.
+//! Query parameters of a Kind's list, derived from its columns.
 
 use std::{fmt, marker::PhantomData};
 
@@ -24,20 +24,20 @@ use crate::{
     extract::BETWEEN,
 };
 
-/// Which entities of a Kind, and in which order.
+/// Which entities of a Kind, and in what order.
 pub(crate) struct ListParams<E> {
     page: Option<i64>,
     size: Option<i64>,
     order_by: Option<String>,
     project_id: Option<String>,
     label: Vec<String>,
-    /// Values of filters, by the column's name in the API.
+    /// Filter values, by the column's name in the API.
     filters: Vec<(&'static str, String)>,
     kind: PhantomData<fn() -> E>,
 }
 
 impl<E: Entity> ListParams<E> {
-    /// The store's query; a project may be given by its name.
+    /// The store's query; a project may be given by name.
     pub(crate) async fn query(self, access: &Access) -> ApiResult<ListQuery> {
         let paging = paging(self.page, self.size, MAX_SIZE)?;
         let order = order(self.order_by.as_deref(), &ordered::<E>())?;
@@ -61,7 +61,7 @@ fn filtered<E: Entity>() -> impl Iterator<Item = &'static Column<E>> {
     E::COLUMNS.iter().filter(|column| column.filter.is_some())
 }
 
-/// Columns that lists order by, as the API calls them and as the store does.
+/// Columns that lists order by: their names in the API and in the store.
 fn ordered<E: Entity>() -> Vec<(&'static str, &'static str)> {
     let id = [("id", "id")].into_iter().chain(E::IN_PROJECT.then_some(("project_id", "project_id")));
     let own = E::COLUMNS.iter().filter(|column| column.ordered).map(|column| (column.api_name, column.name));
@@ -73,7 +73,7 @@ fn has_labels<E: Entity>() -> bool {
     E::COLUMNS.iter().any(|column| column.name == "labels")
 }
 
-/// Names of all parameters, in the order in which the document has them.
+/// Names of all parameters, in the document's order.
 fn names<E: Entity>() -> Vec<&'static str> {
     let first = ["page", "size", "order_by"].into_iter().chain(E::IN_PROJECT.then_some("project_id"));
     let own = filtered::<E>().map(|column| column.api_name);
@@ -135,7 +135,7 @@ impl<'de, E: Entity> Visitor<'de> for Reading<E> {
     }
 }
 
-/// In serde's own words, which the edge knows.
+/// In serde's own words, which the edge recognises.
 fn unknown<E: Entity>(name: &str) -> String {
     let names: Vec<String> = names::<E>().iter().map(|name| format!("`{name}`")).collect();
     format!("unknown field `{}`, expected one of {}", name.escape_debug(), names.join(", "))
@@ -151,10 +151,10 @@ fn parameter<E: Entity>(name: &'static str) -> Parameter {
     let parameter = || ParameterBuilder::new().name(name).parameter_in(ParameterIn::Query).required(Required::False);
     let described = |about: &str, schema: Object| parameter().description(Some(about)).schema(Some(schema));
     match name {
-        "page" => described("From 1.", integer().minimum(Some(1)).build()),
+        "page" => described("Page number, from 1.", integer().minimum(Some(1)).build()),
         "size" => {
             let size = integer().minimum(Some(0)).maximum(Some(MAX_SIZE));
-            described("Items of a page; 0 = only the total. 100 when absent.", size.build())
+            described("Items per page; 0 = only the total; 100 when absent.", size.build())
         }
         "order_by" => {
             let about = "`column[ asc|desc]`, comma-separated; newest first when absent.";
@@ -162,7 +162,7 @@ fn parameter<E: Entity>(name: &'static str) -> Parameter {
         }
         "project_id" => described("Project, by id or name.", text().build()),
         "label" => {
-            let about = "`key=value` that its labels hold; may be repeated, and all of them hold then.";
+            let about = "`key=value` that its labels must contain; may be repeated, and all must match.";
             parameter().description(Some(about)).schema(Some(ArrayBuilder::new().items(text())))
         }
         filter => {

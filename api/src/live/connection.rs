@@ -1,7 +1,7 @@
 //! One WebSocket connection: one task, no queue.
 //!
-//! It waits for the first of: a frame of the client, a batch of a subscription, the outcome of a send, the keep-alive. What it
-//! writes it writes at once, within a time limit; while it writes, nothing is read or pulled.
+//! It waits for whichever comes first: a frame from the client, a subscription's batch, the outcome of a send, the keep-alive.
+//! Writes happen at once, within a time limit; while writing, it neither reads nor pulls.
 
 use std::time::Duration;
 
@@ -24,20 +24,20 @@ use crate::{
 };
 
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Keep-alives without a sign of life after which the peer counts as gone.
+/// Keep-alives without a sign of life after which the peer is considered gone.
 const PATIENCE: u32 = 4;
-/// Keep-alives between two checks that the caller may still look.
+/// Keep-alives between two checks that the caller is still allowed to look.
 const RECHECK: u32 = 4;
-/// A peer that does not take a piece within this time is given up.
+/// A peer that does not accept a write within this time is dropped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Sends of a connection that are under way at once.
+/// Sends in progress at once on a connection.
 const MAX_SENDS: usize = 8;
-/// Arrivals of subscriptions that leave in one write, at most: the client is heard in between.
+/// Most subscription events that leave in one write: the client is heard in between.
 const TOGETHER: usize = 64;
 /// Longest id of a subscription or send, bytes.
 const MAX_ID: usize = 255;
 
-/// For a peer at fault to see why it is cut off.
+/// Time for a peer at fault to see why it is disconnected.
 const LINGER: Duration = Duration::from_secs(1);
 
 const GOING_AWAY: u16 = 1001;
@@ -46,7 +46,7 @@ const NOT_TEXT: u16 = 1007;
 const POLICY: u16 = 1008;
 const TOO_BIG: u16 = 1009;
 
-/// What a subscription brings.
+/// What a subscription delivers.
 enum Arrival {
     Events(Batch),
     End(Option<End>),
@@ -65,15 +65,15 @@ type Flow<T = ()> = Result<T, Closed>;
 /// A connection.
 pub(crate) struct Connection {
     access: Access,
-    /// The only session that may be followed; none = any.
+    /// The only session that may be followed; none: any.
     only: Option<String>,
     socket: WebSocket,
     subscriptions: StreamMap<String, BoxStream<'static, Arrival>>,
-    /// Session of each subscription, for the rechecks.
+    /// Each subscription's session, for rechecks.
     sessions: Vec<(String, String)>,
     sends: FuturesUnordered<BoxFuture<'static, ServerFrame>>,
     keep_alive: Interval,
-    /// Keep-alives since the peer was last heard.
+    /// Keep-alives since the peer was last heard from.
     silent: u32,
     /// Keep-alives so far.
     ticks: u32,
@@ -103,10 +103,10 @@ impl Connection {
             if let Err(Closed { code, reason }) = self.step().await {
                 if let Some(code) = code {
                     let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
-                    // It may be gone already.
+                    // It may already be gone.
                     let _ = timeout(WRITE_TIMEOUT, self.socket.send(close)).await;
                     if matches!(code, PROTOCOL | TOO_BIG | NOT_TEXT) {
-                        // What it still sends is not read: a socket closed now would be reset, and the code lost on its way.
+                        // What it still sends is not read: if the socket were closed now it would be reset, and the close code lost on its way.
                         sleep(LINGER).await;
                     }
                 }
@@ -146,7 +146,7 @@ impl Connection {
             Message::Text(text) => text,
             Message::Binary(_) => return self.say(&frames::error(None, "bad_frame", "frames are JSON text")).await,
             Message::Close(_) => {
-                // Sends the answer to it, which is there already.
+                // Sends the answer to it, which has already been queued.
                 write(self.socket.flush()).await?;
                 return Err(GONE);
             }
@@ -167,7 +167,7 @@ impl Connection {
             }
             ClientFrame::Subscribe { id, channel, after_seq } => match self.subscribe(&id, &channel, after_seq).await {
                 Ok((snapshot, subscribed)) => {
-                    // First, so that who is told where to go on has it.
+                    // First, so that a client told where to continue has it.
                     if let Some(snapshot) = snapshot {
                         write(self.socket.send(Message::text(snapshot))).await?;
                     }
@@ -182,7 +182,7 @@ impl Connection {
         }
     }
 
-    /// Begins a subscription; the frames to answer with, or the refusal.
+    /// Starts a subscription; returns the frames to answer with, or the refusal.
     async fn subscribe(
         &mut self,
         id: &str,
@@ -191,10 +191,10 @@ impl Connection {
     ) -> Result<(Option<String>, ServerFrame), ServerFrame> {
         let refuse = |code: &str, reason: &str| Err(frames::error(Some(id.to_owned()), code, reason));
         let Some(session_id) = channel.strip_prefix("session:") else {
-            return refuse("not_found", "there is no such channel; there is session:<id>");
+            return refuse("not_found", "no such channel; use session:<id>");
         };
         if id.len() > MAX_ID || after_seq.is_some_and(|seq| seq < 0) {
-            return refuse("bad_frame", "id must have at most 255 bytes, after_seq be 0 or more");
+            return refuse("bad_frame", "id must have at most 255 bytes, after_seq must be 0 or more");
         }
         if self.subscriptions.contains_key(id) {
             return refuse("bad_frame", "this id is in use");
@@ -221,14 +221,14 @@ impl Connection {
         }
     }
 
-    /// Sends a message; its outcome is told when it is known.
+    /// Sends a message; reports the outcome once it is known.
     fn send_message(&mut self, id: String, session_id: String, text: String) -> Result<(), ServerFrame> {
         let refuse = |code: &str, reason: &str| Err(frames::error(Some(id.clone()), code, reason));
         if !(1..=MAX_ID).contains(&id.len()) || !id.bytes().all(|b| b.is_ascii_graphic()) {
             return refuse("bad_frame", "id must be 1 to 255 visible ASCII characters");
         }
         if self.sends.len() >= MAX_SENDS {
-            return refuse("busy", "too many sends are under way");
+            return refuse("busy", "too many sends in progress");
         }
         if let Err(reason) = self.may_use(&session_id) {
             return refuse("refused", reason);
@@ -277,7 +277,7 @@ impl Connection {
         self.silent += 1;
         self.ticks += 1;
         if self.silent > PATIENCE {
-            return Err(Closed { code: Some(POLICY), reason: "nothing was heard for a minute" });
+            return Err(Closed { code: Some(POLICY), reason: "silent for a minute" });
         }
         if self.ticks.is_multiple_of(RECHECK) {
             self.recheck().await?;
@@ -286,7 +286,7 @@ impl Connection {
         self.say(&ServerFrame::Pong {}).await
     }
 
-    /// Roles may be taken away, and a run's token ends with the run. A session that is gone ends its subscription by itself.
+    /// Roles may be revoked, and a run's token ends with the run. A deleted session ends its subscription by itself.
     async fn recheck(&mut self) -> Flow {
         if self.access.recheck().await.is_err_and(|error| error.number() == crate::error::Number::Unauthenticated) {
             return Err(Closed { code: Some(POLICY), reason: "the credentials are no longer valid" });
@@ -310,7 +310,7 @@ impl Connection {
     }
 }
 
-/// Why nothing more can be read.
+/// Why no more can be read.
 fn fault_of(error: &axum::Error) -> Closed {
     use tokio_tungstenite::tungstenite::{Error, error::ProtocolError::ResetWithoutClosingHandshake};
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<Error>());
@@ -318,7 +318,7 @@ fn fault_of(error: &axum::Error) -> Closed {
         Some(Error::Capacity(_)) => Closed { code: Some(TOO_BIG), reason: "the message is too big" },
         Some(Error::Utf8(_)) => Closed { code: Some(NOT_TEXT), reason: "the text is not UTF-8" },
         Some(Error::Protocol(ResetWithoutClosingHandshake)) => GONE,
-        Some(Error::Protocol(_)) => Closed { code: Some(PROTOCOL), reason: "this is not how WebSocket works" },
+        Some(Error::Protocol(_)) => Closed { code: Some(PROTOCOL), reason: "WebSocket protocol error" },
         _ => GONE,
     }
 }
@@ -343,7 +343,7 @@ async fn accept(access: &Access, session_id: &str, key: &str, text: String) -> A
     Ok(session.send(text, false, options).await?.message_id)
 }
 
-/// Writes within the time limit; a peer that cannot be written to is gone.
+/// Writes within the time limit; a peer that cannot be written to is considered gone.
 async fn write(writing: impl Future<Output = Result<(), axum::Error>>) -> Flow {
     match timeout(WRITE_TIMEOUT, writing).await {
         Ok(Ok(())) => Ok(()),

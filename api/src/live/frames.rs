@@ -1,4 +1,4 @@
-//! Frames as text. Events are serialised once for all who follow, and only wrapped here.
+//! Frames as text. Events are serialised once for all subscribers, and only wrapped here.
 
 use ambient_live::{Event, Snapshot, SubscribeError};
 use ambient_wire::live::ServerFrame;
@@ -17,7 +17,7 @@ pub(super) fn event(subscription: &str, event: &Event) -> String {
     format!("{{\"op\":\"event\",\"id\":{id},{fields}")
 }
 
-/// The messages so far, without reading them.
+/// The messages so far, without parsing them.
 pub(super) fn snapshot(subscription: &str, snapshot: &Snapshot) -> String {
     let id = serde_json::Value::from(subscription);
     let (covers_seq, data) = (snapshot.covers_seq(), snapshot.json());
@@ -41,7 +41,7 @@ pub(super) fn failure(id: String, failure: &ApiError) -> ServerFrame {
     error(Some(id), code, failure.to_string())
 }
 
-/// A subscription that cannot begin.
+/// A subscription that cannot start.
 pub(super) fn not_subscribed(id: String, failed: SubscribeError) -> ServerFrame {
     match failed {
         SubscribeError::TooOld { .. } => error(Some(id), "too_old", failed.to_string()),

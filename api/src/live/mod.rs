@@ -1,7 +1,7 @@
 //! Live connections: a session's log as WebSocket frames or Server-Sent Events.
 //!
-//! A connection holds no events of its own: it pulls the next batch of a subscription when the last one is written, so a slow
-//! reader costs nothing but its place, and is served from the table when it has fallen behind.
+//! A connection buffers no events of its own: it pulls a subscription's next batch once the last one is written, so a slow
+//! reader costs nothing but its slot, and is served from the table when it has fallen behind.
 
 pub(crate) mod connection;
 mod frames;

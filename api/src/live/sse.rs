@@ -21,10 +21,10 @@ use crate::{
 };
 
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Tells a proxy to pass events on as they come.
+/// Tells a proxy to pass events on as they arrive.
 const NO_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// The session's log after `after_seq`, or from the newest snapshot on, as it grows.
+/// The session's log as it grows, after `after_seq` or from the newest snapshot on.
 pub(crate) async fn stream(session: &Authorized<Session, View>, after_seq: Option<i64>) -> ApiResult<Response> {
     let permit = session.access().state().live_permit();
     let permit = permit.ok_or_else(|| ApiError::unavailable("too many live connections", 5))?;
@@ -36,7 +36,7 @@ pub(crate) async fn stream(session: &Authorized<Session, View>, after_seq: Optio
     Ok(response)
 }
 
-/// The messages so far. Its id is where to go on: who comes back with it gets what follows.
+/// The messages so far. Its id is where to continue: a reader that returns with it gets what follows.
 fn beginning(snapshot: &Snapshot) -> Event {
     Event::default().event("snapshot").id(snapshot.covers_seq().to_string()).data(snapshot.json())
 }
@@ -59,7 +59,7 @@ fn events(
     batches.flat_map(|events| stream::iter(events.into_iter().map(Ok)))
 }
 
-/// What a reader is told that gets nothing more. When the server ends, nothing: it connects again and goes on.
+/// What a reader is told when it gets nothing more. When the server shuts down, nothing: the reader reconnects and continues.
 fn last(end: Option<End>) -> Vec<Event> {
     match end {
         Some(End::Deleted) => vec![Event::default().event("ended").data(json!({"reason": "deleted"}).to_string())],

@@ -1,5 +1,5 @@
-//! What answers always hold. The macros require only what can be neither null nor missing on the way in; but an answer writes its empty
-//! properties too, and clients are simpler for knowing.
+//! What responses always contain. The macros require only what can be neither null nor missing in a request; but a response includes its
+//! empty properties too, and that makes clients simpler.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use super::{
     tree::{each_operation, schema_ref, schemas},
 };
 
-/// Properties that answers leave out when they are empty (`skip_serializing_if`); besides `next` of a list.
+/// Properties that responses leave out when empty (`skip_serializing_if`), besides `next` of a list.
 const MAY_BE_ABSENT: [(&str, &str); 5] = [
     ("ApiError", "details"),
     ("GitFile", "original_path"),
@@ -19,7 +19,7 @@ const MAY_BE_ABSENT: [(&str, &str); 5] = [
     ("Session", "last_seq"),
 ];
 
-/// Requires all other properties of schemas that only answers have.
+/// Requires all other properties of schemas used only in responses.
 pub(super) fn require(document: &mut Value) {
     let mut sent = String::new();
     each_operation(document, |_, operation| sent.push_str(&operation["requestBody"].to_string()));
@@ -34,7 +34,7 @@ pub(super) fn require(document: &mut Value) {
     }
 }
 
-/// Names of the schemas that a text refers to, and what those refer to in turn.
+/// Names of the schemas that a text refers to, and those they refer to in turn.
 fn reachable(document: &Value, mut text: String) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     loop {

@@ -1,5 +1,5 @@
-//! The part of the document that clients are generated from. What a generated client has no use for is marked `x-internal`, which
-//! generators and other tools know.
+//! The part of the document that clients are generated from. What a generated client cannot use is marked `x-internal`, which
+//! generators and other tools recognise.
 
 use std::collections::BTreeSet;
 
@@ -11,11 +11,11 @@ use super::{
 };
 
 const INTERNAL: &str = "x-internal";
-/// Operations that are for others than clients: the document itself and what collects metrics; and a path that spans slashes, which
-/// generated clients encode (the server takes it either way): `getWorkspaceFile` is the same with the path in the query.
+/// Operations not meant for clients: the document itself and what collects metrics; and a path that spans slashes, which
+/// generated clients encode (the server accepts either): `getWorkspaceFile` is the same with the path in the query.
 const NOT_FOR_CLIENTS: [&str; 4] = ["getOpenapiJson", "getOpenapiYaml", "getMetrics", "readWorkspaceFile"];
 
-/// Marks what is not for generated clients: also every operation that has no success, which is a WebSocket or gone for good.
+/// Marks what is not for generated clients, including every operation without a success response: a WebSocket, or one that is gone for good.
 pub(super) fn mark_internal(document: &mut Value) {
     each_operation(document, |_, operation| {
         let succeeds =
@@ -27,7 +27,7 @@ pub(super) fn mark_internal(document: &mut Value) {
     });
 }
 
-/// The document without internal operations, and without what only they use.
+/// The document without internal operations and what only they use.
 pub(super) fn without_internal(mut document: Value) -> Value {
     let mut tags = BTreeSet::new();
     if let Some(paths) = document["paths"].as_object_mut() {
@@ -50,7 +50,7 @@ pub(super) fn without_internal(mut document: Value) -> Value {
     document
 }
 
-/// Drops components that nothing refers to; whether there was one. What it referred to may be unused then.
+/// Drops components that nothing refers to; returns whether there were any. What they referred to may then be unused.
 fn drop_unused(document: &mut Value) -> bool {
     let text = document.to_string();
     let mut dropped = false;

@@ -1,5 +1,5 @@
-//! What values may be, as the checks have it. The types of the wire are texts and numbers; what is refused of them is said here, so
-//! that the document allows nothing that is refused, and the other way round (`make contract`).
+//! What values may be, matching the checks. The wire types are texts and numbers; which of those are refused is stated here, so
+//! that the document allows nothing that is refused, and vice versa (`make contract`).
 
 use ambient_domain::{name::MAX_REPOS, project::SubjectType};
 use ambient_wire::{git_url, name};
@@ -12,10 +12,10 @@ use crate::schema_rules::{
     without_nul,
 };
 
-/// A text that says something: not only white space, as Unicode and Rust's `trim` have it, which is not what each dialect's `\s` is.
+/// A text that says something: not only white space, as defined by Unicode and Rust's `trim`, which differs from some dialects' `\s`.
 const SAYS_SOMETHING: &str =
     "^[^\\u0000]*[^\\u0000\\t-\\r \\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000][^\\u0000]*$";
-/// The rest of a path in the workspace: not absolute, and no part leads up.
+/// The rest of a path in the workspace: not absolute, and no segment leads up.
 const BENEATH: &str = "(?!/)(?!(.*/)?\\.\\.(/|$))[^\\u0000]*$";
 /// An execution's: `workflow/entity/…`.
 const EXECUTION_ID: &str = "^[!-~]{1,1000}$";
@@ -36,7 +36,7 @@ const BODIES: [&str; 13] = [
     "VerifyRequest",
 ];
 
-/// Puts every constraint into the document.
+/// Adds every constraint to the document.
 pub(super) fn constrain(document: &mut Value) {
     for (schema, property, rules) in properties() {
         let schemas = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut);
@@ -95,7 +95,7 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
         ("SignalRequest", "signal", named(200)),
         ("VerifyRequest", "entity_id", json!({"pattern": TEXT})),
     ];
-    // What the types leave open, but is never anything else. The input of a signal may be any JSON.
+    // Left open by the types, but never anything else. The input of a signal may be any JSON.
     let objects = json!({"type": "array", "items": {"type": "object"}});
     all.extend([
         ("Event", "data", json!({"type": "object"})),
@@ -133,7 +133,7 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
     all
 }
 
-/// Interactive, or with something to do.
+/// Interactive, or with a prompt.
 fn batch_needs_a_prompt(create: &mut Value) {
     let batch = json!({"properties": {"interactive": {"const": false}}, "required": ["interactive"]});
     let prompt =
@@ -147,12 +147,12 @@ fn constrain_parameter(path: &str, parameter: &mut Value) {
     let rules = match (place, name) {
         ("path", "session_id" | "operation_id") | ("query", "session_id") => json!({"pattern": ID}),
         ("path" | "query", "project_id") => pattern("^[A-Za-z0-9-]+$", 63),
-        // The example shows that it has slashes.
+        // The example shows that it contains slashes.
         ("path", "execution_id") => {
             json!({"pattern": EXECUTION_ID, "example": "session-start/3MPRBY3LpC4o66HBKBbrVbd0zsU/1.1"})
         }
         ("path", "error_id") => json!({"pattern": "^[0-9]{1,3}$"}),
-        // Another route.
+        // A different route.
         ("path", "name") => json!({"pattern": "^(?!status$)[A-Za-z0-9_][A-Za-z0-9._-]*$", "maxLength": 100}),
         // A file beneath the workspace, so not the workspace itself.
         ("path", "path") => {
@@ -184,7 +184,7 @@ fn constrain_parameter(path: &str, parameter: &mut Value) {
     let schema = &mut parameter["schema"];
     merge(schema, &rules);
     without_nul(schema);
-    // What is absent is left out: a parameter is never the text `null`.
+    // An absent value is left out: a parameter is never the text `null`.
     let types = schema["type"]
         .as_array()
         .map(|types| types.iter().filter(|one| **one != json!("null")).cloned().collect::<Vec<_>>());

@@ -1,5 +1,5 @@
-//! Names of values: phases, statuses, roles, kinds. Where they are a type's, they are read from the type, so that a new variant is in
-//! the document without anybody's doing.
+//! Names of values: phases, statuses, roles, kinds. If a type defines them they are read from the type, so that a new variant gets into
+//! the document by itself.
 
 use ambient_domain::{
     project::{ProjectPhase, Role, SubjectType},
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::tree::{each_operation, property, schema_ref, schemas};
 use crate::schema_rules::{AGENT_TYPES, is_nullable};
 
-/// An enumeration with a name.
+/// A named enumeration.
 struct Named {
     name: &'static str,
     description: &'static str,
@@ -21,7 +21,7 @@ struct Named {
     places: &'static [(&'static str, &'static str)],
 }
 
-/// Names of a type's variants, as they are written.
+/// Names of a type's variants, as they are serialised.
 pub(super) fn variants<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
     serde_introspect::<T>().to_vec()
 }
@@ -30,7 +30,7 @@ fn enums() -> Vec<Named> {
     let named = |name, description, values, places| Named { name, description, values, places };
     let statuses = std::iter::once("PendingDispatch").chain(crate::routes::STATUSES).collect();
     vec![
-        named("SessionPhase", "Where a session is in its life.", variants::<Phase>(), &[("Session", "phase")]),
+        named("SessionPhase", "Phase of a session's life cycle.", variants::<Phase>(), &[("Session", "phase")]),
         named(
             "OutcomePhase",
             "Phases in which a run ends.",
@@ -38,19 +38,14 @@ fn enums() -> Vec<Named> {
             &[("SessionOutcome", "phase")],
         ),
         named("ConditionType", "What a condition is about.", variants::<ConditionType>(), &[("Condition", "type")]),
-        named("ConditionStatus", "Whether it holds.", variants::<ConditionStatus>(), &[("Condition", "status")]),
+        named("ConditionStatus", "Whether it is true.", variants::<ConditionStatus>(), &[("Condition", "status")]),
         named(
             "RepoStatus",
-            "How a repository stands.",
+            "State of a repository.",
             crate::representation::REPO_STATUSES.to_vec(),
             &[("SessionRepo", "status")],
         ),
-        named(
-            "AgentType",
-            "Programs that can run as agents.",
-            AGENT_TYPES.to_vec(),
-            &[("SessionCreate", "agent_type")],
-        ),
+        named("AgentType", "Agent types in this build.", AGENT_TYPES.to_vec(), &[("SessionCreate", "agent_type")]),
         named("MessageRole", "Who speaks.", crate::conversation::ROLES.to_vec(), &[("Message", "role")]),
         named("ProjectStatus", "Whether a project is in use.", variants::<ProjectPhase>(), &[("Project", "status")]),
         named("ProjectRole", "What a member may do.", variants::<Role>(), &[("ProjectPermission", "role")]),
@@ -66,24 +61,19 @@ fn enums() -> Vec<Named> {
             crate::kinds::streams(),
             &[("Operation", "entity_kind"), ("VerifyDivergence", "kind"), ("VerifyRequest", "entity_kind")],
         ),
-        named("ExecutionStatus", "Where an execution is.", statuses, &[("WorkflowExecution", "status")]),
-        named("ActivityState", "Where an activity is.", vec!["Scheduled", "Started"], &[("PendingActivity", "state")]),
+        named("ExecutionStatus", "State of an execution.", statuses, &[("WorkflowExecution", "status")]),
+        named("ActivityState", "State of an activity.", vec!["Scheduled", "Started"], &[("PendingActivity", "state")]),
         named(
             "EntryKind",
-            "What an entry of a directory is.",
+            "Type of a directory entry.",
             vec!["file", "directory", "symlink", "other"],
             &[("Entry", "kind")],
         ),
-        named(
-            "HealthStatus",
-            "Whether all parts are fit for work.",
-            vec!["ok", "unavailable"],
-            &[("Health", "status")],
-        ),
+        named("HealthStatus", "Whether all parts work.", vec!["ok", "unavailable"], &[("Health", "status")]),
     ]
 }
 
-/// Makes components of the enumerations, and refers to them wherever their values are.
+/// Makes components of the enumerations, and refers to them wherever their values occur.
 pub(super) fn name(document: &mut Value) {
     let enums = enums();
     for Named { name, description, values, places } in &enums {
@@ -106,7 +96,7 @@ pub(super) fn name(document: &mut Value) {
     });
 }
 
-/// In place of a text: the enumeration, or null where that is allowed.
+/// In place of a text: the enumeration, or null if that is allowed.
 fn refer(property: &mut Value, name: &str) {
     let reference = json!({"$ref": schema_ref(name)});
     let description = property["description"].take();
@@ -127,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    /// What is written of each variant, by `text`.
+    /// What is serialised for each variant, by `text`.
     fn written<T: DeserializeOwned>(text: impl Fn(T) -> String) -> Vec<(String, String)> {
         let read = |name: &&str| serde_json::from_value(json!(name)).unwrap();
         serde_introspect::<T>().iter().map(|name| ((*name).to_owned(), text(read(name)))).collect()

@@ -1,4 +1,4 @@
-//! Examples: of every body that is sent, and of the answers that people look at first. They are in `examples.json`, by schema; a wire
+//! Examples: for every request body, and for the responses that people look at first. They are in `examples.json`, by schema; a wire
 //! type may also have its own (`#[schema(example = …)]`).
 
 use serde_json::{Map, Value, json};
@@ -8,11 +8,11 @@ use super::tree::schemas;
 const EXAMPLES: &str = include_str!("examples.json");
 
 fn examples() -> Map<String, Value> {
-    // A part of the program; a test reads it.
+    // Compiled into the program; a test reads it.
     serde_json::from_str(EXAMPLES).unwrap_or_default()
 }
 
-/// Puts each example into its schema.
+/// Adds each example to its schema.
 pub(super) fn add(document: &mut Value) {
     let Some(schemas) = schemas(document) else { return };
     for (schema, example) in examples() {
@@ -29,7 +29,7 @@ mod tests {
 
     use super::*;
 
-    /// Nothing is lost when the example goes through its type.
+    /// The example loses nothing when it is parsed by its type.
     fn is_of<T: Serialize + DeserializeOwned>(example: &Value) -> bool {
         let read: T = serde_json::from_value(example.clone()).unwrap();
         let written = serde_json::to_value(read).unwrap();

@@ -1,10 +1,10 @@
-//! Names of lists, and of the kind that every object says of itself.
+//! Names of lists, and the kind that every object declares.
 
 use serde_json::{Value, json};
 
 use super::tree::{property, schema_ref, schemas};
 
-/// What the macros call a page of `T` is `List_T`; its items are `T` once more, inline.
+/// The macros call a page of `T` `List_T`, with `T` inlined as its items.
 const GENERIC: &str = "List_";
 /// Objects whose `kind` is not the name of their schema.
 const KINDS: [(&str, &str); 2] = [("ApiError", "Error"), ("MessageAccepted", "Message")];
@@ -50,7 +50,7 @@ fn rename(value: Value) -> Value {
     }
 }
 
-/// `kind` has one value where it names the object: a constant, by which clients tell objects apart.
+/// Where `kind` names the object it has one value: a constant, by which clients tell objects apart.
 pub(super) fn kinds(document: &mut Value) {
     let Some(schemas) = schemas(document) else { return };
     let names: Vec<String> = schemas.keys().cloned().collect();
@@ -64,7 +64,7 @@ pub(super) fn kinds(document: &mut Value) {
     }
 }
 
-/// The type's documentation of a `kind` is its value, and nothing else, where it has one only.
+/// The type's documentation of a `kind` is its value and nothing else, if it has only one.
 fn says(property: &Value, kind: &str) -> bool {
     property["description"].as_str() == Some(&format!("`{kind}`."))
 }

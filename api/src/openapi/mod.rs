@@ -1,7 +1,7 @@
-//! The contract: generated from the handlers, finished here, the same for every build.
+//! The contract: generated from the handlers, completed here, the same for every build.
 //!
-//! The macros say what a handler takes and answers. What they cannot say is added afterwards, in one pass over the JSON of the
-//! document ([`finish`]), each part in a module of its own. Nothing in it knows a route: a new one gets the same treatment.
+//! The macros say what a handler takes and returns. What they cannot express is added afterwards, in one pass over the document's
+//! JSON ([`finish`]), each part in its own module. None of it knows any route: a new one gets the same treatment.
 
 mod answers;
 mod clients;
@@ -43,9 +43,9 @@ use crate::{
 };
 
 const BEARER: &str = "bearer";
-/// Frames of the WebSocket: they are in the document although no operation can name them.
+/// The WebSocket's frames: they are in the document although no operation refers to them.
 const FRAMES: [&str; 2] = ["ClientFrame", "ServerFrame"];
-/// Where `ambient up` listens unless it is told otherwise. Clients are given their server's own address.
+/// Where `ambient up` listens by default. Clients are given their own server's address.
 const SERVER: &str = "http://127.0.0.1:7080";
 
 #[derive(OpenApi)]
@@ -53,10 +53,10 @@ const SERVER: &str = "http://127.0.0.1:7080";
     info(
         title = "Ambient",
         description = "Runs AI coding agents as durable sessions.\n\nNames, labels, annotations, descriptions and reasons are kept \
-            for ever: one that holds a URL with credentials is refused. A value of a label or annotation has at most 4096 bytes, \
-            so has a path, a branch 244, a prompt or a message 1 MiB.\n\nIn requests, a property that may be `null` may also be absent, \
-            and means the same, except in the bodies of `PATCH`, where each property says what `null` does. A release may add properties to \
-            answers, and values to their enumerations: clients must not fail on them.",
+            forever: one that contains a URL with credentials is refused. The value of a label or annotation, or a path, has at most \
+            4096 bytes, a branch 244, a prompt or a message 1 MiB.\n\nIn requests, a property that may be `null` may also be absent, \
+            which means the same, except in the bodies of `PATCH`, where each property says what `null` does. A release may add \
+            properties to responses, and values to their enumerations: clients must not fail on them.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     components(schemas(Error, ErrorDetail, ClientFrame, ServerFrame)),
@@ -67,10 +67,10 @@ const SERVER: &str = "http://127.0.0.1:7080";
         (name = "workspace", description = "Files and git of a running session"),
         (name = "live", description = "Live channels that never lose or repeat an event"),
         (name = "operations", description = "Accepted commands and facts"),
-        (name = "workflow_executions", description = "What works in the background"),
-        (name = "errors", description = "Numbers in error envelopes"),
+        (name = "workflow_executions", description = "Background work"),
+        (name = "errors", description = "Meaning of the numbers in error envelopes"),
         (name = "health", description = "Probes and metrics"),
-        (name = "gone", description = "Routes that are gone on purpose")
+        (name = "gone", description = "Routes that were removed on purpose")
     )
 )]
 struct Head;
@@ -89,7 +89,7 @@ impl Modify for Security {
     }
 }
 
-/// The document before its routes.
+/// The document without its routes.
 fn head() -> Document {
     let mut head = Head::openapi();
     let tag = |resource: &Resource| Tag::builder().name(resource.path).description(Some(resource.about)).build();
@@ -103,15 +103,15 @@ pub(crate) fn documented() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(head()).merge(beside).nest(ambient_wire::BASE, routes::resources())
 }
 
-/// The document. Keys are sorted, so that it is the same for every build.
+/// The document. Its keys are sorted, so it is the same for every build.
 #[must_use]
 pub fn openapi() -> Value {
     let (_, document) = documented().split_for_parts();
-    // A document is made of strings, numbers and maps of strings: it can always be serialised.
+    // A document consists of strings, numbers and maps of strings: it can always be serialised.
     sorted(finish(serde_json::to_value(&document).unwrap_or_default()))
 }
 
-/// The document as `openapi/openapi.yaml` holds it.
+/// The document as stored in `openapi/openapi.yaml`.
 #[must_use]
 pub fn openapi_yaml() -> String {
     yaml(openapi())
@@ -123,26 +123,26 @@ pub fn client_openapi_yaml() -> String {
     yaml(clients::without_internal(openapi()))
 }
 
-/// What it is first, then its parts.
+/// Identification first, then the parts.
 fn yaml(mut document: Value) -> String {
     let part = |key: &str| json!({ key: document.get_mut(key).map(Value::take) });
     let parts: Vec<Value> = ["openapi", "info", "servers", "security", "tags", "paths", "components"].map(part).into();
     parts.iter().filter_map(|part| yaml_serde::to_string(part).ok()).collect()
 }
 
-/// Served text, made once.
+/// The served text, built once.
 fn json_text() -> &'static str {
     static TEXT: OnceLock<String> = OnceLock::new();
     TEXT.get_or_init(|| openapi().to_string())
 }
 
-/// Served text, made once.
+/// The served text, built once.
 fn yaml_text() -> &'static str {
     static TEXT: OnceLock<String> = OnceLock::new();
     TEXT.get_or_init(openapi_yaml)
 }
 
-/// Whether a route has parameters in its query.
+/// Whether a route has query parameters.
 pub(crate) fn takes_a_query(method: &str, route: &str) -> bool {
     static ROUTES: OnceLock<BTreeSet<(String, String)>> = OnceLock::new();
     let routes = ROUTES.get_or_init(|| {
@@ -164,7 +164,7 @@ pub(crate) fn takes_a_query(method: &str, route: &str) -> bool {
     routes.contains(&(method, route.replace("{*", "{")))
 }
 
-/// Whether maps keep the order of insertion depends on what else is built; sorted insertion is the same either way.
+/// Whether maps keep insertion order depends on what else is built; sorted insertion gives the same result either way.
 fn sorted(value: Value) -> Value {
     match value {
         Value::Array(items) => items.into_iter().map(sorted).collect(),
@@ -176,7 +176,7 @@ fn sorted(value: Value) -> Value {
     }
 }
 
-/// What the macros cannot say. The order matters: what is shared at the end must be as it stays.
+/// What the macros cannot say. The order matters: shared parts must be final when they are extracted at the end.
 fn finish(document: Value) -> Value {
     let mut document = lists::name(document);
     document["servers"] = json!([

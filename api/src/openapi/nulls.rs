@@ -1,4 +1,4 @@
-//! What `null` says. In a merge patch the types know it: a property that tells `null` from nothing reads it as something.
+//! What `null` means. For a merge patch the types know: a property that distinguishes `null` from absence reads it as something.
 
 use ambient_wire::{
     project::ProjectPatch,
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use super::tree::schemas;
 use crate::{routes::DEFINITIONS, schema_rules::tells_null};
 
-/// A patch by its schema, and whether its type tells `null` from nothing in a property.
+/// A patch by its schema, and whether its type distinguishes `null` from absence in a property.
 type Patch = (String, fn(&str) -> bool);
 
-/// Adds to the description of every property of a patch what `null` does, and what its absence.
+/// Adds to the description of every property of a patch what `null` and absence do.
 pub(super) fn explain(document: &mut Value) {
     let own: [Patch; 3] = [
         ("ProjectPatch".to_owned(), tells_null::<ProjectPatch>),
@@ -28,11 +28,11 @@ pub(super) fn explain(document: &mut Value) {
         let properties = schemas.get_mut(&patch).and_then(|patch| patch.get_mut("properties")?.as_object_mut());
         for (name, property) in properties.into_iter().flatten() {
             let does = match tells_null(name) {
-                true => "`null` removes it, absent leaves it as it is.",
+                true => "`null` removes it, absent leaves it unchanged.",
                 false if property.get("additionalProperties").is_some() => {
                     "Entries that are not named stay as they are."
                 }
-                false => "`null` or absent leaves it as it is.",
+                false => "`null` or absent leaves it unchanged.",
             };
             let description = property["description"].as_str().unwrap_or_default();
             property["description"] = json!(format!("{description} {does}").trim_start());
@@ -40,7 +40,7 @@ pub(super) fn explain(document: &mut Value) {
     }
 }
 
-/// The macros put the description of a reference that may be null into one of the two alternatives, where generators lose it.
+/// The macros put the description of a nullable reference into one of its two alternatives, where generators lose it.
 fn describe_beside_reference(property: &mut Value) {
     let reference = property.pointer_mut("/oneOf/0").and_then(Value::as_object_mut);
     if let Some(description) = reference.and_then(|reference| reference.remove("description")) {

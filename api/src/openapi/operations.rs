@@ -1,4 +1,4 @@
-//! What is the same for all operations.
+//! What is common to all operations.
 
 use serde_json::{Value, json};
 
@@ -19,34 +19,34 @@ pub(super) fn finish(operation: &mut Value) {
     let version = json!({"type": "string", "pattern": "^(\\*|[0-9]{1,18}|\"[0-9]{1,18}\")$"});
     let mut parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
     if operation["responses"].get("412").is_some() {
-        parameters.push(parameter("If-Match", "Only at this version of the object", version));
+        parameters.push(parameter("If-Match", "Only if the object is at this version", version));
     }
     if operation["responses"].get("422").is_some() {
-        parameters.push(parameter("Idempotency-Key", "Makes the request repeatable for 24 h", key));
+        parameters.push(parameter("Idempotency-Key", "Makes the request idempotent for 24 h", key));
     }
     if !parameters.is_empty() {
         operation["parameters"] = Value::Array(parameters);
     }
 }
 
-/// What any failure looks like, that an operation does not name.
+/// What a failure looks like that an operation does not list.
 fn failure() -> Value {
     json!({"$ref": format!("#/components/responses/{ANY_FAILURE}")})
 }
 
-/// Headers of an answer.
+/// Headers of a response.
 pub(super) fn headers(status: &str, response: &mut Value) {
     let header = |description: &str| json!({"description": description, "schema": {"type": "string"}});
-    response["headers"]["X-Operation-ID"] = header("Names this request, or the operation that it made");
+    response["headers"]["X-Operation-ID"] = header("Names this request, or the operation that it created");
     if matches!(status, "201" | "202") {
-        response["headers"]["Location"] = header("Of the object (201), or of the execution at work (202)");
+        response["headers"]["Location"] = header("Of the object (201), or of the execution that does the work (202)");
     }
     if matches!(status, "409" | "503") {
-        response["headers"]["Retry-After"] = header("Seconds, where a repetition makes sense");
+        response["headers"]["Retry-After"] = header("Seconds, if a retry makes sense");
     }
 }
 
-/// A file is bytes, and no list of numbers.
+/// A file is bytes, not a list of numbers.
 fn bytes_are_no_list(operation: &mut Value) {
     let responses = operation.get_mut("responses").and_then(Value::as_object_mut);
     for (_, response) in responses.into_iter().flatten() {
@@ -56,7 +56,7 @@ fn bytes_are_no_list(operation: &mut Value) {
     }
 }
 
-/// An optional body is left out, it is never `null`.
+/// An optional body is left out; it is never `null`.
 fn body_is_an_object(operation: &mut Value) {
     let Some(schema) = operation.pointer_mut("/requestBody/content/application~1json/schema") else { return };
     let null = json!({"type": "null"});

@@ -1,4 +1,4 @@
-//! What operations have in common is said once: parameters and failures become components.
+//! What operations have in common is written once: parameters and failures become components.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::{
     responses::{ANY_FAILURE, response_name},
 };
 
-/// Moves what is shared into the components.
+/// Moves shared parts into the components.
 pub(super) fn share(document: &mut Value) {
     share_parameters(document);
     document["components"]["responses"] = failures(&document["paths"].to_string());
@@ -37,7 +37,7 @@ fn failures(paths: &str) -> Value {
     Value::Object(used.map(response).collect())
 }
 
-/// A parameter that looks the same wherever it is, in two operations or more, is a component. One with several forms stays where it is:
+/// A parameter that looks the same everywhere, in two operations or more, becomes a component. One with several forms stays where it is:
 /// which of them were shared would change with every route.
 fn share_parameters(document: &mut Value) {
     let mut forms: BTreeMap<(String, String), Vec<(Value, usize)>> = BTreeMap::new();
@@ -69,13 +69,13 @@ fn each_parameter(document: &mut Value, mut act: impl FnMut(&mut Value)) {
     });
 }
 
-/// Name and place.
+/// Name and location.
 fn key(parameter: &Value) -> (String, String) {
     let text = |key: &str| parameter[key].as_str().unwrap_or_default().to_owned();
     (text("name"), text("in"))
 }
 
-/// `session_id` in a path is `SessionId`, in a query `SessionIdQuery`: generators give parameters and schemas names in one space.
+/// `session_id` in a path is `SessionId`, in a query `SessionIdQuery`: generators put parameters and schemas into one namespace.
 fn component((name, place): &(String, String)) -> String {
     let words = name.split(['_', '-']).map(|word| {
         let (first, rest) = word.split_at(word.len().min(1));

@@ -30,7 +30,7 @@ pub(super) fn schemas(document: &mut Value) -> Option<&mut Map<String, Value>> {
     document.pointer_mut("/components/schemas").and_then(Value::as_object_mut)
 }
 
-/// The schema of a property, where there is one.
+/// The schema of a property, if it has one.
 pub(super) fn property<'a>(document: &'a mut Value, schema: &str, property: &str) -> Option<&'a mut Value> {
     schemas(document)?.get_mut(schema)?.get_mut("properties")?.get_mut(property)
 }

@@ -1,4 +1,4 @@
-//! Unions of objects that a property tells apart. The macros write the objects inline; generators need names, and the name of the
+//! Unions of objects told apart by a property. The macros inline the objects; generators need names, and the name of the
 //! property.
 
 use serde_json::{Map, Value, json};
@@ -25,14 +25,14 @@ pub(super) fn discriminate(document: &mut Value) {
     }
 }
 
-/// The property that tells the members of a union apart: it is in each, with one value.
+/// The property that tells a union's members apart: each has it, with a single value.
 fn tag(schema: &Value) -> Option<String> {
     let members = schema["oneOf"].as_array().filter(|members| members.len() > 1)?;
     let candidates = parts(&members[0]).filter_map(|part| part["properties"].as_object()).flat_map(Map::keys);
     candidates.into_iter().find(|name| members.iter().all(|member| values(member, name).is_some())).cloned()
 }
 
-/// The one value that a member has for the property.
+/// The single value that a member has for the property.
 fn values(member: &Value, property: &str) -> Option<String> {
     parts(member).find_map(|part| match part["properties"][property]["enum"].as_array()?.as_slice() {
         [one] => one.as_str().map(str::to_owned),
@@ -40,7 +40,7 @@ fn values(member: &Value, property: &str) -> Option<String> {
     })
 }
 
-/// An object, or the objects that it is made of.
+/// An object, or the objects that it consists of.
 fn parts(member: &Value) -> impl Iterator<Item = &Value> {
     let parts = member["allOf"].as_array().into_iter().flatten();
     std::iter::once(member).chain(parts)

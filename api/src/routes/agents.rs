@@ -1,4 +1,4 @@
-//! `/agents`: definitions, from which sessions are made.
+//! `/agents`: definitions that sessions are created from.
 
 use ambient_domain::agent::{Agent, AgentSpec};
 use ambient_wire::agent::{Agent as Wire, AgentCreate, AgentPatch};
@@ -40,7 +40,7 @@ impl Served for AgentSpec {
     }
 }
 
-/// A display name may be empty: the name is shown then.
+/// A display name may be empty: the name is shown instead.
 fn check_texts(display_name: Option<&str>, description: Option<&str>) -> ApiResult<()> {
     given::optional_name("display_name", display_name.filter(|name| !name.is_empty()), ambient_wire::name::MAX)?;
     given::text("description", description.unwrap_or_default())

@@ -1,4 +1,4 @@
-//! `/errors`: what the numbers in error envelopes mean. Open to everybody.
+//! `/errors`: what the numbers in error envelopes mean. Open to everyone.
 
 use ambient_wire::{BASE, api::List};
 use serde::Serialize;
@@ -21,7 +21,7 @@ path_parameter!(
 pub(super) struct ErrorKind {
     /// `ErrorKind`.
     kind: String,
-    /// Number as text.
+    /// The number as text.
     id: String,
     /// `/api/ambient/v1/errors/{id}`.
     href: String,
@@ -29,7 +29,7 @@ pub(super) struct ErrorKind {
     code: String,
     /// HTTP status.
     status: u16,
-    /// For people.
+    /// What it means, for people.
     reason: String,
 }
 

@@ -24,16 +24,16 @@ const MAX_SIZE: i64 = 1_000;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListParams {
-    /// After this seq; 0 = from the oldest event that is kept, also when absent.
+    /// Events after this seq; 0, or absent = from the oldest event that is kept.
     #[param(minimum = 0)]
     pub(super) after_seq: Option<i64>,
-    /// Items of a page. 100 when absent.
+    /// Items per page; 100 when absent.
     #[param(minimum = 1, maximum = 1000)]
     pub(super) size: Option<i64>,
 }
 
 impl ListParams {
-    /// Both, within their limits.
+    /// Both values, within their limits.
     pub(super) fn checked(&self) -> ApiResult<(i64, i64)> {
         let (after_seq, size) = (self.after_seq.unwrap_or(0), self.size.unwrap_or(list::DEFAULT_SIZE));
         if after_seq < 0 {
@@ -47,12 +47,12 @@ impl ListParams {
 }
 
 /// Events after `after_seq`, in order and without gaps. `next` is the `after_seq` of the next page. With `Accept: text/event-stream` the
-/// answer is that of `events/stream`.
+/// response is that of `events/stream`.
 #[utoipa::path(get, path = "/sessions/{session_id}/events", operation_id = "listSessionEvents", tag = "live",
     params(("session_id" = String, Path, description = "Session"), ListParams),
     responses(
         (status = 200, description = "A page of events", body = List<Event>),
-        (status = 409, description = "The log has not come to that seq", body = ambient_wire::error::Error),
+        (status = 409, description = "The log has not reached that seq", body = ambient_wire::error::Error),
         (status = 410, description = "Events after that seq are no longer kept", body = ambient_wire::error::Error),
         Reading))]
 pub(super) async fn list(
@@ -72,26 +72,26 @@ pub(super) async fn list(
     Ok(axum::Json(list::cursored("EventList", total, items, next)).into_response())
 }
 
-/// Where a stream begins.
+/// Where a stream starts.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct StreamParams {
-    /// After this seq; 0 = from the oldest event that is kept. A stream without it begins with a snapshot, if there is one; the header
-    /// `Last-Event-ID` wins over it.
+    /// Events after this seq; 0 = from the oldest event that is kept. Without it a stream starts with a snapshot, if there is one. The header
+    /// `Last-Event-ID` overrides it.
     #[param(minimum = 0)]
     after_seq: Option<i64>,
 }
 
-/// Events after `after_seq` as they come, in order and without gaps, as Server-Sent Events: `id` is the seq, `data` the event. A stream
-/// that is not told where to begin brings `event: snapshot` first: `data` is an AG-UI `MESSAGES_SNAPSHOT` in the place of all events up
-/// to its `covers_seq`, which is its `id`. `event: ended` is the last when the session is deleted.
+/// Events after `after_seq` as they happen, in order and without gaps, as Server-Sent Events: `id` is the seq, `data` the event. A stream
+/// without a starting point sends `event: snapshot` first: its `data` is an AG-UI `MESSAGES_SNAPSHOT` that replaces all events up
+/// to its `covers_seq`, which is its `id`. `event: ended` is the last one when the session is deleted.
 #[utoipa::path(get, path = "/sessions/{session_id}/events/stream", operation_id = "streamSessionEvents", tag = "live",
     params(("session_id" = String, Path, description = "Session"), StreamParams,
-        ("Last-Event-ID" = Option<i64>, Header, description = "Where the stream goes on")),
+        ("Last-Event-ID" = Option<i64>, Header, description = "Where the stream continues")),
     responses(
         (status = 200, description = "The stream", body = String, content_type = "text/event-stream"),
-        (status = 409, description = "The log has not come to that seq", body = ambient_wire::error::Error),
+        (status = 409, description = "The log has not reached that seq", body = ambient_wire::error::Error),
         (status = 410, description = "Events after that seq are no longer kept", body = ambient_wire::error::Error),
         Reading))]
 pub(super) async fn stream(

@@ -1,4 +1,4 @@
-//! `/sessions/{s}/git`: git in the workspace of a running session, by its runner.
+//! `/sessions/{s}/git`: git in a running session's workspace, through its runner.
 
 use ambient_domain::session::Session;
 use ambient_wire::git::{GitCommit, GitCommitted, GitPush, GitPushed, GitStatus, diff_header};
@@ -22,14 +22,14 @@ use crate::{
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct StatusParams {
-    /// Repository; may be absent when there is only one.
+    /// Repository; may be absent if there is only one.
     repo: Option<String>,
 }
 
 /// Branch, commit and changed files of a repository.
 #[utoipa::path(get, path = "/sessions/{session_id}/git/status", operation_id = "getGitStatus", tag = "workspace",
     params(("session_id" = String, Path, description = "Session"), StatusParams),
-    responses((status = 200, description = "How it stands", body = GitStatus), Proxied))]
+    responses((status = 200, description = "Its status", body = GitStatus), Proxied))]
 pub(super) async fn status(
     session: Authorized<Session, View>,
     Query(params): Query<StatusParams>,
@@ -42,9 +42,9 @@ pub(super) async fn status(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct DiffParams {
-    /// Repository; may be absent when there is only one.
+    /// Repository; may be absent if there is only one.
     repo: Option<String>,
-    /// Commit to compare with; the one it was cloned at when absent.
+    /// Commit to compare with; when absent, the one that was cloned.
     base: Option<String>,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct DiffParams {
 #[utoipa::path(get, path = "/sessions/{session_id}/git/diff", operation_id = "getGitDiff", tag = "workspace",
     params(("session_id" = String, Path, description = "Session"), DiffParams),
     responses((status = 200, description = "Unified diff", body = String, content_type = "text/x-diff", headers(
-        ("x-diff-truncated" = String, description = "`true` when the diff is longer than what is given: it does not apply"),
+        ("x-diff-truncated" = String, description = "`true` if the diff is truncated: it does not apply"),
         ("x-diff-left-out" = String, description = "What it does not show: a JSON list of `{path, reason}`, percent-encoded; the first 50"),
     )), Proxied))]
 pub(super) async fn diff(session: Authorized<Session, View>, Query(params): Query<DiffParams>) -> ApiResult<Response> {
@@ -68,7 +68,7 @@ pub(super) async fn diff(session: Authorized<Session, View>, Query(params): Quer
 /// Commits all changes of a repository.
 #[utoipa::path(post, path = "/sessions/{session_id}/git/commit", operation_id = "commitGit", tag = "workspace", request_body = GitCommit,
     params(("session_id" = String, Path, description = "Session")),
-    responses((status = 200, description = "The commit; null when there was nothing to commit", body = GitCommitted), Proxied, Acting))]
+    responses((status = 200, description = "The commit; null if there was nothing to commit", body = GitCommitted), Proxied, Acting))]
 pub(super) async fn commit(
     session: Authorized<Session, Edit>,
     Act(Json(commit)): Act<Json<GitCommit>>,
@@ -76,10 +76,10 @@ pub(super) async fn commit(
     session.git_commit(&commit).await.map(Answer)
 }
 
-/// Pushes to a branch of the origin; never forced.
+/// Pushes to a branch of the origin; never forces.
 #[utoipa::path(post, path = "/sessions/{session_id}/git/push", operation_id = "pushGit", tag = "workspace", request_body = GitPush,
     params(("session_id" = String, Path, description = "Session")),
-    responses((status = 200, description = "Where the branch stands", body = GitPushed), Proxied, Acting))]
+    responses((status = 200, description = "Where the branch now points", body = GitPushed), Proxied, Acting))]
 pub(super) async fn push(
     session: Authorized<Session, Edit>,
     Act(Json(push)): Act<Json<GitPush>>,

@@ -1,10 +1,10 @@
-//! Routes of former platforms that are gone on purpose. They answer 410 with what to use.
+//! Routes of earlier platforms that were removed on purpose. They answer 410 and say what to use.
 
 use ambient_wire::error::Error;
 
 use crate::error::{ApiError, Number};
 
-/// Gone: the status follows from commands and from what is observed.
+/// Gone: the status follows from commands and from observation.
 #[utoipa::path(put, path = "/sessions/{session_id}/status", operation_id = "setSessionStatus", tag = "gone", security(()),
     params(("session_id" = String, Path, description = "Session")),
     responses((status = 410, description = "Use POST start or stop", body = Error)))]
@@ -12,7 +12,7 @@ pub(super) async fn set_status() -> ApiError {
     gone("the status of a session cannot be set: use POST /sessions/{id}/start or /stop, and read GET /sessions/{id}")
 }
 
-/// Gone: the workspace is read where it is.
+/// Gone: read the workspace directly.
 #[utoipa::path(post, path = "/sessions/{session_id}/spawn-content-pod", operation_id = "spawnContentPod", tag = "gone", security(()),
     params(("session_id" = String, Path, description = "Session")),
     responses((status = 410, description = "Use GET workspace", body = Error)))]
@@ -20,7 +20,7 @@ pub(super) async fn create_content_pod() -> ApiError {
     content_pod()
 }
 
-/// Gone: the workspace is read where it is.
+/// Gone: read the workspace directly.
 #[utoipa::path(get, path = "/sessions/{session_id}/content-pod-status", operation_id = "getContentPodStatus", tag = "gone", security(()),
     params(("session_id" = String, Path, description = "Session")),
     responses((status = 410, description = "Use GET workspace", body = Error)))]
@@ -28,7 +28,7 @@ pub(super) async fn content_pod_status() -> ApiError {
     content_pod()
 }
 
-/// Gone: the workspace is read where it is.
+/// Gone: read the workspace directly.
 #[utoipa::path(delete, path = "/sessions/{session_id}/content-pod", operation_id = "deleteContentPod", tag = "gone", security(()),
     params(("session_id" = String, Path, description = "Session")),
     responses((status = 410, description = "Use GET workspace", body = Error)))]

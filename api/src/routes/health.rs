@@ -19,16 +19,16 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(live)).routes(routes!(ready)).routes(routes!(metrics)).routes(routes!(version))
 }
 
-/// Whether the process answers.
+/// Whether the process is alive.
 #[utoipa::path(get, path = "/livez", operation_id = "getLiveness", tag = "health", security(()),
-    responses((status = 200, description = "It does", body = Health)))]
+    responses((status = 200, description = "It is", body = Health)))]
 async fn live() -> Json<Health> {
     Json(Health { status: "ok".to_owned(), checks: Vec::new() })
 }
 
-/// Whether every part is fit for work, with reasons.
+/// Whether every part works, with reasons.
 #[utoipa::path(get, path = "/readyz", operation_id = "getReadiness", tag = "health", security(()),
-    responses((status = 200, description = "All are", body = Health), (status = 503, description = "One is not", body = Health)))]
+    responses((status = 200, description = "All do", body = Health), (status = 503, description = "At least one does not", body = Health)))]
 async fn ready(State(state): State<AppState>) -> (StatusCode, Json<Health>) {
     let health = state.readiness().await;
     let status = if health.status == "ok" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -28,7 +28,7 @@ path_parameter!(
 /// Buffers of a connection, bytes: the defaults cost 128 KiB each.
 const READ_BUFFER: usize = 2 * 1024;
 const WRITE_BUFFER: usize = 4 * 1024;
-/// What a frame holds besides its text, bytes.
+/// Bytes of a frame besides its text.
 const FRAME_OVERHEAD: usize = 4 * 1024;
 
 /// How to connect.
@@ -36,7 +36,7 @@ const FRAME_OVERHEAD: usize = 4 * 1024;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ConnectParams {
-    /// A ticket of `POST /live/tickets`, where the header `Authorization` cannot be sent.
+    /// A ticket from `POST /live/tickets`, for clients that cannot send the `Authorization` header.
     #[allow(dead_code, reason = "read by the authentication")]
     token: Option<String>,
 }

@@ -22,12 +22,12 @@ use crate::{
     responses::{Changing, Reading},
 };
 
-/// Sends a user's message to the agent. 202 when it is delivered later, because the session is still starting.
+/// Sends a user's message to the agent. 202 if it will be delivered later, because the session is still starting.
 #[utoipa::path(post, path = "/sessions/{session_id}/messages", operation_id = "sendSessionMessage", tag = "sessions", request_body = MessageCreate,
     params(("session_id" = String, Path, description = "Session")),
     responses(
         (status = 201, description = "Accepted by a running session", body = MessageAccepted),
-        (status = 202, description = "Accepted, delivered when the session runs; Location is session-start", body = MessageAccepted),
+        (status = 202, description = "Accepted, to be delivered once the session runs; Location is session-start", body = MessageAccepted),
         Changing))]
 pub(super) async fn send(session: Authorized<Session, Edit>, write: Write<Json<MessageCreate>>) -> ApiResult<Response> {
     let Json(MessageCreate { text, start }) = &write.body;
@@ -42,8 +42,8 @@ pub(super) async fn send(session: Authorized<Session, Edit>, write: Write<Json<M
     Ok(Shown::accepted(body, reply.state.version, workflow.as_deref()).by(reply.operation_id).into_response())
 }
 
-/// Messages of people and the agent that began after `after_seq`, put together from the live log. `next` is the `after_seq` of the
-/// next page, `total` counts all messages of the session.
+/// Messages of people and the agent that started after `after_seq`, assembled from the live log. `next` is the `after_seq` of the
+/// next page; `total` counts all messages of the session.
 #[utoipa::path(get, path = "/sessions/{session_id}/messages", operation_id = "listSessionMessages", tag = "sessions",
     params(("session_id" = String, Path, description = "Session"), ListParams),
     responses((status = 200, description = "A page of messages", body = List<Message>), Reading))]

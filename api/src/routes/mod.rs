@@ -26,9 +26,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{authority::AppState, definitions::Resource};
 
-/// Kinds of definitions.
+/// Definition Kinds.
 pub(crate) const DEFINITIONS: &[Resource] = &[
-    // A line each.
+    // One line each.
     Resource::of::<ambient_domain::agent::AgentSpec>(),
     Resource::of::<ambient_domain::repository_ref::RepositoryRefSpec>(),
 ];

@@ -21,24 +21,24 @@ const MAX_SIZE: i64 = 1_000;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListParams {
-    /// Opaque cursor: `next` of the page before.
+    /// Opaque cursor: the previous page's `next`.
     after: Option<String>,
-    /// Items of a page; 0 = only the total. 100 when absent.
+    /// Items per page; 0 = only the total; 100 when absent.
     #[param(minimum = 0, maximum = 1000)]
     size: Option<i64>,
-    /// `desc` (newest first, when absent) or `asc`.
+    /// `desc` (newest first, the default) or `asc`.
     order: Option<String>,
-    /// `session`, `project`, `agent`, …; also a kind that is kept in another one's stream, such as `permission` in its project's.
+    /// `session`, `project`, `agent`, …; or a kind kept in another one's stream, such as `permission` in its project's.
     entity_kind: Option<String>,
     /// Entity's id.
     entity_id: Option<String>,
     /// Project, by id or name.
     project_id: Option<String>,
-    /// Who.
+    /// Principal that requested it.
     principal: Option<String>,
     /// Command.
     command: Option<String>,
-    /// Request.
+    /// Correlation id of the request.
     correlation_id: Option<String>,
     /// At or after.
     #[serde(default, deserialize_with = "date_time")]
@@ -48,7 +48,7 @@ pub(super) struct ListParams {
     until: Option<DateTime<Utc>>,
 }
 
-/// Operations of the projects the caller has a role in. This list goes by cursor: `next` is the `after` of the next page, `page` is
+/// Operations of the projects in which the caller has a role. This list is paged by cursor: `next` is the `after` of the next page, and `page` is
 /// always 1.
 #[utoipa::path(get, path = "/operations", operation_id = "listOperations", tag = "operations", params(ListParams),
     responses((status = 200, description = "A page of operations", body = List<Wire>), Reading))]

@@ -28,7 +28,7 @@ pub(super) async fn list(project: Authorized<Project, View>) -> ApiResult<axum::
     Ok(axum::Json(list::envelope("ProjectPermissionList", 1, total, items)))
 }
 
-/// Grants a role, in place of the subject's former one.
+/// Grants a role, replacing the subject's previous one.
 #[utoipa::path(post, path = "/projects/{project_id}/permissions", operation_id = "grantProjectPermission", tag = "projects", request_body = ProjectPermission,
     params(("project_id" = String, Path, description = "Id or name")),
     responses((status = 200, description = "Granted", body = ProjectPermission), Changing))]
@@ -47,7 +47,7 @@ pub(super) async fn grant(
     Ok(Shown::ok(body.clone(), reply.state.version).by(reply.operation_id))
 }
 
-/// Whose role to take away.
+/// Whose role to revoke.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -58,7 +58,7 @@ pub(super) struct RevokeParams {
     subject_name: String,
 }
 
-/// Takes a subject's role away. The last owner stays.
+/// Revokes a subject's role. The last owner stays.
 #[utoipa::path(delete, path = "/projects/{project_id}/permissions", operation_id = "revokeProjectPermission", tag = "projects",
     params(("project_id" = String, Path, description = "Id or name"), RevokeParams),
     responses((status = 204, description = "Revoked"), Changing))]

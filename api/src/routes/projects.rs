@@ -20,7 +20,7 @@ use crate::{
 const MAX_NAME: usize = ambient_wire::name::MAX;
 const MAX_MODEL: usize = 200;
 
-/// Projects the caller has a role in.
+/// Projects in which the caller has a role.
 #[utoipa::path(get, path = "/projects", operation_id = "listProjects", tag = "projects", params(ListParams<Project>),
     responses((status = 200, description = "A page of projects", body = List<Wire>), Listing))]
 pub(super) async fn list(
@@ -34,7 +34,7 @@ pub(super) async fn list(
 
 /// Creates a project; the caller owns it.
 #[utoipa::path(post, path = "/projects", operation_id = "createProject", tag = "projects", request_body = ProjectCreate,
-    responses((status = 201, description = "Created; project-provision makes its space", body = Wire), Creating))]
+    responses((status = 201, description = "Created; project-provision sets up its space", body = Wire), Creating))]
 pub(super) async fn create(caller: Registered, write: Write<Json<ProjectCreate>>) -> ApiResult<Shown<Wire>> {
     write.conditions.no_version()?;
     let Json(body) = &write.body;
@@ -73,7 +73,7 @@ pub(super) async fn patch(
     Ok(Shown::ok(representation::project(&reply.state), reply.state.version).by(reply.operation_id))
 }
 
-/// Deletes a project with all its sessions. Its name is free when project-delete has finished.
+/// Deletes a project with all its sessions. Its name becomes free once project-delete has finished.
 #[utoipa::path(delete, path = "/projects/{project_id}", operation_id = "deleteProject", tag = "projects",
     params(("project_id" = String, Path, description = "Id or name")),
     responses((status = 202, description = "Terminating; Location is project-delete", body = Wire), Changing))]
@@ -97,7 +97,7 @@ fn check_patch(body: &WirePatch) -> ApiResult<()> {
     body.annotations.as_ref().map_or(Ok(()), given::annotations)
 }
 
-/// A display name may be empty: the name is shown then.
+/// A display name may be empty: the name is shown instead.
 fn check_texts(
     display_name: Option<&str>,
     description: Option<&str>,

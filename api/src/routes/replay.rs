@@ -11,7 +11,7 @@ use crate::{
     responses::Acting,
 };
 
-/// Replays operations and compares every row and hash with them. Changes nothing; needs a platform administrator.
+/// Replays operations and compares every row and hash with them. Changes nothing; requires a platform administrator.
 #[utoipa::path(post, path = "/replay/verify", operation_id = "verifyReplay", tag = "operations", request_body = Option<VerifyRequest>,
     responses((status = 200, description = "What was found", body = VerifyReport), Acting))]
 pub(super) async fn verify(

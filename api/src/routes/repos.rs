@@ -1,4 +1,4 @@
-//! `/sessions/{s}/repos`: wanted repositories; session-reconcile brings them about.
+//! `/sessions/{s}/repos`: wanted repositories; session-reconcile clones and removes them.
 
 use ambient_domain::session::{Phase, Session, workflow_id};
 use ambient_wire::{
@@ -24,13 +24,13 @@ path_parameter!(
 /// Adds a repository.
 #[utoipa::path(post, path = "/sessions/{session_id}/repos", operation_id = "addSessionRepo", tag = "sessions", request_body = Repo,
     params(("session_id" = String, Path, description = "Session")),
-    responses((status = 202, description = "Wanted; Location is what brings it about, while a run is active", body = Wire), Changing))]
+    responses((status = 202, description = "Wanted; while a run is active, Location is the execution that clones it", body = Wire), Changing))]
 pub(super) async fn add(session: Authorized<Session, Edit>, write: Write<Json<Repo>>) -> ApiResult<Shown<Wire>> {
     let reply = session.add_repo(session_spec::repo(write.body.0.clone())?, write.options()).await?;
     Ok(wanted(&reply.state).by(reply.operation_id))
 }
 
-/// Removes a repository, with its directory.
+/// Removes a repository and its directory.
 #[utoipa::path(delete, path = "/sessions/{session_id}/repos/{name}", operation_id = "removeSessionRepo", tag = "sessions",
     params(("session_id" = String, Path, description = "Session"), ("name" = String, Path, description = "Its name")),
     responses((status = 202, description = "No longer wanted", body = Wire), Changing))]
@@ -43,7 +43,7 @@ pub(super) async fn remove(
     Ok(wanted(&reply.state).by(reply.operation_id))
 }
 
-/// Repositories as they are wanted and as they stand.
+/// Repositories as wanted and as they are.
 #[utoipa::path(get, path = "/sessions/{session_id}/repos/status", operation_id = "getSessionRepoStatus", tag = "sessions",
     params(("session_id" = String, Path, description = "Session")),
     responses((status = 200, description = "All of them", body = List<SessionRepo>), Reading))]

@@ -29,12 +29,12 @@ pub(super) async fn start(
     Ok(Shown::accepted(body, reply.state.version, workflow.as_deref()).by(reply.operation_id))
 }
 
-/// Stops the run. 200 when it has ended already.
+/// Stops the run. 200 if it has already ended.
 #[utoipa::path(post, path = "/sessions/{session_id}/stop", operation_id = "stopSession", tag = "sessions", request_body = Option<SessionStop>,
     params(("session_id" = String, Path, description = "Session")),
     responses(
         (status = 202, description = "Stopping; Location is session-stop", body = Wire),
-        (status = 200, description = "It has ended already, or was ended by force", body = Wire),
+        (status = 200, description = "It had already ended, or was ended by force", body = Wire),
         Changing))]
 pub(super) async fn stop(
     session: Authorized<Session, Edit>,
@@ -49,7 +49,7 @@ pub(super) async fn stop(
     Ok(shown.by(reply.operation_id))
 }
 
-/// Compute objects of a session.
+/// A session's compute resources.
 #[utoipa::path(get, path = "/sessions/{session_id}/resources", operation_id = "listSessionResources", tag = "sessions",
     params(("session_id" = String, Path, description = "Session")),
     responses((status = 200, description = "All of them", body = List<SessionResource>), Reading))]

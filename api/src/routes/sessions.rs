@@ -18,7 +18,7 @@ use crate::{
     session_spec,
 };
 
-/// Sessions of the projects the caller has a role in.
+/// Sessions of the projects in which the caller has a role.
 #[utoipa::path(get, path = "/sessions", operation_id = "listSessions", tag = "sessions", params(ListParams<Session>),
     responses((status = 200, description = "A page of sessions", body = List<Wire>), Reading))]
 pub(super) async fn list(
@@ -30,7 +30,7 @@ pub(super) async fn list(
     Ok(axum::Json(list::envelope("SessionList", page.page, page.total, items)))
 }
 
-/// Creates a session; with `start`, its first run begins at once.
+/// Creates a session; with `start`, its first run starts at once.
 #[utoipa::path(post, path = "/sessions", operation_id = "createSession", tag = "sessions", request_body = SessionCreate,
     responses((status = 201, description = "Created", body = Wire), Creating))]
 pub(super) async fn create(access: Access, write: Write<Json<SessionCreate>>) -> ApiResult<Shown<Wire>> {
@@ -61,7 +61,7 @@ pub(super) async fn get(
     Ok(Shown::ok(representation::session(session.get(), Some(last_seq)), session.get().version))
 }
 
-/// Changes a session by a JSON merge patch. What a run has already used cannot change while it is active.
+/// Changes a session by a JSON merge patch. What a run has already used cannot be changed while it is active.
 #[utoipa::path(patch, path = "/sessions/{session_id}", operation_id = "updateSession", tag = "sessions", request_body = SessionPatch,
     params(("session_id" = String, Path, description = "Session")),
     responses((status = 200, description = "The session afterwards", body = Wire), Changing))]
@@ -74,7 +74,7 @@ pub(super) async fn patch(
     Ok(Shown::ok(representation::session(&reply.state, None), reply.state.version).by(reply.operation_id))
 }
 
-/// Deletes a session in any phase; what is left of it is torn down by session-delete.
+/// Deletes a session in any phase; session-delete tears down what is left of it.
 #[utoipa::path(delete, path = "/sessions/{session_id}", operation_id = "deleteSession", tag = "sessions",
     params(("session_id" = String, Path, description = "Session")),
     responses((status = 204, description = "Deleted"), Changing))]

@@ -1,4 +1,4 @@
-//! `/workflow_executions`: what works in the background. Ids hold slashes, percent-encoded in paths.
+//! `/workflow_executions`: background work. Ids contain slashes, percent-encoded in paths.
 
 use ambient_wire::{
     api::List,
@@ -20,7 +20,7 @@ use crate::{
 const MAX_SIZE: i64 = 1_000;
 /// Longest name of a signal, characters.
 const MAX_SIGNAL: usize = 200;
-/// Values of the filter `status`. What is not dispatched yet is in no list.
+/// Values of the filter `status`. Executions not dispatched yet are in no list.
 pub(crate) const STATUSES: [&str; 7] =
     ["Running", "Completed", "Failed", "Canceled", "Terminated", "ContinuedAsNew", "TimedOut"];
 
@@ -29,23 +29,23 @@ pub(crate) const STATUSES: [&str; 7] =
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListParams {
-    /// From 1.
+    /// Page number, from 1.
     #[param(minimum = 1)]
     page: Option<i64>,
-    /// Items of a page; 0 = only the total. 100 when absent.
+    /// Items per page; 0 = only the total; 100 when absent.
     #[param(minimum = 0, maximum = 1000)]
     size: Option<i64>,
     /// Workflow type, such as `session-start`.
     workflow: Option<String>,
     /// `Running`, `Completed`, `Failed`, `Canceled`, `Terminated`, `ContinuedAsNew` or `TimedOut`.
     status: Option<String>,
-    /// Of this session.
+    /// Only those of this session.
     session_id: Option<String>,
-    /// Of this project (id or name) and its sessions.
+    /// Only those of this project (id or name) and its sessions.
     project_id: Option<String>,
 }
 
-/// Executions for the sessions and projects the caller sees, newest first.
+/// Executions for the sessions and projects the caller may see, newest first.
 #[utoipa::path(get, path = "/workflow_executions", operation_id = "listWorkflowExecutions", tag = "workflow_executions", params(ListParams),
     responses((status = 200, description = "A page of executions", body = List<WorkflowExecution>), Reading))]
 pub(super) async fn list(
@@ -62,7 +62,7 @@ pub(super) async fn list(
     Ok(axum::Json(list::envelope("WorkflowExecutionList", page, total, items)))
 }
 
-/// An execution with its pending activities. `PendingDispatch` while its start is on the way.
+/// An execution with its pending activities. `PendingDispatch` while its start is pending.
 #[utoipa::path(get, path = "/workflow_executions/{execution_id}", operation_id = "getWorkflowExecution", tag = "workflow_executions",
     params(("execution_id" = String, Path, description = "Workflow id, percent-encoded")),
     responses((status = 200, description = "The execution", body = WorkflowExecution), Reading))]
@@ -75,10 +75,10 @@ pub(super) async fn get(execution: Authorized<Execution, View>) -> ApiResult<axu
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct HistoryParams {
-    /// After this event.
+    /// Events after this one.
     #[param(minimum = 0)]
     after: Option<i64>,
-    /// Items of a page. 1000 when absent.
+    /// Items per page; 1000 when absent.
     #[param(minimum = 1, maximum = 1000)]
     size: Option<i64>,
 }
@@ -124,7 +124,7 @@ pub(super) async fn signal(
 #[utoipa::path(post, path = "/workflow_executions/{execution_id}/cancel", operation_id = "cancelWorkflowExecution", tag = "workflow_executions",
     request_body = Option<EndRequest>,
     params(("execution_id" = String, Path, description = "Workflow id, percent-encoded")),
-    responses((status = 202, description = "Cancellation is requested", body = WorkflowExecution), Acting))]
+    responses((status = 202, description = "Cancellation was requested", body = WorkflowExecution), Acting))]
 pub(super) async fn cancel(
     execution: Authorized<Execution, Admin>,
     Act(OrDefault(request)): Act<OrDefault<EndRequest>>,
@@ -134,7 +134,7 @@ pub(super) async fn cancel(
     Ok((StatusCode::ACCEPTED, axum::Json(execution.describe().await?)))
 }
 
-/// Ends an execution at once, without its doing.
+/// Ends an execution at once, without giving it a chance to react.
 #[utoipa::path(post, path = "/workflow_executions/{execution_id}/terminate", operation_id = "terminateWorkflowExecution", tag = "workflow_executions",
     request_body = Option<EndRequest>,
     params(("execution_id" = String, Path, description = "Workflow id, percent-encoded")),

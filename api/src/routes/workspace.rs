@@ -1,4 +1,4 @@
-//! `/sessions/{s}/workspace`: files of a running session, as they come from its runner.
+//! `/sessions/{s}/workspace`: files of a running session, as served by its runner.
 
 use ambient_domain::session::Session;
 use ambient_wire::content::Listing;
@@ -30,12 +30,12 @@ const SHA256: HeaderName = HeaderName::from_static("x-content-sha256");
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListParams {
-    /// Directory, relative to the workspace; its root when absent.
+    /// Directory, relative to the workspace; the workspace itself when absent.
     #[serde(default)]
     path: String,
 }
 
-/// Entries of a directory of the workspace. 409 with how to start when the session is not running.
+/// Entries of a directory in the workspace. 409 if the session is not running, with how to start it.
 #[utoipa::path(get, path = "/sessions/{session_id}/workspace", operation_id = "listWorkspace", tag = "workspace",
     params(("session_id" = String, Path, description = "Session"), ListParams),
     responses((status = 200, description = "Its entries", body = Listing), Proxied))]
@@ -55,7 +55,7 @@ pub(super) struct FileParams {
     path: String,
 }
 
-/// A file of the workspace, or the part that `Range` names.
+/// A file in the workspace, or the part that `Range` names.
 #[utoipa::path(get, path = "/sessions/{session_id}/workspace_file", operation_id = "getWorkspaceFile", tag = "workspace",
     params(("session_id" = String, Path, description = "Session"), FileParams, ("Range" = Option<String>, Header, description = "bytes=a-b")),
     responses((status = 200, description = "Its bytes", body = [u8], content_type = "application/octet-stream"),
@@ -68,7 +68,7 @@ pub(super) async fn file_by_query(
     content(&session, &params.path, &headers).await
 }
 
-/// A file of the workspace, or the part that `Range` names: as `workspace_file`, with the path as it is, slashes encoded or not.
+/// A file in the workspace, or the part that `Range` names: like `workspace_file`, with the path in the URL, its slashes encoded or not.
 #[utoipa::path(get, path = "/sessions/{session_id}/workspace/{*path}", operation_id = "readWorkspaceFile", tag = "workspace",
     params(("session_id" = String, Path, description = "Session"), ("path" = String, Path, description = "Relative to the workspace"),
         ("Range" = Option<String>, Header, description = "bytes=a-b")),
@@ -98,7 +98,7 @@ async fn content(session: &Authorized<Session, View>, path: &str, headers: &Head
             response.headers_mut().insert(name, value);
         }
     }
-    // What an agent wrote must never be run by a browser as a page of ours.
+    // A browser must never run what an agent wrote as a page of ours.
     let fixed = [
         (header::CONTENT_TYPE, "application/octet-stream"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),

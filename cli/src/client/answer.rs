@@ -1,4 +1,4 @@
-//! Answers of the API: read to their end within a limit, refused ones as errors.
+//! Responses of the API: read in full within a limit; refusals become errors.
 
 use ambient_wire::error::Error as Envelope;
 use reqwest::Response;
@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use super::innermost;
 use crate::{error::CliError, output::table::cut};
 
-/// Largest answer that is taken into memory, bytes.
+/// Largest response kept in memory, bytes.
 const LIMIT: usize = 64 << 20;
 
 /// Body of a success.
@@ -22,14 +22,14 @@ impl Answer {
         Ok(Self { text: text.map_err(|_| CliError::Protocol("it is not UTF-8".to_owned()))? })
     }
 
-    /// As it came.
+    /// As it arrived.
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
     /// As one of the API's types.
     pub(crate) fn decode<T: DeserializeOwned>(&self) -> Result<T, CliError> {
-        let misfit = |error| CliError::Protocol(format!("{error}; are client and server of the same release?"));
+        let misfit = |error| CliError::Protocol(format!("{error}; are client and server the same release?"));
         serde_json::from_str(&self.text).map_err(misfit)
     }
 }
@@ -53,7 +53,7 @@ pub(super) async fn body(mut response: Response) -> Result<Vec<u8>, CliError> {
     }
 }
 
-/// The error of an answer that is no success; without an envelope (a proxy's answer, say) its text.
+/// The error for a failing response; without an envelope (from a proxy, say) its text.
 pub(crate) async fn refusal(response: Response) -> CliError {
     let status = response.status();
     let header = response.headers().get("x-operation-id").and_then(|value| value.to_str().ok());
@@ -62,7 +62,7 @@ pub(crate) async fn refusal(response: Response) -> CliError {
     refusal_of(status.as_u16(), &bytes, operation_id)
 }
 
-/// As [`refusal`], of an answer's parts.
+/// Like [`refusal`], from a response's parts.
 pub(crate) fn refusal_of(status: u16, body: &[u8], operation_id: String) -> CliError {
     let error = serde_json::from_slice(body).unwrap_or_else(|_| {
         let text = String::from_utf8_lossy(body);

@@ -1,8 +1,8 @@
 //! HTTP to the server.
 //!
-//! Whatever may be repeated safely is repeated when the connection fails or the server is busy: reads, deletions, and every
-//! POST, because each carries an `Idempotency-Key` that stays the same over its tries. Redirects are not followed and
-//! proxies of the environment are not used: the token goes to the server that was named, and nowhere else.
+//! Whatever can safely be retried is retried when the connection fails or the server is busy: reads, deletions, and every
+//! POST, because each carries an `Idempotency-Key` that stays the same across attempts. Redirects are not followed and
+//! proxies from the environment are not used: the token goes to the server that was named, and nowhere else.
 
 pub(crate) mod answer;
 pub(crate) mod retry;
@@ -29,19 +29,19 @@ use crate::{
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest silence of the server while it answers.
+/// Longest silence while the server responds.
 const READ_TIMEOUT: Duration = Duration::from_secs(360);
-/// Longest time for an answer to a question that is no work.
+/// Timeout for a simple request that causes no work.
 const GET_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest time for an answer that is work in a workspace: a diff, whose runner takes 50 s at most.
+/// Timeout for work in a workspace: a diff, for which the runner takes at most 50 s.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(120);
-/// Longest time for most commands.
+/// Timeout for most commands.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
-/// Longest time for a push, for which a runner takes 300 s and a look at the workspace.
+/// Timeout for a push, for which a runner takes 300 s plus a look at the workspace.
 const PUSH_TIMEOUT: Duration = Duration::from_secs(360);
-/// How long a command tries to reach its server: enough for a restart of it, short enough for a person.
+/// How long a command tries to reach its server: enough for a restart, short enough for a person.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How long a busy server is asked again.
+/// How long to keep retrying when the server is busy.
 const BUSY_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A client of one server.
@@ -68,15 +68,15 @@ impl Client {
         Ok(Self { http, base: target.url.clone(), authorization, patience: PATIENCE, console })
     }
 
-    /// The same client, which waits longer for a server that is away: for commands that live through a restart.
+    /// The same client, but waiting longer for a server that is down: for commands that survive a restart.
     pub(crate) fn with_patience(&self, patience: Duration) -> Self {
         Self { patience: patience.max(self.patience), ..self.clone() }
     }
 
-    /// Address of a live channel and what to authenticate with.
+    /// Address of a live channel, and the authorization for it.
     pub(crate) fn channel(&self, route: &Route) -> Result<(Url, Option<HeaderValue>), CliError> {
         let mut url = route.url(&self.base)?;
-        // "http" is what a target's URL begins with, and "ws" may follow it.
+        // A target's URL starts with "http", and "ws" may take its place.
         let _ = url.set_scheme("ws");
         Ok((url, self.authorization.clone()))
     }
@@ -105,12 +105,12 @@ impl Client {
         self.repeat(&request, route, read).await
     }
 
-    /// A POST with an idempotency key of its own.
+    /// A POST with its own idempotency key.
     pub(crate) async fn post(&self, route: &Route, body: &impl Serialize) -> Result<Answer, CliError> {
         self.exchange(Method::POST, route, Some(body), COMMAND_TIMEOUT).await
     }
 
-    /// A POST that the server may work on for long.
+    /// A POST that the server may take a long time for.
     pub(crate) async fn post_patiently(&self, route: &Route, body: &impl Serialize) -> Result<Answer, CliError> {
         self.exchange(Method::POST, route, Some(body), PUSH_TIMEOUT).await
     }
@@ -120,12 +120,12 @@ impl Client {
         self.exchange(Method::PATCH, route, Some(body), COMMAND_TIMEOUT).await
     }
 
-    /// A deletion; when an earlier try may have done it, "not found" is success.
+    /// A deletion; if an earlier attempt may have done it, "not found" counts as success.
     pub(crate) async fn delete(&self, route: &Route) -> Result<(), CliError> {
         self.exchange(Method::DELETE, route, None::<&()>, COMMAND_TIMEOUT).await.map(drop)
     }
 
-    /// A body to be read as it comes; repeated only until it begins.
+    /// A body to be read as it arrives; retried only until it starts.
     pub(crate) async fn stream(&self, route: &Route) -> Result<Response, CliError> {
         let request = self.request(&Method::GET, route, None::<&()>)?;
         self.repeat(&request, route, |response| async { Ok(response) }).await
@@ -165,7 +165,7 @@ impl Client {
         builder.build().map_err(|error| CliError::Protocol(innermost(&error)))
     }
 
-    /// Sends until there is an answer that counts, read to its end by `read`.
+    /// Sends until there is a definite response, and reads it in full with `read`.
     async fn repeat<T, F>(&self, request: &Request, route: &Route, read: impl Fn(Response) -> F) -> Result<T, CliError>
     where
         F: Future<Output = Result<T, CliError>>,
@@ -194,7 +194,7 @@ impl Client {
                 Ok(response)
                     if sent && request.method() == Method::DELETE && response.status() == StatusCode::NOT_FOUND =>
                 {
-                    // An earlier try has deleted it, its answer got lost.
+                    // An earlier attempt deleted it, but its response was lost.
                     return read(response).await;
                 }
                 Ok(response) => return Err(answer::refusal(response).await),
@@ -206,7 +206,7 @@ impl Client {
         }
     }
 
-    /// Waits before the next try, or gives up.
+    /// Waits before the next attempt, or gives up.
     async fn wait(
         &self,
         lost: &mut Backoff,
@@ -238,7 +238,7 @@ impl Client {
 
 fn bearer(token: &str) -> Result<HeaderValue, CliError> {
     let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
-        let problem = "holds characters that cannot be sent".to_owned();
+        let problem = "contains characters that cannot be sent".to_owned();
         CliError::Config(ConfigError::Setting { setting: "token".to_owned(), problem })
     })?;
     value.set_sensitive(true);
@@ -249,16 +249,16 @@ fn is_busy(status: StatusCode) -> bool {
     matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
 }
 
-/// Seconds of `Retry-After`; its form as a date is not used by the API.
+/// Seconds from `Retry-After`; the API does not use its date form.
 fn retry_after(response: &Response) -> Option<Duration> {
     let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
 }
 
-/// The cause beneath the layers, which each only say that the one below failed.
+/// The cause beneath the layers, each of which only says that the one below failed.
 pub(crate) fn innermost(error: &reqwest::Error) -> String {
     if error.is_timeout() {
-        return "no answer in time".to_owned();
+        return "no response in time".to_owned();
     }
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {

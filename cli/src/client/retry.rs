@@ -1,11 +1,11 @@
-//! When to try again: bounded in time, slower each time.
+//! When to retry: bounded in time, backing off.
 
 use std::time::{Duration, Instant};
 
 const FIRST: Duration = Duration::from_millis(200);
 const SLOWEST: Duration = Duration::from_secs(5);
 
-/// Tries since the last success.
+/// Attempts since the last success.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     patience: Duration,
@@ -19,8 +19,8 @@ impl Backoff {
         Self { patience, next: FIRST, since: None }
     }
 
-    /// A failure: how long to wait, or `None` when patience is at its end. A server's own wish is respected, as far as
-    /// patience goes.
+    /// Records a failure: how long to wait, or `None` when patience has run out. A delay the server asks for is respected, as far as
+    /// patience allows.
     pub(crate) fn failed(&mut self, wish: Option<Duration>) -> Option<Duration> {
         let since = *self.since.get_or_insert_with(Instant::now);
         let left = self.patience.checked_sub(since.elapsed()).filter(|left| !left.is_zero())?;
@@ -28,7 +28,7 @@ impl Backoff {
         self.next = (self.next * 2).min(SLOWEST);
         match wish {
             Some(wish) if wish > left => None,
-            // The last try is at the end of patience, not somewhere before it.
+            // The last attempt comes at the end of the patience, not before it.
             _ => Some(delay.min(left)),
         }
     }
@@ -44,7 +44,7 @@ impl Backoff {
         self.since = None;
     }
 
-    /// How long it is tried.
+    /// How long to keep trying.
     pub(crate) fn patience(&self) -> Duration {
         self.patience
     }

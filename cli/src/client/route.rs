@@ -1,4 +1,4 @@
-//! Addresses in the API, safe against path tricks.
+//! Addresses in the API, safe against path traversal.
 
 use std::borrow::Cow;
 
@@ -19,13 +19,13 @@ impl Route {
         Self { segments: segments.map(str::to_owned).to_vec(), query: Vec::new() }
     }
 
-    /// Adds a parameter when there is a value.
+    /// Adds a parameter if there is a value.
     pub(crate) fn query<T: ToString>(mut self, name: impl Into<Cow<'static, str>>, value: Option<T>) -> Self {
         self.query.extend(value.map(|value| (name.into(), value.to_string())));
         self
     }
 
-    /// Adds the steps of a path inside a workspace.
+    /// Adds the segments of a path inside a workspace.
     pub(crate) fn path(mut self, path: &str) -> Self {
         self.segments.extend(path.split('/').map(str::to_owned));
         self
@@ -36,12 +36,12 @@ impl Route {
         format!("/{}", self.segments.join("/"))
     }
 
-    /// The whole address. A segment keeps its slashes (percent-encoded) and can never step out of its place.
+    /// The full address. A segment keeps its slashes (percent-encoded) and can never escape its place.
     pub(crate) fn url(&self, base: &Url) -> Result<Url, CliError> {
         let mut url = base.clone();
-        // "." and ".." would be dropped by URL rules, so that another route would be asked.
+        // URL rules drop "." and "..", which would address another route.
         if let Some(bad) = self.segments.iter().find(|segment| matches!(segment.as_str(), "" | "." | "..")) {
-            return Err(CliError::Usage(format!("'{bad}' cannot be a name, an id or a step of a path")));
+            return Err(CliError::Usage(format!("'{bad}' cannot be a name, an id or a path segment")));
         }
         {
             let cannot = |()| CliError::Usage(format!("{base} cannot be a base URL"));

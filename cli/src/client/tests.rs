@@ -24,7 +24,7 @@ async fn a_post_is_repeated_with_the_same_key_until_it_is_answered() {
     })
     .await;
     let (client, err) = client(&stub.url, Duration::from_secs(20));
-    // The second answer breaks off: fewer bytes come than were promised.
+    // The second response breaks off: fewer bytes arrive than were promised.
     client.post(&Route::new(["projects"]), &json!({"name": "demo"})).await.unwrap();
     let requests = stub.requests();
     assert_eq!(requests.len(), 2);
@@ -85,7 +85,7 @@ async fn a_deletion_whose_answer_got_lost_is_done() {
         Stub::start(|request| if request.before == 0 { Reply::Cut } else { refused(404, "no such session") }).await;
     let (client, _) = client(&stub.url, Duration::from_secs(20));
     client.delete(&Route::new(["sessions", "x"])).await.unwrap();
-    // Without an earlier try it is an error.
+    // Without an earlier attempt it is an error.
     assert_eq!(client.delete(&Route::new(["sessions", "x"])).await.unwrap_err().exit(), Exit::NotFound);
 }
 
@@ -123,7 +123,7 @@ async fn a_refusal_tells_its_reason_and_fields_once_and_moves_no_cursor() {
     insta::assert_snapshot!(report("stopped").await, @"error: it is Stopped; start it with 'ambient session start 2Pz'");
     insta::assert_snapshot!(report("nobody").await, @"
     error: Project with id='x' not found
-      'ambient project list' shows those there are
+      see 'ambient project list'
     ");
     insta::assert_snapshot!(report("version").await, @"error: HTTP status 302");
     assert_eq!(stub.lines().len(), 6, "a redirect is not followed");

@@ -27,7 +27,7 @@ pub enum ContextCommand {
     /// Show a context, without its token
     #[command(after_help = "Example:\n  ambient context show")]
     Show {
-        /// Context; the current one when absent
+        /// Context [default: the current one]
         name: Option<String>,
     },
     /// Add or replace a context with --url, --project and a token (AMBIENT_TOKEN or --token), and make it current
@@ -54,7 +54,7 @@ fn list(invocation: &Invocation) -> Result<Exit, CliError> {
     let file = File::read(&path)?;
     let console = &invocation.console;
     if file.contexts.is_empty() {
-        console.note(&format!("no contexts in {}; 'ambient up' makes one", path.display()));
+        console.note(&format!("no contexts in {}; 'ambient up' creates one", path.display()));
     }
     match invocation.globals.output {
         OutputFormat::Name => console.names(file.contexts.keys().map(String::as_str))?,
@@ -92,7 +92,7 @@ fn choose(invocation: &Invocation, name: &str) -> Result<Exit, CliError> {
     choose_context(&file, Some(name))?;
     file.current_context = Some(name.to_owned());
     file.write(&path)?;
-    invocation.console.note(&format!("the current context is '{name}' now"));
+    invocation.console.note(&format!("the current context is now '{name}'"));
     Ok(Exit::Success)
 }
 
@@ -121,7 +121,7 @@ fn show(invocation: &Invocation, name: Option<&str>) -> Result<Exit, CliError> {
 fn set(invocation: &Invocation, name: &str) -> Result<Exit, CliError> {
     let (globals, environment) = (&invocation.globals, &invocation.environment);
     let url = globals.url.clone().or_else(|| environment.url.clone());
-    let url = url.ok_or_else(|| CliError::Usage("--url is needed".to_owned()))?;
+    let url = url.ok_or_else(|| CliError::Usage("--url is required".to_owned()))?;
     parse_url("--url", &url)?;
     wire_name::check(name, wire_name::MAX)
         .map_err(|problem| CliError::Usage(format!("the context's name {problem}")))?;
@@ -132,6 +132,6 @@ fn set(invocation: &Invocation, name: &str) -> Result<Exit, CliError> {
     };
     let path = environment.config_path()?;
     write_context_at(&path, name, context)?;
-    invocation.console.note(&format!("context '{name}' is in {} and current now", path.display()));
+    invocation.console.note(&format!("context '{name}' is in {} and is now the current one", path.display()));
     Ok(Exit::Success)
 }

@@ -1,4 +1,4 @@
-//! What users hand over: texts from arguments, files and standard input, labels, pages.
+//! What users pass in: texts from arguments, files and standard input, labels, pages.
 
 use std::{
     collections::BTreeMap,
@@ -15,28 +15,28 @@ use clap::{
 
 use crate::{client::route::Route, error::CliError};
 
-/// Largest text the API takes, bytes.
+/// Largest text the API accepts, bytes.
 const MAX_TEXT: u64 = 1 << 20;
 
 /// A text, given directly or in a file.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Text {
-    /// What the agent is to do
+    /// What the agent should do
     #[arg(long = "prompt", value_name = "TEXT", conflicts_with = "file")]
     pub(crate) prompt: Option<String>,
-    /// File that says what the agent is to do; - is standard input
+    /// File that says what the agent should do; - is standard input
     #[arg(short = 'f', long = "file", value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
 }
 
 impl Text {
-    /// The text, when one was given.
+    /// The text, if one was given.
     pub(crate) fn read(&self) -> Result<Option<String>, CliError> {
         text("--prompt", self.prompt.as_deref(), self.file.as_deref())
     }
 }
 
-/// `NAME=VALUE`, or `NAME` for what it is here.
+/// `NAME=VALUE`, or just `NAME` to take the value from the environment.
 pub(crate) fn variable(given: &str) -> Result<(String, SecretText), String> {
     let (name, value) = match given.split_once('=') {
         Some((name, value)) => (name, value.to_owned()),
@@ -45,7 +45,7 @@ pub(crate) fn variable(given: &str) -> Result<(String, SecretText), String> {
     if name.is_empty() { Err("has no name".to_owned()) } else { Ok((name.to_owned(), SecretText(value))) }
 }
 
-/// What is fetched of submodules, by its name in the API.
+/// Which submodules are fetched, by its name in the API.
 pub(crate) fn submodules() -> impl TypedValueParser<Value = Submodules> {
     PossibleValuesParser::new(["none", "shallow", "recursive"]).map(|name| match name.as_str() {
         "shallow" => Submodules::Shallow,
@@ -72,7 +72,7 @@ fn checked(source: &str, text: String) -> Result<String, CliError> {
         return Err(CliError::Usage(format!("{source}: is empty")));
     }
     if text.contains('\0') {
-        return Err(CliError::Usage(format!("{source}: holds a NUL")));
+        return Err(CliError::Usage(format!("{source}: contains a NUL")));
     }
     Ok(text)
 }
@@ -92,9 +92,9 @@ fn read(flag: &str, path: &Path) -> Result<String, CliError> {
     decoded(bytes).map_err(wrong)
 }
 
-/// The text that a file holds, without the mark that some editors begin UTF-8 with.
+/// The text in a file, without the byte order mark that some editors put before UTF-8.
 fn decoded(mut bytes: Vec<u8>) -> Result<String, String> {
-    // NUL in every other byte is what Latin text is in UTF-16 without a mark.
+    // Latin text in UTF-16 without a byte order mark has NUL in every other byte.
     let is_utf16 = bytes.starts_with(&[0xff, 0xfe])
         || bytes.starts_with(&[0xfe, 0xff])
         || (bytes.len() > 2
@@ -109,19 +109,19 @@ fn decoded(mut bytes: Vec<u8>) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|error| format!("is not UTF-8 (byte {})", error.utf8_error().valid_up_to()))
 }
 
-/// `key=value` of a label.
+/// A label's `key=value`.
 pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
     if key.is_empty() {
         return Err("must be KEY=VALUE".to_owned());
     }
     if key.ends_with('!') {
-        return Err("must be KEY=VALUE: '!=' cannot be asked for".to_owned());
+        return Err("must be KEY=VALUE: '!=' is not supported".to_owned());
     }
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// Pairs by their keys, none of which is given twice: one of the two would be lost.
+/// Pairs by key; a key given twice is refused, as one of its values would be lost.
 pub(crate) fn by_key<V>(
     flag: &str,
     pairs: impl IntoIterator<Item = (String, V)>,
@@ -139,10 +139,10 @@ pub(crate) fn by_key<V>(
 /// Which part of a list.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Paging {
-    /// Page, from 1
+    /// Page number, from 1
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) page: Option<u32>,
-    /// Most items of a page
+    /// Maximum number of items per page
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(0..=65_500))]
     pub(crate) size: Option<u32>,
 }
@@ -180,7 +180,7 @@ mod tests {
             assert_eq!(wrong(utf16), "--file: /task.md: is UTF-16, not UTF-8; save it as UTF-8");
         }
         insta::assert_snapshot!(wrong(b"ab\xff"), @"--file: /task.md: is not UTF-8 (byte 2)");
-        insta::assert_snapshot!(wrong(b"a\0b"), @"--file: holds a NUL");
+        insta::assert_snapshot!(wrong(b"a\0b"), @"--file: contains a NUL");
         insta::assert_snapshot!(wrong(&vec![b'a'; (1 << 20) + 1]), @"--file: /task.md: has more than 1 MiB");
         let absent = Text { prompt: None, file: Some("no-such-file".into()) }.read().unwrap_err();
         insta::assert_snapshot!(absent, @"--file: no-such-file: No such file or directory (os error 2)");

@@ -1,4 +1,4 @@
-//! The commands, one file each.
+//! The commands, one per file.
 
 mod context;
 mod definition;
@@ -25,35 +25,35 @@ use crate::{
     output::{Console, table::Table},
 };
 
-/// Commands that speak to a server, and the choice of the server.
+/// Commands that talk to a server, and the choice of server.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
-    /// Run a task in a new session, follow it and end with its result
+    /// Run a task in a new session, follow it and exit with its result
     Run(Box<run::RunArguments>),
-    /// Create, start, stop, follow and look into sessions
+    /// Create, start, stop, follow and inspect sessions
     #[command(subcommand, visible_alias = "sessions")]
     Session(session::SessionCommand),
     /// Create, list and delete projects
     #[command(subcommand, visible_alias = "projects")]
     Project(project::ProjectCommand),
-    /// Write down, list and change agents and other definitions
+    /// Create, list and change agents and other definitions
     #[command(flatten)]
     Definition(definition::DefinitionCommand),
-    /// Look at accepted commands and facts
+    /// Inspect accepted commands and facts
     #[command(subcommand, visible_alias = "operation")]
     Operations(operations::OperationsCommand),
-    /// Look at and act on workflow executions
+    /// Inspect and control workflow executions
     #[command(subcommand, visible_alias = "execution")]
     Executions(executions::ExecutionsCommand),
-    /// Prove stored state by its operations
+    /// Verify stored state against its operations
     #[command(subcommand)]
     Replay(replay::ReplayCommand),
-    /// Choose which server, token and project to use
+    /// Choose the server, token and project to use
     #[command(subcommand, visible_alias = "contexts")]
     Context(context::ContextCommand),
 }
 
-/// What every command is given.
+/// What every command receives.
 pub(crate) struct Invocation {
     pub(crate) globals: Globals,
     pub(crate) environment: Environment,
@@ -76,7 +76,7 @@ pub(crate) async fn run(command: Command, globals: Globals) -> Exit {
     end(&invocation.console.clone(), execute(command, invocation).await)
 }
 
-/// Tells an error and gives the code.
+/// Prints an error and returns its exit code.
 pub(crate) fn end(console: &Console, result: Result<Exit, CliError>) -> Exit {
     match result {
         Ok(exit) => exit,
@@ -119,12 +119,12 @@ impl Connection {
         self.project.as_deref().ok_or_else(|| CliError::Usage(none.to_owned()))
     }
 
-    /// The project to work in, if there is one.
+    /// The project to work in, if any.
     pub(crate) fn chosen_project(&self) -> Option<&str> {
         self.project.as_deref()
     }
 
-    /// Prints one object: as it came, its id, or as `show` renders it.
+    /// Prints one object: as it arrived, its id, or as `show` renders it.
     pub(crate) fn object<T: DeserializeOwned>(
         &self,
         answer: &Answer,
@@ -139,7 +139,7 @@ impl Connection {
         Ok(Exit::Success)
     }
 
-    /// Prints a list: as it came, its ids, or as a table. `none` says what there is none of.
+    /// Prints a list: as it arrived, its ids, or as a table. `none` names what there is none of.
     pub(crate) fn list<T: DeserializeOwned>(
         &self,
         answer: &Answer,

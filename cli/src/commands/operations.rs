@@ -1,4 +1,4 @@
-//! `ambient operations`: what was accepted, by whom, and what came of it.
+//! `ambient operations`: what was accepted, from whom, and what it led to.
 
 use ambient_wire::operation::Operation;
 use chrono::SecondsFormat;
@@ -29,7 +29,7 @@ pub enum OperationsCommand {
 /// Which operations.
 #[derive(Debug, Clone, Args)]
 pub struct Filter {
-    /// Those of a session, by id or name
+    /// Only those of a session, by id or name
     #[arg(long, value_name = "SESSION", conflicts_with_all = ["entity_kind", "entity_id"])]
     session: Option<String>,
     /// session, project, agent, …
@@ -38,22 +38,22 @@ pub struct Filter {
     /// Entity's id
     #[arg(long, value_name = "ID")]
     entity_id: Option<String>,
-    /// Who asked for it
+    /// Who requested it
     #[arg(long, value_name = "PRINCIPAL")]
     principal: Option<String>,
     /// Name of the command or fact
     #[arg(long, value_name = "NAME")]
     command: Option<String>,
-    /// Request they belong to
+    /// Correlation id of the request they belong to
     #[arg(long, value_name = "ID")]
     correlation_id: Option<String>,
-    /// Of all projects, not only the chosen one
+    /// Include all projects, not only the current one
     #[arg(short = 'A', long)]
     all_projects: bool,
-    /// Go on after this cursor, which the previous list named
+    /// Continue after this cursor, as given by the previous list
     #[arg(long, value_name = "CURSOR")]
     after: Option<String>,
-    /// Most operations to list
+    /// Maximum number of operations to list
     #[arg(long, value_name = "NUMBER")]
     size: Option<u32>,
 }
@@ -71,7 +71,7 @@ pub(super) async fn run(command: OperationsCommand, connection: &Connection) -> 
     }
 }
 
-/// What was done to an entity, the newest first.
+/// An entity's operations, newest first.
 pub(super) async fn history(entity_kind: &str, id: &str, connection: &Connection) -> Result<Exit, CliError> {
     let route = Route::new(["operations"]).query("entity_kind", Some(entity_kind)).query("entity_id", Some(id));
     let answer = connection.client.get(&route).await?;
@@ -81,7 +81,7 @@ pub(super) async fn history(entity_kind: &str, id: &str, connection: &Connection
 async fn route(filter: Filter, connection: &Connection) -> Result<Route, CliError> {
     let (kind, id, project) = match filter.session {
         Some(session) => (Some("session".to_owned()), Some(connection.session_id(&session).await?), None),
-        // An entity is in one project, whichever that is.
+        // An entity is in one project, whichever it is.
         None if filter.all_projects || filter.entity_id.is_some() => (filter.entity_kind, filter.entity_id, None),
         None => (filter.entity_kind, None, connection.chosen_project()),
     };

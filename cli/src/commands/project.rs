@@ -20,18 +20,18 @@ pub enum ProjectCommand {
     /// Create a project
     #[command(after_help = "Example:\n  ambient project create demo --display-name 'The demo'")]
     Create {
-        /// Unique name: small letters, digits and dashes, 2-63 characters
+        /// Unique name: lowercase letters, digits and dashes, 2-63 characters
         name: String,
-        /// Name for people
+        /// Display name
         #[arg(long, value_name = "TEXT", default_value = "")]
         display_name: String,
         /// What it is for
         #[arg(long, value_name = "TEXT", default_value = "")]
         description: String,
-        /// File with what is said before every session's prompt; - is standard input
+        /// File with the text that precedes every session's prompt; - is standard input
         #[arg(short = 'f', long, value_name = "FILE")]
         file: Option<PathBuf>,
-        /// For selection; may be repeated
+        /// Label, for selection; may be repeated
         #[arg(long = "label", value_name = "KEY=VALUE", value_parser = input::label)]
         labels: Vec<(String, String)>,
     },
@@ -40,7 +40,7 @@ pub enum ProjectCommand {
     List {
         #[command(flatten)]
         paging: input::Paging,
-        /// Column, with ' desc' behind it for descending order
+        /// Column to sort by, followed by ' desc' for descending order
         #[arg(long, value_name = "ORDER")]
         order_by: Option<String>,
     },
@@ -50,13 +50,13 @@ pub enum ProjectCommand {
         /// Id or name
         project: String,
     },
-    /// List what was done to a project, the newest first
+    /// List a project's operations, newest first
     #[command(after_help = "Example:\n  ambient project history local")]
     History {
         /// Id or name
         project: String,
     },
-    /// Delete a project with all its sessions
+    /// Delete a project and all its sessions
     #[command(after_help = "Example:\n  ambient project delete demo")]
     Delete {
         /// Id or name

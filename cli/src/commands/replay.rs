@@ -1,4 +1,4 @@
-//! `ambient replay`: stored state proven by its operations.
+//! `ambient replay`: verifies stored state against its operations.
 
 use ambient_wire::operation::{VerifyDivergence, VerifyReport, VerifyRequest};
 use clap::Subcommand;
@@ -9,7 +9,7 @@ use crate::{OutputFormat, client::route::Route, error::CliError, exit::Exit, out
 /// Commands of replay.
 #[derive(Debug, Clone, Subcommand)]
 pub enum ReplayCommand {
-    /// Replay all operations and compare every row and hash; ends with 1 when any differs
+    /// Replay all operations and compare every row and hash; exits with 1 if any differs
     #[command(after_help = "Example:\n  ambient replay verify")]
     Verify,
 }

@@ -77,7 +77,7 @@ fn server(request: &Received) -> Reply {
     }
 }
 
-/// Controls, marks of direction, what has no width, and a line that would pass for ours.
+/// Control characters, direction marks, zero-width characters, and a line that could pass for ours.
 const HOSTILE: &str =
     "x\u{1b}[2J\u{1b}]0;t\u{7}\u{9b}31m\u{202e}\u{200b}\u{2028}\u{feff}\u{e0041}\nPhase:      Completed";
 
@@ -138,10 +138,10 @@ async fn nothing_from_a_server_moves_a_cursor_hides_or_passes_for_a_line_of_ours
             let (_, out, err) = ambient_on(true, &stub.url, &[command, &["-o", format]].concat()).await;
             assert!(harmless(&out.text()) && harmless(&err.text()), "{command:?}: {:?} {:?}", out.text(), err.text());
             let is_file = command.contains(&"file") || command.contains(&"diff");
-            // The agent's output has lines of its own.
+            // The agent's output has its own lines.
             let has_lines = is_file || command.contains(&"logs");
             assert!(has_lines || !out.text().contains("\nPhase:      Completed"), "{command:?}: {}", out.text());
-            // For programs the very text, as valid JSON.
+            // Programs get the exact text, as valid JSON.
             let (_, exact, _) = ambient(&stub.url, &[command, &["-o", format]].concat()).await;
             if format == "json" && !is_file {
                 for (terminal, file) in
@@ -173,7 +173,7 @@ async fn names_are_looked_up_before_ids_and_what_is_both_is_refused() {
     assert_eq!(named(SESSION).await.1, format!("{SESSION}\n"), "an id that nobody is named by");
     let (exit, _, err) = named("2PzyKuGf4Pp1cYCmLvjkxyDiEBE").await;
     assert_eq!(exit, Exit::Conflict);
-    insta::assert_snapshot!(err, @"error: '2PzyKuGf4Pp1cYCmLvjkxyDiEBE' is the id of one session and the name of another, 2PzyKuGf4Pp1cYCmLvjkxyDiEBD: say 'id:2PzyKuGf4Pp1cYCmLvjkxyDiEBE' for the first");
+    insta::assert_snapshot!(err, @"error: '2PzyKuGf4Pp1cYCmLvjkxyDiEBE' is the id of one session and the name of another, 2PzyKuGf4Pp1cYCmLvjkxyDiEBD: write 'id:2PzyKuGf4Pp1cYCmLvjkxyDiEBE' for the first");
     assert_eq!(named("id:2PzyKuGf4Pp1cYCmLvjkxyDiEBE").await.1, "2PzyKuGf4Pp1cYCmLvjkxyDiEBE\n");
 }
 
@@ -205,7 +205,7 @@ async fn a_session_is_named_by_its_id_or_by_its_name_in_the_project() {
     let (exit, _, err) = ambient(&stub.url, &["session", "get", "two"]).await;
     assert_eq!(
         (exit, err.text().as_str()),
-        (Exit::Conflict, "error: 2 sessions are named 'two'; say the id of one: a, b\n")
+        (Exit::Conflict, "error: 2 sessions are named 'two'; give the id of one: a, b\n")
     );
 }
 

@@ -1,4 +1,4 @@
-//! The file of contexts.
+//! The file with the contexts.
 
 use std::{
     collections::BTreeMap,
@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 
-/// Content of the configuration file.
+/// Contents of the configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
-    /// The context that is used when none is named.
+    /// The context used if none is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current_context: Option<String>,
     /// Contexts by name.
@@ -54,7 +54,7 @@ impl File {
     /// Reads the file; an absent one is empty.
     ///
     /// # Errors
-    /// When it cannot be read, is not understood, or holds a token that others may read.
+    /// When it cannot be read, is not understood, or contains a token and is readable by others.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let (file, mode) = Self::read_with_mode(path)?;
         if mode & 0o077 != 0 && file.contexts.values().any(|context| context.token.is_some()) {
@@ -71,7 +71,7 @@ impl File {
             Err(error) => return Err(unreadable(error)),
         };
         let mode = fs::metadata(path).map_err(unreadable)?.permissions().mode() & 0o7777;
-        // toml's own rendering quotes the line at fault, which may be the token's.
+        // toml's own rendering quotes the offending line, which may be the token's.
         let file = toml::from_str(&text).map_err(|error: toml::de::Error| {
             let line = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
             ConfigError::Syntax { path: path.to_owned(), problem: format!("line {line}: {}", error.message()) }
@@ -79,14 +79,14 @@ impl File {
         Ok((file, mode))
     }
 
-    /// Replaces the file at once, with mode 0600: a reader sees the old or the new one.
+    /// Replaces the file atomically, with mode 0600: a reader sees the old or the new one.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), ConfigError> {
         let failed = |source| ConfigError::File { verb: "write", path: path.to_owned(), source };
         let text = toml::to_string(self).map_err(|error| failed(io::Error::other(error)))?;
-        // A link to the file stays a link.
+        // A symbolic link to the file stays a link.
         let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut builder = fs::DirBuilder::new();
@@ -107,11 +107,11 @@ impl File {
     }
 }
 
-/// Sets context `name` in this process's configuration file and makes it the current one; other contexts stay.
-/// Returns where the file is.
+/// Sets context `name` in this process's configuration file and makes it the current one; other contexts are kept.
+/// Returns the file's path.
 ///
 /// # Errors
-/// When the file's place is unknown, what is there is not understood (it is left alone), or it cannot be written.
+/// When the file's place is unknown, its contents are not understood (it is left alone), or it cannot be written.
 pub fn write_context(name: &str, url: &str, token: &str, project: &str) -> Result<PathBuf, ConfigError> {
     let path = super::path()?;
     let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
@@ -120,12 +120,12 @@ pub fn write_context(name: &str, url: &str, token: &str, project: &str) -> Resul
     Ok(path)
 }
 
-/// As [`write_context`], in a file that is named.
+/// Like [`write_context`], with a given file.
 ///
 /// # Errors
-/// As [`write_context`].
+/// Same as [`write_context`].
 pub fn write_context_at(path: &Path, name: &str, context: Context) -> Result<(), ConfigError> {
-    // Loose permissions are no reason to refuse here: writing repairs them.
+    // Loose permissions are no reason to refuse: writing repairs them.
     let (mut file, _) = File::read_with_mode(path)?;
     file.contexts.insert(name.to_owned(), context);
     file.current_context = Some(name.to_owned());

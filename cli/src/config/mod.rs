@@ -2,7 +2,7 @@
 //!
 //! Contexts live in one TOML file of mode 0600: `$AMBIENT_CONFIG`, else `$XDG_CONFIG_HOME/ambient/config.toml`, else
 //! `~/.config/ambient/config.toml`. Flags override variables, variables override the context. A token is never read from a
-//! file that others can read, and a context's token is never sent to another server than the context's.
+//! file that others can read, and a context's token is never sent to any server but the context's.
 
 mod file;
 mod target;
@@ -31,7 +31,7 @@ pub enum ConfigError {
         /// Why not.
         source: io::Error,
     },
-    /// The file is not what it should be.
+    /// The file is malformed.
     #[error("{}: {problem}", .path.display())]
     Syntax {
         /// The file.
@@ -40,7 +40,7 @@ pub enum ConfigError {
         problem: String,
     },
     /// Others could read the token.
-    #[error("{path} holds a token and others may read it (mode {mode:04o}); run: chmod 600 {path}", path = .path.display())]
+    #[error("{path} contains a token and is readable by others (mode {mode:04o}); run: chmod 600 {path}", path = .path.display())]
     Permissions {
         /// The file.
         path: PathBuf,
@@ -48,11 +48,11 @@ pub enum ConfigError {
         mode: u32,
     },
     /// No such context.
-    #[error("no context '{name}'{}", if .known.is_empty() { String::new() } else { format!("; there are: {}", .known.join(", ")) })]
+    #[error("no context '{name}'{}", if .known.is_empty() { String::new() } else { format!("; known contexts: {}", .known.join(", ")) })]
     UnknownContext {
-        /// Wanted.
+        /// The requested one.
         name: String,
-        /// Those there are.
+        /// The existing ones.
         known: Vec<String>,
     },
     /// A setting cannot be used.
@@ -63,12 +63,12 @@ pub enum ConfigError {
         /// What is wrong.
         problem: String,
     },
-    /// Nothing says which server.
+    /// No server is configured.
     #[error("no server is configured: run 'ambient up', or set AMBIENT_URL and AMBIENT_TOKEN")]
     NoServer,
 }
 
-/// The variables that matter; an empty one counts as absent.
+/// The relevant variables; an empty one counts as absent.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Environment {
     pub(crate) config: Option<PathBuf>,
@@ -78,7 +78,7 @@ pub(crate) struct Environment {
     pub(crate) token: Option<String>,
     pub(crate) project: Option<String>,
     pub(crate) no_color: bool,
-    /// The terminal knows no sequences at all.
+    /// The terminal understands no escape sequences at all.
     pub(crate) dumb_terminal: bool,
 }
 
@@ -88,7 +88,7 @@ impl Environment {
         let path = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         Self {
             config: path(CONFIG_VARIABLE),
-            // The base directory specification: a relative path is to be ignored.
+            // The XDG base directory specification says to ignore a relative path.
             config_home: path("XDG_CONFIG_HOME").filter(|path| path.is_absolute()),
             home: path("HOME"),
             url: text("AMBIENT_URL"),
@@ -99,7 +99,7 @@ impl Environment {
         }
     }
 
-    /// Where the configuration file is, whether it exists or not.
+    /// Path of the configuration file, whether it exists or not.
     pub(crate) fn config_path(&self) -> Result<PathBuf, ConfigError> {
         if let Some(path) = &self.config {
             return Ok(path.clone());
@@ -109,7 +109,7 @@ impl Environment {
     }
 }
 
-/// Where this process's configuration file is, whether it exists or not.
+/// Path of this process's configuration file, whether it exists or not.
 ///
 /// # Errors
 /// When neither `AMBIENT_CONFIG` nor a home directory is known.

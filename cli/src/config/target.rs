@@ -1,4 +1,4 @@
-//! From flags, variables and the file to the server that is meant.
+//! From flags, variables and the file to the target server.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use url::Url;
 use super::{ConfigError, Context, Environment, File};
 use crate::Globals;
 
-/// The server to speak to.
+/// The server to talk to.
 #[derive(Clone)]
 pub(crate) struct Target {
     /// Base URL, with a path that ends in `/`.
@@ -33,7 +33,7 @@ impl Target {
         let named = named.transpose()?;
         let token = globals.token.clone().or_else(|| environment.token.clone());
         let project = globals.project.clone().or_else(|| environment.project.clone());
-        // With server and token given, a broken file must not be in the way.
+        // If server and token are given, a broken file must not get in the way.
         let context = match (&named, &token) {
             (Some(_), Some(_)) if globals.context.is_none() && project.is_some() => None,
             _ => chosen(globals, environment)?,
@@ -45,7 +45,7 @@ impl Target {
         let Some(url) = named.or_else(|| context.as_ref().map(|(url, _)| url.clone())) else {
             return Err(ConfigError::NoServer);
         };
-        // A context's token and project mean nothing to, and must not be seen by, another server.
+        // A context's token and project mean nothing to another server, and must not be shown to it.
         let own = context.filter(|(own, _)| own.origin() == url.origin()).map(|(_, context)| context);
         let (own_token, own_project) = own.map_or((None, None), |context| (context.token, context.project));
         Ok(Self { url, token: token.or(own_token), project: project.or(own_project) })
@@ -61,7 +61,7 @@ fn chosen(globals: &Globals, environment: &Environment) -> Result<Option<(String
     choose_context(&File::read(&path)?, globals.context.as_deref())
 }
 
-/// The context that is named, else the current one.
+/// The named context, else the current one.
 pub(crate) fn choose_context(file: &File, name: Option<&str>) -> Result<Option<(String, Context)>, ConfigError> {
     let Some(name) = name.or(file.current_context.as_deref()) else {
         return Ok(None);
@@ -71,7 +71,7 @@ pub(crate) fn choose_context(file: &File, name: Option<&str>) -> Result<Option<(
     Ok(Some((name.to_owned(), context.clone())))
 }
 
-/// A base URL; `setting` says in the error where it came from.
+/// A base URL; `setting` tells the error where it came from.
 pub(crate) fn parse_url(setting: &str, text: &str) -> Result<Url, ConfigError> {
     let wrong = |problem: String| ConfigError::Setting { setting: setting.to_owned(), problem };
     let mut url = Url::parse(text).map_err(|error| wrong(format!("'{}' is not a URL: {error}", redact::text(text))))?;
@@ -83,7 +83,7 @@ pub(crate) fn parse_url(setting: &str, text: &str) -> Result<Url, ConfigError> {
         scheme => return Err(wrong(format!("must begin with http://, not {scheme}:"))),
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(wrong("must not hold credentials; use AMBIENT_TOKEN".to_owned()));
+        return Err(wrong("must not contain credentials; use AMBIENT_TOKEN".to_owned()));
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(wrong("must not have a query or fragment".to_owned()));

@@ -83,13 +83,13 @@ fn what_is_wrong_is_named_and_never_shows_the_token() {
     let none = Globals::default();
     insta::assert_snapshot!(error("[contexts.a]\nurl='http://x'\ntoken = 'hush\n", &none), @"/config.toml: line 3: invalid literal string, expected `'`");
     insta::assert_snapshot!(error("colour = 1\n", &none), @"/config.toml: line 1: unknown field `colour`, expected `current_context` or `contexts`");
-    insta::assert_snapshot!(error(TWO, &Globals { context: some("near"), ..Globals::default() }), @"no context 'near'; there are: far, local");
+    insta::assert_snapshot!(error(TWO, &Globals { context: some("near"), ..Globals::default() }), @"no context 'near'; known contexts: far, local");
     insta::assert_snapshot!(error("", &none), @"no server is configured: run 'ambient up', or set AMBIENT_URL and AMBIENT_TOKEN");
     let url = |url: &str| error("", &Globals { url: some(url), ..Globals::default() });
     insta::assert_snapshot!(url("127.0.0.1:7080"), @"--url: '127.0.0.1:7080' is not a URL: relative URL without a base");
     insta::assert_snapshot!(url("https://x"), @"--url: https is not built in yet; use http to a server or proxy on this machine");
     insta::assert_snapshot!(url("ftp://x"), @"--url: must begin with http://, not ftp:");
-    insta::assert_snapshot!(url("http://me:pw@x"), @"--url: must not hold credentials; use AMBIENT_TOKEN");
+    insta::assert_snapshot!(url("http://me:pw@x"), @"--url: must not contain credentials; use AMBIENT_TOKEN");
     assert_eq!(format!("{:?}", Context { url: String::new(), token: some("hush"), project: None }).find("hush"), None);
 }
 

@@ -21,20 +21,20 @@ use crate::{
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The server says something at least every 15 s.
+/// The server sends something at least every 15 s.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(45);
 const SUBSCRIPTION: &str = "1";
 
-/// Why a connection is of no more use.
+/// Why a connection is no longer usable.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// Another may do; the cause in words.
+    /// Another may work; the cause in words.
     Lost(String),
-    /// No other will do better.
+    /// No other will work either.
     Final(CliError),
 }
 
-/// An open connection with its subscription asked for.
+/// An open connection whose subscription has been requested.
 pub(super) struct Channel {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
 }
@@ -43,7 +43,7 @@ impl Channel {
     pub(super) async fn open(client: &Client, session: &str, after_seq: Option<i64>) -> Result<Self, Failure> {
         let request = request(client, session).map_err(Failure::Final)?;
         let opened = timeout(CONNECT_TIMEOUT, connect_async(request)).await;
-        let (stream, _) = opened.map_err(|_| Failure::Lost("no answer in time".to_owned()))?.map_err(failure)?;
+        let (stream, _) = opened.map_err(|_| Failure::Lost("no response in time".to_owned()))?.map_err(failure)?;
         let mut channel = Self { stream };
         let channel_name = format!("session:{session}");
         let subscribe = ClientFrame::Subscribe { id: SUBSCRIPTION.to_owned(), channel: channel_name, after_seq };
@@ -54,10 +54,10 @@ impl Channel {
     async fn send(&mut self, frame: &ClientFrame) -> Result<(), Failure> {
         let text = serde_json::to_string(frame).map_err(|error| protocol(error.to_string()))?;
         let sent = timeout(CONNECT_TIMEOUT, self.stream.send(Message::text(text))).await;
-        sent.map_err(|_| Failure::Lost("the server does not read".to_owned()))?.map_err(failure)
+        sent.map_err(|_| Failure::Lost("the server is not reading".to_owned()))?.map_err(failure)
     }
 
-    /// The next frame; nothing for one that only keeps the connection alive.
+    /// The next frame; nothing for a keep-alive.
     pub(super) async fn next(&mut self) -> Result<Option<ServerFrame>, Failure> {
         let next = timeout(SILENCE_TIMEOUT, self.stream.next()).await;
         match next.map_err(|_| Failure::Lost("nothing was heard for 45 s".to_owned()))? {

@@ -1,8 +1,8 @@
-//! Following a session's live log over WebSocket: every event once and in order, across lost connections.
+//! Follows a session's live log over WebSocket: every event exactly once and in order, across lost connections.
 //!
-//! The cursor is the seq of the last event that was handed out. A connection is resumed after it; an event at or before it
-//! is dropped, and one that would leave a gap counts as a lost connection. Who begins without a cursor may get the messages
-//! so far in one piece first, in the place of the events up to the seq it covers.
+//! The cursor is the seq of the last event that was handed out. A connection resumes after it; an event at or before it
+//! is dropped, and one that would leave a gap counts as a lost connection. A reader that starts without a cursor may first get the
+//! messages so far in one piece, in place of the events up to the seq they cover.
 
 mod channel;
 pub(crate) mod render;
@@ -21,13 +21,13 @@ use crate::{
     output::{Style, escape},
 };
 
-/// How long a lost connection is resumed unless said otherwise.
+/// How long to keep trying to resume a lost connection by default.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A connection that lasted so long was a good one, even if no event came.
+/// A connection that lasted this long was a good one, even if no event arrived.
 const STABLE: Duration = Duration::from_secs(5);
 
-/// What following gives.
+/// What following yields.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Step {
     /// The messages so far.
@@ -38,7 +38,7 @@ pub(crate) enum Step {
     Ended(String),
 }
 
-/// Messages in the place of the events up to a seq.
+/// Messages that replace the events up to a seq.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Snapshot {
     /// The next event is the one after this.
@@ -51,20 +51,20 @@ pub(crate) struct Snapshot {
 pub(crate) struct Follower {
     client: Client,
     session: String,
-    /// Last event handed out; unknown until the server has said where it begins.
+    /// Last event handed out; unknown until the server has said where it starts.
     cursor: Option<i64>,
     channel: Option<Channel>,
     backoff: Backoff,
-    /// When the present connection was subscribed.
+    /// When the current connection was subscribed.
     subscribed_at: Option<Instant>,
-    /// Whether there has been a connection: before the first, failures are those of reaching the server.
+    /// Whether there has been a connection: failures before the first mean the server cannot be reached.
     connected_once: bool,
-    /// Whether a loss was told that has not been made good.
+    /// Whether a reported loss has not been followed by a reconnection yet.
     told_lost: bool,
 }
 
 impl Follower {
-    /// Follows after `after_seq`; without, from the messages so far on.
+    /// Follows after `after_seq`; without it, starts with the messages so far.
     pub(crate) fn new(client: &Client, session: &str, after_seq: Option<i64>, patience: Duration) -> Self {
         Self {
             client: client.clone(),
@@ -78,7 +78,7 @@ impl Follower {
         }
     }
 
-    /// The next event. May be dropped while it waits (`select!`): nothing is lost.
+    /// The next event. Cancel-safe (`select!`): nothing is lost.
     pub(crate) async fn next(&mut self) -> Result<Step, CliError> {
         loop {
             let result = match self.channel.as_mut() {
@@ -103,10 +103,10 @@ impl Follower {
         Ok(())
     }
 
-    /// Takes a frame in: an event to hand out, nothing, or a failure of the connection.
+    /// Handles a frame: an event to hand out, nothing, or a failed connection.
     fn accept(&mut self, frame: ServerFrame) -> Result<Option<Step>, Failure> {
         match frame {
-            // One that goes less far than what was handed out says nothing new.
+            // A snapshot that covers less than what was handed out says nothing new.
             ServerFrame::Snapshot { covers_seq, data, .. } if self.cursor.is_none_or(|cursor| cursor < covers_seq) => {
                 self.cursor = Some(covers_seq);
                 Ok(Some(Step::Snapshot(Snapshot { covers_seq, data })))
@@ -146,7 +146,7 @@ impl Follower {
                 let seq = self.cursor.take().unwrap_or_default();
                 let reason = escape::line(&reason).into_owned();
                 self.client.console().warn(&format!(
-                    "events after seq {seq} are no longer kept ({reason}); going on with what there is"
+                    "events after seq {seq} are no longer kept ({reason}); continuing with what is left"
                 ));
                 self.channel = None;
                 Ok(())
@@ -158,14 +158,14 @@ impl Follower {
         }
     }
 
-    /// Waits until the connection should be tried again.
+    /// Waits until it is time to reconnect.
     async fn failed(&mut self, failure: Failure) -> Result<(), CliError> {
         self.channel = None;
         let cause = match failure {
             Failure::Final(error) => return Err(error),
             Failure::Lost(cause) => cause,
         };
-        // A connection that only ever lasts a moment must not be tried for ever.
+        // A connection that never lasts must not be retried forever.
         if self.subscribed_at.take().is_some_and(|at| at.elapsed() >= STABLE) {
             self.backoff.succeeded();
         }

@@ -27,7 +27,7 @@ fn failure(code: &str) -> ServerFrame {
     ServerFrame::Error { id: Some("1".to_owned()), code: code.to_owned(), reason: "because".to_owned() }
 }
 
-/// What a connection gives: frames, then it stays (true) or is cut.
+/// What a connection sends: frames; then it stays open (true) or is cut.
 fn live(frames: Vec<ServerFrame>, stays: bool) -> Reply {
     Reply::Live(Box::new(move |_| (frames.clone(), stays)))
 }
@@ -52,7 +52,7 @@ fn snapshot(covers_seq: i64) -> ServerFrame {
 #[tokio::test]
 async fn a_snapshot_comes_once_and_following_goes_on_after_what_it_covers() {
     let stub = Stub::start(|request| match request.before {
-        // Cut between the snapshot and all that was to follow.
+        // Cut between the snapshot and everything that was to follow.
         0 => live(vec![snapshot(41)], false),
         1 => live([vec![subscribed(41)], events([42])].concat(), false),
         _ => live([vec![snapshot(40), subscribed(42)], events([43]), vec![ended()]].concat(), true),
@@ -71,7 +71,7 @@ async fn every_event_comes_once_and_in_order_however_connections_end() {
         0 => live([vec![subscribed(0)], events(1..=3)].concat(), false),
         1 => Reply::Cut,
         2 => Reply::Http(503, "", String::new()),
-        // A server that repeats itself, and then leaves something out.
+        // A server that repeats itself, and then skips something.
         3 => {
             live([vec![subscribed(3)], events([2, 3, 4, 5, 5]), vec![ServerFrame::Pong {}], events([7])].concat(), true)
         }

@@ -1,4 +1,4 @@
-//! Spans of time for people.
+//! Time spans for people.
 
 use chrono::{DateTime, TimeDelta, Utc};
 

@@ -1,12 +1,12 @@
-//! What is shown of text from elsewhere: it must not move a cursor, rename a window, or say something else than it seems to.
+//! How untrusted text is shown: it must not move a cursor, rename a window, or say something other than it seems to.
 //!
-//! The one rule of the command line. [`super::Console`] applies it to everything it writes for people, whoever forgot to.
+//! The command line's single rule. [`super::Console`] applies it to everything it writes for people, even if a caller forgot to.
 
 use std::{borrow::Cow, fmt::Write};
 
-/// Whether a terminal acts on the character instead of showing it, or shows nothing: controls of C0 and C1, DEL, the marks
-/// that change the direction of the text around them, line and paragraph separators, and what Unicode has as default
-/// ignorable (of zero width, fillers, variation selectors, tags).
+/// Whether a terminal acts on the character instead of showing it, or shows nothing: C0 and C1 controls, DEL, marks
+/// that change the direction of the text around them, line and paragraph separators, and Unicode's default
+/// ignorables (zero-width characters, fillers, variation selectors, tags).
 pub(super) fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -16,8 +16,8 @@ pub(super) fn is_hidden(c: char) -> bool {
             | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Whether the character must be written out where it stands. A joiner or variation selector behind a letter or picture that
-/// takes one (not behind ASCII, where it could only hide) belongs to it: `👩‍💻`, `क्‍ष`, `1️⃣`.
+/// Whether the character must be escaped where it is. A joiner or variation selector after a letter or picture that
+/// takes one (not after ASCII, where it could only hide) belongs to it: `👩‍💻`, `क्‍ष`, `1️⃣`.
 pub(super) fn is_written_out(c: char, before: Option<char>) -> bool {
     let takes_one = match c {
         '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0d}' => before.is_some_and(|b| !b.is_ascii()),
@@ -35,7 +35,7 @@ fn escaped(text: &str, keep: fn(char) -> bool) -> Cow<'_, str> {
     let (mut characters, mut before) = (text.chars().peekable(), None);
     while let Some(c) = characters.next() {
         match c {
-            // Programs that write for terminals end lines so; nothing is lost by the usual form.
+            // Programs that write for terminals end lines this way; the usual form loses nothing.
             '\r' if characters.peek() == Some(&'\n') && keep('\n') => {}
             c if is_written_out(c, before) && !keep(c) => shown.extend(c.escape_default()),
             c => shown.push(c),
@@ -45,7 +45,7 @@ fn escaped(text: &str, keep: fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Text of several lines: all but newlines and tabs is made visible.
+/// Text of several lines: everything but newlines and tabs is made visible.
 pub(crate) fn text(text: &str) -> Cow<'_, str> {
     escaped(text, |c| matches!(c, '\n' | '\t'))
 }
@@ -55,7 +55,7 @@ pub(crate) fn line(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false)
 }
 
-/// Bytes that come in pieces, as text: a character that is split over two is kept whole, what is no UTF-8 becomes U+FFFD.
+/// Bytes that arrive in pieces, as text: a character split across two pieces is kept whole, invalid UTF-8 becomes U+FFFD.
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
     pending: Vec<u8>,
@@ -76,7 +76,7 @@ impl Pieces {
                 shown.push(char::REPLACEMENT_CHARACTER);
             }
         }
-        // The line feed that makes a line's end of it may be in the next piece.
+        // The line feed that completes this line ending may be in the next piece.
         if shown.ends_with('\r') && self.pending.is_empty() {
             shown.pop();
             self.pending.push(b'\r');
@@ -89,8 +89,8 @@ impl Pieces {
     }
 }
 
-/// JSON for a terminal: indented, in the order and with the numbers of the original, and with JSON's own escapes for what
-/// would not be seen. What is not JSON comes out as harmless text.
+/// JSON for a terminal: indented, with the original's order and numbers, and with JSON's own escapes for what
+/// would be invisible. What is not JSON comes out as escaped text.
 pub(crate) fn json(source: &str) -> String {
     let mut out = String::with_capacity(source.len() * 2);
     let (mut depth, mut in_string, mut after_backslash) = (0_usize, false, false);
@@ -133,7 +133,7 @@ pub(crate) fn json(source: &str) -> String {
     out
 }
 
-/// JSON for a terminal, on its one line.
+/// JSON for a terminal, on one line.
 pub(crate) fn json_line(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     source.chars().for_each(|c| push_in_string(&mut out, c));
@@ -142,7 +142,7 @@ pub(crate) fn json_line(source: &str) -> String {
 
 fn new_line(out: &mut String, depth: usize) {
     out.push('\n');
-    // Deep nesting must not make the output grow with its square.
+    // Deep nesting must not make the output grow quadratically.
     out.extend(std::iter::repeat_n("  ", depth.min(64)));
 }
 

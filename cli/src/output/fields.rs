@@ -1,10 +1,10 @@
-//! One object: names and values, one a line.
+//! One object: names and values, one per line.
 
 use std::fmt::Write;
 
 use super::escape;
 
-/// Lines of a name and its value. No value makes a line of its own.
+/// Lines of a name and its value. No value can start a line of its own.
 #[derive(Debug)]
 pub(crate) struct Fields {
     width: usize,
@@ -12,7 +12,7 @@ pub(crate) struct Fields {
 }
 
 impl Fields {
-    /// Values begin in column `width`.
+    /// Values start in column `width`.
     pub(crate) fn new(width: usize) -> Self {
         Self { width, text: String::new() }
     }
@@ -22,7 +22,7 @@ impl Fields {
         self.line(&format!("{name}:"), value.as_ref());
     }
 
-    /// Adds a text of several lines, which stay under each other.
+    /// Adds a text of several lines, aligned under each other.
     pub(crate) fn add_text(&mut self, name: &str, text: &str) {
         let mut label = format!("{name}:");
         for line in text.trim_end().lines() {

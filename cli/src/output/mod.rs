@@ -1,4 +1,4 @@
-//! What is printed: tables, JSON, names; data on standard output and all else on standard error.
+//! What is printed: tables, JSON, names; data on standard output and everything else on standard error.
 
 pub(crate) mod duration;
 pub(crate) mod escape;
@@ -13,15 +13,15 @@ use std::{
 
 use clap::ValueEnum;
 
-/// Form of the data on standard output.
+/// Format of the data on standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum OutputFormat {
     /// Aligned columns for people
     #[default]
     Table,
-    /// The API's JSON, unchanged (indented on a terminal); live events one a line
+    /// The API's JSON, unchanged (indented on a terminal); live events one per line
     Json,
-    /// Ids only, one a line
+    /// Ids only, one per line
     Name,
 }
 
@@ -64,17 +64,17 @@ impl Sink {
     }
 
     fn writer(&self) -> MutexGuard<'_, Box<dyn Write + Send>> {
-        // A writer is usable whatever its last user did.
+        // A writer is usable whatever its last user did with it.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Text for people: harmless, whoever it is from.
+    /// Text for people: escaped, whoever wrote it.
     fn write(&self, style: Style, text: &str) -> io::Result<()> {
         let text = escape::text(text);
         if !self.color || style == Style::Plain {
             return self.exact(text.as_bytes());
         }
-        // A style must not span lines: a reader that shows lines apart would lose it.
+        // A style must not span lines: a reader that shows lines separately would lose it.
         let line = |line: &str| {
             let (body, end) = line.strip_suffix('\n').map_or((line, ""), |body| (body, "\n"));
             format!("{}{body}\u{1b}[0m{end}", style.code())
@@ -89,18 +89,18 @@ impl Sink {
     }
 }
 
-/// Standard output and standard error. What is written for people is made harmless here (see [`escape`]); what is written for
+/// Standard output and standard error. What is written for people is escaped here (see [`escape`]); what is written for
 /// programs, to anything but a terminal, is exact.
 pub(crate) struct Console {
     out: Sink,
     err: Sink,
     quiet: bool,
-    /// Whether a line of standard output can be drawn again.
+    /// Whether a line on standard output can be redrawn.
     redraws: bool,
 }
 
 impl Console {
-    /// The process's own streams; colours only on a terminal, and redrawing only on one that can.
+    /// The process's own streams; colours only on a terminal, and redrawing only if it supports that.
     pub(crate) fn of_process(color: bool, dumb: bool, quiet: bool) -> Self {
         let (out, err) = (io::stdout(), io::stderr());
         let (out_terminal, err_terminal) = (out.is_terminal(), err.is_terminal());
@@ -117,14 +117,14 @@ impl Console {
         self.out.terminal
     }
 
-    /// Bytes that are whole: as they are for programs, harmless text on a terminal.
+    /// Complete bytes: exact for programs, escaped text on a terminal.
     pub(crate) fn bytes(&self, bytes: &[u8]) -> io::Result<()> {
         let mut stream = self.byte_stream(false);
         stream.write(bytes)?;
         stream.finish()
     }
 
-    /// For bytes that come in pieces; `raw`: exact on a terminal too.
+    /// For bytes that arrive in pieces; `raw`: exact on a terminal too.
     pub(crate) fn byte_stream(&self, raw: bool) -> ByteStream<'_> {
         let pieces = (self.out.terminal && !raw).then(escape::Pieces::default);
         ByteStream { console: self, pieces }
@@ -140,7 +140,7 @@ impl Console {
         self.out.write(style, text)
     }
 
-    /// Names, one a line; exact for programs, unless one would take several lines.
+    /// Names, one per line; exact for programs, unless one would take several lines.
     pub(crate) fn names<'a>(&self, names: impl Iterator<Item = &'a str>) -> io::Result<()> {
         let shown = |name: &'a str| {
             if self.out.terminal || name.contains('\n') { escape::line(name) } else { name.into() }.into_owned() + "\n"
@@ -148,38 +148,38 @@ impl Console {
         self.out.exact(names.map(shown).collect::<String>().as_bytes())
     }
 
-    /// JSON of the API: unchanged, but readable and harmless on a terminal.
+    /// JSON from the API: unchanged, but readable and escaped on a terminal.
     pub(crate) fn json(&self, source: &str) -> io::Result<()> {
         let text = if self.out.terminal { escape::json(source) } else { source.trim_end().to_owned() };
         self.out.exact((text + "\n").as_bytes())
     }
 
-    /// JSON on one line: unchanged, but harmless on a terminal.
+    /// JSON on one line: unchanged, but escaped on a terminal.
     pub(crate) fn json_line(&self, source: &str) -> io::Result<()> {
         let text = if self.out.terminal { escape::json_line(source) } else { source.to_owned() };
         self.out.exact((text + "\n").as_bytes())
     }
 
-    /// A line of progress; not said when quiet. There is nobody to tell when standard error is closed.
+    /// A progress line; not printed when quiet. If standard error is closed there is nobody to report to.
     pub(crate) fn progress(&self, style: Style, line: &str) {
         if !self.quiet {
             let _ = self.err.write(style, &format!("{}\n", escape::line(line)));
         }
     }
 
-    /// A line of advice; not said when quiet.
+    /// A hint; not printed when quiet.
     pub(crate) fn note(&self, line: &str) {
         self.progress(Style::Plain, line);
     }
 
-    /// A line that is said also when quiet.
+    /// A line that is printed even when quiet.
     pub(crate) fn warn(&self, line: &str) {
         let _ = self.err.write(Style::Yellow, &format!("{line}\n"));
     }
 
     /// An error's report.
     pub(crate) fn error(&self, report: &str) {
-        // Whatever was typed: terminals and their logs are kept.
+        // Escaped whatever was typed: terminals and their logs are kept.
         let _ = self.err.write(Style::Red, &ambient_wire::redact::text(report));
     }
 
@@ -191,13 +191,13 @@ impl Console {
         self.out.color
     }
 
-    /// Columns of the terminal.
+    /// Width of the terminal.
     fn columns(&self) -> usize {
         let size = if self.redraws { terminal_size::terminal_size_of(io::stdout()) } else { None };
         size.map_or(80, |(width, _)| usize::from(width.0))
     }
 
-    /// What [`lines`] has drawn, which alone may hold sequences.
+    /// Prints what [`lines`] has drawn, which alone may contain escape sequences.
     fn drawn(&self, drawing: &str) -> io::Result<()> {
         self.out.exact(drawing.as_bytes())
     }
@@ -218,7 +218,7 @@ impl ByteStream<'_> {
         }
     }
 
-    /// The last of it.
+    /// Flushes the rest.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         self.pieces.as_mut().map_or(Ok(()), |pieces| self.console.data(&pieces.finish()))
     }
@@ -226,7 +226,7 @@ impl ByteStream<'_> {
 
 #[cfg(test)]
 pub(crate) mod capture {
-    //! A console whose output can be read.
+    //! A console whose output can be read back.
 
     use std::sync::Arc;
 

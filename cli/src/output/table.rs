@@ -16,17 +16,17 @@ impl Table {
         Self { headings: headings.to_vec(), rows: Vec::new() }
     }
 
-    /// Under headings that are not known beforehand.
+    /// A table whose headings are not known at compile time.
     pub(crate) fn of(headings: Vec<&'static str>) -> Self {
         Self { headings, rows: Vec::new() }
     }
 
-    /// Adds a row; cells are shown on one line and `-` when empty.
+    /// Adds a row; cells are shown on one line, and as `-` if empty.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.add(cells.into());
     }
 
-    /// As [`Table::row`], of as many cells as there are headings.
+    /// Like [`Table::row`], with as many cells as there are headings.
     pub(crate) fn add(&mut self, cells: Vec<String>) {
         let shown = |cell: String| if cell.is_empty() { "-".to_owned() } else { escape::line(&cell).into_owned() };
         self.rows.push(cells.into_iter().map(shown).collect());

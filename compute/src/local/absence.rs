@@ -29,7 +29,7 @@ impl Local {
                     evidence: vec!["the session is deleted and nothing can be launched".to_owned()],
                 });
             }
-            // Whoever raises the fence makes its place.
+            // Whoever raises the fence creates its place.
             return Err(no_fence(run, 0));
         }
         // Under the lock: a launch is either seen here or finds the fence.
@@ -89,7 +89,7 @@ impl Local {
         Ok(())
     }
 
-    /// What the kernel knows better than any look at `/proc`, and what nobody knows where it has no namespaces.
+    /// What the kernel knows better than any scan of `/proc`, and what nobody knows if it has no namespaces.
     fn look_at_namespaces(
         &self,
         paths: &SessionPaths,
@@ -131,7 +131,7 @@ impl Local {
         if self.has_later_run(paths, run)? {
             marks.uids.clear();
         }
-        // Twice, because a process that forks while we look may be missed once.
+        // Twice, because a process that forks during a scan may be missed once.
         for table in [Table::look(), Table::look()] {
             let left = table.members(&marks);
             remains.extend(
@@ -150,7 +150,7 @@ impl Local {
         Ok(())
     }
 
-    /// The kernel's own word, where there is a group. It is removed then: the fence forbids everything that could use it.
+    /// The kernel's own answer, if there is a cgroup. It is then removed: the fence forbids everything that could use it.
     fn look_at_group(&self, session: &SessionRef, run: i64, evidence: &mut Vec<String>, remains: &mut Vec<String>) {
         let group = self.groups.group(&session.session_id, run);
         match group.is_empty() {
@@ -164,7 +164,7 @@ impl Local {
         }
     }
 
-    /// Removes groups of runs that can have no process any more.
+    /// Removes cgroups of runs that can have no processes any more.
     pub(super) fn sweep_groups(&self, sessions: &[SessionRef]) {
         for (session_id, run) in self.groups.runs() {
             let session = sessions.iter().find(|session| session.session_id == session_id);

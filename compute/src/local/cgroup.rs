@@ -1,12 +1,12 @@
-//! Control groups: what ends and limits all processes of a run together, wherever they have gone.
+//! Cgroups: what ends and limits all processes of a run together, wherever they have gone.
 //!
-//! A run's group is `ambient/{data directory}/{session}.{run}`, with `runner` and `agent` beneath it, in every hierarchy there is:
-//! controllers may be on trees of their own (v1), on the one tree (v2), or, on a hybrid machine, on the former while only
-//! the latter can end a group at once (`cgroup.kill`) and tell that it is empty (`cgroup.events`). The agent has the limit, the
-//! runner stands beside it with a little of its own, so that the agent's memory is not the runner's death.
+//! A run's cgroup is `ambient/{data directory}/{session}.{run}`, with `runner` and `agent` beneath it, in every hierarchy there is:
+//! controllers may be on hierarchies of their own (v1), on the single one (v2), or, on a hybrid machine, on the former while only
+//! the latter can kill a whole cgroup (`cgroup.kill`) and report that it is empty (`cgroup.events`). The agent has the limit, and the
+//! runner is next to it with a small allowance of its own, so that the agent's memory use does not kill the runner.
 //!
-//! Invariants: only the server makes, limits and removes groups; the session's users may do no more than move processes
-//! between the two, for whose sum the group above has limits; a group is removed only when nothing can start in it.
+//! Invariants: only the server creates, limits and removes cgroups; the session's users may only move processes
+//! between the two, whose sum the parent cgroup limits; a cgroup is removed only when nothing can start in it.
 
 use std::{
     fs::{self, DirBuilder, Permissions},
@@ -26,7 +26,7 @@ const RUNNER_MEMORY: u64 = 256 << 20;
 const RUNNER_PROCESSES: u64 = 128;
 /// The kernel's own maximum.
 const MOST_PROCESSES: u64 = 4_194_304;
-/// Period of processor time, microseconds; the longer one where the share would be too small for it.
+/// CPU period, microseconds; the longer one where the share would be too small for it.
 const PERIODS: [u64; 2] = [100_000, 1_000_000];
 const SMALLEST_QUOTA: u64 = 1_000;
 /// Between two tries to remove a group.
@@ -52,16 +52,16 @@ impl Controller {
     }
 }
 
-/// A hierarchy in which this server may make groups.
+/// A hierarchy in which this server may create cgroups.
 #[derive(Debug, Clone)]
 struct Tree {
-    /// Where the groups of this data directory are.
+    /// Where this data directory's cgroups are.
     home: PathBuf,
     unified: bool,
     controllers: Vec<Controller>,
 }
 
-/// The hierarchies of this machine, as far as they are ours to use.
+/// This machine's hierarchies, as far as we may use them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Trees {
     trees: Vec<Tree>,
@@ -83,7 +83,7 @@ struct Mount {
 }
 
 impl Trees {
-    /// Looks for hierarchies and makes the groups that hold runs' groups; `installation` names this data directory.
+    /// Looks for hierarchies and creates the cgroups that contain the runs'; `installation` identifies this data directory.
     pub(super) fn detect(installation: &str) -> Self {
         let mounts = mounts(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -131,7 +131,7 @@ impl Trees {
         missing
     }
 
-    /// Removes what holds runs' groups, unless there are some.
+    /// Removes the cgroups that contain the runs', unless there are some.
     pub(super) fn leave(&self) {
         for tree in &self.trees {
             let _ = fs::remove_dir(&tree.home);
@@ -157,7 +157,7 @@ impl Trees {
         RunGroup { places: self.trees.iter().map(place).collect() }
     }
 
-    /// Session and run of every group there is.
+    /// Session and run of every existing cgroup.
     pub(super) fn runs(&self) -> Vec<(String, i64)> {
         let names = self.trees.iter().flat_map(|tree| fs::read_dir(&tree.home)).flatten().flatten();
         let mut runs: Vec<_> = names
@@ -215,7 +215,7 @@ impl Tree {
     }
 }
 
-/// Groups beneath which ours may be made on the one tree: our own, when it was handed over to us; for root, the top.
+/// Cgroups beneath which ours may be created on the v2 hierarchy: our own, if it was delegated to us; for root, the top.
 fn unified_parents(mount: &Mount, own: PathBuf) -> Vec<PathBuf> {
     let root = rustix::process::geteuid().is_root();
     let ours = own.metadata().is_ok_and(|about| about.uid() == rustix::process::geteuid().as_raw());
@@ -239,7 +239,7 @@ fn unified(parent: &Path, installation: &str, wanted: &[Controller]) -> io::Resu
     let wanted: Vec<_> =
         wanted.iter().copied().filter(|c| available.split_whitespace().any(|name| name == c.name())).collect();
     if hand_down(parent, &wanted).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy) {
-        // A group whose controllers are handed down has no processes of its own: we step aside.
+        // A cgroup that passes controllers down has no processes of its own: we step aside.
         let aside = make(&parent.join("ambient-server"))?;
         fs::write(aside.join("cgroup.procs"), std::process::id().to_string())?;
     }
@@ -251,7 +251,7 @@ fn unified(parent: &Path, installation: &str, wanted: &[Controller]) -> io::Resu
     Ok(Tree { home, unified: true, controllers: wanted })
 }
 
-/// Makes controllers count in the groups beneath.
+/// Enables controllers for the cgroups beneath.
 fn hand_down(group: &Path, controllers: &[Controller]) -> io::Result<()> {
     let file = group.join("cgroup.subtree_control");
     let now = fs::read_to_string(&file)?;
@@ -269,14 +269,14 @@ fn make(group: &Path) -> io::Result<PathBuf> {
 }
 
 impl RunGroup {
-    /// Makes the group anew, with limits; processes of the session's users may enter its two parts.
+    /// Recreates the cgroup, with limits; processes of the session's users may enter its two parts.
     ///
     /// # Errors
-    /// The system's; something of the run lives in it.
+    /// A system error; something of the run is alive in it.
     pub(super) fn create(&self, limits: &Limits, users: Option<Users>) -> io::Result<()> {
         self.remove()?;
         for (place, tree) in &self.places {
-            // Another server of this data directory may have removed it when it ended.
+            // Another server on this data directory may have removed it when it ended.
             make(&tree.home)?;
             if tree.unified {
                 hand_down(&tree.home, &tree.controllers)?;
@@ -301,7 +301,7 @@ impl RunGroup {
     /// Moves a runner in; what it starts follows.
     ///
     /// # Errors
-    /// The system's.
+    /// A system error.
     pub(super) fn add_runner(&self, pid: u32) -> io::Result<()> {
         self.parts("runner").try_for_each(|part| fs::write(part.join("cgroup.procs"), pid.to_string()))
     }
@@ -319,20 +319,20 @@ impl RunGroup {
         self.places.iter().find(|(place, tree)| tree.unified && place.is_dir()).map(|(place, _)| place.as_path())
     }
 
-    /// Ends the agent's processes at once, however fast they fork. False when this kernel or machine cannot.
+    /// Kills the agent's processes at once, however fast they fork. False if this kernel or machine cannot.
     pub(super) fn kill_agent(&self) -> bool {
         self.unified().is_some_and(|place| fs::write(place.join("agent/cgroup.kill"), "1").is_ok())
     }
 
-    /// Ends the runner too.
+    /// Kills the runner too.
     pub(super) fn kill(&self) -> bool {
         self.unified().is_some_and(|place| fs::write(place.join("cgroup.kill"), "1").is_ok())
     }
 
-    /// Whether no process is left; none when there is nothing that could tell.
+    /// Whether no process is left; none if nothing could tell.
     ///
     /// # Errors
-    /// The system's: then it is not known.
+    /// A system error: then it is unknown.
     pub(super) fn is_empty(&self) -> io::Result<Option<bool>> {
         let Some(place) = self.unified() else { return Ok(None) };
         let populated = read_if_there(&place.join("cgroup.events"))?.and_then(|text| value(&text, "populated"));
@@ -353,10 +353,10 @@ impl RunGroup {
             .collect()
     }
 
-    /// How many of the agent's processes were ended for want of memory.
+    /// How many of the agent's processes were killed for lack of memory.
     ///
     /// # Errors
-    /// The system's: then it is not known.
+    /// A system error: then it is unknown.
     pub(super) fn out_of_memory(&self) -> io::Result<u64> {
         let has_memory = |(_, tree): &&(PathBuf, Tree)| tree.controllers.contains(&Controller::Memory);
         let Some((place, tree)) = self.places.iter().find(has_memory) else { return Ok(0) };
@@ -367,7 +367,7 @@ impl RunGroup {
     /// Removes the group.
     ///
     /// # Errors
-    /// The system's: `ResourceBusy` while a process lives in it.
+    /// A system error: `ResourceBusy` while a process is alive in it.
     pub(super) fn remove(&self) -> io::Result<()> {
         for (place, _) in &self.places {
             for group in [place.join("agent"), place.join("runner"), place.clone()] {
@@ -387,7 +387,7 @@ fn limit(controller: Controller, unified: bool, group: &Path, limits: &Limits) -
             for (part, bytes) in [("agent", limits.memory_bytes), ("", limits.memory_bytes + RUNNER_MEMORY)] {
                 limit_memory(unified, &group.join(part), bytes)?;
             }
-            // The agent is ended as a whole, not a process here and there.
+            // The agent is killed as a whole, not a process here and there.
             if unified { set_if_known(&group.join("agent/memory.oom.group"), 1) } else { Ok(()) }
         }
         Controller::Pids => {
@@ -400,7 +400,7 @@ fn limit(controller: Controller, unified: bool, group: &Path, limits: &Limits) -
     }
 }
 
-/// Swap would only put the limit off; kernels without it do not have its file.
+/// Swap would only postpone the limit; kernels without swap accounting lack its file.
 fn limit_memory(unified: bool, group: &Path, bytes: u64) -> io::Result<()> {
     if unified {
         set(&group.join("memory.max"), bytes)?;
@@ -422,7 +422,7 @@ fn limit_cpu(unified: bool, group: &Path, millis: u64) -> io::Result<()> {
     set(&group.join("cpu.cfs_quota_us"), quota)
 }
 
-/// A file of a group; none where the group, or the file in this kernel, is not there. A group may go while it is read.
+/// A file of a cgroup; none if the cgroup, or the file in this kernel, does not exist. A cgroup may disappear while it is read.
 fn read_if_there(file: &Path) -> io::Result<Option<String>> {
     match fs::read_to_string(file) {
         Ok(text) => Ok(Some(text)),
@@ -436,7 +436,7 @@ fn set(file: &Path, value: u64) -> io::Result<()> {
     fs::write(file, value.to_string())
 }
 
-/// A file that not every kernel has. Groups' files cannot be made: where they are missing, making them is not permitted.
+/// A file that not every kernel has. Cgroup files cannot be created: where they are missing, creating them is not permitted.
 fn set_if_known(file: &Path, value: u64) -> io::Result<()> {
     match set(file, value) {
         Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => Err(error),
@@ -448,7 +448,7 @@ fn value(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
-/// Mounted hierarchies, those of one controller first: a hybrid machine's controllers are there.
+/// Mounted hierarchies, those with a single controller first: that is where a hybrid machine's controllers are.
 fn mounts(mountinfo: &str) -> Vec<Mount> {
     let mount = |line: &str| {
         let (mounted, source) = line.split_once(" - ")?;

@@ -1,6 +1,6 @@
-//! Marks of deleted sessions: nothing of them is ever launched again, also when whoever wants to has been on its way for long.
+//! Markers of deleted sessions: nothing of them is ever launched again, even by someone who has been on the way for long.
 //!
-//! A mark is an empty file. It is there before the first file of the session is removed; it may go when nothing that could
+//! A marker is an empty file. It exists before the first file of the session is removed; it may be removed when nothing that could
 //! act on the session is left, which only the database and the workflow engine can say.
 
 use std::{
@@ -16,9 +16,9 @@ use super::{
 };
 use crate::{ComputeError, SessionRef};
 
-/// What is on its way longer than this has come to its end.
+/// Anything on its way for longer than this has ended.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
-/// Most marks that are told at once: later sweeps find the others.
+/// Most markers reported at once: later sweeps find the others.
 const AT_ONCE: usize = 500;
 
 impl Local {
@@ -26,7 +26,7 @@ impl Local {
         self.options.data_dir.join("deleted").join(session_id)
     }
 
-    /// True when the session is deleted, as far as its mark is kept.
+    /// True if the session is deleted, as long as its marker is kept.
     pub(super) fn is_deleted(&self, session: &SessionRef) -> Result<bool, ComputeError> {
         is_there(&self.mark(&session.session_id))
     }
@@ -35,10 +35,10 @@ impl Local {
         write_file(&self.mark(&session.session_id), b"", None)
     }
 
-    /// Sessions whose mark has had its time.
+    /// Sessions whose marker has expired.
     pub(super) fn old_deletions(&self) -> Result<Vec<String>, ComputeError> {
         let mut marks = names(&self.options.data_dir.join("deleted"))?;
-        // From another one each second: marks that have to stay would else hide those behind them.
+        // Starts from a different one each second: otherwise markers that have to stay would hide those after them.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let from = usize::try_from(now).unwrap_or_default() % marks.len().max(1);
         marks.rotate_left(from);
@@ -57,14 +57,14 @@ impl Local {
     fn is_old(&self, session_id: &str) -> Result<bool, ComputeError> {
         let mark = self.mark(session_id);
         match mark.metadata().and_then(|about| about.modified()) {
-            // One of the future has no age.
+            // One in the future has no age.
             Ok(modified) => Ok(modified.elapsed().is_ok_and(|age| age >= KEPT)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(io_error(format!("age of {}", mark.display()), error)),
         }
     }
 
-    /// Removes a mark that has had its time; one that is young again stays.
+    /// Removes a marker that has expired; one that has been renewed stays.
     pub(super) fn forget_deletion(&self, session_id: &str) -> Result<(), ComputeError> {
         check_id("session id", session_id)?;
         if self.is_old(session_id)? { remove_file(&self.mark(session_id)) } else { Ok(()) }

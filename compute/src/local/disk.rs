@@ -1,6 +1,6 @@
-//! How much of the file system a session holds: what lies in its folders, and what was unlinked while it is open.
+//! How much of the file system a session uses: what is in its folders, and unlinked files that are still open.
 //!
-//! The agent makes these trees: nothing is followed, depth and number are bounded, and what a look misses (deeper folders,
+//! The agent creates these trees: no links are followed, depth and number are bounded, and what a scan misses (deeper folders,
 //! files that are only mapped) shows in the file system's own numbers, for which the server has its reserve.
 
 use std::{
@@ -15,13 +15,13 @@ use std::{
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, statat};
 
-/// Folders within folders that are looked into.
+/// Maximum folder depth that is scanned.
 const DEPTH: usize = 128;
-/// Entries of one look; a session with more counts as above its limit, because behind them anything could be hidden.
+/// Entries per scan; a session with more counts as above its limit, because anything could be hidden behind them.
 pub(super) const ENTRIES: usize = 2_000_000;
-/// Time of one look.
+/// Time per scan.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// `st_blocks` counts these.
+/// The unit of `st_blocks`.
 const BLOCK: u64 = 512;
 
 /// What was found.
@@ -52,7 +52,7 @@ pub(super) fn measure(folders: &[&Path], processes: &[i32]) -> Use {
 
 impl Use {
     fn tree(&mut self, top: OwnedFd, deadline: Instant) {
-        // Each opened folder with the names in it that are folders and still to be looked into.
+        // Each opened folder with the names of subfolders still to be scanned.
         let mut stack = vec![(self.folder(&top), top)];
         while let Some((left, folder)) = stack.last_mut() {
             let Some(name) = left.pop() else {
@@ -71,7 +71,7 @@ impl Use {
         }
     }
 
-    /// Counts what is in a folder; the names of its folders.
+    /// Counts what is in a folder; returns the names of its subfolders.
     fn folder(&mut self, folder: &OwnedFd) -> Vec<std::ffi::CString> {
         let mut folders = Vec::new();
         if let Ok(about) = fstat(folder) {

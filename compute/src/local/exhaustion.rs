@@ -1,6 +1,6 @@
-//! What a run has used up: found once, recorded, and from then on what is known of its attempt.
+//! What a run has exhausted: found once, recorded, and from then on part of what is known about its attempt.
 //!
-//! The record is the server's, where the session's user may not touch it; it outlives the control group and the server.
+//! The record belongs to the server, out of reach of the session's user; it outlives the cgroup and the server.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{ComputeError, RunnerState, SessionRef, Shortage};
 
-/// How long killing an agent is repeated before the teardown, which follows, goes on with it.
+/// How long killing an agent is repeated before the teardown, which follows, takes over.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ struct Exhaustion {
 }
 
 impl Local {
-    /// What is recorded of the attempt, or what its control group says.
+    /// What is recorded for the attempt, or what its cgroup says.
     pub(super) fn exhausted(
         &self,
         session: &SessionRef,
@@ -45,7 +45,7 @@ impl Local {
             return Ok(None);
         }
         let message = format!("the agent was ended at its limit on memory, {} MiB", intent.limits.memory_bytes >> 20);
-        // A disk that is full may not take it; the group is asked again then.
+        // A full disk may not accept it; then the cgroup is asked again.
         self.record(session, intent, Shortage::OutOfMemory, &message);
         Ok(Some(RunnerState::Exhausted { shortage: Shortage::OutOfMemory, message }))
     }
@@ -54,31 +54,31 @@ impl Local {
         self.paths(session).run_dir(run).join(format!("exhausted.{attempt}.json"))
     }
 
-    /// Records it for servers that come later; false when it is to be tried again.
+    /// Records it for later servers; false if it should be retried.
     pub(super) fn record(&self, session: &SessionRef, intent: &LaunchSpec, shortage: Shortage, message: &str) -> bool {
         let record = Exhaustion { nonce: intent.nonce.clone(), shortage, message: message.to_owned() };
         let written = write_json(&self.exhaustion(session, intent.run, intent.attempt), &record, None);
         written.inspect_err(|error| tracing::warn!(%error, "what a run has used up cannot be recorded")).is_ok()
     }
 
-    /// Ends the agent of an attempt that has used up what it may have.
+    /// Kills the agent of an attempt that has exhausted a limit.
     pub(super) fn end_exhausted(&self, session: &SessionRef, intent: &LaunchSpec, shortage: Shortage, message: &str) {
         let (session_id, run, reason) = (&session.session_id, intent.run, shortage.as_str());
         tracing::warn!(session = session_id, run, reason, message, "an agent is ended");
         self.end_agent(session, intent);
-        // Only now, so that not the one who filled the disk gets it.
+        // Only now, so that whoever filled the disk does not get the space.
         if self.space.look().is_some_and(|free| free.is_critical) {
             self.space.release_reserve();
         }
     }
 
-    /// Tells what an attempt has used up, before its agent is ended for it.
+    /// Reports what an attempt has exhausted, before its agent is killed for it.
     pub(super) fn tell_exhausted(&self, key: &Key, shortage: Shortage, message: &str) {
         let state = RunnerState::Exhausted { shortage, message: message.to_owned() };
         self.hub.tell(observation(key.clone(), state));
     }
 
-    /// Ends what may use up more; the runner stays to say how far the agent came.
+    /// Kills what could use more; the runner stays to say how far the agent got.
     pub(super) fn end_agent(&self, session: &SessionRef, intent: &LaunchSpec) {
         let paths = self.paths(session);
         self.groups.group(&session.session_id, intent.run).kill_agent();

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{ComputeError, SessionRef};
 
-/// How long a lock is waited for. A launch that has to end an earlier attempt first holds it for some seconds.
+/// How long to wait for a lock. A launch that has to end an earlier attempt first holds it for some seconds.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The fence under its lock.
@@ -25,7 +25,7 @@ pub(super) struct LockedFence {
 }
 
 impl Local {
-    /// Locks the session's fence. Its directory must be there.
+    /// Locks the session's fence. Its directory must exist.
     pub(super) fn lock_fence(&self, session: &SessionRef) -> Result<LockedFence, ComputeError> {
         check_session(session)?;
         let paths = self.paths(session);
@@ -45,7 +45,7 @@ impl Local {
         if self.is_deleted(session)? {
             return Ok(());
         }
-        // Also when the session never had a directory: a late launch has to find the fence.
+        // Even if the session never had a directory: a late launch has to find the fence.
         let paths = self.ensure_root(session)?;
         let fence = self.lock_fence(session)?;
         if fence.stopped_run >= run {
@@ -63,7 +63,7 @@ fn readable(path: &Path) -> Result<(), ComputeError> {
         .map_err(|e| io_error(format!("permissions of {}", path.display()), e))
 }
 
-/// Takes a lock file exclusively (flock); freed when dropped.
+/// Takes an exclusive lock (flock) on a lock file; released when dropped.
 pub(super) fn lock_file(path: &Path) -> Result<File, ComputeError> {
     let file = open_lock(path)?;
     let deadline = Instant::now() + LOCK_PATIENCE;

@@ -10,10 +10,10 @@ pub(super) struct Local {
     pub(super) options: LocalOptions,
     /// The binary as sessions' users can execute it.
     pub(super) runner_binary: PathBuf,
-    /// User ids, when the server is root and sessions have their own.
+    /// User ids, if the server is root and sessions have their own.
     pub(super) ids: Option<Ids>,
     pub(super) hub: Hub,
-    /// Control groups, as far as this machine has them for us.
+    /// Cgroups, as far as this machine lets us use them.
     pub(super) groups: Trees,
     /// The file system everything is on.
     pub(super) space: Space,

@@ -19,7 +19,7 @@ pub(super) type Key = (SessionRef, i64, i32);
 pub(super) struct Hub {
     changes: broadcast::Sender<Observation>,
     followed: Mutex<HashSet<Key>>,
-    /// What was told last of each session's last attempt.
+    /// What was last reported for each session's last attempt.
     told: Mutex<HashMap<SessionRef, Observation>>,
     closed: watch::Sender<bool>,
     scanning: Mutex<bool>,
@@ -48,7 +48,7 @@ impl Hub {
         }
     }
 
-    /// What is seen of the session next is news, whatever was told.
+    /// Whatever is seen of the session next is news, whatever was reported before.
     pub(super) fn forget(&self, session: &SessionRef) {
         locked(&self.told).remove(session);
     }
@@ -81,13 +81,13 @@ impl Hub {
         !std::mem::replace(&mut *locked(&self.scanning), true)
     }
 
-    /// Attempts that are up or come up.
+    /// Attempts that are up or coming up.
     pub(super) fn followed(&self) -> Vec<Key> {
         locked(&self.followed).iter().cloned().collect()
     }
 
-    /// What was told of an attempt that has used up what it may have. Told before its agent is ended, it is known before the runner
-    /// can say how that looked to it, and while a full disk takes no record.
+    /// What was reported about an attempt that exhausted a limit. Because it is reported before its agent is killed, it is known before the
+    /// runner can say how that looked to it, and even when a full disk accepts no record.
     pub(super) fn told_exhausted(&self, session: &SessionRef, run: i64, attempt: i32) -> Option<RunnerState> {
         let told = self.told.lock().ok()?;
         let told = told.get(session).filter(|told| (told.run, told.attempt) == (run, attempt))?;

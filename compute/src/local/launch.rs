@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{ComputeError, LaunchRequest, Launched, OwnLimits, RunnerState};
 
-/// Agents that the runner of this build can host.
+/// Agents that this build's runner can host.
 pub(super) const AGENTS: [&str; 1] = ["script"];
 
 /// How long the remains of an earlier attempt may take to die.
@@ -76,7 +76,7 @@ impl Local {
         group.create(&spec.limits, users).map_err(|e| io_error(format!("control group of run {run}"), e))?;
         let child = self.spawn(&spec, &paths, users)?;
         if let Err(error) = group.add_runner(child.id()) {
-            // Nothing of the agent is started outside its group.
+            // Nothing of the agent is started outside its cgroup.
             tracing::warn!(%error, "a runner cannot be moved into its control group");
         }
         self.reap(child, paths, spec);
@@ -85,7 +85,7 @@ impl Local {
         Ok(Launched::Started)
     }
 
-    /// The intent is there. `None`: nothing came of it, so the process may be started again under the same nonce.
+    /// The intent exists. `None`: nothing came of it, so the process may be started again under the same nonce.
     fn adopt(
         self: &Arc<Self>,
         request: &LaunchRequest,
@@ -117,7 +117,7 @@ impl Local {
         Launched::AlreadyRunning
     }
 
-    /// A new attempt begins alone: what a lost runner left behind would work in the same files.
+    /// A new attempt starts alone: what a lost runner left behind would work in the same files.
     fn end_remains(&self, paths: &SessionPaths, run: i64, earlier: &[(i64, i32)]) -> Result<(), ComputeError> {
         if earlier.is_empty() {
             return Ok(());
@@ -198,7 +198,7 @@ impl Local {
         command.spawn().map_err(|e| io_error(format!("starting {}", self.runner_binary.display()), e))
     }
 
-    /// Waits for our child, so that it leaves no zombie, and notes how it ended.
+    /// Waits for our child, so that it leaves no zombie, and records how it ended.
     fn reap(self: &Arc<Self>, mut child: Child, paths: SessionPaths, spec: LaunchSpec) {
         let pid = child.id().cast_signed();
         tokio::spawn(async move {

@@ -23,13 +23,13 @@ use super::{
 };
 use crate::{ComputeError, Secret, SecretName, SessionRef};
 
-/// Most bytes of a socket's path; the system's limit is 107.
+/// Maximum length of a socket's path, bytes; the system's limit is 107.
 const MAX_SOCKET_PATH: usize = 100;
-/// Longest id that is taken; a KSUID has 27.
+/// Longest accepted id; a KSUID has 27 characters.
 const MAX_ID: usize = 40;
 /// Largest record that is read.
 const MAX_RECORD: u64 = 1024 * 1024;
-/// Enters but does not list: what sessions' users get of directories that are not theirs.
+/// May enter but not list: what sessions' users get on directories that are not theirs.
 const ENTER: u32 = 0o711;
 
 impl Local {
@@ -39,7 +39,7 @@ impl Local {
         let uid_base = options.session_uid_base.filter(|_| rustix::process::geteuid().is_root());
         let ids = uid_base.map(Ids::new).transpose();
         let ids = ids.map_err(|problem| ComputeError::Invalid(format!("session_uid_base: {problem}")))?;
-        // Read once while it can be: what is known of processes depends on it.
+        // Read once while it is possible: what is known about processes depends on it.
         boot_id()?;
         let local = Self {
             runner_binary: options.runner_binary.clone(),
@@ -139,7 +139,7 @@ impl Local {
         remove_tree(&self.projects().join(project_id))
     }
 
-    /// The session's own directory, with the fence's place, without a workspace.
+    /// The session's own directory, with the fence's place, but without a workspace.
     pub(super) fn ensure_root(&self, session: &SessionRef) -> Result<SessionPaths, ComputeError> {
         check_session(session)?;
         self.ensure_project(&session.project_id)?;
@@ -148,9 +148,9 @@ impl Local {
         Ok(paths)
     }
 
-    /// Makes what is missing; refused for a deleted session. The user ids of the session, when it has its own.
+    /// Creates what is missing; refused for a deleted session. Returns the session's user ids, if it has its own.
     ///
-    /// What is the runner's becomes its user's when it is launched ([`Self::settle_users`]).
+    /// The runner's files become its user's when it is launched ([`Self::settle_users`]).
     pub(super) fn ensure_workspace(&self, session: &SessionRef) -> Result<Option<Users>, ComputeError> {
         check_session(session)?;
         let stopped_run = i64::MAX;
@@ -175,7 +175,7 @@ impl Local {
         Ok(users)
     }
 
-    /// The runner may add files; what the server wrote stays (sticky directory).
+    /// The runner may add files; the server's are kept (sticky directory).
     pub(super) fn ensure_run(&self, paths: &SessionPaths, run: i64, users: Option<Users>) -> Result<(), ComputeError> {
         let runner = users.map(|users| users.runner);
         let directory = paths.run_dir(run);
@@ -195,14 +195,14 @@ impl Local {
     ) -> Result<(), ComputeError> {
         let users = self.ensure_workspace(session)?;
         let paths = self.paths(session);
-        // Under the lock: who stops the run raises the fence before it removes its secrets, and finds what is written here.
+        // Under the lock: whoever stops the run raises the fence before removing its secrets, and finds what is written here.
         let fence = self.lock_fence(session)?;
         if fence.stopped_run >= run {
             return Err(ComputeError::Fenced { run, stopped_run: fence.stopped_run });
         }
         self.ensure_run(&paths, run, users)?;
         let runner = users.map(|users| users.runner);
-        // Not for the disk: after a loss of power nothing lives that could use it, and the next launch writes it again.
+        // Not synced: after a power loss nothing is alive that could use it, and the next launch writes it again.
         replace_file(&secret_path(&paths, run, name), value.reveal().as_bytes(), runner, Lasting::No)
     }
 
@@ -239,7 +239,7 @@ fn secret_path(paths: &SessionPaths, run: i64, name: SecretName) -> PathBuf {
     }
 }
 
-/// Refuses ids that could be anything but one file name.
+/// Refuses ids that could be anything but a single file name.
 pub(super) fn check_session(session: &SessionRef) -> Result<(), ComputeError> {
     check_id("project id", &session.project_id)?;
     check_id("session id", &session.session_id)
@@ -280,7 +280,7 @@ pub(super) fn stable_hash(text: &str) -> u32 {
 fn make_directory(directory: &Path, mode: u32) -> Result<(), ComputeError> {
     let what = || format!("making {}", directory.display());
     match DirBuilder::new().mode(mode).create(directory) {
-        // Again, because the umask takes from what was asked for.
+        // Again, because the umask removes some of the requested bits.
         Ok(()) => std::fs::set_permissions(directory, Permissions::from_mode(mode)).map_err(|e| io_error(what(), e)),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(io_error(what(), error)),
@@ -306,7 +306,7 @@ pub(super) fn hand_to_group(path: &Path, gid: Option<u32>) -> Result<(), Compute
     chown(path, None, Some(gid)).map_err(|e| io_error(format!("group of {}", path.display()), e))
 }
 
-/// Opens a lock file, made when absent, never through a link.
+/// Opens a lock file, created if absent, never through a link.
 pub(super) fn open_lock(path: &Path) -> Result<File, ComputeError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags(OFlags::NOFOLLOW));
@@ -320,14 +320,14 @@ pub(super) fn open_append(path: &Path) -> Result<File, ComputeError> {
     options.open(path).map_err(|e| io_error(format!("opening {}", path.display()), e))
 }
 
-/// Whether a file must outlast a loss of power.
+/// Whether a file must survive a power loss.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lasting {
     Yes,
     No,
 }
 
-/// Writes a whole file atomically and durably, 0600.
+/// Writes a complete file atomically and durably, 0600.
 pub(super) fn write_file(path: &Path, bytes: &[u8], uid: Option<u32>) -> Result<(), ComputeError> {
     replace_file(path, bytes, uid, Lasting::Yes)
 }
@@ -359,19 +359,19 @@ pub(super) fn write_json<T: Serialize>(path: &Path, value: &T, uid: Option<u32>)
     write_file(path, &bytes, uid)
 }
 
-/// Whether something has this path; what cannot be told is an error.
+/// Whether something has this path; if that cannot be determined it is an error.
 pub(super) fn is_there(path: &Path) -> Result<bool, ComputeError> {
     path.try_exists().map_err(|e| io_error(format!("looking for {}", path.display()), e))
 }
 
-/// Reads a record; `None` when there is none.
+/// Reads a record; `None` if there is none.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ComputeError> {
     let what = || format!("reading {}", path.display());
     let Some(bytes) = read_file(path).map_err(|e| io_error(what(), e))? else { return Ok(None) };
     serde_json::from_slice(&bytes).map(Some).map_err(|e| io_error(what(), e.into()))
 }
 
-/// Reads a record that a runner wrote; rubbish counts as none, and is told. That it cannot be read does not.
+/// Reads a record that a runner wrote; garbage counts as none, and is logged. An unreadable file does not.
 pub(super) fn read_record<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ComputeError> {
     let rubbish = |error: &dyn std::fmt::Display| {
         tracing::warn!(path = %path.display(), %error, "a record is none");
@@ -385,13 +385,13 @@ pub(super) fn read_record<T: DeserializeOwned>(path: &Path) -> Result<Option<T>,
     }
 }
 
-/// A link, a folder, a socket, a file that we may not read: whoever may write there has made it so.
+/// A link, a folder, a socket, a file that we may not read: someone who may write there made it so.
 fn is_no_file(error: &std::io::Error) -> bool {
     let made = [Errno::LOOP, Errno::ISDIR, Errno::NOTDIR, Errno::NXIO, Errno::ACCESS];
     Errno::from_io_error(error).is_some_and(|error| made.contains(&error))
 }
 
-/// A file's bytes; `None` when there is none. Runners write some of them, so nothing is followed or waited for.
+/// A file's bytes; `None` if there is none. Runners write some of them, so no links are followed and nothing is waited for.
 fn read_file(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
     let mut options = OpenOptions::new();
     let file = match options.read(true).custom_flags(flags(OFlags::NOFOLLOW | OFlags::NONBLOCK)).open(path) {

@@ -1,11 +1,11 @@
-//! Sessions as processes of this machine.
+//! Sessions as processes on this machine.
 //!
-//! Layout: `{data}/projects/{project}/sessions/{session}/` as [`SessionPaths`] has it, sockets in `{data}/run/{session}/`,
-//! marks of deleted sessions in `{data}/deleted/`. When the server is root every session has user ids of its own, one for
-//! its agent and one for its runner (see `users`); its directory stays root's, so that nobody can replace the fence.
+//! Layout: `{data}/projects/{project}/sessions/{session}/` as in [`SessionPaths`], sockets in `{data}/run/{session}/`,
+//! markers of deleted sessions in `{data}/deleted/`. If the server is root every session has its own user ids, one for
+//! its agent and one for its runner (see `users`); its directory still belongs to root, so that nobody can replace the fence.
 //!
 //! Invariants: a runner is spawned only under the fence's lock; the intent is on disk before the process; a process is
-//! known by (pid, start time, boot id) and its nonce, never by its pid; everything here may be killed and repeated.
+//! identified by (pid, start time, boot id) and its nonce, never by its pid alone; everything here may be killed and repeated.
 //!
 //! Who may use whom: a module uses those of the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
 //!
@@ -66,10 +66,10 @@ pub struct LocalCompute {
 }
 
 impl LocalCompute {
-    /// Makes the directories. Nothing is started; the runners that live are found by [`Compute::observe`].
+    /// Creates the directories. Nothing is started; [`Compute::observe`] finds the runners that are alive.
     ///
     /// # Errors
-    /// [`ComputeError::Invalid`] when sessions' users could not reach the directories, or paths get too long;
+    /// [`ComputeError::Invalid`] if sessions' users could not reach the directories, or paths get too long;
     /// [`ComputeError::Io`].
     pub fn new(options: LocalOptions) -> Result<Self, ComputeError> {
         let local = Local::prepare(options)?;

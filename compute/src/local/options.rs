@@ -9,25 +9,25 @@ use crate::OwnLimits;
 /// How local compute is set up.
 #[derive(Debug, Clone)]
 pub struct LocalOptions {
-    /// Where everything lives; made when absent.
+    /// Where everything is kept; created if absent.
     pub data_dir: PathBuf,
-    /// The program `ambient-runner`.
+    /// The `ambient-runner` program.
     pub runner_binary: PathBuf,
     /// Name of this host.
     pub host: String,
-    /// Paths besides the system's that agents may read (toolchains).
+    /// Additional paths besides the system's that agents may read (toolchains).
     pub readable_paths: Vec<PathBuf>,
-    /// Files of the platform outside of `data_dir` that no `file://` origin may be or hold (configuration, tokens).
+    /// Files of the platform outside `data_dir` that no `file://` origin may be or contain (configuration, tokens).
     pub platform_paths: Vec<PathBuf>,
-    /// First of [`SESSION_UIDS`] user ids for sessions; used when the server is root. `None`: sessions run as the server's user.
+    /// First of [`SESSION_UIDS`] user ids for sessions; used if the server is root. `None`: sessions run as the server's user.
     pub session_uid_base: Option<u32>,
-    /// Limits of a session that names none.
+    /// Limits for a session that names none.
     pub limits: Limits,
-    /// Most that a session gets, whatever it names.
+    /// The most that a session gets, whatever it asks for.
     pub most: OwnLimits,
-    /// Bytes that are kept for the server and given free when the disk is full; 0 = none. At most a twentieth of the file system.
+    /// Bytes kept for the server and released when the disk is full; 0 = none. At most a twentieth of the file system.
     pub disk_reserve: u64,
-    /// With fewer bytes free nothing new is started. At most a tenth of the file system.
+    /// With fewer free bytes than this nothing new is started. At most a tenth of the file system.
     pub disk_low_water: u64,
     /// How strictly agents are confined.
     pub confinement: Confinement,

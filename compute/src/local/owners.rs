@@ -1,11 +1,11 @@
 //! Files that change from one user id of a session to the other.
 //!
-//! Nothing of the session lives meanwhile. Where its agent had its runner's user id and no namespaces it could write here too, so
-//! everything is reached through open folders and no link, and nobody but the owner may write afterwards. A file that has other
-//! names is replaced by a copy; links, pipes, sockets, files with holes and folders at a depth that none of ours has are not ours,
+//! Nothing of the session is alive meanwhile. If its agent had its runner's user id and no namespaces it could write here too, so
+//! everything is reached through open folders and no links, and nobody but the owner may write afterwards. A file that has other
+//! names is replaced by a copy; links, pipes, sockets, sparse files and folders deeper than any of ours are not ours,
 //! and are removed.
 //!
-//! What has its owner is not looked at again, so that the owner is the last thing to change: a crash before leaves it to be done.
+//! What already has its owner is not examined again, so the owner changes last: a crash before that leaves the work to be redone.
 
 use std::{
     fs::File,
@@ -23,32 +23,32 @@ use rustix::{
 
 use super::layout::random_id;
 
-/// Deepest folder; git's own need less than ten.
+/// Deepest folder; git's own need fewer than ten levels.
 const MAX_DEPTH: usize = 64;
 const NOT_OTHERS: u32 = 0o755;
 
-/// Makes `user` the owner of a folder and all that is in it; nothing when it is already, or not there. Repeated after a crash
-/// it goes on, because the folder itself comes last.
+/// Makes `user` the owner of a folder and everything in it; does nothing if it already is, or if the folder does not exist. Repeated after a crash
+/// it continues, because the folder itself comes last.
 ///
 /// # Errors
-/// The system's.
+/// A system error.
 pub(super) fn hand_over(path: &Path, user: u32) -> std::io::Result<()> {
     let Some(folder) = open_folder(CWD, path)? else { return Ok(()) };
     let about = rustix::fs::fstat(&folder)?;
     if is_of(&about, user) {
         return Ok(());
     }
-    // Root's meanwhile: neither id passes for its owner.
+    // Root's meanwhile: neither id counts as its owner.
     own(&folder, 0)?;
     content(&folder, user, 0)?;
     rustix::fs::fchmod(&folder, only_owner_writes(&about))?;
     Ok(own(&folder, user)?)
 }
 
-/// Makes a folder, or a file, root's, if it is somebody else's; its group stays. Nothing when it is not there.
+/// Gives a folder or file to root, if it belongs to someone else; its group stays. Does nothing if it does not exist.
 ///
 /// # Errors
-/// The system's; it is a link.
+/// A system error; it is a link.
 pub(super) fn make_roots(path: &Path, mode: u32) -> std::io::Result<()> {
     let how = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let handle = match rustix::fs::openat(CWD, path, how, Mode::empty()) {
@@ -63,10 +63,10 @@ pub(super) fn make_roots(path: &Path, mode: u32) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The same for what is in a folder of root's. What is root's in it stays so, and becomes its group's.
+/// The same for what is in a folder of root's. Root's own things in it stay so, and get its group.
 ///
 /// # Errors
-/// The system's.
+/// A system error.
 pub(super) fn hand_over_content(path: &Path, user: u32) -> std::io::Result<()> {
     match open_folder(CWD, path)? {
         Some(folder) => content(&folder, user, 0),
@@ -131,7 +131,7 @@ fn file(folder: &OwnedFd, name: &std::ffi::CStr, user: u32) -> std::io::Result<(
     Ok(own(&file, user)?)
 }
 
-/// Whoever has its other name goes on having the old file.
+/// Whoever uses its other name keeps the old file.
 fn replace(folder: &OwnedFd, name: &std::ffi::CStr, file: OwnedFd, user: u32, about: &Stat) -> std::io::Result<()> {
     let new = format!(".copy-{}", random_id()?);
     let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -1,4 +1,4 @@
-//! What runs on this machine, and which of it belongs to a session.
+//! What is running on this machine, and which of it belongs to a session.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,27 +24,27 @@ use crate::ComputeError;
 const USUAL_STATUS: usize = 4 << 10;
 /// The most, with as many groups as the system allows (65,536).
 const MAX_STATUS: u64 = 1 << 20;
-/// Pause between two looks.
+/// Pause between two scans.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// What a runner's init takes as the order to kill everything in its namespace but itself.
+/// What a runner's init takes as an order to kill everything in its namespace but itself.
 const INIT_KILLS_ALL: Signal = Signal::USR1;
 
-/// How to know a session's (or run's) processes.
+/// How to recognise a session's (or run's) processes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Marks {
     /// Values of `AMBIENT_NONCE`.
     pub(super) nonces: HashSet<String>,
     /// Runners of this boot; their pid is their session id.
     pub(super) leaders: Vec<Started>,
-    /// First processes of the attempts' PID namespaces: everything in there descends from them.
+    /// First processes of the attempts' PID namespaces: everything inside descends from them.
     pub(super) inits: Vec<ProcessIdentity>,
-    /// User ids that the session alone has.
+    /// User ids that only the session has.
     pub(super) uids: Vec<u32>,
     /// Control groups of its runs.
     pub(super) groups: Vec<RunGroup>,
 }
 
-/// One look at `/proc`.
+/// One scan of `/proc`.
 pub(super) struct Table {
     entries: Vec<Entry>,
     /// Why there may be more processes than were seen.
@@ -59,7 +59,7 @@ pub(super) struct Entry {
     session: i32,
     start_time: u64,
     nonce: Option<String>,
-    /// Real, effective, saved and file system's; none when it died meanwhile.
+    /// Real, effective, saved and file system's; none if it died meanwhile.
     uids: Vec<u32>,
     name: String,
 }
@@ -72,7 +72,7 @@ impl Table {
                 for process in all {
                     match process.and_then(|process| entry(&process)) {
                         Ok(entry) => entries.extend(entry),
-                        // Of another user, where `/proc` hides those: no session of ours.
+                        // Another user's, where `/proc` hides those: not one of our sessions.
                         Err(ProcError::PermissionDenied(_)) => {}
                         Err(error) if has_gone(&error) => {}
                         Err(error) => blind = Some(error.to_string()),
@@ -84,12 +84,12 @@ impl Table {
         Self { entries, blind }
     }
 
-    /// Why nothing can be concluded from what was not seen, in words (no descriptor is left, say).
+    /// Why nothing can be concluded from what was not seen, in words (such as no descriptors left).
     pub(super) fn blind(&self) -> Option<String> {
-        self.blind.as_ref().map(|reason| format!("processes that cannot be looked at: {reason}"))
+        self.blind.as_ref().map(|reason| format!("processes that cannot be inspected: {reason}"))
     }
 
-    /// The same, if nothing was missed.
+    /// The scan itself, if nothing was missed.
     ///
     /// # Errors
     /// When there may be more processes than were seen.
@@ -110,7 +110,7 @@ impl Table {
         self.entries.iter().filter(|entry| entry.nonce.as_deref() == Some(nonce)).map(|entry| entry.pid).collect()
     }
 
-    /// Processes with a mark, and all that descend from them.
+    /// Processes with a mark, and all their descendants.
     pub(super) fn members(&self, marks: &Marks) -> Vec<Entry> {
         let started = self.entries.iter().map(|entry| (entry.pid, entry.start_time)).collect::<HashMap<_, _>>();
         let grouped = marks.groups.iter().flat_map(RunGroup::processes).collect::<HashSet<_>>();
@@ -138,13 +138,13 @@ impl Marks {
             || self.uids.iter().any(|uid| entry.uids.contains(uid))
     }
 
-    /// What is there of these marks, in words.
+    /// What exists with these marks, in words.
     pub(super) fn remains(&self) -> Vec<String> {
         let table = Table::look();
         self.describe(&table.members(self), &HashSet::new()).into_iter().chain(table.blind()).collect()
     }
 
-    /// An init that ends may have lost its nonce: it lives until the kernel has ended everything in its namespace.
+    /// An init that is ending may have lost its nonce: it lives until the kernel has ended everything in its namespace.
     fn describe(&self, members: &[Entry], spared: &HashSet<i32>) -> Vec<String> {
         let known = |init: &&ProcessIdentity| {
             !spared.contains(&init.pid) && !members.iter().any(|entry| entry.pid == init.pid) && lives(init)
@@ -154,7 +154,7 @@ impl Marks {
         members.iter().map(Entry::describe).chain(ending).collect()
     }
 
-    /// Ends every process with these marks, except for `spared`; what is left after `patience`, in words.
+    /// Kills every process with these marks, except for `spared`; returns what is left after `patience`, in words.
     pub(super) fn kill(&self, spared: &HashSet<i32>, patience: Duration) -> Vec<String> {
         let deadline = Instant::now() + patience;
         let mut empty_looks = 0;
@@ -163,7 +163,7 @@ impl Marks {
             let mut left = table.members(self);
             left.retain(|entry| !spared.contains(&entry.pid));
             let remains: Vec<_> = self.describe(&left, spared).into_iter().chain(table.blind()).collect();
-            // Twice, because a process that forks while we look may be missed once.
+            // Twice, because a process that forks during a scan may be missed once.
             empty_looks = if remains.is_empty() { empty_looks + 1 } else { 0 };
             if empty_looks == 2 || Instant::now() > deadline {
                 return remains;
@@ -172,7 +172,7 @@ impl Marks {
                 self.have_all_killed(init);
             }
             for group in &self.groups {
-                // At once, before who forks faster than we look.
+                // At once, ahead of anything that forks faster than we look.
                 if spared.is_empty() {
                     group.kill()
                 } else {
@@ -188,7 +188,7 @@ impl Marks {
 }
 
 impl Marks {
-    /// What stays when an agent is ended without its runner: the runners that live, and the namespaces they go on using.
+    /// What stays when an agent is killed without its runner: live runners, and the namespaces they keep using.
     pub(super) fn runners(&self) -> Result<HashSet<i32>, ComputeError> {
         let mut runners = HashSet::new();
         for leader in &self.leaders {
@@ -199,11 +199,11 @@ impl Marks {
         Ok(runners)
     }
 
-    /// Has an init that goes on kill everything else in its namespace, in one call that nobody can fork past. It must carry
+    /// Has an init that stays kill everything else in its namespace, in one call that nobody can fork past. It must carry
     /// one of our nonces: a record could name any process.
     fn have_all_killed(&self, init: &ProcessIdentity) {
         let Some(handle) = open(init.pid, init.start_time) else { return };
-        // What cannot be told is not ours; whoever kills looks again.
+        // If that cannot be determined it is not ours; the killer looks again.
         let ours = Process::new(init.pid).and_then(|process| nonce(&process)).ok().flatten();
         if ours.is_some_and(|nonce| self.nonces.contains(&nonce)) {
             let _ = rustix::process::pidfd_send_signal(&handle, INIT_KILLS_ALL);
@@ -211,14 +211,14 @@ impl Marks {
     }
 }
 
-/// True unless this process has certainly ended: an error is no end. One that ends lives until the kernel has ended everything
-/// in its namespace; it may have lost its environment by then, so its nonce is not asked for.
+/// True unless this process has certainly ended: an error is no proof of that. One that is ending lives until the kernel has ended everything
+/// in its namespace; it may have lost its environment by then, so its nonce is not checked.
 pub(super) fn lives(init: &ProcessIdentity) -> bool {
     !matches!(look_for(init.pid, init.start_time), Ok(None))
 }
 
-/// True when the process is in the session (`setsid`) that the runner began, also after the runner's death. A number that
-/// was given to another leader since does not count.
+/// True if the process is in the session (`setsid`) that the runner started, even after the runner's death. A number that
+/// has been given to another leader since does not count.
 fn leads(leader: &Started, entry: &Entry, started: &HashMap<i32, u64>) -> bool {
     let reused = started.get(&leader.pid).is_some_and(|start_time| *start_time != leader.start_time);
     entry.session == leader.pid && !reused && leader.pid > 1 && entry.start_time >= leader.start_time
@@ -236,11 +236,11 @@ impl Entry {
     }
 }
 
-/// A handle of the runner that wrote this record, if it lives. Its nonce must be in its environment: a record could name any
+/// A handle of the runner that wrote this record, if it is alive. Its nonce must be in its environment: a record could name any
 /// process.
 ///
 /// # Errors
-/// When it cannot be told.
+/// When it cannot be determined.
 pub(super) fn open_runner(started: &Started) -> Result<Option<OwnedFd>, ComputeError> {
     if started.boot_id != boot_id()? || started.pid <= 1 {
         return Ok(None);
@@ -261,17 +261,17 @@ fn not_told(what: String, error: &ProcError) -> ComputeError {
     io_error(what, std::io::Error::other(error.to_string()))
 }
 
-/// A handle of a child of ours that was not waited for: its number cannot have been used again.
+/// A handle of a child of ours that has not been waited for: its number cannot have been reused.
 pub(super) fn open_child(pid: i32) -> Option<OwnedFd> {
     rustix::process::pidfd_open(Pid::from_raw(pid)?, PidfdFlags::NONBLOCK).ok()
 }
 
-/// A handle of exactly this process; none when it is dead, its number was used again, or that cannot be told.
+/// A handle of exactly this process; none if it is dead, its number was reused, or that cannot be determined.
 fn open(pid: i32, start_time: u64) -> Option<OwnedFd> {
     look_for(pid, start_time).ok().flatten()
 }
 
-/// A handle of exactly this process; none when it is dead or its number was used again.
+/// A handle of exactly this process; none if it is dead or its number was reused.
 fn look_for(pid: i32, start_time: u64) -> Result<Option<OwnedFd>, ProcError> {
     let Some(number) = Pid::from_raw(pid) else { return Ok(None) };
     let handle = match rustix::process::pidfd_open(number, PidfdFlags::NONBLOCK) {
@@ -286,7 +286,7 @@ fn look_for(pid: i32, start_time: u64) -> Result<Option<OwnedFd>, ProcError> {
     }
 }
 
-/// What `/proc` says of a process that has ended meanwhile.
+/// What `/proc` returns for a process that has ended meanwhile.
 fn has_gone(error: &ProcError) -> bool {
     match error {
         ProcError::NotFound(_) => true,
@@ -301,7 +301,7 @@ fn entry(process: &Process) -> Result<Option<Entry>, ProcError> {
         return Ok(None);
     }
     let (pid, parent, session, start_time) = (stat.pid, stat.ppid, stat.session, stat.starttime);
-    // From `status`: the owner of `/proc/<pid>` is root's for processes that made themselves undumpable.
+    // From `status`: the owner of `/proc/<pid>` is root for processes that made themselves undumpable.
     let uids = status(&Path::new("/proc").join(pid.to_string())).and_then(|status| uids_in(&status));
     let uids = match uids {
         Ok(uids) => uids,
@@ -312,7 +312,7 @@ fn entry(process: &Process) -> Result<Option<Entry>, ProcError> {
     Ok(Some(Entry { pid, parent, session, start_time, nonce: nonce(process)?, uids, name: stat.comm }))
 }
 
-/// None when it has none, or is another user's, who may not be looked into.
+/// None if it has none, or belongs to another user and may not be inspected.
 fn nonce(process: &Process) -> Result<Option<String>, ProcError> {
     let environment = match std::fs::read(format!("/proc/{}/environ", process.pid)) {
         Ok(environment) => environment,
@@ -324,7 +324,7 @@ fn nonce(process: &Process) -> Result<Option<String>, ProcError> {
     Ok(value.map(|value| String::from_utf8_lossy(value).into_owned()))
 }
 
-/// User ids of all processes. Asked for at every launch, so no more is read of them than that.
+/// User ids of all processes. Needed at every launch, so nothing else is read.
 ///
 /// # Errors
 /// When there may be more processes than were seen.
@@ -345,7 +345,7 @@ pub(super) fn live_uids() -> Result<HashSet<u32>, ComputeError> {
     Ok(live)
 }
 
-/// What the system says of a process. The name in it is any bytes that its program, or it itself, has chosen.
+/// What the system says about a process. The name in it is any bytes that its program, or it itself, has chosen.
 fn status(process: &Path) -> std::io::Result<String> {
     // At once: files of `/proc` have no size, so that a buffer would grow from a few bytes, a call for each time.
     let mut status = Vec::with_capacity(USUAL_STATUS);
@@ -353,7 +353,7 @@ fn status(process: &Path) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&status).into_owned())
 }
 
-/// Memory that belongs to a process, bytes: pages of files are not its alone.
+/// Private memory of a process, bytes: file-backed pages are shared.
 pub(super) fn own_memory(pid: i32) -> std::io::Result<u64> {
     Ok(own_memory_in(&status(&Path::new("/proc").join(pid.to_string()))?))
 }
@@ -366,7 +366,7 @@ fn own_memory_in(status: &str) -> u64 {
     (kib("RssAnon:") + kib("RssShmem:")) * 1024
 }
 
-/// Real, effective, saved and file system's user id of a process that is not dead, out of its `status`.
+/// Real, effective, saved and file system's user id of a process that is not dead, from its `status`.
 fn uids_in(status: &str) -> std::io::Result<Vec<u32>> {
     let line = |key: &str| status.lines().find_map(|line| line.strip_prefix(key));
     if line("State:").is_some_and(|state| state.trim_start().starts_with(['Z', 'X'])) {
@@ -384,7 +384,7 @@ fn has_ended(error: &std::io::Error) -> bool {
 /// Identity of this boot.
 ///
 /// # Errors
-/// When it cannot be read: then nothing is known of any process that was recorded.
+/// When it cannot be read: then nothing is known about any recorded process.
 pub(super) fn boot_id() -> Result<&'static str, ComputeError> {
     static BOOT_ID: OnceLock<String> = OnceLock::new();
     if let Some(known) = BOOT_ID.get() {

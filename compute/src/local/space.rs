@@ -1,7 +1,7 @@
-//! Free space of the file system that the server, its database and the sessions share.
+//! Free space on the file system that the server, its database and the sessions share.
 //!
-//! A reserve is kept as a file and removed when the disk is full, so that stops, logs and the database always go through; it is
-//! made again when there is space. Below the low water nothing new is started.
+//! A reserve is kept as a file and removed when the disk is full, so that stops, logs and the database can always be written; it is
+//! recreated when there is space. Below the low-water mark nothing new is started.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -12,10 +12,10 @@ use std::{
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
-/// Most that reserve and low water may be of the file system.
+/// Most that reserve and low-water mark may be of the file system.
 const RESERVE_SHARE: u64 = 20;
 const LOW_SHARE: u64 = 10;
-/// Part of the low water below which the reserve is given free.
+/// Fraction of the low-water mark below which the reserve is released.
 const CRITICAL_PART: u64 = 4;
 
 /// The file system of the data directory.
@@ -25,17 +25,17 @@ pub(super) struct Space {
     low_water: u64,
 }
 
-/// Bytes that are free in `data`, and how many of them have to be; none when its file system does not answer.
+/// Free bytes in `data`, and how many are required; none if its file system does not respond.
 #[must_use]
 pub fn free_space(data: &Path, reserve: u64, low_water: u64) -> Option<(u64, u64)> {
     let free = Space::new(data, reserve, low_water).look()?;
     Some((free.bytes, free.low_water))
 }
 
-/// How it stands.
+/// State of the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Free {
-    /// Bytes that are free for everybody, without what is to become the reserve again.
+    /// Bytes that are free for everyone, without what will become the reserve again.
     pub(super) bytes: u64,
     /// Below it nothing new is started.
     pub(super) low_water: u64,
@@ -58,7 +58,7 @@ impl Space {
         self.data.join("reserve")
     }
 
-    /// Looks at the file system; none when it does not answer.
+    /// Checks the file system; none if it does not respond.
     pub(super) fn look(&self) -> Option<Free> {
         let volume = statvfs(&self.data).inspect_err(|error| tracing::warn!(%error, "free space is not known")).ok()?;
         let total = volume.f_blocks.saturating_mul(volume.f_frsize);
@@ -88,7 +88,7 @@ impl Space {
         self.file().symlink_metadata().map_or(0, |about| about.blocks() * 512)
     }
 
-    /// Makes the reserve where it is missing and there is space for it.
+    /// Recreates the reserve if it is missing and there is space for it.
     pub(super) fn keep_reserve(&self) {
         let Ok(volume) = statvfs(&self.data) else { return };
         let wanted = self.wanted(volume.f_blocks.saturating_mul(volume.f_frsize));
@@ -111,10 +111,10 @@ impl Space {
         Ok(fallocate(&file, FallocateFlags::empty(), 0, bytes)?)
     }
 
-    /// Gives the reserve free.
+    /// Releases the reserve.
     pub(super) fn release_reserve(&self) {
         if self.held() > 0 && fs::remove_file(self.file()).is_ok() {
-            tracing::error!(data = %self.data.display(), "the disk is full: its reserve is given free for what must be written");
+            tracing::error!(data = %self.data.display(), "the disk is full: releasing its reserve for what must be written");
         }
     }
 }

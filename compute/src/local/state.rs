@@ -1,4 +1,4 @@
-//! What is known of an attempt, from its records and from `/proc`.
+//! What is known about an attempt, from its records and from `/proc`.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -18,13 +18,13 @@ use super::{
 };
 use crate::{ComputeError, Endpoint, RunnerState, SessionRef, Shortage};
 
-/// An intent without a process gets this old before the attempt counts as lost: its launch may be repeated.
+/// An intent without a process must be this old before the attempt counts as lost: its launch may be repeated.
 const SPAWN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// State of an attempt.
 pub(super) struct Known {
     pub(super) state: RunnerState,
-    /// The runner's process, when it lives.
+    /// The runner's process, if it is alive.
     pub(super) process: Option<OwnedFd>,
     /// True when the attempt is neither up nor over.
     pub(super) coming_up: bool,
@@ -36,7 +36,7 @@ impl Known {
     }
 }
 
-/// How a runner ended that was our child, in words.
+/// How a runner that was our child ended, in words.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Reaped {
     pub(super) nonce: String,
@@ -66,7 +66,7 @@ impl Local {
             let state = RunnerState::Running { missing_confinement: started.missing_confinement.clone() };
             return Ok(Known { state, process: Some(process), coming_up: false });
         }
-        // Read after the process was seen dead: it writes the record before it dies.
+        // Read after the process was seen to be dead: it writes the record before it dies.
         let exited = read_record::<Exited>(&paths.exited(run, attempt))?.filter(|exited| exited.nonce == intent.nonce);
         if let Some(Exited { code, reason, cause, .. }) = exited {
             return Ok(Known::over(match cause {
@@ -88,7 +88,7 @@ impl Local {
                 reason: format!("the runner did not come up: {}", reaped.status),
             }));
         }
-        // Its age first: a look at every process costs milliseconds, and this is asked often while a runner comes up.
+        // Its age first: a scan of all processes costs milliseconds, and this is asked often while a runner is coming up.
         let coming_up =
             is_young(&paths, run, attempt)? || Table::look().whole()?.nonces().contains(intent.nonce.as_str());
         if coming_up {
@@ -106,7 +106,7 @@ impl Local {
         Ok(Endpoint { socket: self.socket(&session.session_id, run) })
     }
 
-    /// Marks of everything that these attempts may have left.
+    /// Marks of everything that these attempts may have left behind.
     pub(super) fn marks(&self, paths: &SessionPaths, attempts: &[(i64, i32)]) -> Result<Marks, ComputeError> {
         let uids = self.users(paths)?.iter().flat_map(Users::all).collect();
         let mut marks = Marks { uids, ..Marks::default() };
@@ -126,7 +126,7 @@ impl Local {
     }
 }
 
-/// The runner's own record; one that does not fit the intent counts as none.
+/// The runner's own record; one that does not match the intent counts as none.
 pub(super) fn started(paths: &SessionPaths, intent: &LaunchSpec) -> Result<Option<Started>, ComputeError> {
     let started = read_record::<Started>(&paths.started(intent.run, intent.attempt))?;
     Ok(started.filter(|started| started.nonce == intent.nonce))

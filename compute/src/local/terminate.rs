@@ -16,10 +16,10 @@ use super::{
 };
 use crate::{ComputeError, SessionRef};
 
-/// How long killing is repeated before it is told what is left.
+/// How long killing is repeated before reporting what is left.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Asks the runner to end, and after `grace` ends every process of the run.
+/// Asks the runner to end, and after `grace` kills every process of the run.
 pub(super) async fn terminate(
     local: &Arc<Local>,
     session: &SessionRef,
@@ -38,7 +38,7 @@ pub(super) async fn terminate(
 }
 
 impl Local {
-    /// Says that the end is meant, and sends SIGTERM; the runners that live.
+    /// Records that the end is intended, and sends SIGTERM; returns the runners that are alive.
     fn ask_to_end(&self, session: &SessionRef, run: i64) -> Result<Vec<OwnedFd>, ComputeError> {
         check_session(session)?;
         let runners = self.runners(session, run)?;
@@ -66,14 +66,14 @@ impl Local {
         Ok(runners)
     }
 
-    /// Ends every process of a run but the spared ones.
+    /// Kills every process of a run but the spared ones.
     fn kill_run(&self, session: &SessionRef, run: i64, spared: &HashSet<i32>) -> Result<(), ComputeError> {
         check_session(session)?;
         let paths = self.paths(session);
         let attempts = attempts_of(&paths, run)?.into_iter().map(|attempt| (run, attempt)).collect::<Vec<_>>();
         let mut marks = self.marks(&paths, &attempts)?;
         if self.has_later_run(&paths, run)? {
-            // User ids are the session's, not the run's.
+            // User ids belong to the session, not to the run.
             marks.uids.clear();
         }
         let remains = marks.kill(spared, KILL_PATIENCE);
@@ -87,7 +87,7 @@ impl Local {
         let marks = self.marks(&paths, &attempts)?;
         let runners = marks.runners()?;
         if runners.is_empty() && !Table::look().members(&marks).is_empty() && marks.leaders.is_empty() {
-            // It comes up and has no agent yet.
+            // It is coming up and has no agent yet.
             return Ok(());
         }
         self.kill_run(session, run, &runners)

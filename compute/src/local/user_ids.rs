@@ -14,10 +14,10 @@ pub const SESSION_UIDS: u32 = 25_000;
 pub(super) const AGENTS: u32 = SESSION_UIDS / 2;
 /// How many agents had in earlier releases: such sessions keep theirs.
 const EARLIER_UIDS: u32 = 50_000;
-/// Not a session's: the kernel shows what a user namespace does not map as the one, and takes the other for "no change" in
+/// Not for sessions: the kernel shows one for what a user namespace does not map, and takes the other to mean "no change" in
 /// 16 bits.
 const NOBODY: [u32; 2] = [65_534, 65_535];
-/// How long a runner may take to tell whether it can have two ids.
+/// Timeout for a runner to say whether it can have two ids.
 const PROBE_PATIENCE: Duration = Duration::from_secs(10);
 const MAX_REASON: u64 = 4096;
 
@@ -35,12 +35,12 @@ pub fn check_uid_base(base: u32) -> Result<(), String> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Users {
     pub(super) agent: u32,
-    /// The same where there is but one.
+    /// Both the same if there is only one.
     pub(super) runner: u32,
 }
 
 impl Users {
-    /// The agent's, where it is not the runner's.
+    /// The agent's, if it is not the runner's.
     pub(super) fn agent_apart(&self) -> Option<u32> {
         (self.agent != self.runner).then_some(self.agent)
     }
@@ -54,18 +54,18 @@ impl Users {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ids {
     pub(super) base: u32,
-    /// Whether a runner may have another than its agent.
+    /// Whether a runner may have a different id from its agent's.
     pub(super) pairs: bool,
 }
 
 impl Ids {
     /// # Errors
-    /// In words: ids that are somebody else's by definition.
+    /// In words: ids that belong to someone else by definition.
     pub(super) fn new(base: u32) -> Result<Self, String> {
         check_uid_base(base).map(|()| Self { base, pairs: false })
     }
 
-    /// Finds out whether runners can have two.
+    /// Determines whether runners can have two.
     pub(super) fn probe(self, runner: &Path) -> Self {
         let pairs = probe_user_ids(runner, self.base);
         if let Err(reason) = &pairs {
@@ -82,13 +82,13 @@ impl Ids {
         (self.base + AGENTS..self.base + SESSION_UIDS).contains(&uid)
     }
 
-    /// The other id of a pair; agents of earlier releases may have one that has none.
+    /// The other id of a pair; agents of earlier releases may have one without a partner.
     pub(super) fn runner_of(self, agent: u32) -> Option<u32> {
         (self.base..self.base + AGENTS).contains(&agent).then_some(agent + AGENTS)
     }
 }
 
-/// Whether a runner can have two ids: it becomes the one and tells its version.
+/// Whether a runner can have two ids: it becomes one of them and prints its version.
 ///
 /// # Errors
 /// In words.
@@ -105,7 +105,7 @@ fn probe(program: &Path, runner: u32, agent: u32) -> Result<(), String> {
     let deadline = Instant::now() + PROBE_PATIENCE;
     let mut child = loop {
         match command.spawn() {
-            // Copied just now: a process that was forked meanwhile has it open for writing, until it executes its own program.
+            // Just copied: a process forked meanwhile has it open for writing until it executes its own program.
             Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(2));
             }

@@ -19,7 +19,7 @@ use super::{
 use crate::{ComputeError, SessionRef};
 
 impl Local {
-    /// The session's user ids, when it has its own.
+    /// The session's user ids, if it has its own.
     pub(super) fn users(&self, paths: &SessionPaths) -> Result<Option<Users>, ComputeError> {
         let Some(ids) = self.ids else { return Ok(None) };
         let agent = group_of(&paths.root)?.filter(|gid| ids.is_agents(*gid));
@@ -27,7 +27,7 @@ impl Local {
         Ok(agent.map(|agent| Users { agent, runner: runner.unwrap_or(agent) }))
     }
 
-    /// User ids that no other session of this data directory has, and no process now. Those it has it keeps.
+    /// User ids that no other session of this data directory has, and no current process. If it already has some, it keeps them.
     pub(super) fn ensure_users(&self, paths: &SessionPaths) -> Result<Option<Users>, ComputeError> {
         let Some(ids) = self.ids else { return Ok(None) };
         let _one = self.lock_ids()?;
@@ -45,13 +45,13 @@ impl Local {
         Ok(Some(Users { agent, runner: agent }))
     }
 
-    /// Before a runner is started, when nothing of the session lives: it gets an id of its own, if runners can have one and it has
-    /// none yet, or gives it back if they cannot; all that is the runner's becomes its id's.
+    /// Before a runner is started, while nothing of the session is alive: the session gets a separate id for it if runners can have one and it has
+    /// none yet, or returns it if they cannot; everything that is the runner's goes to its id.
     pub(super) fn settle_users(&self, session: &SessionRef, run: i64) -> Result<Option<Users>, ComputeError> {
         let paths = &self.paths(session);
         let (Some(ids), Some(known)) = (self.ids, self.users(paths)?) else { return Ok(None) };
         let runner = match ids.runner_of(known.agent).filter(|_| ids.pairs) {
-            // Nobody who comes later takes it: who gets an agent's id sees that its runner's is free.
+            // Nobody takes it later: whoever is given an agent's id checks that its runner's is free.
             Some(other) if known.runner == other || !self.taken(paths)?.contains(&other) => other,
             _ => known.agent,
         };

@@ -1,7 +1,7 @@
 //! Seeing runners come and go.
 //!
-//! Level-triggered: a subscriber gets all that is known, then changes; one that lags gets all again. An exit is seen at once
-//! through the process's handle (pidfd), also when the runner is another server's child; records are re-read at a slow
+//! Level-triggered: a subscriber gets everything known, then changes; one that lags gets everything again. An exit is seen at once
+//! through the process's handle (pidfd), even if the runner is another server's child; records are re-read at a slow
 //! safety interval, so that what another server launched is seen too.
 
 use std::{
@@ -26,14 +26,14 @@ use super::{
 };
 use crate::{ComputeError, Observation, RunnerState, SessionRef};
 
-/// Between two looks at an attempt that comes up.
+/// Between two checks of an attempt that is coming up.
 const COMING_UP: Duration = Duration::from_millis(25);
-/// Between two tries to look at everything, for a subscriber who waits for it.
+/// Between two attempts to scan everything, for a subscriber that waits for it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Between two looks at everything.
+/// Between two scans of everything.
 const SAFETY: Duration = Duration::from_secs(5);
 
-/// All that is known, then every change.
+/// Everything known, then every change.
 pub(super) fn observe(local: &Arc<Local>) -> BoxStream<'static, Observation> {
     let changes = local.hub.subscribe();
     local.scan_regularly();
@@ -75,7 +75,7 @@ impl Subscription {
     }
 }
 
-/// The last attempt of every session, and the ones that live followed.
+/// The last attempt of every session, and follows the live ones.
 ///
 /// # Errors
 /// When the sessions cannot be listed.

@@ -1,7 +1,7 @@
-//! Looks after what sessions use: memory where no control group does, their share of the disk, and the disk as a whole.
+//! Watches what sessions use: memory where no cgroup does, their share of the disk, and the disk as a whole.
 //!
-//! One thread a host, because every look blocks. What it does is always the same: end the agent, record why, tell it. A look at a
-//! session's files costs; it is taken when the file system has lost enough since the last one that the limit may be passed.
+//! One thread per host, because every check blocks. The response is always the same: kill the agent, record why, report it. Scanning a
+//! session's files is expensive; it is done when the file system has lost enough space since the last scan that the limit may have been passed.
 
 use std::{
     collections::HashMap,
@@ -22,19 +22,19 @@ use super::{
 };
 use crate::Shortage;
 
-/// Between two looks at the file system.
+/// Between two checks of the file system.
 const TICK: Duration = Duration::from_millis(250);
-/// Between two looks at memory, in ticks.
+/// Between two checks of memory, in ticks.
 const MEMORY: u32 = 4;
-/// Between two looks at a session's files: at least, and at most unless that would cost too much.
+/// Between two scans of a session's files: minimum, and maximum unless that would cost too much.
 const SCAN_SOONEST: Duration = Duration::from_secs(1);
 const SCAN_LATEST: Duration = Duration::from_secs(60);
-/// The same as multiples of what the last look cost.
+/// The same as multiples of the last scan's cost.
 const SOONEST_COST: u32 = 10;
 const LATEST_COST: u32 = 100;
-/// Looks after which the reserve is given free: by then every session's files were looked at.
+/// Checks after which the reserve is released: by then every session's files have been scanned.
 const RELEASE: u32 = 6;
-/// A session that has grown less since the last look is not what fills the disk.
+/// A session that has grown by less since the last scan is not what fills the disk.
 const GROWTH: u64 = 1 << 20;
 
 /// Starts the thread; it ends with the compute.
@@ -58,10 +58,10 @@ fn run(local: &Weak<Local>) {
 #[derive(Default)]
 struct Watchdog {
     ticks: u32,
-    /// Looks in a row that found too little space.
+    /// Consecutive checks that found too little space.
     low: u32,
     free: Option<u64>,
-    /// Bytes the file system has lost in all: what others give back in between does not hide what a session takes.
+    /// Total bytes the file system has lost: what others give back in between does not hide what a session takes.
     lost: u64,
     runs: HashMap<Key, Watched>,
 }
@@ -77,7 +77,7 @@ struct Watched {
     over: Option<Over>,
 }
 
-/// It has used up what it may have; its agent was ended.
+/// It has exhausted a limit; its agent was killed.
 struct Over {
     shortage: Shortage,
     message: String,
@@ -104,7 +104,7 @@ impl Watchdog {
         }
     }
 
-    /// Runs that are up now, with their limits.
+    /// Runs that are currently up, with their limits.
     fn follow(&mut self, local: &Local) {
         let up = local.hub.followed();
         self.runs.retain(|key, _| up.contains(key));
@@ -129,7 +129,7 @@ impl Watchdog {
         {
             let limit = run.intent.limits.memory_bytes;
             let message = match &table {
-                // What cannot be read now is read at the next look.
+                // What cannot be read now is read at the next check.
                 None if local.groups.group(&key.0.session_id, key.1).out_of_memory().is_ok_and(|ended| ended > 0) => {
                     format!("the agent was ended at its limit on memory, {} MiB", limit >> 20)
                 }
@@ -175,7 +175,7 @@ impl Watchdog {
         }
     }
 
-    /// The disk is nearly full: who fills it and has more than its share is ended, the largest first; then the reserve is given free.
+    /// The disk is nearly full: sessions that fill it and have more than their share are killed, largest first; then the reserve is released.
     fn relieve(&mut self, local: &Local, free: Free) {
         let candidates = self.runs.iter().filter(|(_, run)| run.over.is_none());
         let (count, used) = candidates.clone().fold((0, 0), |(count, used), (_, run)| (count + 1, used + run.used));
@@ -191,7 +191,7 @@ impl Watchdog {
             );
             run.end(local, &key, Shortage::DiskFull, message);
         }
-        // Also where nobody of ours fills the disk; who does was looked for first.
+        // Even if none of our sessions fills the disk; the culprit was looked for first.
         if free.is_critical && self.low > RELEASE {
             local.space.release_reserve();
         }
@@ -206,7 +206,7 @@ impl Watched {
         self.over = Some(Over { shortage, message, recorded });
     }
 
-    /// A full disk may not have taken the record.
+    /// A full disk may not have accepted the record.
     fn record(&mut self, local: &Local, key: &Key) {
         if let Some(over) = self.over.as_mut().filter(|over| !over.recorded) {
             over.recorded = local.record(&key.0, &self.intent, over.shortage, &over.message);
@@ -222,7 +222,7 @@ impl Watched {
         age > SCAN_LATEST.max(self.cost * LATEST_COST) || (age > soonest && (may_be_over || low))
     }
 
-    /// Looks at the session's files; how many there are.
+    /// Scans the session's files; returns how many there are.
     fn measure(&mut self, local: &Local, key: &Key, lost: u64) -> usize {
         let begin = Instant::now();
         let paths = local.paths(&key.0);
@@ -248,7 +248,7 @@ fn pids(members: &[Entry]) -> Vec<i32> {
     members.iter().map(|member| member.pid).collect()
 }
 
-/// Memory that belongs to these processes, bytes: pages of files are not theirs alone.
+/// Private memory of these processes, bytes: file-backed pages are shared.
 fn memory(members: &[Entry]) -> u64 {
     members.iter().filter_map(|member| own_memory(member.pid).ok()).sum()
 }

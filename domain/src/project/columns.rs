@@ -28,7 +28,7 @@ pub(super) const COLUMNS: &[Column] = &[
     Column::new("labels", Json, |p| json!(p.spec.labels)),
 ];
 
-/// A subject as it stands in the column `members`: `user:alice`, `group:staff`.
+/// A subject as in the column `members`: `user:alice`, `group:staff`.
 #[must_use]
 pub fn member_name(subject_type: SubjectType, name: &str) -> String {
     match subject_type {

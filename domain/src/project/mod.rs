@@ -19,7 +19,7 @@ use crate::{
 
 pub use columns::member_name;
 
-/// Name space of projects in the table of claimed names.
+/// Namespace of projects in the table of claimed names.
 pub const NAME_SCOPE: &str = "project";
 
 /// State proper.
@@ -27,7 +27,7 @@ pub const NAME_SCOPE: &str = "project";
 pub enum ProjectPhase {
     /// In use.
     Active,
-    /// Being deleted: takes nothing new.
+    /// Being deleted: accepts nothing new.
     Terminating,
 }
 
@@ -72,22 +72,22 @@ pub struct Settings {
     /// Model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_model: Option<String>,
-    /// Seconds; 0 = off.
+    /// Seconds without activity before a session is stopped; 0 = never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inactivity_timeout: Option<i64>,
 }
 
-/// What people write of a project.
+/// What people write about a project.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProjectSpec {
-    /// For people.
+    /// Display name.
     #[serde(default)]
     pub display_name: String,
-    /// For people.
+    /// Description.
     #[serde(default)]
     pub description: String,
-    /// Said before every session's prompt.
+    /// Precedes every session's prompt.
     #[serde(default)]
     pub prompt: String,
     /// For selection.
@@ -105,13 +105,13 @@ pub struct ProjectSpec {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProjectPatch {
-    /// For people.
+    /// Display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
-    /// For people.
+    /// Description.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Said before every session's prompt.
+    /// Precedes every session's prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
     /// Set (value) or remove (null).
@@ -120,7 +120,7 @@ pub struct ProjectPatch {
     /// Set (value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<BTreeMap<String, Option<String>>>,
-    /// All settings.
+    /// All settings; replaces them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<Settings>,
 }
@@ -134,16 +134,16 @@ pub struct Project {
     pub name: String,
     /// Number of operations.
     pub version: i64,
-    /// Creation.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
-    /// Last operation.
+    /// When its last operation was decided.
     pub updated_at: DateTime<Utc>,
-    /// When project-delete had finished.
+    /// When project-delete finished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<DateTime<Utc>>,
     /// State.
     pub phase: ProjectPhase,
-    /// Whether its space exists.
+    /// Whether its space has been set up.
     pub provisioned: bool,
     /// Desired state.
     pub spec: ProjectSpec,
@@ -151,7 +151,7 @@ pub struct Project {
     pub permissions: Vec<Permission>,
 }
 
-/// What can be asked.
+/// Commands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum Command {
@@ -168,9 +168,9 @@ pub enum Command {
     },
     /// Change.
     Patch(ProjectPatch),
-    /// Grant a role, in place of the subject's former one.
+    /// Grant a role, replacing the subject's previous one.
     Grant(Permission),
-    /// Take a subject's role away.
+    /// Revoke a subject's role.
     Revoke {
         /// User or group.
         subject_type: SubjectType,
@@ -179,17 +179,17 @@ pub enum Command {
     },
     /// Delete with all sessions.
     Delete,
-    /// Fact: the space exists.
+    /// Fact: the space has been set up.
     Provisioned,
     /// Fact: sessions and space are gone.
     DeleteFinished,
 }
 
-/// What has happened.
+/// Events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// It exists.
+    /// It was created.
     Created {
         /// Id.
         project_id: String,
@@ -203,25 +203,25 @@ pub enum Event {
         /// All of it.
         spec: Box<ProjectSpec>,
     },
-    /// A subject has this role.
+    /// A subject was given this role.
     Granted(Permission),
-    /// A subject has none.
+    /// A subject's role was revoked.
     Revoked {
         /// User or group.
         subject_type: SubjectType,
         /// Its name.
         subject_name: String,
     },
-    /// Its space exists.
+    /// Its space was set up.
     Provisioned,
-    /// Takes nothing new.
+    /// It accepts nothing new.
     Terminating,
-    /// Gone; the name is free.
+    /// It was deleted; the name is free.
     Deleted,
 }
 
 impl Project {
-    /// Highest role of a user by name or group.
+    /// Highest role of a user, by name or group.
     #[must_use]
     pub fn role_of(&self, user: &str, groups: &[String]) -> Option<Role> {
         let is_me = |p: &&Permission| match p.subject_type {

@@ -121,7 +121,7 @@ pub(super) fn apply(s: &mut Session, event: &Event, at: DateTime<Utc>) {
     }
 }
 
-/// The condition, as the repositories are.
+/// The condition, derived from the repositories.
 fn repos_seen(s: &mut Session, at: DateTime<Utc>) {
     let told = |of: fn(&ReconciledRepo) -> Vec<String>| {
         let lines =
@@ -154,7 +154,7 @@ fn move_on(s: &mut Session, to: impl FnOnce(Run) -> Lifecycle) {
     }
 }
 
-/// Why it is not running, and who works on it.
+/// Why it is not running, and which execution works on it.
 fn detail(s: &mut Session, reason: &str, at: DateTime<Utc>) {
     let workflow_execution = match &s.lifecycle {
         Lifecycle::Pending { run } | Lifecycle::Creating { run } => {
@@ -177,7 +177,7 @@ fn started(s: &mut Session, number: i64, at: DateTime<Utc>) {
     s.lifecycle = Lifecycle::Pending { run };
     s.start_time = Some(at);
     s.completion_time = None;
-    // The workspace outlives runs, but what is in force must be shown anew by each run.
+    // The workspace outlives runs, but each run must show anew what is in effect.
     s.observed_generation = 0;
     s.conditions.retain(|c| !OF_THE_RUN.contains(&c.condition_type));
     s.set_condition(Ready, False, "Pending", "", at);
@@ -201,13 +201,13 @@ fn running(s: &mut Session, at: DateTime<Utc>) {
     s.status_detail = None;
 }
 
-/// What the agent does. A runner that came back may tell it before the session is Running again.
+/// What the agent is doing. A runner that came back may report it before the session is Running again.
 fn working(s: &mut Session, reason: &str, at: DateTime<Utc>) {
     let status = if matches!(s.lifecycle, Lifecycle::Running { .. }) { True } else { False };
     s.set_condition(Ready, status, reason, "", at);
 }
 
-/// What the runner has told of this attempt. Else a first attempt has its prompt before it, and a later one of a chat waits for
+/// What the runner has reported in this attempt. Otherwise a first attempt has its prompt ahead of it, and a later one of a chat waits for
 /// its user until a turn starts.
 fn reason_when_running(s: &Session) -> &str {
     let told = s.condition(Ready).map(|condition| condition.reason.as_str());

@@ -24,7 +24,7 @@ pub(super) const COLUMNS: &[Column] = &[
         )
         .one_of(PHASES)
         .ordered(),
-    Column::new("agent_id", Text, |s| json!(s.spec.agent_id)).filtered("Agent whose sessions they are."),
+    Column::new("agent_id", Text, |s| json!(s.spec.agent_id)).filtered("Only those of this agent."),
     Column::new("agent_type", Text, |s| json!(s.spec.agent_type)).filtered("Program that runs as the agent.").ordered(),
     Column::new("interactive", Boolean, |s| json!(s.spec.interactive)).filtered("Chat (true) or batch."),
     Column::new("llm_model", Text, |s| json!(s.spec.llm_model)).filtered("Model."),
@@ -37,7 +37,7 @@ pub(super) const COLUMNS: &[Column] = &[
         .filtered("Creator.")
         .ordered(),
     Column::new("parent_session_id", Text, |s| json!(s.spec.parent_session_id))
-        .filtered("Session they were made from."),
+        .filtered("Session that they were made from."),
     Column::new("start_time", Time, |s| json!(s.start_time)).ordered(),
     Column::new("completion_time", Time, |s| json!(s.completion_time)).ordered(),
     Column::new("labels", Json, |s| json!(s.spec.labels)),

@@ -1,4 +1,4 @@
-//! What can be asked of a session, by people (may be refused) and by reporters of facts (never refused).
+//! Commands on a session, from people (may be refused) and from reporters of facts (never refused).
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,14 @@ use super::{
     spec::{Repo, Spec},
 };
 
-/// Why a stop was asked for.
+/// Why a stop was requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StopReason {
     /// A person.
     UserStopped,
     /// No activity for the configured time.
     InactivityTimeout,
-    /// The run's time is over.
+    /// The run's time is up.
     Timeout,
     /// The budget is used up.
     BudgetExceeded,
@@ -37,7 +37,7 @@ impl StopReason {
 }
 
 /// A message without its body: the body is in the live log, written in the same transaction. Its id is the id of the
-/// operation that accepted it, a prompt's `{session}/{run}/prompt`.
+/// operation that accepted it; a prompt's is `{session}/{run}/prompt`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Message {
@@ -58,12 +58,12 @@ impl Message {
     }
 }
 
-/// Changes of a spec; absent = unchanged.
+/// Changes to a spec; absent = unchanged.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(clippy::option_option, reason = "outer: absent; inner: null, which clears the field")]
 pub struct SessionPatch {
-    /// Name for people.
+    /// Display name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
     /// Labels to set (value) or remove (null).
@@ -72,16 +72,16 @@ pub struct SessionPatch {
     /// Annotations to set (value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<BTreeMap<String, Option<String>>>,
-    /// All repositories.
+    /// All repositories; replaces them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repos: Option<Vec<Repo>>,
     /// Prompt.
     #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
     pub prompt: Option<Option<String>>,
-    /// Seconds.
+    /// Maximum duration of a run, seconds.
     #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Option<i64>>,
-    /// Seconds; 0 = off.
+    /// Seconds without activity before it is stopped; 0 = never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inactivity_timeout: Option<i64>,
     /// Model.
@@ -90,10 +90,10 @@ pub struct SessionPatch {
     /// Temperature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_temperature: Option<f64>,
-    /// Output limit.
+    /// Limit on output tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_max_tokens: Option<i64>,
-    /// Limits to set (value) or to leave to the server again (null).
+    /// Limits to set (value) or to return to the server's (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_overrides: Option<ResourcePatch>,
     /// Variables to set (id of the sealed value) or remove (null).
@@ -101,7 +101,7 @@ pub struct SessionPatch {
     pub environment_variables: Option<BTreeMap<String, Option<String>>>,
 }
 
-/// What can be asked.
+/// Commands.
 #[allow(clippy::large_enum_variant, reason = "a command is made once and moved a few times")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
@@ -112,7 +112,7 @@ pub enum Command {
         session_id: String,
         /// Project id.
         project_id: String,
-        /// Desired state, defaults resolved.
+        /// Desired state, with defaults resolved.
         spec: Box<Spec>,
         /// Start at once.
         start: bool,
@@ -128,7 +128,7 @@ pub enum Command {
     },
     /// Start a run.
     Start {
-        /// The prompt of this run in place of the spec's.
+        /// The prompt for this run, in place of the spec's.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         prompt: Option<Message>,
     },
@@ -136,13 +136,13 @@ pub enum Command {
     Stop {
         /// Why.
         reason: StopReason,
-        /// With an inactivity stop: the last event its author saw; refused when the log is newer.
+        /// With an inactivity stop: the last event its author saw; refused if the log is newer.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         seen_seq: Option<i64>,
         /// Only for this run (clocks of a run that is over do nothing).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         run: Option<i64>,
-        /// Admin: do not wait for the proof.
+        /// Administrators: do not wait for the proof.
         #[serde(default)]
         force: bool,
     },
@@ -152,17 +152,17 @@ pub enum Command {
     SendMessage {
         /// The message without its text.
         message: Message,
-        /// Start when the session is not running.
+        /// Start the session if it is not running.
         #[serde(default)]
         start: bool,
     },
-    /// What a workflow or compute has seen.
+    /// What a workflow or compute has observed.
     Fact {
-        /// Run it is about.
+        /// The run it is about.
         run: i64,
-        /// Attempt it is about; 0 = any attempt of the run.
+        /// The attempt it is about; 0 = any attempt of the run.
         attempt: i32,
-        /// What.
+        /// The observation.
         fact: Fact,
     },
 }

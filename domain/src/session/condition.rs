@@ -1,4 +1,4 @@
-//! Conditions, as on Kubernetes.
+//! Conditions, as in Kubernetes.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ pub enum ConditionType {
     ReposReconciled,
     /// The workspace has the wanted playbook.
     WorkflowReconciled,
-    /// The wanted generation is in force.
+    /// The wanted generation is in effect.
     Reconciled,
     /// The session's processes are confined as configured.
     Confined,
@@ -35,11 +35,11 @@ pub enum ConditionType {
 /// Truth value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ConditionStatus {
-    /// It holds.
+    /// It is true.
     True,
-    /// It does not.
+    /// It is false.
     False,
-    /// Nobody can tell at present.
+    /// Nobody can tell right now.
     Unknown,
 }
 
@@ -57,6 +57,6 @@ pub struct Condition {
     pub message: String,
     /// Last change of `status`.
     pub last_transition_time: DateTime<Utc>,
-    /// Generation it was observed at.
+    /// Generation at which it was observed.
     pub observed_generation: i64,
 }

@@ -61,7 +61,7 @@ fn create(session_id: &str, project_id: &str, spec: &Spec, start: bool, context:
     Ok(Decision::Events(events))
 }
 
-/// A run with its first message: the one given, else the spec's prompt, else none.
+/// A run with its first message: the given one, else the spec's prompt, else none.
 fn run_begins(session_id: &str, run: i64, spec: &Spec, prompt: Option<&Message>) -> Vec<Event> {
     let mut events = vec![Event::Started { run }];
     if let Some(message) = prompt.cloned().or_else(|| spec.prompt.as_deref().map(Message::of)) {
@@ -128,7 +128,7 @@ fn send_message(session: &Session, message: &Message, start: bool, context: &Con
             "the Session is Stopping; when that has ended, start it or send the message with start=true",
         )),
         Lifecycle::New | Lifecycle::Ended { .. } if start => {
-            // The message is what the run begins with; the spec's prompt is not said again.
+            // The run starts with this message; the spec's prompt is not sent again.
             let run = session.run_number() + 1;
             Ok(Decision::Events(vec![Event::Started { run }, accepted(run)]))
         }
@@ -225,7 +225,7 @@ fn with_repo(spec: &Spec, repo: &Repo) -> Result<Spec, Refusal> {
             code: RefusalCode::Conflict,
             field: Some("name".to_owned()),
             reason: format!(
-                "repository '{}' exists and is set up otherwise (url, branch, push_to or submodules); remove it first",
+                "repository '{}' exists with different settings (url, branch, push_to or submodules); remove it first",
                 repo.name
             ),
         });
@@ -245,7 +245,7 @@ fn without_repo(spec: &Spec, name: &str) -> Result<Spec, Refusal> {
     Ok(spec)
 }
 
-/// The run of a lifecycle that is underway and not yet ending.
+/// The run of a lifecycle that is underway and not ending yet.
 pub(super) fn active_run(session: &Session) -> Option<&Run> {
     match &session.lifecycle {
         Lifecycle::Pending { run } | Lifecycle::Creating { run } | Lifecycle::Running { run } => Some(run),

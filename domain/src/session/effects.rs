@@ -53,7 +53,7 @@ impl Entity for Session {
             (None, Event::Created { session_id, project_id, created_by, spec }) => {
                 apply::created(session_id, project_id, created_by, spec, at)
             }
-            // An operation log that does not begin with Created is refused by its reader (the version would be 1).
+            // A reader refuses an operation log that does not start with Created (the version would be 1).
             (None, _) => apply::created("", "", "", &super::Spec::empty(), at),
         };
         apply::apply(&mut session, event, at);
@@ -135,7 +135,7 @@ impl Session {
         let cancel = |workflow_id: String| Effect::CancelWorkflow { workflow_id };
         match event {
             Event::Started { .. } => {
-                // Somebody waits for the start; the clocks can wait for it.
+                // Someone waits for the start; the clocks can wait for it.
                 vec![start_attempt(1), self.start("session-supervise", supervise, number, 0)]
             }
             Event::BecameRunning => {
@@ -179,7 +179,7 @@ impl Session {
     }
 
     fn live_of(&self, event: &Event) -> Option<LiveEvent> {
-        // What there is nothing to be said of is an empty object: a log takes no null.
+        // Where there is nothing to say it is an empty object: a log accepts no null.
         let plain = |event_type: &str, data: serde_json::Value| {
             let data = if data.is_null() { json!({}) } else { data };
             Some(LiveEvent { event_type: event_type.to_owned(), data, message_id: None })
@@ -218,7 +218,7 @@ impl Session {
             "message_id": id, "run": run, "role": "user", "is_prompt": is_prompt,
             "bytes": message.bytes, "sha256": message.sha256,
         });
-        // The spec's own prompt is known here; any other body is filled in by the append.
+        // The spec's own prompt is known here; the append fills in any other body.
         if let Some(prompt) = self.spec.prompt.as_ref().filter(|p| Message::of(p) == *message) {
             data["text"] = json!(prompt);
         }
@@ -227,7 +227,7 @@ impl Session {
 
     fn phase_change(&self, event: &Event) -> serde_json::Value {
         let run = self.run();
-        // All events of an operation are told with the state after it; the phase an event led to is the event's own.
+        // All events of an operation are reported with the state after it; the phase an event led to is the event's own.
         let phase = match event {
             Event::Started { .. } => "Pending".to_owned(),
             Event::StopBegan { .. } => "Stopping".to_owned(),

@@ -1,4 +1,4 @@
-//! What has happened to a session.
+//! Events of a session.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +12,11 @@ use super::{
     state::{ReconciledRepo, RepoPosition, RepoProblem, RunOutcome},
 };
 
-/// An event. Stored for ever: new shapes are new variants or optional fields.
+/// An event. Stored forever: new shapes are new variants or optional fields.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// It exists.
+    /// It was created.
     Created {
         /// Id.
         session_id: String,
@@ -50,16 +50,16 @@ pub enum Event {
         /// The run's first message.
         is_prompt: bool,
     },
-    /// session-start has begun.
+    /// session-start has started.
     ProvisioningBegan,
     /// The runner answers.
     RunnerBecameReady {
-        /// What the kernel lacks for its confinement.
+        /// Parts of the confinement that the kernel lacks.
         missing_confinement: Vec<String>,
     },
     /// The agent can work.
     BecameRunning,
-    /// The runner was lost and is launched again.
+    /// The runner was lost and is being launched again.
     Restarted {
         /// The new attempt.
         attempt: i32,
@@ -73,31 +73,31 @@ pub enum Event {
         /// `Idle` or `AgentError`.
         reason: String,
     },
-    /// The run ends; its outcome is decided.
+    /// The run is ending; its outcome is decided.
     StopBegan {
         /// How it ends.
         outcome: RunOutcome,
     },
     /// The run is over.
     Ended {
-        /// What was looked at; empty when forced.
+        /// What was checked; empty if forced.
         evidence: Vec<String>,
         /// Whether absence is proven.
         proven: bool,
     },
-    /// A generation is in force.
+    /// A generation took effect.
     Reconciled {
         /// Which.
         generation: i64,
-        /// Repositories as they are.
+        /// Repositories as they currently are.
         repos: Vec<ReconciledRepo>,
     },
-    /// Repositories were looked at at the end of a turn.
+    /// Repositories were checked at the end of a turn.
     ReposSeen {
         /// What is wrong, by directory.
         problems: BTreeMap<String, RepoProblem>,
     },
-    /// Something else is checked out in repositories.
+    /// Different commits are checked out in repositories.
     ReposMoved {
         /// What, by directory.
         positions: BTreeMap<String, RepoPosition>,
@@ -113,7 +113,7 @@ pub enum Event {
         /// In words.
         message: String,
     },
-    /// A workflow waits.
+    /// A workflow is waiting.
     Blocked {
         /// Condition reason.
         reason: String,
@@ -125,9 +125,9 @@ pub enum Event {
         /// Workflow id.
         workflow_execution: String,
     },
-    /// It waits no more.
+    /// It is no longer waiting.
     Unblocked,
-    /// The execution of this phase was lost; teardown takes over or is started anew.
+    /// The execution of this phase was lost; teardown takes over or is restarted.
     WorkflowLost {
         /// Its workflow id.
         workflow_execution: String,

@@ -12,30 +12,30 @@ use super::{
 };
 use crate::entity::{Decision, NothingToDo};
 
-/// Reason of a `Ready` that is False because the runner lives and does not answer.
+/// Reason of a `Ready` that is False because the runner is alive but does not answer.
 pub const RUNNER_UNRESPONSIVE: &str = "RunnerUnresponsive";
 
 /// How a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TurnOutcome {
-    /// Well.
+    /// Successfully.
     Finished,
-    /// By an error of the agent.
+    /// With an error of the agent.
     Error,
     /// By an interrupt, or because the runner was lost.
     Interrupted,
 }
 
-/// What was seen.
+/// An observation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "fact", rename_all = "snake_case")]
 pub enum Fact {
-    /// session-start has begun.
+    /// session-start has started.
     Provisioning,
     /// The runner answers.
     RunnerReady {
-        /// What the kernel lacks for its confinement; empty = confined.
+        /// Parts of the confinement that the kernel lacks; empty = confined.
         missing_confinement: Vec<String>,
     },
     /// The workspace is as wanted and the agent can work.
@@ -71,28 +71,28 @@ pub enum Fact {
     TurnStarted,
     /// Nothing of the run is left.
     TornDown {
-        /// What was looked at.
+        /// What was checked.
         evidence: Vec<String>,
     },
-    /// A generation is in force.
+    /// A generation took effect.
     Reconciled {
         /// Which.
         generation: i64,
-        /// Repositories as they are.
+        /// Repositories as they currently are.
         repos: Vec<ReconciledRepo>,
-        /// A run that comes up is Running with it, as by `MarkRunning`.
+        /// A run that is coming up is Running with it, as with `MarkRunning`.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         marks_running: bool,
     },
-    /// Repositories were looked at at the end of a turn.
+    /// Repositories were checked at the end of a turn.
     ReposSeen {
         /// What is wrong, by directory.
         problems: BTreeMap<String, RepoProblem>,
-        /// What is checked out, by directory, where it is known.
+        /// What is checked out, by directory, if known.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         positions: BTreeMap<String, RepoPosition>,
     },
-    /// A generation cannot be brought into force at present.
+    /// A generation cannot take effect at the moment.
     ReconcileFailed {
         /// Which.
         generation: i64,
@@ -112,7 +112,7 @@ pub enum Fact {
         /// In words.
         message: String,
     },
-    /// A workflow waits.
+    /// A workflow is waiting.
     Blocked {
         /// Condition reason.
         reason: String,
@@ -124,9 +124,9 @@ pub enum Fact {
         /// Workflow id.
         workflow_execution: String,
     },
-    /// A step that a workflow waited for is done.
+    /// A step that a workflow was waiting for is done.
     Unblocked {
-        /// The step, as [`Fact::Blocked::blocked_on`] begins with it.
+        /// The step; [`Fact::Blocked::blocked_on`] starts with it.
         step: String,
         /// Workflow id.
         workflow_execution: String,
@@ -142,8 +142,8 @@ pub enum Fact {
 const MAX_TEXT: usize = 8 * 1024;
 
 impl Fact {
-    /// The same, as it can be stored: what runners, agents and the system say in it may hold NUL, which PostgreSQL takes in no
-    /// text, and be of any length. A fact that is refused for one character would be reported for ever.
+    /// The same, in a form that can be stored: text from runners, agents and the system may contain NUL, which PostgreSQL does not accept in
+    /// text, and be of any length. A fact refused for one character would be reported forever.
     #[must_use]
     pub fn storable(mut self) -> Self {
         if let Self::ReposSeen { problems, positions } = &mut self {
@@ -161,7 +161,7 @@ impl Fact {
         self
     }
 
-    /// Every text in it. Without `..`: who adds a field decides here.
+    /// Every text in it. Without `..`: whoever adds a field decides here.
     fn texts(&mut self) -> Vec<&mut String> {
         match self {
             Self::Provisioning | Self::MarkRunning | Self::TurnStarted => Vec::new(),
@@ -267,7 +267,7 @@ fn while_active(session: &Session, run: &Run, fact: &Fact) -> Decision<Event> {
             observed(session, ConditionType::Reconciled, ConditionStatus::False, reason, message)
         }
         Fact::ReconcileFailed { .. } => ALREADY,
-        // Taken away by what it said only; and who comes up is not ready for other reasons.
+        // Cleared only by what it was about; a session that is coming up is not ready for other reasons.
         Fact::Observed { condition_type: ConditionType::Ready, reason, .. }
             if !running || (reason == RUNNER_UNRESPONSIVE) == (ready_reason(session) == RUNNER_UNRESPONSIVE) =>
         {
@@ -287,7 +287,7 @@ fn while_active(session: &Session, run: &Run, fact: &Fact) -> Decision<Event> {
 fn while_stopping(session: &Session, fact: &Fact) -> Decision<Event> {
     match fact {
         Fact::TornDown { evidence } => one(Event::Ended { evidence: evidence.clone(), proven: true }),
-        // Told with the end of the turn, which may have been seen before by the end of its runner.
+        // Reported with the end of the turn, which may have been inferred before from the end of its runner.
         Fact::ReposSeen { problems, positions } => repos_seen(session, problems, positions),
         Fact::Blocked { .. } => blocked(session, fact),
         Fact::Unblocked { step, workflow_execution } => unblocked(session, step, workflow_execution),
@@ -368,7 +368,7 @@ fn reconciled(session: &Session, generation: i64, repos: &[ReconciledRepo]) -> O
     let in_force = session
         .condition(ConditionType::Reconciled)
         .is_some_and(|c| c.status == ConditionStatus::True && c.observed_generation == generation);
-    // A new run shows anew what is in force (`observed_generation` is 0 then), also when nothing else changed.
+    // A new run shows anew what is in effect (`observed_generation` is 0 then), even if nothing else changed.
     let observed = session.observed_generation;
     if generation < observed || (generation == observed && in_force && session.reconciled_repos == repos) {
         return None;
@@ -376,7 +376,7 @@ fn reconciled(session: &Session, generation: i64, repos: &[ReconciledRepo]) -> O
     Some(Event::Reconciled { generation, repos: repos.to_vec() })
 }
 
-/// Of repositories that are wanted no more, or not there yet, nothing is told.
+/// Nothing is reported about repositories that are no longer wanted, or not there yet.
 fn repos_seen(
     session: &Session,
     problems: &BTreeMap<String, RepoProblem>,
@@ -429,7 +429,7 @@ fn blocked(session: &Session, fact: &Fact) -> Decision<Event> {
     })
 }
 
-/// Only the step that is shown as the obstacle takes it away.
+/// Only the step that is shown as the obstacle clears it.
 fn unblocked(session: &Session, step: &str, workflow_execution: &str) -> Decision<Event> {
     let is_shown = session.status_detail.as_ref().is_some_and(|detail| {
         let rest = detail.blocked_on.as_deref().and_then(|blocked_on| blocked_on.strip_prefix(step));

@@ -1,7 +1,7 @@
 //! A session: one agent with a workspace, through runs, attempts and generations.
 //!
-//! Invariants: every way out of Pending, Creating and Running leads through Stopping with a recorded outcome, and only
-//! `TornDown` of that run leaves Stopping; so a terminal phase proves that nothing of the run is left. Run, attempt and
+//! Invariants: every way out of Pending, Creating and Running goes through Stopping with a recorded outcome, and only
+//! that run's `TornDown` leaves Stopping; so a terminal phase proves that nothing of the run is left. Run, attempt and
 //! generation only grow.
 
 mod apply;
@@ -25,11 +25,11 @@ pub(crate) use spec::launch;
 pub use spec::{Repo, Spec, Submodules};
 pub use state::{Lifecycle, Phase, ReconciledRepo, RepoPosition, RepoProblem, Run, RunOutcome, Session, StatusDetail};
 
-/// Launches of a run at most.
+/// Most launches per run.
 pub const MAX_ATTEMPTS: i32 = 3;
-/// Timeout of a batch session that names none, seconds.
+/// Timeout of a batch session that sets none, seconds.
 pub const DEFAULT_BATCH_TIMEOUT: i64 = 300;
-/// Inactivity timeout when neither session, project nor server names one, seconds.
+/// Inactivity timeout if neither session, project nor server sets one, seconds.
 pub const DEFAULT_INACTIVITY_TIMEOUT: i64 = 24 * 3600;
 
 /// Ids of a session's workflow executions.

@@ -1,4 +1,4 @@
-//! What a session may take of its machine, where it says so itself. What it leaves open is the server's to say.
+//! What a session may use of its machine, if it says so itself. What it leaves open is up to the server.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,27 +9,27 @@ use crate::{
 
 /// Name of the field, as people write it.
 const FIELD: &str = "resource_overrides";
-/// Fewer processes and the agent could not even begin.
+/// With fewer processes the agent could not even start.
 const PROCESSES: std::ops::RangeInclusive<u64> = 16..=4_194_304;
 const OPEN_FILES: std::ops::RangeInclusive<u64> = 64..=1_048_576;
 
-/// Limits of all of a session's processes together, but for `open_files`, which is of each.
+/// Limits for all of a session's processes together, except `open_files`, which is per process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResourceOverrides {
-    /// Processors.
+    /// CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<Cpu>,
-    /// Memory; at the limit the agent is ended.
+    /// Memory; an agent that reaches it is killed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Bytes>,
-    /// Processes and threads at once.
+    /// Maximum number of processes and threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes: Option<u64>,
-    /// Space of the session's files; above the limit the agent is ended.
+    /// Disk space of the session's files; above it the agent is killed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<Bytes>,
-    /// Open files of one process.
+    /// Maximum number of open files per process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_files: Option<u64>,
 }
@@ -39,25 +39,25 @@ pub struct ResourceOverrides {
 #[serde(deny_unknown_fields)]
 #[allow(clippy::option_option, reason = "outer: absent; inner: null, which clears the field")]
 pub struct ResourcePatch {
-    /// Processors.
+    /// CPU.
     #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
     pub cpu: Option<Option<Cpu>>,
     /// Memory.
     #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
     pub memory: Option<Option<Bytes>>,
-    /// Processes and threads.
+    /// Maximum number of processes and threads.
     #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
     pub processes: Option<Option<u64>>,
-    /// Space of the files.
+    /// Disk space of the files.
     #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
     pub disk: Option<Option<Bytes>>,
-    /// Open files.
+    /// Maximum number of open files per process.
     #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
     pub open_files: Option<Option<u64>>,
 }
 
 impl ResourcePatch {
-    /// Leaves everything to the server again.
+    /// Returns everything to the server's limits.
     pub const CLEARED: Self =
         Self { cpu: Some(None), memory: Some(None), processes: Some(None), disk: Some(None), open_files: Some(None) };
 }
@@ -95,7 +95,7 @@ impl ResourceOverrides {
         Ok(())
     }
 
-    /// Whether nothing asked for is above `maxima`, where these say something.
+    /// Whether nothing requested is above `maxima`, where these are set.
     ///
     /// # Errors
     /// A refusal that names the field and its maximum.

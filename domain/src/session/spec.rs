@@ -10,7 +10,7 @@ use crate::{
     name,
 };
 
-/// A repository of the workspace.
+/// A repository in the workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Repo {
@@ -21,22 +21,22 @@ pub struct Repo {
     /// Branch; the remote's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
-    /// Branch of the origin that is pushed to at the end of every turn that went well.
+    /// Branch of the origin to push to at the end of every successful turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub push_to: Option<String>,
-    /// What is fetched of its submodules when it is cloned.
+    /// Which submodules are fetched when it is cloned.
     #[serde(default, skip_serializing_if = "Submodules::is_none")]
     pub submodules: Submodules,
 }
 
-/// What is fetched of a repository's submodules.
+/// Which submodules of a repository are fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Submodules {
-    /// Nothing.
+    /// None.
     #[default]
     None,
-    /// The recorded commit of each, and nothing of theirs.
+    /// The recorded commit of each, and none of theirs.
     Shallow,
     /// All of them, with history, and theirs in turn.
     Recursive,
@@ -55,7 +55,7 @@ impl Submodules {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
-    /// For people, 1-100 characters.
+    /// Display name, 1-100 characters.
     pub display_name: String,
     /// First message of every run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,36 +63,36 @@ pub struct Spec {
     /// Repositories.
     #[serde(default)]
     pub repos: Vec<Repo>,
-    /// Agent whose session it is.
+    /// Agent that the session belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_id: Option<String>,
-    /// Program to run as the agent, such as `script`. Until schema version 2 it was named `agent`.
+    /// Program that runs as the agent, such as `script`. Named `agent` before schema version 2.
     #[serde(alias = "agent")]
     pub agent_type: String,
     /// Chat (true) or batch.
     pub interactive: bool,
-    /// Complete at the end of a turn also when interactive.
+    /// Complete at the end of a turn even if interactive.
     #[serde(default)]
     pub stop_on_run_finished: bool,
-    /// Seconds a run may take; none = no limit.
+    /// Maximum duration of a run, seconds; none = no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<i64>,
-    /// Seconds without activity before a stop; 0 = never.
+    /// Seconds without activity before it is stopped; 0 = never.
     pub inactivity_timeout: i64,
     /// Model; the agent's own when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_model: Option<String>,
     /// Sampling temperature, 0-2.
     pub llm_temperature: f64,
-    /// Output limit, tokens.
+    /// Limit on output tokens.
     pub llm_max_tokens: i64,
-    /// Limits in place of the server's.
+    /// Limits that replace the server's.
     #[serde(default, skip_serializing_if = "ResourceOverrides::is_empty")]
     pub resource_overrides: ResourceOverrides,
-    /// Variables of the agent: name to the id under which the value is sealed. Values are never in operations.
+    /// Environment variables for the agent: name to the id under which the value is sealed. Values are never in operations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment_variables: BTreeMap<String, String>,
-    /// Session this one was made from.
+    /// Session that this one was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_session_id: Option<String>,
     /// For selection.
@@ -158,7 +158,7 @@ impl Spec {
     }
 }
 
-/// Checks of what a launch can be told, wherever it is told: by a session, or by the definition of an agent.
+/// Checks launch settings wherever they are given: in a session, or in an agent's definition.
 pub(crate) mod launch {
     use crate::{entity::Refusal, name};
 

@@ -11,7 +11,7 @@ use super::{
     spec::Spec,
 };
 
-/// Where a session is in its life. A session that was never started has none.
+/// Phase of a session's life cycle. A session that was never started has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Phase {
     /// Accepted, nothing done yet.
@@ -24,7 +24,7 @@ pub enum Phase {
     Stopping,
     /// Ended on request or by a clock.
     Stopped,
-    /// Ended by itself, well.
+    /// Ended by itself, successfully.
     Completed,
     /// Ended by a failure.
     Failed,
@@ -70,7 +70,7 @@ pub enum RunOutcome {
         reason: String,
         /// In words.
         message: String,
-        /// The runner's exit code, where it had one.
+        /// The runner's exit code, if it had one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         exit_code: Option<i32>,
     },
@@ -105,7 +105,7 @@ impl RunOutcome {
     }
 }
 
-/// The state machine's state proper: a run exists exactly where it must.
+/// The state proper: a run exists exactly where it must.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Lifecycle {
@@ -130,7 +130,7 @@ pub enum Lifecycle {
     Stopping {
         /// Current run.
         run: Run,
-        /// Decided outcome.
+        /// The decided outcome.
         outcome: RunOutcome,
         /// Execution of session-stop, from 1; more than 1 only after a lost one.
         stop_attempt: i32,
@@ -151,18 +151,18 @@ pub struct StatusDetail {
     pub reason: String,
     /// Since when.
     pub since: DateTime<Utc>,
-    /// What it waits for, in words.
+    /// What it is waiting for, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked_on: Option<String>,
-    /// When the next try comes.
+    /// When the next attempt is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_retry_at: Option<DateTime<Utc>>,
-    /// Workflow id of the execution at work.
+    /// Workflow id of the execution working on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow_execution: Option<String>,
 }
 
-/// A repository as it stands in the workspace.
+/// A repository as it is in the workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReconciledRepo {
     /// Directory.
@@ -177,7 +177,7 @@ pub struct ReconciledRepo {
     pub head: Option<String>,
     /// When it was cloned.
     pub cloned_at: DateTime<Utc>,
-    /// What is to be known of it, in words: it is empty, parts of it were not fetched, it cannot be read.
+    /// Remarks, in words: it is empty, parts of it were not fetched, it cannot be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
     /// What was wrong with it at the end of the last turn.
@@ -191,7 +191,7 @@ pub struct RepoPosition {
     /// Branch; none when detached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
-    /// Commit; none when there is none yet.
+    /// Commit; none if there is none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<String>,
 }
@@ -214,11 +214,11 @@ pub struct Session {
     pub project_id: String,
     /// Number of operations.
     pub version: i64,
-    /// Creation.
+    /// When it was created.
     pub created_at: DateTime<Utc>,
-    /// Last operation.
+    /// When its last operation was decided.
     pub updated_at: DateTime<Utc>,
-    /// Soft deletion.
+    /// When it was (softly) deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<DateTime<Utc>>,
     /// Creator.
@@ -231,12 +231,12 @@ pub struct Session {
     pub observed_generation: i64,
     /// State.
     pub lifecycle: Lifecycle,
-    /// Conditions, one a type, in order of type.
+    /// Conditions, one per type, ordered by type.
     pub conditions: Vec<Condition>,
     /// Why it is not running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status_detail: Option<StatusDetail>,
-    /// Repositories as they are.
+    /// Repositories as they currently are.
     pub reconciled_repos: Vec<ReconciledRepo>,
     /// When the last run was accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -244,12 +244,12 @@ pub struct Session {
     /// When the last run reached a terminal phase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<DateTime<Utc>>,
-    /// Restarts over all runs.
+    /// Number of restarts over all runs.
     pub restart_count: i64,
 }
 
 impl Session {
-    /// Phase; none when never started.
+    /// Phase; none if never started.
     #[must_use]
     pub fn phase(&self) -> Option<Phase> {
         match &self.lifecycle {
@@ -275,7 +275,7 @@ impl Session {
         }
     }
 
-    /// Number of the current or last run; 0 when never started.
+    /// Number of the current or last run; 0 if never started.
     #[must_use]
     pub fn run_number(&self) -> i64 {
         self.run().map_or(0, |run| run.number)
@@ -291,7 +291,7 @@ impl Session {
         }
     }
 
-    /// Workflow id of the execution that must be open (or on its way) in this phase.
+    /// Workflow id of the execution that must be open (or about to be) in this phase.
     #[must_use]
     pub fn required_workflows(&self) -> Vec<String> {
         use super::workflow_id;

@@ -18,7 +18,7 @@ use crate::{
     proto::{self, db},
 };
 
-/// Resets followed from a closed parent to the run that has its children now.
+/// How many resets are followed from a closed parent to the run that now has its children.
 const MAX_RESETS: usize = 100;
 
 fn needs_children() -> Needs {
@@ -38,7 +38,7 @@ impl Engine {
         if !parent_open && !effect.data.outlives_parent {
             return self.drop_effect(effect).await;
         }
-        // An earlier try may have got so far; the child may even have ended or continued as new since.
+        // An earlier attempt may have got this far; the child may even have ended or continued as new since.
         let header = attributes.header.clone();
         let started = self.exists(effect.id).await? || self.create_child(effect, attributes).await?;
         let namespace = &self.inner.options.namespace;
@@ -55,7 +55,7 @@ impl Engine {
         .await
     }
 
-    /// False: another run stands in the way.
+    /// False: another run is in the way.
     async fn create_child(
         &self,
         effect: &Effect,
@@ -86,7 +86,7 @@ impl Engine {
             let target = Target::Run(parent);
             let told = self.settle_if_open(effect, &target, needs_children(), |t, pending| {
                 match child_of(pending, effect.data.initiated_event_id) {
-                    // Its start has to be told first.
+                    // Its start has to be reported first.
                     Some(child) if child.child_run_id.is_none() => return Ok(false),
                     Some(child) => t.child_closed(child, event.clone()),
                     None => {}
@@ -134,7 +134,7 @@ impl Engine {
         .await
     }
 
-    /// Whether the child's start is still on its way (it comes first).
+    /// Whether the child's start is still pending (it comes first).
     async fn child_start_is_owed(&self, effect: &Effect) -> Result<bool, Status> {
         let owed: Vec<Vec<u8>> = sqlx::query_scalar("select data from engine.effects where source_run_id = $1")
             .bind(effect.source_run())

@@ -1,7 +1,7 @@
 //! What a committed change of one run owes other runs.
 //!
 //! An effect is written with the change that owes it and removed by the change that settles it, so it happens once however
-//! often it is tried. Its process carries it out right after the commit; if that process dies, whoever frees its work takes
+//! often it is tried. The process that wrote it carries it out right after the commit; if that process dies, whoever releases its work takes
 //! the effect over. No transaction ever spans two runs.
 
 mod children;
@@ -24,18 +24,18 @@ use crate::{
     proto::db,
 };
 
-/// Effects one process carries out at the same time.
+/// Effects that one process carries out concurrently.
 pub(crate) const PARALLEL: usize = 32;
 
 /// How far an attempt at an effect got.
 enum Progress {
     Settled,
-    /// Something that comes first has not happened yet.
+    /// Something that must come first has not happened yet.
     NotYet,
 }
 
 impl Engine {
-    /// Carries an effect out in the background, as often as it takes.
+    /// Carries an effect out in the background, retrying as often as it takes.
     pub(crate) fn spawn_effect(&self, effect: Effect) {
         if !self.effects_in_hand().insert(effect.id) {
             return;
@@ -90,7 +90,7 @@ impl Engine {
         }
     }
 
-    /// Changes the run that owes the effect (or whoever is told) and settles it; if that run is gone, only settles it.
+    /// Changes the run that owes the effect (or whichever is told) and settles it; if that run is gone, only settles it.
     async fn settle(
         &self,
         effect: &Effect,
@@ -104,7 +104,7 @@ impl Engine {
         }
     }
 
-    /// As [`Self::settle`]; none if that run is gone, and nothing is settled.
+    /// Like [`Self::settle`]; none if that run is gone, and then nothing is settled.
     async fn settle_if_open(
         &self,
         effect: &Effect,
@@ -129,7 +129,7 @@ impl Engine {
         }
     }
 
-    /// The run and those it was reset from: what they have started is its.
+    /// The run and those it was reset from: whatever they started belongs to it.
     async fn lineage(&self, run: Uuid) -> Result<Vec<Uuid>, Status> {
         sqlx::query_scalar(
             "with recursive line as (
@@ -143,7 +143,7 @@ impl Engine {
         .map_err(db)
     }
 
-    /// The run that took the place of a closed one by reset, if that happened.
+    /// The run that replaced a closed one by reset, if there is one.
     async fn reset_to(&self, run: Uuid) -> Result<Option<Uuid>, Status> {
         let next: Option<Option<Uuid>> =
             sqlx::query_scalar("select reset_run_id from engine.executions where run_id = $1 and status <> 1")

@@ -1,4 +1,4 @@
-//! Tasks whose pollers have gone before they got them.
+//! Tasks whose pollers have gone before they received them.
 
 use tonic::Status;
 
@@ -12,7 +12,7 @@ use crate::{
     token::TaskToken,
 };
 
-/// Gives a task back whose caller has gone before it got it.
+/// Gives a task back whose caller has gone before receiving it.
 pub(crate) async fn give_back(engine: &Engine, claim: Claim) {
     let result = match claim {
         Claim::Workflow(token) => workflow_task(engine, &token).await,
@@ -23,7 +23,7 @@ pub(crate) async fn give_back(engine: &Engine, claim: Claim) {
     }
 }
 
-/// The poller went away before it got the task: offer it again, as if it had not been taken.
+/// The poller went away before it received the task: offer it again, as if it had not been taken.
 async fn workflow_task(engine: &Engine, token: &TaskToken) -> Result<(), Status> {
     let given = engine
         .change(&Target::Run(token.run_id()), Needs::default(), |t, _| {

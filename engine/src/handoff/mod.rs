@@ -1,23 +1,23 @@
-//! Tasks that go from a change straight to a poller of the same process.
+//! Tasks that go from a change straight to a poller in the same process.
 //!
 //! When a change schedules a task and its queue is polled here, the change itself starts the task: it is stored as started
-//! by this process, in the same statement, and after the commit it lies ready in memory for the next poller. That saves the
+//! by this process, in the same statement, and after the commit it is held in memory for the next poller. That saves the
 //! statement that would have started it and the query that would have found it. Nothing is handed out before the commit,
 //! and other processes see a started task like any other: its process holds it, by its lease.
 //!
-//! A task that no poller takes in time goes back, as one whose poller has gone does.
+//! A task that no poller takes in time goes back, as does one whose poller has gone.
 //!
 //! | A workflow task is | What happens | Then |
 //! |---|---|---|
-//! | scheduled by a decision | a poller here waits or will be back, the lease is held, the engine goes on | started in that change ([`Handover::AfterCommit`]) |
-//! | scheduled by a decision | otherwise | it waits in the database for anybody |
-//! | started in the change | committed | it lies ready |
-//! | started in the change | not written | it never was |
-//! | started in the change | the change waits ([`Handover::Ahead`]) | it lies ready; an answer counts only if the change is written |
-//! | lying ready | a poller comes | it is its worker's |
-//! | lying ready | its time is over, or its queue has gone | given back: it waits in the database |
-//! | its worker's | the poller has gone before it had it | given back |
-//! | started | this process dies | others free it, by its lease |
+//! | scheduled by a decision | a poller here waits or will be back, the lease is held, the engine is not stopping | started in that change ([`Handover::AfterCommit`]) |
+//! | scheduled by a decision | otherwise | it waits in the database for anyone |
+//! | started in the change | committed | it is held |
+//! | started in the change | not written | it never existed |
+//! | started in the change | the change waits ([`Handover::Ahead`]) | it is held; an answer counts only if the change is written |
+//! | held | a poller comes | it is with its worker |
+//! | held | its time is up, or its queue has gone | given back: it waits in the database |
+//! | with its worker | the poller had gone before it received it | given back |
+//! | started | this process dies | others release it, by its lease |
 
 mod give_back;
 #[cfg(test)]
@@ -38,28 +38,28 @@ use crate::{
     token::{TaskToken, TokenKind},
 };
 
-/// Longest time a task lies ready.
+/// Longest time a task is held.
 const PATIENCE: Duration = Duration::from_millis(2500);
-/// After this time an activity that no poller waited for is taken back at the next look: another process may have one.
+/// After this time an activity that no poller was waiting for is taken back at the next look: another process may have a poller.
 const MOMENT: Duration = Duration::from_millis(250);
-/// How often tasks that have lain too long are looked for.
+/// How often to look for tasks that have been held too long.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// A task may lie for a quarter of the time its worker has for it.
+/// A task may be held for a quarter of its worker's time for it.
 fn patience(timeout_ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(timeout_ms / 4).unwrap_or(0)).min(PATIENCE)
 }
 
-/// Milliseconds that a task must have to be laid ready where no poller waits: it is taken back well before they are over.
+/// Milliseconds that a task must have to be held when no poller is waiting: it is taken back well before they are over.
 pub(crate) const LEAST_MS: i64 = 2_000;
 const _: () = assert!(LEAST_MS as u128 >= LOOK.as_millis() * 8);
 
-/// Whether a task with so much time may wait for a poller.
+/// Whether a task with this much time may wait for a poller.
 fn may_lie(timeout_ms: i64) -> bool {
     timeout_ms >= LEAST_MS
 }
 
-/// The task a run has started, and how long it may lie.
+/// The task a run has started, and how long it may be held.
 fn workflow_task(run: &Run, revision: i64, tail: &Tail) -> (Task, Duration) {
     let sticky = run.wft_queue != run.task_queue;
     let events = tail.since(if sticky { run.previous_started_id } else { 0 });
@@ -86,7 +86,7 @@ impl Run {
 }
 
 impl Engine {
-    /// Who may be given the run's workflow task by this process right away.
+    /// Whom this process may give the run's workflow task to right away.
     fn poller_for(&self, run: &Run) -> Option<String> {
         if !run.may_start() || !self.inner.lease.is_held() || self.is_stopping() {
             return None;
@@ -111,7 +111,7 @@ impl Engine {
             return;
         }
         let (now, process) = (t.now, t.circumstances.process);
-        // Those started already are the answered worker's own.
+        // Those already started are for the worker being answered.
         for activity in t.new_activities.iter_mut().filter(|a| !a.is_started()) {
             let ahead = if activity.time().is_none_or(may_lie) { Ahead::AsTaken } else { Ahead::Awaited };
             let Some(identity) = self.inner.matching.accepts(Kind::Activity, &activity.task_queue, ahead) else {
@@ -122,7 +122,7 @@ impl Engine {
         }
     }
 
-    /// As [`Self::start_directly`], for the first task of a run.
+    /// Like [`Self::start_directly`], for a run's first task.
     pub(crate) fn start_first_directly(&self, start: &mut Start) {
         let eager = start.new.attributes.eager_execution_accepted;
         let run = &mut start.run;
@@ -133,12 +133,12 @@ impl Engine {
             run.wft_due_at = Some(proto::after(start.wall, run.wft_timeout_ms));
             run.wft_process = Some(self.inner.lease.process());
             run.wft_identity = identity;
-            // The answer to the start brings an eager one.
+            // The response to the start carries an eager one.
             start.handover = if eager { Handover::None } else { Handover::AfterCommit };
         }
     }
 
-    /// Lays the tasks ready that a committed transition has started.
+    /// Holds the tasks that a committed transition has started.
     pub(crate) fn hand_over(&self, t: &Transition, tail: &Tail) {
         if t.handover == Handover::AfterCommit {
             self.hand_over_task(&t.run, t.expected_revision + 1, tail);
@@ -150,23 +150,23 @@ impl Engine {
         }
     }
 
-    /// Remembers a run that has just been created and lays its first task ready if it is started.
+    /// Caches a run that has just been created and holds its first task if it is started.
     pub(crate) fn created(&self, start: &Start) {
         let tail = Tail::new(0, start.events.clone());
         let loaded = Loaded { run: start.run.clone(), now: start.now, wall: start.wall };
-        // First remembered, then handed over: what the worker answers comes later.
+        // First cached, then handed over: the worker's answer comes later.
         self.inner.hot.put(Remembered { loaded, tail: tail.clone() });
         if start.handover == Handover::AfterCommit {
             self.hand_over_task(&start.run, 0, &tail);
         }
     }
 
-    /// Lays the task ready that a transition will have started once it is written. False: that has to wait for it.
+    /// Holds the task that a transition will have started once it is written. False: it has to wait for the write.
     pub(crate) fn hand_ahead(&self, change: &Change) -> bool {
         let t = &change.transition;
         let tail = &change.tail.clone().advanced(&t.events, t.run.previous_started_id);
         let (task, patience) = workflow_task(&t.run, t.expected_revision + 1, tail);
-        // Events that are not at hand would be read, and are not all there yet.
+        // Events that are not cached would be read, and are not all stored yet.
         let complete = matches!(&task, Task::Workflow { events: Some(_), .. });
         complete && self.inner.matching.put(Kind::Workflow, &t.run.wft_queue, task, patience).is_none()
     }
@@ -177,7 +177,7 @@ impl Engine {
         self.take_back(back.into_iter().collect());
     }
 
-    /// Lays an activity ready that is started. One with little time goes back at once if no poller waits for it.
+    /// Holds an activity that has been started. One with little time goes back at once if no poller waits for it.
     pub(crate) fn hand_over_activity(&self, activity: &Activity) {
         let task = Task::Activity(Box::new(activity.clone()));
         let mut patience = activity.time().map_or(PATIENCE, patience);
@@ -212,7 +212,7 @@ impl Task {
     }
 }
 
-/// Takes back what has lain too long, until the engine stops.
+/// Takes back what has been held too long, until the engine stops.
 pub(crate) async fn reclaim(engine: Engine) {
     loop {
         tokio::time::sleep(LOOK).await;

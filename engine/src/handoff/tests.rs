@@ -58,7 +58,7 @@ async fn activities_started_for_pollers_that_do_not_come_back_are_done_by_anothe
         taken.push(next.expect("it is offered to the other process"));
     }
     assert!(began.elapsed() >= MOMENT, "they have lain ready at the first one: {:?}", began.elapsed());
-    // Nobody has begun them before.
+    // Nobody has started them before.
     assert_eq!(taken.iter().map(|task| task.attempt).collect::<Vec<_>>(), [1, 1, 1]);
     let mut ids: Vec<_> = taken.into_iter().map(|task| task.activity_id).collect();
     ids.sort();

@@ -1,6 +1,6 @@
 //! Activities: scheduled, cancelled, retried, ended.
 //!
-//! Started is written together with the end, as on Temporal's servers: attempts before the last leave no events.
+//! Started is written together with the end, as on Temporal's servers: earlier attempts leave no events.
 
 use chrono::{DateTime, Utc};
 use prost::Message;
@@ -26,7 +26,7 @@ use crate::{
     retry::{self, Retry},
 };
 
-/// How an activity ended for good.
+/// How an activity finally ended.
 #[derive(Clone, Debug)]
 pub(crate) enum ActivityEnd {
     Completed { result: Option<Payloads> },
@@ -36,7 +36,7 @@ pub(crate) enum ActivityEnd {
 }
 
 impl Activity {
-    /// Starts the attempt in the name of a worker.
+    /// Starts the attempt in a worker's name.
     pub(crate) fn start(&mut self, identity: String, now: DateTime<Utc>, process: Uuid) {
         self.state = 1;
         self.started_at = Some(now);
@@ -50,8 +50,8 @@ impl Activity {
     }
 }
 
-/// The failure of an attempt that ran into a timeout. When it was the last one, it also tells how far it was and how the attempt
-/// before had failed; the next attempt would be given that itself.
+/// The failure of an attempt that timed out. If it was the last one, the failure also says how far it got and how the previous
+/// attempt failed; otherwise the next attempt would be given that itself.
 fn timeout_failure(activity: &Activity, kind: TimeoutType, last: bool) -> Result<Failure, Status> {
     let heartbeat = match activity.heartbeat_details.as_slice() {
         details if last && !details.is_empty() => Some(proto::stored::<Payloads>(details)?),
@@ -76,7 +76,7 @@ fn timeout_failure(activity: &Activity, kind: TimeoutType, last: bool) -> Result
     })
 }
 
-/// Timeouts of a command, completed from one another the way Temporal's servers do it. Milliseconds; 0 is none.
+/// A command's timeouts, with missing ones derived from the others as Temporal's servers do. Milliseconds; 0 means none.
 struct Timeouts {
     schedule_to_close: i64,
     schedule_to_start: i64,
@@ -194,7 +194,7 @@ impl Transition {
         Ok(())
     }
 
-    /// The workflow asks to cancel an activity. One that waits ends at once; a started one learns it by heartbeat.
+    /// The workflow asks to cancel an activity. A waiting one ends at once; a started one learns of it by heartbeat.
     pub(crate) fn request_cancel_activity(
         &mut self,
         command: &RequestCancelActivityTaskCommandAttributes,
@@ -245,7 +245,7 @@ impl Transition {
         }));
     }
 
-    /// The activity has a result. Somebody who completes it by its id need not wait for a worker to start it.
+    /// The activity has a result. Someone who completes it by its id need not wait for a worker to start it.
     pub(crate) fn complete_activity(
         &mut self,
         activity: &Activity,
@@ -259,7 +259,7 @@ impl Transition {
         let mut started = activity.clone();
         started.start(identity.to_owned(), self.now, self.circumstances.process);
         self.end_activity(&started, identity, end)?;
-        // The row is still the one of an activity that waits.
+        // The row is still that of a waiting activity.
         if let Some(key) = self.ended_activities.last_mut() {
             key.state = activity.state;
         }
@@ -334,7 +334,7 @@ impl Transition {
         Ok(id)
     }
 
-    /// An attempt failed: another one, or the end.
+    /// An attempt failed: schedule another one, or end.
     pub(crate) fn fail_activity(
         &mut self,
         activity: &Activity,
@@ -353,7 +353,7 @@ impl Transition {
         Ok(verdict)
     }
 
-    /// An attempt ran into a timeout, or its process is gone (a heartbeat timeout).
+    /// An attempt timed out, or its process is gone (a heartbeat timeout).
     pub(crate) fn time_out_activity(&mut self, activity: &Activity, kind: TimeoutType) -> Result<Retry, Status> {
         let failure = timeout_failure(activity, kind, false)?;
         let verdict = retry::after_failure(activity, Some(&failure), self.now)?;

@@ -9,7 +9,7 @@ use tonic::Status;
 use super::Transition;
 use crate::proto;
 
-/// Completions go last, so that a task sees what they complete first; the order Temporal's servers give them.
+/// Completions go last, so that a task sees what they complete first; this is the order Temporal's servers use.
 fn is_completion(event: &HistoryEvent) -> bool {
     matches!(
         event.attributes,
@@ -27,7 +27,7 @@ fn is_completion(event: &HistoryEvent) -> bool {
     )
 }
 
-/// Ids that were not known while their events were buffered: by the event that scheduled or initiated.
+/// Ids that were not known while their events were buffered, by the event that scheduled or initiated.
 #[derive(Default)]
 struct StartedIds(HashMap<i64, i64>);
 
@@ -79,7 +79,7 @@ impl Transition {
         !self.run.buffered.is_empty()
     }
 
-    /// Appends what has been buffered, ids fixed up. Returns how many events that were.
+    /// Appends the buffered events with their ids fixed up. Returns how many there were.
     pub(crate) fn flush_buffered(&mut self) -> Result<usize, Status> {
         let events = self.run.buffered_events()?;
         self.run.buffered.clear();
@@ -96,7 +96,7 @@ impl Transition {
         Ok(count)
     }
 
-    /// Takes a fired timer out of the buffer again: cancelled before the workflow could see it.
+    /// Takes a fired timer out of the buffer again: it was cancelled before the workflow could see it.
     pub(crate) fn unbuffer_timer(&mut self, timer_id: &str) -> Result<Option<i64>, Status> {
         let mut events = self.run.buffered_events()?;
         let position = events

@@ -21,7 +21,7 @@ use crate::{
     proto,
 };
 
-/// What the namespace is called in events.
+/// The namespace's name in events.
 pub(crate) struct Names<'a> {
     pub(crate) namespace: &'a str,
 }
@@ -119,7 +119,7 @@ impl Transition {
         self.effects.push(effect);
     }
 
-    /// The child runs.
+    /// The child is running.
     pub(crate) fn child_started(&mut self, child: &Child, run_id: Uuid, header: Option<Header>, namespace: &str) {
         let attributes =
             A::ChildWorkflowExecutionStartedEventAttributes(ChildWorkflowExecutionStartedEventAttributes {
@@ -134,7 +134,7 @@ impl Transition {
         self.started_children.push((child.initiated_event_id, started_event_id, run_id));
     }
 
-    /// Another run stood in the way.
+    /// Another run was in the way.
     pub(crate) fn child_start_failed(&mut self, child: &Child, namespace: &str) {
         self.end_child(child.initiated_event_id);
         self.arrive(A::StartChildWorkflowExecutionFailedEventAttributes(

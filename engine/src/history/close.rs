@@ -49,7 +49,7 @@ impl Transition {
     /// The run or the whole execution took too long.
     pub(crate) fn time_out_run(&mut self, children: &[Child], namespace: &str) -> Result<(), tonic::Status> {
         self.abort_task()?;
-        // No further run could have time of an execution that has none left.
+        // If the execution has no time left, a further run could not have any either.
         let execution_is_over = self.run.execution_expires_at.is_some_and(|at| at <= self.now);
         let retry_state = if execution_is_over { RetryState::Timeout } else { RetryState::RetryPolicyNotSet };
         let attributes =
@@ -128,7 +128,7 @@ impl Transition {
         })
     }
 
-    /// Parent close policies; also for children whose start is still owed (the effect waits for it).
+    /// Parent close policies, including for children whose start is still owed (the effect waits for it).
     fn owe_children(&mut self, children: &[Child]) {
         let fresh =
             self.new_children.iter().map(|c| (c.workflow_id.clone(), None, c.close_policy, c.initiated_event_id));

@@ -29,7 +29,7 @@ use crate::{
 /// A completion that cannot be accepted as it is.
 #[derive(Debug)]
 pub(crate) enum Refused {
-    /// The workflow task failed, for this cause; the worker is told the message.
+    /// The workflow task failed, for this cause; the worker gets the message.
     Task { cause: Cause, message: String },
     /// Nothing happened.
     Status(Status),
@@ -47,7 +47,7 @@ impl From<Status> for Refused {
     }
 }
 
-/// Rows that some commands need to know.
+/// Rows that some commands need.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pending {
     pub(crate) activities: Vec<Activity>,
@@ -59,7 +59,7 @@ pub(crate) struct Pending {
     pub(crate) search_attributes: SearchAttributes,
 }
 
-/// Which of [`Pending`] a completion needs: most need nothing.
+/// Which parts of [`Pending`] a completion needs: most need none.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Needs {
     pub(crate) activities: Activities,
@@ -70,7 +70,7 @@ pub(crate) struct Needs {
     pub(crate) ground: Ground,
 }
 
-/// Which activities a decision has to know.
+/// Which activities a decision needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Activities {
     #[default]
@@ -78,22 +78,22 @@ pub(crate) enum Activities {
     All,
     /// The one that this event has scheduled, as it is stored.
     Stored(i64),
-    /// Of the one that this event has scheduled, what its worker was given: heartbeats and cancellation do not matter.
+    /// For the one that this event has scheduled, what its worker was given: heartbeats and cancellation do not matter.
     Given(i64),
 }
 
-/// What a decision may stand on.
+/// What a decision may be based on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Ground {
-    /// Changes that are written. One that waits is written first.
+    /// Written changes. One that waits is written first.
     #[default]
     Written,
-    /// A change that waits, too: both are written together. The decision may itself wait, where its request can.
+    /// A waiting change, too: both are written together. The decision may itself wait, where its request can.
     Unwritten,
 }
 
 impl Needs {
-    /// Whether rows of the database have to be read, apart from those of one activity.
+    /// Whether rows have to be read from the database, apart from those of one activity.
     pub(crate) fn reads(&self, run: &Run) -> bool {
         self.activities == Activities::All
             || self.timers
@@ -135,7 +135,7 @@ fn closes(command: &C) -> bool {
     )
 }
 
-/// Applies a completion whose token has been checked. On an error the transition is spoilt.
+/// Applies a completion whose token has been checked. After an error the transition must not be used.
 pub(crate) fn complete(
     t: &mut Transition,
     request: RespondWorkflowTaskCompletedRequest,
@@ -212,7 +212,7 @@ fn take(messages: &mut Vec<ProtocolMessage>, id: &str) -> Result<ProtocolMessage
     Ok(messages.remove(position))
 }
 
-/// The speculative task has come to nothing: no event says that it was there.
+/// The speculative task came to nothing: no event says that it existed.
 fn discard(t: &mut Transition, request: RespondWorkflowTaskCompletedRequest) -> Result<(), Refused> {
     t.clear_task();
     t.discarded_task = true;
@@ -244,7 +244,7 @@ fn stick(
     Ok(())
 }
 
-/// The event a command becomes, with what it carries for people (summary, details).
+/// The event a command becomes, with its text for people (summary, details).
 fn event_of(t: &Transition, command: &mut Command, attributes: Option<A>) -> HistoryEvent {
     let mut event = HistoryEvent {
         event_time: Some(proto::timestamp(t.now)),
@@ -300,7 +300,7 @@ fn apply(
     }
 }
 
-/// Commands that are an event and no more, and the plain ways to close.
+/// Commands that are just an event, and the plain ways to close.
 fn record_or_close(
     t: &mut Transition,
     attributes: C,

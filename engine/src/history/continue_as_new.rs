@@ -51,7 +51,7 @@ pub(super) fn continue_as_new(
     let task_queue = task_queue.unwrap_or_else(|| t.run.task_queue.clone());
     proto::name(&task_queue, "task_queue").map_err(refuse)?;
     let new_run_id = Uuid::new_v4();
-    // What the worker does not carry over is not: as on Temporal's servers.
+    // Whatever the worker does not carry over is dropped, as on Temporal's servers.
     let (memo, search_attributes) = (command.memo, command.search_attributes);
     let run_timeout = if run_timeout > 0 { Some(proto::duration(run_timeout)) } else { before.workflow_run_timeout };
     let task_timeout = proto::duration(if task_timeout > 0 { task_timeout } else { t.run.wft_timeout_ms });

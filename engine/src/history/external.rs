@@ -117,7 +117,7 @@ impl Transition {
         self.effects.push(effect);
     }
 
-    /// What came of a signal this run sent.
+    /// The result of a signal this run sent.
     pub(crate) fn external_signaled(
         &mut self,
         initiated: i64,
@@ -146,7 +146,7 @@ impl Transition {
         });
     }
 
-    /// What came of a cancellation this run asked for.
+    /// The result of a cancellation this run requested.
     pub(crate) fn external_cancelled(
         &mut self,
         initiated: i64,
@@ -178,7 +178,7 @@ impl Transition {
     }
 }
 
-/// The signal as another run gets it from this one.
+/// The signal as another run receives it from this one.
 pub(super) fn signal_for(from: &Run, signal_name: String, input: Option<Payloads>, header: Option<Header>) -> A {
     A::WorkflowExecutionSignaledEventAttributes(WorkflowExecutionSignaledEventAttributes {
         signal_name,
@@ -189,7 +189,7 @@ pub(super) fn signal_for(from: &Run, signal_name: String, input: Option<Payloads
     })
 }
 
-/// The request to cancel as another run gets it from this one.
+/// The cancellation request as another run receives it from this one.
 pub(super) fn cancel_for(
     from: &Run,
     reason: String,

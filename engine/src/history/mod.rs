@@ -1,7 +1,7 @@
 //! What can happen to a run.
 //!
 //! A [`Transition`] is the one way to change a run: it starts from the state that was read, collects the events and row
-//! changes that follow from one request, and is written by `store::commit` if nobody was faster. Everything in here is
+//! changes that follow from one request, and `store::commit` writes it unless there is a conflict. Everything in here is
 //! pure: no I/O, no clock; the same state and request give the same transition.
 //!
 //! Invariants: event ids are dense; while a workflow task is in flight nothing is appended, events are buffered
@@ -36,7 +36,7 @@ impl Transition {
         self.append_event(proto::event(0, self.now, attributes))
     }
 
-    /// Appends an event that may carry a time and user metadata of its own; its id is given here.
+    /// Appends an event that may carry its own time and user metadata; its id is assigned here.
     pub(crate) fn append_event(&mut self, mut event: HistoryEvent) -> i64 {
         self.run.last_event_id += 1;
         event.event_id = self.run.last_event_id;
@@ -46,15 +46,15 @@ impl Transition {
         self.run.last_event_id
     }
 
-    /// Takes in an event from outside: appends it and sees to a workflow task, or buffers it while one is in flight.
-    /// Returns the id, 0 while it is not known.
+    /// Takes in an event from outside: appends it and makes sure there is a workflow task, or buffers it while one is in flight.
+    /// Returns the id, 0 while it is unknown.
     pub(crate) fn arrive(&mut self, attributes: Attributes) -> i64 {
         let id = self.arrive_quietly(attributes);
         self.ensure_task();
         id
     }
 
-    /// As [`Self::arrive`], for an event that is no reason for a workflow task (the next one will see it).
+    /// Like [`Self::arrive`], for an event that does not cause a workflow task (the next one will see it).
     pub(crate) fn arrive_quietly(&mut self, attributes: Attributes) -> i64 {
         if self.run.wft_state == TaskState::Started {
             self.buffer(attributes);

@@ -1,6 +1,6 @@
-//! What a history says is still open: the state of a run, read off its events.
+//! What a history says is still open: the state of a run, derived from its events.
 //!
-//! Pure, and independent of how the rows came to be: a reset builds a run from it.
+//! Pure, and independent of how the rows came about: a reset builds a run from it.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +44,7 @@ pub(crate) struct OpenTask {
     pub(crate) started_event_id: i64,
 }
 
-/// The state after the events seen so far; maps are by the event that scheduled or initiated.
+/// The state after the events seen so far; maps are keyed by the event that scheduled or initiated.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Replayed {
     pub(crate) started: WorkflowExecutionStartedEventAttributes,
@@ -56,7 +56,7 @@ pub(crate) struct Replayed {
     pub(crate) cancels: BTreeMap<i64, RequestCancelExternalWorkflowExecutionInitiatedEventAttributes>,
     /// Accepted updates, by id.
     pub(crate) updates: BTreeMap<String, RecordedUpdate>,
-    /// Updates whose request the history has and that are not accepted.
+    /// Updates whose request is in the history and that are not accepted.
     pub(crate) admitted: Vec<String>,
     pub(crate) memo: Memo,
     pub(crate) search_attributes: SearchAttributes,

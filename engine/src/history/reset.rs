@@ -1,7 +1,7 @@
-//! Reset: a new run that has the history of another one up to a workflow task, and goes on from there.
+//! Reset: a new run that has another one's history up to a workflow task, and continues from there.
 //!
 //! The task at the reset point fails with cause `RESET_WORKFLOW`; what was still open then (activities, timers, children) is
-//! open again; signals and updates that came later are applied again; then there is a new workflow task.
+//! open again; later signals and updates are reapplied; then there is a new workflow task.
 
 use prost::Message;
 use temporalio_common::protos::temporal::api::{
@@ -32,14 +32,14 @@ use crate::{
     proto,
 };
 
-/// Who acts for the server in events.
+/// The server's identity in events.
 const SERVER: &str = "history-service";
 
-/// What a reset is to do.
+/// What a reset should do.
 #[derive(Clone, Debug)]
 pub(crate) struct ResetPlan {
     pub(crate) base_run_id: Uuid,
-    /// The event the history is kept up to is the one before.
+    /// The event before it is the last one that is kept.
     pub(crate) finish_event_id: i64,
     pub(crate) reason: String,
     pub(crate) exclude: Vec<Exclude>,
@@ -50,7 +50,7 @@ impl ResetPlan {
         self.exclude.contains(&kind)
     }
 
-    /// Whether nothing at all is applied again.
+    /// Whether nothing at all is reapplied.
     #[allow(deprecated, reason = "one of the kinds there are")]
     fn excludes_all(&self) -> bool {
         [Exclude::Signal, Exclude::Update, Exclude::Nexus, Exclude::CancelRequest].into_iter().all(|k| self.excludes(k))
@@ -66,7 +66,7 @@ fn failure(reason: &str) -> Failure {
 }
 
 impl Transition {
-    /// Makes the new run: `self` holds its history up to the reset point, `state` is what that says, `later` what came
+    /// Builds the new run: `self` holds its history up to the reset point, `state` is what that says, `later` what came
     /// afterwards.
     pub(crate) fn reset(
         &mut self,
@@ -117,7 +117,7 @@ impl Transition {
         Ok(())
     }
 
-    /// An attempt that the history knows to be running is of the other run.
+    /// An attempt that the history knows to be running belongs to the other run.
     fn fail_started_activities(&mut self, state: &mut Replayed, plan: &ResetPlan) {
         state.activities.retain(|scheduled_event_id, activity| {
             let Some((started_event_id, identity)) = activity.started.clone() else { return true };
@@ -156,7 +156,7 @@ impl Transition {
             Some(A::WorkflowExecutionUpdateAdmittedEventAttributes(a)) if !plan.excludes(Exclude::Update) => {
                 self.admit_again(a.request.as_ref(), a.origin());
             }
-            // Without a request the one of its Admitted event has been applied.
+            // If it has no request, its Admitted event's one has been applied.
             Some(A::WorkflowExecutionUpdateAcceptedEventAttributes(a)) if !plan.excludes(Exclude::Update) => {
                 self.admit_again(a.accepted_request.as_ref(), UpdateAdmittedEventOrigin::Reapply);
             }
@@ -174,7 +174,7 @@ impl Transition {
         self.hold_update(id, None, Uuid::new_v4());
     }
 
-    /// News of a child that was open at the reset point.
+    /// An event about a child that was open at the reset point.
     fn reapply_child(&mut self, state: &mut Replayed, attributes: &A) {
         if let A::ChildWorkflowExecutionStartedEventAttributes(a) = attributes {
             if let Some(child) = state.children.get_mut(&a.initiated_event_id).filter(|c| c.started.is_none()) {

@@ -36,7 +36,7 @@ impl Transition {
         Ok(())
     }
 
-    /// A timer that has fired while its cancellation was on the way counts as cancelled.
+    /// A timer that fired while its cancellation was on the way counts as cancelled.
     pub(crate) fn cancel_timer(
         &mut self,
         command: &CancelTimerCommandAttributes,

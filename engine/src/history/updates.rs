@@ -1,9 +1,9 @@
 //! Workflow updates: admitted, delivered with a workflow task, accepted, completed or rejected.
 //!
 //! An update in flight is part of the run's state, so that it is decided on like everything else and any process can deliver
-//! it. It becomes part of the history when a worker accepts it; one that is rejected leaves no event. When there is no
+//! it. It becomes part of the history when a worker accepts it; a rejected one leaves no event. If there is no
 //! workflow task to deliver it with, a speculative one is made: its events are written only when it ends with something to
-//! keep (its ids are reserved until then, as for further attempts).
+//! keep (its ids are reserved until then, as for later attempts).
 
 use prost::Message;
 use temporalio_common::protos::temporal::api::{
@@ -23,15 +23,15 @@ use uuid::Uuid;
 use super::{Transition, commands::Refused};
 use crate::model::{Delivery, InFlight, RecordedUpdate, Run, TaskState, Updates};
 
-/// Updates admitted and not completed at the same time, at most; as on Temporal's servers.
+/// Most updates admitted and not completed at the same time, as on Temporal's servers.
 const MAX_IN_FLIGHT: usize = 10;
-/// Updates of a run, at most.
+/// Most updates per run.
 const MAX_TOTAL: usize = 2000;
-/// From so many updates on workflows are advised to continue as new.
+/// From this many updates on, workflows are advised to continue as new.
 pub(super) const SUGGEST_CONTINUE_UPDATES: usize = 1800;
-/// Bytes of admitted requests, at most.
+/// Most bytes of admitted requests.
 const MAX_IN_FLIGHT_BYTES: usize = 20 * 1024 * 1024;
-/// From this attempt on the workflow task is taken to be failing for good: its run takes in no updates.
+/// From this attempt on, the workflow task is considered to be failing for good: its run admits no updates.
 pub(crate) const FAILING_ATTEMPT: i32 = 3;
 /// Events that a speculative task may hand out again and again because it is discarded.
 const MAX_SHIPPED_AGAIN: i64 = 10;
@@ -43,12 +43,12 @@ impl Updates {
         self.in_flight.iter().find(|u| u.id == id)
     }
 
-    /// All there have been, but for the rejected.
+    /// All updates so far, except rejected ones.
     pub(super) fn total(&self) -> usize {
         self.in_flight.len() + usize::try_from(self.completed).unwrap_or(usize::MAX)
     }
 
-    /// Updates the next workflow task has to bring.
+    /// Updates the next workflow task has to deliver.
     fn wait_for_task(&self) -> bool {
         self.in_flight.iter().any(|u| !u.is_accepted())
     }
@@ -110,7 +110,7 @@ impl Run {
 }
 
 impl Transition {
-    /// Takes in an update. Some: this very update is in flight already, and nothing changes.
+    /// Admits an update. Some: this very update is already in flight, and nothing changes.
     pub(crate) fn admit_update(&mut self, request: &Request, admission: Uuid) -> Result<Option<Uuid>, Status> {
         if self.run.wft_attempt >= FAILING_ATTEMPT {
             return Err(Status::failed_precondition(
@@ -129,7 +129,7 @@ impl Transition {
         Ok(None)
     }
 
-    /// Puts an update in flight. Without a request, the history has it.
+    /// Puts an update in flight. Without a request, the request is in the history.
     pub(crate) fn hold_update(&mut self, id: &str, request: Option<Request>, admission: Uuid) {
         let in_flight = self.run.wft_state == TaskState::Started;
         let delivery = if in_flight { Delivery::NextTask } else { Delivery::ThisTask };
@@ -142,7 +142,7 @@ impl Transition {
         });
     }
 
-    /// The history has an update of the run this one is reset from.
+    /// An update in the history of the run this one is reset from.
     pub(super) fn reopen_update(&mut self, update: &RecordedUpdate) {
         if update.completed_event_id == 0 {
             self.hold_update(&update.id, None, Uuid::new_v4());
@@ -169,7 +169,7 @@ impl Transition {
             && shipped <= if again { MAX_SHIPPED_AGAIN } else { 0 }
     }
 
-    /// The task is over: what it did not bring goes with the next one. `heartbeat`: its worker goes on with what it has.
+    /// The task is over: what it did not deliver goes with the next one. `heartbeat`: its worker continues with what it has.
     pub(super) fn redeliver_updates(&mut self, heartbeat: bool) {
         for update in self.run.updates.in_flight.iter_mut().filter(|u| !u.is_accepted()) {
             let delivery = match (heartbeat, update.delivery()) {
@@ -187,7 +187,7 @@ impl Transition {
         }
     }
 
-    /// A worker says something about an update.
+    /// A worker's message about an update.
     pub(super) fn update_message(&mut self, message: &ProtocolMessage) -> Result<(), Refused> {
         let refuse =
             |text: String| Refused::task(Cause::BadUpdateWorkflowExecutionMessage, format!("{text} ({})", message.id));
@@ -288,7 +288,7 @@ impl Transition {
         Ok(())
     }
 
-    /// A worker that has completed its task without a word about an update does not know updates.
+    /// A worker that completes its task without a word about an update does not support updates.
     pub(super) fn reject_unprocessed_updates(&mut self) {
         let (unprocessed, kept) = std::mem::take(&mut self.run.updates.in_flight)
             .into_iter()
@@ -297,17 +297,17 @@ impl Transition {
         self.rejected_updates.extend(unprocessed.iter().map(|u| (u.admission(), unprocessed_failure())));
     }
 
-    /// The completion was refused: what it was to be told is not tried again.
+    /// The completion was rejected: what it was to deliver is not retried.
     pub(crate) fn drop_delivered_updates(&mut self) {
         self.run.updates.in_flight.retain(|u| u.is_accepted() || u.delivery() == Delivery::NextTask);
     }
 }
 
-/// Why a message about an update is refused.
+/// Why a message about an update is rejected.
 enum Unmet {
     /// No such update.
     Unknown,
-    /// Not in a state for it.
+    /// In the wrong state for it.
     State(&'static str),
     Status(Status),
 }

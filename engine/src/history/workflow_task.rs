@@ -1,7 +1,7 @@
 //! The workflow task: scheduled, started, completed, failed, timed out.
 //!
-//! The first attempt's events are in the history. Further attempts are transient: nothing is written until one completes,
-//! so that a workflow that keeps failing does not fill its history. Events that arrive in between turn the next attempt
+//! The first attempt's events are in the history. Later attempts are transient: nothing is written until one completes,
+//! so that a workflow that keeps failing does not fill up its history. Events that arrive in between turn the next attempt
 //! into a first one (see `store::dispatch`).
 
 use temporalio_common::protos::temporal::api::{
@@ -21,14 +21,14 @@ use crate::{
     token::TaskToken,
 };
 
-/// History length from which workflows are advised to continue as new.
+/// History length from which on workflows are advised to continue as new.
 const SUGGEST_CONTINUE_EVENTS: i64 = 4096;
-/// History size from which workflows are advised to continue as new.
+/// History size from which on workflows are advised to continue as new.
 const SUGGEST_CONTINUE_BYTES: i64 = 4 * 1024 * 1024;
 /// First and longest wait before a failed workflow task is offered again.
 const BACKOFF_MS: (i64, i64) = (100, 60_000);
 
-/// Wait before the given attempt (2 and up) of a task whose attempt before was answered with a failure.
+/// Wait before the given attempt (2 and up) of a task whose previous attempt was answered with a failure.
 fn backoff_ms(attempt: i32) -> i64 {
     let doublings = u32::try_from(attempt.saturating_sub(2)).unwrap_or(0).min(20);
     BACKOFF_MS.0.saturating_mul(1 << doublings).min(BACKOFF_MS.1)
@@ -80,7 +80,7 @@ pub(crate) fn events_in_flight(run: &Run) -> Vec<HistoryEvent> {
     events
 }
 
-/// Whether a client's token is for the task that is in flight.
+/// Whether a client's token is for the task in flight.
 pub(crate) fn holds(run: &Run, token: &TaskToken) -> bool {
     run.wft_state == TaskState::Started
         && run.task_scheduled_id() == token.scheduled_event_id
@@ -131,7 +131,7 @@ impl Transition {
         }
     }
 
-    /// Gives the scheduled task straight to the worker that is being answered.
+    /// Gives the scheduled task straight to the worker being answered.
     pub(crate) fn start_task(&mut self, identity: &str) {
         self.run.wft_state = TaskState::Started;
         self.run.wft_started_at = Some(self.now);
@@ -170,7 +170,7 @@ impl Transition {
 
     /// After an attempt that came to nothing: buffered events, then the next attempt.
     fn next_attempt(&mut self, wait_ms: i64) -> Result<(), Status> {
-        // It may be the worker's memory of the run that is wrong: the first attempt without that counts as the first, as on
+        // The worker's cached run may be what is wrong: the first attempt without it counts as the first, as on
         // Temporal's servers.
         let was_sticky = self.run.sticky_queue.is_some();
         self.clear_task();
@@ -185,7 +185,7 @@ impl Transition {
         Ok(())
     }
 
-    /// The worker (or a check of its commands) says that the task failed.
+    /// The worker (or the check of its commands) says that the task failed.
     pub(crate) fn fail_task(
         &mut self,
         cause: WorkflowTaskFailedCause,
@@ -243,7 +243,7 @@ impl Transition {
         }));
     }
 
-    /// The run closes from outside: the task in flight ends with it, and what was buffered is kept.
+    /// The run is closed from outside: the task in flight ends with it, and what was buffered is kept.
     pub(crate) fn abort_task(&mut self) -> Result<(), Status> {
         if self.run.wft_state == TaskState::Started {
             if self.run.wft_attempt == 1 {
@@ -257,7 +257,7 @@ impl Transition {
 }
 
 impl Transition {
-    /// The sticky queue's process is gone: offer the task on the normal queue. No event says so.
+    /// The sticky queue's process is gone: offer the task on the normal queue. No event records this.
     pub(crate) fn reroute_task(&mut self) {
         self.leave_sticky();
         self.run.wft_queue.clone_from(&self.run.task_queue);
@@ -269,7 +269,7 @@ impl Transition {
     /// The task was claimed but never reached a worker: it waits again, for whoever polls the normal queue.
     pub(crate) fn untake_task(&mut self) -> Result<(), Status> {
         if self.has_buffered() {
-            // An attempt with events behind it cannot be undone without a trace.
+            // An attempt with events after it cannot be undone without a trace.
             return self.time_out_task();
         }
         self.run.wft_state = TaskState::Scheduled;

@@ -1,7 +1,7 @@
 //! Verifies what is stored: every history by itself, and every open run against its history. Writes nothing.
 //!
 //! Reads one snapshot of the database, runs in pages and their histories as streams, so memory is bounded by what one run has pending;
-//! it may be used while engines work.
+//! it may run while engines are working.
 
 mod history;
 mod run;
@@ -22,20 +22,20 @@ use crate::{error::EngineError, store};
 /// Runs whose rows are held in memory at once.
 const PAGE: i64 = 200;
 
-/// Something that cannot be so.
+/// Something that should not be possible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The workflow; empty when no row says.
+    /// The workflow; empty if no row says.
     pub workflow_id: String,
-    /// The run; none when it is about a workflow id.
+    /// The run; none if the problem is about a workflow id.
     pub run_id: Option<Uuid>,
-    /// The event, where it is about one.
+    /// The event, if it is about one.
     pub event_id: Option<i64>,
     /// What is wrong, for people.
     pub what: String,
 }
 
-/// What has been looked at.
+/// What has been checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
     /// Open runs.
@@ -79,7 +79,7 @@ pub async fn check(pool: &PgPool, mut report: impl FnMut(Problem) + Send) -> Res
     Ok(checked)
 }
 
-/// As [`check`], on a connection that sees one state of the database.
+/// Like [`check`], on a connection that sees a single state of the database.
 ///
 /// # Errors
 /// As [`check`].
@@ -153,7 +153,7 @@ async fn runs(
     Ok(())
 }
 
-/// Judges a run whose history has been read to its end.
+/// Checks a run whose history has been read to its end.
 fn finish(
     run: Option<(Execution, Course)>,
     rows: &mut HashMap<Uuid, Rows>,

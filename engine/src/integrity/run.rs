@@ -1,4 +1,4 @@
-//! An open run's rows against its history: what is pending in one is pending in the other, and it can go on.
+//! An open run's rows against its history: what is pending in one is pending in the other, and the run can make progress.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,7 +12,7 @@ use crate::{
     proto,
 };
 
-/// The part of `engine.runs` that its history tells as well.
+/// The part of `engine.runs` that can also be derived from the history.
 #[derive(Debug, sqlx::FromRow)]
 pub(super) struct OpenRun {
     run_id: Uuid,
@@ -55,7 +55,7 @@ pub(super) struct Rows {
     children: Vec<ChildRow>,
     /// What the run still owes others: kind and initiated event.
     owed: HashSet<(i32, i64)>,
-    /// How much of that cannot be read.
+    /// How many of those cannot be read.
     unreadable: usize,
 }
 
@@ -117,14 +117,14 @@ pub(super) async fn load(connection: &mut PgConnection, ids: &[Uuid]) -> Result<
 }
 
 impl Rows {
-    /// Work that is owed can be read: else it is never done.
+    /// Owed work can be read: otherwise it is never done.
     pub(super) fn all_readable(&self, course: &mut Course) {
         if self.unreadable > 0 {
             course.note(None, format!("{} effects that the run owes cannot be read", self.unreadable));
         }
     }
 
-    /// A closed run has left nothing behind. (Rows of runs that do not exist are found by the tables' rules.)
+    /// A closed run has left nothing behind. (The table checks find rows of runs that do not exist.)
     pub(super) fn none_left(&self, course: &mut Course) {
         for (left, what) in [
             (!self.activities.is_empty(), "the run is closed and has activities"),
@@ -139,7 +139,7 @@ impl Rows {
 }
 
 impl Course {
-    /// Whether an open run's rows are what its history says.
+    /// Whether an open run's rows match its history.
     pub(super) fn compare_open(&mut self, run: &OpenRun, rows: &Rows) {
         if run.last_event_id != self.last_event_id() {
             let (said, is) = (run.last_event_id, self.last_event_id());
@@ -170,9 +170,9 @@ impl Course {
         self.compare_owed(rows);
     }
 
-    /// The workflow task, and that the run can go on: with it, or with something that is pending or awaited from outside.
+    /// The workflow task, and that the run can make progress: with it, or with something pending or awaited from outside.
     fn compare_task(&mut self, run: &OpenRun) {
-        // Of a further attempt, and of one made for an update, nothing is in the history before it ends.
+        // A later attempt, or one made for an update, is not in the history before it ends.
         let written = match self.task {
             Task::None => 0,
             Task::Scheduled(id) | Task::Started(id, _) => id,
@@ -192,22 +192,25 @@ impl Course {
                 if written != 0 {
                     self.note(
                         Some(written),
-                        "the run cannot go on: its workflow task is scheduled in the history only",
+                        "the run cannot make progress: its workflow task is scheduled in the history only",
                     );
                 } else if let Some(event) = self.unseen {
-                    self.note(Some(event), "the run cannot go on: no workflow task will tell it of this event");
+                    self.note(Some(event), "the run cannot make progress: no workflow task will tell it of this event");
                 } else if self.completed.1 == 0 {
-                    self.note(None, "the run cannot go on: it has never had a workflow task");
+                    self.note(None, "the run cannot make progress: it has never had a workflow task");
                 }
             }
             1 if run.wft_ready_at.is_none() => {
-                self.note(None, "the run cannot go on: its workflow task is never offered");
+                self.note(None, "the run cannot make progress: its workflow task is never offered");
             }
             1 if run.waits && run.wft_due_at.is_none() => {
-                self.note(None, "the run cannot go on: nobody is woken when its workflow task may be offered");
+                self.note(None, "the run cannot make progress: nobody is woken when its workflow task may be offered");
             }
             2 if run.wft_process.is_none() || run.wft_due_at.is_none() => {
-                self.note(None, "the run cannot go on: its workflow task is started by nobody, or never times out");
+                self.note(
+                    None,
+                    "the run cannot make progress: its workflow task is started by nobody, or never times out",
+                );
             }
             1 | 2 => {}
             other => self.note(None, format!("the workflow task has the state {other}")),
@@ -236,7 +239,7 @@ impl Course {
             }
         }
         for (id, lost) in pending {
-            self.note(Some(id), format!("the run cannot go on: the activity {:?} has no row", lost.name));
+            self.note(Some(id), format!("the run cannot make progress: the activity {:?} has no row", lost.name));
         }
     }
 
@@ -248,7 +251,7 @@ impl Course {
             }
         }
         for (id, started) in pending {
-            self.note(Some(started), format!("the run cannot go on: the timer {id:?} has no row"));
+            self.note(Some(started), format!("the run cannot make progress: the timer {id:?} has no row"));
         }
     }
 
@@ -273,11 +276,11 @@ impl Course {
                 );
             }
             if known.started == 0 && !rows.owed.contains(&(EffectKind::StartChild as i32, id)) {
-                self.note(Some(id), "the run cannot go on: nobody owes it the start of this child");
+                self.note(Some(id), "the run cannot make progress: nobody owes it the start of this child");
             }
         }
         for (id, lost) in pending {
-            self.note(Some(id), format!("the run cannot go on: the child {:?} has no row", lost.name));
+            self.note(Some(id), format!("the run cannot make progress: the child {:?} has no row", lost.name));
         }
     }
 
@@ -287,7 +290,10 @@ impl Course {
         let cancels = of(EffectKind::CancelExternal, self.cancels.keys().copied().collect());
         for (kind, id) in signals.chain(cancels).collect::<Vec<_>>() {
             if !rows.owed.contains(&(kind as i32, id)) {
-                self.note(Some(id), "the run cannot go on: nobody owes it what this event asks of another workflow");
+                self.note(
+                    Some(id),
+                    "the run cannot make progress: nobody owes it what this event asks of another workflow",
+                );
             }
         }
     }

@@ -1,11 +1,11 @@
-//! What the tables say of one another, without histories.
+//! What the tables say about each other, without histories.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::Problem;
 
-/// What is wrong, and the rows it is wrong of: workflow id and run.
+/// What is wrong, and the affected rows: workflow id and run.
 const RULES: &[(&str, &str)] = &[
     (
         "a row in engine.runs without an execution",
@@ -64,7 +64,7 @@ const RULES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Rows shown of each kind; of more there is one line that says so.
+/// Rows shown of each kind; if there are more, one line says so.
 const SHOWN: i64 = 1000;
 
 pub(super) async fn check(

@@ -1,12 +1,12 @@
 //! Who waits for what in this process.
 //!
 //! A queue is a semaphore: every task that becomes available adds one permit after its commit, every poller takes one
-//! before it looks. So a wake-up reaches one poller of the queue concerned, none is lost, and a poll that finds nothing to
-//! do costs no query. Hints (from other processes, from the safety re-read) do not know how many tasks there are: a poller
+//! before it looks. So a wake-up reaches one poller of the right queue, none is lost, and a poll that finds nothing
+//! costs no query. Hints (from other processes, from the safety poll) do not know how many tasks there are: a poller
 //! that found one after a hint passes the hint on.
 //!
-//! A task whose queue is being polled here is written as started by this process right away, and lies ready in memory for
-//! the next poller (`queue`); other tasks are found in the database. A task that lies too long goes back (`handoff`).
+//! A task whose queue is polled here is written as started by this process right away, and held in memory for
+//! the next poller (`queue`); other tasks are found in the database. A task that is held too long goes back (`handoff`).
 
 mod queue;
 mod watchers;
@@ -28,14 +28,14 @@ use crate::{
     recorded::Recorded,
 };
 
-/// A sticky queue nobody has polled for so long is taken for dead.
+/// A sticky queue that nobody has polled for this long is considered dead.
 const STICKY_IDLE: Duration = Duration::from_secs(10);
 /// Queues without pollers are forgotten after this time.
 const QUEUE_IDLE: Duration = Duration::from_secs(600);
-/// Queried runs remembered; when there are more, their queries wait until no workflow task is under way.
+/// Queried runs remembered; beyond that, their queries wait until no workflow task is in progress.
 const MAX_ASKED: usize = 4096;
 
-/// Pollers not seen for so long are not shown, as on Temporal's servers.
+/// Pollers not seen for this long are not shown, as on Temporal's servers.
 pub(crate) const SHOWN: Duration = Duration::from_secs(300);
 
 /// What a queue holds.
@@ -48,7 +48,7 @@ pub(crate) enum Kind {
 /// A task started by this process, not yet with a worker.
 #[derive(Debug)]
 pub(crate) enum Task {
-    /// With the events its worker needs, if they are at hand.
+    /// With the events its worker needs, if they are cached.
     Workflow {
         run: Box<Run>,
         events: Option<Vec<Recorded>>,
@@ -64,14 +64,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug, Default)]
 pub(crate) struct Matching {
     queues: Mutex<HashMap<(Kind, String), Arc<Queue>>>,
-    /// Sticky queues whose workers have said good-bye; late polls do not bring them back.
+    /// Sticky queues whose workers have signed off; late polls do not bring them back.
     retired: Mutex<HashMap<String, Instant>>,
-    /// Runs whose next workflow task is to take queries along.
+    /// Runs whose next workflow task should take queries along.
     asked: Mutex<HashSet<Uuid>>,
 }
 
 impl Matching {
-    /// For a poller: the queue, made if need be.
+    /// For a poller: the queue, created if necessary.
     pub(crate) fn queue(&self, kind: Kind, name: &str) -> Arc<Queue> {
         let mut queues = lock(&self.queues);
         if let Some(queue) = queues.get(&(kind, name.to_owned())) {
@@ -83,7 +83,7 @@ impl Matching {
         queue
     }
 
-    /// A task is available. False when nobody in this process waits for it.
+    /// A task is available. False if nobody in this process waits for it.
     pub(crate) fn wake(&self, kind: Kind, name: &str) -> bool {
         let queue = lock(&self.queues).get(&(kind, name.to_owned())).cloned();
         queue.is_some_and(|q| {
@@ -104,7 +104,7 @@ impl Matching {
         self.hint(Kind::Workflow, name);
     }
 
-    /// A run with a workflow task under way is queried.
+    /// A run with a workflow task in progress is queried.
     pub(crate) fn asked(&self, run: Uuid) {
         let mut asked = lock(&self.asked);
         if asked.len() >= MAX_ASKED {
@@ -113,12 +113,12 @@ impl Matching {
         asked.insert(run);
     }
 
-    /// Whether looking for queries to go with a task of this run is worth it.
+    /// Whether it is worth looking for queries to send with a task of this run.
     pub(crate) fn take_asked(&self, run: Uuid) -> bool {
         lock(&self.asked).remove(&run)
     }
 
-    /// Whether looking for queries is worth it; the poller that looks clears the mark.
+    /// Whether it is worth looking for queries; the poller that looks clears the mark.
     pub(crate) fn has_queries(&self, name: &str) -> bool {
         let queue = lock(&self.queues).get(&(Kind::Workflow, name.to_owned())).cloned();
         queue.is_some_and(|q| q.take_queries())
@@ -135,12 +135,12 @@ impl Matching {
         lock(&self.queues).get(&(kind, name.to_owned()))?.accepts(ahead)
     }
 
-    /// Whether a poller waits for one more task of this queue.
+    /// Whether a poller is waiting for one more task of this queue.
     pub(crate) fn is_awaited(&self, kind: Kind, name: &str) -> bool {
         lock(&self.queues).get(&(kind, name.to_owned())).is_some_and(|q| q.is_awaited())
     }
 
-    /// Lays a task ready. It comes back if the queue has gone.
+    /// Holds a task. It is returned if the queue has gone.
     pub(crate) fn put(&self, kind: Kind, name: &str, task: Task, patience: Duration) -> Option<Task> {
         match lock(&self.queues).get(&(kind, name.to_owned())) {
             Some(queue) => {
@@ -151,12 +151,12 @@ impl Matching {
         }
     }
 
-    /// Takes out the tasks that have lain too long.
+    /// Takes out the tasks that have been held too long.
     pub(crate) fn overdue(&self) -> Vec<Task> {
         lock(&self.queues).values().flat_map(|q| q.overdue(false)).collect()
     }
 
-    /// The worker of a sticky queue ends. Returns the tasks that lie ready for it.
+    /// The worker of a sticky queue ends. Returns the tasks held for it.
     pub(crate) fn retire(&self, name: &str) -> Vec<Task> {
         let queue = lock(&self.queues).remove(&(Kind::Workflow, name.to_owned()));
         let mut retired = lock(&self.retired);

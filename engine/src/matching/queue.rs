@@ -1,4 +1,4 @@
-//! One task queue, as seen by this process: its pollers, and the tasks that lie ready for them.
+//! One task queue, as seen by this process: its pollers, and the tasks held for them.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,20 +13,20 @@ use tokio::sync::Semaphore;
 
 use super::{SHOWN, Task, lock};
 
-/// Permits kept for a queue nobody polls; beyond that a hint does.
+/// Permits kept for a queue that nobody polls; beyond that a hint is enough.
 const MAX_PERMITS: usize = 1024;
-/// Names of pollers known of one queue, at most.
+/// Most pollers' names known per queue.
 const MAX_SEEN: usize = 256;
-/// A poller that left so recently is taken to come back at once: under load pollers are rarely found waiting.
+/// A poller that left this recently is expected back at once: under load pollers are rarely found waiting.
 const RECENT: Duration = Duration::from_millis(100);
-/// As many tasks as pollers took in this time may lie ready for them: about so long they lie.
+/// As many tasks as pollers took in this time may be held for them, which is about how long they are held.
 const TURN: Duration = Duration::from_millis(100);
-/// Tasks that one statement starts for pollers besides the one that asks, at most.
+/// Most tasks that one statement starts for pollers besides the one that asks.
 const MAX_AT_ONCE: usize = 64;
-/// Tasks that lie ready for one queue, at most.
+/// Most tasks held for one queue.
 const MAX_READY: usize = 1024;
 
-/// A task that lies ready for the next poller.
+/// A task held for the next poller.
 #[derive(Debug)]
 pub(crate) struct Ready {
     pub(crate) task: Task,
@@ -34,13 +34,13 @@ pub(crate) struct Ready {
     until: Instant,
 }
 
-/// Pollers' names; tasks are started in the name of a poller before it is known which.
+/// Pollers' names; tasks are started in a poller's name before it is known which will take them.
 #[derive(Debug, Default)]
 enum Identity {
     #[default]
     None,
     One(String),
-    /// Workers of different names share the queue: only the database can tell who started what.
+    /// Workers with different names share the queue: only the database can tell who started what.
     Many,
 }
 
@@ -49,10 +49,10 @@ enum Identity {
 pub(crate) struct Queue {
     permits: Semaphore,
     ready: Mutex<VecDeque<Ready>>,
-    /// Pollers that have nothing to do.
+    /// Idle pollers.
     waiting: AtomicUsize,
     identity: Mutex<Identity>,
-    /// When whom was seen polling; for people.
+    /// When each poller was last seen; for people.
     seen: Mutex<HashMap<String, Instant>>,
     hinted: AtomicBool,
     /// Queries may be waiting.
@@ -62,7 +62,7 @@ pub(crate) struct Queue {
     turnover: Mutex<Turnover>,
 }
 
-/// How many tasks pollers take in a [`TURN`].
+/// How many tasks pollers take per [`TURN`].
 #[derive(Debug)]
 struct Turnover {
     began: Instant,
@@ -75,7 +75,7 @@ impl Turnover {
         Self { began: Instant::now(), taken: 0, before: 0 }
     }
 
-    /// Begins a new turn if it is time; what was taken longer ago than the last turn does not count.
+    /// Begins a new turn if it is time; anything taken before the last turn does not count.
     fn turn(&mut self) {
         let age = self.began.elapsed();
         if age >= TURN {
@@ -95,14 +95,14 @@ impl Turnover {
     }
 }
 
-/// How far ahead of pollers tasks of a queue may be started.
+/// How far ahead of pollers a queue's tasks may be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ahead {
-    /// One for each poller that waits.
+    /// One for each waiting poller.
     Awaited,
-    /// As many besides as pollers take in a [`TURN`]: those who take them may be long at each.
+    /// In addition, as many as pollers take per [`TURN`]: those who take them may spend long on each.
     AsTaken,
-    /// All, as long as somebody polls: tasks are short, and pollers back at once.
+    /// All, as long as someone polls: tasks are short, and pollers are back at once.
     Freely,
 }
 
@@ -119,7 +119,7 @@ impl Drop for Poller {
 
 impl Queue {
     pub(super) fn new() -> Self {
-        // The first poller looks: work may have waited for it.
+        // The first poller looks: work may have been waiting for it.
         Self {
             permits: Semaphore::new(1),
             ready: Mutex::default(),
@@ -178,7 +178,7 @@ impl Queue {
         }
     }
 
-    /// Waits until looking is worth it. True: other pollers should look too if something is found.
+    /// Waits until looking is worthwhile. True: other pollers should look too if something is found.
     pub(crate) async fn ready(&self) -> bool {
         let _waiting = Waiting::new(&self.waiting);
         if let Ok(permit) = self.permits.acquire().await {
@@ -187,7 +187,7 @@ impl Queue {
         self.hinted.swap(false, Ordering::AcqRel)
     }
 
-    /// The next task that lies ready.
+    /// The next held task.
     pub(crate) fn take(&self) -> Option<Task> {
         let next = lock(&self.ready).pop_front().map(|ready| ready.task);
         if next.is_some() {
@@ -196,12 +196,12 @@ impl Queue {
         next
     }
 
-    /// A poller has got a task.
+    /// A poller has received a task.
     pub(crate) fn taken(&self) {
         lock(&self.turnover).take();
     }
 
-    /// Whether a poller has nothing to do but wait for one more task.
+    /// Whether an idle poller is waiting for one more task.
     pub(super) fn is_awaited(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > self.lying()
     }
@@ -210,7 +210,7 @@ impl Queue {
         lock(&self.ready).len()
     }
 
-    /// Whether nobody has polled for so long, and nothing is left.
+    /// Whether nobody has polled for this long, and nothing is left.
     pub(super) fn is_forgotten(&self, idle: Duration) -> bool {
         self.idle() >= idle && self.lying() == 0
     }
@@ -243,7 +243,7 @@ impl Queue {
         }
     }
 
-    /// How many tasks may be started besides the one that a poller has come for: others wait, or take some all the time.
+    /// How many tasks may be started besides the one a poller has come for: others are waiting, or keep taking some.
     pub(crate) fn room(&self, identity: &str) -> usize {
         if !matches!(&*lock(&self.identity), Identity::One(one) if one == identity) {
             return 0;
@@ -257,7 +257,7 @@ impl Queue {
         self.permits.add_permits(1);
     }
 
-    /// Takes out what has lain too long, or everything.
+    /// Takes out what has been held too long, or everything.
     pub(super) fn overdue(&self, all: bool) -> Vec<Task> {
         let now = Instant::now();
         let mut ready = lock(&self.ready);

@@ -1,4 +1,4 @@
-//! Waiters for news of a run, of its end, or of a query.
+//! Waiters for news of a run, for its end, or for a query.
 
 use std::{
     collections::HashMap,
@@ -39,7 +39,7 @@ impl Watch<'_> {
         self.watched.notify.notified()
     }
 
-    /// The event that closed the run, if this process closed it while somebody waited.
+    /// The event that closed the run, if this process closed it while someone was waiting.
     pub(crate) fn last(&self) -> Option<Recorded> {
         self.watched.last.get().cloned()
     }

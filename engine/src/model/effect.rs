@@ -1,4 +1,4 @@
-//! What a change of one run owes other runs, as it is stored; `effects` carries it out.
+//! What a change of one run owes other runs, as stored; `effects` carries it out.
 
 use prost::Message;
 use temporalio_common::protos::temporal::api::{
@@ -58,7 +58,7 @@ pub(crate) struct EffectData {
     pub(crate) policy: i32,
 }
 
-/// An effect and its id, which is also the request id it is known by at the other run (and a child's run id).
+/// An effect and its id, which is also the request id under which the other run knows it (and a child's run id).
 #[derive(Clone, Debug)]
 pub(crate) struct Effect {
     pub(crate) id: Uuid,

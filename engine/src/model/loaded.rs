@@ -25,7 +25,7 @@ impl Target {
     }
 }
 
-/// A run with the two clocks at the moment of reading.
+/// A run with both clocks at the moment of reading.
 #[derive(Clone, Debug)]
 pub(crate) struct Loaded {
     pub(crate) run: Run,

@@ -1,4 +1,4 @@
-//! What the engine speaks of: runs, what hangs on them, and changes of them that are decided.
+//! The engine's concepts: runs, what belongs to them, and decided changes to them.
 //!
 //! Plain data: no I/O and no decisions, so that `history` (which decides) and `store` (which reads and writes) need not know each
 //! other.

@@ -1,4 +1,4 @@
-//! Rows as Rust sees them: open runs, and what hangs on them.
+//! Rows as Rust types: open runs, and what belongs to them.
 
 use chrono::{DateTime, Utc};
 use temporalio_common::protos::temporal::api::{
@@ -81,17 +81,17 @@ impl Run {
         proto::events(&[&self.buffered])
     }
 
-    /// Whether the task's Scheduled event is still to be written.
+    /// Whether the task's Scheduled event still has to be written.
     pub(crate) fn task_is_transient(&self) -> bool {
         self.wft_scheduled_id == 0
     }
 
-    /// Id of the task's Scheduled event, given or reserved.
+    /// Id of the task's Scheduled event, assigned or reserved.
     pub(crate) fn task_scheduled_id(&self) -> i64 {
         if self.task_is_transient() { self.last_event_id + 1 } else { self.wft_scheduled_id }
     }
 
-    /// Names the attempt of the task in flight.
+    /// Identifies the attempt of the task in flight.
     pub(crate) fn task_token(&self) -> TaskToken {
         TaskToken::of_workflow_task(self.run_id, self.task_scheduled_id(), self.wft_attempt, self.wft_started_at)
     }
@@ -145,7 +145,7 @@ impl Activity {
         if self.last_failure.is_empty() { Ok(None) } else { proto::stored(&self.last_failure).map(Some) }
     }
 
-    /// When a started activity without further sign of life has to be looked at.
+    /// When to check on a started activity that gives no further sign of life.
     pub(crate) fn started_due_at(&self) -> Option<DateTime<Utc>> {
         let started = self.started_at?;
         let heartbeat = proto::deadline(self.heartbeat_at.unwrap_or(started).max(started), self.heartbeat_ms);
@@ -153,7 +153,7 @@ impl Activity {
     }
 }
 
-/// A child this run has asked for.
+/// A child this run has requested.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub(crate) struct Child {
     pub(crate) initiated_event_id: i64,

@@ -16,7 +16,7 @@ use crate::{
     recorded::{self, Recorded},
 };
 
-/// Time a worker has for a workflow task, unless the start says otherwise, in milliseconds.
+/// Time a worker has for a workflow task by default, in milliseconds.
 pub(crate) const DEFAULT_TASK_TIMEOUT_MS: i64 = 10_000;
 
 /// A run about to be created.
@@ -43,11 +43,11 @@ pub(crate) struct Parent {
     pub(crate) initiated_event_id: i64,
 }
 
-/// May a closed run of the same workflow id be followed?
+/// May a closed run of the same workflow id be followed by another?
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum StartPolicy {
     Reuse(WorkflowIdReusePolicy),
-    /// The run before is being closed by the same transaction.
+    /// The previous run is being closed by the same transaction.
     Continue,
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct Existing {
     pub(crate) request_id: String,
 }
 
-/// What came of a start.
+/// The outcome of a start.
 #[derive(Clone, Debug)]
 pub(crate) enum StartOutcome {
     Started,
@@ -93,7 +93,7 @@ impl NewRun {
         events.iter().map(Recorded::new).collect()
     }
 
-    /// The run as it is once its first events are stored: with a workflow task that waits for a worker.
+    /// The run as it is once its first events are stored: with a workflow task waiting for a worker.
     fn first_state(&self, events: &[Recorded], now: DateTime<Utc>, wall: DateTime<Utc>) -> Run {
         let last_event_id = i64::try_from(events.len()).unwrap_or(i64::MAX);
         let parent = self.parent.as_ref();
@@ -136,7 +136,7 @@ impl NewRun {
         }
     }
 
-    /// The earlier of run and execution timeout.
+    /// The earlier of the run and execution timeouts.
     fn timeout_at(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let run = proto::millis_or_zero(self.attributes.workflow_run_timeout.as_ref());
         proto::earlier(proto::deadline(now, run), self.execution_expires_at)
@@ -164,7 +164,7 @@ impl Start {
         Self { new, run, events, policy, now, wall, handover: Handover::None }
     }
 
-    /// What the run before may have been for this one to follow; starts of different codes are not written together.
+    /// What the previous run may have been for this one to follow; starts with different codes are not written together.
     pub(crate) fn code(&self) -> i32 {
         match self.policy {
             StartPolicy::Continue => 4,

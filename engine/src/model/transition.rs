@@ -1,4 +1,4 @@
-//! A change of one run, as decided: what `history` makes and `store` writes.
+//! A decided change of one run: made by `history`, written by `store`.
 
 use chrono::{DateTime, Utc};
 use temporalio_common::protos::temporal::api::{
@@ -51,7 +51,7 @@ pub(crate) struct Transition {
     pub(crate) discarded_task: bool,
     /// The effect this transition settles: it must still be owed.
     pub(crate) settles: Option<Uuid>,
-    /// Refused when this run has taken in the request before.
+    /// Refused if this run has already taken in the request.
     pub(crate) request_id: Option<String>,
     pub(crate) memo: Option<Memo>,
     pub(crate) search_attributes: Option<SearchAttributes>,
@@ -62,18 +62,18 @@ pub(crate) struct Transition {
     pub(crate) direct_activities: Vec<i64>,
 }
 
-/// How the workflow task that a change has started reaches a poller of this process (see `handoff`).
+/// How the workflow task started by a change reaches a poller in this process (see `handoff`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Handover {
-    /// It does not: no task is started, or the worker that is answered has it.
+    /// It does not: no task is started, or the worker being answered has it.
     None,
-    /// It lies ready for the next poller once the change is written.
+    /// It is held for the next poller once the change is written.
     AfterCommit,
-    /// It has gone to a poller ahead of the change, which waits for its end (see `deferred`).
+    /// It went to a poller ahead of the change, which waits for its end (see `deferred`).
     Ahead,
 }
 
-/// The attempt of an activity a transition is about; the row must still be in this state.
+/// The attempt of an activity that a transition is about; the row must still be in this state.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ActivityKey {
     pub(crate) scheduled_event_id: i64,
@@ -92,7 +92,7 @@ pub(crate) struct ActivityRetry {
     pub(crate) heartbeat_details: Option<Vec<u8>>,
 }
 
-/// A child asked for, not yet started.
+/// A requested child, not yet started.
 #[derive(Clone, Debug)]
 pub(crate) struct NewChild {
     pub(crate) initiated_event_id: i64,
@@ -138,7 +138,7 @@ impl Transition {
         }
     }
 
-    /// Another decision follows on this one before it is written.
+    /// Another decision follows this one before it is written.
     pub(crate) fn go_on(&mut self, now: DateTime<Utc>, wall: DateTime<Utc>, circumstances: Circumstances) {
         self.now = self.now.max(now);
         self.wall = self.wall.max(wall);

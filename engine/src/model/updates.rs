@@ -20,10 +20,10 @@ pub(crate) struct Updates {
 pub(crate) struct InFlight {
     #[prost(string, tag = "1")]
     pub(crate) id: String,
-    /// Names this admission of the id: after a rejection the id may be used again.
+    /// Identifies this admission of the id: after a rejection the id may be used again.
     #[prost(bytes = "vec", tag = "2")]
     pub(crate) admission: Vec<u8>,
-    /// Until it is accepted, unless the history has it (`WorkflowExecutionUpdateAdmitted`).
+    /// Until it is accepted, unless it is in the history (`WorkflowExecutionUpdateAdmitted`).
     #[prost(message, optional, tag = "3")]
     pub(crate) request: Option<Request>,
     /// 0: not accepted.
@@ -33,19 +33,19 @@ pub(crate) struct InFlight {
     pub(crate) delivery: i32,
 }
 
-/// Which workflow task brings an update to its worker.
+/// Which workflow task delivers an update to its worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
 pub(crate) enum Delivery {
     /// The one that is scheduled or in flight.
     ThisTask = 0,
-    /// The next one: it came while one was in flight.
+    /// The next one: the update arrived while one was in flight.
     NextTask = 1,
-    /// The one before did; its worker is still at it (local activities).
+    /// The previous one did; its worker is still working on it (local activities).
     Delivered = 2,
 }
 
-/// Where an accepted update is in the history; 0 is not yet.
+/// Where an accepted update is in the history; 0 means not yet.
 #[derive(Clone, Debug)]
 pub(crate) struct RecordedUpdate {
     pub(crate) id: String,

@@ -34,7 +34,7 @@ use crate::{
     token::{TaskToken, TokenKind},
 };
 
-/// While the lease is not held, pollers look again so often.
+/// How often pollers look again while the lease is not held.
 const NO_LEASE_PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) async fn poll(
@@ -99,7 +99,7 @@ pub(super) async fn poll(
     }
 }
 
-/// A started activity, for its worker.
+/// A started activity, as sent to its worker.
 pub(super) fn task_response(activity: &Activity, namespace: &str) -> Result<PollActivityTaskQueueResponse, Status> {
     let scheduled = activity.scheduled()?;
     let heartbeat_details = if activity.heartbeat_details.is_empty() {
@@ -143,7 +143,7 @@ fn stale() -> Status {
 enum Which {
     /// One attempt.
     Attempt(TaskToken),
-    /// Whatever attempt there is (the activity is completed by somebody who has no token).
+    /// Whatever attempt there is (the activity is completed by someone without a token).
     Id { target: Target, activity_id: String },
 }
 
@@ -181,7 +181,7 @@ impl Which {
 }
 
 impl Engine {
-    /// An activity that was waiting in the database has been started by this process.
+    /// This process has started an activity that was waiting in the database.
     fn started_here(&self, activity: &Activity) {
         self.inner.hot.put_activity(activity.clone());
         if let (Some(due), Some(started)) = (activity.due_at, activity.started_at) {
@@ -189,7 +189,7 @@ impl Engine {
         }
     }
 
-    /// Ends an attempt if it is the one meant. `known`: what has to be known of it.
+    /// Ends an attempt if it is the one meant. `known`: what has to be known about it.
     async fn answer_activity(
         &self,
         which: Which,
@@ -215,7 +215,7 @@ impl Engine {
     }
 }
 
-/// Only an attempt that runs can fail or be cancelled.
+/// Only a running attempt can fail or be cancelled.
 fn running(activity: &Activity) -> Result<&Activity, Status> {
     if activity.is_started() { Ok(activity) } else { Err(stale()) }
 }

@@ -1,4 +1,4 @@
-//! Asking a run to cancel, and ending it.
+//! Asking a run to cancel, and terminating it.
 
 use temporalio_common::protos::temporal::api::{
     history::v1::WorkflowExecutionCancelRequestedEventAttributes,
@@ -18,7 +18,7 @@ use crate::{
     proto,
 };
 
-/// Some callers mean a chain of runs, not whichever has the id now.
+/// Some callers mean a particular chain of runs, not whichever one has the id now.
 fn check_chain(t: &Transition, first_run_id: &str) -> Result<(), Status> {
     if !first_run_id.is_empty() && t.run.first_run_id.to_string() != first_run_id {
         return Err(Status::not_found(

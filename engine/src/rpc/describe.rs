@@ -63,7 +63,7 @@ impl Execution {
             close_time: self.close_time.map(proto::timestamp),
             status: i32::from(self.status),
             history_length: self.length,
-            // Of open runs; it goes with the state of a run, and is not kept.
+            // Only for open runs; it goes with the run's state, and is not kept.
             state_transition_count: self.transitions,
             parent_execution: parent.map(|(workflow, run)| proto::execution(&workflow, run)),
             execution_time: Some(proto::timestamp(self.start_time)),
@@ -94,7 +94,7 @@ pub(super) async fn describe(
         None => (Vec::new(), Vec::new()),
     };
     let first = proto::events(&store.history(run_id, 0, 1).await?)?.into_iter().next();
-    // This run took the place of another one; another one took its place.
+    // This run replaced another one; another one replaced it.
     let (came_by_reset, reset_run_id): (bool, Option<Uuid>) = sqlx::query_as(
         "select exists (select 1 from engine.executions b where b.reset_run_id = e.run_id), e.reset_run_id
          from engine.executions e where e.run_id = $1",
@@ -133,7 +133,7 @@ pub(super) async fn describe(
     })
 }
 
-/// What resets have to do with a run.
+/// How resets relate to a run.
 struct Resets {
     last_reset_time: Option<prost_types::Timestamp>,
     reset_run_id: String,

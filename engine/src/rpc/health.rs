@@ -1,4 +1,4 @@
-//! `grpc.health.v1.Health`: whether this process can do work.
+//! `grpc.health.v1.Health`: whether this process can work.
 
 use tonic::Status;
 
@@ -6,7 +6,7 @@ use crate::engine::Engine;
 
 pub(super) const SERVICE: &str = "grpc.health.v1.Health";
 
-/// Which service is asked about; empty is the whole server.
+/// Which service is asked about; empty means the whole server.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct HealthCheckRequest {
     #[prost(string, tag = "1")]

@@ -28,7 +28,7 @@ use crate::{
 const PAGE_BATCHES: i64 = 256;
 /// Longest wait for news in one call; the client calls again.
 const WAIT: Duration = Duration::from_secs(20);
-/// A lost wake-up costs at most so much.
+/// Most that a lost wake-up costs.
 const RECHECK: Duration = Duration::from_secs(5);
 
 pub(super) async fn get(
@@ -83,7 +83,7 @@ impl Engine {
             let news = watch.notified();
             let mut news = std::pin::pin!(news);
             news.as_mut().enable();
-            // The run first: what is appended between the two reads is found by the next page.
+            // The run first: the next page finds what is appended between the two reads.
             let open = self.inner.store.load(&Target::Run(run)).await?.map(|l| l.run);
             let batches = self.inner.store.history(run, from - 1, PAGE_BATCHES).await?;
             let complete = i64::try_from(batches.len()).is_ok_and(|n| n < PAGE_BATCHES);
@@ -104,7 +104,7 @@ impl Engine {
         }
     }
 
-    /// The last event of a run that this process knows to be open, if it is closed here. None: look into the database.
+    /// The last event of a run that this process knows to be open, if it is closed here. None: look in the database.
     async fn coming_close_event(
         &self,
         execution: Option<&WorkflowExecution>,
@@ -112,7 +112,7 @@ impl Engine {
     ) -> Option<GetWorkflowExecutionHistoryResponse> {
         let execution = execution?;
         let run = proto::run_id(&execution.run_id).ok()??;
-        // First watch, then look: what closes in between is seen.
+        // Watch first, then look: what closes in between is seen.
         let watch = self.inner.closed.watch(run);
         let news = watch.notified();
         let mut news = std::pin::pin!(news);
@@ -162,7 +162,7 @@ impl Engine {
         }
     }
 
-    /// False: the time for this call is over.
+    /// False: the time for this call is up.
     async fn wait_for(&self, news: impl Future<Output = ()>, deadline: tokio::time::Instant, caller: &Caller) -> bool {
         let mut stopped = self.inner.stopped.subscribe();
         tokio::select! {
@@ -185,7 +185,7 @@ pub(super) async fn get_reverse(
         Some(token) => token.run_id(),
         None => super::resolve(engine, request.execution.as_ref()).await?,
     };
-    // Counts down: the token names the first event not yet given.
+    // Counts down: the token names the first event not yet delivered.
     let before = token.map_or(i64::MAX, |t| t.next_event_id);
     let limit = usize::try_from(request.maximum_page_size).ok().filter(|n| *n > 0).unwrap_or(1000);
     let batches: Vec<Vec<u8>> = sqlx::query_scalar(

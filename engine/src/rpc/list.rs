@@ -26,7 +26,7 @@ use crate::{caller::Caller, engine::Engine, proto::db};
 const DEFAULT_PAGE: i64 = 100;
 const MAX_PAGE: i64 = 1000;
 
-/// The last row of the page before: what the list is ordered by, as text, and the run.
+/// The last row of the previous page: what the list is ordered by, as text, and the run.
 #[derive(Serialize, Deserialize)]
 struct Cursor {
     ordered_by: String,
@@ -34,7 +34,7 @@ struct Cursor {
     run_id: Uuid,
 }
 
-/// A row with what it is ordered by.
+/// A row with its ordering value.
 #[derive(sqlx::FromRow)]
 struct Listed {
     #[sqlx(flatten)]
@@ -65,7 +65,7 @@ pub(super) async fn scan(
     Ok(ScanWorkflowExecutionsResponse { executions, next_page_token })
 }
 
-/// A filter by execution goes by the workflow id alone, as on Temporal's servers.
+/// A filter by execution uses only the workflow id, as on Temporal's servers.
 pub(super) async fn open(
     engine: &Engine,
     _caller: &Caller,
@@ -81,7 +81,7 @@ pub(super) async fn open(
     Ok(ListOpenWorkflowExecutionsResponse { executions, next_page_token })
 }
 
-/// As [`open`].
+/// Like [`open`].
 pub(super) async fn closed(
     engine: &Engine,
     _caller: &Caller,
@@ -98,7 +98,7 @@ pub(super) async fn closed(
     Ok(ListClosedWorkflowExecutionsResponse { executions, next_page_token })
 }
 
-/// One page of what a query finds, and the token of the next one; empty when there is none. `size` comes with its field's name.
+/// One page of a query's results, and the token of the next one; empty if there is none. `size` comes with its field's name.
 async fn page(
     engine: &Engine,
     query: &Query,
@@ -142,7 +142,7 @@ async fn page(
     Ok((executions, next_page_token))
 }
 
-/// A token that this list has given out. Its value goes back into the database as the type it came from.
+/// A token issued by this list. Its value goes back into the database as the type it came from.
 fn cursor(token: &[u8], ordered_by: &str) -> Result<Cursor, Status> {
     let refused = || Status::invalid_argument("next_page_token cannot be read");
     let cursor: Cursor = serde_json::from_slice(token).map_err(|_| refused())?;
@@ -192,7 +192,7 @@ pub(super) async fn count(
     })
 }
 
-/// A value of a search attribute, as clients read it.
+/// A search attribute's value, as clients read it.
 fn keyword(value: &str) -> Payload {
     let metadata = [("encoding", "json/plain"), ("type", "Keyword")];
     Payload {

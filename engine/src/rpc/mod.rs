@@ -1,4 +1,4 @@
-//! One file per family of RPCs. A handler checks the request, names the run and says what changes; the rest is elsewhere.
+//! One file per family of RPCs. A handler checks the request, names the run and says what changes; everything else is elsewhere.
 
 mod activity_task;
 mod cancel_terminate;
@@ -30,13 +30,13 @@ use crate::{
     proto::{self, decode},
 };
 
-/// What workers and clients speak to.
+/// The service that workers and clients use.
 pub(crate) const WORKFLOW_SERVICE: &str = "temporal.api.workflowservice.v1.WorkflowService";
 
 /// Longest wait of a long poll; clients give up after 70 s.
 const LONG_POLL: std::time::Duration = std::time::Duration::from_secs(55);
 
-/// Answers one call. What is not listed is `Unimplemented`.
+/// Answers one call. Anything not listed is `Unimplemented`.
 pub(crate) async fn call(engine: &Engine, caller: &Caller, name: &str, bytes: &[u8]) -> Result<Vec<u8>, Status> {
     macro_rules! table {
         ($($rpc:literal => $request:ident, $handler:path;)+) => {
@@ -44,7 +44,7 @@ pub(crate) async fn call(engine: &Engine, caller: &Caller, name: &str, bytes: &[
                 $($rpc => {
                     let request: ws::$request = decode(name, bytes)?;
                     check_namespace(engine, &request.namespace)?;
-                    // Boxed one by one: a future for all calls would be as large as the largest, for every poll.
+                    // Boxed one by one: a single future for all calls would be as large as the largest, for every poll.
                     Ok(Box::pin($handler(engine, caller, request)).await?.encode_to_vec())
                 })+
                 "GetSystemInfo" => Ok(system::get_system_info().encode_to_vec()),
@@ -95,7 +95,7 @@ pub(crate) async fn call(engine: &Engine, caller: &Caller, name: &str, bytes: &[
     }
 }
 
-/// Answers a call of another service: what operators ask.
+/// Answers a call to another service: what operators use.
 pub(crate) async fn other_service(
     engine: &Engine,
     service: &str,

@@ -65,12 +65,12 @@ async fn add(engine: &Engine, request: AddSearchAttributesRequest) -> Result<Add
     .fetch_one(&mut *transaction)
     .await
     .map_err(db)?;
-    // What is dropped here is rolled back.
+    // Dropping the transaction here rolls it back.
     if let Some(name) = other {
         return Err(Status::already_exists(format!("search attribute {name} already exists with another type")));
     }
     if count > MAX_CUSTOM {
-        let text = format!("there would be {count} custom search attributes, {MAX_CUSTOM} are allowed");
+        let text = format!("there would be {count} custom search attributes, at most {MAX_CUSTOM} are allowed");
         return Err(Status::resource_exhausted(text));
     }
     transaction.commit().await.map_err(db)?;

@@ -1,7 +1,7 @@
-//! Queries: asked here, answered by whatever worker polls the run's task queue, of whatever process.
+//! Queries: asked here, answered by any worker that polls the run's task queue, in any process.
 //!
-//! The answer includes everything acknowledged before: the query goes along with the run's next workflow task, or, when none is
-//! under way, has a task of its own. It travels as a row (unlogged: after a crash the caller asks again).
+//! The answer includes everything acknowledged before: the query goes along with the run's next workflow task, or, if none is in
+//! progress, gets its own task. It is passed as a row (unlogged: after a crash the caller asks again).
 
 use std::{
     collections::HashMap,
@@ -36,13 +36,13 @@ use crate::{
 
 /// Longest wait for an answer; clients give a query 30 s.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(25);
-/// A lost wake-up costs at most so much.
+/// Most that a lost wake-up costs.
 const RECHECK: Duration = Duration::from_secs(1);
-/// A query that has been with a worker for so long is asked again; twice as long the next time.
+/// A query that has been with a worker for this long is asked again; after twice as long the next time.
 const FIRST_PATIENCE: Duration = Duration::from_secs(2);
 /// Time between the end of a task that took a query along and its answer.
 const GRACE: Duration = Duration::from_millis(100);
-/// From this attempt on the workflow task is taken to be failing for good.
+/// From this attempt on, the workflow task is considered to be failing for good.
 const FAILING_ATTEMPT: i32 = 3;
 
 #[derive(sqlx::FromRow)]
@@ -135,7 +135,7 @@ impl Engine {
             let mut wait = RECHECK;
             if !ready {
                 if self.may_ask_alone(run).await? {
-                    // A task has just ended that took the query along: its answer comes at once.
+                    // A task that took the query along has just ended: its answer comes at once.
                     if taken && std::mem::take(&mut patient) {
                         wait = GRACE;
                     } else {
@@ -164,7 +164,7 @@ impl Engine {
             .ok_or_else(|| Status::unavailable("the query was lost, ask again"))
     }
 
-    /// Whether the run has no workflow task under way: then a task of the query's own brings everything there is.
+    /// Whether the run has no workflow task in progress: then the query's own task delivers everything.
     async fn may_ask_alone(&self, run: Uuid) -> Result<bool, Status> {
         match self.inner.store.load(&Target::Run(run)).await? {
             Some(loaded) if loaded.run.wft_state != TaskState::None => {
@@ -195,7 +195,7 @@ impl Engine {
             .execute(&self.inner.store.pool)
             .await
             .map_err(db)?;
-        // Any poller may take it, and none may be waiting just now: everybody is told.
+        // Any poller may take it, and none may be waiting just now: all are told.
         self.inner.matching.query(queue);
         self.hint(Hint::Queue(Kind::Workflow, queue.to_owned()));
         Ok(())
@@ -249,7 +249,7 @@ impl Engine {
     }
 
     async fn forget_query(&self, id: Uuid) {
-        // Older ones are of callers that died.
+        // Older ones belong to callers that died.
         let swept = sqlx::query(
             "delete from engine.queries where query_id = $1 or asked_at < clock_timestamp() - interval '5 minutes'",
         )

@@ -20,11 +20,11 @@ use crate::{
     store::{CommitError, reset::Reset},
 };
 
-/// How often a reset is decided anew after somebody else was faster.
+/// How often a reset is decided again after a conflict.
 const ROUNDS: u32 = 20;
-/// Runs followed from the reset one to the open one.
+/// Most runs followed from the reset one to the open one.
 const MAX_CHAIN: usize = 1000;
-/// Who ends the open run.
+/// Identity of whoever terminates the open run.
 const RESETTER: &str = "history-resetter";
 
 pub(super) async fn reset(
@@ -114,7 +114,7 @@ impl Engine {
     }
 
     async fn decide_reset(&self, plan: &ResetPlan, current: &Existing, request_id: &str) -> Result<Reset, Status> {
-        // The open run first: the histories are read up to it or beyond, and beyond means that writing fails.
+        // The open run first: the histories are read up to it or beyond, and beyond means that the write fails.
         let ended = self.end_for_reset(plan, current).await?;
         let appends = self.appends(plan.base_run_id).await?;
         let base = appends.events()?;
@@ -141,7 +141,7 @@ impl Engine {
         })
     }
 
-    /// The end of the run that is open, with no consequences for its children: the new run has them.
+    /// The end of the open run, with no consequences for its children: the new run has them.
     async fn end_for_reset(&self, plan: &ResetPlan, current: &Existing) -> Result<Option<Transition>, Status> {
         if current.status != WorkflowExecutionStatus::Running as i16 {
             return Ok(None);
@@ -167,7 +167,7 @@ impl Engine {
             run = next;
             let events = self.appends(run).await?.events()?;
             if events.is_empty() {
-                // Not kept any more.
+                // No longer kept.
                 return Ok(run);
             }
             later.extend(events);
@@ -182,7 +182,7 @@ impl Engine {
             return Err(Status::data_loss("the history does not begin with its first event"));
         };
         let run_id = Uuid::new_v4();
-        // A run that nobody asked for as a child is its own root.
+        // A run that nobody requested as a child is its own root.
         let (workflow_id, first_run_id, root_workflow_id, root_run_id): (String, Uuid, String, Uuid) = sqlx::query_as(
             "select workflow_id, first_run_id, root_workflow_id,
                  case when parent_run_id is null then $2 else root_run_id end
@@ -203,7 +203,7 @@ impl Engine {
             workflow_id,
             workflow_type: started.workflow_type.unwrap_or_default().name,
             first_run_id,
-            // The end of the run before is what its parent was told.
+            // The end of the previous run is what its parent was told.
             parent_workflow_id: None,
             parent_run_id: None,
             parent_initiated_id: 0,

@@ -1,4 +1,4 @@
-//! Search attributes of requests and answers: checked against what is registered, and given their types.
+//! Search attributes in requests and responses: checked against the registered ones, and given their types.
 
 use std::collections::HashMap;
 
@@ -35,7 +35,7 @@ impl Engine {
         Ok(self.inner.attributes.get(name))
     }
 
-    /// The custom attributes, as registered now.
+    /// The custom attributes, as currently registered.
     pub(crate) async fn custom_attributes(&self) -> Result<HashMap<String, Type>, Status> {
         let rows: Vec<(String, i16)> = sqlx::query_as("select name, type from engine.search_attributes")
             .fetch_all(&self.inner.store.pool)
@@ -47,7 +47,7 @@ impl Engine {
         Ok(types)
     }
 
-    /// Checks the attributes of a request that starts a run, and adds the types of their values: that is how histories show them.
+    /// Checks the attributes of a request that starts a run, and adds the types of their values, which is how histories show them.
     pub(crate) async fn accept_search_attributes(
         &self,
         attributes: Option<&mut SearchAttributes>,
@@ -57,7 +57,7 @@ impl Engine {
         self.with_types(Some(attributes)).await
     }
 
-    /// Refuses (`InvalidArgument`) attributes that are not registered, the engine's own, or values of another type.
+    /// Refuses (`InvalidArgument`) unregistered attributes, the engine's own, or values of the wrong type.
     async fn check_search_attributes(&self, attributes: &SearchAttributes) -> Result<(), Status> {
         let fields = &attributes.indexed_fields;
         if fields.len() > MAX_KEYS {
@@ -90,7 +90,7 @@ impl Engine {
         Ok(())
     }
 
-    /// As [`Self::accept_search_attributes`], for the commands of a workflow task: why the task has failed
+    /// Like [`Self::accept_search_attributes`], for the commands of a workflow task: why the task has failed
     /// (`BAD_SEARCH_ATTRIBUTES`), if it has.
     pub(crate) async fn refused_search_attributes(&self, commands: &mut [Command]) -> Result<Option<String>, Status> {
         for attributes in commands.iter_mut().filter_map(set_by) {
@@ -104,7 +104,7 @@ impl Engine {
         Ok(None)
     }
 
-    /// Adds to each value what type it has, which clients need to read it.
+    /// Adds each value's type, which clients need to read it.
     pub(crate) async fn with_types(&self, attributes: Option<&mut SearchAttributes>) -> Result<(), Status> {
         for (name, payload) in attributes.into_iter().flat_map(|a| a.indexed_fields.iter_mut()) {
             if !payload.metadata.contains_key("type")

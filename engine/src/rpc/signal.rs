@@ -21,7 +21,7 @@ use crate::{
     proto,
 };
 
-/// Signal-with-start that finds neither a run to signal nor room to start tries so often.
+/// How often signal-with-start retries when it finds neither a run to signal nor room to start one.
 const ROUNDS: usize = 10;
 
 pub(super) async fn signal(
@@ -78,7 +78,7 @@ pub(super) async fn signal_with_start(
         }
         match Box::pin(engine.start_run(run.clone(), policies)).await {
             Ok((run_id, ..)) => return Ok(response(run_id, true)),
-            // Somebody started it in between: signal that one.
+            // Someone started it in between: signal that one.
             Err(status) if status.code() == tonic::Code::AlreadyExists && is_open(engine, &workflow_id).await? => {}
             Err(status) => return Err(status),
         }

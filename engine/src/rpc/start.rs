@@ -26,7 +26,7 @@ use crate::{
 
 /// Longest workflow-task timeout, as on Temporal's servers.
 const MAX_TASK_TIMEOUT_MS: i64 = 120_000;
-/// Starts that replace a running execution try so often.
+/// How often a start that replaces a running execution is retried.
 const REPLACE_ROUNDS: usize = 10;
 
 pub(super) async fn start(
@@ -55,7 +55,7 @@ pub(super) async fn start(
     })
 }
 
-/// What to do about the run before.
+/// What to do about the previous run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Policies {
     reuse: Reuse,
@@ -81,7 +81,7 @@ impl Policies {
     }
 }
 
-/// Checks a start request and makes the run of it. `signal` comes with signal-with-start.
+/// Checks a start request and builds its run. `signal` comes with signal-with-start.
 pub(crate) fn new_run(request: StartWorkflowExecutionRequest, signal: Option<A>) -> Result<NewRun, Status> {
     check(&request)?;
     let run_id = Uuid::new_v4();
@@ -131,7 +131,7 @@ pub(crate) fn new_run(request: StartWorkflowExecutionRequest, signal: Option<A>)
     })
 }
 
-/// A timeout in the run's first event: there when it was given, were it zero, or follows from another.
+/// A timeout in the run's first event: present if it was given, even as zero, or if it follows from another.
 fn given(asked: Option<prost_types::Duration>, ms: i64) -> Option<prost_types::Duration> {
     (asked.is_some() || ms > 0).then(|| proto::duration(ms))
 }
@@ -190,7 +190,7 @@ fn already_started(workflow_id: &str, existing: &Existing, reuse: Reuse) -> Stat
 }
 
 impl Engine {
-    /// Starts a run under its policies. True: it is a new one, or was when this request came the first time.
+    /// Starts a run under its policies. True: it is new, or was when this request first arrived.
     pub(crate) async fn start_run(
         &self,
         run: NewRun,
@@ -232,7 +232,7 @@ impl Engine {
         }
     }
 
-    /// Sets when the execution as a whole runs out.
+    /// Sets when the execution as a whole times out.
     pub(crate) fn with_expiry(&self, mut run: NewRun, now: DateTime<Utc>) -> NewRun {
         let execution_ms = proto::millis_or_zero(run.attributes.workflow_execution_timeout.as_ref());
         run.execution_expires_at = proto::deadline(now, execution_ms);
@@ -240,7 +240,7 @@ impl Engine {
         run
     }
 
-    /// Creates a run unless another one stands in the way, and sets off what follows from it.
+    /// Creates a run unless another one is in the way, and triggers what follows from it.
     pub(crate) async fn create(&self, run: NewRun, policy: StartPolicy) -> Result<(StartOutcome, Box<Start>), Status> {
         let (now, wall) = self.inner.clock.both();
         let mut start = Box::new(Start::new(self.with_expiry(run, now), policy, now, wall));

@@ -26,9 +26,9 @@ use crate::{
     search_attributes,
 };
 
-/// Names the namespace where an id is asked for: there is one, so its id is always the same.
+/// Identifies the namespace where an id is required: there is one, so its id is always the same.
 const NAMESPACE_ID: Uuid = Uuid::from_u128(0x616d_6269_656e_7400_8000_0000_0000_0001);
-/// Names the cluster and its stores to people.
+/// Name of the cluster and its stores, for people.
 const CLUSTER: &str = "ambient";
 
 /// The Temporal server version whose behaviour is the model.
@@ -75,7 +75,7 @@ fn namespace(engine: &Engine) -> DescribeNamespaceResponse {
         capabilities: Some(capabilities),
         ..Default::default()
     };
-    // 0 is "for ever", which is not what the field's 0 is shown as.
+    // 0 is "forever", which is not how the field's 0 would be shown.
     let kept = Some(engine.inner.options.retention).filter(|kept| *kept > Duration::ZERO);
     let config = NamespaceConfig {
         workflow_execution_retention_ttl: kept
@@ -153,7 +153,7 @@ pub(super) async fn shutdown_worker(
             })
             .await;
         if let Err(unchanged) = rerouted {
-            // The sticky timeout will do it.
+            // The sticky timeout will handle it.
             tracing::debug!(?unchanged, %run, "task not rerouted");
         }
     }

@@ -22,7 +22,7 @@ use crate::{
     proto::{self, db},
 };
 
-/// What a poller is said to take when it has named no limit, as on Temporal's servers.
+/// What a poller without a limit is reported to take, as on Temporal's servers.
 const UNLIMITED_PER_SECOND: f64 = 100_000.0;
 
 #[allow(deprecated, reason = "the command line still asks in the older ways")]
@@ -51,14 +51,14 @@ pub(super) async fn describe(
     Ok(DescribeTaskQueueResponse {
         pollers: pollers(engine, kind, &queue.name).await?,
         stats: request.report_stats.then_some(stats),
-        // One priority: the others are not told apart.
+        // One priority: the others are not distinguished.
         stats_by_priority_key: if request.report_stats { HashMap::from([(3, stats)]) } else { HashMap::new() },
         task_queue_status: request.include_task_queue_status.then_some(status),
         ..Default::default()
     })
 }
 
-/// By build id and type of task. There is one build id here: none.
+/// By build id and task type. There is one build id here: none.
 #[allow(deprecated, reason = "the command line still asks in the older ways")]
 async fn enhanced(
     engine: &Engine,
@@ -102,7 +102,7 @@ async fn pollers(engine: &Engine, kind: Kind, queue: &str) -> Result<Vec<PollerI
     Ok(info.collect())
 }
 
-/// Tasks that wait now. Rates are not measured: 0.
+/// Tasks waiting now. Rates are not measured: 0.
 async fn stats(engine: &Engine, kind: Kind, queue: &str) -> Result<TaskQueueStats, Status> {
     let sql = match kind {
         Kind::Workflow => {

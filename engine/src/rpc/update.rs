@@ -1,7 +1,7 @@
 //! Workflow updates: sent, and waited for.
 //!
-//! An update is admitted as a change of its run. Whoever waits for it looks at what is stored whenever the run has news, so
-//! it does not matter which process the worker is in. The answer after [`WAIT`] is how far the update has got; clients ask
+//! An update is admitted as a change of its run. Whoever waits for it reads what is stored whenever the run has news, so
+//! it does not matter which process the worker is in. The response after [`WAIT`] is how far the update has got; clients ask
 //! again.
 
 use std::time::Duration;
@@ -32,9 +32,9 @@ use crate::{
 
 /// Longest wait in one call.
 const WAIT: Duration = Duration::from_secs(20);
-/// A lost wake-up costs at most so much.
+/// Most that a lost wake-up costs.
 const RECHECK: Duration = Duration::from_secs(2);
-/// Runs of a chain an update is offered to, when each continues as new before it takes it in.
+/// Runs of a chain an update is offered to, if each continues as new before admitting it.
 const CHAIN: usize = 10;
 
 pub(super) async fn update(
@@ -53,7 +53,7 @@ pub(super) async fn update(
         let reached = engine.wait_for_update(&admitted, &id, stage, deadline, caller).await?;
         let (stage, outcome) = match reached {
             Reached::Stage(stage, outcome) => (stage, outcome),
-            // The next run of the chain may take it in, if no run was named.
+            // The next run of the chain may admit it, if no run was named.
             Reached::Gone(Gone::Continued) if matches!(target, Target::Current(_)) => continue,
             Reached::Gone(gone) => return Err(gone.status()),
         };
@@ -124,28 +124,28 @@ fn checked(request: Option<Request>) -> Result<Request, Status> {
     Ok(request)
 }
 
-/// An update a run has taken in, now or before.
+/// An update a run has admitted, now or before.
 struct Admitted {
     run: Uuid,
     workflow_id: String,
-    /// None: whichever has the id.
+    /// None: whichever one has the id.
     admission: Option<Uuid>,
 }
 
-/// What there is of an update.
+/// What is known of an update.
 enum Reached {
     Stage(Stage, Option<Box<Outcome>>),
     /// Neither in flight nor accepted.
     Gone(Gone),
 }
 
-/// Why an update that was admitted is not there any more.
+/// Why an admitted update no longer exists.
 enum Gone {
     /// Its run has closed.
     Closed,
     /// Its run has closed and another one follows.
     Continued,
-    /// The workflow task that was to bring it was refused.
+    /// The workflow task that was to deliver it was rejected.
     TaskFailed,
 }
 
@@ -161,10 +161,10 @@ impl Gone {
     }
 }
 
-/// What came of an attempt to admit.
+/// The outcome of an attempt to admit.
 enum Attempt {
     Admitted(Admitted),
-    /// The id may have been used by an update that is completed: so many had been.
+    /// The id may have been used by a completed update: this many had been completed.
     LookUp(Uuid, String, u32),
 }
 
@@ -213,7 +213,7 @@ impl Engine {
         Err(Status::aborted("the workflow is changing too fast, try again"))
     }
 
-    /// A closed run still says what has become of its updates.
+    /// A closed run still says what became of its updates.
     async fn admitted_before(&self, target: &Target, id: &str) -> Result<Admitted, Status> {
         let (workflow_id, run) = match target {
             Target::Current(workflow) => (workflow.clone(), None),
@@ -306,7 +306,7 @@ impl Engine {
 
     async fn rejection(&self, admission: Option<Uuid>) -> Result<Option<Failure>, Status> {
         let Some(admission) = admission else { return Ok(None) };
-        // Those who waited for older ones have asked long ago.
+        // Those who waited for older ones asked long ago.
         let row: Option<Vec<u8>> = sqlx::query_scalar(
             "with swept as (delete from engine.update_rejections
                             where rejected_at < clock_timestamp() - interval '5 minutes')

@@ -34,7 +34,7 @@ use crate::{
     token::{HistoryToken, TaskToken, TokenKind},
 };
 
-/// While the lease is not held, pollers look again so often.
+/// How often pollers look again while the lease is not held.
 const NO_LEASE_PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) async fn poll(
@@ -83,7 +83,7 @@ pub(super) async fn poll(
 }
 
 impl Engine {
-    /// A task that lay ready.
+    /// A task that was held.
     async fn ready_workflow_task(&self, task: Task, caller: &Caller) -> Result<Option<WorkflowTask>, Status> {
         caller.claimed(task.claim());
         let Task::Workflow { run, events } = task else {
@@ -123,7 +123,7 @@ impl Engine {
         let after = if sticky { run.previous_started_id } else { 0 };
         let mut page = FirstPage::of(&batches.unwrap_or_default(), after)?;
         if !page.fits(after, run.last_event_id) {
-            // The row that was locked may be newer than the statement's snapshot, which is what the events came from.
+            // The locked row may be newer than the statement's snapshot, which the events came from.
             page = FirstPage::of(&self.inner.store.history(run.run_id, after, FIRST_PAGE).await?, after)?;
         }
         if !page.fits(after, run.last_event_id) {
@@ -158,7 +158,7 @@ impl FirstPage {
         Ok(Self { events, complete })
     }
 
-    /// Whether these are the events that follow `after`, up to `last` if that is not for a later page.
+    /// Whether these are the events that follow `after`, up to `last` if that is not left for a later page.
     fn fits(&self, after: i64, last: i64) -> bool {
         match (self.events.first(), self.events.last()) {
             (Some(first), Some(end)) => first.event_id() == after + 1 && (!self.complete || end.event_id() == last),
@@ -181,14 +181,14 @@ impl Engine {
     }
 }
 
-/// A task for a worker: the message, and the events that belong into it as they were recorded.
+/// A task for a worker: the message, and the events that belong in it as they were recorded.
 #[derive(Debug, Default)]
 pub(super) struct WorkflowTask {
     message: PollWorkflowTaskQueueResponse,
     events: Vec<Recorded>,
 }
 
-/// Of a `PollWorkflowTaskQueueResponse`, its history.
+/// The history of a `PollWorkflowTaskQueueResponse`.
 #[derive(Clone, PartialEq, prost::Message)]
 struct TaskHistory {
     #[prost(message, optional, tag = "8")]
@@ -196,7 +196,7 @@ struct TaskHistory {
 }
 
 impl WorkflowTask {
-    /// The whole message as it is sent: one message after the other is both in one.
+    /// The whole message as it is sent: two concatenated protobuf messages are both in one.
     pub(super) fn encode_to_vec(&self) -> Vec<u8> {
         let mut encoded = self.message.encode_to_vec();
         if !self.events.is_empty() {
@@ -229,7 +229,7 @@ pub(super) fn task_response(run: &Run, mut events: Vec<Recorded>, complete: bool
         started_event_id: run.task_started_id(),
         attempt: run.wft_attempt,
         next_page_token,
-        // Workers refuse a task without it.
+        // Workers reject a task without it.
         workflow_execution_task_queue: Some(proto::queue(&run.task_queue)),
         scheduled_time: run.wft_scheduled_at.map(proto::timestamp),
         started_time: run.wft_started_at.map(proto::timestamp),
@@ -301,7 +301,7 @@ fn refusal(message: &str) -> Failure {
     }
 }
 
-/// The next workflow task, if there is one already that nobody else gets.
+/// The next workflow task, if there already is one that nobody else gets.
 fn inline_task(t: &Transition) -> Option<WorkflowTask> {
     let inline = !t.is_closed() && t.handover == Handover::None && t.run.wft_state == TaskState::Started;
     inline.then(|| {
@@ -351,7 +351,7 @@ pub(super) async fn respond_failed(
     }
 }
 
-/// The worker that has the run in its cache gives it up.
+/// The worker that has the run in its cache evicts it.
 pub(super) async fn reset_sticky(
     engine: &Engine,
     _caller: &Caller,
@@ -388,7 +388,7 @@ mod tests {
     use super::*;
     use crate::{model::StartPolicy, options::EngineOptions, rpc::start::new_run};
 
-    /// A run with three appends whose task is claimed as a statement would that took its snapshot before the last ones.
+    /// A run with three appends whose task is claimed as by a statement that took its snapshot before the last ones.
     async fn claimed_behind(engine: &Engine, missing: usize) -> ClaimedTask {
         let request = StartWorkflowExecutionRequest {
             workflow_id: "w".to_owned(),

@@ -1,7 +1,7 @@
-//! Connections: each has a place, and until its first call a deadline.
+//! Connections: each has a slot, and a deadline until its first call.
 //!
-//! Pings tell a peer that has gone or gone silent only once its connection speaks HTTP/2. Before that (bytes that do not come,
-//! or come one by one, a TLS session in which nothing is said) nothing would end it but the deadline.
+//! Pings detect a peer that has gone or fallen silent only once its connection speaks HTTP/2. Before that (bytes that do not arrive,
+//! or trickle in, a TLS session in which nothing is said) only the deadline ends it.
 
 use std::{
     io::{Error, ErrorKind},
@@ -25,14 +25,14 @@ use tonic::transport::server::{Connected, TlsConnectInfo};
 
 use super::Limits;
 
-/// Pause after a failed accept: out of file descriptors, most likely.
+/// Pause after a failed accept, which most likely means no file descriptors are left.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
 /// Whether a connection has made a call.
 #[derive(Debug, Clone, Default)]
 pub(super) struct HasCalled(Arc<AtomicBool>);
 
-/// A connection on its place.
+/// A connection in its slot.
 pub(super) struct Connection {
     socket: Socket,
     has_called: HasCalled,
@@ -40,7 +40,7 @@ pub(super) struct Connection {
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-/// Connections as they come; who finds no place is closed at once, and tries again.
+/// Incoming connections; one without a free slot is closed at once, and its client retries.
 pub(super) fn accept(
     listener: TcpListener,
     places: Places,

@@ -1,4 +1,4 @@
-//! Messages of gRPC as bytes: what comes in is read whole, within bounds; what goes out is framed by tonic.
+//! gRPC messages as bytes: what comes in is read whole, within limits; what goes out is framed by tonic.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
@@ -14,7 +14,7 @@ use crate::service::{Answer, MAX_REQUEST_BYTES, too_large};
 
 /// Flag and length in front of a message.
 const HEADER_BYTES: usize = 5;
-/// A request that is too large is read to its end, so that its sender gets to see the answer; but no further than this.
+/// A request that is too large is drained so that its sender gets to see the response, but only up to this size.
 const MAX_DISCARDED_BYTES: usize = 64 * 1024 * 1024;
 
 struct RawDecoder;
@@ -46,13 +46,13 @@ pub(super) async fn read(body: Body, encoding: Option<CompressionEncoding>) -> R
     let framed = collect(body).await?;
     let mut messages = Streaming::new_request(RawDecoder, Full::new(framed), encoding, Some(MAX_REQUEST_BYTES));
     let message = messages.message().await.map_err(|status| match status.code() {
-        // As gRPC words it, for workers to recognise.
+        // Worded as in gRPC, for workers to recognise.
         Code::ResourceExhausted => Status::resource_exhausted(format!(
             "grpc: received message after decompression larger than max {MAX_REQUEST_BYTES}"
         )),
         _ => status,
     })?;
-    message.ok_or_else(|| Status::invalid_argument("the request holds no message"))
+    message.ok_or_else(|| Status::invalid_argument("the request contains no message"))
 }
 
 async fn collect(mut body: Body) -> Result<Bytes, Status> {
@@ -82,7 +82,7 @@ async fn collect(mut body: Body) -> Result<Bytes, Status> {
     Ok(framed.freeze())
 }
 
-/// The body of a response. The answer counts as received once the connection asks for it: until then a caller that hangs up
+/// The body of a response. The response counts as received once the connection asks for it: until then a caller that hangs up
 /// gives its task back.
 pub(super) fn write(answer: Answer, encoding: Option<CompressionEncoding>) -> Body {
     let source = futures::stream::once(async move { Ok(answer.take()) });

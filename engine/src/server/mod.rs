@@ -1,10 +1,10 @@
 //! The engine as a gRPC server, for Temporal's command line, other SDKs and workers in other processes.
 //!
-//! One service takes any `/package.Service/Method` and passes name and bytes on to where calls of the same process go (see
-//! `service`), so both have the same RPCs and the same errors. Bounded: connections, calls per connection and in all, the size of
-//! a request, the time of a peer that says or takes nothing. A caller that hangs up, or whose time (`grpc-timeout`) is over, gives its task back.
+//! One service takes any `/package.Service/Method` and passes its name and bytes on to where calls within the process go (see
+//! `service`), so both have the same RPCs and errors. Limited are: connections, calls per connection and in total, the size of
+//! a request, the time of a peer that sends or reads nothing. A caller that hangs up, or whose `grpc-timeout` expires, gives its task back.
 //!
-//! Whoever reaches the address may read and change every workflow: without TLS only loopback addresses are served.
+//! Anyone who can reach the address may read and change every workflow: without TLS only loopback addresses are served.
 
 mod connections;
 mod framing;
@@ -25,26 +25,26 @@ pub use ambient_connections::Bounds;
 use self::service::GrpcService;
 use crate::engine::Engine;
 
-/// Calls of one connection at once; its client holds back more.
+/// Calls at once per connection; its client holds back any more.
 const MAX_CALLS_PER_CONNECTION: u32 = 1024;
-/// Calls in hand at once, long polls among them; one more is `ResourceExhausted`.
+/// Calls in progress at once, including long polls; any more get `ResourceExhausted`.
 const MAX_CALLS: usize = 16_384;
-/// A connection without traffic is asked for a sign of life so often.
+/// How often a connection without traffic is pinged.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// Connections that do not answer for so long are closed, and their polls end.
+/// Connections that do not answer for this long are closed, and their polls end.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Calls under way when the server ends have so long.
+/// Time that calls in progress have when the server ends.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// How many connections there may be, and how long their peers may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Places; a connection that finds none is closed at once.
+    /// Slots; a connection without one is closed at once.
     pub connections: Bounds,
-    /// From a connection's beginning to its first call, TLS included.
+    /// From a connection's start to its first call, TLS included.
     pub first_call: Duration,
-    /// Something of an answer is taken within this time.
+    /// The peer reads some of a response within this time.
     pub write: Duration,
 }
 
@@ -61,11 +61,11 @@ impl Default for Limits {
 /// What TLS needs, as PEM.
 #[derive(Clone)]
 pub struct Tls {
-    /// The server's certificate, with the chain up to its authority.
+    /// The server's certificate, with the chain up to its CA.
     pub certificate: Vec<u8>,
     /// The certificate's private key.
     pub key: Vec<u8>,
-    /// Who signs the certificates of clients; without it any client is accepted.
+    /// The CA of clients' certificates; without it any client is accepted.
     pub client_authority: Option<Vec<u8>>,
 }
 
@@ -75,18 +75,18 @@ impl std::fmt::Debug for Tls {
     }
 }
 
-/// Why the server did not start or ended.
+/// Why the server did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// An address others reach, without TLS.
+    /// An address that others can reach, without TLS.
     #[error(
-        "{0} is not a loopback address: whoever reaches it could read and change every workflow; give a certificate (TLS)"
+        "{0} is not a loopback address: anyone who reaches it could read and change every workflow; configure a certificate (TLS)"
     )]
     NeedsTls(SocketAddr),
     /// The listener cannot be used.
     #[error("listen: {0}")]
     Listen(#[from] std::io::Error),
-    /// Certificate, key or authority cannot be used.
+    /// Certificate, key or CA cannot be used.
     #[error("TLS: {0}")]
     Tls(String),
     /// The transport failed.
@@ -95,7 +95,7 @@ pub enum ServeError {
 }
 
 impl Engine {
-    /// Serves gRPC on `listener` until `ended`; then stops the engine ([`Engine::shutdown`]), and calls under way have 10 s.
+    /// Serves gRPC on `listener` until `ended`; then stops the engine ([`Engine::shutdown`]), and calls in progress get 10 s.
     ///
     /// # Errors
     /// When the address needs TLS and there is none, or the listener, certificate or key cannot be used.
@@ -147,13 +147,13 @@ fn config(tls: Tls) -> Result<ServerTlsConfig, ServeError> {
         pem.windows(mark.len()).any(|w| w == mark)
     };
     if !has(&tls.certificate, "CERTIFICATE") {
-        return Err(ServeError::Tls("the certificate file holds no PEM certificate".to_owned()));
+        return Err(ServeError::Tls("the certificate file contains no PEM certificate".to_owned()));
     }
     let mut config = ServerTlsConfig::new().timeout(HANDSHAKE_TIMEOUT);
     if let Some(authority) = tls.client_authority {
-        // Without this check an empty file would let nobody in, or, worse, be taken for "none".
+        // Without this check an empty file would let nobody in, or, worse, count as "none".
         if !has(&authority, "CERTIFICATE") {
-            return Err(ServeError::Tls("the file of the clients' authority holds no PEM certificate".to_owned()));
+            return Err(ServeError::Tls("the client CA file contains no PEM certificate".to_owned()));
         }
         config = config.client_ca_root(Certificate::from_pem(authority));
     }

@@ -1,4 +1,4 @@
-//! One call: from its path to the RPC, and the answer back.
+//! One call: from its path to the RPC, and back with the response.
 
 use std::{
     convert::Infallible,
@@ -27,7 +27,7 @@ use crate::{
 
 /// Longest time for a request to arrive.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// Smaller responses are not worth the work.
+/// Smaller responses are not worth compressing.
 const COMPRESS_FROM: usize = 16 * 1024;
 
 /// Answers every path.
@@ -108,7 +108,7 @@ impl GrpcService {
         let (service, rpc) = (service.to_owned(), rpc.to_owned());
         let encoding = encoding(request.headers())?;
         let Ok(_call) = self.calls.try_acquire() else {
-            return Err(Status::resource_exhausted("this server has too many calls in hand, try again"));
+            return Err(Status::resource_exhausted("this server has too many calls in progress, try again"));
         };
         let read = tokio::time::timeout(READ_TIMEOUT, framing::read(request.into_body(), encoding)).await;
         let request = read.map_err(|_| Status::deadline_exceeded("the request did not arrive in time"))??;

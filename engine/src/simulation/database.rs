@@ -17,7 +17,7 @@ use crate::{
     store::{CommitError, tables::Tables},
 };
 
-/// What names one attempt of a task: the event that scheduled it, the attempt, and when it was started.
+/// What identifies one attempt of a task: the event that scheduled it, the attempt, and when it was started.
 pub(super) type Attempt = (i64, i32, Option<DateTime<Utc>>);
 
 #[derive(Default)]
@@ -30,7 +30,7 @@ struct State {
     history: Vec<HistoryEvent>,
     activities: BTreeMap<i64, Activity>,
     last_time: DateTime<Utc>,
-    /// Attempts that nobody need have: started by commits whose answers did not arrive, or given back (and if that fails, timed out).
+    /// Attempts that nobody need have: started by commits whose responses did not arrive, or given back (and if that failed, timed out).
     let_go: HashSet<Attempt>,
     /// Attempts that a worker has been given.
     given: HashSet<Attempt>,
@@ -44,7 +44,7 @@ pub(super) fn attempt_of(activity: &Activity) -> Attempt {
     (activity.scheduled_event_id, activity.attempt, activity.started_at)
 }
 
-/// In whose name an event was caused; every request of a simulation has a name of its own.
+/// In whose name an event was caused; every request in a simulation has its own name.
 fn cause(event: &HistoryEvent) -> &str {
     match event.attributes.as_ref() {
         Some(A::ActivityTaskCompletedEventAttributes(a)) => &a.identity,
@@ -60,7 +60,7 @@ impl Database {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A clock that no two readings share.
+    /// A clock that never gives the same reading twice.
     fn now(&self) -> DateTime<Utc> {
         let mut state = self.state();
         state.last_time = Utc::now().trunc_subsecs(6).max(state.last_time + TimeDelta::microseconds(1));
@@ -113,7 +113,7 @@ impl Database {
         self.run(|run| Loaded { run: run.clone(), now, wall: now })
     }
 
-    /// Writes a change if nobody was faster.
+    /// Writes a change unless there is a conflict.
     pub(super) fn commit(&self, t: &Transition) -> Result<(), CommitError> {
         let mut state = self.state();
         let expected = (t.expected_revision, t.expected_last_event_id);
@@ -146,7 +146,7 @@ impl Database {
         Ok(())
     }
 
-    /// As [`Self::commit`], and the answer does not arrive.
+    /// Like [`Self::commit`], but the response does not arrive.
     pub(super) fn commit_unheard(&self, t: &Transition) {
         if self.commit(t).is_err() {
             return;

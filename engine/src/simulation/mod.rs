@@ -1,18 +1,18 @@
-//! Thousands of orders in which things can happen to one run: `change`, `deferred`, `handoff` and `hot` as they are, on a database
-//! of one run in memory.
+//! Thousands of orders in which things can happen to one run: the real `change`, `deferred`, `handoff` and `hot`, on an in-memory
+//! database of one run.
 //!
-//! What waits for the database (reads, writes, their answers), for a worker or for time is let go on by a seeded choice: writes end
-//! in any order and with any outcome (written, lost to somebody faster, not written, written without an answer), workers answer late,
-//! twice or never, another process changes the run, the lease goes. At every step and at the end it must be true that
+//! What waits for the database (reads, writes, their responses), for a worker or for time is released by a seeded choice: writes end
+//! in any order and with any outcome (written, conflict, not written, written without a response), workers answer late,
+//! twice or never, another process changes the run, the lease is lost. At every step and at the end it must be true that
 //!
-//! * whoever is told that something has happened finds it written, once; whoever is refused does not find it;
+//! * whoever is told that something has happened finds it written, exactly once; whoever is refused does not find it;
 //! * no attempt of a task is given to two workers;
 //! * a workflow task's answer counts only if its worker was shown what is in the history;
-//! * the version of the run never goes back, and what is remembered is what is stored at its version, never more;
-//! * at rest everybody has been told, and every task that this process has started is in a worker's hands or lies ready.
+//! * the run's version never goes back, and what is cached is what is stored at its version, never more;
+//! * at rest everyone has been told, and every task that this process has started is with a worker or held.
 //!
-//! `ENGINE_TEST_SEED=7` runs that seed alone, and says what happens. A seed gives the order of events, not times and ids: a write that has
-//! lost three times pauses for a random time, as it does outside, and may then be elsewhere in the order.
+//! `ENGINE_TEST_SEED=7` runs only that seed, and says what happens. A seed determines the order of events, not times and ids: a write that has
+//! lost three times pauses for a random time, as it does in production, and may then come at a different place in the order.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod database;
@@ -26,7 +26,7 @@ use rand::{SeedableRng, rngs::StdRng};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use world::World;
 
-/// Seeds that every run of the tests goes through.
+/// Seeds that every run of the tests covers.
 const SEEDS: u64 = 10_000;
 /// They share them; a world lives in one thread.
 const THREADS: usize = 2;

@@ -1,4 +1,4 @@
-//! What workers and clients ask, as `rpc` puts it to a change, and what must be true of each answer.
+//! What workers and clients request, as `rpc` passes it to a change, and what must be true of each answer.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ use crate::{
     token::TaskToken,
 };
 
-/// Who asks, by a name that what is written carries, and whom.
+/// Who asks, under a name that is also in what gets written, and whom.
 #[derive(Clone)]
 pub(super) struct Request {
     pub(super) engine: Engine,
@@ -67,7 +67,7 @@ pub(super) struct Task {
 /// What the worker of a task answers.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Answer {
-    /// So many activities; eager ones come with the answer.
+    /// This many activities; eager ones come with the answer.
     Schedule {
         activities: usize,
         eager: bool,
@@ -81,7 +81,7 @@ fn stale() -> Status {
 }
 
 impl Request {
-    /// Holds what was told against what is stored at that moment.
+    /// Compares what was told with what is stored at that moment.
     fn told(&self, told: Told) -> Told {
         let stored = self.database.count(&self.name);
         match told {
@@ -115,7 +115,7 @@ impl Request {
         self.told(told)
     }
 
-    /// The task's time is over, or its poller has gone, as far as this process can tell.
+    /// The task's time is up, or its poller has gone, as far as this process can tell.
     pub(super) async fn time_out(&self) {
         let target = Target::Run(self.run);
         let change = self.engine.change(&target, Needs::default(), |t, _| {
@@ -171,7 +171,7 @@ impl Request {
         (told, eager)
     }
 
-    /// An answer counts only if its worker was shown what comes before it in the history.
+    /// An answer counts only if its worker was shown everything before it in the history.
     fn saw_what_is_stored(&self, task: &Task) {
         self.database.history(|history| {
             for shown in &task.shown {

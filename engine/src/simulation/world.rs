@@ -42,7 +42,7 @@ const QUEUE: &str = "q";
 const POLLED: [(Kind, &str); 3] = [(Kind::Workflow, QUEUE), (Kind::Workflow, STICKY), (Kind::Activity, QUEUE)];
 /// Things that happen in one simulation.
 const STEPS: usize = 40;
-/// The end comes after so many looks, or not at all.
+/// The end must come within this many looks.
 const LOOKS: usize = 4000;
 
 /// What a worker has in its hands.
@@ -153,7 +153,7 @@ impl World {
         step(self);
     }
 
-    /// What happens, for who looks into one seed.
+    /// What happens, for whoever examines one seed.
     fn say(&self, what: &str) {
         if self.loud {
             let state = self.database.run(|run| (run.revision, run.last_event_id, run.wft_state, attempt(run)));
@@ -178,7 +178,7 @@ impl World {
         self.asked.push(tokio::spawn(ask(request)));
     }
 
-    /// One of the writes that wait comes to its end.
+    /// One of the waiting writes completes.
     fn write(&mut self) {
         let writer = &self.engine.inner.store.writer;
         let place = self.random.random_range(0..writer.held().max(1));
@@ -207,7 +207,7 @@ impl World {
         }
     }
 
-    /// A worker ends what it has in its hands, or is silent about it for ever.
+    /// A worker finishes what it has, or stays silent about it forever.
     fn work(&mut self) {
         let held = {
             let mut hands = lock(&self.hands);
@@ -289,7 +289,7 @@ impl World {
                 })
             }
             3 => self.end_activity_elsewhere(),
-            // It takes this one for dead.
+            // It considers this one dead.
             _ if self.engine.inner.lease.is_held() => false,
             _ => self.database.elsewhere(abroad, |t| {
                 t.run.wft_state == TaskState::Started && t.run.wft_process == Some(own) && t.time_out_task().is_ok()
@@ -307,7 +307,7 @@ impl World {
         self.database.elsewhere(self.abroad_process, |t| t.complete_activity(activity, "abroad", None).is_ok())
     }
 
-    /// The caller of a poll has gone before it had its task.
+    /// A poll's caller has gone before it received its task.
     fn give_back(&mut self) {
         let mut hands = lock(&self.hands);
         let Some(place) = hands.iter().position(|held| matches!(held, Held::Task(_))) else { return };
@@ -321,7 +321,7 @@ impl World {
         self.pollers.drain(..).for_each(|poller| poller.abort());
     }
 
-    /// The worker says good-bye.
+    /// The worker signs off.
     fn retire(&mut self) {
         if self.chance(20) {
             self.take_back(self.engine.inner.matching.retire(STICKY));
@@ -343,7 +343,7 @@ impl World {
         }
     }
 
-    /// What is remembered is what is stored, or older.
+    /// What is cached is what is stored, or older.
     fn check(&mut self, events: bool) {
         if let Some(revision) = self.database.run(|run| run.revision) {
             assert!(revision >= self.revision, "the version goes back");
@@ -364,7 +364,7 @@ impl World {
         });
     }
 
-    /// Nothing more happens, and whoever waits is told how it ended.
+    /// Nothing more happens, and everyone who waits is told the outcome.
     async fn rest(mut self) {
         self.hang_up();
         if self.chance(50) {
@@ -385,12 +385,12 @@ impl World {
             }
             let waits = self.engine.inner.store.writer.held() > 0 || self.engine.inner.deferred.has(self.run, "w");
             idle = if waits || !self.asked.iter().all(JoinHandle::is_finished) { 0 } else { idle + 1 };
-            // The engine's own tasks (what it takes back) are between two steps.
+            // The engine's own tasks (which take things back) are between two steps.
             if idle > 3 {
                 break;
             }
             if look % 16 == 15 {
-                // Who has lost often waits a moment.
+                // One that has lost often pauses for a moment.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
@@ -403,7 +403,7 @@ impl World {
         self.nothing_is_lost();
     }
 
-    /// What is started by this process is in somebody's hands, or lies ready.
+    /// Whatever this process has started is with someone, or held.
     fn nothing_is_lost(&self) {
         let mut here: Vec<_> = lock(&self.hands).iter().map(Held::attempt).collect();
         for (kind, queue) in POLLED {
@@ -474,7 +474,7 @@ fn task(run: Run, shown: &[Recorded]) -> Held {
     Held::Task(Box::new(Task { token: run.task_token(), shown: decoded(shown).unwrap(), run }))
 }
 
-/// A task that lay ready.
+/// A task that was held.
 fn taken(database: &Database, ready: matching::Task) -> Held {
     match ready {
         matching::Task::Activity(activity) => Held::Activity(activity),

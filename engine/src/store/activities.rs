@@ -1,4 +1,4 @@
-//! Writing activities: new, ended, tried again, asked to cancel.
+//! Writing activities: new, ended, retried, asked to cancel.
 
 use uuid::Uuid;
 

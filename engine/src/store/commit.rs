@@ -1,8 +1,8 @@
 //! The one place that changes runs and appends to their histories.
 //!
 //! A run's row is updated (or deleted, when it closes) where revision and last event id are still those the decision was
-//! made on, and everything else hangs on that row: see [`Statement`]. Any number of runs is written by one statement;
-//! which of them were changed is what it returns.
+//! based on, and everything else depends on that row: see [`Statement`]. One statement writes any number of runs;
+//! it returns which of them were changed.
 
 use prost::Message;
 use sqlx::{Connection, PgConnection, postgres::PgDatabaseError};
@@ -19,12 +19,12 @@ use crate::{
     search_attributes::indexed,
 };
 
-/// Why a transition was not written. Nothing of it was.
+/// Why a transition was not written. None of it was.
 #[derive(Debug)]
 pub(crate) enum CommitError {
-    /// Somebody was faster: read again and decide again.
+    /// A conflict: read again and decide again.
     Conflict,
-    /// The run has taken in this request before.
+    /// The run has already taken in this request.
     Duplicate,
     Db(sqlx::Error),
 }
@@ -43,7 +43,7 @@ impl From<sqlx::Error> for CommitError {
     }
 }
 
-/// Writes transitions and starts in one statement; says which of them were written. The starts have one policy.
+/// Writes transitions and starts in one statement; returns which of them were written. The starts share one policy.
 pub(super) async fn write(
     connection: &mut PgConnection,
     transitions: &[&Transition],
@@ -67,7 +67,7 @@ pub(super) async fn write(
     statement.execute(connection).await
 }
 
-/// Continue-as-new: the end of one run and the start of the next, in one transaction. False: somebody was faster.
+/// Continue-as-new: the end of one run and the start of the next, in one transaction. False: a conflict.
 pub(super) async fn write_and_continue(
     connection: &mut PgConnection,
     t: &Transition,

@@ -11,10 +11,10 @@ use crate::{
     token::TaskToken,
 };
 
-/// Appends read with a claimed task; longer histories are read on in pages.
+/// Appends read with a claimed task; longer histories are read in further pages.
 pub(crate) const FIRST_PAGE: i64 = 256;
 
-/// A workflow task just started, with (the beginning of) the events its worker needs.
+/// A workflow task just started, with (the start of) the events its worker needs.
 #[derive(FromRow)]
 pub(crate) struct ClaimedTask {
     #[sqlx(flatten)]
@@ -22,8 +22,8 @@ pub(crate) struct ClaimedTask {
     pub(crate) batches: Option<Vec<Vec<u8>>>,
 }
 
-/// `engine.now()` is written out: a call plans its query anew each time.
-/// Events in between make a further attempt a first one: it may fare better with them.
+/// `engine.now()` is inlined: a call would plan its query every time.
+/// Events in between turn a later attempt into a first one: it may fare better with them.
 const CLAIM_WORKFLOW_TASK: &str = "
 with picked as (
     select run_id from engine.runs
@@ -42,7 +42,7 @@ select c.*, (select array_agg(h.data order by h.first_event_id) from (
         order by first_event_id limit $5) h) as batches
 from claimed c";
 
-/// All but the longest waiting lie ready for a while: of those with little time only that one is started.
+/// All but the longest waiting are held for a while: of those with little time only that one is started.
 const CLAIM_ACTIVITIES: &str = "
 with picked as (
     select run_id, scheduled_event_id, visible_at,
@@ -81,7 +81,7 @@ impl Store {
         lane.finish(claimed).map_err(db)
     }
 
-    /// Starts the activities of a queue that have waited longest, at most so many, the longest first. `least_ms`: those with less time
+    /// Starts the activities of a queue that have waited longest, at most this many, in that order. `least_ms`: those with less time
     /// are started one by one.
     pub(crate) async fn claim_activities(
         &self,
@@ -105,7 +105,7 @@ impl Store {
         Ok(claimed)
     }
 
-    /// Takes back the start of an activity whose worker never got it. Returns its queue.
+    /// Takes back the start of an activity whose worker never received it. Returns its queue.
     pub(crate) async fn unclaim_activity(&self, token: &TaskToken, process: Uuid) -> Result<Option<String>, Status> {
         sqlx::query_scalar(
             "update engine.activities set state = 0, process = null, started_at = null, due_at = least(start_by, expires_at)
@@ -121,7 +121,7 @@ impl Store {
         .map_err(db)
     }
 
-    /// Records a heartbeat. Some(true): cancellation has been asked for; none: the attempt is over.
+    /// Records a heartbeat. Some(true): cancellation has been requested; none: the attempt is over.
     pub(crate) async fn heartbeat(&self, token: &TaskToken, details: &[u8]) -> Result<Option<bool>, Status> {
         sqlx::query_scalar(
             "update engine.activities set heartbeat_at = engine.now(), heartbeat_details = $4

@@ -1,4 +1,4 @@
-//! Reading runs and what hangs on them.
+//! Reading runs and what belongs to them.
 
 use chrono::{DateTime, Utc};
 use sqlx::FromRow;
@@ -20,7 +20,7 @@ struct LoadedRow {
 }
 
 impl Store {
-    /// An open run; none when there is none or it has closed.
+    /// An open run; none if there is none or it has closed.
     pub(crate) async fn load(&self, target: &Target) -> Result<Option<Loaded>, Status> {
         #[cfg(test)]
         if let Some(tables) = &self.tables {
@@ -115,9 +115,9 @@ impl Store {
             .map_err(db)
     }
 
-    /// Stored appends that hold events after `after`, oldest first, at most `limit`.
+    /// Stored appends that contain events after `after`, oldest first, at most `limit`.
     pub(crate) async fn history(&self, run_id: Uuid, after: i64, limit: i64) -> Result<Vec<Vec<u8>>, Status> {
-        // The append that holds after+1 is the last one that begins at or before it.
+        // The append that contains after+1 is the last one that begins at or before it.
         sqlx::query_scalar(
             "select data from engine.history
              where run_id = $1 and first_event_id >= coalesce((select max(first_event_id) from engine.history

@@ -1,7 +1,7 @@
 //! All SQL on runs: reading a run's state and the one place that changes it.
 //!
 //! A change is decided by a pure function (see `history`), which yields a [`Transition`](crate::model::Transition); [`commit`] writes it
-//! in a statement that compares the run's revision and last event id. [`writer`] puts what is ready at the same time into
+//! in a statement that compares the run's revision and last event id. [`writer`] combines what is ready at the same time into
 //! one such statement. Nobody holds a lock in the database while deciding.
 
 mod activities;
@@ -35,10 +35,10 @@ pub(crate) struct Store {
     pub(crate) tables: Option<Arc<dyn tables::Tables>>,
 }
 
-/// Begins a transaction of the pool.
+/// Begins a transaction on the pool.
 ///
-/// In a task of its own, because sqlx 0.9.0 (its issue 4393) puts a connection back into the pool with an open transaction when
-/// the caller goes away before `begin` is answered, and whoever gets it next works in that one.
+/// In its own task, because sqlx 0.9.0 (its issue 4393) returns a connection with an open transaction to the pool if
+/// the caller goes away before `begin` is answered, and whoever gets it next works inside that transaction.
 #[allow(clippy::disallowed_methods, reason = "it comes to its end")]
 pub(crate) async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
     let pool = pool.clone();

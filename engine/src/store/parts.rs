@@ -1,4 +1,4 @@
-//! Writing what hangs on a run besides its activities: timers, children, requests, visibility, effects.
+//! Writing what belongs to a run besides its activities: timers, children, requests, visibility, effects.
 
 use prost::Message;
 
@@ -58,7 +58,7 @@ fn children(s: &mut Statement, open: &[&Transition]) {
         )
         .end(OF_CHANGED);
     }
-    // A child may start and end in one flush: what has ended needs no start.
+    // A child may start and end in one flush: one that has ended needs no start.
     let started: Vec<_> = open
         .iter()
         .flat_map(|t| t.started_children.iter().map(move |c| (*t, c)))

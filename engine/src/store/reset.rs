@@ -1,4 +1,4 @@
-//! Writing a reset: the end of the open run, if there is one, and the run that takes its place, in one transaction.
+//! Writing a reset: the end of the open run, if there is one, and the run that replaces it, in one transaction.
 //!
 //! The new run's row is inserted as its copied history leaves it, then changed like any other run's. Whoever loses the race
 //! for the workflow id or for the open run writes nothing.
@@ -13,7 +13,7 @@ use crate::model::Transition;
 /// A reset, decided but not yet written.
 #[derive(Clone, Debug)]
 pub(crate) struct Reset {
-    /// The new run. Its events follow the ones that are copied.
+    /// The new run. Its events follow the copied ones.
     pub(crate) new: Transition,
     /// The end of the open run.
     pub(crate) ended: Option<Transition>,
@@ -40,7 +40,7 @@ const RUN: &str = "insert into engine.runs (run_id, workflow_id, workflow_type, 
 const HISTORY: &str = "insert into engine.history (run_id, first_event_id, last_event_id, data) \
      select $1, first_event_id, last_event_id, data from engine.history where run_id = $2 and last_event_id <= $3";
 
-/// False: somebody was faster.
+/// False: a conflict.
 pub(super) async fn write_reset(connection: &mut PgConnection, reset: &Reset) -> Result<bool, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     let written = write_all(&mut transaction, reset).await?;

@@ -12,8 +12,8 @@ use crate::{
     search_attributes::indexed,
 };
 
-/// Creates runs and their first workflow tasks, except where the latest run of a workflow id stands in the way: the row
-/// of the workflow id decides between concurrent starts. All have one policy and different workflow ids.
+/// Creates runs and their first workflow tasks, except where the latest run of a workflow id is in the way: the row
+/// of the workflow id decides between concurrent starts. All share one policy and have different workflow ids.
 pub(super) fn write(s: &mut Statement, starts: &[&Start]) {
     let Some(code) = starts.first().map(|start| start.code()) else {
         s.section("started", "select null::uuid as run_id where false").end("");
@@ -96,7 +96,7 @@ fn rows(s: &mut Statement, starts: &[&Start]) {
 }
 
 impl Store {
-    /// Writes a start, unless the latest run of its workflow id stands in the way.
+    /// Writes a start, unless the latest run of its workflow id is in the way.
     pub(crate) async fn start_run(&self, start: Box<Start>) -> Result<(Box<Start>, StartOutcome), sqlx::Error> {
         let workflow_id = start.run.workflow_id.clone();
         let (start, written) = self.writer.start(start).await?;

@@ -4,7 +4,7 @@
 //! there are, and a connection plans each such text once. A statement for one item ([`Statement::for_one`]) has plain values
 //! instead where there is one row, which is less work for PostgreSQL.
 //!
-//! Rows of a run hang on `changed` (or `started`): the runs whose row was still as the decision was made on. A secondary row
+//! A run's rows depend on `changed` (or `started`): the runs whose row was still as the decision assumed. A secondary row
 //! that is not as expected aborts the whole statement (`engine.expect`).
 
 use sqlx::{PgConnection, Postgres, QueryBuilder};
@@ -22,12 +22,12 @@ pub(super) use column;
 pub(super) struct Statement {
     sql: QueryBuilder<Postgres>,
     sections: usize,
-    /// Sections whose rows must all be met.
+    /// Sections whose rows must all match.
     expected: Vec<&'static str>,
     first_column: bool,
-    /// Of a single transition or start: only then, or there were too many texts to keep plans of.
+    /// For a single transition or start only: otherwise there would be too many texts to keep plans for.
     for_one: bool,
-    /// The rows under construction are one, of plain values.
+    /// The rows under construction are a single one, of plain values.
     one_row: bool,
 }
 
@@ -49,7 +49,7 @@ impl Statement {
         Self { for_one: true, ..Self::new() }
     }
 
-    /// Begins a CTE; what is pushed next up to [`Self::end`] is its text.
+    /// Begins a CTE; what is pushed until [`Self::end`] is its text.
     pub(super) fn section(&mut self, name: &str, sql: &str) -> &mut Self {
         self.sql.push(if self.sections == 0 { "with " } else { ", " });
         self.sections += 1;
@@ -110,7 +110,7 @@ impl Statement {
         self
     }
 
-    /// Begins a CTE named `{name}_keys` with the keys of rows that must be met; [`Self::keyed`] uses them.
+    /// Begins a CTE named `{name}_keys` with the keys of rows that must match; [`Self::keyed`] uses them.
     pub(super) fn keys(&mut self, name: &'static str) -> &mut Self {
         self.section(&format!("{name}_keys"), "select * from ").rows()
     }
@@ -120,7 +120,7 @@ impl Statement {
         self.rows_end(names).end(OF_CHANGED);
     }
 
-    /// The CTE that must meet every one of its keys; `sql` ends in `returning 1`.
+    /// The CTE that must match every one of its keys; `sql` ends in `returning 1`.
     pub(super) fn keyed(&mut self, name: &'static str, sql: &str) {
         self.section(name, sql).end(" returning 1");
         self.expected.push(name);
@@ -142,7 +142,7 @@ impl Statement {
     }
 }
 
-/// Restricts the rows `k` of a section to runs that were changed. Written so that it becomes a hash look-up.
+/// Restricts a section's rows `k` to runs that were changed. Written so that it becomes a hash look-up.
 pub(super) const OF_CHANGED: &str = " where (k.run_id in (select run_id from changed)) is true";
-/// The same as a further condition.
+/// The same as an additional condition.
 pub(super) const AND_CHANGED: &str = " and (k.run_id in (select run_id from changed)) is true";

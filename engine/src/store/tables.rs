@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::model::{Activity, Loaded, Target};
 
-/// Stands in for the tables.
+/// A stand-in for the tables.
 pub(crate) trait Tables: Send + Sync {
     /// An open run.
     fn load<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<Option<Loaded>, Status>>;

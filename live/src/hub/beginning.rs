@@ -1,8 +1,8 @@
-//! How a reader begins that has seen nothing yet: with the messages so far in one piece.
+//! How a reader that has seen nothing yet starts: with the messages so far in one piece.
 
 use super::{LiveHub, SubscribeError, Subscription};
 
-/// Messages up to a place of the log, as readers pass them on.
+/// Messages up to a place in the log, as readers pass them on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     covers_seq: i64,
@@ -10,7 +10,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Takes the place of all events up to this seq.
+    /// Replaces all events up to this seq.
     #[must_use]
     pub fn covers_seq(&self) -> i64 {
         self.covers_seq
@@ -23,17 +23,17 @@ impl Snapshot {
     }
 }
 
-/// What a reader is given that begins to follow a log.
+/// What a reader gets when it starts to follow a log.
 #[derive(Debug)]
 pub struct Beginning {
-    /// Messages in the place of the events up to the subscription's cursor.
+    /// Messages that replace the events up to the subscription's cursor.
     pub snapshot: Option<Snapshot>,
     /// The events after that.
     pub subscription: Subscription,
 }
 
 impl LiveHub {
-    /// Follows a session's log as somebody who has seen nothing of it: the newest snapshot and every event after what it
+    /// Follows a session's log for a reader that has seen none of it: the newest snapshot and every event after what it
     /// covers; without a snapshot, every event that is kept.
     ///
     /// # Errors

@@ -17,15 +17,15 @@ use super::{
     ring::{Ring, Taken},
 };
 
-/// Newest events that a new channel begins with: those who reconnect need no read of the table.
+/// Newest events that a new channel starts with, so that reconnecting readers need no read of the table.
 const FIRST_EVENTS: i64 = 64;
 
 const IDLE: u8 = 0;
 const READING: u8 = 1;
-/// Reading, and there was another hint meanwhile: read again.
+/// Reading, and another hint has arrived meanwhile: read again.
 const READ_AGAIN: u8 = 2;
 
-/// Where a channel stands; subscribers wait for its change.
+/// Where a channel is; subscribers wait for it to change.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Position {
     pub(super) last: i64,
@@ -35,7 +35,7 @@ pub(super) struct Position {
 #[derive(Debug)]
 pub(crate) struct Channel {
     pub(super) session_id: Arc<str>,
-    /// Set when the ring knows where it stands.
+    /// Set when the ring knows where it is.
     pub(super) loaded: OnceCell<()>,
     pub(super) position: watch::Sender<Position>,
     ring: RwLock<Ring>,
@@ -57,7 +57,7 @@ impl Channel {
         self.ring.read().unwrap_or_else(PoisonError::into_inner).last()
     }
 
-    /// Whether the event after `cursor` was here once and is not any more.
+    /// Whether the event after `cursor` used to be here and is gone.
     pub(super) fn is_behind(&self, cursor: i64) -> bool {
         cursor < self.ring.read().unwrap_or_else(PoisonError::into_inner).base()
     }
@@ -74,14 +74,14 @@ impl Channel {
         self.position.send_modify(|position| position.closed = true);
     }
 
-    /// First read: where the log stands, and its newest events.
+    /// First read: where the log is, and its newest events.
     pub(super) async fn load(&self, hub: &Inner) -> Result<(), StoreError> {
         let last = hub.db.last_seq(&self.session_id).await?;
         self.ring.write().unwrap_or_else(PoisonError::into_inner).reset((last - FIRST_EVENTS).max(0));
         self.fill(hub).await
     }
 
-    /// Has the ring filled from the table, now or right after the read that is under way.
+    /// Has the ring filled from the table, now or right after the read in progress.
     pub(super) fn poke(self: &Arc<Self>, hub: &Arc<Inner>) {
         let next = |state| Some(if state == IDLE { READING } else { READ_AGAIN });
         let before = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
@@ -100,7 +100,7 @@ impl Channel {
                 Err(error) => Err(error),
             };
             if let Err(error) = read {
-                // The task's own handle is one; without subscribers nobody waits for what could not be read.
+                // One handle is the task's own; without subscribers nobody waits for what could not be read.
                 if Arc::strong_count(&self) == 1 || self.position.borrow().closed {
                     self.state.store(IDLE, Ordering::Release);
                     return;

@@ -17,7 +17,7 @@ impl Event {
     pub(super) fn of(event: StoredEvent) -> Self {
         let StoredEvent { seq, event_type, data, at, .. } = event;
         let wire = ambient_wire::live::Event { seq, event_type, data, at };
-        // A value that came from the database has string keys and finite numbers: it can be serialised.
+        // A value from the database has string keys and finite numbers: it can be serialised.
         let json = serde_json::to_string(&wire).unwrap_or_else(|_| format!("{{\"seq\":{seq}}}"));
         Self { seq, event_type: wire.event_type.into(), json: json.into() }
     }
@@ -34,7 +34,7 @@ impl Event {
         &self.event_type
     }
 
-    /// The event as JSON object: [`ambient_wire::live::Event`]. Begins with `{`, and has at least one field.
+    /// The event as a JSON object: [`ambient_wire::live::Event`]. Starts with `{`, and has at least one field.
     #[must_use]
     pub fn json(&self) -> &str {
         &self.json

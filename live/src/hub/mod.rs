@@ -2,10 +2,10 @@
 //!
 //! A channel (a watched session) has a bounded ring of its newest events, which it reads from the table after a hint, at a
 //! slow safety interval (one query for all channels), and after hints were lost. Subscribers pull from the ring at their own
-//! pace: no queue of a subscriber can grow. One that is behind the ring reads the table, page by page, until it has caught
-//! up. Events are shared, with their JSON.
+//! pace: no subscriber has a queue that can grow. One that has fallen behind the ring reads the table, page by page, until it has caught
+//! up. Events are shared, along with their JSON.
 //!
-//! Invariants: a ring holds contiguous events only; a subscriber's cursor moves by contiguous events only; the table is the
+//! Invariants: a ring contains contiguous events only; a subscriber's cursor moves over contiguous events only; the table is the
 //! truth, a hint never is.
 
 mod beginning;
@@ -33,15 +33,15 @@ use channel::Channel;
 /// Sizes and intervals.
 #[derive(Debug, Clone)]
 pub struct HubOptions {
-    /// Events of a ring.
+    /// Events per ring.
     pub ring_events: usize,
-    /// JSON of a ring, bytes; one event is kept whatever its size.
+    /// JSON per ring, bytes; one event is kept whatever its size.
     pub ring_bytes: usize,
-    /// Events of a page of the table, and of a batch.
+    /// Events per page of the table, and per batch.
     pub page_events: usize,
-    /// About how many bytes of a page of the table.
+    /// Approximate bytes per page of the table.
     pub page_bytes: usize,
-    /// Reads of the table at once, by channels and by subscribers that are behind, each.
+    /// Concurrent reads of the table, by channels and by subscribers that have fallen behind, each.
     pub concurrent_reads: usize,
     /// How often all channels are compared with the table, hints or not; jittered.
     pub safety_interval: Duration,
@@ -60,16 +60,16 @@ impl Default for HubOptions {
     }
 }
 
-/// Why a subscription cannot begin.
+/// Why a subscription cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum SubscribeError {
     /// The events right after the cursor are no longer kept.
     #[error("events up to {} are no longer kept", oldest - 1)]
     TooOld {
-        /// Oldest event that is kept.
+        /// Oldest event that is still kept.
         oldest: i64,
     },
-    /// The log has not come to the cursor: it is not a cursor of this log.
+    /// The log has not reached the cursor: it is not a cursor of this log.
     #[error("the log ends at {last}")]
     Ahead {
         /// Last event.
@@ -95,9 +95,9 @@ pub(crate) struct Inner {
     db: Database,
     options: HubOptions,
     channels: Mutex<Channels>,
-    /// Reads of channels.
+    /// Reads by channels.
     filling: Semaphore,
-    /// Reads of subscribers that are behind: they never keep the channels waiting.
+    /// Reads by subscribers that have fallen behind: they never keep the channels waiting.
     catching_up: Semaphore,
 }
 
@@ -112,7 +112,7 @@ struct Channels {
 struct Guard {
     inner: Arc<Inner>,
     task: JoinHandle<()>,
-    /// Hints come for as long as somebody holds this.
+    /// Hints come as long as someone holds this.
     _hints: Hints,
 }
 
@@ -139,7 +139,7 @@ impl LiveHub {
         Self { inner, guard }
     }
 
-    /// Follows a session's log: every event after `after_seq`, in order, each once.
+    /// Follows a session's log: every event after `after_seq`, in order, exactly once.
     ///
     /// # Errors
     /// See [`SubscribeError`].
@@ -148,7 +148,7 @@ impl LiveHub {
         let channel = self.inner.channel(session_id).ok_or(SubscribeError::Closed)?;
         channel.loaded.get_or_try_init(|| channel.load(&self.inner)).await?;
         if after_seq > channel.last() {
-            // Another server may know more than this ring does as yet.
+            // Another server may already know more than this ring does.
             let last = self.inner.db.last_seq(session_id).await?;
             if after_seq > last {
                 return Err(SubscribeError::Ahead { last });
@@ -179,7 +179,7 @@ impl LiveHub {
 }
 
 impl Inner {
-    /// The session's channel; none when the hub is closed.
+    /// The session's channel; none if the hub is closed.
     fn channel(&self, session_id: &str) -> Option<Arc<Channel>> {
         let mut channels = self.lock();
         if channels.closed {
@@ -197,7 +197,7 @@ impl Inner {
         self.lock().by_session.get(session_id).and_then(Weak::upgrade)
     }
 
-    /// All channels; those without subscriber are forgotten.
+    /// All channels; those without subscribers are dropped.
     fn all(&self) -> Vec<Arc<Channel>> {
         let mut channels = self.lock();
         channels.by_session.retain(|_, channel| channel.strong_count() > 0);

@@ -10,7 +10,7 @@ pub(super) struct Ring {
     base: i64,
     events: VecDeque<Arc<Event>>,
     bytes: usize,
-    /// Grown since the last look of [`Ring::shrink_if_idle`].
+    /// Grown since the last check by [`Ring::shrink_if_idle`].
     grown: bool,
 }
 
@@ -39,7 +39,7 @@ impl Ring {
         *self = Self { base: last, grown: self.grown, ..Self::default() };
     }
 
-    /// Appends; what is not the next event begins a new ring, so that a ring never has a gap.
+    /// Appends; anything but the next event starts a new ring, so that a ring never has a gap.
     pub(super) fn push(&mut self, event: Arc<Event>, most_events: usize, most_bytes: usize) {
         if event.seq() <= self.last() {
             return;
@@ -66,7 +66,7 @@ impl Ring {
         Taken::Events(self.events.range(skip..).take(most).cloned().collect())
     }
 
-    /// Nothing came since the last call: those who are up to date need no events.
+    /// Nothing has arrived since the last call: those who are up to date need no events.
     pub(super) fn shrink_if_idle(&mut self) {
         if !self.grown && !self.events.is_empty() {
             self.reset(self.last());

@@ -1,4 +1,4 @@
-//! One who follows a log.
+//! A follower of a log.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,16 +32,16 @@ impl Batch {
 pub enum End {
     /// The session was deleted; `session.deleted` was the last event.
     Deleted,
-    /// Events that it had not got yet are no longer kept.
+    /// Events that it had not received yet are no longer kept.
     TooOld {
-        /// Oldest event that is kept.
+        /// Oldest event that is still kept.
         oldest: i64,
     },
     /// The hub was shut down: resume elsewhere.
     Closed,
 }
 
-/// Follows a session's log from a cursor. Holds no events of its own.
+/// Follows a session's log from a cursor. Buffers no events of its own.
 #[derive(Debug)]
 pub struct Subscription {
     hub: Arc<Inner>,
@@ -69,8 +69,8 @@ impl Subscription {
         self.end
     }
 
-    /// The next events; waits for as long as there are none. None when the subscription has ended. May be cancelled without
-    /// loss.
+    /// The next events; waits as long as there are none. None once the subscription has ended. Cancel-safe: nothing
+    /// is lost.
     pub async fn next(&mut self) -> Option<Batch> {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         while self.end.is_none() {
@@ -106,7 +106,7 @@ impl Subscription {
             self.end = Some(End::TooOld { oldest });
             return Ok(None);
         }
-        // Only what follows without a gap: what is behind a gap comes when the gap is filled, or is too old.
+        // Only what follows without a gap: events after a gap come when the gap is filled, or are too old.
         let contiguous = page.events.into_iter().zip(oldest..).take_while(|(event, seq)| event.seq == *seq);
         Ok(Some(contiguous.map(|(event, _)| Arc::new(Event::of(event))).collect()))
     }

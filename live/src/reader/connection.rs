@@ -1,4 +1,4 @@
-//! A connection to a runner: its log is stored as it comes.
+//! A connection to a runner: its log is stored as it arrives.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use tokio::{
 use super::{Context, RunRef, delivery, facts, lease::HeldLease, silence::Silence};
 use crate::runner_client::{RunnerClient, RunnerClientError, RunnerEvents};
 
-/// How long a runner may take for its first frame.
+/// Timeout for a runner's first frame.
 const WELCOME: Duration = Duration::from_secs(5);
-/// Records without a fact after which the cursor of facts is moved along.
+/// Records without a fact after which the cursor of facts is advanced.
 const FACTS_STRIDE: i64 = 1_000;
 
 /// Why reading ended.
@@ -24,7 +24,7 @@ pub(super) enum Ended {
     #[error("the runner cannot be reached")]
     Unreachable {
         had_read: bool,
-        /// It is there, and says nothing.
+        /// It is there, but says nothing.
         silent: bool,
     },
     #[error("the lease is another's")]
@@ -54,14 +54,14 @@ pub(super) struct Reading<'a> {
     pub(super) run: &'a RunRef,
     pub(super) client: &'a RunnerClient,
     pub(super) lease: &'a HeldLease,
-    /// Messages may have come.
+    /// There may be new messages.
     pub(super) wake: &'a Notify,
-    /// Facts may have come.
+    /// There may be new facts.
     pub(super) facts_due: &'a Notify,
     pub(super) silence: &'a Silence,
 }
 
-/// Where a log is stored up to.
+/// Up to where the log is stored.
 struct Place {
     log_id: String,
     cursor: i64,
@@ -98,7 +98,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Sets `reached` whenever the runner is heard of.
+    /// Sets `reached` whenever the runner is heard from.
     async fn one_connection(&self, reached: &mut Instant) -> Cut {
         let (mut events, place) = match self.connect(reached).await {
             Ok(connection) => connection,
@@ -120,7 +120,7 @@ impl Reading<'_> {
         let (mut events, mut welcome) = self.hello(&log_id, cursor).await?;
         *reached = Instant::now();
         if welcome.0 != log_id {
-            // Another log than the one stored last; it may be known all the same.
+            // A log other than the one stored last; it may still be known.
             cursor = self.context.db.runner_cursor(session_id, &welcome.0).await?;
             if cursor > 0 {
                 let log_id = welcome.0;
@@ -150,7 +150,7 @@ impl Reading<'_> {
         }
     }
 
-    /// A connection with our own epoch is one of ours (a look at how far the log is).
+    /// A connection with our own epoch is one of ours (a check of how long the log is).
     fn superseded(&self, epoch: i64) -> Cut {
         if epoch > self.lease.epoch() { Cut::Superseded(epoch) } else { Cut::Replaced }
     }
@@ -168,7 +168,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Waits for records and stores them, with those that came meanwhile, in one transaction.
+    /// Waits for records and stores them, along with those that arrived meanwhile, in one transaction.
     async fn store_next(&self, events: &mut RunnerEvents, place: &mut Place) -> Result<(), Cut> {
         let options = &self.context.options;
         let next = events.next_while_alive(options.ping_interval, options.answer_patience).await?;
@@ -183,7 +183,7 @@ impl Reading<'_> {
             if records.len() >= options.batch_records || bytes >= options.batch_bytes {
                 break;
             }
-            // What went wrong meanwhile shows again at the next read, after these are stored.
+            // Errors in between show up again at the next read, after these are stored.
             let Ok(Some((next, size))) = events.next_now() else { break };
             if !matches!(next, RunnerFrame::Records { .. }) {
                 self.store(place, records).await?;
@@ -213,7 +213,7 @@ impl Reading<'_> {
     }
 }
 
-/// One transaction; then those who watch are told.
+/// One transaction; then the subscribers are told.
 pub(super) async fn store(
     context: &Context,
     run: &RunRef,
@@ -239,7 +239,7 @@ pub(super) async fn store(
     Ok(())
 }
 
-/// A record as the live log holds it.
+/// A record in the live log's form.
 pub(super) fn to_store(record: Record) -> RunnerRecord {
     let event_type = record.event["type"].as_str().unwrap_or("RAW").to_owned();
     RunnerRecord { n: record.n, at: record.at, event_type, data: record.event }

@@ -10,10 +10,10 @@ use tokio::{sync::Notify, time::Instant};
 use super::{Context, RunRef};
 use crate::runner_client::RunnerClient;
 
-/// Least time between two looks: an agent that says much gives a hint with every batch.
+/// Minimum time between two looks: a talkative agent gives a hint with every batch.
 const LEAST_INTERVAL: Duration = Duration::from_millis(25);
 
-/// Delivers what there is, then whenever `wake` says so, for ever.
+/// Delivers what there is, then again whenever `wake` says so, forever.
 pub(super) async fn deliver(context: &Context, run: &RunRef, client: &RunnerClient, wake: &Notify) {
     let mut backoff = Backoff::new(Duration::from_millis(50), context.options.longest_pause);
     loop {
@@ -34,7 +34,7 @@ pub(super) async fn deliver(context: &Context, run: &RunRef, client: &RunnerClie
     }
 }
 
-/// The next few messages; whether there were any. Looked up anew each time, as the phase may have changed.
+/// The next few messages; returns whether there were any. Looked up again each time, as the phase may have changed.
 async fn deliver_some(context: &Context, run: &RunRef, client: &RunnerClient) -> Result<bool, String> {
     let messages = context.db.deliverable_messages(&run.session_id, run.run).await.map_err(|e| e.to_string())?;
     let any = !messages.is_empty();
@@ -44,7 +44,7 @@ async fn deliver_some(context: &Context, run: &RunRef, client: &RunnerClient) ->
         if accepted.id != message.id {
             return Err(format!("the runner accepted {} for {}", accepted.id, message.id));
         }
-        // Moves only now that the runner has it in its log; before that the message is delivered again.
+        // Moves only once the runner has it in its log; until then the message is delivered again.
         context.db.mark_delivered(&run.session_id, seq).await.map_err(|e| e.to_string())?;
     }
     Ok(any)

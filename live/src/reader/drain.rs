@@ -1,4 +1,4 @@
-//! Getting the last of a log: while the runner lives, and from its file when it is gone.
+//! Getting the last of a log: while the runner is alive, and from its file when it is gone.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,14 +11,14 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{Context, RunRef, connection, facts, lease::HeldLease, log_file::LogFile};
 
-/// How long another process's lease is waited for: its reader gives it back soon after the runner is gone.
+/// How long to wait for another process's lease: its reader releases it soon after the runner is gone.
 const LEASE_PATIENCE: Duration = Duration::from_secs(8);
 const LEASE_POLL: Duration = Duration::from_millis(100);
 const POLL: Duration = Duration::from_millis(20);
-/// How long facts of the rest may take.
+/// How long reporting facts of the rest may take.
 const FACTS: Duration = Duration::from_secs(5);
 
-/// Why the rest of a log could not be stored; a repeat may succeed.
+/// Why the rest of a log could not be stored; a retry may succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum DrainError {
     /// The file cannot be read.
@@ -26,24 +26,24 @@ pub enum DrainError {
     Io {
         /// The log.
         path: PathBuf,
-        /// The system's word.
+        /// The system error.
         source: std::io::Error,
     },
     /// Another reader has the log.
     #[error("another reader has the runner's log")]
     Busy,
-    /// Everything is stored, but facts of it were not taken as yet; they come before any other of the run.
-    #[error("facts of the rest of the log are not taken as yet")]
+    /// Everything is stored, but some of its facts have not been accepted yet; they come before any others of the run.
+    #[error("facts from the rest of the log have not been accepted yet")]
     FactsLeft,
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A piece was not stored.
+    /// A batch was not stored.
     #[error(transparent)]
     Append(#[from] RunnerAppendError),
 }
 
-/// Whether everything that the runner has recorded by now is stored, within the time there is.
+/// Whether everything that the runner has recorded by now is stored, within the available time.
 pub(super) async fn drained(context: &Context, run: &RunRef) -> bool {
     let deadline = Instant::now() + context.options.drain_patience;
     let wait = async {
@@ -60,9 +60,9 @@ pub(super) async fn drained(context: &Context, run: &RunRef) -> bool {
     tokio::time::timeout_at(deadline, wait).await.unwrap_or(false)
 }
 
-/// The runner's log and its last record, asked for with the reader's own epoch: the reader connects again right after.
+/// The runner's log and its last record, requested with the reader's own epoch: the reader reconnects right afterwards.
 async fn how_far(context: &Context, run: &RunRef) -> Option<(String, i64)> {
-    // Whatever is in the way: it is not known, and asked again.
+    // Whatever the obstacle, the answer is unknown, and it is asked again.
     let client = context.client(run).await.ok()??;
     let epoch = context.db.runner_epoch(&run.session_id, run.run).await.ok()?;
     let hello = ReaderHello { epoch, log_id: String::new(), after: 0 };
@@ -73,9 +73,9 @@ async fn how_far(context: &Context, run: &RunRef) -> Option<(String, i64)> {
     }
 }
 
-/// Stores what is missing of a log file, under the run's lease; how many records.
+/// Stores what is missing of a log file, under the run's lease; returns how many records.
 pub(super) async fn drain_file(context: &Context, run: &RunRef, path: &Path) -> Result<u64, DrainError> {
-    // Most often the reader has got everything: then the lease is not needed.
+    // Usually the reader has received everything: then the lease is not needed.
     let Some((log, _)) = open_after_cursor(context, run, path).await? else { return Ok(0) };
     let (_, missing) = next_piece(log, path, 1, 1).await?;
     if missing.is_empty() && !facts::are_due(context, run).await? {
@@ -111,7 +111,7 @@ async fn store_rest(context: &Context, run: &RunRef, path: &Path, lease: &HeldLe
     }
 }
 
-/// The log, behind what is stored of it, and that place.
+/// The log, positioned after what is already stored, and that position.
 async fn open_after_cursor(context: &Context, run: &RunRef, path: &Path) -> Result<Option<(LogFile, i64)>, DrainError> {
     let Some(mut log) = blocking(path, LogFile::open).await? else { return Ok(None) };
     let cursor = context.db.runner_cursor(&run.session_id, log.log_id()).await?;
@@ -139,7 +139,7 @@ async fn acquire(context: &Context, run: &RunRef) -> Result<HeldLease, DrainErro
     }
 }
 
-/// Work on the disk, off the threads that must not wait.
+/// Disk work, off the threads that must not block.
 async fn blocking<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce(&Path) -> std::io::Result<T> + Send + 'static,

@@ -14,20 +14,20 @@ use super::{Context, RunRef};
 
 const TYPES: &[&str] = &["RUN_STARTED"];
 const NAMES: &[&str] = &[custom::ATTEMPT_STARTED, custom::TURN_ENDED, custom::EXIT];
-/// One try of handing a fact over.
+/// Timeout of one attempt to deliver a fact.
 const REPORT: Duration = Duration::from_secs(10);
 
-/// Most repositories, and characters of what is told of one: runners are not trusted.
+/// Most repositories, and characters of text about each: runners are not trusted.
 const MAX_REPOS: usize = 50;
 const MAX_TOLD: usize = 500;
 
-/// Whether a record may be one that facts come from.
+/// Whether facts may come from a record.
 pub(super) fn matters(record: &RunnerRecord) -> bool {
     let name = || record.data["name"].as_str().unwrap_or_default();
     TYPES.contains(&record.event_type.as_str()) || (record.event_type == "CUSTOM" && NAMES.contains(&name()))
 }
 
-/// Reports whenever `due`, for ever.
+/// Reports whenever `due`, forever.
 pub(super) async fn report_whenever(context: &Context, run: &RunRef, due: &Notify) {
     let mut backoff = Backoff::new(Duration::from_millis(100), context.options.longest_pause);
     loop {
@@ -44,13 +44,13 @@ pub(super) async fn report_whenever(context: &Context, run: &RunRef, due: &Notif
     }
 }
 
-/// Whether there is something stored that was not looked at for facts.
+/// Whether something stored has not been checked for facts.
 pub(super) async fn are_due(context: &Context, run: &RunRef) -> Result<bool, StoreError> {
     let cursors = context.db.runner_cursors(&run.session_id, run.run).await?;
     Ok(cursors.iter().any(|cursor| cursor.facts_reported < cursor.cursor))
 }
 
-/// Reports every fact of what is stored, in order, and returns when all were taken.
+/// Reports every fact in what is stored, in order, and returns once all were accepted.
 pub(super) async fn report_all(context: &Context, run: &RunRef) -> Result<(), StoreError> {
     let cursors = context.db.runner_cursors(&run.session_id, run.run).await?;
     for cursor in cursors.into_iter().rev().filter(|cursor| cursor.facts_reported < cursor.cursor) {
@@ -78,11 +78,11 @@ async fn report_log(context: &Context, run: &RunRef, cursor: RunnerCursor) -> Re
             context.db.set_facts_reported(&run.session_id, &log_id, facts_reported, facts_attempt).await?;
         }
     }
-    // The rest has no facts: it need not be looked at again.
+    // The rest has no facts: it need not be checked again.
     context.db.set_facts_reported(&run.session_id, &log_id, cursor, facts_attempt).await
 }
 
-/// Hands a fact over, however often it takes.
+/// Delivers a fact, retrying as often as it takes.
 async fn report(context: &Context, run: &RunRef, attempt: i32, fact: &Fact) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {
@@ -93,7 +93,7 @@ async fn report(context: &Context, run: &RunRef, attempt: i32, fact: &Fact) {
             Err(_) => format!("no answer within {REPORT:?}"),
         };
         metrics::counter!("ambient_runner_fact_retries_total").increment(1);
-        tracing::warn!(session = run.session_id, fact = fact.name(), reason, "a fact was not taken; trying again");
+        tracing::warn!(session = run.session_id, fact = fact.name(), reason, "a fact was not accepted; trying again");
         tokio::time::sleep(backoff.pause()).await;
     }
 }
@@ -103,12 +103,12 @@ fn started_attempt(event: &Value) -> Option<i32> {
     i32::try_from(attempt).ok()
 }
 
-/// What a record tells, in order.
+/// The facts in a record, in order.
 fn facts_of(event: &Value) -> Vec<Fact> {
     repos_seen(event).into_iter().chain(fact_of(event)).collect()
 }
 
-/// How repositories were at the end of a turn. Earlier runners do not tell what was wrong, or what was checked out.
+/// The state of repositories at the end of a turn. Earlier runners do not report what was wrong, or what was checked out.
 fn repos_seen(event: &Value) -> Option<Fact> {
     let told = event["value"].get("problems").filter(|_| event["name"] == custom::TURN_ENDED)?;
     let told = Vec::<custom::RepoProblem>::deserialize(told).ok()?;
@@ -139,7 +139,7 @@ fn fact_of(event: &Value) -> Option<Fact> {
                 Some("interrupted") => TurnOutcome::Interrupted,
                 _ => TurnOutcome::Error,
             };
-            // A turn works on one message, so its message is its last.
+            // A turn works on one message, so that message is its last.
             Some(Fact::TurnEnded { last_message_id: text("last_message_id").or_else(|| text("message_id")), outcome })
         }
         ("CUSTOM", custom::EXIT) => {

@@ -10,10 +10,10 @@ use ambient_persistence::{Database, RunnerLease, StoreError};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// How long giving a lease back may take; it ends by itself.
+/// Timeout for releasing a lease; it expires by itself.
 const RELEASE: Duration = Duration::from_secs(1);
 
-/// Leases that this process holds. Clones share them.
+/// Leases held by this process. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Leases {
     shared: Arc<Shared>,
@@ -35,7 +35,7 @@ struct Held {
     lost: CancellationToken,
 }
 
-/// The right to read a run's log. Dropped without release, it ends when its time is over.
+/// The right to read a run's log. If dropped without being released, it expires.
 #[derive(Debug)]
 pub(crate) struct HeldLease {
     shared: Arc<Shared>,
@@ -61,7 +61,7 @@ impl Leases {
         }))
     }
 
-    /// Renews all leases for ever.
+    /// Renews all leases, forever.
     pub(crate) async fn keep(self, every: Duration) {
         loop {
             tokio::time::sleep(every).await;
@@ -103,7 +103,7 @@ impl Shared {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What could not be renewed for its whole life may be another's by now.
+    /// One that could not be renewed for its whole lifetime may belong to someone else by now.
     fn give_up_unconfirmed(&self) {
         self.lock().retain(|_, held| {
             let ours = held.confirmed.elapsed() < self.ttl;
@@ -120,18 +120,18 @@ impl HeldLease {
         self.lease.epoch
     }
 
-    /// Waits until the lease is another's.
+    /// Waits until someone else has the lease.
     pub(crate) async fn lost(&self) {
         self.lost.cancelled().await;
     }
 
-    /// Gives it back, so that another need not wait for its end.
+    /// Releases it, so that nobody need wait for it to expire.
     pub(crate) async fn release(self) {
         self.forget();
         if !self.lost.is_cancelled() {
             let release = self.shared.db.release_runner_lease(&self.lease);
             if !matches!(timeout(RELEASE, release).await, Ok(Ok(()))) {
-                tracing::debug!("a lease could not be given back; it ends by itself");
+                tracing::debug!("a lease could not be released; it expires by itself");
             }
         }
     }

@@ -12,26 +12,26 @@ use ambient_wire::custom;
 /// Longest line, bytes.
 const MAX_LINE: u64 = 64 * 1024 * 1024;
 
-/// Reads records in order. What follows a line that is torn or out of order is not part of the log: the runner cuts it off.
+/// Reads records in order. What follows a line that is torn or out of order is not part of the log: the runner truncates it.
 pub(super) struct LogFile {
     lines: BufReader<File>,
-    /// The number of the record read last.
+    /// The number of the last record read.
     n: i64,
     log_id: String,
     ended: bool,
 }
 
 impl LogFile {
-    /// Opens a log; none when there is no whole record. Blocks on the disk.
+    /// Opens a log; none if there is no complete record. Blocks on the disk.
     ///
     /// # Errors
-    /// The system's; a log that does not begin as one.
+    /// A system error; a log that does not start like one.
     pub(super) fn open(path: &Path) -> std::io::Result<Option<Self>> {
         let file = match File::open(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
-        // A runner that was killed may have written what is not synced: nothing is stored that could still be taken back.
+        // A runner that was killed may have written unsynced data: nothing is stored that could still be lost.
         file.sync_data()?;
         let mut log = Self { lines: BufReader::new(file), n: 0, log_id: String::new(), ended: false };
         let Some(first) = log.line()?.and_then(|line| serde_json::from_slice::<Record>(&line).ok()) else {
@@ -52,10 +52,10 @@ impl LogFile {
         &self.log_id
     }
 
-    /// Passes over records up to `n`, without a look at them; records are numbered without gaps. Blocks on the disk.
+    /// Skips records up to `n` without reading them; records are numbered without gaps. Blocks on the disk.
     ///
     /// # Errors
-    /// The system's.
+    /// A system error.
     pub(super) fn skip_to(&mut self, n: i64) -> std::io::Result<()> {
         while self.n < n && self.line()?.is_some() {
             self.n += 1;
@@ -66,7 +66,7 @@ impl LogFile {
     /// The next records, at most `most` and about `most_bytes`; empty at the end. Blocks on the disk.
     ///
     /// # Errors
-    /// The system's.
+    /// A system error.
     pub(super) fn next(&mut self, most: usize, most_bytes: usize) -> std::io::Result<Vec<Record>> {
         let (mut records, mut bytes) = (Vec::new(), 0);
         while records.len() < most && bytes < most_bytes {
@@ -84,7 +84,7 @@ impl LogFile {
         Ok(records)
     }
 
-    /// The next whole line.
+    /// The next complete line.
     fn line(&mut self) -> std::io::Result<Option<Vec<u8>>> {
         let mut line = Vec::new();
         if !self.ended {

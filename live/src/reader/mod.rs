@@ -1,25 +1,25 @@
-//! Readers of runners' logs: each record stored once, facts derived from what is stored, messages delivered in order.
+//! Readers of runners' logs: each record is stored once, facts are derived from what is stored, messages are delivered in order.
 //!
 //! For every session that is Creating, Running or Stopping each process has a task, and the one that gets the run's lease
 //! reads. The lease has an epoch; the transaction that stores a batch checks epoch, log and cursor, so a reader that lost
 //! its lease without knowing can store nothing. Leases of a process are renewed together, on the database's clock.
 //!
-//! **Facts** (a turn began or ended, the runner ended) never overtake the log: they are read from the *stored* events, after
-//! a durable cursor of their own (`runner_cursors.facts_reported`) that moves when a fact was accepted or is out of date.
-//! That one path serves the normal case and the case that a process dies between storing and reporting: whoever gets the
-//! lease next reports what is left, in order. Repeats are harmless, because facts are idempotent. The attempt a fact is
+//! **Facts** (a turn started or ended, the runner ended) never overtake the log: they are read from the *stored* events, after
+//! a durable cursor of their own (`runner_cursors.facts_reported`) that moves once a fact has been accepted or is out of date.
+//! That one path serves both the normal case and a process that dies between storing and reporting: whoever gets the
+//! lease next reports the rest, in order. Repeats are harmless, because facts are idempotent. The attempt a fact is
 //! about is the one whose `ambient.attempt_started` precedes it in the log.
 //!
-//! An exit "terminated by request" is no fact: whoever ended the runner knows, and a launch that is undone must not look like a
+//! An exit "terminated by request" is not a fact: whoever ended the runner knows, and a launch being undone must not look like a
 //! completed session.
 //!
 //! **Messages** are handed over in order while the session is Running; `delivered_seq` moves only when the runner has
 //! recorded the acceptance.
 //!
-//! **Readiness**: a runner that lives and gives no sign of life makes the session's `Ready` False (`RunnerUnresponsive`), and True
-//! again when it is heard; one that stays so is lost, so that the next attempt ends it and goes on.
+//! **Readiness**: a runner that is alive but gives no sign of life makes the session's `Ready` False (`RunnerUnresponsive`), and True
+//! again once it is heard; one that stays silent is lost, so that the next attempt ends it and takes over.
 //!
-//! When a runner cannot be reached for a second its lease is given back, so that whoever stops the session can store the rest of
+//! If a runner cannot be reached for a second its lease is released, so that whoever stops the session can store the rest of
 //! the log from its file ([`RunnerReaders::drain_from_file`]).
 
 mod connection;
@@ -47,16 +47,16 @@ use lease::Leases;
 /// Where runners listen.
 #[async_trait]
 pub trait RunnerEndpoints: Send + Sync + 'static {
-    /// The runner's socket; none when there is none, or not on this host.
+    /// The runner's socket; none if there is none, or it is not on this host.
     ///
     /// # Errors
-    /// When it cannot be told at present.
+    /// When it cannot be determined right now.
     async fn endpoint(&self, project_id: &str, session_id: &str, run: i64) -> Result<Option<PathBuf>, EndpointError>;
 }
 
-/// Whether there is a runner, and where, cannot be told at present.
+/// Whether there is a runner, and where, cannot be determined right now.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the runner cannot be looked for: {reason}")]
+#[error("cannot look for the runner: {reason}")]
 pub struct EndpointError {
     /// In words.
     pub reason: String,
@@ -70,9 +70,9 @@ impl EndpointError {
     }
 }
 
-/// A fact could not be handed over at present.
+/// A fact could not be delivered right now.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the fact was not taken: {reason}")]
+#[error("the fact was not accepted: {reason}")]
 pub struct FactError {
     /// In words.
     pub reason: String,
@@ -88,39 +88,39 @@ impl FactError {
 /// Who decides facts.
 #[async_trait]
 pub trait FactSink: Send + Sync + 'static {
-    /// Hands over a fact. Ok when it was accepted, is so already, or is superseded.
+    /// Delivers a fact. Ok if it was accepted, is so already, or is superseded.
     async fn report(&self, session_id: &str, run: i64, attempt: i32, fact: Fact) -> Result<(), FactError>;
 }
 
 /// Times and sizes.
 #[derive(Debug, Clone)]
 pub struct ReaderOptions {
-    /// Name of this process in leases. A name that was used before takes its leases over at once: only a name that no two
-    /// living processes can have may be kept over a restart.
+    /// Name of this process in leases. A name that was used before takes over its leases at once: only a name that no two
+    /// live processes can share may be kept over a restart.
     pub holder: String,
-    /// Life of a lease that is not renewed.
+    /// Time until a lease that is not renewed expires.
     pub lease_ttl: Duration,
     /// How often leases are renewed.
     pub lease_renewal: Duration,
-    /// How often a lease that another process holds is asked for; jittered.
+    /// How often to ask for a lease that another process holds; jittered.
     pub lease_poll: Duration,
-    /// How often the sessions that need a reader are looked up, hints or not; jittered.
+    /// How often to look up the sessions that need a reader, hints or not; jittered.
     pub scan_interval: Duration,
-    /// How long a runner may be unreachable before its lease is given back.
+    /// How long a runner may be unreachable before its lease is released.
     pub unreachable_patience: Duration,
-    /// After so long without a word a runner is asked for a sign of life.
+    /// After this long without a word a runner is asked for a sign of life.
     pub ping_interval: Duration,
-    /// How long the sign may take; then the runner counts as unresponsive.
+    /// How long the sign may take; after that the runner counts as unresponsive.
     pub answer_patience: Duration,
-    /// A runner that lives and stays unresponsive for so long counts as lost.
+    /// A runner that is alive but stays unresponsive for this long counts as lost.
     pub unresponsive_patience: Duration,
-    /// Longest pause between tries.
+    /// Longest pause between attempts.
     pub longest_pause: Duration,
     /// How long [`RunnerReaders::drained`] waits.
     pub drain_patience: Duration,
-    /// Records of a transaction.
+    /// Records per transaction.
     pub batch_records: usize,
-    /// About how many bytes of a transaction.
+    /// Approximate bytes per transaction.
     pub batch_bytes: usize,
 }
 
@@ -164,7 +164,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// A client of the run's runner; none when it has no endpoint here.
+    /// A client of the run's runner; none if it has no endpoint here.
     pub(crate) async fn client(&self, run: &RunRef) -> Result<Option<RunnerClient>, EndpointError> {
         let endpoint = self.endpoints.endpoint(&run.project_id, &run.session_id, run.run).await?;
         let Some(socket) = endpoint else { return Ok(None) };

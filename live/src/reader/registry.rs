@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use super::{Context, DrainError, FactSink, ReaderOptions, RunRef, RunnerEndpoints, drain, lease::Leases, task};
 use crate::token::Tokens;
 
-/// How long a task may take to give its lease back.
+/// Timeout for a task to release its lease.
 const STOP: Duration = Duration::from_secs(2);
 
-/// The readers of a process. Clones share them; with the last one they end at once, their leases a little later by themselves.
+/// The readers of a process. Clones share them; they end at once with the last clone, and their leases expire a little later.
 #[derive(Clone)]
 pub struct RunnerReaders {
     inner: Arc<Inner>,
@@ -49,7 +49,7 @@ struct Registry {
 
 enum Entry {
     Reading(Reader),
-    /// Its log is stored from the file: no task may be started.
+    /// Its log is being stored from the file: no task may be started.
     Draining,
 }
 
@@ -82,22 +82,22 @@ impl RunnerReaders {
         Self { inner }
     }
 
-    /// Sees to it that the run has a reader, and that it looks for its runner and for messages now.
+    /// Makes sure that the run has a reader, and that it looks for its runner and for messages now.
     pub fn ensure(&self, project_id: &str, session_id: &str, run: i64) {
         let run = RunRef { project_id: project_id.to_owned(), session_id: session_id.to_owned(), run };
         self.inner.ensure(run);
     }
 
-    /// Waits, for [`ReaderOptions::drain_patience`] at most, until everything that the living runner has recorded by now is
-    /// stored. False when it is not, or the runner cannot be asked.
+    /// Waits, for [`ReaderOptions::drain_patience`] at most, until everything that the live runner has recorded by now is
+    /// stored. False if it is not, or the runner cannot be asked.
     pub async fn drained(&self, project_id: &str, session_id: &str, run: i64) -> bool {
         self.ensure(project_id, session_id, run);
         let run = RunRef { project_id: project_id.to_owned(), session_id: session_id.to_owned(), run };
         Box::pin(drain::drained(&self.inner.context, &run)).await
     }
 
-    /// Stores what is missing of a run's log from its file; how many records that were. For a runner that is gone: its reader is
-    /// ended. A file that is not there is an empty log. May be repeated.
+    /// Stores what is missing of a run's log from its file; returns how many records. For a runner that is gone: its reader is
+    /// ended. A missing file counts as an empty log. May be repeated.
     ///
     /// # Errors
     /// See [`DrainError`].
@@ -129,7 +129,7 @@ impl RunnerReaders {
         }
     }
 
-    /// Ends all readers and gives their leases back, within 2 s. Nothing is started any more.
+    /// Ends all readers and releases their leases, within 2 s. Nothing is started any more.
     pub async fn shutdown(&self) {
         self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(|task| task.abort());
         let entries = {
@@ -189,7 +189,7 @@ impl Inner {
         }
     }
 
-    /// Ends the run's reader and keeps others from being started; none when somebody does so already.
+    /// Ends the run's reader and keeps others from being started; none if someone is doing so already.
     async fn set_aside(self: &Arc<Self>, run: &RunRef) -> Option<Draining> {
         let key = (run.session_id.clone(), run.run);
         let before = {
@@ -206,7 +206,7 @@ impl Inner {
         Some(draining)
     }
 
-    /// Starts what is missing, ends what is over, wakes who has messages.
+    /// Starts what is missing, ends what is over, wakes those with messages.
     async fn scan(&self) -> Result<(), StoreError> {
         let began = Instant::now();
         let sessions = self.context.db.sessions_with_runners().await?;
@@ -222,7 +222,7 @@ impl Inner {
         let over: Vec<Reader> = {
             let mut registry = self.lock();
             let is_over = |key: &(String, i64), entry: &mut Entry| match entry {
-                // One that was asked for meanwhile is not in the answer.
+                // One that was requested meanwhile is not in the result.
                 Entry::Reading(reader) => !wanted.contains(key) && reader.since < began,
                 Entry::Draining => false,
             };
@@ -246,7 +246,7 @@ impl Drop for Inner {
     }
 }
 
-/// While it lives, the run's log is stored from its file.
+/// While it exists, the run's log is stored from its file.
 struct Draining {
     inner: Arc<Inner>,
     key: (String, i64),
@@ -261,7 +261,7 @@ impl Drop for Draining {
     }
 }
 
-/// Follows hints and scans, for as long as the readers live.
+/// Follows hints and scans, as long as the readers exist.
 async fn watch(inner: Weak<Inner>, mut hints: HintReceiver) {
     let mut next_scan = Instant::now();
     let mut hints_end = false;
@@ -275,7 +275,7 @@ async fn watch(inner: Weak<Inner>, mut hints: HintReceiver) {
             Some(Hint::Live(session_id)) => inner.wake(&session_id),
             Some(Hint::Resync) => {
                 if let Err(error) = inner.scan().await {
-                    tracing::warn!(%error, "sessions that need a reader cannot be looked up; trying again");
+                    tracing::warn!(%error, "cannot look up sessions that need a reader; trying again");
                     sleep(Duration::from_millis(200)).await;
                 }
                 next_scan = Instant::now() + jittered(inner.context.options.scan_interval);

@@ -1,4 +1,4 @@
-//! A runner that lives and does not answer: what the session's `Ready` says of it.
+//! A runner that is alive but does not answer: what the session's `Ready` says about it.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -12,19 +12,19 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{Context, RunRef};
 use crate::runner_client::RunnerClient;
 
-/// One try of handing the fact over.
+/// Timeout of one attempt to deliver the fact.
 const REPORT: Duration = Duration::from_secs(10);
-/// A process that is new looks after a while what an earlier one has told; not with everything else that it begins with.
+/// A new process checks after a while what an earlier one has reported; not along with everything else at its start.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
 
-/// What was told of a run's runner.
+/// What has been reported about a run's runner.
 #[derive(Debug, Default)]
 pub(super) struct Silence(Mutex<State>);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct State {
     since: Option<Instant>,
-    /// Whether it was told; unknown for a process that is new.
+    /// Whether it was reported; unknown for a new process.
     told: Option<bool>,
 }
 
@@ -37,12 +37,12 @@ impl Silence {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// It ended, or another process reads: nothing is silent that we know of.
+    /// It ended, or another process is reading: nothing we know of is silent.
     pub(super) fn broken(&self) {
         self.change(|state| state.since = None);
     }
 
-    /// A round without an answer: tells it, and after the patience that the runner is lost.
+    /// A round without an answer: reports it, and when patience runs out, that the runner is lost.
     pub(super) async fn unheard(&self, context: &Context, run: &RunRef) {
         let since = self.state().since.unwrap_or_else(Instant::now);
         self.change(|state| state.since = Some(since));
@@ -58,7 +58,7 @@ impl Silence {
     }
 
     async fn lose(&self, context: &Context, run: &RunRef, silent: Duration) {
-        // Of the attempt that the log knows: a later one has not said a word yet.
+        // For the attempt that the log knows: a later one has not said a word yet.
         let cursors = context.db.runner_cursors(&run.session_id, run.run).await.unwrap_or_default();
         let Some(attempt) = cursors.first().map(|cursor| cursor.facts_attempt).filter(|attempt| *attempt > 0) else {
             return;
@@ -69,7 +69,7 @@ impl Silence {
         }
     }
 
-    /// The runner is connected: takes back what was told. Never returns.
+    /// The runner is connected: takes back what was reported. Never returns.
     pub(super) async fn heard(&self, context: &Context, run: &RunRef, client: &RunnerClient) {
         self.change(|state| state.since = None);
         let mut backoff = Backoff::new(Duration::from_millis(100), context.options.longest_pause);
@@ -103,7 +103,7 @@ fn ready(status: ConditionStatus, reason: &str, message: String) -> Fact {
     Fact::Observed { condition_type: ConditionType::Ready, status, reason: reason.to_owned(), message }
 }
 
-/// One try; the next round is another.
+/// One attempt; the next round is another.
 async fn report(context: &Context, run: &RunRef, attempt: i32, fact: Fact) -> bool {
     let taken = timeout(REPORT, context.facts.report(&run.session_id, run.run, attempt, fact)).await;
     matches!(taken, Ok(Ok(())))

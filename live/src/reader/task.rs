@@ -1,4 +1,4 @@
-//! The task of one run: waits for the lease, reads, gives it back.
+//! The task of one run: waits for the lease, reads, releases it.
 
 use std::sync::Arc;
 
@@ -19,22 +19,22 @@ use super::{
 };
 use crate::runner_client::RunnerClient;
 
-/// How long the lease of a runner that is gone is kept for facts that nobody takes.
+/// How long the lease of a runner that is gone is kept for facts that nobody accepts.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// What a round came to.
+/// The outcome of a round.
 enum Round {
     /// Something was read.
     Read,
     /// Nothing to read and nothing to report.
     Nothing,
-    /// The runner is there, and says nothing.
+    /// The runner is there, but says nothing.
     Silent,
     /// Another process reads.
     Elsewhere,
 }
 
-/// Why a round came to nothing, without being one that has nothing to do.
+/// Why a round failed, as opposed to having nothing to do.
 #[derive(Debug, thiserror::Error)]
 enum RoundError {
     #[error(transparent)]
@@ -43,7 +43,7 @@ enum RoundError {
     Store(#[from] StoreError),
 }
 
-/// Reads for as long as it is wanted.
+/// Reads as long as it is wanted.
 pub(super) async fn run(context: Arc<Context>, run: RunRef, wake: Arc<Notify>, cancel: CancellationToken) {
     let mut backoff = Backoff::new(Duration::from_millis(100), context.options.longest_pause);
     let silence = Silence::default();
@@ -90,7 +90,7 @@ async fn one_round(
         client = context.client(run) => client?,
         () = cancel.cancelled() => return Ok(Round::Nothing),
     };
-    // Without a runner the lease is of use only for what a former reader stored and did not report.
+    // Without a runner the lease is only useful for what an earlier reader stored and did not report.
     if client.is_none() && !facts::are_due(context, run).await? {
         return Ok(Round::Nothing);
     }
@@ -124,11 +124,11 @@ async fn with_lease(
     if matches!(ended, Ended::LeaseLost) {
         return Round::Elsewhere;
     }
-    // The last record of a runner may be its exit. What is not taken in time is reported with the next lease.
+    // A runner's last record may be its exit. What is not accepted in time is reported with the next lease.
     match timeout(FLUSH, facts::report_all(context, run)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(session = run.session_id, %error, "facts are left to report"),
-        Err(_) => tracing::warn!(session = run.session_id, "facts are left to report: nobody takes them"),
+        Err(_) => tracing::warn!(session = run.session_id, "facts are left to report: nobody accepts them"),
     }
     match ended {
         Ended::Unreachable { silent: true, .. } => Round::Silent,

@@ -12,7 +12,7 @@ use tokio_tungstenite::{
 
 use super::{Result, RunnerClientError, within};
 
-/// Largest frame, bytes. The runner sends about 1 MiB at most, unless a record alone is larger.
+/// Largest frame, bytes. The runner sends at most about 1 MiB, unless a single record is larger.
 const MAX_FRAME: usize = 16 * 1024 * 1024;
 const CONNECT: Duration = Duration::from_secs(5);
 const SEND: Duration = Duration::from_secs(10);
@@ -41,8 +41,8 @@ impl RunnerEvents {
         Ok(events)
     }
 
-    /// The next frame and its size in bytes; none when the runner has closed. Waits for as long as there is nothing. May be
-    /// cancelled without loss.
+    /// The next frame and its size in bytes; none once the runner has closed. Waits as long as there is nothing. Cancel-safe: nothing
+    /// is lost.
     ///
     /// # Errors
     /// See [`RunnerClientError`].
@@ -63,10 +63,10 @@ impl RunnerEvents {
         }
     }
 
-    /// Like [`Self::next`], but asks for a sign of life after each `interval` without one.
+    /// Like [`Self::next`], but asks for a sign of life after each `interval` without a frame.
     ///
     /// # Errors
-    /// See [`RunnerClientError`]; [`RunnerClientError::Timeout`] when none comes within `patience`.
+    /// See [`RunnerClientError`]; [`RunnerClientError::Timeout`] if none comes within `patience`.
     pub async fn next_while_alive(
         &mut self,
         interval: Duration,
@@ -122,7 +122,7 @@ fn frame(message: Message) -> Result<(RunnerFrame, usize)> {
 fn upgrade(token: &str) -> Result<http::Request<()>> {
     let protocol = |e: &dyn std::fmt::Display| RunnerClientError::Protocol(e.to_string());
     let mut request = "ws://runner/events".into_client_request().map_err(|e| protocol(&e))?;
-    // The error of a bad value does not show it.
+    // The error for an invalid value does not show it.
     let mut value = http::HeaderValue::from_str(&format!("Bearer {token}")).map_err(|e| protocol(&e))?;
     value.set_sensitive(true);
     request.headers_mut().insert(http::header::AUTHORIZATION, value);

@@ -1,4 +1,4 @@
-//! Content of a file, as it comes.
+//! A file's content, as it arrives.
 
 use std::{fmt, time::Duration};
 
@@ -8,11 +8,11 @@ use reqwest::{Response, header};
 
 use super::{Result, RunnerClientError, unreachable};
 
-/// A file's bytes with what is to be told about them.
+/// A file's bytes and what is known about them.
 pub struct FileContent {
     /// 200, or 206 for a part.
     pub status: u16,
-    /// Bytes to come.
+    /// Number of bytes to come.
     pub content_length: Option<u64>,
     /// `bytes a-b/size`, for a part.
     pub content_range: Option<String>,
@@ -48,7 +48,7 @@ impl FileContent {
     }
 }
 
-/// Ends with an error when the next piece does not come in time.
+/// Ends with an error if the next piece does not arrive in time.
 fn pieces(
     body: impl Stream<Item = reqwest::Result<Bytes>> + Send + Unpin + 'static,
     step: Duration,

@@ -1,6 +1,6 @@
 //! The runner's routes, over its Unix socket (HTTP/1.1). See [`ambient_runner_protocol`].
 //!
-//! Every wait has a limit and every answer a largest size: a runner is not trusted.
+//! Every wait has a timeout and every response a maximum size: a runner is not trusted.
 
 mod events;
 mod files;
@@ -23,34 +23,34 @@ pub use files::FileContent;
 const QUICK: Duration = Duration::from_secs(15);
 /// Clone, commit, push, diff: git and the network take their time.
 const SLOW: Duration = Duration::from_secs(600);
-/// The headers of an answer with a long body, and each piece of the body.
+/// The headers of a response with a long body, and each piece of the body.
 const STEP: Duration = Duration::from_secs(30);
-/// Largest answer that is held in memory, bytes.
+/// Largest response held in memory, bytes.
 const MAX_ANSWER: usize = 32 * 1024 * 1024;
-/// What may stand in a segment of a path as it is. Everything else, `%` and `\` included, is encoded.
+/// Characters that may appear unencoded in a path segment. Everything else, `%` and `\` included, is encoded.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// Why a runner did not do what it was asked for.
+/// Why a runner did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RunnerClientError {
-    /// It is not there, or went away; whether it has done it is not known.
+    /// It is not there, or went away; whether it carried out the request is unknown.
     #[error("the runner cannot be reached: {0}")]
     Unreachable(String),
-    /// It does not take the token.
+    /// It does not accept the token.
     #[error("the runner does not accept the token")]
     Unauthorized,
     /// It refused.
     #[error("{}", error.reason)]
     Refused {
-        /// Its words.
+        /// Its error body.
         error: RunnerError,
         /// HTTP status.
         status: u16,
     },
-    /// It answered in a way that is not in the contract.
-    #[error("the runner answered strangely: {0}")]
+    /// It responded in a way that is not in the contract.
+    #[error("unexpected response from the runner: {0}")]
     Protocol(String),
-    /// It took too long; whether it has done it is not known.
+    /// It took too long; whether it carried out the request is unknown.
     #[error("the runner did not answer within {0:?}")]
     Timeout(Duration),
 }
@@ -62,13 +62,13 @@ type Result<T> = std::result::Result<T, RunnerClientError>;
 pub struct GitDiff {
     /// Unified diff.
     pub patch: Vec<u8>,
-    /// It is the beginning of a longer one.
+    /// It is only the start of a longer one.
     pub truncated: bool,
-    /// What it does not show, as [`diff_header::LEFT_OUT`] has it.
+    /// What it does not show, as in [`diff_header::LEFT_OUT`].
     pub left_out: String,
 }
 
-/// Speaks to one runner. Clones share its connections.
+/// Talks to one runner. Clones share its connections.
 #[derive(Clone)]
 pub struct RunnerClient {
     http: Client,
@@ -83,7 +83,7 @@ impl fmt::Debug for RunnerClient {
 }
 
 impl RunnerClient {
-    /// For the runner that listens on `socket`, with the run's server-to-runner token. Connects at the first request.
+    /// For the runner that listens on `socket`, with the run's server-to-runner token. Connects on the first request.
     ///
     /// # Errors
     /// When the client cannot be built.
@@ -101,7 +101,7 @@ impl RunnerClient {
         Ok(Self { http, socket, token })
     }
 
-    /// How it is. Needs no token.
+    /// Its health. Needs no token.
     ///
     /// # Errors
     /// See [`RunnerClientError`].
@@ -117,7 +117,7 @@ impl RunnerClient {
         RunnerEvents::connect(&self.socket, &self.token, hello).await
     }
 
-    /// Hands over a message; recorded durably when this returns. May be repeated.
+    /// Delivers a message; durably recorded when this returns. May be repeated.
     ///
     /// # Errors
     /// See [`RunnerClientError`].
@@ -133,7 +133,7 @@ impl RunnerClient {
         self.nothing(self.request(Method::POST, "/interrupt", &[]), QUICK).await
     }
 
-    /// Asks it to end.
+    /// Asks it to shut down.
     ///
     /// # Errors
     /// See [`RunnerClientError`].
@@ -157,7 +157,7 @@ impl RunnerClient {
         self.json(self.request(Method::PUT, &route("/repos/", name)?, &[]).json(repo), SLOW).await
     }
 
-    /// Removes a repository; success when it is not there.
+    /// Removes a repository; succeeds if it is not there.
     ///
     /// # Errors
     /// See [`RunnerClientError`].
@@ -188,7 +188,9 @@ impl RunnerClient {
                 Some("true") => true,
                 Some("false") => false,
                 _ => {
-                    return Err(RunnerClientError::Protocol("a diff that does not say whether it is whole".to_owned()));
+                    return Err(RunnerClientError::Protocol(
+                        "a diff that does not say whether it is complete".to_owned(),
+                    ));
                 }
             };
             let left_out = text(diff_header::LEFT_OUT).unwrap_or_default().to_owned();
@@ -251,7 +253,7 @@ impl RunnerClient {
         within(limit, async { collect(self.answer(request).await?).await }).await
     }
 
-    /// The answer, if it is a success.
+    /// The response, if it is a success.
     async fn answer(&self, request: RequestBuilder) -> Result<Response> {
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
@@ -269,8 +271,8 @@ impl RunnerClient {
     }
 }
 
-/// A route with a name or path of the caller's. URLs resolve `.` and `..`, encoded ones too: such a path would lead to
-/// another route, so it never leaves here.
+/// A route with a name or path from the caller. URLs resolve `.` and `..`, even encoded ones: such a path would lead to
+/// another route, so it is never sent.
 fn route(prefix: &str, path: &str) -> Result<String> {
     let refuse = |reason: &str| {
         let error =
@@ -309,7 +311,7 @@ async fn within<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Re
     }
 }
 
-/// The innermost cause says what the matter is ("Connection refused"); the others only that there was a request.
+/// The innermost cause says what is wrong ("Connection refused"); the others only that there was a request.
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn unreachable(error: reqwest::Error) -> RunnerClientError {
     let mut cause: &dyn std::error::Error = &error;

@@ -1,8 +1,8 @@
-//! A decision under the row's lock, for an entity that is changed too often for optimism.
+//! A decision under the row's lock, for an entity that changes too often for optimistic concurrency.
 //!
-//! Whoever has lost the race for a version a few times would lose it for ever against a server with the entity in memory.
-//! The row's lock is a fair queue: under it the decision cannot be overtaken. It is taken before the locks of guards, which
-//! is safe so long as nobody who writes a project waits for the row of a session.
+//! A caller that has lost the race for a version a few times would lose it forever against a server with the entity in memory.
+//! The row's lock is a fair queue: under it the decision cannot be overtaken. It is taken before the guards' locks,
+//! which is safe as long as nobody who writes a project waits for a session's row.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,7 +30,7 @@ impl Database {
     /// # Errors
     /// When the database cannot be reached, or the lock is not given in time.
     pub async fn lock<E: StoredEntity>(&self, id: &str) -> Result<Exclusive<E>, StoreError> {
-        // Dropped on the way it is closed, and the lock is given back.
+        // If dropped midway the connection is closed, and the lock is released.
         let mut lane = self.lanes.take().await?;
         raw_sql("begin").execute(lane.connection()).await?;
         let sql = format!("select {CURRENT} from {} t where t.id = $1 for no key update", E::TABLE.name);
@@ -41,7 +41,7 @@ impl Database {
 }
 
 impl<E: StoredEntity> Exclusive<E> {
-    /// The entity; none when it does not exist (then nothing is locked).
+    /// The entity; none if it does not exist (then nothing is locked).
     #[must_use]
     pub fn current(&self) -> Option<&Current<E>> {
         self.current.as_ref()
@@ -50,7 +50,7 @@ impl<E: StoredEntity> Exclusive<E> {
     /// Appends what was decided on [`Exclusive::current`].
     ///
     /// # Errors
-    /// As [`Database::append`]; a conflict is possible only for an entity that did not exist.
+    /// Same as [`Database::append`]; a conflict is possible only for an entity that did not exist.
     pub async fn append(self, item: &Arc<AppendItem>) -> Result<Appended, AppendError> {
         let run = Box::pin(transaction::run_in(self.lane, item));
         match tokio::time::timeout(self.timeout, run).await {

@@ -1,10 +1,10 @@
 //! Group commit: changes of different entities that are ready at the same time are written by one statement, so that they
 //! share its round trip and its commit.
 //!
-//! Whoever comes first is written at once; what arrives meanwhile is the next batch. There is no timer. At most [`WRITERS`]
-//! batches are under way, of at most [`BATCH`] items of one table, and an entity is in one of them at a time: whatever waits
-//! for it was decided on what that one writes, or will be told that it was overtaken. A batch belongs to nobody who asked, so
-//! that it is written whoever goes away meanwhile.
+//! The first to arrive is written at once; what arrives meanwhile is the next batch. There is no timer. At most [`WRITERS`]
+//! batches are in progress, of at most [`BATCH`] items of one table, and an entity is in one of them at a time: whatever waits
+//! for it was decided on what that batch writes, or will be told that it was overtaken. A batch does not belong to any caller, so
+//! it is written whoever goes away meanwhile.
 
 use std::{
     collections::{BTreeSet, HashSet, VecDeque},
@@ -19,24 +19,24 @@ use super::{
     write::{Line, Written, write},
 };
 
-/// Batches under way.
+/// Batches in progress.
 pub(crate) const WRITERS: usize = 2;
-/// Items of a batch.
+/// Items per batch.
 const BATCH: usize = 64;
-/// Looks at what has come in, between batches.
+/// Looks at what has arrived, between batches.
 const GATHERINGS: usize = 8;
-/// Tasks that an answer wakes one after the other until the next command is here: actor, caller, actor.
+/// Tasks that a reply wakes one after the other until the next command arrives: actor, caller, actor.
 const HOPS: usize = 4;
-/// Items waiting; more are refused.
+/// Items waiting; any more are refused.
 const WAITING: usize = 16_384;
 
-/// What became of an item.
+/// The outcome of an item.
 pub(super) enum WriteOutcome {
-    /// It is in; the last seq of its live log, where it wrote to it.
+    /// It was written; the last seq of its live log, if it wrote to it.
     Written(Option<i64>),
-    /// It is not in, because something was not as expected: nothing has changed.
+    /// It was not written, because something was not as expected: nothing has changed.
     NotWritten,
-    /// Nothing of its batch is in, for a reason that may be another item's.
+    /// Nothing of its batch was written, for a reason that may be another item's.
     Apart,
 }
 
@@ -48,7 +48,7 @@ struct Waiting {
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Waiting>,
-    /// Entities of the batches under way.
+    /// Entities of the batches in progress.
     busy: HashSet<String>,
     writers: usize,
 }
@@ -66,7 +66,7 @@ impl std::fmt::Debug for Queue {
     }
 }
 
-/// A task that writes batches for as long as there are any. Whatever ends it, its batch is under way no more.
+/// A task that writes batches as long as there are any. However it ends, its batch is then no longer in progress.
 struct Writer {
     group: Arc<Group>,
     /// Entities of its batch.
@@ -81,7 +81,7 @@ fn part(item: &AppendItem) -> &AppendPart {
 }
 
 impl Queue {
-    /// The next batch in order of arrival, of the table of the first; what does not go with it stays.
+    /// The next batch in order of arrival, for the table of the first item; what does not go with it stays.
     fn take(&mut self) -> Vec<Waiting> {
         let mut batch: Vec<Waiting> = Vec::new();
         let mut keys = BTreeSet::new();
@@ -108,7 +108,7 @@ impl Queue {
         batch
     }
 
-    /// Whether a batch is to be begun beside so many others. One beside another only when it is large: what is written apart
+    /// Whether to start a batch next to this many others. Only a large one runs next to another: what is written separately
     /// costs twice.
     fn is_worth(&self, others: usize) -> bool {
         self.waiting.len() > others * (BATCH / 4)
@@ -135,7 +135,7 @@ impl Group {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Items of one part each, without guards and names. Answers come in the order of the items.
+    /// Items of one part each, without guards and names. Replies come in the order of the items.
     pub(super) fn submit(
         self: &Arc<Self>,
         items: impl IntoIterator<Item = Arc<AppendItem>>,
@@ -165,7 +165,7 @@ impl Group {
 
     async fn write(&self, mut batch: Vec<Waiting>) {
         metrics::histogram!("ambient_append_batch_items").record(f64::from(u32::try_from(batch.len()).unwrap_or(0)));
-        // Whoever asked may have gone; what is written is written.
+        // The caller may have gone; what is written is written.
         let failure = match self.try_write(&batch).await {
             Ok(mut written) => {
                 for waiting in batch {
@@ -177,7 +177,7 @@ impl Group {
             Err(failure) => failure,
         };
         match failure {
-            // Whether it was written is not known when the connection broke: everybody is told so.
+            // Whether it was written is unknown if the connection broke: everyone is told so.
             Failure::InCommit(reason) => {
                 for waiting in batch {
                     let _ = waiting.reply.send(Err(Failure::InCommit(reason.clone())));
@@ -213,7 +213,7 @@ impl Writer {
         }
     }
 
-    /// Lets those whose answers have just been given come back, for as long as that brings more: they are ready to run, and a
+    /// Lets those whose replies have just been given come back, as long as that brings more: they are ready to run, and a
     /// statement costs much the same for few and for many.
     async fn gather(&self) {
         let mut waiting = None;
@@ -229,14 +229,14 @@ impl Writer {
         }
     }
 
-    /// Writes a batch. False when there is none; then this writer counts no more.
+    /// Writes a batch. False if there is none; then this writer no longer counts.
     async fn next(&mut self) -> bool {
         let group = self.group.clone();
         let batch = {
             let mut queue = group.queue();
             let others = queue.writers - 1;
             let batch = if queue.is_worth(others) { queue.take() } else { Vec::new() };
-            // In one step: whoever comes next starts a writer, or is seen by this one.
+            // In one step: the next to arrive either starts a writer or is seen by this one.
             if batch.is_empty() {
                 self.counted = false;
                 queue.writers -= 1;

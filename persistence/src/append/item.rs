@@ -1,4 +1,4 @@
-//! What is appended, prepared before it is queued: whoever writes has nothing left to compute.
+//! What is appended, prepared before it is queued: the writer has nothing left to compute.
 
 use std::borrow::Cow;
 
@@ -21,7 +21,7 @@ use crate::{
 pub struct AppendItem {
     /// Entities; at least one, none twice.
     pub parts: Vec<AppendPart>,
-    /// Remembered with the change, so that the request can be repeated.
+    /// Stored with the change, so that the request can be repeated.
     pub idempotency: Option<IdempotencyRecord>,
     /// Conditions outside the entities.
     pub guards: Vec<Guard>,
@@ -41,15 +41,15 @@ pub struct Metadata {
 /// A decision: the operation that leads from `before` to `after`.
 #[derive(Debug)]
 pub struct Change<'a, E: StoredEntity> {
-    /// The entity that was decided on; none when it is created.
+    /// The entity that was decided on; none if it is created.
     pub before: Option<&'a Current<E>>,
     /// The entity with all events applied and its new version.
     pub after: &'a E,
-    /// What was asked.
+    /// The command.
     pub command: &'a E::Command,
-    /// What it led to; at least one.
+    /// The events; at least one.
     pub events: &'a [E::Event],
-    /// What it was decided with.
+    /// The context it was decided with.
     pub context: &'a Context,
     /// Where it comes from.
     pub metadata: &'a Metadata,
@@ -89,9 +89,9 @@ pub struct AppendPart {
 pub(super) struct Row {
     /// The entity without its spec.
     pub(super) state: String,
-    /// Where it is another one than before.
+    /// If it differs from the one before.
     pub(super) spec: Option<String>,
-    /// The table's own columns, where another one than `updated_at` has changed, or the spec.
+    /// The table's own columns, if one other than `updated_at` has changed, or the spec.
     pub(super) columns: Option<String>,
 }
 
@@ -101,7 +101,7 @@ pub(super) struct Live {
     /// Array of events, JSON.
     pub(super) events: Option<String>,
     pub(super) count: i64,
-    /// Messages are activity: one of a person wakes a session as the agent's own events do.
+    /// Messages are activity: a person's message wakes a session just as the agent's own events do.
     pub(super) messages: i64,
 }
 
@@ -109,14 +109,14 @@ impl AppendPart {
     /// Prepares a change.
     ///
     /// # Errors
-    /// NUL in a text, or a value that would not be read back as it is.
+    /// NUL in a text, or a value that would not be read back unchanged.
     pub fn new<E: StoredEntity>(change: &Change<'_, E>) -> Result<Self, StoreError> {
         let Change { before, after, command, events, context, metadata, bodies } = *change;
         let input = canonical::to_bytes("input", command)?;
         let events_bytes = canonical::slice_to_bytes("events", events)?;
         let context_bytes = canonical::to_bytes("context", context)?;
         refuse_nul_in_metadata(metadata)?;
-        // They are in no operation, only in the log: one that the database refuses would end the statement of its neighbours too.
+        // They are in no operation, only in the log: one that the database refuses would abort its neighbours' statement too.
         bodies.iter().try_for_each(|body| canonical::text("text", body))?;
         let effects = after.effects(events, context);
         let live = if E::HAS_LIVE_LOG { after.live(events) } else { Vec::new() };
@@ -272,7 +272,7 @@ fn refuse_nul_in_metadata(metadata: &Metadata) -> Result<(), StoreError> {
     canonical::text("trace_parent", metadata.trace_parent.as_deref().unwrap_or_default())
 }
 
-/// Puts the body of a message where only its hash is.
+/// Inserts a message's body where there is only its hash.
 fn with_body<'a>(data: &'a Value, bodies: &[String]) -> Cow<'a, Value> {
     if bodies.is_empty() || data.get("text").is_some() {
         return Cow::Borrowed(data);

@@ -1,13 +1,13 @@
-//! The one way in which entities change.
+//! The only way in which entities change.
 //!
-//! An [`AppendItem`] is one or more (entity, version and hash that were decided on), all or nothing. Three ways lead in, and
-//! each falls back on the last:
-//! * a change of one entity without conditions, nearly every command, goes with others in one statement ([`group`]);
+//! An [`AppendItem`] is one or more (entity, version and hash that were decided on), all or nothing. There are three paths, and
+//! each falls back to the last:
+//! * a change of one entity without conditions, nearly every command, is combined with others in one statement ([`group`]);
 //! * one that needs its project active is a statement of its own;
-//! * what claims names, looks at a log, has several entities, or was not written as expected, gets a transaction: it locks
+//! * one that claims names, checks a log, has several entities, or was not written as expected, gets a transaction: it locks
 //!   rows in a fixed order (tables by rank, rows by id) and gives the verdict ([`transaction`]).
 //!
-//! An item whose operation is there already (its COMMIT was cut off and had succeeded) is a success.
+//! An item whose operation already exists (its COMMIT was cut off but had succeeded) is a success.
 
 mod exclusive;
 mod group;
@@ -35,22 +35,22 @@ use write::Line;
 
 /// Attempts of an item whose transaction was cut off.
 const ATTEMPTS: u32 = 4;
-/// Wait before the second attempt; doubled for each further one.
+/// Wait before the second attempt; doubled for each later one.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
-/// An item that is in.
+/// An item that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Appended {
-    /// It was in before: the outcome of an earlier attempt was not known.
+    /// It had been written before: the outcome of an earlier attempt was unknown.
     pub repeated: bool,
-    /// Last seq its live events were given, where it had any; none when `repeated`.
+    /// Last seq assigned to its live events, if it had any; none if `repeated`.
     pub last_seq: Option<i64>,
 }
 
-/// Why an item is not in.
+/// Why an item was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
-    /// The entity has another version than expected: load and decide again.
+    /// The entity has a version other than expected: load and decide again.
     #[error("{kind} {id} is at version {actual}")]
     Conflict {
         /// Entity kind.
@@ -74,13 +74,13 @@ pub enum AppendError {
     /// A condition outside the entity does not hold.
     #[error("a condition does not hold: {0:?}")]
     Guard(Guard),
-    /// Not in; the database is not available.
+    /// Not written; the database is not available.
     #[error("the database is not available: {0}")]
     Unavailable(String),
-    /// Perhaps in: the connection was lost in COMMIT and the outcome could not be learnt. Append the very same item again.
+    /// Possibly written: the connection was lost in COMMIT and the outcome could not be determined. Append the very same item again.
     #[error("the outcome of the transaction is not known: {0}")]
     OutcomeUnknown(String),
-    /// The database refused; a repetition will not help.
+    /// The database refused; a retry will not help.
     #[error(transparent)]
     Database(StoreError),
 }
@@ -88,9 +88,9 @@ pub enum AppendError {
 /// A statement or transaction that failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Rolled back for certain.
+    /// Definitely rolled back.
     Before(sqlx::Error),
-    /// It was sent and not answered: perhaps it is in.
+    /// It was sent and not answered: it may have been written.
     InCommit(String),
 }
 
@@ -101,13 +101,13 @@ impl From<sqlx::Error> for Failure {
 }
 
 impl Failure {
-    /// Of a statement that commits by itself.
+    /// From a statement that commits by itself.
     fn of_statement(error: sqlx::Error) -> Self {
         if is_broken(&error) { Self::InCommit(error.to_string()) } else { Self::Before(error) }
     }
 }
 
-/// Whether a statement ended itself because it had not written everything (`ambient.expect`).
+/// Whether a statement aborted itself because it had not written everything (`ambient.expect`).
 fn is_unexpected(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "AM001")
 }
@@ -118,7 +118,7 @@ type AppendResult = Result<Appended, AppendError>;
 enum Way<'a> {
     /// With others.
     Grouped,
-    /// In a statement of its own, if these projects are active.
+    /// In its own statement, if these projects are active.
     Guarded(Vec<&'a str>),
     /// In a transaction.
     Locked,
@@ -132,7 +132,7 @@ fn way(item: &AppendItem) -> Way<'_> {
     let mut projects = Vec::new();
     for guard in &item.guards {
         match guard {
-            // The row of a project is locked once only.
+            // The row of a project is locked only once.
             Guard::ProjectActive { project_id } if part.kind != Project::KIND => projects.push(project_id.as_str()),
             _ => return Way::Locked,
         }
@@ -159,12 +159,12 @@ impl Database {
     /// Appends an item or says why not.
     ///
     /// # Errors
-    /// [`AppendError`]; of [`AppendError::OutcomeUnknown`] the very same item may be appended again.
+    /// [`AppendError`]; after [`AppendError::OutcomeUnknown`] the very same item may be appended again.
     pub async fn append_one(&self, item: &Arc<AppendItem>) -> Result<Appended, AppendError> {
         Box::pin(self.append_by(item, None)).await
     }
 
-    /// The same item again until its outcome is known, within [`ATTEMPTS`]. `first` is an attempt that is under way.
+    /// Retries the same item until its outcome is known, within [`ATTEMPTS`]. `first` is an attempt in progress.
     async fn append_by(&self, item: &Arc<AppendItem>, mut first: Option<Receiver>) -> AppendResult {
         let mut pause = FIRST_PAUSE;
         let mut in_doubt = false;
@@ -200,7 +200,7 @@ impl Database {
     ) -> Result<AppendResult, Failure> {
         match tokio::time::timeout(self.append_timeout, self.try_ways(item, first, in_doubt)).await {
             Ok(result) => result,
-            // Where it was cut off is not known: the worst is assumed.
+            // Where it was cut off is unknown: the worst is assumed.
             Err(_) => Err(Failure::InCommit("the append took too long".to_owned())),
         }
     }
@@ -211,7 +211,7 @@ impl Database {
         first: Option<Receiver>,
         in_doubt: bool,
     ) -> Result<AppendResult, Failure> {
-        // What may be in is looked at under its locks.
+        // What may have been written is checked under its locks.
         let way = if in_doubt { Way::Locked } else { way(item) };
         let outcome = match way {
             Way::Grouped => self.write_grouped(item, first).await?,
@@ -251,8 +251,8 @@ impl Database {
         }
     }
 
-    /// The verdict on an item of one entity that has moved on, or whose key was used: versions only grow, and keys are not given
-    /// back, so that no lock is needed to say so, and nobody waits for one in order to learn it. None when it is neither.
+    /// The verdict on an item whose single entity has moved on, or whose key was used: versions only grow, and keys are not returned,
+    /// so no lock is needed to say so, and nobody waits for one to find out. None if it is neither.
     async fn overtaken(&self, item: &AppendItem) -> Result<Option<AppendResult>, Failure> {
         let [part] = &item.parts[..] else { return Ok(None) };
         let sql = format!("select version from {} where id = $1", part.table.name);

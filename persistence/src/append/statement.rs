@@ -1,12 +1,12 @@
-//! The text of the statement that writes changes of entities of one table.
+//! The text of the statement that writes changes of entities in one table.
 //!
-//! It relies on nothing that it does not check: a row is changed only where version and hash are those that were decided on,
-//! and everything else hangs on the rows that were changed (`changed`), so that a part that was overtaken writes nothing and
-//! its neighbours write all of theirs. Records of requests are the exception, because a key may be taken while the statement
-//! runs: when one cannot be written, the statement ends with an error and nothing of it stays.
+//! It relies on nothing that it does not check: a row is changed only if version and hash are those that were decided on,
+//! and everything else depends on the rows that were changed (`changed`), so that a part that was overtaken writes nothing and
+//! its neighbours write everything. Requests' records are the exception, because a key may be taken while the statement
+//! runs: if one cannot be written, the statement aborts with an error and nothing of it remains.
 //!
-//! There is one text for each set of [`Sections`] and table, made once. Every part is a row of `k`, made of arrays; each
-//! section reads the rows of the one before it, so that nothing is joined but with a table, by its key.
+//! There is one text for each combination of [`Sections`] and table, built once. Every part is a row of `k`, made from arrays; each
+//! section reads the rows of the previous one, so that the only joins are with a table, by its key.
 
 use std::{
     collections::HashMap,
@@ -24,11 +24,11 @@ use crate::{
 pub(super) struct Sections {
     /// Entities are created.
     pub(super) created: bool,
-    /// Entities are changed, and none of their own columns but `updated_at`.
+    /// Entities are changed, but none of their own columns except `updated_at`.
     pub(super) narrow: bool,
     /// Entities are changed with their own columns.
     pub(super) wide: bool,
-    /// There are live events, or live logs begin.
+    /// There are live events, or live logs are started.
     pub(super) live: bool,
     /// There are effects.
     pub(super) effects: bool,
@@ -38,7 +38,7 @@ pub(super) struct Sections {
     pub(super) guarded: bool,
 }
 
-/// Columns of `k` in the order in which they are bound, with their types. Those of a section only with it.
+/// Columns of `k` in binding order, with their types. Those of a section only if it is included.
 pub(super) const ALWAYS: &[(&str, &str)] = &[
     ("id", "text"),
     ("version", "bigint"),
@@ -97,7 +97,7 @@ fn build(kind: &str, table: &Table, sections: Sections) -> String {
         ));
         ctes.push(format!("holds as (select count(*) = cardinality(${parameter}::text[]) as yes from guard)"));
     }
-    // A key that was used before is no error: its request is answered as it was.
+    // A key that was used before is not an error: its request gets the same response.
     let unused = if sections.records { idempotency::UNUSED } else { "" };
     let mut changed = Vec::new();
     if sections.narrow {
@@ -170,7 +170,7 @@ fn own(table: &Table) -> impl Iterator<Item = &'static str> {
 fn wide(table: &Table, guard: &str, unused: &str) -> String {
     let columns: Vec<_> = own(table).collect();
     let values: Vec<_> = columns.iter().map(|column| format!("r.{column}")).collect();
-    // A spec that stays is not written: the row goes on pointing to where it is.
+    // An unchanged spec is not written: the row keeps pointing to it.
     format!(
         "wide as (update {0} t set {BOOKKEEPING}, spec = coalesce(k.spec::jsonb, t.spec), ({1}) = row({2})
             from k cross join lateral jsonb_populate_record(null::{0}, k.columns::jsonb) r
@@ -205,7 +205,7 @@ fn operations(kind: &str) -> String {
     )
 }
 
-/// The stream's row gives the events their places; its lock makes commit order equal seq order.
+/// The stream's row assigns the events their places; its lock makes commit order equal seq order.
 fn live(sections: Sections) -> Vec<String> {
     let columns = "live, at, operation_id";
     let mut ctes = vec![

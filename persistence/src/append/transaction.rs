@@ -1,7 +1,7 @@
 //! The transaction of an item: locks, verdict, claims, writes, in that order.
 //!
 //! Lock order: rows of projects, rows of the other tables (by `lock_rank`, then id), streams, names, idempotency keys. Every
-//! transaction of this crate that holds more than one of these keeps to it.
+//! transaction in this crate that holds more than one of these follows it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -18,7 +18,7 @@ use crate::entity::Table;
 /// Tables by lock rank, with what is done to each.
 type ByTable<T> = BTreeMap<u8, (&'static Table, T)>;
 
-/// Where the locked rows stand.
+/// State of the locked rows.
 type Versions = HashMap<(&'static str, String), i64>;
 
 /// Appends an item under locks.
@@ -28,8 +28,8 @@ pub(super) async fn run(lanes: &Lanes, item: &AppendItem) -> Result<AppendResult
     run_in(lane, item).await
 }
 
-/// The same in a transaction that has begun, and may hold the lock of the item's row. A lane that is dropped on the way is
-/// closed, and with it all is rolled back.
+/// The same in a transaction that has begun, and may hold the lock of the item's row. A lane that is dropped midway is
+/// closed, and everything is rolled back.
 pub(super) async fn run_in(mut lane: Lane, item: &AppendItem) -> Result<AppendResult, Failure> {
     let tx = lane.connection();
     let mut refused = refuse(tx, item).await?;
@@ -37,7 +37,7 @@ pub(super) async fn run_in(mut lane: Lane, item: &AppendItem) -> Result<AppendRe
     if refused.is_none() {
         match write_all(tx, item).await? {
             Some(seq) => last_seq = seq,
-            // A created entity was there when its row was written: another transaction was faster.
+            // A created entity existed when its row was written: another transaction was faster.
             None => refused = Some(lost_creation(item)),
         }
     }
@@ -51,10 +51,10 @@ pub(super) async fn run_in(mut lane: Lane, item: &AppendItem) -> Result<AppendRe
     Ok(Ok(Appended { repeated: false, last_seq }))
 }
 
-/// Takes the locks and claims what is claimed, or says what speaks against it.
+/// Takes the locks and makes the claims, or says what prevents it.
 async fn refuse(tx: &mut PgConnection, item: &AppendItem) -> Result<Option<AppendError>, Failure> {
     let (versions, active) = lock_rows(tx, item).await?;
-    // The version comes first: only a decision on the current state is worth a look at its conditions.
+    // The version comes first: only for a decision on the current state is it worth checking the conditions.
     let actual = |part: &AppendPart| versions.get(&(part.kind, part.entity_id.clone())).copied().unwrap_or(0);
     if let Some(part) = item.parts.iter().find(|part| actual(part) != part.expected()) {
         return Ok(Some(conflict(part, actual(part))));
@@ -76,8 +76,7 @@ async fn refuse(tx: &mut PgConnection, item: &AppendItem) -> Result<Option<Appen
     }
 }
 
-/// Locks every row that will be written or must stay as it is; returns where the entities stand, and which of the guarded
-/// projects are active.
+/// Locks every row that will be written or must stay as it is; returns the state of the entities, and which of the guarded
 async fn lock_rows(tx: &mut PgConnection, item: &AppendItem) -> Result<(Versions, BTreeSet<String>), Failure> {
     let mut tables: ByTable<(&'static str, BTreeSet<&str>)> = ByTable::new();
     for part in &item.parts {
@@ -87,14 +86,14 @@ async fn lock_rows(tx: &mut PgConnection, item: &AppendItem) -> Result<(Versions
     let guarded: BTreeSet<&str> = item.guards.iter().filter_map(guarded_project).collect();
     let mut versions = Versions::new();
     let mut active = BTreeSet::new();
-    // Share and exclusive locks of one table in two statements could meet another transaction's in the other order.
+    // Share and exclusive locks on one table in two statements could meet another transaction's in the opposite order.
     let projects = tables.remove(&<Project as crate::StoredEntity>::TABLE.lock_rank);
     if let Some((table, (kind, mut ids))) = projects {
         ids.extend(&guarded);
         lock_table(tx, table, kind, &ids, &mut versions).await?;
     }
     if !guarded.is_empty() {
-        // The lock lets many create sessions at once, and a Terminating waits for all of them.
+        // The lock lets many create sessions at once, and makes a Terminating wait for all of them.
         let sql = "select id from ambient.projects where id = any($1) and phase = 'Active' and deleted_at is null
                    order by id for share";
         let ids: Vec<&str> = guarded.into_iter().collect();
@@ -128,7 +127,7 @@ fn guarded_project(guard: &Guard) -> Option<&str> {
     }
 }
 
-/// Locks the streams that are guarded, and with several writers every stream that will be written; returns the last seq of each.
+/// Locks the guarded streams, and with several writers every stream that will be written; returns the last seq of each.
 async fn lock_streams(tx: &mut PgConnection, item: &AppendItem) -> Result<HashMap<String, i64>, Failure> {
     let guarded: BTreeSet<&str> = item.guards.iter().filter_map(guarded_log).collect();
     let mut ids: BTreeSet<&str> =
@@ -151,7 +150,7 @@ fn guarded_log(guard: &Guard) -> Option<&str> {
     }
 }
 
-/// Gives names back and claims others, in order. The first that is another entity's, if there is one.
+/// Releases names and claims others, in order. Returns the first that belongs to another entity, if any.
 async fn claim_names(tx: &mut PgConnection, item: &AppendItem) -> Result<Option<AppendError>, Failure> {
     let mut claimed: BTreeMap<(&str, &str), &str> = BTreeMap::new();
     let mut released: BTreeSet<(&str, &str, &str)> = BTreeSet::new();
@@ -185,12 +184,12 @@ async fn claim_names(tx: &mut PgConnection, item: &AppendItem) -> Result<Option<
     Ok(None)
 }
 
-/// Writes every part, table by table. None when one is not written; the last seq of a live log, if one was written to.
+/// Writes every part, table by table. None if one is not written; the last seq of a live log, if one was written to.
 async fn write_all(tx: &mut PgConnection, item: &AppendItem) -> Result<Option<Option<i64>>, Failure> {
     let mut tables: ByTable<Vec<Line<'_>>> = ByTable::new();
     for part in &item.parts {
         let (_, lines) = tables.entry(part.table.lock_rank).or_insert((part.table, Vec::new()));
-        // Its record is written already.
+        // Its record has already been written.
         lines.push(Line { part, record: None });
     }
     let mut last_seq = None;

@@ -10,18 +10,18 @@ use super::{
 };
 use crate::{error::is_unique_violation, idempotency::IdempotencyRecord};
 
-/// A part, with the record that is to be written with it.
+/// A part, with the record to be written with it.
 #[derive(Clone, Copy)]
 pub(super) struct Line<'a> {
     pub(super) part: &'a AppendPart,
     pub(super) record: Option<&'a IdempotencyRecord>,
 }
 
-/// Entities that were written, each with the last seq of its live log where that was written to.
+/// Entities that were written, each with the last seq of its live log if that was written to.
 pub(super) type Written = HashMap<String, Option<i64>>;
 
-/// Writes parts of one table, none of an entity twice, if `projects` are active. In order of id, so that whoever writes the same
-/// entities locks them in the same order.
+/// Writes parts of one table, none of an entity twice, if `projects` are active. In id order, so that all who write the same
+/// entities lock them in the same order.
 ///
 /// # Errors
 /// When nothing was written.

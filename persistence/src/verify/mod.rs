@@ -1,4 +1,4 @@
-//! Whether rows equal their replayed operations and the hash chain is whole. Reads only, in one snapshot, in batches.
+//! Whether rows equal their replayed operations and the hash chain is intact. Reads only, in one snapshot, in batches.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use crate::{
     load::replay,
 };
 
-/// Entities looked at together.
+/// Entities checked together.
 const BATCH: i64 = 100;
 
 /// What to verify.
@@ -28,10 +28,10 @@ pub struct VerifyScope {
     pub entity_id: Option<String>,
 }
 
-/// What was found.
+/// The findings.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct VerifyReport {
-    /// Entities looked at, by kind.
+    /// Entities checked, by kind.
     pub entities: BTreeMap<&'static str, u64>,
     /// Operations replayed.
     pub operations: u64,
@@ -39,7 +39,7 @@ pub struct VerifyReport {
     pub divergences: Vec<Divergence>,
 }
 
-/// Where stored data is not what it must be.
+/// Where stored data is not what it should be.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{kind} {id} at version {version}: {what}")]
 pub struct Divergence {
@@ -59,7 +59,7 @@ pub enum DivergenceKind {
     /// An operation's bytes or metadata do not give its hash.
     #[error("the operation does not match its hash (it was changed)")]
     Hash,
-    /// An operation does not continue the one before.
+    /// An operation does not continue the previous one.
     #[error("the operation's previous_hash is not the hash of the one before")]
     Chain,
     /// A version is missing.
@@ -68,7 +68,7 @@ pub enum DivergenceKind {
     /// An operation cannot be read.
     #[error("the operation cannot be read: {0}")]
     Unreadable(String),
-    /// Of a newer release.
+    /// From a newer release.
     #[error("schema version {0} is unknown to this release")]
     UnknownSchemaVersion(i32),
     /// Operations without a row.
@@ -101,10 +101,10 @@ impl Database {
     /// Verifies entities of every kind within the scope.
     ///
     /// # Errors
-    /// When the database cannot be reached; what it finds is in the report.
+    /// When the database cannot be reached; its findings are in the report.
     pub async fn verify(&self, scope: &VerifyScope) -> Result<VerifyReport, StoreError> {
         let mut tx = begin(self.pool(), "begin isolation level repeatable read read only").await?;
-        // A long look at one snapshot; it holds no locks that a writer waits for.
+        // A long read of one snapshot; it holds no locks that a writer waits for.
         sqlx::raw_sql("set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0")
             .execute(&mut *tx)
             .await?;
@@ -206,7 +206,7 @@ async fn verify_chain<E: StoredEntity>(
     let genesis = Chain { state: None, version: 0, hash: GENESIS, operation_id: String::new(), schema_version: 0 };
     let mut chain: Finding<Chain<E>> = Ok(genesis);
     let mut count = 0;
-    // A session has hundreds of operations at most; in pages all the same, so that none can take the memory.
+    // A session has hundreds of operations at most; still, read in pages so that none can exhaust memory.
     let mut after = 0_i64;
     loop {
         let sql = "select * from ambient.operations
@@ -274,7 +274,7 @@ fn hash_of(row: &PgRow) -> Result<Hash, StoreError> {
     Ok(hashed.hash(&bytes("previous_hash")?))
 }
 
-/// The row against what its operations give.
+/// Compares the row with what its operations give.
 fn compare<E: StoredEntity>(chain: &Chain<E>, row: Option<&(i64, Value)>) -> Finding<()> {
     let Some((row_version, row)) = row else { return Err((chain.version, DivergenceKind::NoRow)) };
     let Some(state) = &chain.state else { return Err((*row_version, DivergenceKind::NoOperations)) };
@@ -313,7 +313,7 @@ fn expected_row<E: StoredEntity>(state: &E, chain: &Chain<E>) -> Map<String, Val
     expected
 }
 
-/// Path and values of the first difference. Times of columns are compared as times: Postgres writes them its own way.
+/// Path and values of the first difference. Column times are compared as times: Postgres writes them in its own format.
 fn first_difference<'a>(path: &str, row: &'a Value, replayed: &'a Value) -> Option<(String, &'a Value, &'a Value)> {
     match (row, replayed) {
         (Value::Object(a), Value::Object(b)) => {

@@ -1,4 +1,4 @@
-//! Whether what former releases have stored is still what it was.
+//! Whether what earlier releases have stored is still what it was.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use ambient_domain::{
@@ -51,7 +51,7 @@ async fn session(db: &Database) -> String {
     id
 }
 
-/// Makes of a session what a release stored that called the agent type `agent` (schema version 1).
+/// Turns a session into what a release stored that called the agent type `agent` (schema version 1).
 async fn under_the_former_name(pool: &PgPool, id: &str) {
     sqlx::raw_sql("alter table ambient.operations disable trigger operations_append_only").execute(pool).await.unwrap();
     let mut previous = GENESIS;
@@ -76,7 +76,7 @@ async fn under_the_former_name(pool: &PgPool, id: &str) {
     sqlx::raw_sql(undone).execute(pool).await.unwrap();
 }
 
-/// Makes of the database what the release before migration 5 had: the spec in the state, no count of messages.
+/// Turns the database into what the release before migration 5 had: the spec in the state, no message count.
 async fn before_the_spec_stood_apart(pool: &PgPool) {
     let undone = "update ambient.sessions set state = state || jsonb_build_object('spec', spec);
                   alter table ambient.sessions drop column spec;

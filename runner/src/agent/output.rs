@@ -1,11 +1,11 @@
-//! What a block prints, on its way into the log.
+//! A block's output, on its way into the log.
 
 use ambient_wire::custom;
 use serde_json::json;
 
 use crate::{event, log::LogError, turn::Turn};
 
-/// Most bytes of text in one output record.
+/// Most bytes of text per output record.
 pub(super) const CHUNK: usize = 16 * 1024;
 /// Most bytes of a block's output in the log.
 const MAX_STREAMED: usize = 1024 * 1024;
@@ -19,7 +19,7 @@ pub(super) struct Output<'a> {
     stdout: Decoder,
     stderr: Decoder,
     streamed: usize,
-    /// Bytes that were not streamed any more.
+    /// Number of bytes that were no longer streamed.
     held_back: usize,
     truncated: bool,
     tail: String,
@@ -56,7 +56,7 @@ impl<'a> Output<'a> {
             if self.streamed > MAX_STREAMED {
                 self.held_back += rest.len();
                 return self
-                    .emit("stderr", "\n[more output is not recorded but its end: the limit is 1 MiB a block]\n")
+                    .emit("stderr", "\n[no more output is recorded except its end: the limit is 1 MiB per block]\n")
                     .await;
             }
         }
@@ -89,13 +89,13 @@ fn last(text: &str, most: usize) -> &str {
     &text[text.ceil_char_boundary(text.len().saturating_sub(most))..]
 }
 
-/// From the first line on that is whole, if there is one.
+/// From the first complete line on, if there is one.
 fn from_a_line(text: &str) -> &str {
     let end = text[..text.len().saturating_sub(1)].find(['\n', '\r']);
     end.map_or(text, |end| &text[end + 1..])
 }
 
-/// Bytes into text: characters split over chunks are kept whole; what is no UTF-8, and NUL, becomes U+FFFD.
+/// Bytes into text: characters split across chunks are kept whole; invalid UTF-8, and NUL, become U+FFFD.
 #[derive(Default)]
 struct Decoder {
     pending: Vec<u8>,

@@ -1,4 +1,4 @@
-//! The built-in agent `script`: a message's fenced shell blocks run in order in the workspace; the first that fails ends
+//! The built-in agent `script`: runs a message's fenced shell blocks in order in the workspace; the first that fails ends
 //! the turn.
 
 use super::{

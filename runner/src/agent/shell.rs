@@ -1,4 +1,4 @@
-//! One shell block as a tool call, its output streamed while it runs.
+//! One shell block as a tool call, with its output streamed while it runs.
 
 use std::{
     fs::Permissions,
@@ -27,9 +27,9 @@ use crate::{
     turn::{INTERRUPT_PATIENCE, Turn},
 };
 
-/// Output is gathered for so long before it is recorded.
+/// How long output is gathered before it is recorded.
 const GATHER: Duration = Duration::from_millis(20);
-/// After a block's end its output is listened to until it is silent for so long, and in any case no longer than the second
+/// After a block's end its output is read until it has been silent for this long, but no longer than the second
 /// time.
 const SILENCE: Duration = Duration::from_millis(100);
 const LISTENING: Duration = Duration::from_secs(1);
@@ -74,8 +74,8 @@ impl Call<'_> {
         attempt.processes.spawn(&mut command)
     }
 
-    /// Streams output until the block has ended; no status when it was ended because the turn was stopped. A block that has
-    /// closed or redirected its output is as much alive as one that speaks.
+    /// Streams output until the block has ended; no status if it was ended because the turn was stopped. A block that has
+    /// closed or redirected its output is as much alive as one that prints.
     async fn follow(&self, child: &mut Child) -> Result<(Option<ExitStatus>, String), LogError> {
         let mut output = Output::new(self.turn, &self.id);
         let (chunks, mut received) = mpsc::channel(16);
@@ -93,14 +93,14 @@ impl Call<'_> {
                     None => is_open = false,
                 },
                 waited = child.wait(), if last_words.is_none() => {
-                    // What cannot be waited for is not there any more.
+                    // What cannot be waited for no longer exists.
                     status = waited.ok().filter(|_| matches!(ending, Ending::NotAsked));
                     last_words = Some(LastWords::from_now());
                 }
                 () = LastWords::over(last_words.as_ref()) => break,
                 () = self.turn.stopped(), if matches!(ending, Ending::NotAsked) => ending = self.end(),
                 () = ending.done() => {
-                    // Out of reach of the marks, or in a sleep that nothing ends.
+                    // Out of reach of the marks, or in an uninterruptible sleep.
                     let _ = child.start_kill();
                     last_words.get_or_insert_with(LastWords::from_now);
                 }
@@ -116,20 +116,20 @@ impl Call<'_> {
         Ok((status, text))
     }
 
-    /// Asks everything of the turn to end, and ends what does not.
+    /// Asks everything in the turn to end, and kills what does not.
     fn end(&self) -> Ending {
         let (processes, mark) = (self.turn.app.attempt.processes.clone(), Mark::Turn(self.turn.run_id.clone()));
         Ending::Asked(tokio::spawn(async move { processes.end(mark, INTERRUPT_PATIENCE).await }))
     }
 
-    /// Records the result. A stop that came before it is why the turn ends, however the block did.
+    /// Records the result. If a stop came first, that is why the turn ends, however the block did.
     async fn result(&self, output: &str, code: Option<i32>) -> Result<Ended, LogError> {
         self.turn.emit(vec![event::tool_result(&self.id, output, code)]).await?;
         Ok(match code {
             _ if self.turn.is_stopped() => Ended::Stopped,
             None => Ended::Failure { code: None, reason: "its end was not seen".to_owned() },
             Some(0) => Ended::Success,
-            // Shells say it so of a program that a signal has ended; other codes are the program's own.
+            // This is how shells report a program killed by a signal; other codes are the program's own.
             Some(code @ 129..=192) => {
                 Ended::Failure { code: Some(code), reason: format!("exit code {code} (signal {})", code - 128) }
             }
@@ -146,7 +146,7 @@ enum Ending {
 }
 
 impl Ending {
-    /// Waits until what was asked for is done, once.
+    /// Waits until what was requested is done, once.
     async fn done(&mut self) {
         match self {
             Self::Asked(_) => self.finish().await,
@@ -162,7 +162,7 @@ impl Ending {
     }
 }
 
-/// How long a block that has ended is listened to: a background process keeps the pipes open.
+/// How long to keep reading after a block has ended: a background process keeps the pipes open.
 struct LastWords {
     silence: Instant,
     latest: Instant,
@@ -194,7 +194,7 @@ fn code_of(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
-/// Reads a pipe to its end, also when nobody listens any more: a background process must not die of a closed pipe.
+/// Reads a pipe to its end, even if nobody listens any more: a background process must not die of a closed pipe.
 fn listen<R: AsyncRead + Unpin + Send + 'static>(
     stream: &'static str,
     pipe: Option<R>,

@@ -1,8 +1,8 @@
 //! One git process.
 //!
 //! There are two kinds. [`Git::agents`] works in the workspace, whose configuration, hooks, attributes and objects are the
-//! agent's: it has the agent's rights, and what it answers is a claim. [`Git::tool`] is the runner's own: it reads nothing an
-//! agent can write but checked packs, has a configuration of ours alone, and no right but on the directories it is given.
+//! agent's: it has the agent's rights, and its answers are claims. [`Git::tool`] is the runner's own: it reads nothing an
+//! agent can write except checked packs, has only our configuration, and has rights only on the directories it is given.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -25,13 +25,13 @@ use crate::{
     rights::{Pinned, Rights},
 };
 
-/// Most bytes of output that are taken.
+/// Most bytes of output that are read.
 pub(crate) const MAX_OUTPUT: usize = 8 * 1024 * 1024;
 const MAX_ERRORS: usize = 16 * 1024;
-/// Longest entry of a list, bytes: a path has at most 4 KiB.
+/// Longest list entry, bytes: a path has at most 4 KiB.
 const MAX_ENTRY: usize = 64 * 1024;
-/// A question to a repository of the workspace, which may be made to hang. Whoever asks through the server waits longer, so that
-/// the reason gets there.
+/// A query of a repository in the workspace, which may be made to hang. Callers through the server wait longer, so that
+/// they get the reason.
 const PATIENCE_WITH_AGENTS: Duration = Duration::from_secs(15);
 
 /// Why git failed.
@@ -47,25 +47,25 @@ pub(crate) enum GitError {
     Io { what: String, source: std::io::Error },
 }
 
-/// Whose doing it is when git fails.
+/// Whose fault it is if git fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Whose {
-    /// It read what an agent has made: a failure is the workspace's state.
+    /// It read something an agent has made: a failure is the workspace's state.
     Agents,
     /// Ours, or an origin's.
     Ours,
 }
 
-/// How a git that has failed ended: its exit, or in its own words.
+/// How a failed git ended: its exit code, or its own words.
 fn ending(code: i32, stderr: &str) -> String {
     match quoted(stderr) {
         words if !words.is_empty() => format!("failed: {words}"),
         _ if code == SIGNALLED => "was killed".to_owned(),
-        _ => format!("failed with exit code {code} and without a word"),
+        _ => format!("failed with exit code {code} and without a message"),
     }
 }
 
-/// What a program said, in one line: for reasons. Nothing for nothing.
+/// A program's message, on one line: for reasons. Empty for none.
 pub(super) fn quoted(said: &str) -> String {
     said.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
@@ -106,13 +106,13 @@ impl<'a> Git<'a> {
         Self::new(attempt, directory.into(), Rights::of_agent(&attempt.spec), environment::of_agents(attempt))
     }
 
-    /// Git in a repository of the workspace, as the agent. Which folder is meant is not the repository's to say.
+    /// Git in a repository of the workspace, as the agent. It is not for the repository to say which folder is meant.
     pub(crate) fn repository(attempt: &'a Attempt, directory: &Path) -> Self {
         let git = Self { whose: Whose::Agents, ..Self::agents(attempt, directory).patience(PATIENCE_WITH_AGENTS) };
         git.variable("GIT_DIR", directory.join(".git")).variable("GIT_WORK_TREE", directory)
     }
 
-    /// Git of the runner's own in the first of the directories, with rights on all of them and on nothing else.
+    /// The runner's own git in the first of the directories, with rights on all of them and on nothing else.
     pub(crate) fn tool(attempt: &'a Attempt, pinned: Vec<Pinned>) -> Self {
         let directory = pinned.first().map_or_else(|| "/".into(), |pin| pin.path.clone());
         let mut rights = Rights::of_tool(&attempt.spec, pinned);
@@ -136,31 +136,31 @@ impl<'a> Git<'a> {
         self
     }
 
-    /// The last one of a name counts.
+    /// For a name given several times, the last one counts.
     pub(crate) fn variable(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.environment.push((name.into(), value.as_ref().to_owned()));
         self
     }
 
-    /// A setting that is stronger than any file's.
+    /// A setting that overrides any file's.
     pub(super) fn setting(mut self, key: &str, value: &str) -> Self {
         environment::set(&mut self.environment, key, value);
         self
     }
 
-    /// Most bytes of output that are taken.
+    /// Most bytes of output that are read.
     pub(crate) fn most(mut self, most: usize) -> Self {
         self.most = most;
         self
     }
 
-    /// Of a list whose entries are ended by NUL, only those that are wanted count, and are held: lists of all files are long.
+    /// For a list with entries ended by NUL, only wanted ones count and are held: lists of all files are long.
     pub(crate) fn only(mut self, wanted: Wanted) -> Self {
         self.wanted = Some(wanted);
         self
     }
 
-    /// Another program in git's place.
+    /// Another program in place of git.
     pub(crate) fn program(mut self, program: &OsStr) -> Self {
         program.clone_into(&mut self.program);
         self
@@ -175,13 +175,13 @@ impl<'a> Git<'a> {
     /// Standard output as text, without the last newline.
     ///
     /// # Errors
-    /// When git fails, takes too long or says too much.
+    /// When git fails, takes too long or prints too much.
     pub(crate) async fn text(self, arguments: &[&str]) -> Result<String, GitError> {
         let output = self.run(arguments).await?;
         Ok(String::from_utf8_lossy(&output).trim_end_matches('\n').to_owned())
     }
 
-    /// Standard output as text when it succeeds, nothing when it says no: with exit code 1 and without a word, as git does under
+    /// Standard output as text if it succeeds, nothing if it says no: with exit code 1 and without a message, as git does under
     /// `--quiet`.
     ///
     /// # Errors
@@ -197,14 +197,14 @@ impl<'a> Git<'a> {
     /// Standard output.
     ///
     /// # Errors
-    /// When git fails, takes too long or says too much.
+    /// When git fails, takes too long or prints too much.
     pub(crate) async fn run(self, arguments: &[&str]) -> Result<Vec<u8>, GitError> {
         let (what, most) = (self.what(arguments), self.most);
         let (output, cut) = self.cut(arguments).await?;
         if cut { Err(GitError::TooLarge { what, most }) } else { Ok(output) }
     }
 
-    /// The beginning of standard output, and whether there was more.
+    /// The start of standard output, and whether there was more.
     ///
     /// # Errors
     /// When git fails or takes too long.
@@ -218,7 +218,7 @@ impl<'a> Git<'a> {
         arguments.first().map_or_else(named, |what| format!("git {what}"))
     }
 
-    /// Feeds standard output into another git; what that one says.
+    /// Pipes standard output into another git; returns what that one prints.
     ///
     /// # Errors
     /// When one of them fails or takes too long.
@@ -254,10 +254,10 @@ impl<'a> Git<'a> {
     }
 }
 
-/// Exit code of a process that a signal has ended.
+/// Exit code of a process killed by a signal.
 pub(super) const SIGNALLED: i32 = -1;
 
-/// A git process. Dropped before its end, it is killed with all it has started.
+/// A git process. If dropped before its end, it is killed with everything it has started.
 struct Running<'a> {
     what: String,
     child: Child,
@@ -280,7 +280,7 @@ impl Running<'_> {
         let work = async {
             let feed = async move {
                 if let Some(mut stdin) = stdin {
-                    // One that ends early does not want the rest; its exit code says whether that is well.
+                    // One that ends early does not want the rest; its exit code says whether that is fine.
                     let _ = stdin.write_all(&input).await;
                 }
             };
@@ -338,7 +338,7 @@ impl Drop for Running<'_> {
     }
 }
 
-/// Reads to the end and keeps the first `most` bytes; true when there was more.
+/// Reads to the end and keeps the first `most` bytes; true if there was more.
 async fn take<R: AsyncRead + Unpin>(pipe: Option<R>, most: usize) -> (Vec<u8>, bool) {
     let (mut kept, mut more) = (Vec::new(), false);
     let Some(mut pipe) = pipe else { return (kept, more) };
@@ -353,7 +353,7 @@ async fn take<R: AsyncRead + Unpin>(pipe: Option<R>, most: usize) -> (Vec<u8>, b
     (kept, more)
 }
 
-/// Reads to the end and keeps at most `most` bytes of the wanted entries; true when there were more, or one was too long to tell.
+/// Reads to the end and keeps at most `most` bytes of the wanted entries; true if there were more, or one was too long to report.
 async fn sift<R: AsyncRead + Unpin>(pipe: Option<R>, most: usize, wanted: Wanted) -> (Vec<u8>, bool) {
     let (mut kept, mut more, mut entry) = (Vec::new(), false, Vec::new());
     let Some(mut pipe) = pipe else { return (kept, more) };

@@ -1,4 +1,4 @@
-//! Directories that were opened before anything is said of them: a name can be made to lead elsewhere, a handle cannot.
+//! Directories that are opened before anything is said about them: a name can be made to lead elsewhere, a handle cannot.
 
 use std::{
     ffi::OsString,
@@ -15,12 +15,12 @@ use rustix::{
 use super::special;
 use crate::{beneath, rights::Pinned};
 
-/// Longest file that names another place.
+/// Longest file that points to another place.
 const MAX_POINTER: u64 = 16 * 1024;
 /// Deepest directory.
 const MAX_DEPTH: usize = 1024;
 
-/// Which directory it is, wherever it can be seen.
+/// Which directory it is, wherever it is visible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
     device: u64,
@@ -31,7 +31,7 @@ pub(super) struct Identity {
 #[derive(Debug)]
 pub(super) struct Directory {
     handle: OwnedFd,
-    /// Where it really is.
+    /// Its real location.
     pub(super) path: PathBuf,
     pub(super) identity: Identity,
 }
@@ -40,15 +40,15 @@ impl Directory {
     /// Opens a directory; links are followed.
     ///
     /// # Errors
-    /// The system's.
+    /// A system error.
     pub(super) fn open(path: &Path) -> std::io::Result<Self> {
         Self::new(rustix::fs::open(path, flags(OFlags::DIRECTORY), Mode::empty())?)
     }
 
-    /// Opens a directory as one that is named in this one.
+    /// Opens a directory named in this one.
     ///
     /// # Errors
-    /// The system's.
+    /// A system error.
     pub(super) fn open_in(&self, path: &Path) -> std::io::Result<Self> {
         Self::new(rustix::fs::openat(&self.handle, path, flags(OFlags::DIRECTORY), Mode::empty())?)
     }
@@ -60,10 +60,10 @@ impl Directory {
         Ok(Self { handle, path, identity })
     }
 
-    /// What a name in it is; nothing when there is none. Links are not followed.
+    /// The type of a name in it; nothing if there is none. Links are not followed.
     ///
     /// # Errors
-    /// The system's.
+    /// A system error.
     pub(super) fn kind(&self, name: &str) -> std::io::Result<Option<FileType>> {
         match rustix::fs::statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(about) => Ok(Some(FileType::from_raw_mode(about.st_mode))),
@@ -72,10 +72,10 @@ impl Directory {
         }
     }
 
-    /// That what a name in it is can be read by this process; one that is not there can.
+    /// Checks that this process can read a name in it; a missing one is fine.
     ///
     /// # Errors
-    /// The system's.
+    /// A system error.
     pub(super) fn check_readable(&self, name: &str) -> std::io::Result<()> {
         match rustix::fs::accessat(&self.handle, name, Access::READ_OK, AtFlags::EACCESS) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -83,10 +83,10 @@ impl Directory {
         }
     }
 
-    /// Text of a small file in it; nothing when there is none. Links are not followed.
+    /// Text of a small file in it; nothing if there is none. Links are not followed.
     ///
     /// # Errors
-    /// The system's; a file that is none, or too long.
+    /// A system error; not a regular file, or too long.
     pub(super) fn read(&self, name: &str) -> std::io::Result<Option<String>> {
         let how = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match rustix::fs::openat(&self.handle, name, how, Mode::empty()) {
@@ -105,12 +105,12 @@ impl Directory {
         Ok(Some(text))
     }
 
-    /// Whether something has this path beneath it, through no link.
+    /// Whether this path exists beneath it, following no links.
     pub(super) fn has(&self, path: &Path) -> bool {
         beneath::open(&self.handle, path, OFlags::PATH | OFlags::NOFOLLOW).is_ok()
     }
 
-    /// Whether a folder with something in it has this path beneath it, through no link.
+    /// Whether a non-empty folder has this path beneath it, following no links.
     pub(super) fn is_filled(&self, path: &Path) -> bool {
         let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
         let Ok(folder) = beneath::open(&self.handle, path, how) else { return false };
@@ -121,15 +121,15 @@ impl Directory {
     /// See [`special::find`].
     ///
     /// # Errors
-    /// The system's.
+    /// A system error.
     pub(super) fn special(&self) -> std::io::Result<Option<String>> {
         special::find(&self.handle)
     }
 
-    /// This directory and those it is in, up to the root.
+    /// This directory and its ancestors, up to the root.
     ///
     /// # Errors
-    /// The system's.
+    /// A system error.
     pub(super) fn ancestry(&self) -> std::io::Result<Vec<Identity>> {
         let mut all = vec![self.identity];
         let mut current = rustix::fs::openat(&self.handle, "..", flags(OFlags::DIRECTORY), Mode::empty())?;
@@ -145,7 +145,7 @@ impl Directory {
         Ok(all)
     }
 
-    /// The right to read in it, or to write too.
+    /// The right to read it, or to write too.
     pub(super) fn pinned(&self, write: bool) -> Pinned {
         let Identity { device, inode } = self.identity;
         Pinned { path: self.path.clone(), device, inode, write }
@@ -155,7 +155,7 @@ impl Directory {
 /// Identity of what a path leads to.
 ///
 /// # Errors
-/// The system's.
+/// A system error.
 pub(super) fn identify_path(path: &Path) -> std::io::Result<Identity> {
     identify(&rustix::fs::open(path, flags(OFlags::empty()), Mode::empty())?)
 }

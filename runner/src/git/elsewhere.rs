@@ -1,5 +1,5 @@
-//! What a repository of the workspace holds besides the commit that is pushed: commits on other branches, stashes, a merge that is in
-//! progress. By the word of the agent's repository, so bounded, and never a reason against a push.
+//! What a repository in the workspace contains besides the commit being pushed: commits on other branches, stashes, a merge in
+//! progress. As claimed by the agent's repository, so bounded, and never a reason against a push.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,15 +15,15 @@ use crate::{
     error::{Error, Result},
 };
 
-/// All of it.
+/// Timeout for all of it.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Each git of it.
+/// Timeout for each git command.
 const STEP: Duration = Duration::from_secs(5);
-/// Most branches that are counted; the others are told by their number.
+/// Most branches that are counted; of the others only the number is given.
 const MAX_BRANCHES: usize = 10;
 /// Most branches that are listed, newest first.
 const MAX_LISTED: &str = "--count=1000";
-/// Most entries of a stash, and most commits of a branch, that are counted.
+/// Most stash entries, and most commits of a branch, that are counted.
 const MAX_COUNTED: u64 = 10_000;
 /// What git has in its folder while something is in progress.
 const IN_PROGRESS: [(&str, &str); 6] = [
@@ -35,13 +35,13 @@ const IN_PROGRESS: [(&str, &str); 6] = [
     ("BISECT_LOG", "bisect"),
 ];
 
-/// A repository of which a commit is pushed.
+/// A repository of which a commit is being pushed.
 pub(super) struct Repository<'a> {
     pub(super) attempt: &'a Attempt,
     pub(super) directory: &'a Path,
     /// What goes to the origin.
     pub(super) commit: &'a str,
-    /// What went there before, by branch.
+    /// What was pushed before, by branch.
     pub(super) pushed: &'a BTreeMap<String, String>,
 }
 
@@ -52,7 +52,7 @@ impl Repository<'_> {
             let (progress, stashes) = (self.in_progress().await?, self.stashes().await?);
             Ok::<_, Error>([progress, stashes, self.branches(mirror).await?].concat())
         };
-        let unknown = "whether there is work on other branches, in a stash or in progress could not be told";
+        let unknown = "could not determine whether there is work on other branches, in a stash or in progress";
         timeout(PATIENCE, look).await.ok().and_then(Result::ok).unwrap_or_else(|| vec![unknown.to_owned()])
     }
 
@@ -60,7 +60,7 @@ impl Repository<'_> {
         Git::repository(self.attempt, self.directory).patience(STEP)
     }
 
-    /// Branches with commits that neither the push nor the origin, as far as it was fetched, has.
+    /// Branches with commits that are neither in the push nor in the origin, as far as it was fetched.
     async fn branches(&self, mirror: &Mirror<'_>) -> Result<Vec<String>> {
         let not_merged = format!("--no-merged={}", self.commit);
         let format = "--format=%(objectname) %(refname:lstrip=2)";
@@ -93,7 +93,7 @@ impl Repository<'_> {
         Ok(told)
     }
 
-    /// Ends of what is at the origin, as `rev-list` takes them.
+    /// The ends of what the origin has, in the form `rev-list` takes.
     async fn known(&self, mirror: &Mirror<'_>) -> Result<String> {
         let tips = mirror.git(false, Vec::new()).text(&["for-each-ref", "--format=^%(objectname)"]).await?;
         let pushed = self.pushed.values().map(String::as_str).chain([self.commit]).map(|commit| format!("^{commit}\n"));
@@ -115,7 +115,7 @@ impl Repository<'_> {
         }
         let most = format!("--max-count={MAX_COUNTED}");
         let list = self.git().text(&["rev-list", "--walk-reflogs", "--count", &most, "refs/stash", "--"]).await?;
-        // Without its log there is the newest.
+        // Without its log there is only the newest.
         Ok(vec![match list.parse().unwrap_or(1_u64) {
             0 | 1 => "a stash with 1 entry is not in the push".to_owned(),
             many => format!("a stash with {many} entries is not in the push"),

@@ -1,4 +1,4 @@
-//! What git is told by its environment: the strongest configuration there is, before that of any repository.
+//! What git is told through its environment: the strongest configuration there is, overriding any repository's.
 
 use std::{
     ffi::OsString,
@@ -11,7 +11,7 @@ use crate::{
     life,
 };
 
-/// Nothing runs on its own, whatever a repository says.
+/// Nothing runs by itself, whatever a repository says.
 const QUIET: [(&str, &str); 5] = [
     ("core.hooksPath", "/dev/null"),
     ("core.fsmonitor", "false"),
@@ -21,7 +21,7 @@ const QUIET: [(&str, &str); 5] = [
 ];
 /// For git in the workspace.
 const AGENTS: [(&str, &str); 18] = [
-    // What a repository says to be shown as unchanged: links, modes, line ends, whatever a stat tells or hides.
+    // What a repository could set to make things look unchanged: links, modes, line ends, whatever a stat shows or hides.
     ("core.bare", "false"),
     ("core.fileMode", "true"),
     ("core.symlinks", "true"),
@@ -30,7 +30,7 @@ const AGENTS: [(&str, &str); 18] = [
     ("core.checkStat", "default"),
     ("core.trustCtime", "true"),
     ("core.untrackedCache", "false"),
-    // Else files in the agent's home.
+    // Otherwise files in the agent's home.
     ("core.excludesFile", "/dev/null"),
     ("core.attributesFile", "/dev/null"),
     ("core.pager", "cat"),
@@ -42,7 +42,7 @@ const AGENTS: [(&str, &str); 18] = [
     ("diff.suppressBlankEmpty", "false"),
     ("credential.helper", ""),
 ];
-/// For git of the runner's own. Windows of packs are small, so that a limit of memory does not stop large repositories.
+/// For the runner's own git. Pack windows are small, so that a memory limit does not stop large repositories.
 const TOOL: [(&str, &str); 9] = [
     ("core.packedGitWindowSize", "32m"),
     ("core.packedGitLimit", "512m"),
@@ -54,8 +54,8 @@ const TOOL: [(&str, &str); 9] = [
     ("http.lowSpeedTime", "60"),
     ("credential.helper", ""),
 ];
-/// For the other side of a `file://` origin, which reads the origin's configuration: what there could run a program is
-/// overridden. (Landlock lets it execute nothing of the origin's either.)
+/// For the other side of a `file://` origin, which reads the origin's configuration: anything there that could run a program is
+/// overridden. (Landlock does not let it execute anything of the origin's either.)
 const ORIGIN: [(&str, &str); 7] = [
     ("core.hooksPath", "/dev/null"),
     ("core.fsmonitor", "false"),
@@ -65,7 +65,7 @@ const ORIGIN: [(&str, &str); 7] = [
     ("maintenance.auto", "false"),
     ("receive.denyCurrentBranch", "refuse"),
 ];
-/// Of the session's environment, what `https://` needs to get out.
+/// The part of the session's environment that `https://` needs to get out.
 const NETWORK: [&str; 9] = [
     "http_proxy",
     "https_proxy",
@@ -77,7 +77,7 @@ const NETWORK: [&str; 9] = [
     "SSL_CERT_DIR",
     "GIT_SSL_CAINFO",
 ];
-/// Nobody is asked, nothing is fetched behind our back, and objects are what their names say.
+/// No prompts, no fetching behind our back, and objects are what their names say.
 const ALWAYS: [(&str, &str); 10] = [
     ("GIT_TERMINAL_PROMPT", "0"),
     ("GIT_ASKPASS", "/bin/false"),
@@ -96,7 +96,7 @@ pub(super) const CONFIGURATION: &str = "gitconfig";
 
 type Environment = Vec<(OsString, OsString)>;
 
-/// Of git in the workspace: no protocol at all, so that nothing is fetched on the way.
+/// For git in the workspace: no protocol at all, so that nothing is fetched along the way.
 pub(super) fn of_agents(attempt: &Attempt) -> Environment {
     let mut environment = environment::of_platform(attempt);
     put(&mut environment, &ALWAYS);
@@ -107,7 +107,7 @@ pub(super) fn of_agents(attempt: &Attempt) -> Environment {
     environment
 }
 
-/// Of git on a mirror: nothing of the agent's homes and folders, and of the session's variables only the way out.
+/// For git on a mirror: nothing from the agent's homes and folders, and of the session's variables only those for the way out.
 pub(super) fn of_tool(attempt: &Attempt, repository: &Path) -> Environment {
     let mut environment: Environment = Vec::new();
     put(&mut environment, &ALWAYS);
@@ -133,7 +133,7 @@ pub(super) fn other_side(program: &str) -> String {
     )
 }
 
-/// A configuration file of ours, for what git takes from nowhere else in some versions: repositories of other users are trusted,
+/// Our own configuration file, for what some versions of git take from nowhere else: other users' repositories are trusted,
 /// because every git here may touch only what it was given.
 pub(super) fn configuration(attempt: &Attempt) -> PathBuf {
     attempt.paths.mirrors().join(CONFIGURATION)
@@ -142,7 +142,7 @@ pub(super) fn configuration(attempt: &Attempt) -> PathBuf {
 /// Writes [`configuration`].
 ///
 /// # Errors
-/// The system's.
+/// A system error.
 pub(super) fn write_configuration(file: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let temporary = file.with_extension("new");
@@ -160,7 +160,7 @@ fn put(environment: &mut Environment, pairs: &[(&str, &str)]) {
     environment.extend(pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())));
 }
 
-/// Adds a setting to those that are there.
+/// Adds a setting to the existing ones.
 pub(super) fn set(environment: &mut Environment, key: &str, value: &str) {
     let is_count = |(name, _): &&mut (OsString, OsString)| name == "GIT_CONFIG_COUNT";
     let Some((_, count)) = environment.iter_mut().find(is_count) else { return };

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::submodules::Module;
 
-/// What is known of a repository, as it was when it was cloned.
+/// What is known about a repository, as of when it was cloned.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Known {
     pub(crate) url: String,
@@ -17,19 +17,19 @@ pub(crate) struct Known {
     pub(crate) push_to: Option<String>,
     pub(crate) base: Option<String>,
     pub(crate) cloned_at: DateTime<Utc>,
-    /// What is to be known of it, in words.
+    /// Remarks, in words.
     #[serde(default)]
     pub(crate) notices: Vec<String>,
-    /// What large files have added to it in snapshots.
+    /// How much large files have added to it in snapshots.
     #[serde(default)]
     pub(crate) snapshot_bytes: u64,
-    /// What was fetched of its submodules.
+    /// Which of its submodules were fetched.
     #[serde(default)]
     pub(crate) submodules: Submodules,
-    /// Submodules that are there.
+    /// Submodules that exist.
     #[serde(default)]
     pub(crate) modules: Vec<Module>,
-    /// Newest commits that went to branches of the origin.
+    /// Latest commits pushed to branches of the origin.
     #[serde(default)]
     pub(crate) pushed: BTreeMap<String, String>,
 }

@@ -1,5 +1,5 @@
-//! The runner's own bare repository of an origin. It is what speaks to the origin: the workspace's repository borrows its objects
-//! and hands in commits as packs, and nothing in it is ever read by a git that may do more than the agent.
+//! The runner's own bare repository of an origin. It talks to the origin: the workspace's repository borrows its objects
+//! and hands in commits as packs, and nothing in it is ever read by a git with more rights than the agent.
 
 use std::{
     os::unix::fs::DirBuilderExt,
@@ -18,9 +18,9 @@ use crate::{
     rights::Pinned,
 };
 
-/// With the clone into the workspace it is less than the server waits for.
+/// Together with the clone into the workspace it is less than the server waits for.
 const CLONE_PATIENCE: Duration = Duration::from_secs(500);
-/// Most names of branches in a refusal.
+/// Most branch names in a refusal.
 const MAX_NAMED: usize = 20;
 
 /// A mirror.
@@ -41,28 +41,28 @@ pub(super) fn of_submodules(attempt: &Attempt, repo: &str) -> PathBuf {
 }
 
 impl<'a> Mirror<'a> {
-    /// Opens what is there.
+    /// Opens an existing one.
     ///
     /// # Errors
-    /// The system's.
+    /// A system error.
     pub(crate) fn open(attempt: &'a Attempt, name: &str) -> Result<Self> {
         let directory = Directory::open(&place(attempt, name)).map_err(|e| Error::io("cannot open the mirror", &e))?;
         Ok(Self { attempt, name: name.to_owned(), directory })
     }
 
-    /// Opens what is there, or makes it: sessions of earlier versions have none.
+    /// Opens an existing one, or creates it: sessions of earlier versions have none.
     ///
     /// # Errors
-    /// Git's; the system's.
+    /// Git's; a system error.
     pub(crate) async fn ensure(attempt: &'a Attempt, name: &str, origin: &Origin) -> Result<Self> {
         let there = place(attempt, name).join("HEAD").symlink_metadata().is_ok();
         if there { Self::open(attempt, name) } else { Self::create(attempt, name, origin, None).await }
     }
 
-    /// Makes a new one from the origin, with its `HEAD` at `branch` or where the origin's is.
+    /// Creates a new one from the origin, with its `HEAD` at `branch` or where the origin's is.
     ///
     /// # Errors
-    /// Bad input; git's; the system's.
+    /// Bad input; git's; a system error.
     pub(crate) async fn create(
         attempt: &'a Attempt,
         name: &str,
@@ -77,10 +77,10 @@ impl<'a> Mirror<'a> {
         filled.map(|()| mirror)
     }
 
-    /// Makes an empty folder for one.
+    /// Creates an empty folder for one.
     ///
     /// # Errors
-    /// The system's.
+    /// A system error.
     pub(super) async fn make(attempt: &'a Attempt, name: &str) -> Result<Self> {
         use std::os::unix::fs::PermissionsExt;
         let place = place(attempt, name);
@@ -104,7 +104,7 @@ impl<'a> Mirror<'a> {
         }
     }
 
-    /// By which it is opened again.
+    /// The name by which it is opened again.
     pub(super) fn name(&self) -> String {
         self.name.clone()
     }
@@ -113,7 +113,7 @@ impl<'a> Mirror<'a> {
         &self.directory.path
     }
 
-    /// Git in the mirror, with other directories besides.
+    /// Git in the mirror, with additional directories.
     pub(super) fn git(&self, write: bool, others: Vec<Pinned>) -> Git<'a> {
         let pinned = [self.directory.pinned(write)].into_iter().chain(others).collect();
         Git::tool(self.attempt, pinned)
@@ -145,10 +145,10 @@ impl<'a> Mirror<'a> {
         Ok(!self.git(false, Vec::new()).text(&modules).await?.is_empty())
     }
 
-    /// The commit to begin with: where the origin's `HEAD` (or the branch that was asked for) is. None: it is empty.
+    /// The commit to start with: where the origin's `HEAD` (or the requested branch) is. None: it is empty.
     ///
     /// # Errors
-    /// Bad input when the origin has branches but not the one that its `HEAD` names; git's.
+    /// Bad input if the origin has branches but not the one that its `HEAD` names; git's.
     pub(crate) async fn start(&self) -> Result<Option<String>> {
         let head = ["rev-parse", "--verify", "--quiet", "--end-of-options", "HEAD^{commit}"];
         if let Some(commit) = self.git(false, Vec::new()).maybe(&head).await? {
@@ -183,19 +183,19 @@ fn refusal(error: GitError, branch: Option<&str>) -> Error {
     }
 }
 
-/// Removes a mirror, and those of its submodules; gone is gone.
+/// Removes a mirror, and those of its submodules; one that is gone is fine.
 ///
 /// # Errors
-/// The system's.
+/// A system error.
 pub(crate) async fn remove(attempt: &Attempt, name: &str) -> std::io::Result<()> {
     remove_tree(of_submodules(attempt, name)).await?;
     remove_tree(place(attempt, name)).await
 }
 
-/// Removes a tree or file; gone is gone.
+/// Removes a tree or file; one that is gone is fine.
 ///
 /// # Errors
-/// The system's.
+/// A system error.
 pub(super) async fn remove_tree(path: PathBuf) -> std::io::Result<()> {
     let removed = tokio::task::spawn_blocking(move || ambient_removal::remove_tree(&path));
     removed.await.map_err(std::io::Error::other)?

@@ -1,8 +1,8 @@
-//! Git, confined and bounded in time and output.
+//! Git, confined, with limits on time and output.
 //!
-//! A repository in the workspace is the agent's: its configuration, hooks, attributes, links, alternates and objects. Git executes
-//! much of what they say, so every git that reads them has the agent's rights and not one more, and what it answers is a claim.
-//! The origin is spoken to from a bare repository of the runner's own, the [`mirror`], by a git that sees that and the origin.
+//! A repository in the workspace belongs to the agent: its configuration, hooks, attributes, links, alternates and objects. Git executes
+//! much of what they say, so every git that reads them has exactly the agent's rights, and its answers are claims.
+//! A bare repository of the runner's own, the [`mirror`], talks to the origin, using a git that sees only that and the origin.
 //!
 //! Who may use whom: a module uses those of the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
 //!
@@ -43,13 +43,13 @@ mod working_tree;
 
 use crate::error::{Error, Result};
 
-/// A fetch of objects and nothing else: no tags, no record of it.
+/// Fetches objects and nothing else: no tags, no record of the fetch.
 const FETCH: [&str; 5] = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--update-shallow"];
 
-/// Tells the commit that is checked out, also when its object is missing: that is not the same as none.
+/// Reports the commit that is checked out, even if its object is missing: that is not the same as none.
 const HEAD: [&str; 4] = ["rev-parse", "--verify", "--quiet", "HEAD"];
 
-/// As one word of a shell, for commands that stand in git's configuration.
+/// As a single shell word, for commands in git's configuration.
 fn quoted_for_shell(path: &std::path::Path) -> String {
     format!("'{}'", path.to_string_lossy().replace('\'', "'\\''"))
 }
@@ -70,7 +70,7 @@ pub(crate) fn check_name<'a>(field: &str, name: &'a str) -> Result<&'a str> {
     Ok(name)
 }
 
-/// Checks a branch name by git's own rule (`git check-ref-format`), which is about text only.
+/// Checks a branch name by git's own rule (`git check-ref-format`), which only concerns text.
 ///
 /// # Errors
 /// Bad input that names `field`.
@@ -92,7 +92,7 @@ pub(crate) fn check_branch<'a>(field: &str, name: &'a str) -> Result<&'a str> {
     Ok(name)
 }
 
-/// Checks the full name of an object: what git says in the workspace is the agent's word.
+/// Checks an object's full name: what git prints in the workspace is the agent's claim.
 ///
 /// # Errors
 /// Git's.

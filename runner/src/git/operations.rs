@@ -26,16 +26,16 @@ use crate::{
 const MAX_MESSAGE: usize = 64 * 1024;
 /// Largest diff, bytes.
 const MAX_DIFF: usize = 24 * 1024 * 1024;
-/// A status or diff, and each git of it: the server waits for 60 s, so a git that hangs is named before.
+/// A status or diff, and each git command for it: the server waits for 60 s, so a git that hangs is named before that.
 const LOOK: Duration = Duration::from_secs(50);
 const STEP: Duration = Duration::from_secs(40);
-/// Each git of a commit.
+/// Timeout for each git command of a commit.
 const COMMIT_STEP: Duration = Duration::from_secs(60);
 
 /// `GET /git/diff`.
 pub(crate) struct Diff {
     pub(crate) patch: Vec<u8>,
-    /// The patch is the beginning of a longer one.
+    /// The patch is only the start of a longer one.
     pub(crate) truncated: bool,
     pub(crate) left_out: Vec<LeftOut>,
 }
@@ -56,7 +56,7 @@ pub(crate) async fn status(repos: &Repos, repo: &str) -> Result<GitStatus> {
             None => tree.git().run(&[&listed[..], &["--no-renames"]].concat()).await?,
         };
         let files = status::changed_files(&listed);
-        let (files, truncated) = files.ok_or_else(|| Error::Git("git status said what is no status".to_owned()))?;
+        let (files, truncated) = files.ok_or_else(|| Error::Git("git status gave malformed output".to_owned()))?;
         let ahead = match (&head, &known.base) {
             (None, _) => 0,
             (Some(_), None) => count(&repos.attempt, &directory, "HEAD").await?,
@@ -67,9 +67,9 @@ pub(crate) async fn status(repos: &Repos, repo: &str) -> Result<GitStatus> {
     .await
 }
 
-/// Within [`LOOK`], after which the server would not listen any more.
+/// Within [`LOOK`], after which the server would no longer be listening.
 async fn in_time<T>(repo: &str, look: impl Future<Output = Result<T>>) -> Result<T> {
-    let late = || Error::Conflict(format!("looking at repository '{repo}' takes longer than {} s", LOOK.as_secs()));
+    let late = || Error::Conflict(format!("examining repository '{repo}' takes longer than {} s", LOOK.as_secs()));
     timeout(LOOK, look).await.unwrap_or_else(|_| Err(late()))
 }
 
@@ -79,7 +79,7 @@ async fn count(attempt: &Attempt, directory: &Path, range: &str) -> Result<u64> 
     Ok(text.and_then(|text| text.parse().ok()).unwrap_or(0))
 }
 
-/// `GET /git/diff`: from `base` to the working tree, new files included.
+/// `GET /git/diff`: from `base` to the working tree, including new files.
 ///
 /// # Errors
 /// Bad input; not found; too large; git's.
@@ -98,7 +98,7 @@ pub(crate) async fn diff(repos: &Repos, repo: &str, base: Option<&str>) -> Resul
     .await
 }
 
-/// The one commit that is meant, by whatever git takes for a name.
+/// The single commit that is meant, by any name git accepts.
 async fn commit_named(attempt: &Attempt, directory: &Path, base: &str) -> Result<String> {
     if base.is_empty() || base.chars().count() > 255 || base.starts_with('-') || base.contains(['\0', '\n']) {
         return Err(Error::bad("base", "is not a commit"));
@@ -116,7 +116,7 @@ async fn commit_named(attempt: &Attempt, directory: &Path, base: &str) -> Result
     }
 }
 
-/// `POST /git/commit`: everything that is changed.
+/// `POST /git/commit`: everything that has changed.
 ///
 /// # Errors
 /// Bad input; not found; git's.
@@ -137,7 +137,7 @@ pub(crate) async fn commit(repos: &Repos, request: &GitCommit) -> Result<GitComm
     if object == before {
         return Ok(GitCommitted { commit: None, left_out });
     }
-    // The agent's index, whatever marks it had but those of a sparse checkout: git ends what the agent has begun (a merge) with it.
+    // The agent's index, whatever flags it had except those of a sparse checkout: it lets git finish what the agent has started (a merge).
     let agents = Git::repository(&repos.attempt, &directory).patience(COMMIT_STEP);
     agents.clone().run(&["read-tree", &object]).await?;
     if !tree.not_checked_out.is_empty() {
@@ -150,10 +150,10 @@ pub(crate) async fn commit(repos: &Repos, request: &GitCommit) -> Result<GitComm
     Ok(GitCommitted { commit: Some(check_object(&commit)?.to_owned()), left_out })
 }
 
-/// Pushes what is to be pushed at the end of a turn that went well; the events that tell of it.
+/// Pushes what should be pushed at the end of a successful turn; returns the events that report it.
 ///
 /// # Errors
-/// In words, of the first push that failed.
+/// In words, for the first push that failed.
 pub(crate) async fn push_all(repos: &Repos) -> std::result::Result<Vec<Value>, String> {
     let mut events = Vec::new();
     for (repo, branch) in repos.to_push() {

@@ -13,7 +13,7 @@ use crate::{
     rights::Pinned,
 };
 
-/// Most repositories that an origin may borrow objects from, at any distance.
+/// Most repositories that an origin may borrow objects from, directly or indirectly.
 const MAX_BORROWED: usize = 32;
 /// What git would follow out of the repository.
 const NO_LINKS: [&str; 11] = [
@@ -30,12 +30,12 @@ const NO_LINKS: [&str; 11] = [
     "shallow",
 ];
 
-/// A checked URL. Of a `file://` origin the directories are held open as long as this lives.
+/// A checked URL. For a `file://` origin the directories are held open as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Origin {
-    /// As it was given.
+    /// As given.
     pub(crate) text: String,
-    /// As git gets it.
+    /// As passed to git.
     pub(crate) url: String,
     local: Option<Local>,
 }
@@ -43,9 +43,9 @@ pub(crate) struct Origin {
 /// Directories of a `file://` origin.
 #[derive(Debug)]
 struct Local {
-    /// Where its `HEAD` is: a linked worktree has one of its own.
+    /// Where its `HEAD` is: a linked worktree has its own.
     git_dir: Directory,
-    /// Where its objects and branches are, when that is elsewhere.
+    /// Where its objects and branches are, if elsewhere.
     common: Option<Directory>,
     /// Objects it borrows.
     borrowed: Vec<Directory>,
@@ -67,8 +67,8 @@ pub(crate) fn open(attempt: &Attempt, text: &str) -> Result<Origin> {
     Ok(Origin { text: text.to_owned(), url: url.to_string(), local: Some(local) })
 }
 
-/// What a git says of a file or folder of a `file://` origin that the session's user has no right to, as a reason in our words.
-/// Nothing when that is not what it says.
+/// What a git says about a file or folder of a `file://` origin that the session's user has no right to, as a reason in our own words.
+/// Nothing if it says something else.
 pub(super) fn denied(origin: &Origin, stderr: &str) -> Option<String> {
     const WORDS: [&str; 4] = [
         "Permission denied",
@@ -80,7 +80,7 @@ pub(super) fn denied(origin: &Origin, stderr: &str) -> Option<String> {
     if !WORDS.iter().any(|words| stderr.contains(words)) {
         return None;
     }
-    // As git names files that it cannot make.
+    // In git's wording for files that it cannot create.
     let named = stderr.split_once("Unable to create '").and_then(|(_, rest)| rest.split_once('\''));
     let place =
         named.map_or_else(|| folder.join("objects").display().to_string(), |(place, _)| place.replace("/./", "/"));
@@ -133,7 +133,7 @@ fn open_local(platform: &Platform, path: &Path) -> Result<Local> {
     Ok(Local { git_dir, common, borrowed })
 }
 
-/// Where git looks: in `.git` if there is one, which may be a file that names the place.
+/// Where git looks: in `.git` if it exists, which may be a file that names the place.
 fn git_dir(named: Directory) -> std::io::Result<Directory> {
     match named.kind(".git")? {
         None => Ok(named),
@@ -146,7 +146,7 @@ fn git_dir(named: Directory) -> std::io::Result<Directory> {
     }
 }
 
-/// Directories that objects are borrowed from, at any distance.
+/// Directories that objects are borrowed from, directly or indirectly.
 fn borrowed(platform: &Platform, objects: Directory) -> Result<Vec<Directory>> {
     let mut all = vec![objects];
     let mut next = 0;
@@ -199,12 +199,12 @@ impl Origin {
         Some(&common.as_ref().unwrap_or(git_dir).path)
     }
 
-    /// Lets git speak to this origin and to no other.
+    /// Lets git talk to this origin and to no other.
     pub(crate) fn allow<'a>(&self, git: Git<'a>) -> Git<'a> {
         git.variable("GIT_ALLOW_PROTOCOL", if self.local.is_some() { "file" } else { "https" })
     }
 
-    /// The option by which git reads from it. None over https, where the other side is another machine's.
+    /// The option by which git reads from it. None for https, where the other side is another machine's.
     pub(crate) fn upload_pack(&self) -> Option<String> {
         Some(format!("--upload-pack={}", self.other_side("upload-pack --strict")?))
     }

@@ -1,8 +1,8 @@
-//! Diffs that apply: to the byte, whatever the repository's configuration says of how they are shown.
+//! Diffs that apply byte for byte, however the repository's configuration says they are shown.
 
 use super::command::{Git, GitError};
 
-/// Flags that win over the repository's configuration and attributes.
+/// Flags that override the repository's configuration and attributes.
 const EXACTLY: [&str; 13] = [
     "diff",
     "--binary",
@@ -19,8 +19,8 @@ const EXACTLY: [&str; 13] = [
     "--ignore-submodules=dirty",
 ];
 
-/// The beginning of a patch from a commit (none: nothing at all) to what the other arguments name; whether it was cut. A cut one
-/// ends with a line.
+/// The start of a patch from a commit (none: nothing at all) to what the other arguments name; and whether it was cut. A cut one
+/// ends with a complete line.
 ///
 /// # Errors
 /// Git's.

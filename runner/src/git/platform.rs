@@ -1,4 +1,4 @@
-//! What is the platform's, and no origin: sessions may not read or write each other's workspaces, or the server's files, by way of
+//! What belongs to the platform, and so cannot be an origin: sessions may not read or write each other's workspaces, or the server's files, through
 //! a URL.
 
 use std::{io::ErrorKind, path::Path};
@@ -17,13 +17,13 @@ pub(super) struct Platform {
 }
 
 impl Platform {
-    /// As they are now.
+    /// As they currently are.
     ///
     /// # Errors
-    /// The system's.
+    /// A system error.
     pub(super) fn of(attempt: &Attempt) -> Result<Self> {
         let root = &attempt.paths.root;
-        // `{data}/projects/{project}/sessions/{session}`, where compute has laid the session out.
+        // `{data}/projects/{project}/sessions/{session}`, if compute has laid the session out there.
         let laid_out = root.parent().is_some_and(|p| p.ends_with("sessions"))
             && root.ancestors().nth(3).is_some_and(|p| p.ends_with("projects"));
         let own = root.ancestors().take(if laid_out { 4 } else { 1 });
@@ -47,7 +47,7 @@ impl Platform {
         Ok(())
     }
 
-    /// Refuses a directory that is one of the platform's, is in one, or holds one.
+    /// Refuses a directory that is one of the platform's, is inside one, or contains one.
     ///
     /// # Errors
     /// Bad input that names `url`.

@@ -1,5 +1,5 @@
 //! From the workspace to the origin: a commit comes in as a pack, is checked where only the mirror can be read, and is pushed from
-//! there. What is said afterwards is what the origin said.
+//! there. What is reported afterwards is what the origin said.
 
 use std::{path::Path, time::Duration};
 
@@ -26,16 +26,16 @@ use crate::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(300);
-/// Each git of it, so that one that hangs is named.
+/// Timeout for each git command, so that one that hangs is named.
 const STEP: Duration = Duration::from_secs(240);
 const LIST: Duration = Duration::from_secs(60);
-/// The look at what is not committed.
+/// Timeout for checking what is not committed.
 const LOOK: Duration = Duration::from_secs(20);
 /// Largest pack that a push may bring, bytes.
 const MAX_PACK: u64 = 2 << 30;
 /// Prefix of folders where packs come in.
 const INCOMING: &str = "incoming-";
-/// Faults of objects that real histories have. Agents join such histories to others', so they are no reason to refuse; what could
+/// Faults of objects found in real histories. Agents add such histories to others', so they are no reason to refuse; what could
 /// harm whoever checks the commit out is.
 const HISTORIC: &str = "--strict=badDate=warn,badDateOverflow=warn,badEmail=warn,badFilemode=warn,badName=warn,badTimezone=warn,\
     emptyName=warn,missingEmail=warn,missingNameBeforeEmail=warn,missingSpaceBeforeDate=warn,missingSpaceBeforeEmail=warn,\
@@ -44,20 +44,20 @@ const HISTORIC: &str = "--strict=badDate=warn,badDateOverflow=warn,badEmail=warn
 /// `POST /git/push`: the checked-out commit to a branch of the origin it was cloned from; never forced.
 ///
 /// # Errors
-/// Bad input; not found; a conflict when the origin refuses; git's.
+/// Bad input; not found; a conflict if the origin refuses; git's.
 pub(crate) async fn push(repos: &Repos, request: &GitPush) -> Result<GitPushed> {
     let branch = check_branch("branch", &request.branch)?;
     let attempt = &*repos.attempt;
     let _one = repos.pushing.lock().await;
     let (directory, known) = repos.directory(&request.repo)?;
-    // Opened anew: what it was when it was cloned does not count.
+    // Opened again: what it was when it was cloned does not count.
     let origin = origin::open(attempt, &known.url)?;
     let (_, head) = repos::position(attempt, &directory).await?;
     // Before the push, and no reason against it.
     let place = Place::new(&directory, &known);
     let (uncommitted, left_out) = match timeout(LOOK, WorkingTree::outline(attempt, place, LOOK)).await {
         Ok(Ok(mut tree)) => (Some(tree.changes()), std::mem::take(&mut tree.left_out)),
-        // The git that gives the commits would wait too.
+        // The git that supplies the commits would hang too.
         Ok(Err(trap @ Error::Trap(_))) => return Err(trap),
         Ok(Err(_)) | Err(_) => (None, Vec::new()),
     };
@@ -73,7 +73,7 @@ pub(crate) async fn push(repos: &Repos, request: &GitPush) -> Result<GitPushed> 
         if pushed.is_ok()
             && let Err(error) = incoming.keep(&mirror)
         {
-            // The origin has it. The next push brings it once more.
+            // The origin has it. The next push sends it once more.
             tracing::warn!(%error, repo = request.repo, "what was pushed cannot be kept in the mirror");
         }
         incoming.remove().await;
@@ -83,7 +83,7 @@ pub(crate) async fn push(repos: &Repos, request: &GitPush) -> Result<GitPushed> 
     let too_late = || Error::Git(format!("the push took longer than {} s", PATIENCE.as_secs()));
     let (taken, behind) = pushed.unwrap_or_else(|_| Err(too_late()))?;
     if let Err(error) = repos.note_pushed(&request.repo, branch, &commit) {
-        // Another push may say of a branch that it is not pushed.
+        // Another push may report that a branch is not pushed.
         tracing::warn!(%error, repo = request.repo, "what was pushed cannot be recorded");
     }
     let (commits, created) = (taken.commits, taken.created);
@@ -91,18 +91,18 @@ pub(crate) async fn push(repos: &Repos, request: &GitPush) -> Result<GitPushed> 
     Ok(GitPushed { url: origin.text, branch: branch.to_owned(), commit, commits, created, uncommitted, notices })
 }
 
-/// What the origin took.
+/// What the origin accepted.
 struct Taken {
     commits: u64,
     created: bool,
-    /// Whether nothing of it is of the origin's history.
+    /// Whether it shares nothing with the origin's history.
     is_unrelated: bool,
-    /// Submodules at commits that their origins lack, with what is to be said of them.
+    /// Submodules at commits that their origins lack, with remarks on them.
     pointers: Vec<(String, String)>,
 }
 
 impl Taken {
-    /// What is to be known of it, and of submodules in the working tree.
+    /// Remarks on it, and on submodules in the working tree.
     fn notices(self, branch: &str, left_out: &[LeftOut]) -> impl Iterator<Item = String> {
         let unrelated = format!("branch {branch} has no commit in common with what the origin had when it was cloned");
         let unrelated = self.is_unrelated.then_some(unrelated);
@@ -148,14 +148,14 @@ impl Push<'_> {
         Ok(Taken { commits, created: expected.is_none(), is_unrelated, pointers })
     }
 
-    /// Commits that the branch lacks; where there is none yet, that the origin lacked when it was cloned.
+    /// Commits that the branch lacks; if it does not exist yet, those the origin lacked when it was cloned.
     async fn count(&self, expected: Option<&str>) -> Result<u64> {
         let without = expected.unwrap_or("--all");
         let counted = self.checking(Vec::new()).text(&["rev-list", "--count", self.commit, "--not", without]).await?;
         counted.parse().map_err(|_| Error::Git(format!("git rev-list gave '{counted}' for a number of commits")))
     }
 
-    /// Whether a new branch of so many new commits shares none with the origin. One without commits is no stranger to anything.
+    /// Whether a new branch with this many new commits shares none with the origin. One without commits is unrelated to nothing.
     async fn is_unrelated(&self, commits: u64) -> Result<bool> {
         let roots = ["rev-list", "--count", "--max-parents=0", self.commit, "--not", "--all"];
         if self.known.base.is_none() || self.checking(Vec::new()).text(&roots).await? == "0" {
@@ -181,7 +181,7 @@ impl Push<'_> {
         let Some((commit, _)) = named else { return Ok(None) };
         check_object(commit)?;
         if !self.mirror.has(commit).await? {
-            // Its objects only: branches come and go at the origin, and names of then and now may exclude each other.
+            // Only its objects: branches come and go at the origin, and old and new names may exclude each other.
             let fetch = origin.allow(self.mirror.git(true, origin.readable())).patience(STEP);
             let arguments = [&FETCH[..], &upload, &["--", &origin.url, &reference]].concat();
             fetch.run(&arguments).await?;
@@ -207,7 +207,7 @@ impl Push<'_> {
         }
     }
 
-    /// The agent's git writes a pack of what the origin lacks; ours reads it, where it can harm nothing.
+    /// The agent's git writes a pack of what the origin lacks; ours reads it, where it can do no harm.
     async fn take_in(&self, workspace: &Path, expected: Option<&str>) -> Result<()> {
         let mut tips = self.mirror.git(false, Vec::new()).text(&["for-each-ref", "--format=^%(objectname)"]).await?;
         if let Some(expected) = expected {
@@ -217,7 +217,7 @@ impl Push<'_> {
         let agents = agents
             .variable("GIT_ALTERNATE_OBJECT_DIRECTORIES", self.mirror.path().join("objects"))
             .input(format!("{}\n{}\n", self.commit, tips.trim_start()));
-        // Written to by this git alone.
+        // Only this git writes to it.
         let own = self.checking(vec![self.incoming.directory.pinned(true)]);
         let limit = format!("--max-input-size={MAX_PACK}");
         let packed = agents
@@ -247,7 +247,7 @@ impl Push<'_> {
         content.carry_out(&self.checking(vec![scratch.pinned(true)]), scratch).await
     }
 
-    /// Nothing of the origin's is thrown away.
+    /// Nothing of the origin's is discarded.
     async fn is_newer(&self, expected: &str) -> Result<()> {
         match self.checking(Vec::new()).run(&["merge-base", "--is-ancestor", expected, self.commit]).await {
             Ok(_) => Ok(()),
@@ -259,7 +259,7 @@ impl Push<'_> {
         }
     }
 
-    /// The push has happened when the origin says so of exactly this branch.
+    /// The push has happened if the origin says so for exactly this branch.
     async fn send(&self, expected: &str) -> Result<()> {
         let (origin, reference) = (self.origin, self.reference());
         let refspec = format!("{}:{reference}", self.commit);
@@ -280,13 +280,13 @@ impl Push<'_> {
             Some((' ' | '*' | '=', _)) if stderr.is_empty() => Ok(()),
             Some((' ' | '*' | '=', _)) => Err(Error::Git(format!("the push did not end well: {}", quoted(&stderr)))),
             Some((_, summary)) => Err(Error::Conflict(refused(summary, &stderr))),
-            None if stderr.is_empty() => Err(Error::Git("the push failed without a word".to_owned())),
+            None if stderr.is_empty() => Err(Error::Git("the push failed without a message".to_owned())),
             None => Err(Error::Git(format!("the push failed: {}", quoted(&stderr)))),
         }
     }
 }
 
-/// Why an origin did not take a branch: what it said of the branch, then the rest.
+/// Why an origin did not accept a branch: what it said about the branch, then the rest.
 fn refused(summary: &str, stderr: &str) -> String {
     match quoted(stderr) {
         said if said.is_empty() => format!("the origin refused the push: {summary}"),
@@ -294,7 +294,7 @@ fn refused(summary: &str, stderr: &str) -> String {
     }
 }
 
-/// What `git push --porcelain` says of a refspec: the flag and the rest.
+/// What `git push --porcelain` says about a refspec: the flag and the rest.
 fn status<'a>(porcelain: &'a str, refspec: &str) -> Option<(char, &'a str)> {
     porcelain.lines().find_map(|line| {
         let mut fields = line.splitn(3, '\t');
@@ -305,7 +305,7 @@ fn status<'a>(porcelain: &'a str, refspec: &str) -> Option<(char, &'a str)> {
     })
 }
 
-/// A folder in the mirror for one pack, until it is known to be good.
+/// A folder in the mirror for one pack, until it has been checked.
 struct Incoming {
     directory: Directory,
 }
@@ -324,7 +324,7 @@ impl Incoming {
         Ok(Self { directory: mirror.directory_in(&name).map_err(io)? })
     }
 
-    /// Moves the pack into the mirror, its index last: without one it is not there.
+    /// Moves the pack into the mirror, its index last: without an index it does not count.
     fn keep(&self, mirror: &Mirror<'_>) -> std::io::Result<()> {
         let target = mirror.path().join("objects/pack");
         std::fs::create_dir_all(&target)?;

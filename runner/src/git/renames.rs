@@ -1,5 +1,5 @@
-//! Renames in a working tree. Git pairs what is gone with what is new only where its index knows the new files, so that of ours is
-//! told of them, without their content. Where they are too many or it takes too long, a rename is a deletion and a new file.
+//! Renames in a working tree. Git pairs deleted files with new ones only if its index knows the new files, so our index
+//! is told about them, without their content. If there are too many or it takes too long, a rename is a deletion and a new file.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -11,10 +11,10 @@ use crate::{
 
 /// Most new files, and most deleted ones, that are compared.
 const MAX_COMPARED: usize = 400;
-/// For each step of the comparison.
+/// Timeout for each step of the comparison.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The status with its renames; nothing where there are none to be looked for.
+/// The status with its renames; nothing if there are none to look for.
 pub(super) async fn status(tree: &WorkingTree<'_>, listed: &[&str]) -> Option<Vec<u8>> {
     if !announce(tree).await.ok()? {
         return None;
@@ -23,7 +23,7 @@ pub(super) async fn status(tree: &WorkingTree<'_>, listed: &[&str]) -> Option<Ve
     git.run(&[listed, &["--find-renames"]].concat()).await.ok()
 }
 
-/// Whether there is something to be compared, which the index knows of now.
+/// Whether there is something to compare, which the index now knows.
 async fn announce(tree: &WorkingTree<'_>) -> Result<bool> {
     if tree.findings.iter().any(|finding| finding.kind == Kind::More) {
         return Ok(false);
@@ -34,7 +34,7 @@ async fn announce(tree: &WorkingTree<'_>) -> Result<bool> {
         return Ok(false);
     }
     let others = git().run(&["ls-files", "--others", "--exclude-standard", "-z"]).await?;
-    // Not what is large, or cannot be read.
+    // Not large or unreadable ones.
     let found: BTreeSet<&[u8]> = tree.findings.iter().map(|Finding { path, .. }| path.as_slice()).collect();
     let new: Vec<_> = paths(&others).filter(|path| !path.ends_with(b"/") && !found.contains(path)).collect();
     if !(1..=MAX_COMPARED).contains(&new.len()) {

@@ -1,4 +1,4 @@
-//! The session's repositories: mirrored and recorded outside the agent's reach, cloned beside their place, then moved in.
+//! The session's repositories: mirrored and recorded out of the agent's reach, cloned next to their place, then moved in.
 
 use std::{
     collections::BTreeMap,
@@ -40,7 +40,7 @@ const LIST_PATIENCE: Duration = Duration::from_secs(10);
 const MAX_REPOS: usize = 50;
 /// Most branches of an origin that are remembered.
 const MAX_PUSHED: usize = 100;
-/// Tries at the files of a removed repository.
+/// Attempts to remove a removed repository's files.
 const REMOVALS: usize = 20;
 
 /// Repositories by name.
@@ -60,7 +60,7 @@ impl Repos {
     /// Reads what is recorded.
     ///
     /// # Errors
-    /// The system's.
+    /// A system error.
     pub(crate) fn open(attempt: Arc<Attempt>, log: EventLog) -> std::io::Result<Self> {
         let paths = &attempt.paths;
         std::fs::create_dir_all(paths.repos())?;
@@ -89,7 +89,7 @@ impl Repos {
     /// A repository's directory.
     ///
     /// # Errors
-    /// Bad input; not found; a conflict when it is not there any more.
+    /// Bad input; not found; a conflict if it no longer exists.
     pub(crate) fn directory(&self, name: &str) -> Result<(PathBuf, Known)> {
         let known = self.get(check_name("repo", name)?);
         let known = known.ok_or_else(|| Error::NotFound(format!("no repository '{name}'")))?;
@@ -111,10 +111,10 @@ impl Repos {
         self.large.read().ok().and_then(|all| all.get(name).cloned()).unwrap_or_default()
     }
 
-    /// Notes what a snapshot has added.
+    /// Records what a snapshot has added.
     ///
     /// # Errors
-    /// The system's.
+    /// A system error.
     pub(super) fn note_large_files(&self, name: &str, added: u64, large: LargeFiles) -> Result<()> {
         if let Ok(mut all) = self.large.write() {
             all.insert(name.to_owned(), large);
@@ -128,10 +128,10 @@ impl Repos {
         }
     }
 
-    /// Notes what has been pushed.
+    /// Records what has been pushed.
     ///
     /// # Errors
-    /// The system's.
+    /// A system error.
     pub(super) fn note_pushed(&self, name: &str, branch: &str, commit: &str) -> Result<()> {
         let Some(mut known) = self.get(name) else { return Ok(()) };
         if known.pushed.get(branch).is_some_and(|pushed| pushed == commit) {
@@ -154,7 +154,7 @@ impl Repos {
     }
 }
 
-/// All repositories. Those that are looked at when the time is up are told with a notice instead of their branch.
+/// All repositories. Those still being examined when the time is up are reported with a notice instead of their branch.
 pub(crate) async fn list(repos: &Repos) -> Vec<RepoStatus> {
     let deadline = Instant::now() + LIST_PATIENCE;
     let mut list = Vec::new();
@@ -165,7 +165,7 @@ pub(crate) async fn list(repos: &Repos) -> Vec<RepoStatus> {
     list
 }
 
-/// Clones a repository, unless it is there.
+/// Clones a repository, unless it exists.
 ///
 /// # Errors
 /// Bad input; a conflict with another repository or file of that name; git's.
@@ -205,7 +205,7 @@ pub(crate) async fn put(repos: &Repos, name: &str, spec: &RepoSpec) -> Result<Re
     // The record first: a directory without one would belong to nobody.
     record(repos, name, known)?;
     if let Err(error) = std::fs::rename(&clone, &place) {
-        // Else what has come to be there meanwhile would pass for the clone.
+        // Otherwise whatever has appeared there meanwhile would pass for the clone.
         forget(repos, name).await?;
         remove_tree(clone).await.ok();
         return Err(Error::Conflict(format!("the clone cannot be moved into the workspace as '{name}': {error}")));
@@ -259,7 +259,7 @@ async fn clone(repos: &Repos, name: &str, spec: &RepoSpec, origin: &origin::Orig
     made
 }
 
-/// The workspace's repository, made by the agent's git from the mirror, whose objects it borrows.
+/// The workspace's repository, created by the agent's git from the mirror, whose objects it borrows.
 async fn clone_of(attempt: &Attempt, mirror: &Mirror<'_>, url: &str) -> Result<PathBuf> {
     let id = life::random_id().map_err(|e| Error::io("no random number", &e))?;
     let clone = attempt.paths.tmp().join(format!("clone-{id}"));
@@ -268,7 +268,7 @@ async fn clone_of(attempt: &Attempt, mirror: &Mirror<'_>, url: &str) -> Result<P
     let git = Git::agents(attempt, attempt.paths.tmp()).patience(CLONE_PATIENCE).variable("GIT_ALLOW_PROTOCOL", "file");
     let made = async {
         git.run(&[&how[..], &[&source, &target]].concat()).await?;
-        // For people to read. Nothing of ours does.
+        // For people to read. None of our code does.
         Git::agents(attempt, &clone).run(&["config", "remote.origin.url", url]).await
     };
     if let Err(error) = made.await {
@@ -278,10 +278,10 @@ async fn clone_of(attempt: &Attempt, mirror: &Mirror<'_>, url: &str) -> Result<P
     Ok(clone)
 }
 
-/// Removes a repository; gone is gone.
+/// Removes a repository; one that is gone is fine.
 ///
 /// # Errors
-/// Bad input; the system's.
+/// Bad input; a system error.
 pub(crate) async fn delete(repos: &Repos, name: &str) -> Result<()> {
     check_name("name", name)?;
     let _one = repos.change.lock().await;
@@ -298,7 +298,7 @@ pub(crate) async fn delete(repos: &Repos, name: &str) -> Result<()> {
         _ => {}
     }
     forget(repos, name).await?;
-    // A snapshot or the agent may still write there. What stays goes with the next launch, which empties this folder.
+    // A snapshot or the agent may still be writing there. What stays goes with the next launch, which empties this folder.
     for _ in 0..REMOVALS {
         match remove_tree(aside.clone()).await {
             Ok(()) => return Ok(()),
@@ -329,7 +329,7 @@ pub(crate) async fn status(repos: &Repos, name: &str) -> Result<RepoStatus> {
     Ok(standing(repos, name, known, Instant::now() + LIST_PATIENCE).await)
 }
 
-/// What the agent has made of one repository stops nothing of the others.
+/// What the agent has done to one repository does not affect the others.
 async fn standing(repos: &Repos, name: &str, known: Known, deadline: Instant) -> RepoStatus {
     let mut notices = known.notices;
     let directory = repos.attempt.paths.workspace().join(name);
@@ -372,7 +372,7 @@ fn record(repos: &Repos, name: &str, known: Known) -> Result<()> {
     Ok(())
 }
 
-/// How a repository's directory is missing. A link to one is none.
+/// How a repository's directory is missing. A link to one does not count.
 fn missing(path: &Path) -> Option<&'static str> {
     match path.symlink_metadata() {
         Ok(about) if about.is_dir() => None,

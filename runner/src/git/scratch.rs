@@ -1,5 +1,5 @@
-//! A folder with files of ours for one git that runs as the agent. The agent may change it too, and what is around it meanwhile:
-//! everything is made in an open folder, through no link.
+//! A folder with our own files for one git that runs as the agent. The agent may change it too, and what is around it meanwhile:
+//! everything is created in an open folder, following no links.
 
 use std::{
     fs::File,
@@ -14,10 +14,10 @@ use crate::{attempt::Attempt, life};
 
 const PRIVATE: u32 = 0o700;
 
-/// Makes one in the agent's temporary folder, with these folders and files.
+/// Creates one in the agent's temporary folder, with these folders and files.
 ///
 /// # Errors
-/// The system's.
+/// A system error.
 pub(super) fn make(attempt: &Attempt, folders: &[&str], files: &[(&str, &[u8])]) -> std::io::Result<PathBuf> {
     let name = format!("tree-{}", life::random_id()?);
     let tmp = rustix::fs::openat(CWD, attempt.paths.tmp(), flags(OFlags::DIRECTORY), Mode::empty())?;
@@ -41,7 +41,7 @@ fn folder(attempt: &Attempt, parent: impl AsFd, name: &str) -> std::io::Result<O
     Ok(folder)
 }
 
-/// To the agent's user, where that is another than ours.
+/// For the agent's user, if that is not ours.
 fn give(attempt: &Attempt, handle: impl AsFd) -> std::io::Result<()> {
     let Some(user) = attempt.spec.agent_user else { return Ok(()) };
     Ok(rustix::fs::fchown(handle, Some(Uid::from_raw(user)), Some(Gid::from_raw(user)))?)

@@ -24,7 +24,7 @@ const TREE_PATIENCE: Duration = Duration::from_secs(60);
 /// Snapshots of a turn.
 #[derive(Default)]
 pub(crate) struct Snapshots {
-    /// The events that tell of them.
+    /// The events that report them.
     pub(crate) events: Vec<Value>,
     /// Repositories of which none could be taken.
     pub(crate) problems: Vec<RepoProblem>,
@@ -32,7 +32,7 @@ pub(crate) struct Snapshots {
     pub(crate) positions: Vec<RepoPosition>,
 }
 
-/// Takes a snapshot of every repository. A failure is told too and fails nothing.
+/// Takes a snapshot of every repository. A failure is reported too, and fails nothing.
 pub(crate) async fn of_all(repos: &Repos, turn: u64, patience: Duration) -> Snapshots {
     let deadline = Instant::now() + patience;
     let mut all = Snapshots::default();
@@ -104,7 +104,7 @@ impl Snapshot<'_> {
     }
 }
 
-/// JSON holds text, and the log no NUL: what is neither goes as it is in a form of its own.
+/// JSON contains text, and the log no NUL: anything else is passed in a form of its own.
 fn put_patch(value: &mut Value, patch: &[u8]) {
     let text = String::from_utf8_lossy(patch).replace('\0', "\u{fffd}");
     let exact = text.as_bytes() == patch;

@@ -1,5 +1,5 @@
 //! Sparse checkout: files that the agent's repository has not checked out. They are not deleted, so they stay as the commit has
-//! them; which they are is the agent's word, so they are named, and only what is not in the working tree can be one.
+//! them; which ones is the agent's claim, so they are named, and only what is not in the working tree can be one.
 
 use std::{collections::BTreeSet, ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
@@ -8,7 +8,7 @@ use super::{command::Git, directory::Directory};
 /// Largest list of such files, bytes.
 const MAX_LIST: usize = 16 * 1024 * 1024;
 
-/// Files that are marked as not checked out in an agent's index, where its repository has a sparse checkout. What cannot be read
+/// Files that are marked as not checked out in an agent's index, if its repository has a sparse checkout. An unreadable index
 /// marks nothing.
 pub(super) async fn marked(agents: &Git<'_>) -> BTreeSet<Vec<u8>> {
     let is_sparse = agents.clone().maybe(&["config", "--type=bool", "--get", "core.sparseCheckout"]).await;
@@ -21,7 +21,7 @@ pub(super) async fn marked(agents: &Git<'_>) -> BTreeSet<Vec<u8>> {
     list.split(|byte| *byte == 0).filter_map(|entry| entry.strip_prefix(b"S ")).map(<[u8]>::to_vec).collect()
 }
 
-/// Absent files, those of a folder that is absent too as that one.
+/// Absent files; those of a folder that is absent too are reported as that folder.
 pub(super) fn topmost(directory: &Directory, absent: &BTreeSet<Vec<u8>>) -> BTreeSet<Vec<u8>> {
     let mut named: BTreeSet<Vec<u8>> = BTreeSet::new();
     for path in absent {

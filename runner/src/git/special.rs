@@ -1,4 +1,4 @@
-//! Pipes, sockets and devices where git reads files: it would wait for them for ever.
+//! Pipes, sockets and devices where git reads files: it would wait for them forever.
 
 use std::ffi::CStr;
 
@@ -8,16 +8,16 @@ use rustix::{
     io::Errno,
 };
 
-/// What git reads on its own.
+/// What git reads by itself.
 const FILES: [&CStr; 6] = [c"HEAD", c"config", c"packed-refs", c"shallow", c"commondir", c"gitdir"];
 const TREES: [&CStr; 3] = [c"refs", c"objects", c"info"];
-/// Most entries that are looked at: beyond, a git that hangs is ended when its time is over.
+/// Most entries examined: beyond that, a git that hangs is killed when its time is up.
 const MAX_ENTRIES: usize = 200_000;
 
-/// Name of something in a repository's folder that is neither file, folder nor link to one.
+/// Name of something in a repository's folder that is neither a file, a folder nor a link to one.
 ///
 /// # Errors
-/// The system's.
+/// A system error.
 pub(super) fn find(repository: impl AsFd) -> std::io::Result<Option<String>> {
     let repository = repository.as_fd();
     for name in FILES {
@@ -55,7 +55,7 @@ fn below(parent: BorrowedFd<'_>, name: &CStr, left: &mut usize) -> std::io::Resu
         let found = match entry.file_type() {
             FileType::RegularFile => None,
             FileType::Directory => below(folder.as_fd(), inner, left)?,
-            // Also what this file system does not tell.
+            // Including what this file system does not report.
             _ if is_special(folder.as_fd(), inner)? => Some(inner.to_string_lossy().into_owned()),
             FileType::Unknown => below(folder.as_fd(), inner, left)?,
             _ => None,

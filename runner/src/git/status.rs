@@ -1,11 +1,11 @@
-//! `git status --porcelain=v2 -z`, read strictly: what is not of that form is an error, never a shorter list.
+//! `git status --porcelain=v2 -z`, parsed strictly: malformed output is an error, never a shorter list.
 
 use ambient_wire::git::GitFile;
 
-/// Most files that are told.
+/// Most files that are reported.
 const MAX_FILES: usize = 10_000;
 
-/// The changed files, and whether there are more; nothing when it is not of that form.
+/// The changed files, and whether there are more; nothing if it is malformed.
 pub(super) fn changed_files(porcelain: &[u8]) -> Option<(Vec<GitFile>, bool)> {
     let mut files = Vec::new();
     let mut more = false;
@@ -19,7 +19,7 @@ pub(super) fn changed_files(porcelain: &[u8]) -> Option<(Vec<GitFile>, bool)> {
         let (status, path) = match entry[0] {
             b'?' => ("??".to_owned(), entry.strip_prefix(b"? ")?),
             b'1' => match fields(entry, 8)? {
-                // The index was told of it, so that renames are found.
+                // The index was told about it, so that renames are found.
                 (letters, path) if letters == " A" => ("??".to_owned(), path),
                 other => other,
             },
@@ -27,7 +27,7 @@ pub(super) fn changed_files(porcelain: &[u8]) -> Option<(Vec<GitFile>, bool)> {
             b'u' => fields(entry, 10)?,
             _ => return None,
         };
-        // Always taken, also of files that are not told.
+        // Always consumed, even for files that are not reported.
         let original = if entry[0] == b'2' { Some(entries.next().filter(|path| !path.is_empty())?) } else { None };
         if files.len() == MAX_FILES {
             more = true;
@@ -37,7 +37,7 @@ pub(super) fn changed_files(porcelain: &[u8]) -> Option<(Vec<GitFile>, bool)> {
     }
 }
 
-/// The two letters of an entry and its path, which is what follows `before` fields.
+/// The two letters of an entry and its path, which follows after `before` fields.
 fn fields(entry: &[u8], before: usize) -> Option<(String, &[u8])> {
     let mut fields = entry.splitn(before + 1, |byte| *byte == b' ');
     let letters = fields.nth(1).filter(|letters| letters.len() == 2 && letters.is_ascii())?;

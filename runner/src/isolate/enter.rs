@@ -20,7 +20,7 @@ use crate::{
     rights::Place,
 };
 
-/// Joins the agent's namespaces and runs the command there; its exit code.
+/// Joins the agent's namespaces and runs the command there; returns its exit code.
 pub(crate) fn enter(command: &[OsString]) -> i32 {
     let ended = order().and_then(|order| {
         // Before the private root hides them.
@@ -43,7 +43,7 @@ fn join(order: &Order) -> Result<(), String> {
         .map_err(|e| format!("cannot enter the agent's namespaces: {e}"))
 }
 
-/// Gives up all but the rights, runs the command, and waits for it: in its namespaces it sees nothing of us.
+/// Gives up everything but the rights, runs the command, and waits for it: inside its namespaces it sees nothing of us.
 pub(super) fn run(order: &Order, command: &[OsString]) -> Result<ExitStatus, String> {
     let runner = watch_runner(order.runner)?;
     std::env::set_current_dir(&order.directory).map_err(|e| format!("{}: {e}", order.directory.display()))?;
@@ -53,7 +53,7 @@ pub(super) fn run(order: &Order, command: &[OsString]) -> Result<ExitStatus, Str
     }
     let program = command.get_program().to_owned();
     let child = command.spawn().map_err(|e| format!("cannot execute {}: {e}", program.display()))?;
-    // Standard input is the command's alone.
+    // Only the command gets standard input.
     let _ = std::fs::File::open("/dev/null").map(|null| rustix::stdio::dup2_stdin(&null));
     wait(child, &runner)
 }
@@ -68,7 +68,7 @@ fn watch_runner(runner: i32) -> Result<std::os::fd::OwnedFd, String> {
     }
 }
 
-/// Waits for the command, or for the end of the runner, which is the command's too.
+/// Waits for the command, or for the end of the runner, which also ends the command.
 fn wait(mut child: Child, runner: &std::os::fd::OwnedFd) -> Result<ExitStatus, String> {
     let handle = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
     let handle = handle.map_err(|e| format!("cannot watch the command: {e}"))?;
@@ -87,7 +87,7 @@ fn wait(mut child: Child, runner: &std::os::fd::OwnedFd) -> Result<ExitStatus, S
     }
 }
 
-/// What we end with: the command's own code, or its signal.
+/// Our exit status: the command's own code, or its signal.
 pub(super) fn code(ended: Result<ExitStatus, String>) -> i32 {
     match ended {
         Ok(status) => status.code().unwrap_or_else(|| die_of(status.signal())),
@@ -98,7 +98,7 @@ pub(super) fn code(ended: Result<ExitStatus, String>) -> i32 {
     }
 }
 
-/// Ends us with the signal that ended the command. Returns where that does not.
+/// Ends us with the signal that ended the command. Returns if that does not work.
 fn die_of(number: Option<i32>) -> i32 {
     let number = number.unwrap_or_default();
     if let Some(signal) = Signal::from_named_raw(number) {

@@ -1,7 +1,7 @@
 //! The first process of the agent's PID namespace: builds the root, then reaps, passes SIGTERM on, and ends when its pipe does.
 //!
-//! It holds no descriptor but its pipe and the one for signals, no right, and no memory that the agent may look into. What the
-//! agent can do to it (SIGTERM, SIGUSR1) hits the agent's own processes only; the kernel keeps SIGKILL from it.
+//! It has no descriptors except its pipe and the one for signals, no rights, and no memory that the agent may inspect. What the
+//! agent can send it (SIGTERM, SIGUSR1) affects only the agent's own processes; the kernel keeps SIGKILL from it.
 
 use std::{io::Write, os::fd::AsFd};
 
@@ -18,12 +18,12 @@ use rustix::{
 use super::{Report, order, root};
 use crate::confine;
 
-/// Runs until the pipe at standard input ends; the exit code.
+/// Runs until the pipe on standard input closes; returns the exit code.
 pub(crate) fn run() -> i32 {
     let prepared = prepare();
     let (signals, report) = match prepared {
         Ok((signals, missing)) => {
-            // 1: the stage tells the one that counts outside.
+            // -1: the stage reports the one that is valid outside.
             (Some(signals), Report::Made { pid: super::own_pid(), missing })
         }
         Err(reason) => (None, Report::Failed(reason)),
@@ -70,7 +70,7 @@ fn serve(signals: &SignalFd) -> i32 {
             Err(_) => return 1,
         }
         if !ready[1].revents().is_empty() {
-            // Nobody writes to it: it has ended, and we with it.
+            // Nobody writes to it: the runner has ended, and so do we.
             return 0;
         }
         while let Ok(Some(signal)) = signals.read_signal() {
@@ -84,7 +84,7 @@ fn serve(signals: &SignalFd) -> i32 {
     }
 }
 
-/// All of the namespace but ourselves, in one call: nobody can fork past it.
+/// Everything in the namespace but ourselves, in one call: nobody can fork past it.
 fn everyone(signal: Signal) {
     let number = match signal {
         Signal::TERM => NixSignal::SIGTERM,

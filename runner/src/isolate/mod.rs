@@ -1,10 +1,10 @@
-//! Namespaces of the agent's own: user, PID, mount and IPC, with a root that holds what it may see and nothing else.
+//! The agent's own namespaces: user, PID, mount and IPC, with a root that contains what it may see and nothing else.
 //!
-//! `isolate` (a re-execution with one thread, as a user namespace asks for) makes the namespaces and starts `init`, the first
+//! `isolate` (a re-execution with one thread, which a user namespace requires) creates the namespaces and starts `init`, the first
 //! process of the PID namespace. Init builds the root, gives up every right and waits: it ends when its pipe does, and the
-//! kernel ends with it everything in the namespace. **Its end is the proof that nothing of the agent lives.** Commands come in
-//! through `enter` (a re-execution too), which joins, gives up its rights, and waits outside where the agent cannot see it.
-//! A command with other rights than the agent's (git that reads an origin) gets namespaces of its own for its time.
+//! kernel then ends everything in the namespace. **Its end is the proof that nothing of the agent is alive.** Commands come in
+//! through `enter` (also a re-execution), which joins, gives up its rights, and waits outside where the agent cannot see it.
+//! A command with rights other than the agent's (git that reads an origin) gets its own namespaces while it runs.
 
 mod enter;
 pub(crate) mod init;
@@ -35,7 +35,7 @@ use crate::{
 pub(crate) use enter::enter;
 pub(crate) use stage::isolate;
 
-/// How long the making may take.
+/// Timeout for creating them.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Longest report of a stage.
 const MAX_REPORT: u64 = 64 * 1024;
@@ -43,13 +43,13 @@ const MAX_REPORT: u64 = 64 * 1024;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Order {
     pub(crate) rights: Rights,
-    /// Where the command begins.
+    /// Where the command starts.
     pub(crate) directory: PathBuf,
     /// Our runner: a stage ends when it does.
     pub(crate) runner: i32,
 }
 
-/// What a stage (and init) say of the namespaces.
+/// What a stage (and init) report about the namespaces.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Report {
@@ -71,7 +71,7 @@ struct Shared {
 pub(crate) struct Namespaces {
     pub(crate) init: ProcessIdentity,
     handle: OwnedFd,
-    /// Init ends at the end of this pipe.
+    /// Init ends when this pipe closes.
     life: Mutex<Option<ChildStdin>>,
 }
 
@@ -85,10 +85,10 @@ pub(crate) fn place(rights: &Rights) -> Place {
 }
 
 impl Namespaces {
-    /// Makes the agent's namespaces; with them come words for what they lack. To be called once.
+    /// Creates the agent's namespaces; also returns what they lack, in words. To be called once.
     ///
     /// # Errors
-    /// In words, when the kernel refuses.
+    /// In words, if the kernel refuses.
     pub(crate) async fn make(rights: &Rights, nonce: &str) -> Result<(Self, Vec<String>), String> {
         if rights.mode == Confinement::Off {
             return Err("confinement is switched off".to_owned());
@@ -113,7 +113,7 @@ impl Namespaces {
             Ok(Report::Failed(reason)) => return Err(reason),
             Err(_) => return Err("the stage that makes them ended without a word".to_owned()),
         };
-        // Its parent has ended, so it is our child, and its number stays its own until we wait for it.
+        // Its parent has ended, so it is our child, and its number is not reused until we wait for it.
         let init = identity(pid)?;
         let handle = open(&init).ok_or("their first process has ended")?;
         let _ = AGENTS.set(Shared { init: init.clone(), read: rights.read.clone(), write: rights.write.clone() });
@@ -125,7 +125,7 @@ impl Namespaces {
         let _ = rustix::process::pidfd_send_signal(&self.handle, Signal::TERM);
     }
 
-    /// Ends init, and with it everything in the namespace. Final.
+    /// Ends init, and with it everything in the namespace. Irrevocable.
     pub(crate) fn close(&self) {
         if let Ok(mut life) = self.life.lock() {
             *life = None;
@@ -152,7 +152,7 @@ impl Namespaces {
     }
 }
 
-/// A handle of exactly this process, if it lives.
+/// A handle of exactly this process, if it is alive.
 fn open(process: &ProcessIdentity) -> Option<OwnedFd> {
     let handle = rustix::process::pidfd_open(Pid::from_raw(process.pid)?, PidfdFlags::NONBLOCK).ok()?;
     let stat = procfs::process::Process::new(process.pid).and_then(|process| process.stat()).ok()?;

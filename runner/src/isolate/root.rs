@@ -1,7 +1,7 @@
-//! The root of the agent's mount namespace: a small tmpfs with binds of what may be seen, everything else left behind.
+//! The root of the agent's mount namespace: a small tmpfs with bind mounts of what may be seen; everything else is left behind.
 //!
-//! Landlock does not keep a process from connecting to a Unix socket by its path, nor from seeing that a file is there; what is
-//! not in the root has no path. All is read-only but what the rights name, `/tmp` and `/dev/shm`.
+//! Landlock does not keep a process from connecting to a Unix socket by path, nor from seeing that a file exists; what is
+//! not in the root has no path. Everything is read-only except what the rights name, `/tmp` and `/dev/shm`.
 
 use std::{
     collections::BTreeMap,
@@ -20,22 +20,22 @@ use crate::{
     rights::Rights,
 };
 
-/// Any directory that every system has: what it hides is in view again once the root is left.
+/// Any directory that every system has: what it hides is visible again once the root is left.
 const STAGING: &str = "/usr";
-/// Where the machine's root is until it is let go.
+/// Where the machine's root is until it is detached.
 const OLD: &str = "/.old";
-/// Memory that an agent may fill with files, each of the two.
+/// Memory that an agent may fill with files, in each of the two.
 const TMPFS: &str = "mode=1777,size=536870912,nr_inodes=262144";
-/// What the kernel lets root's user id change without a capability, when the session runs as root.
+/// What the kernel lets root's user id change without a capability, if the session runs as root.
 const KERNEL: [&str; 5] = ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"];
 
-/// Control groups of the whole machine.
+/// The whole machine's cgroups.
 const GROUPS: &str = "/sys/fs/cgroup";
 
 /// Something at a path of the new root.
 #[derive(Debug)]
 enum Piece {
-    /// Of the machine's root.
+    /// From the machine's root.
     Bind {
         source: PathBuf,
         writable: bool,
@@ -49,10 +49,10 @@ enum Piece {
     Terminals,
 }
 
-/// Builds the root and enters it; words for what it lacks.
+/// Builds the root and enters it; returns what it lacks, in words.
 ///
 /// # Errors
-/// In words, when the kernel refuses.
+/// In words, if the kernel refuses.
 pub(super) fn build(rights: &Rights) -> Result<Vec<String>, String> {
     let pieces = pieces(rights)?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
@@ -68,7 +68,7 @@ pub(super) fn build(rights: &Rights) -> Result<Vec<String>, String> {
         put(path, piece, &mut missing)?;
     }
     for path in KERNEL.map(Path::new).into_iter().filter(|path| path.exists()) {
-        // Mounted on itself, so that it can be read-only alone.
+        // Mounted onto itself, so that it can be read-only separately.
         if mount_bind_recursive(path, path).is_err() {
             missing.push(format!("protection of {}", path.display()));
         }
@@ -79,7 +79,7 @@ pub(super) fn build(rights: &Rights) -> Result<Vec<String>, String> {
     Ok(missing)
 }
 
-/// All of the root, by path: what is above comes first.
+/// The whole root, by path: parents come first.
 fn pieces(rights: &Rights) -> Result<BTreeMap<PathBuf, Piece>, String> {
     let mut pieces = BTreeMap::new();
     for hidden in &rights.hidden {
@@ -129,7 +129,7 @@ fn pieces(rights: &Rights) -> Result<BTreeMap<PathBuf, Piece>, String> {
     Ok(pieces)
 }
 
-/// At its path, and where its path leads; nothing when there is nothing.
+/// At its path, and where its path leads; nothing if it does not exist.
 fn bind(pieces: &mut BTreeMap<PathBuf, Piece>, path: &Path, writable: bool) -> Result<(), String> {
     let source = match std::fs::canonicalize(path) {
         Ok(source) => source,
@@ -183,8 +183,8 @@ fn put(path: &Path, piece: &Piece, missing: &mut Vec<String>) -> Result<(), Stri
     }
 }
 
-/// A fresh `/proc` shows this PID namespace alone. Where parts of the machine's are covered (in most containers) the kernel
-/// refuses a fresh one.
+/// A fresh `/proc` shows only this PID namespace. Where parts of the machine's are covered (in most containers) the kernel
+/// refuses one.
 fn processes(path: &Path, missing: &mut Vec<String>) -> Result<(), String> {
     make(path, true)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -214,7 +214,7 @@ fn make(path: &Path, directory: bool) -> Result<(), String> {
     made.map_err(|e| format!("making {}: {e}", path.display()))
 }
 
-/// Everything becomes read-only but what is meant to be written. By what the kernel says is mounted, because a bind brings
+/// Everything becomes read-only except what is meant to be written. Based on what the kernel lists as mounted, because a bind brings
 /// along what is mounted below.
 fn close(pieces: &BTreeMap<PathBuf, Piece>) -> Result<(), String> {
     let writable = |path: &Path| {
@@ -236,13 +236,13 @@ fn close(pieces: &BTreeMap<PathBuf, Piece>) -> Result<(), String> {
     Ok(())
 }
 
-/// True for what came along with a bind and lies below something that hides it: it has no path any more.
+/// True for what came along with a bind and is beneath something that hides it: it has no path any more.
 fn is_covered(pieces: &BTreeMap<PathBuf, Piece>, path: &Path) -> bool {
     let nearest = path.ancestors().find_map(|above| pieces.get(above).map(|piece| (above, piece)));
     matches!(nearest, Some((above, Piece::Hidden)) if above != path)
 }
 
-/// Flags that a mount has now: those of the machine may not be taken away.
+/// Flags that a mount currently has: those of the machine may not be removed.
 fn flags(options: &[u8]) -> MountFlags {
     let mut flags = MountFlags::empty();
     for option in options.split(|byte| *byte == b',') {

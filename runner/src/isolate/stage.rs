@@ -1,4 +1,4 @@
-//! The stage with one thread that makes namespaces.
+//! The single-threaded stage that creates namespaces.
 
 use std::{
     ffi::OsString,
@@ -12,8 +12,8 @@ use rustix::thread::CapabilitySet;
 use super::{MAX_REPORT, ORDER, Order, Report, enter, order};
 use crate::{capabilities, confine::EXIT_CANNOT_EXECUTE, group};
 
-/// Makes namespaces. With a command they are for it alone, and its exit code is ours; without one they live as long as the
-/// pipe at standard input, and what came of it is reported on standard output.
+/// Creates namespaces. With a command they are for it alone, and we exit with its exit code; without one they live as long as the
+/// pipe on standard input, and the outcome is reported on standard output.
 pub(crate) fn isolate(command: &[OsString]) -> i32 {
     if command.is_empty() {
         let report = order().and_then(|order| make(&order, Stdio::inherit()));
@@ -24,7 +24,7 @@ pub(crate) fn isolate(command: &[OsString]) -> i32 {
     }
     // Init's pipe is held until the command has ended.
     let made = order().and_then(|order| {
-        // Before the private root hides them. The agent's own init stays out: it outlives whoever is ended for want of memory.
+        // Before the private root hides them. The agent's own init stays out: it must outlive whatever is killed for lack of memory.
         group::enter(&order.rights.groups)?;
         make(&order, Stdio::piped()).map(|(init, _)| (order, init))
     });
@@ -32,7 +32,7 @@ pub(crate) fn isolate(command: &[OsString]) -> i32 {
     enter::code(ended)
 }
 
-/// Leaves every namespace but the network's, and starts init.
+/// Leaves every namespace except the network's, and starts init.
 fn make(order: &Order, life: Stdio) -> Result<(Child, Vec<String>), String> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     unshare(CloneFlags::CLONE_NEWUSER, "a user namespace")?;
@@ -75,7 +75,7 @@ fn start_init(order: &Order, life: Stdio) -> Result<Child, String> {
 
 fn first_line(pipe: impl Read) -> String {
     let mut line = String::new();
-    // What cannot be read is no report.
+    // What cannot be parsed is not a report.
     let _ = BufReader::new(pipe.take(MAX_REPORT)).read_line(&mut line);
     line
 }

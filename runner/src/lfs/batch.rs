@@ -1,5 +1,5 @@
-//! The batch API of Git LFS (version 2, transfer `basic`), spoken to the endpoint that belongs to an origin's address and to where
-//! that sends us for content. No file of a repository and no configuration has a word in where.
+//! The batch API of Git LFS (version 2, transfer `basic`), used with the endpoint that follows from an origin's URL, and with wherever
+//! that sends us for content. No file of a repository and no configuration decides where.
 
 use std::{fs::File, io::Read, time::Duration};
 
@@ -20,20 +20,20 @@ use super::{
     store::Store,
 };
 
-/// Objects of one request.
+/// Objects per request.
 const BATCH: usize = 100;
 const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/vnd.git-lfs+json");
-/// Largest answer that is no content, bytes.
+/// Largest response that is not content, bytes.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 const MAX_REDIRECTS: usize = 5;
-/// Slowest pace of content, bytes a second.
+/// Slowest rate of content, bytes per second.
 const PACE: u64 = 10_000;
 
 /// An endpoint over `https://`.
 pub(super) struct Endpoint {
     client: Client,
     url: Url,
-    /// The branch that is pushed to: some servers give rights by it.
+    /// The branch that is pushed to: some servers grant rights by it.
     reference: Option<String>,
 }
 
@@ -73,11 +73,11 @@ struct Fault {
     message: String,
 }
 
-/// What became of one object.
+/// The outcome for one object.
 pub(super) type ObjectResult = (Object, Result<bool, String>);
 
 impl Endpoint {
-    /// As Git LFS documents it: `info/lfs` in the address, which ends with `.git`.
+    /// As Git LFS documents it: `info/lfs` is appended to the URL, which ends with `.git`.
     ///
     /// # Errors
     /// In words.
@@ -89,10 +89,10 @@ impl Endpoint {
         Ok(Self { client: Client::new()?, url, reference })
     }
 
-    /// Downloads what the store has not.
+    /// Downloads what the store does not have.
     ///
     /// # Errors
-    /// In words, when nothing more can come.
+    /// In words, if no more can come.
     pub(super) async fn fetch(&self, objects: &[Object], store: &Store) -> Result<Vec<ObjectResult>, String> {
         let mut outcomes = Vec::new();
         for some in objects.chunks(BATCH) {
@@ -100,7 +100,7 @@ impl Endpoint {
             for object in some {
                 let fetched = match take(&mut answers, object) {
                     Ok(Actions { download: Some(action), .. }) => self.download(&action, object, store).await,
-                    Ok(_) => Err("the origin names no place to fetch it from".to_owned()),
+                    Ok(_) => Err("the origin gives no URL to fetch it from".to_owned()),
                     Err(why) => Err(why),
                 };
                 outcomes.push((object.clone(), fetched.map(|()| true)));
@@ -109,7 +109,7 @@ impl Endpoint {
         Ok(outcomes)
     }
 
-    /// Which of them the origin wants: those it has not.
+    /// Which of them the origin wants: those it does not have.
     ///
     /// # Errors
     /// In words.
@@ -127,7 +127,7 @@ impl Endpoint {
     /// Uploads what the origin wants.
     ///
     /// # Errors
-    /// In words, when nothing more can go.
+    /// In words, if no more can go.
     pub(super) async fn send(&self, objects: &[Object], store: &Store) -> Result<Vec<ObjectResult>, String> {
         let mut outcomes = Vec::new();
         for some in objects.chunks(BATCH) {
@@ -154,23 +154,23 @@ impl Endpoint {
             let answer = self.client.send(post(&url, HeaderMap::new(), &question)).await?;
             match answer.status() {
                 StatusCode::OK => return read(answer).await,
-                // The question is asked again of the same host only: it is the one that was named.
+                // The batch request is redirected only within the same host: it is the one that was named.
                 StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => {
                     let next = location(&url, &answer)?;
                     if next.origin() != self.url.origin() {
-                        return Err("the origin sends on to another host, which is not asked".to_owned());
+                        return Err("the origin redirects to another host, which is not allowed".to_owned());
                     }
                     url = next;
                 }
                 status => return Err(format!("the origin answers {}", refusal(status, answer).await)),
             }
         }
-        Err("the origin sends on without end".to_owned())
+        Err("the origin redirects endlessly".to_owned())
     }
 
-    /// From wherever the origin says. To another host than the first go none of the headers that were meant for that.
+    /// From wherever the origin says. A host other than the first gets none of the headers that were meant for that one.
     async fn download(&self, action: &Action, object: &Object, store: &Store) -> Result<(), String> {
-        let mut url = Url::parse(&action.href).map_err(|_| "the origin names a place that is none")?;
+        let mut url = Url::parse(&action.href).map_err(|_| "the origin gives an invalid URL")?;
         let mut wanted = headers(&action.header)?;
         let patience = Duration::from_secs(1);
         for _ in 0..MAX_REDIRECTS {
@@ -193,14 +193,14 @@ impl Endpoint {
                 status => return Err(format!("{} answers {}", host_of(&url)?, refusal(status, answer).await)),
             }
         }
-        Err("it is sent on without end".to_owned())
+        Err("it is redirected endlessly".to_owned())
     }
 
-    /// True when it was sent, false when the origin has it.
+    /// True if it was sent, false if the origin has it.
     async fn upload(&self, actions: Actions, object: &Object, store: &Store) -> Result<bool, String> {
         let Some(action) = actions.upload else { return Ok(false) };
         let file = store.find(object).map_err(|e| e.to_string())?.ok_or("it is not there")?;
-        let url = Url::parse(&action.href).map_err(|_| "the origin names a place that is none")?;
+        let url = Url::parse(&action.href).map_err(|_| "the origin gives an invalid URL")?;
         let mut wanted = headers(&action.header)?;
         wanted.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/octet-stream"));
         wanted.insert(header::CONTENT_LENGTH, object.size.into());
@@ -208,7 +208,7 @@ impl Endpoint {
         let call = Call { method: Method::PUT, url, headers: wanted, body: content(file, object.size), patience };
         self.succeed(call).await?;
         if let Some(verify) = actions.verify {
-            let url = Url::parse(&verify.href).map_err(|_| "the origin names a place that is none")?;
+            let url = Url::parse(&verify.href).map_err(|_| "the origin gives an invalid URL")?;
             self.succeed(post(&url, headers(&verify.header)?, &json!(object))).await?;
         }
         Ok(true)
@@ -255,7 +255,7 @@ async fn receive(mut body: Incoming, object: &Object, store: &Store) -> Result<(
     while let Some(piece) = https::next(&mut body).await? {
         incoming.write(&piece).map_err(|e| e.to_string())?;
         if begin.elapsed() > patience {
-            return Err("it comes too slowly".to_owned());
+            return Err("it arrives too slowly".to_owned());
         }
     }
     incoming.keep().map_err(|e| e.to_string())
@@ -266,7 +266,7 @@ async fn read(answer: Response<Incoming>) -> Result<Vec<Answered>, String> {
     let answer: Answer =
         serde_json::from_slice(&bytes).map_err(|e| format!("the origin does not answer as a Git LFS server: {e}"))?;
     if answer.transfer.is_some_and(|transfer| transfer != "basic") {
-        return Err("the origin chose a way of transfer that was not offered".to_owned());
+        return Err("the origin chose a transfer method that was not offered".to_owned());
     }
     if answer.hash_algo.is_some_and(|hash| hash != "sha256") {
         return Err("the origin chose a hash that was not offered".to_owned());
@@ -274,7 +274,7 @@ async fn read(answer: Response<Incoming>) -> Result<Vec<Answered>, String> {
     Ok(answer.objects)
 }
 
-/// What was answered of an object.
+/// The response about an object.
 fn take(answers: &mut Vec<Answered>, object: &Object) -> Result<Actions, String> {
     let at = answers.iter().position(|answer| answer.oid == object.oid);
     let answer = answers.swap_remove(at.ok_or("the origin says nothing of it")?);
@@ -287,11 +287,11 @@ fn take(answers: &mut Vec<Answered>, object: &Object) -> Result<Actions, String>
 
 fn location(from: &Url, answer: &Response<Incoming>) -> Result<Url, String> {
     let to = answer.headers().get(header::LOCATION).and_then(|to| to.to_str().ok());
-    let to = to.and_then(|to| from.join(to).ok()).ok_or("it is sent on to nowhere")?;
+    let to = to.and_then(|to| from.join(to).ok()).ok_or("it is redirected to nowhere")?;
     host_of(&to).map(|_| to)
 }
 
-/// A status that is no success, and what is said with it.
+/// A failing status, and the message with it.
 async fn refusal(status: StatusCode, answer: Response<Incoming>) -> String {
     let said = https::whole(answer.into_body(), 64 * 1024).await.ok();
     let said = said.and_then(|said| serde_json::from_slice::<Value>(&said).ok());

@@ -1,6 +1,6 @@
-//! HTTP/1.1 over TLS, as far as Git LFS needs it: one request a connection, no thread, no redirect that is not asked for.
+//! HTTP/1.1 over TLS, as far as Git LFS needs it: one request per connection, no threads, no unsolicited redirects.
 //!
-//! It runs in a process that has given up its rights, in namespaces where no thread can be made: names are looked up in place.
+//! It runs in a process that has given up its rights, in namespaces where no thread can be created: names are resolved in place.
 
 use std::{
     net::{SocketAddr, ToSocketAddrs},
@@ -27,11 +27,11 @@ use tokio_rustls::TlsConnector;
 use url::Url;
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(20);
-/// For the head of an answer, and for each piece of its body.
+/// Timeout for the head of a response, and for each piece of its body.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Most headers that an action may bring.
 const MAX_HEADERS: usize = 32;
-/// What a server may not say of a request to another one: it is ours to say.
+/// What a server may not set on a request to another one: it is for us to set.
 const OURS: [&str; 8] =
     ["host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "proxy-authorization"];
 
@@ -49,12 +49,12 @@ pub(super) struct Call {
     pub(super) url: Url,
     pub(super) headers: HeaderMap,
     pub(super) body: Body,
-    /// How long the body may take to be sent.
+    /// How long sending the body may take.
     pub(super) patience: Duration,
 }
 
 impl Client {
-    /// With the machine's authorities, or those that the session's variables name, and its proxies.
+    /// With the machine's CAs, or those named by the session's variables, and its proxies.
     ///
     /// # Errors
     /// In words.
@@ -69,7 +69,7 @@ impl Client {
             None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
         }
         if roots.is_empty() {
-            return Err("the machine has no certificates of authorities".to_owned());
+            return Err("the machine has no CA certificates".to_owned());
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -77,10 +77,10 @@ impl Client {
         Ok(Self { tls: TlsConnector::from(Arc::new(config)), proxies: Matcher::from_env() })
     }
 
-    /// Sends a request; the answer, whatever its status.
+    /// Sends a request; returns the response, whatever its status.
     ///
     /// # Errors
-    /// In words that hold nothing of the address but the host.
+    /// In words that contain nothing of the URL but the host.
     pub(super) async fn send(&self, call: Call) -> Result<Response<Incoming>, String> {
         let host = host_of(&call.url)?;
         self.exchange(call, &host).await.map_err(|e| format!("{host}: {e}"))
@@ -98,10 +98,10 @@ impl Client {
         };
         let mut request = Request::new(call.body);
         *request.method_mut() = call.method;
-        *request.uri_mut() = path.parse().map_err(|_| "its address cannot be asked for")?;
+        *request.uri_mut() = path.parse().map_err(|_| "its address cannot be requested")?;
         *request.headers_mut() = call.headers;
         let authority = authority(&call.url, host);
-        let value = HeaderValue::try_from(authority).map_err(|_| "its host is none")?;
+        let value = HeaderValue::try_from(authority).map_err(|_| "its host is invalid")?;
         request.headers_mut().insert("host", value);
         request.headers_mut().insert("user-agent", HeaderValue::from_static("ambient"));
         let answer = timeout(patience, sender.send_request(request)).await;
@@ -126,7 +126,7 @@ impl Client {
             }
         };
         let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let name = ServerName::try_from(name).map_err(|_| "its host is none")?;
+        let name = ServerName::try_from(name).map_err(|_| "its host is invalid")?;
         self.tls.connect(name, stream).await.map_err(|e| e.to_string())
     }
 }
@@ -145,7 +145,7 @@ async fn dial(host: &str, port: u16) -> Result<TcpStream, String> {
     Err(why)
 }
 
-/// Asks a proxy for a way through; the byte after its answer is the server's.
+/// Asks a proxy for a tunnel; the byte after its response is the server's.
 async fn tunnel(mut stream: TcpStream, host: &str, port: u16, auth: Option<&HeaderValue>) -> Result<TcpStream, String> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut head = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n").into_bytes();
@@ -171,41 +171,41 @@ fn authority(url: &Url, host: &str) -> String {
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// The host of an address that may be asked.
+/// The host of a URL that may be contacted.
 ///
 /// # Errors
 /// In words.
 pub(super) fn host_of(url: &Url) -> Result<String, String> {
     if url.scheme() != "https" {
-        return Err("an address is not https://".to_owned());
+        return Err("a URL is not https://".to_owned());
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("an address holds credentials".to_owned());
+        return Err("a URL contains credentials".to_owned());
     }
-    url.host_str().map(str::to_owned).ok_or_else(|| "an address names no host".to_owned())
+    url.host_str().map(str::to_owned).ok_or_else(|| "a URL has no host".to_owned())
 }
 
-/// Headers that a server wants with a request to where it sends us.
+/// Headers that a server wants on a request to where it sends us.
 ///
 /// # Errors
 /// In words.
 pub(super) fn headers(wanted: &serde_json::Map<String, serde_json::Value>) -> Result<HeaderMap, String> {
     if wanted.len() > MAX_HEADERS {
-        return Err(format!("it wants more than {MAX_HEADERS} headers"));
+        return Err(format!("it asks for more than {MAX_HEADERS} headers"));
     }
     let mut headers = HeaderMap::new();
     for (name, value) in wanted {
-        let name = HeaderName::try_from(name.to_ascii_lowercase()).map_err(|_| "it wants a header that is none")?;
+        let name = HeaderName::try_from(name.to_ascii_lowercase()).map_err(|_| "it asks for an invalid header")?;
         if OURS.contains(&name.as_str()) {
             continue;
         }
         let value = value.as_str().and_then(|value| HeaderValue::try_from(value).ok());
-        headers.insert(name, value.ok_or("it wants a header that is none")?);
+        headers.insert(name, value.ok_or("it asks for an invalid header")?);
     }
     Ok(headers)
 }
 
-/// The whole body, if it is not longer than that.
+/// The whole body, if it is no longer than that.
 ///
 /// # Errors
 /// In words.
@@ -238,7 +238,7 @@ pub(super) async fn next(body: &mut Incoming) -> Result<Option<Bytes>, String> {
     }
 }
 
-/// What a server says, for people: short, and nothing that moves a cursor.
+/// A server's message, for people: short, and without anything that moves a cursor.
 pub(super) fn plain(text: &str) -> String {
     text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -1,15 +1,15 @@
-//! What a repository holds in the place of a file that Git LFS keeps: its hash and size.
+//! What a repository contains in place of a file that Git LFS keeps: its hash and size.
 
 use serde::{Deserialize, Serialize};
 
-/// Shorter than this is every pointer, bytes.
+/// Every pointer is shorter than this, bytes.
 pub(crate) const MAX_POINTER: u64 = 1024;
-/// Shorter than this is none, bytes.
+/// No pointer is shorter than this, bytes.
 pub(crate) const MIN_POINTER: u64 = 100;
 const FIRST_LINES: [&str; 2] =
     ["version https://git-lfs.github.com/spec/v1", "version https://hawser.github.com/spec/v1"];
 
-/// An object of Git LFS.
+/// A Git LFS object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Object {
@@ -19,13 +19,13 @@ pub(crate) struct Object {
     pub(crate) size: u64,
 }
 
-/// Whether it is the name of an object. What is none never becomes a part of a path or of a request.
+/// Whether it is an object's name. Anything else never becomes part of a path or a request.
 pub(crate) fn is_oid(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The object that a blob stands for; nothing when it is no pointer. One with extensions is none that we could check: its hash is not
-/// that of the file.
+/// The object that a blob stands for; nothing if it is not a pointer. One with extensions is not one we could check: its hash is not
+/// the file's.
 pub(crate) fn parse(blob: &[u8]) -> Option<Object> {
     if blob.len() as u64 >= MAX_POINTER {
         return None;

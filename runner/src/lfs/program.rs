@@ -1,4 +1,4 @@
-//! The runner once more, with its rights given up, as what moves objects: between an origin and a mirror it has the rights on those
+//! The runner once more, with its rights given up, as the process that moves objects: between an origin and a mirror it has the rights on those
 //! two, in the agent's repository the agent's.
 
 use std::{
@@ -15,7 +15,7 @@ use super::{
     store::Store,
 };
 
-/// The program's name where a command is expected; its argument is a [`Task`] in words.
+/// The program's name where a command is expected; its argument is a serialised [`Task`].
 pub(crate) const PROGRAM: &str = "ambient:lfs";
 pub(crate) const FETCH: &str = "lfs-fetch";
 pub(crate) const LACKS: &str = "lfs-lacks";
@@ -30,13 +30,13 @@ const MAX_LINE: u64 = 128;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Place {
-    /// Behind this address of the repository.
+    /// Under this URL of the repository.
     Https(String),
     /// In this repository's folder.
     Folder(PathBuf),
 }
 
-/// What is to be moved between an origin and the mirror that it begins in.
+/// What to move between an origin and the mirror it starts in.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Order {
     pub(crate) origin: Place,
@@ -44,12 +44,12 @@ pub(crate) struct Order {
     pub(crate) objects: Vec<Object>,
 }
 
-/// What became of it.
+/// The outcome.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Report {
-    /// Fetched or sent; lacking, where that was the question.
+    /// Fetched or sent; or missing, if that was the question.
     pub(crate) done: Vec<Object>,
-    /// With why not.
+    /// With the reason why not.
     pub(crate) failed: Vec<(Object, String)>,
     /// Why nothing more was tried.
     pub(crate) stopped: Option<String>,
@@ -98,7 +98,7 @@ fn carry_out(task: &str, order: &Order) -> Report {
 
 fn over_https(task: &str, url: &str, order: &Order) -> Result<Vec<ObjectResult>, String> {
     let store = Store::make(Path::new(".")).map_err(|e| e.to_string());
-    // One thread: in the namespaces of this process there can be no other.
+    // One thread: in this process's namespaces there can be no other.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let work = async {
         let endpoint = Endpoint::of_origin(url, order.reference.clone())?;
@@ -145,7 +145,7 @@ fn copy(from: impl Read, object: &Object, to: &Store) -> Result<(), String> {
     incoming.fill(from).and_then(|()| incoming.keep()).map_err(|e| e.to_string())
 }
 
-/// As the agent: the objects that are asked for, as far as they are there, each after a line of its name and size.
+/// As the agent: the requested objects, as far as they exist, each after a line with its name and size.
 fn give(asked: impl BufRead, mut out: impl Write) -> std::io::Result<()> {
     let Some(store) = Store::open(Path::new(".git"))? else { return Ok(()) };
     for line in asked.take(MAX_INPUT).lines() {
@@ -161,7 +161,7 @@ fn give(asked: impl BufRead, mut out: impl Write) -> std::io::Result<()> {
     out.flush()
 }
 
-/// In the mirror: what was given, if it is what its name says.
+/// In the mirror: takes what was given, if it matches its name.
 fn take(given: impl Read) -> Result<(), String> {
     let store = Store::make(Path::new(".")).map_err(|e| e.to_string())?;
     let mut given = BufReader::new(given);
@@ -178,7 +178,7 @@ fn take(given: impl Read) -> Result<(), String> {
     }
 }
 
-/// An object as a line says it.
+/// An object as given in a line.
 pub(crate) fn line(object: &Object) -> String {
     format!("{} {}\n", object.oid, object.size)
 }

@@ -1,5 +1,5 @@
-//! A folder of LFS objects, `lfs/objects/aa/bb/OID`, whoever's it is: opened from a handle, through no link. What goes in is what
-//! its name says, or does not go in.
+//! A folder of LFS objects, `lfs/objects/aa/bb/OID`, whoever owns it: opened from a handle, following no links. What goes in matches
+//! its name, or does not go in.
 
 use std::{
     fs::File,
@@ -25,15 +25,15 @@ const PIECE: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Store {
     handle: OwnedFd,
-    /// Rights of new folders; of new files what of it is for reading.
+    /// Permissions of new folders; new files get the read part.
     mode: Mode,
 }
 
 impl Store {
-    /// The objects of a repository's directory; nothing when it has none.
+    /// The objects of a repository's directory; nothing if it has none.
     ///
     /// # Errors
-    /// The system's; a link in the way.
+    /// A system error; a link on the way.
     pub(crate) fn open(repository: &Path) -> std::io::Result<Option<Self>> {
         let mut handle = rustix::fs::open(repository, flags(), Mode::empty())?;
         for name in PLACE {
@@ -46,10 +46,10 @@ impl Store {
         Ok(Some(Self { handle, mode: Mode::empty() }))
     }
 
-    /// Likewise, made where it is missing, with the rights that the repository's own objects have.
+    /// The same, created if missing, with the permissions that the repository's own objects have.
     ///
     /// # Errors
-    /// The system's; a link in the way.
+    /// A system error; a link on the way.
     pub(crate) fn make(repository: &Path) -> std::io::Result<Self> {
         let repository = rustix::fs::open(repository, flags(), Mode::empty())?;
         let about = rustix::fs::statat(&repository, "objects", AtFlags::SYMLINK_NOFOLLOW)?;
@@ -61,10 +61,10 @@ impl Store {
         Ok(Self { handle, mode })
     }
 
-    /// An object's file, for reading; nothing when there is none of that size.
+    /// An object's file, for reading; nothing if there is none of that size.
     ///
     /// # Errors
-    /// The system's; a link in the way.
+    /// A system error; a link on the way.
     pub(crate) fn find(&self, object: &Object) -> std::io::Result<Option<File>> {
         if !is_oid(&object.oid) {
             return Ok(None);
@@ -81,10 +81,10 @@ impl Store {
         Ok((about.is_file() && about.len() == object.size).then_some(file))
     }
 
-    /// Begins an object that is not there yet.
+    /// Starts an object that does not exist yet.
     ///
     /// # Errors
-    /// The system's; a link in the way.
+    /// A system error; a link on the way.
     pub(crate) fn begin(&self, object: &Object) -> std::io::Result<Incoming> {
         if !is_oid(&object.oid) {
             return Err(std::io::Error::other("not the name of an object"));
@@ -100,7 +100,7 @@ impl Store {
     }
 }
 
-/// An object on its way in. Dropped before it is kept, it is gone.
+/// An object on its way in. If dropped before it is kept, it is gone.
 pub(crate) struct Incoming {
     folder: OwnedFd,
     name: String,
@@ -116,7 +116,7 @@ impl Incoming {
     /// Takes the next piece.
     ///
     /// # Errors
-    /// The system's; more than the object's size.
+    /// A system error; more than the object's size.
     pub(crate) fn write(&mut self, piece: &[u8]) -> std::io::Result<()> {
         self.written += piece.len() as u64;
         if self.written > self.object.size {
@@ -132,7 +132,7 @@ impl Incoming {
     /// Takes a whole file.
     ///
     /// # Errors
-    /// The system's; another size.
+    /// A system error; a different size.
     pub(crate) fn fill(&mut self, from: impl Read) -> std::io::Result<()> {
         let mut from = from.take(self.object.size.saturating_add(1));
         let mut piece = vec![0; PIECE];
@@ -144,10 +144,10 @@ impl Incoming {
         }
     }
 
-    /// Puts it into its place, if it is what its name says.
+    /// Moves it into place, if it matches its name.
     ///
     /// # Errors
-    /// The system's; another size or content.
+    /// A system error; a different size or content.
     pub(crate) fn keep(mut self) -> std::io::Result<()> {
         if self.written != self.object.size {
             let (is, should) = (self.written, self.object.size);

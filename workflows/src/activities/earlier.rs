@@ -42,7 +42,7 @@ async fn ensure_workspace(s: &Services, i: &WorkflowInput) -> StepResult {
     Ok(Progress::Done)
 }
 
-/// After a forced stop the proof was not waited for; a new run waits for it here.
+/// After a forced stop nobody waited for the proof; a new run waits for it here.
 async fn prove_earlier_runs_gone(s: &Services, i: &WorkflowInput) -> StepResult {
     s.active_session(i).await?;
     prove_gone(s, i).await?;

@@ -1,4 +1,4 @@
-//! The steps of the lifecycles. Each may be repeated; each reads the state it needs; only ids come in.
+//! The steps of the lifecycles. Each may be repeated; each reads the state it needs; only ids are passed in.
 
 mod earlier;
 mod project;
@@ -123,7 +123,7 @@ step_activities! {
         self.0.step(&ctx, &f.input, self.0.services.report(&by(&ctx), &f.input, fact)).await
     }
 
-    /// Looks at the run's clocks and spec, and acts.
+    /// Checks the run's clocks and spec, and acts.
     ///
     /// # Errors
     /// When database or actor fail.

@@ -14,7 +14,7 @@ use crate::{
     step::Progress,
 };
 
-/// Entities deleted before the next are looked for.
+/// Entities deleted before the next ones are looked up.
 const PAGE: i64 = 500;
 
 pub(super) async fn ensure_space(s: &Services, i: &WorkflowInput) -> StepResult {
@@ -31,7 +31,7 @@ pub(super) async fn report_provisioned(s: &Services, by: &str, i: &WorkflowInput
     s.command::<Project>(by, &i.project_id, Command::Provisioned).await
 }
 
-/// Everything in it, of every Kind. Nothing new can come: creation checks, in its own transaction, that the project is Active.
+/// Everything in it, of every Kind. Nothing new can appear: creation checks, in its own transaction, that the project is Active.
 pub(super) async fn delete_contents(s: &Services, by: &str, i: &WorkflowInput) -> StepResult {
     visit_kinds(&mut Contents { services: s, by, project_id: &i.project_id }).await?;
     Ok(Progress::Done)
@@ -58,7 +58,7 @@ impl KindVisitor for Contents<'_> {
             after.clone_from(last);
             for id in &ids {
                 if E::KIND == Session::KIND {
-                    // Also one that never ran: what has a place is waited for until session-delete has removed it.
+                    // Even one that never ran: one with a placement is waited for until session-delete has removed it.
                     s.db.place_session(id, s.compute.host()).await?;
                 }
                 s.command::<E>(by, id, E::deletion()).await?;
@@ -78,7 +78,7 @@ pub(super) async fn await_sessions_gone(s: &Services, i: &WorkflowInput) -> Step
 }
 
 pub(super) async fn delete_space(s: &Services, i: &WorkflowInput) -> StepResult {
-    // Sessions that are still on their way out are gone at a later try.
+    // Sessions that are still being deleted will be gone at a later attempt.
     s.compute.delete_project(&i.project_id).await.map_err(|error| StepError::retry("SessionsRemain", &error))?;
     Ok(Progress::Done)
 }

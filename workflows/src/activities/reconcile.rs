@@ -1,4 +1,4 @@
-//! The workspace's repositories become what the spec says.
+//! Makes the workspace's repositories match the spec.
 
 use ambient_domain::{
     WorkflowInput,
@@ -12,11 +12,11 @@ use crate::{
     step::Progress,
 };
 
-/// Most notices of a repository, and characters of one: runners are not trusted.
+/// Most notices per repository, and characters of each: runners are not trusted.
 const MAX_NOTICES: usize = 8;
 const MAX_NOTICE: usize = 500;
 
-/// What the session is once its repositories are as wanted.
+/// The session's state once its repositories are as wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Then {
     AsBefore,
@@ -24,9 +24,9 @@ pub(super) enum Then {
 }
 
 pub(super) async fn repos(s: &Services, by: &str, i: &WorkflowInput, then: Then) -> Result<Progress, StepError> {
-    // The newest spec, at every try: people may have mended what made the last one fail.
+    // The newest spec, at every attempt: people may have fixed what made the last one fail.
     let session = s.active_session(i).await?;
-    // The step is repeated after it was done: what people have changed since is the supervisor's, and its failure ends no run.
+    // The step is repeated after it was done: what people have changed since is up to the supervisor, and its failure ends no run.
     if then == Then::Running && matches!(session.lifecycle, Lifecycle::Running { .. }) {
         return Ok(Progress::Done);
     }
@@ -48,7 +48,7 @@ pub(super) async fn repos(s: &Services, by: &str, i: &WorkflowInput, then: Then)
     }
 }
 
-/// Repositories as they are then, or the one that stands in the way and why.
+/// The repositories' new state, or the one that is in the way and why.
 async fn bring_about(
     s: &Services,
     by: &str,

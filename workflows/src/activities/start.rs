@@ -17,13 +17,13 @@ use crate::{
     step::Progress,
 };
 
-/// Life of a runner-to-server token, seconds.
+/// Lifetime of a runner-to-server token, seconds.
 pub const TOKEN_LIFE: i64 = 3_600;
 
-/// Looks at a runner that comes up, a millisecond apart, before the session is looked at again and the pauses get longer.
+/// Checks of a runner that is coming up, a millisecond apart, before the session is checked again and the pauses get longer.
 const FAST_LOOKS: u32 = 40;
 
-/// From nothing to a runner that has been launched, with all that it needs there before it.
+/// From nothing to a launched runner, with all that it needs in place beforehand.
 pub(super) async fn bring_up_runner(s: &Services, by: &str, i: &WorkflowInput) -> StepResult {
     let session = s.report_and_read(by, i, Fact::Provisioning).await?;
     if project::ensure_space(s, i).await? == Progress::Superseded {
@@ -32,7 +32,7 @@ pub(super) async fn bring_up_runner(s: &Services, by: &str, i: &WorkflowInput) -
     s.compute.ensure_workspace(&session_ref(i)).await?;
     prove_gone(s, i).await?;
     write_credentials(s, i, &session).await?;
-    // Whether it is still wanted is decided by the fence: who stops the session raises it first.
+    // The fence decides whether it is still wanted: whoever stops the session raises it first.
     s.compute.launch(&launch_request(&session, i)).await?;
     Ok(Progress::Done)
 }
@@ -58,7 +58,7 @@ pub(super) async fn write_credentials(s: &Services, i: &WorkflowInput, session: 
     write_runner_token(s, i).await
 }
 
-/// The values of a session's variables, as the runner reads them.
+/// The values of a session's variables, in the runner's form.
 async fn environment(s: &Services, ids: &BTreeMap<String, String>) -> Result<Secret, StepError> {
     let values = s.vault.get_all(ids.values()).await?;
     let mut environment = BTreeMap::new();
@@ -74,7 +74,7 @@ async fn environment(s: &Services, ids: &BTreeMap<String, String>) -> Result<Sec
     Ok(Secret::new(json))
 }
 
-/// A new token for the runner, in place of the old one; the runner reads the file at each use.
+/// A new token for the runner, replacing the old one; the runner reads the file at each use.
 pub(super) async fn refresh_token(s: &Services, i: &WorkflowInput) -> StepResult {
     s.active_session(i).await?;
     write_runner_token(s, i).await?;
@@ -83,7 +83,7 @@ pub(super) async fn refresh_token(s: &Services, i: &WorkflowInput) -> StepResult
 
 async fn write_runner_token(s: &Services, i: &WorkflowInput) -> Result<(), StepError> {
     let now = s.clock.now().timestamp();
-    // The number is the time: every token of a run is another one, and any server can make it.
+    // The number is the time: every token of a run is different, and any server can make it.
     let token = s.tokens.runner_to_server(&i.session_id, i.run, now, now + TOKEN_LIFE);
     s.compute.write_secret(&session_ref(i), i.run, SecretName::RunnerToServer, &Secret::new(token)).await?;
     Ok(())
@@ -114,7 +114,7 @@ fn own_limits(own: &ResourceOverrides) -> OwnLimits {
     }
 }
 
-/// Waits until the runner answers. A local one takes some 10 ms: looks are a millisecond apart at first, and are at compute only.
+/// Waits until the runner answers. A local one takes some 10 ms: checks are a millisecond apart at first, and only ask compute.
 pub(super) async fn await_runner(s: &Services, by: &str, i: &WorkflowInput) -> StepResult {
     let mut pause = Duration::from_millis(1);
     let mut looks = 0;

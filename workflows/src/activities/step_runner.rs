@@ -13,7 +13,7 @@ use crate::{
     step::Progress,
 };
 
-/// From this try on a step that fails is told to people.
+/// From this attempt on a failing step is reported to people.
 const TOLD_FROM: u32 = 2;
 
 type ActivityResult = Result<Progress, ActivityError>;
@@ -24,8 +24,8 @@ pub(super) struct StepRunner {
 }
 
 impl StepRunner {
-    /// Runs the work of a step to its end, with a heartbeat every second. Cancellation does not interrupt it: a step that
-    /// acquires something either has it or has not, and teardown follows.
+    /// Runs the work of a step to completion, with a heartbeat every second. Cancellation does not interrupt it: a step that
+    /// acquires something either has it or does not, and teardown follows.
     pub(super) async fn step(
         &self,
         ctx: &ActivityContext,
@@ -49,7 +49,7 @@ impl StepRunner {
         }
     }
 
-    /// As [`Self::step`], for work that only waits: cancellation ends it at once.
+    /// Like [`Self::step`], for work that only waits: cancellation ends it at once.
     pub(super) async fn wait(
         &self,
         ctx: &ActivityContext,
@@ -62,7 +62,7 @@ impl StepRunner {
         }
     }
 
-    /// Turns a failure into the engine's terms, and tells people from the second try on what blocks.
+    /// Turns a failure into the engine's terms, and from the second attempt on tells people what is blocking.
     async fn told(
         &self,
         ctx: &ActivityContext,
@@ -97,7 +97,7 @@ impl StepRunner {
                 next_retry_at: None,
                 workflow_execution: workflow_id.clone(),
             };
-            // What cannot be told now is told at the next try.
+            // What cannot be reported now is reported at the next attempt.
             let _ = self.services.report(&workflow_id, input, blocked).await;
         }
         let failure = ApplicationFailure::builder(std::io::Error::other(message))
@@ -107,7 +107,7 @@ impl StepRunner {
         Err(ActivityError::application(failure))
     }
 
-    /// A step that was told as an obstacle is one no more. Best effort: the next change of phase clears it too.
+    /// A step that was reported as an obstacle no longer is one. Best effort: the next change of phase clears it too.
     async fn tell_unblocked(&self, ctx: &ActivityContext, name: &str, input: &WorkflowInput) {
         if ctx.info().attempt <= TOLD_FROM || input.session_id.is_empty() {
             return;
@@ -115,7 +115,7 @@ impl StepRunner {
         let workflow_id = by(ctx);
         let fact = Fact::Unblocked { step: name.to_owned(), workflow_execution: workflow_id.clone() };
         if let Err(error) = self.services.report(&workflow_id, input, fact).await {
-            tracing::info!(step = name, session = input.session_id, %error, "not told that a step is done at last");
+            tracing::info!(step = name, session = input.session_id, %error, "could not report that a step is done at last");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Steps of teardown. Every one may be repeated for ever, and none needs the one before to have worked.
+//! Steps of teardown. Each may be repeated forever, and none depends on the previous one having worked.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::{
     step::Progress,
 };
 
-/// The runner gives what it interrupts 1.5 s and then kills it. An agent that is still at work after this time has a runner
-/// that does not.
+/// The runner gives what it interrupts 1.5 s and then kills it. If an agent is still working after this time, its runner
+/// is not doing so.
 const INTERRUPT_GRACE: Duration = Duration::from_secs(3);
-/// The runner's grace: for snapshot and drain only.
+/// The runner's grace period: only for snapshot and drain.
 const TERMINATE_GRACE: Duration = Duration::from_secs(10);
 
 pub(super) async fn raise_fence(s: &Services, i: &WorkflowInput, run: i64) -> StepResult {
@@ -23,7 +23,7 @@ pub(super) async fn raise_fence(s: &Services, i: &WorkflowInput, run: i64) -> St
     Ok(Progress::Done)
 }
 
-/// From here on no token of the run opens anything on a server; the server's own token to the runner stays until the end.
+/// From here on no token of the run opens anything on a server; the server's own token for the runner is kept until the end.
 pub(super) async fn revoke_credentials(s: &Services, i: &WorkflowInput) -> StepResult {
     s.db.revoke_tokens(&i.session_id, i.run).await?;
     Ok(Progress::Done)
@@ -31,7 +31,7 @@ pub(super) async fn revoke_credentials(s: &Services, i: &WorkflowInput) -> StepR
 
 pub(super) async fn interrupt_agent(s: &Services, i: &WorkflowInput) -> StepResult {
     let asked = tokio::time::timeout(INTERRUPT_GRACE, idle_when_asked(s, i)).await;
-    // A runner that fails to answer has not interrupted anybody.
+    // A runner that fails to answer has not interrupted anything.
     if !matches!(asked, Ok(Ok(()))) {
         s.compute.kill_agents(&session_ref(i), i.run).await?;
     }
@@ -48,7 +48,7 @@ async fn idle_when_asked(s: &Services, i: &WorkflowInput) -> Result<(), StepErro
     Ok(())
 }
 
-/// What the runner has recorded so far is read while it lives; what is left is read from its file afterwards.
+/// What the runner has recorded so far is read while it is alive; the rest is read from its file afterwards.
 pub(super) async fn drain_log(s: &Services, i: &WorkflowInput) -> StepResult {
     let lives = async { s.runner(i).await.ok()?.health().await.ok() };
     if lives.await.is_none() {
@@ -77,7 +77,7 @@ pub(super) async fn drain_rest_of_log(s: &Services, i: &WorkflowInput) -> StepRe
 pub(super) async fn delete_run_objects(s: &Services, i: &WorkflowInput) -> StepResult {
     s.compute.delete_secrets(&session_ref(i), i.run).await?;
     s.readers.forget(&i.session_id, i.run).await;
-    // The log of this run is whole now; new readers get it in one piece.
+    // The log of this run is complete now; new readers get it in one piece.
     let compacted = ambient_live::snapshot::compact(&s.db, &i.session_id).await;
     compacted.map_err(|error| StepError::retry("LogNotCompacted", &error))?;
     Ok(Progress::Done)
@@ -98,7 +98,7 @@ pub(super) async fn prove_session_gone(s: &Services, i: &WorkflowInput) -> StepR
     Ok(Progress::Done)
 }
 
-/// What was sealed for the session is gone from then on; its row keeps the names only.
+/// What was sealed for the session is gone from then on; its row only keeps the names.
 pub(super) async fn forget_secrets(s: &Services, i: &WorkflowInput) -> StepResult {
     s.vault.remove_session(&i.session_id).await?;
     Ok(Progress::Done)

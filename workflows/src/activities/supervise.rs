@@ -11,15 +11,15 @@ use crate::services::{Services, StepError};
 
 /// A run must be Running this long after it was accepted.
 const START_DEADLINE: TimeDelta = TimeDelta::minutes(10);
-/// Longest wait between two looks.
+/// Longest wait between two checks.
 const LONGEST_WAIT: TimeDelta = TimeDelta::hours(1);
 
-/// What a look at the session came to.
+/// What looking at the session showed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Look {
     /// The run is ending or over.
     pub over: bool,
-    /// A generation to bring into force.
+    /// A generation to put into effect.
     pub reconcile: Option<i64>,
     /// Milliseconds until a clock runs out.
     pub wait_ms: u64,
@@ -90,7 +90,7 @@ async fn act(s: &Services, by: &str, i: &WorkflowInput, due: &Due) -> Result<(),
         Due::Inactive(seen_seq) => {
             let reason = StopReason::InactivityTimeout;
             let command = Command::Stop { reason, seen_seq: Some(*seen_seq), run: Some(i.run), force: false };
-            // Refused when there was activity since: the next look sees the new clock.
+            // Refused if there has been activity since: the next check sees the new clock.
             if let Err(error) = s.command::<Session>(by, &i.session_id, command).await {
                 tracing::info!(session = i.session_id, %error, "a clock's stop was not accepted");
             }

@@ -1,4 +1,4 @@
-//! What the sweep looks at, and repairs.
+//! What the sweep checks and repairs.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use crate::{
     step::Progress,
 };
 
-/// Executions of a session that are looked at at a time, and how often: one with more stays remembered.
+/// Executions of a session checked at a time, and how often: one with more stays remembered.
 const PAGE: i64 = 100;
 const MOST_PAGES: i64 = 10;
 
-/// Every active session has its workflow open, or its start in the outbox; else it is told that the workflow is lost.
+/// Every active session has its workflow open, or its start in the outbox; otherwise it is told that the workflow is lost.
 pub(super) async fn executions(s: &Services, by: &str) -> StepResult {
     let mut swept = Swept::default();
     for id in s.db.active_session_ids().await? {
@@ -34,7 +34,7 @@ async fn executions_of(s: &Services, by: &str, id: &str) -> Result<(), StepError
         if is_open(s, &workflow_id).await? {
             continue;
         }
-        // The session may have moved on between the two looks; only what is still required is lost.
+        // The session may have moved on between the two reads; only what is still required is lost.
         let Some(now) = s.db.load::<Session>(id).await? else { return Ok(()) };
         if now.version == session.version && now.required_workflows().contains(&workflow_id) {
             tracing::warn!(session = id, workflow_id, "workflow lost");
@@ -50,7 +50,7 @@ async fn executions_of(s: &Services, by: &str, id: &str) -> Result<(), StepError
     Ok(())
 }
 
-/// One session that cannot be swept keeps no other from it; the sweep fails all the same, and is repeated.
+/// One session that cannot be swept does not keep others from it; the sweep still fails, and is repeated.
 #[derive(Default)]
 struct Swept {
     failed: Option<StepError>,
@@ -77,13 +77,13 @@ async fn is_open(s: &Services, workflow_id: &str) -> Result<bool, StepError> {
     }
 }
 
-/// Paused is open; so is whatever this release does not know.
+/// Paused counts as open, and so does any status this release does not know.
 fn is_closed(status: &str) -> bool {
     matches!(status, "Completed" | "Failed" | "Canceled" | "Terminated" | "TimedOut" | "ContinuedAsNew")
 }
 
-/// Compares every session of this host with what runs here, both ways. What is provably over is removed: the run is older than
-/// the row's, or its phase is terminal. Of a runner that has ended the session is told, whatever became of the observation.
+/// Compares every session on this host with what is running here, both ways. Removes what is provably over: the run is older than
+/// the row's, or its phase is terminal. If a runner has ended, the session is told, whatever became of the observation.
 pub(super) async fn compute(s: &Services) -> StepResult {
     let mut swept = Swept::default();
     for found in s.compute.inventory().await? {
@@ -116,19 +116,17 @@ async fn compare_with_runner(s: &Services, id: &str) -> Result<(), StepError> {
     let place = SessionRef { project_id: session.project_id.clone(), session_id: id.to_owned() };
     let state = match s.compute.state(&place, run.number, run.attempt).await? {
         // Creating: its launch is still to come.
-        RunnerState::Absent if running => {
-            RunnerState::Lost { reason: "its host knows nothing of this runner".to_owned() }
-        }
+        RunnerState::Absent if running => RunnerState::Lost { reason: "its host does not know this runner".to_owned() },
         state @ (RunnerState::Exited { .. } | RunnerState::Lost { .. } | RunnerState::Exhausted { .. }) => state,
         RunnerState::Absent | RunnerState::Running { .. } => return Ok(()),
     };
-    // Dropped by the actor when the session has moved on meanwhile.
+    // The actor drops it if the session has moved on meanwhile.
     observer::report_end(s, &place, run.number, run.attempt, &state).await?;
     Ok(())
 }
 
 fn is_over(row: Option<&Session>, run: i64) -> bool {
-    // No row: another database's session, for all this server can tell. Not provably over.
+    // No row: as far as this server can tell, it is another database's session. Not provably over.
     let Some(session) = row else { return false };
     if session.deleted_at.is_some() {
         return true;
@@ -137,7 +135,7 @@ fn is_over(row: Option<&Session>, run: i64) -> bool {
     run < session.run_number() || (run == session.run_number() && terminal)
 }
 
-/// Forgets what was kept for a time only.
+/// Removes what was kept only for a time.
 pub(super) async fn records(s: &Services) -> StepResult {
     s.db.purge_expired(10_000).await?;
     s.vault.remove_unused(10_000).await?;
@@ -149,8 +147,8 @@ pub(super) async fn records(s: &Services) -> StepResult {
     swept.done()
 }
 
-/// Compute remembers deleted sessions for those who act on them late. Where no execution is open and the outbox is empty nobody
-/// can, and whoever comes later reads the session's row first.
+/// Compute remembers deleted sessions for those who act on them late. If no execution is open and the outbox is empty nobody
+/// can, and anyone who comes later reads the session's row first.
 async fn forget_deletion(s: &Services, id: &str) -> Result<(), StepError> {
     let page =
         |page| ExecutionFilter { entity_id: Some(id.to_owned()), page, size: PAGE, ..ExecutionFilter::default() };

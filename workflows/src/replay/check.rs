@@ -14,16 +14,16 @@ use super::{
     source::HistorySource,
 };
 
-/// Histories that one worker of the SDK replays, one after the other: making a worker costs more than a short replay, in time
+/// Histories that one SDK worker replays, one after the other: creating a worker costs more than a short replay, in time
 /// and in memory that the SDK does not give back.
 const BATCH: usize = 64;
-/// Events of a batch from which on it is full.
+/// Events from which on a batch is full.
 const BATCH_EVENTS: usize = 2_048;
 
-/// How much is looked at at once.
+/// How much is checked at once.
 #[derive(Debug, Clone)]
 pub struct CheckOptions {
-    /// Batches of histories that are replayed at once; so many are in memory.
+    /// Batches of histories that are replayed concurrently; that many are in memory.
     pub parallel: usize,
 }
 
@@ -37,7 +37,7 @@ impl Default for CheckOptions {
 /// Replays all histories of a source against `workflows`.
 ///
 /// # Errors
-/// When the source cannot be read; what a history comes to is in the report.
+/// When the source cannot be read; the result for each history is in the report.
 pub async fn check_histories(
     source: &mut dyn HistorySource,
     workflows: &WorkflowReplayerOptions,
@@ -72,7 +72,7 @@ async fn next_batch(source: &mut dyn HistorySource) -> Result<Vec<Found>, Replay
     Ok(batch)
 }
 
-/// Most batches are replayed at once and are well. If one is not, each of it is looked at by itself.
+/// Most batches pass when replayed together. If one does not, each of its histories is checked by itself.
 async fn judge_batch(workflows: &WorkflowReplayerOptions, batch: Vec<Found>) -> Result<Vec<Judgement>, ReplayError> {
     let well = replay_together(workflows, batch.iter().flatten()).await?;
     let mut judgements = Vec::with_capacity(batch.len());
@@ -109,10 +109,10 @@ fn unreadable(problem: &str) -> FirstDivergence {
     FirstDivergence { step, event_id: None, source: source.to_owned(), what: what.to_owned() }
 }
 
-/// Decides the last `count` operations of a log again.
+/// Decides the latest `count` operations of a log again.
 ///
 /// # Errors
-/// When the log cannot be read; what an operation comes to is in the report.
+/// When the log cannot be read; the result for each operation is in the report.
 pub async fn check_operations(db: &Database, count: u32, report: &mut Report) -> Result<(), ReplayError> {
     for entity in db.concerned_by_last(count).await? {
         let (mut fold, mut after) = (OperationFold::default(), 0);
@@ -131,7 +131,7 @@ pub async fn check_operations(db: &Database, count: u32, report: &mut Report) ->
 /// Checks everything in an export.
 ///
 /// # Errors
-/// When the file cannot be read or is not whole; what is in it is in the report.
+/// When the file cannot be read or is incomplete; the results are in the report.
 pub async fn check_file(
     file: ExportReader,
     workflows: &WorkflowReplayerOptions,
@@ -156,7 +156,7 @@ pub async fn check_file(
     Ok(())
 }
 
-/// The histories that a file begins with.
+/// The histories at the start of a file.
 struct FileHistories {
     file: ExportReader,
     /// The first line after them.
@@ -180,7 +180,7 @@ impl HistorySource for FileHistories {
     }
 }
 
-/// Writes all histories of a source and the last `count` operations to a file. Returns what is wrong with the histories that
+/// Writes all histories of a source and the latest `count` operations to a file. Returns what is wrong with the histories that
 /// could not be understood, and are left out.
 ///
 /// # Errors
@@ -213,7 +213,7 @@ pub async fn export(
     Ok(left_out)
 }
 
-/// Walks through operations, entity by entity, in order of version.
+/// Goes through operations, entity by entity, in version order.
 #[derive(Default)]
 struct OperationFold {
     entity: Option<(String, String)>,
@@ -223,7 +223,7 @@ struct OperationFold {
 }
 
 impl OperationFold {
-    /// Takes the next operation; `decide`: it is among those that are decided again.
+    /// Takes the next operation; `decide`: it is one of those to be decided again.
     fn next(&mut self, operation: &Operation, decide: bool, report: &mut Report) {
         let entity = Some((operation.entity_kind.clone(), operation.entity_id.clone()));
         if self.entity != entity {

@@ -1,8 +1,8 @@
-//! An export: histories and operations in one file, to be checked where the database is not.
+//! An export: histories and operations in one file, to be checked somewhere without the database.
 //!
-//! One JSON object a line; compressed with gzip when the name ends with `.gz`, recognised by its first bytes when read. First the
-//! header, then histories, then operations, an entity's together and in order of version from its first on; last the end, which
-//! says how many there are, so that a file that was cut off is not taken for a whole one. `docs/operations-guide.md` describes it.
+//! One JSON object per line; compressed with gzip if the name ends with `.gz`, recognised by its first bytes when read. First the
+//! header, then histories, then operations (an entity's together and in version order from its first on), and finally the end, which
+//! says how many there are, so that a truncated file is not taken for a complete one. `docs/operations-guide.md` describes it.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -21,7 +21,7 @@ use temporalio_common::protos::temporal::api::history::v1::History;
 
 use super::{ReplayError, history::RecordedHistory};
 
-/// What the header calls this format.
+/// This format's name in the header.
 pub const FORMAT: &str = "ambient-export";
 /// Its version; a reader refuses a newer one.
 pub const FORMAT_VERSION: u32 = 1;
@@ -57,13 +57,13 @@ pub struct ExportEnd {
 pub enum Exported {
     /// A history.
     History(RecordedHistory),
-    /// A history that is not one; what is wrong with it.
+    /// A malformed history, and what is wrong with it.
     BadHistory(String),
-    /// An operation; `decide`: it is among those to be decided again.
+    /// An operation; `decide`: it is one of those to be decided again.
     Operation {
         /// The operation.
         operation: Box<Operation>,
-        /// To be decided again, and not only folded.
+        /// To be decided again, and not only applied.
         decide: bool,
     },
 }
@@ -77,8 +77,8 @@ enum Line {
     End(ExportEnd),
 }
 
-/// `proto`: the protobuf message `temporal.api.history.v1.History`, base64. The SDK's JSON of it is not kept readable from one
-/// version to the next; the message is. The other fields are for people and tools.
+/// `proto`: the protobuf message `temporal.api.history.v1.History`, base64. The SDK's JSON form of it does not stay readable from one
+/// version to the next; the message does. The other fields are for people and tools.
 #[derive(Serialize, Deserialize)]
 struct HistoryLine {
     workflow_id: String,
@@ -117,7 +117,7 @@ struct OperationLine {
     decide: bool,
 }
 
-/// Writes an export. The file has its name only when it is whole, and only its owner may read it.
+/// Writes an export. The file appears under its name only once it is complete, and only its owner may read it.
 pub struct ExportWriter {
     out: Sink,
     path: PathBuf,
@@ -131,7 +131,7 @@ enum Sink {
 }
 
 impl ExportWriter {
-    /// Begins a file.
+    /// Starts a file.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -211,7 +211,7 @@ impl ExportReader {
     /// Opens a file and reads its header.
     ///
     /// # Errors
-    /// When it cannot be read or is not an export of a version that this release knows.
+    /// When it cannot be read, or is not an export in a version that this release knows.
     pub fn open(path: &Path) -> Result<Self, ReplayError> {
         let mut file = BufReader::new(File::open(path).map_err(failed(path))?);
         let gzip = file.fill_buf().map_err(failed(path))?.starts_with(&GZIP);
@@ -229,7 +229,7 @@ impl ExportReader {
         reader.header = match reader.read_line() {
             Ok(Some(Line::Header(header))) if header.format == FORMAT => header,
             Err(error @ ReplayError::Io { .. }) => return Err(error),
-            _ => return Err(reader.wrong("this is not a file of `ambient replay export`".to_owned())),
+            _ => return Err(reader.wrong("this is not a file written by `ambient replay export`".to_owned())),
         };
         if reader.header.version > FORMAT_VERSION {
             let problem = format!("the format's version {} is unknown to this release", reader.header.version);
@@ -247,7 +247,7 @@ impl ExportReader {
     /// The next line; none at the end.
     ///
     /// # Errors
-    /// When the file cannot be read, a line is not understood, or the file is cut off.
+    /// When the file cannot be read, a line is not understood, or the file is truncated.
     pub fn next_line(&mut self) -> Result<Option<Exported>, ReplayError> {
         if self.ended {
             return Ok(None);
@@ -271,7 +271,7 @@ impl ExportReader {
             }
             Some(Line::End(_)) => return Err(self.wrong("lines are missing".to_owned())),
             Some(Line::Header(_)) => return Err(self.wrong("a second header".to_owned())),
-            None => return Err(self.wrong("the file is cut off: its end is missing".to_owned())),
+            None => return Err(self.wrong("the file is truncated: its end is missing".to_owned())),
         };
         Ok(Some(exported))
     }
@@ -283,7 +283,7 @@ impl ExportReader {
         match read {
             Ok(0) => Ok(None),
             Ok(_) => serde_json::from_slice(&line).map(Some).map_err(|error| self.wrong(error.to_string())),
-            // A gzip that ends early.
+            // A truncated gzip.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
             Err(source) => Err(ReplayError::Io { path: self.path.clone(), source }),
         }

@@ -1,11 +1,11 @@
-//! A history on its own: which execution it is of, and what of it can be replayed.
+//! A history by itself: which execution it belongs to, and how much of it can be replayed.
 
 use temporalio_common::protos::temporal::api::{
     enums::v1::EventType,
     history::v1::{History, HistoryEvent, WorkflowTaskStartedEventAttributes, history_event::Attributes},
 };
 
-/// A run's history with what it says of itself.
+/// A run's history with what it says about itself.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RecordedHistory {
     /// Workflow id.
@@ -23,11 +23,11 @@ pub struct RecordedHistory {
 }
 
 impl RecordedHistory {
-    /// Takes a history as it was recorded. `known`: workflow id and run id as they were listed. A history need not say them: one
-    /// that was reset has the run id of the one it began as.
+    /// Takes a recorded history. `known`: workflow id and run id as listed. A history need not contain them: one
+    /// that was reset has the run id of the one it started as.
     ///
     /// # Errors
-    /// What is wrong with it: a history begins with its start, and has no gaps.
+    /// What is wrong with it: a history starts with its start event, and has no gaps.
     pub fn new(history: History, known: Option<(&str, &str)>) -> Result<Self, String> {
         let first = history.events.first().and_then(|event| event.attributes.as_ref());
         let Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) = first else {
@@ -71,22 +71,22 @@ impl RecordedHistory {
         ends.filter(|(_, e)| e.event_type() == EventType::WorkflowTaskCompleted).map(|(at, _)| at).collect()
     }
 
-    /// What the program decided in the workflow task whose end is at this position: the events that are its commands.
+    /// What the program decided in the workflow task that ends at this position: the events that are its commands.
     pub(super) fn commands_after(&self, completed: usize) -> &[HistoryEvent] {
         let after = &self.history.events[completed + 1..];
         let count = after.iter().take_while(|event| is_command(event.event_type())).count();
         &after[..count]
     }
 
-    /// The beginning of this history, up to and with the commands of the workflow task whose end is at this position.
+    /// The start of this history, up to and including the commands of the workflow task that ends at this position.
     pub(super) fn up_to(&self, completed: usize) -> History {
         let end = completed + 1 + self.commands_after(completed).len();
         History { events: self.history.events[..end].to_vec() }
     }
 }
 
-/// A history as the replayer has to be given it, so that the commands of its last workflow task are compared as well: the SDK
-/// compares a task's commands when it comes to the next task. None: the program has not decided anything in it yet.
+/// A history in the form the replayer needs to compare the commands of its last workflow task as well: the SDK
+/// compares a task's commands only when it reaches the next task. None: the program has not decided anything in it yet.
 pub(super) fn replayable(mut history: History) -> Option<History> {
     let events = &mut history.events;
     if !events.iter().any(|event| event.event_type() == EventType::WorkflowTaskCompleted) {
@@ -171,7 +171,7 @@ fn status(last: Option<&HistoryEvent>) -> &'static str {
     }
 }
 
-/// A command in words: what it is and of what.
+/// A command in words: what it is and what it applies to.
 pub(super) fn in_words(event: &HistoryEvent) -> String {
     use Attributes as A;
     let of = |name: Option<&String>| name.cloned().unwrap_or_default();

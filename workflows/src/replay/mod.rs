@@ -1,8 +1,8 @@
-//! Whether this program goes on with what another one has begun: recorded histories replayed against its workflows.
+//! Whether this program can continue what another one has started: recorded histories replayed against its workflows.
 //!
-//! Invariants: nothing is written to where histories come from; a batch of histories a core is in memory, no more than a long one,
-//! so that a check of any number needs no more than the longest of them; a history is replayed against the workflows that a
-//! worker of this program has, and against no others; a divergence is always that of one history, replayed by itself.
+//! Invariants: nothing is written to where histories come from; one batch of histories per core is in memory, no more than a long one,
+//! so a check of any number needs no more memory than the longest of them; a history is replayed against the workflows that a
+//! worker of this program has, and no others; a divergence always belongs to one history, replayed by itself.
 
 mod check;
 mod file;
@@ -18,7 +18,7 @@ pub use replayer::{Divergence, ReplayResult, replay, workflows};
 pub use report::{FirstDivergence, Report, ReportRow};
 pub use source::{ClientHistories, EngineHistories, HistorySource};
 
-/// Why a check or an export could not be carried out. A divergence is none of these: it is in the report.
+/// Why a check or an export could not be carried out. A divergence is not among these: it is in the report.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// The operation log cannot be read.
@@ -27,7 +27,7 @@ pub enum ReplayError {
     /// The embedded engine's histories cannot be read.
     #[error("histories: {0}")]
     Engine(#[from] ambient_engine::EngineError),
-    /// The workflow service does not answer, or refuses.
+    /// The workflow service does not respond, or refuses.
     #[error("histories: {0}")]
     Service(String),
     /// A file cannot be read or written.
@@ -35,10 +35,10 @@ pub enum ReplayError {
     Io {
         /// The file.
         path: String,
-        /// What the system says.
+        /// The system error.
         source: std::io::Error,
     },
-    /// A file is not an export, is of a newer release, or is cut off.
+    /// A file is not an export, is from a newer release, or is truncated.
     #[error("{path}, line {line}: {problem}")]
     Format {
         /// The file.

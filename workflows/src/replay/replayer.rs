@@ -1,4 +1,4 @@
-//! One history against this program's workflows, and where the two first part.
+//! One history against this program's workflows, and where the two first diverge.
 
 use std::time::Duration;
 
@@ -13,24 +13,24 @@ use super::{
 };
 use crate::worker::{TASK_QUEUE, lifecycles};
 
-/// Longest replay of one history: 50,000 events take seconds, so one that takes longer does not come to an end.
+/// Longest replay of one history: 50,000 events take seconds, so one that takes longer does not terminate.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What the replay of a history came to.
+/// The result of replaying a history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplayResult {
-    /// The program decides as was recorded.
+    /// The program decides as recorded.
     Identical,
     /// It does not.
     Diverged(Divergence),
 }
 
-/// Where program and history part.
+/// Where program and history diverge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Divergence {
     /// The recorded step that the program does not take: `activity launch-runner`.
     pub step: String,
-    /// The event that recorded it; 0 when the history has none at this place.
+    /// The event that recorded it; 0 if the history has none at this point.
     pub event_id: i64,
     /// In the SDK's words.
     pub what: String,
@@ -48,10 +48,10 @@ pub fn workflows() -> Result<WorkflowReplayerOptions, ReplayError> {
     Ok(registered?.build())
 }
 
-/// Replays a history against `workflows`. A divergence is narrowed down to the first workflow task that decides otherwise.
+/// Replays a history against `workflows`. A divergence is narrowed down to the first workflow task with a different decision.
 ///
 /// # Errors
-/// When there is no replayer to be had at all.
+/// When no replayer can be created at all.
 pub async fn replay(
     workflows: &WorkflowReplayerOptions,
     recorded: &RecordedHistory,
@@ -73,7 +73,7 @@ pub async fn replay(
     Ok(ReplayResult::Diverged(located(recorded, tasks.get(fails).copied(), what)))
 }
 
-/// Names the step: of the commands of the diverging task the one that the SDK's message is about, else the first.
+/// Names the step: the command of the diverging task that the SDK's message is about, else the first.
 fn located(recorded: &RecordedHistory, task: Option<usize>, what: String) -> Divergence {
     let commands = task.map_or(&[][..], |task| recorded.commands_after(task));
     let numbered = number_after(&what, "id: ").or_else(|| number_after(&what, "event_id: "));
@@ -93,7 +93,7 @@ fn number_after(text: &str, mark: &str) -> Option<i64> {
     rest[..digits].parse().ok()
 }
 
-/// Whether the replayer has no objection to any of these histories; if it has, [`replay`] tells to which.
+/// Whether the replayer has no objection to any of these histories; if it has, [`replay`] finds out to which.
 pub(super) async fn replay_together(
     workflows: &WorkflowReplayerOptions,
     recorded: impl Iterator<Item = &RecordedHistory>,
@@ -106,7 +106,7 @@ async fn run(workflows: &WorkflowReplayerOptions, history: History) -> Result<Op
     run_all(workflows, replayable(history).into_iter().collect()).await
 }
 
-/// Runs the SDK's replayer on a thread and runtime of its own: it is not `Send`, and what it cannot digest must not end the check.
+/// Runs the SDK's replayer on its own thread and runtime: it is not `Send`, and a history it cannot handle must not end the check.
 /// None: it has no objection.
 async fn run_all(workflows: &WorkflowReplayerOptions, histories: Vec<History>) -> Result<Option<String>, ReplayError> {
     if histories.is_empty() {
@@ -120,7 +120,7 @@ async fn run_all(workflows: &WorkflowReplayerOptions, histories: Vec<History>) -
     match tokio::time::timeout(PATIENCE, hears).await {
         Ok(Ok(outcome)) => outcome.map_err(ReplayError::Replayer),
         // The thread panicked.
-        Ok(Err(_)) => Ok(Some("the SDK cannot digest this history".to_owned())),
+        Ok(Err(_)) => Ok(Some("the SDK cannot handle this history".to_owned())),
         Err(_) => Ok(Some(format!("the replay did not come to an end within {} s", PATIENCE.as_secs()))),
     }
 }
@@ -135,12 +135,12 @@ fn replay_here(workflows: WorkflowReplayerOptions, histories: Vec<History>) -> R
             Err(error) => Some(error.to_string()),
         })
     });
-    // Pollers of the SDK may be left; nobody needs them.
+    // The SDK's pollers may be left over; nobody needs them.
     runtime.shutdown_background();
     outcome
 }
 
-/// The message without the frames that the SDK puts around it, on one line.
+/// The message without the wrapping that the SDK adds, on one line.
 fn plain(failure: &WorkflowReplayFailure) -> String {
     let text = match failure {
         WorkflowReplayFailure::Nondeterminism { message } | WorkflowReplayFailure::WorkflowTaskFailure { message } => {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 
-/// The first history or operation of a kind in which the program decides otherwise.
+/// The first history or operation of a kind in which the program decides differently.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FirstDivergence {
     /// The recorded step that it does not take: `activity launch-runner`, or the command.
@@ -23,16 +23,16 @@ pub struct FirstDivergence {
 pub struct ReportRow {
     /// `workflow session-start`, `operation session/stop`.
     pub kind: String,
-    /// Histories or operations looked at.
+    /// Number of histories or operations checked.
     pub runs: u64,
-    /// Of them, those that the program decides as was recorded.
+    /// How many of them the program decides as recorded.
     pub identical: u64,
     /// The first of the others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_divergence: Option<FirstDivergence>,
 }
 
-/// Everything that was looked at.
+/// Everything that was checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     rows: BTreeMap<String, ReportRow>,
@@ -52,18 +52,18 @@ impl Report {
         }
     }
 
-    /// One row a kind, operations first, by name.
+    /// One row per kind, operations first, by name.
     pub fn rows(&self) -> impl Iterator<Item = &ReportRow> {
         self.rows.values()
     }
 
-    /// How many histories or operations are decided otherwise.
+    /// How many histories or operations are decided differently.
     #[must_use]
     pub fn diverged(&self) -> u64 {
         self.rows.values().map(|row| row.runs - row.identical).sum()
     }
 
-    /// How many were looked at.
+    /// How many were checked.
     #[must_use]
     pub fn runs(&self) -> u64 {
         self.rows.values().map(|row| row.runs).sum()
@@ -77,7 +77,7 @@ impl Report {
     }
 }
 
-/// The table, and below it the first divergence of each kind in full.
+/// The table, followed by the first divergence of each kind in full.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.rows.keys().map(String::len).max().unwrap_or(0).max("KIND".len());

@@ -17,13 +17,13 @@ use temporalio_common::protos::temporal::api::{
 
 use super::{ReplayError, history::RecordedHistory};
 
-/// Executions a page.
+/// Executions per page.
 const PAGE: i32 = 500;
 
-/// A stream of histories: all open ones, then the closed ones, the latest closed first. One is in memory at a time.
+/// A stream of histories: all open ones, then the closed ones, latest close first. One is in memory at a time.
 #[async_trait]
 pub trait HistorySource: Send {
-    /// The next; none: that was all. A history that cannot be understood is an `Err` of its own inside.
+    /// The next one; none: that was all. A history that cannot be understood is an inner `Err`.
     async fn next(&mut self) -> Result<Option<Result<RecordedHistory, String>>, ReplayError>;
 }
 
@@ -36,7 +36,7 @@ pub struct EngineHistories {
     last: u32,
 }
 
-/// How far a listing has come.
+/// How far a listing has got.
 enum Stage<T> {
     Open(Option<T>),
     Closed,
@@ -44,7 +44,7 @@ enum Stage<T> {
 }
 
 impl EngineHistories {
-    /// All open histories of a task queue and the `last` closed ones.
+    /// All open histories of a task queue and the latest `last` closed ones.
     #[must_use]
     pub fn new(reader: HistoryReader, task_queue: &str, last: u32) -> Self {
         Self { reader, task_queue: task_queue.to_owned(), found: VecDeque::new(), stage: Stage::Open(None), last }
@@ -86,7 +86,7 @@ impl HistorySource for EngineHistories {
     }
 }
 
-/// Histories behind a client: a Temporal cluster's, or an embedded engine's that runs.
+/// Histories behind a client: a Temporal cluster's, or those of a running embedded engine.
 pub struct ClientHistories {
     client: Client,
     task_queue: String,
@@ -97,7 +97,7 @@ pub struct ClientHistories {
 }
 
 impl ClientHistories {
-    /// All open histories of a task queue in the client's namespace, and the `last` closed ones.
+    /// All open histories of a task queue in the client's namespace, and the latest `last` closed ones.
     #[must_use]
     pub fn new(client: Client, task_queue: &str, last: u32) -> Self {
         let left = usize::try_from(last).unwrap_or(usize::MAX);
@@ -109,7 +109,7 @@ impl ClientHistories {
         self.client.connection().workflow_service()
     }
 
-    /// Servers list by close time, the latest first, when they are not told otherwise.
+    /// Servers list by close time, latest first, by default.
     async fn list(&mut self) -> Result<(), ReplayError> {
         let open = matches!(self.stage, Stage::Open(_));
         let request = ListWorkflowExecutionsRequest {
@@ -139,7 +139,7 @@ impl ClientHistories {
         Ok(())
     }
 
-    /// A whole history. None: it was removed meanwhile.
+    /// A complete history. None: it was removed meanwhile.
     async fn history(&self, execution: &ExecutionRef) -> Result<Option<History>, ReplayError> {
         let (mut history, mut token) = (History::default(), Vec::new());
         loop {
@@ -175,7 +175,7 @@ impl HistorySource for ClientHistories {
             };
             if let Some(history) = self.history(&execution).await? {
                 let recorded = RecordedHistory::new(history, Some((&execution.workflow_id, &execution.run_id)));
-                // A list need not tell the task queue; the history does.
+                // A list need not contain the task queue; the history does.
                 if recorded.as_ref().is_ok_and(|recorded| recorded.task_queue != self.task_queue) {
                     continue;
                 }

@@ -1,4 +1,4 @@
-//! Arguments that the commands of all Kinds have, and the bodies that they make.
+//! Arguments common to the commands of all Kinds, and the request bodies they make.
 
 use std::path::PathBuf;
 
@@ -26,7 +26,7 @@ pub(super) struct Get {
     /// Id or name
     #[arg(value_name = "NAME")]
     pub(super) one: String,
-    /// As it was at a version
+    /// As it was at this version
     #[arg(long, value_name = "VERSION")]
     pub(super) at_version: Option<i64>,
 }
@@ -37,18 +37,18 @@ pub(super) struct List {
     /// Exact name
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Only those with this value in a field that the API filters by; may be repeated, and all count then
+    /// Only those with this value in a field that the API filters by; may be repeated, and all must match
     #[arg(long = "filter", value_name = "FIELD=VALUE", value_parser = input::label)]
     filters: Vec<(String, String)>,
-    /// Only those that have this label; may be repeated, and all count then
+    /// Only those that have this label; may be repeated, and all must match
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = input::label)]
     labels: Vec<(String, String)>,
-    /// Of all projects, not only the chosen one
+    /// Include all projects, not only the current one
     #[arg(short = 'A', long)]
     all_projects: bool,
     #[command(flatten)]
     paging: input::Paging,
-    /// Column such as name or created_at, with ' desc' behind it for the reverse [default: 'created_at desc']
+    /// Column to sort by, such as name or created_at, followed by ' desc' for descending order [default: 'created_at desc']
     #[arg(long, value_name = "ORDER")]
     order_by: Option<String>,
 }
@@ -73,13 +73,13 @@ pub(super) struct Create {
     /// Name, unique in the project
     #[arg(value_name = "NAME")]
     name: String,
-    /// File with more fields, as a JSON object of the API's; - is standard input. A flag wins over it
+    /// File with more fields, as a JSON object in the API's form; - is standard input. Flags override it
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// For selection; may be repeated
+    /// Label, for selection; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = input::label)]
     labels: Vec<(String, String)>,
-    /// For tools; may be repeated
+    /// Annotation, for tools; may be repeated
     #[arg(long = "annotation", value_name = "KEY=VALUE", value_parser = input::label)]
     annotations: Vec<(String, String)>,
     #[arg(skip)]
@@ -97,7 +97,7 @@ impl Create {
         Ok(Self { fields, prompt_file, variables: variables::given(matches), ..given })
     }
 
-    /// Body of the request.
+    /// The request body.
     pub(super) fn body(self, project: &str) -> Result<Value, CliError> {
         let mut body = object(self.from.as_deref())?;
         body.extend([("project_id".to_owned(), json!(project)), ("name".to_owned(), json!(self.name))]);
@@ -121,7 +121,7 @@ pub(super) struct Patch {
     /// New name
     #[arg(long = "name", value_name = "NEW")]
     name: Option<String>,
-    /// File with more changes, as a JSON merge patch; - is standard input. A flag wins over it
+    /// File with more changes, as a JSON merge patch; - is standard input. Flags override it
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
     /// Field to clear; may be repeated
@@ -154,7 +154,7 @@ impl Patch {
         Ok(Self { fields, prompt_file, variables: variables::given(matches), ..given })
     }
 
-    /// Body of the request.
+    /// The request body.
     pub(super) fn body(self) -> Result<Value, CliError> {
         let mut body = object(self.from.as_deref())?;
         body.extend(self.clear.into_iter().map(|field| (field, Value::Null)));
@@ -173,15 +173,13 @@ impl Patch {
         }
         self.variables.add_to(&mut body)?;
         if body.is_empty() {
-            return Err(CliError::Usage(
-                "nothing to change: give a flag for each field that is to be another".to_owned(),
-            ));
+            return Err(CliError::Usage("nothing to change: give a flag for each field to change".to_owned()));
         }
         Ok(Value::Object(body))
     }
 }
 
-/// A JSON object from a file; none without one.
+/// A JSON object from a file; none if no file is given.
 fn object(file: Option<&std::path::Path>) -> Result<Map<String, Value>, CliError> {
     let Some(text) = input::text_of("--from", file)? else { return Ok(Map::new()) };
     match serde_json::from_str(&text) {
@@ -191,7 +189,7 @@ fn object(file: Option<&std::path::Path>) -> Result<Map<String, Value>, CliError
     }
 }
 
-/// Adds entries to a map in the body, when there are any.
+/// Adds entries to a map in the body, if there are any.
 pub(super) fn add(body: &mut Map<String, Value>, field: &str, entries: impl IntoIterator<Item = (String, Value)>) {
     let mut entries = entries.into_iter().peekable();
     if entries.peek().is_some()

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser, value_parser};
 use serde_json::{Map, Value, json};
 
-/// What a flag's value is.
+/// The type of a flag's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Type {
     Text,
@@ -14,12 +14,12 @@ enum Type {
     Boolean,
 }
 
-/// A field that has a flag of its own. Maps and objects have none: labels, annotations and variables have flags that all Kinds share,
-/// and what else there is can be written with `--from`.
+/// A field with its own flag. Maps and objects have none: labels, annotations and variables have flags shared by all Kinds,
+/// and anything else can be written with `--from`.
 #[derive(Debug)]
 pub(super) struct Field {
     name: String,
-    /// Of the argument: `url` alone is the server's.
+    /// The argument's id: `url` alone is the server's.
     id: String,
     flag: String,
     about: String,
@@ -29,18 +29,18 @@ pub(super) struct Field {
     nullable: bool,
 }
 
-/// Fields that flags of another sort are for.
+/// Fields covered by other flags.
 const APART: [&str; 4] = ["project_id", "name", "labels", "annotations"];
 
-/// Fields of a body that changes something, with a flag each. Absent and null are the same in a field that is not nullable when it is
-/// created, so that it cannot be cleared.
+/// Fields of a body that changes something, each with a flag. A field that is not nullable at creation treats absent and null
+/// alike, so it cannot be cleared.
 pub(super) fn of_patch(schema: &Value, create: &[Field]) -> Vec<Field> {
     let clears = |field: &Field| create.iter().any(|other| other.name == field.name && other.nullable);
     let narrowed = |field: Field| Field { nullable: clears(&field), ..field };
     of_schema(schema).into_iter().map(narrowed).collect()
 }
 
-/// Fields of a body, with a flag each.
+/// Fields of a body, each with a flag.
 pub(super) fn of_schema(schema: &Value) -> Vec<Field> {
     let required = |name: &str| schema["required"].as_array().is_some_and(|all| all.contains(&json!(name)));
     let properties = schema["properties"].as_object().into_iter().flatten();
@@ -72,7 +72,7 @@ pub(super) fn of_schema(schema: &Value) -> Vec<Field> {
     .collect()
 }
 
-/// As sessions have it; and `--url` is the server's.
+/// As for sessions; and `--url` is the server's.
 fn flag(field: &str) -> String {
     match field {
         "llm_model" => "model".to_owned(),
@@ -81,7 +81,7 @@ fn flag(field: &str) -> String {
     }
 }
 
-/// The flags that are needed, for an example.
+/// The required flags, for an example.
 pub(super) fn required(fields: &[Field]) -> String {
     fields.iter().filter(|field| field.required).map(|field| format!(" --{} TEXT", field.flag)).collect()
 }
@@ -110,18 +110,18 @@ pub(super) fn with_flags(command: Command, fields: &'static [Field], creates: bo
 
 const PROMPT_FILE: &str = "prompt file";
 
-/// A prompt is long: as everywhere, it may be in a file.
+/// A prompt is long, so here as everywhere it may come from a file.
 fn prompt_file(prompt: &'static Field) -> Arg {
     let arg = Arg::new(PROMPT_FILE).short('f').long("file").value_name("FILE").value_parser(value_parser!(PathBuf));
     arg.help("File with the prompt; - is standard input").conflicts_with(prompt.id.as_str())
 }
 
-/// The file that a prompt is in.
+/// The file with the prompt.
 pub(super) fn given_file(matches: &ArgMatches) -> Option<PathBuf> {
     matches.try_get_one::<PathBuf>(PROMPT_FILE).ok().flatten().cloned()
 }
 
-/// Values of the flags that were given.
+/// Values of the given flags.
 pub(super) fn given(matches: &ArgMatches, fields: &[Field]) -> Map<String, Value> {
     let value = |field: &Field| {
         let name = field.id.as_str();

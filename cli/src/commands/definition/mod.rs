@@ -1,5 +1,5 @@
-//! `ambient agent`, `ambient repository-ref`, …: the commands of every Kind of definitions, made from its types in the API. A field
-//! that is added there has its flag here.
+//! `ambient agent`, `ambient repository-ref`, …: the commands for every definition Kind, generated from its API types. A field
+//! added there gets its flag here.
 
 mod arguments;
 mod field;
@@ -22,13 +22,13 @@ use crate::{client::route::Route, error::CliError, exit::Exit};
 /// The Kinds.
 static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(|| {
     vec![
-        // A line each.
+        // One line each.
         Kind::of::<ambient_wire::agent::Agent>(),
         Kind::of::<ambient_wire::repository_ref::RepositoryRef>(),
     ]
 });
 
-/// A Kind, as its commands need it.
+/// A Kind, as far as its commands need to know.
 #[derive(Debug)]
 pub(crate) struct Kind {
     /// In operations: `repository_ref`.
@@ -43,7 +43,7 @@ pub(crate) struct Kind {
     table: Vec<(&'static str, String)>,
     create: Vec<Field>,
     patch: Vec<Field>,
-    /// Whether it has variables of an environment.
+    /// Whether it has environment variables.
     has_variables: bool,
 }
 
@@ -81,20 +81,20 @@ impl Kind {
 
     fn arguments(&'static self) -> Command {
         let help = |command: Command, about: &'static str, example: &str| {
-            // After the arguments, whose own words it would have else.
+            // After the arguments, which would otherwise bring their own text.
             command.about(about).after_help(format!("Example:\n  ambient {} {example}", self.command))
         };
         let create = self.with_flags(Create::augment_args(Command::new("create")), &self.create, true);
         let example = format!("create NAME{}", field::required(&self.create));
-        let create = help(create, "Create one; its name is unique in the project", &example);
+        let create = help(create, "Create one; its name must be unique in the project", &example);
         let list = List::augment_args(Command::new("list").visible_alias("ls"));
-        let list = help(list, "List those of the project", "list --label team=web");
+        let list = help(list, "List those in the project", "list --label team=web");
         let get = help(Get::augment_args(Command::new("get")), "Show one", "get NAME -o json");
         let patch = self.with_flags(Patch::augment_args(Command::new("patch")), &self.patch, false);
         let patch = help(patch, "Change the given fields of one", "patch NAME --label team=web");
         let one = |verb: &'static str| One::augment_args(Command::new(verb));
-        let delete = help(one("delete"), "Delete one; its name is free then", "delete NAME");
-        let history = help(one("history"), "List what was done to one, the newest first", "history NAME");
+        let delete = help(one("delete"), "Delete one; its name becomes free", "delete NAME");
+        let history = help(one("history"), "List the operations of one, newest first", "history NAME");
         Command::new(self.command.as_str())
             .visible_alias(self.alias.as_str())
             .about(self.about)
@@ -104,7 +104,7 @@ impl Kind {
     }
 }
 
-/// Commands of a definition. One is named by its name within the project, or by its id.
+/// Commands for a definition. One is named by its name within the project, or by its id.
 #[derive(Debug, Clone)]
 pub struct DefinitionCommand {
     kind: &'static Kind,
@@ -197,27 +197,27 @@ pub(super) async fn run(command: DefinitionCommand, connection: &Connection) -> 
 }
 
 impl Connection {
-    /// Id of an agent named by name within the project, or by id.
+    /// Id of an agent given by name within the project, or by id.
     pub(crate) async fn agent_id(&self, agent: &str) -> Result<String, CliError> {
         let found = self.definition_id(&Kind::of::<Agent>(), agent).await;
         found.map_err(|error| match error {
-            // The flag named a program in former releases.
+            // In earlier releases this flag named a program.
             error if error.exit() == Exit::NotFound => {
-                CliError::refused(Exit::NotFound, format!("{error}; a program to run is named with --agent-type"))
+                CliError::refused(Exit::NotFound, format!("{error}; to name a program to run, use --agent-type"))
             }
             error => error,
         })
     }
 
-    /// Id of a definition named by name within the project, or by id. A name may look like an id, so names are looked up first; `id:`
-    /// before it says that an id is meant.
+    /// Id of a definition given by name within the project, or by id. A name may look like an id, so names are looked up first; a
+    /// prefix `id:` says that an id is meant.
     async fn definition_id(&self, kind: &Kind, given: &str) -> Result<String, CliError> {
         if let Some(id) = given.strip_prefix("id:").filter(|id| is_id(id)) {
             return Ok(id.to_owned());
         }
         let route = Route::new([kind.path]).query("name", Some(given)).query("project_id", self.chosen_project());
         let found: Page<Value> = match self.client.get(&route.query("size", Some(10))).await {
-            // No such project: an id needs none.
+            // No such project: an id does not need one.
             Err(CliError::Api { status: 404, .. }) if is_id(given) => return Ok(given.to_owned()),
             found => found?.decode()?,
         };
@@ -225,14 +225,11 @@ impl Connection {
         match found.items.as_slice() {
             [one] => Ok(show::id(one).to_owned()),
             [] if is_id(given) => Ok(given.to_owned()),
-            [] => Err(CliError::refused(
-                Exit::NotFound,
-                format!("no {word} '{given}'; 'ambient {command} list' shows those there are"),
-            )),
+            [] => Err(CliError::refused(Exit::NotFound, format!("no {word} '{given}'; see 'ambient {command} list'"))),
             several => {
                 let ids = several.iter().map(show::id).collect::<Vec<_>>().join(", ");
                 let reason =
-                    format!("{} of several projects are named '{given}'; say the id of one: {ids}", kind.alias);
+                    format!("{} in several projects are named '{given}'; give the id of one: {ids}", kind.alias);
                 Err(CliError::refused(Exit::Conflict, reason))
             }
         }

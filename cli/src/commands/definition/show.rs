@@ -1,4 +1,4 @@
-//! How a definition is shown: every Kind alike, from the names of its fields.
+//! How a definition is shown: all Kinds alike, by their field names.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::Value;
@@ -10,7 +10,7 @@ use crate::output::{
     table::{Table, cut},
 };
 
-/// Fields that the head of [`details`] shows.
+/// Fields shown in the head of [`details`].
 const HEAD: [&str; 9] =
     ["kind", "id", "href", "name", "project_id", "created_at", "created_by_user_id", "updated_at", "version"];
 

@@ -1,4 +1,4 @@
-//! Every Kind has the same commands, and its own flags.
+//! Every Kind has the same commands, and flags of its own.
 
 use serde_json::{Value, json};
 

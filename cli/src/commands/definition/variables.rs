@@ -1,4 +1,4 @@
-//! Variables of an environment, for Kinds that have them: as sessions have it, a flag for each.
+//! Environment variables, for Kinds that have them: one flag each, as for sessions.
 
 use ambient_wire::session::SecretText;
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -11,7 +11,7 @@ const FIELD: &str = "environment_variables";
 const SET: &str = "env";
 const REMOVE: &str = "remove-env";
 
-/// Variables that were given.
+/// The given variables.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Variables {
     set: Vec<(String, SecretText)>,
@@ -36,7 +36,7 @@ pub(super) fn with_flags(command: Command, creates: bool) -> Command {
     command.arg(remove.help("Variable to remove; may be repeated"))
 }
 
-/// What the flags say; nothing where there are none.
+/// What the flags say; nothing if there are none.
 pub(super) fn given(matches: &ArgMatches) -> Variables {
     let set = matches.try_get_many::<(String, SecretText)>(SET).ok().flatten();
     let removed = matches.try_get_many::<String>(REMOVE).ok().flatten();

@@ -1,4 +1,4 @@
-//! A history for people: what each event is about.
+//! A history as shown to people: what each event is about.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub(super) fn table(events: &[HistoryEvent]) -> Table {
     table
 }
 
-/// What an event is about: a name that its attributes hold, or that of the event they refer to, and why it failed.
+/// What an event is about: a name from its attributes or from the event they refer to, and why it failed.
 fn what(attributes: &Value, scheduled: &BTreeMap<i64, String>) -> String {
     let names = ["activity_type", "workflow_type", "signal_name", "marker_name"];
     let named = names.into_iter().find_map(|name| text(&attributes[name]));
@@ -38,7 +38,7 @@ fn what(attributes: &Value, scheduled: &BTreeMap<i64, String>) -> String {
     [what, more].into_iter().flatten().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
 }
 
-/// The innermost cause, which is the one that says something.
+/// The innermost cause, which is the informative one.
 fn failure(failure: &Value) -> Option<String> {
     let mut failure = failure;
     while failure["cause"]["message"].is_string() {

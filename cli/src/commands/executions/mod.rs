@@ -25,7 +25,7 @@ pub enum ExecutionsCommand {
         after_help = "Example:\n  ambient executions list --session fix-the-build --status Running"
     )]
     List(Filter),
-    /// Show an execution with its activities at work
+    /// Show an execution with its activities in progress
     #[command(after_help = "Example:\n  ambient executions get session-start/2PzyKuGf4Pp1cYCmLvjkxyDiEBD/1.1")]
     Get {
         /// Workflow id
@@ -36,10 +36,10 @@ pub enum ExecutionsCommand {
     History {
         /// Workflow id
         id: String,
-        /// Only what came after this event
+        /// Only events after this one
         #[arg(long, value_name = "EVENT")]
         after: Option<u32>,
-        /// Most events to list
+        /// Maximum number of events to list
         #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1_000))]
         size: Option<u32>,
     },
@@ -63,18 +63,18 @@ pub enum ExecutionsCommand {
     Cancel {
         /// Workflow id
         id: String,
-        /// Why, for people
+        /// Reason, for people
         #[arg(long, value_name = "TEXT", default_value = "")]
         reason: String,
     },
-    /// End an execution at once, without its clean-up
+    /// End an execution at once, without cleaning up
     #[command(
         after_help = "Example:\n  ambient executions terminate session-start/2PzyKuGf4Pp1cYCmLvjkxyDiEBD/1.1 --reason 'stuck'"
     )]
     Terminate {
         /// Workflow id
         id: String,
-        /// Why, for people
+        /// Reason, for people
         #[arg(long, value_name = "TEXT", default_value = "")]
         reason: String,
     },
@@ -83,7 +83,7 @@ pub enum ExecutionsCommand {
 /// Which executions.
 #[derive(Debug, Clone, Args)]
 pub struct Filter {
-    /// Those of a session, by id or name
+    /// Only those of a session, by id or name
     #[arg(long, value_name = "SESSION")]
     session: Option<String>,
     /// Workflow type, such as session-start or session-stop
@@ -92,7 +92,7 @@ pub struct Filter {
     /// Running, Completed, Failed, Canceled, Terminated, ContinuedAsNew or TimedOut
     #[arg(long, value_name = "STATUS")]
     status: Option<String>,
-    /// Of all projects, not only the chosen one
+    /// Include all projects, not only the current one
     #[arg(short = 'A', long)]
     all_projects: bool,
     #[command(flatten)]
@@ -118,11 +118,11 @@ pub(super) async fn run(command: ExecutionsCommand, connection: &Connection) -> 
             print_history(&route, connection).await
         }
         ExecutionsCommand::Signal { id, signal, input } => {
-            let done = format!("signal '{signal}' is sent to {id}");
+            let done = format!("signal '{signal}' sent to {id}");
             act(connection, &id, "signal", &SignalRequest { signal, input }, &done).await
         }
         ExecutionsCommand::Cancel { id, reason } => {
-            let done = format!("{id} is asked to cancel itself; 'ambient executions get {id}' says when it has");
+            let done = format!("asked {id} to cancel itself; 'ambient executions get {id}' shows when it has");
             act(connection, &id, "cancel", &EndRequest { reason }, &done).await
         }
         ExecutionsCommand::Terminate { id, reason } => {
@@ -175,7 +175,7 @@ fn ran(e: &WorkflowExecution, now: DateTime<Utc>) -> String {
 
 fn table(executions: &[WorkflowExecution]) -> Table {
     let now = Utc::now();
-    // An id begins with its workflow.
+    // An id starts with its workflow.
     let mut table = Table::new(["ID", "STATUS", "AGE", "RAN", "EVENTS"]);
     for e in executions {
         let age = e.started_at.map(|start| duration::age(start, now)).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! From the start of a run to its end.
+//! Follows a run from its start to its end.
 
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ pub(super) struct Following<'a> {
 }
 
 impl Following<'_> {
-    /// Follows to the end, prints the result, gives the code; `None` when the user left before the end.
+    /// Follows to the end, prints the result, returns the code; `None` if the user left before the end.
     pub(super) async fn run(&self, interrupts: &mut mpsc::Receiver<()>) -> Result<Option<Exit>, CliError> {
         let followed = self.follow(interrupts).await;
         if !matches!(followed, Ok(Some(_))) {
-            // Said first, so that an error is the last word.
+            // Printed first, so that an error comes last.
             self.say_how_to_go_on();
         }
         let Some(record) = followed? else {
@@ -42,7 +42,7 @@ impl Following<'_> {
         Ok(Some(exit_of(&record)))
     }
 
-    /// `None` when the user left.
+    /// `None` if the user left.
     async fn follow(&self, interrupts: &mut mpsc::Receiver<()>) -> Result<Option<Record>, CliError> {
         let client = self.connection.client.with_patience(self.patience);
         let mut follower = Follower::new(&client, &self.session.id, Some(0), self.patience);
@@ -71,9 +71,9 @@ impl Following<'_> {
         Ok(Some(record))
     }
 
-    /// Asks for a stop, in the background: the live log tells when it is done.
+    /// Requests a stop in the background: the live log says when it is done.
     fn request_stop(&self, client: Client) {
-        client.console().warn("stopping the session … (Ctrl-C again leaves it to itself)");
+        client.console().warn("stopping the session … (Ctrl-C again leaves it running)");
         let id = self.session.id.clone();
         tokio::spawn(async move {
             let stop = client.post(&Route::new(["sessions", &id, "stop"]), &SessionStop::default()).await;
@@ -86,7 +86,7 @@ impl Following<'_> {
     fn say_how_to_go_on(&self) {
         let id = &self.session.id;
         self.connection.console.warn(&format!(
-            "the session goes on without this command\n  follow: ambient session attach {id}\n  stop:   ambient session stop {id}"
+            "the session keeps running without this command\n  follow: ambient session attach {id}\n  stop:   ambient session stop {id}"
         ));
     }
 }

@@ -1,7 +1,7 @@
 //! `ambient run`: a task from its prompt to its result.
 //!
-//! The session is a batch session: it ends with its turn, and its runner with it. What comes of it is pushed (`--push`)
-//! by the runner before that.
+//! The session is a batch session: it ends with its turn, and its runner with it. The runner pushes the result (`--push`)
+//! before that.
 
 mod follow;
 mod record;
@@ -34,7 +34,7 @@ pub struct RunArguments {
     /// Keep the session at the end (the default)
     #[arg(long, conflicts_with = "delete", help_heading = "Result")]
     keep: bool,
-    /// Delete the session at the end, whatever came of it
+    /// Delete the session at the end, whatever the result
     #[arg(long, help_heading = "Result")]
     delete: bool,
     /// Only start it, and print its id

@@ -1,4 +1,4 @@
-//! What a run's live events say about its course.
+//! What a run's live events say about how it went.
 
 use ambient_wire::{
     custom,
@@ -31,9 +31,9 @@ pub(super) struct Snapshot {
     pub(super) patch: Vec<u8>,
     pub(super) patch_truncated: bool,
     pub(super) left_out: Vec<LeftOut>,
-    /// Commit it is on top of.
+    /// The commit it is based on.
     pub(super) head: Option<String>,
-    /// Processes of the agent that were still there.
+    /// Processes of the agent that were still running.
     pub(super) running: u64,
 }
 
@@ -44,22 +44,22 @@ pub(super) struct NoSnapshot {
     pub(super) reason: String,
 }
 
-/// What an origin took.
+/// What an origin accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pushed {
     pub(super) repo: String,
     pub(super) what: GitPushed,
 }
 
-/// The course of a run.
+/// How a run went.
 #[derive(Debug, Default)]
 pub(super) struct Record {
     pub(super) phases: Vec<PhaseEntry>,
-    /// Newest of each repository.
+    /// The latest for each repository.
     pub(super) snapshots: Vec<Snapshot>,
-    /// Repositories whose newest snapshot could not be taken.
+    /// Repositories whose latest snapshot could not be taken.
     pub(super) not_taken: Vec<NoSnapshot>,
-    /// Newest of each repository.
+    /// The latest for each repository.
     pub(super) pushes: Vec<Pushed>,
     pub(super) deleted: bool,
 }
@@ -112,7 +112,7 @@ impl Record {
         }
     }
 
-    /// The present phase.
+    /// The current phase.
     pub(super) fn last(&self) -> Option<&PhaseEntry> {
         self.phases.last()
     }
@@ -123,7 +123,7 @@ impl Record {
     }
 }
 
-/// As it is: what is no text has a form of its own.
+/// Kept as it is: a value that is not text has its own form.
 fn patch(value: &Value) -> Vec<u8> {
     let exact = value["patch_base64"].as_str().and_then(|text| STANDARD.decode(text).ok());
     exact.unwrap_or_else(|| text(value, "patch").into_bytes())

@@ -1,4 +1,4 @@
-//! The result of a run in a few lines. Each part is a function of its own and is left out when nothing is known.
+//! The result of a run in a few lines. Each part is its own function and is left out if nothing is known.
 
 use ambient_wire::session::Session;
 use chrono::TimeDelta;
@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use super::record::{Pushed, Record, Snapshot};
 use crate::output::{Console, Style, duration, escape};
 
-/// Most of what a snapshot leaves out that is named.
+/// How many of the paths that a snapshot leaves out are named.
 const MAX_NAMED: usize = 10;
 
 /// Lines with their styles; escaped.
@@ -68,12 +68,12 @@ fn snapshots(record: &Record) -> Vec<String> {
 fn left_out(record: &Record) -> Vec<String> {
     let of = |snapshot: &Snapshot| {
         let repo = snapshot.repo.clone();
-        // What has no path says that the list itself was cut.
+        // An entry without a path says that the list itself was cut.
         let (paths, cut): (Vec<_>, Vec<_>) = snapshot.left_out.iter().partition(|left| !left.path.is_empty());
         let more = paths.len().saturating_sub(MAX_NAMED);
         let more = match (more, cut.is_empty()) {
             (0, true) => None,
-            (0, false) => Some("  not in it: more, which is not named".to_owned()),
+            (0, false) => Some("  not in it: more, not named".to_owned()),
             (more, true) => Some(format!("  not in it: {more} more")),
             (more, false) => Some(format!("  not in it: at least {more} more")),
         };
@@ -83,7 +83,7 @@ fn left_out(record: &Record) -> Vec<String> {
     record.snapshots.iter().flat_map(of).collect()
 }
 
-/// Prints what the run changed, to standard output: as it is for programs, harmless for people.
+/// Prints what the run changed to standard output: exact for programs, escaped for people.
 pub(super) fn print_patches(record: &Record, console: &Console) -> std::io::Result<()> {
     for snapshot in record.snapshots.iter().filter(|snapshot| !snapshot.patch.is_empty()) {
         if console.out_is_terminal() {
@@ -93,22 +93,22 @@ pub(super) fn print_patches(record: &Record, console: &Console) -> std::io::Resu
         }
     }
     for snapshot in record.snapshots.iter().filter(|snapshot| snapshot.patch_truncated) {
-        console.warn(&format!("the diff of {} is cut; the snapshot has the rest", escape::line(&snapshot.repo)));
+        console.warn(&format!("the diff of {} is truncated; the snapshot has the rest", escape::line(&snapshot.repo)));
     }
     Ok(())
 }
 
-/// Repositories without a snapshot, or with one that need not be of one moment.
+/// Repositories without a snapshot, or with one that may not show a single moment.
 fn not_taken(record: &Record) -> Vec<String> {
     let failed = record.not_taken.iter().map(|failed| format!("  no snapshot of {}: {}", failed.repo, failed.reason));
     let moving = record.snapshots.iter().filter(|snapshot| snapshot.running > 0).map(|snapshot| {
         let Snapshot { repo, running, .. } = snapshot;
-        format!("  {repo}: {running} processes of the agent still ran when the snapshot was taken")
+        format!("  {repo}: {running} processes of the agent were still running when the snapshot was taken")
     });
     failed.chain(moving).collect()
 }
 
-/// What the runner says that an origin took, and how that differs from what is shown; what was wanted is another matter.
+/// What the runner reports that an origin accepted, and how that differs from what is shown; what was wanted is another matter.
 fn pushes(record: &Record) -> Vec<(Style, String)> {
     let mut lines = Vec::new();
     for Pushed { repo, what } in &record.pushes {

@@ -28,7 +28,7 @@ async fn run(url: &str, arguments: &[&str], interrupts: mpsc::Receiver<()>) -> R
     Ran { result, out, err }
 }
 
-/// Nobody presses Ctrl-C; keep the sender for as long.
+/// Nobody presses Ctrl-C; keep the sender for that long.
 fn undisturbed() -> (mpsc::Sender<()>, mpsc::Receiver<()>) {
     mpsc::channel(2)
 }
@@ -181,7 +181,7 @@ async fn the_first_interrupt_stops_the_session_and_the_second_leaves_it() {
         "POST /sessions" => ok(&stub::session(&json!({"phase": "Pending", "run": 1}))),
         line if line.ends_with("/ws") => numbered(vec![phase(1, "Pending", ""), phase(2, "Running", "")]),
         line if line.ends_with("/stop") => {
-            // The second comes when the first has done its work.
+            // The second comes once the first has taken effect.
             again.lock().unwrap().take().unwrap().try_send(()).unwrap();
             ok(&stub::session(&json!({"phase": "Stopping", "run": 1})))
         }
@@ -192,7 +192,7 @@ async fn the_first_interrupt_stops_the_session_and_the_second_leaves_it() {
     *stopped.lock().unwrap() = Some(sender.clone());
     let url = stub.url.clone();
     let running = tokio::spawn(async move { run(&url, &["--prompt", "Do it", "--delete"], interrupts).await });
-    // Only once the session is there can it be stopped.
+    // The session can be stopped only once it exists.
     while stub.cursors().is_empty() {
         tokio::task::yield_now().await;
     }

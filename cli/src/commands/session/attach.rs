@@ -14,10 +14,10 @@ use crate::{
     follow::{self, Follower, Step, render::Renderer},
 };
 
-/// How long a lost connection is resumed.
+/// How long to keep trying to resume a lost connection.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Reconnect {
-    /// Seconds to try to resume a lost connection
+    /// Seconds to keep trying to resume a lost connection
     #[arg(long = "reconnect", value_name = "SECONDS", default_value_t = follow::PATIENCE.as_secs())]
     seconds: u64,
 }
@@ -33,7 +33,7 @@ impl Reconnect {
 pub struct Attach {
     /// Id or name
     session: String,
-    /// Show also what happened after this seq
+    /// Also show what happened after this seq
     #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(i64).range(0..))]
     after_seq: Option<i64>,
     #[command(flatten)]
@@ -79,7 +79,7 @@ pub(super) async fn attach(arguments: Attach, connection: &Connection) -> Result
                     }
                 }
                 None => {
-                    connection.console.note(if goes_on { "detached; the session goes on" } else { "detached" });
+                    connection.console.note(if goes_on { "detached; the session keeps running" } else { "detached" });
                     break;
                 }
             },
@@ -104,21 +104,21 @@ fn say_where(connection: &Connection, session: &Session) {
     connection.console.note(&format!("session {name} is {phase}; {advice}"));
 }
 
-/// Messages from standard input: each line, and each block of code as a whole. Read by a thread of its own, because a read of a
-/// terminal cannot be given up: the thread must not keep the process from ending.
+/// Messages from standard input: each line, and each code block as a whole. Read by a separate thread, because a read from a
+/// terminal cannot be cancelled: the thread must not keep the process from exiting.
 fn messages() -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(16);
     std::thread::spawn(move || {
         let mut block = Block::default();
         for line in std::io::stdin().lock().lines() {
-            // What is not text cannot be a message, and nobody is there to tell once the receiver has gone.
+            // What is not text cannot be a message, and once the receiver is gone there is nobody to report to.
             let Ok(line) = line else { return };
             let Some(message) = block.take(&line) else { continue };
             if sender.blocking_send(message).is_err() {
                 return;
             }
         }
-        // The server says that it is not closed.
+        // The server reports that it is not closed.
         if !block.lines.is_empty() {
             let _ = sender.blocking_send(block.lines.join("\n"));
         }
@@ -126,17 +126,17 @@ fn messages() -> mpsc::Receiver<String> {
     receiver
 }
 
-/// Lines of a fenced block of code that is not closed yet.
+/// Lines of a fenced code block that is not closed yet.
 #[derive(Default)]
 struct Block {
-    /// Marks of the quotes it is in.
+    /// Markers of the quotes it is in.
     quotes: usize,
     fence: String,
     lines: Vec<String>,
 }
 
 impl Block {
-    /// The message that this line ends; none within a block.
+    /// The message that this line completes; none within a block.
     fn take(&mut self, line: &str) -> Option<String> {
         if self.lines.is_empty() {
             let (quotes, text) = content(line);
@@ -148,12 +148,12 @@ impl Block {
         self.lines.push(line.to_owned());
         let (quotes, text) = unquoted(line, self.quotes);
         let closes = fence(text).is_some_and(|marker| marker.starts_with(&self.fence) && text == marker);
-        // A block ends with the quote it is in. The server says that it is not closed.
+        // A block ends with the quote it is in. The server reports that it is not closed.
         (closes || quotes < self.quotes).then(|| std::mem::take(&mut self.lines).join("\n"))
     }
 }
 
-/// A line without the marks of at most so many quotes, and how many there were.
+/// A line without the markers of at most this many quotes, and how many there were.
 fn unquoted(line: &str, most: usize) -> (usize, &str) {
     let (mut quotes, mut text) = (0, line.trim());
     while quotes < most
@@ -164,7 +164,7 @@ fn unquoted(line: &str, most: usize) -> (usize, &str) {
     (quotes, text)
 }
 
-/// A line without the marks of the quotes and of the list's item that it is in, and how many quotes there are.
+/// A line without the markers of its quotes and list item, and the number of quotes.
 fn content(line: &str) -> (usize, &str) {
     let (quotes, text) = unquoted(line, usize::MAX);
     let mark = text.trim_start_matches(|c: char| c.is_ascii_digit());
@@ -173,11 +173,11 @@ fn content(line: &str) -> (usize, &str) {
     (quotes, item.map_or(text, str::trim_start))
 }
 
-/// The backticks or tildes, three or more, with which a line begins.
+/// The three or more backticks or tildes at the start of a line.
 fn fence(line: &str) -> Option<&str> {
     let mark = line.chars().next().filter(|mark| ['`', '~'].contains(mark))?;
     let (marks, rest) = line.split_at(line.find(|c| c != mark).unwrap_or(line.len()));
-    // Backticks on one line are code within a text.
+    // Backticks within one line are inline code.
     (marks.len() >= 3 && (mark == '~' || !rest.contains('`'))).then_some(marks)
 }
 

@@ -16,13 +16,13 @@ use crate::{
 pub struct Files {
     /// Id or name
     session: String,
-    /// Folder to list or file to print, relative to the workspace; the workspace itself when absent
+    /// Folder to list or file to print, relative to the workspace [default: the workspace itself]
     #[arg(default_value = "")]
     path: String,
-    /// Only a file, never a folder
+    /// Only print a file, never list a folder
     #[arg(long, requires = "path", hide = true)]
     cat: bool,
-    /// Print a file to a terminal as it is, with what the terminal will do with it; anywhere else it is always exact
+    /// Print a file to a terminal unescaped, whatever the terminal does with it; output elsewhere is always exact
     #[arg(long, requires = "path")]
     raw: bool,
 }
@@ -38,7 +38,7 @@ pub(super) async fn files(arguments: Files, connection: &Connection) -> Result<E
     }
     match connection.client.stream(&Route::new(["sessions", &id, "workspace"]).path(&path)).await {
         Ok(file) => print(file, arguments.raw, connection).await,
-        // What is no file may be a folder; when it is neither, what is wrong with it as a file says more.
+        // What is not a file may be a folder; if it is neither, the error about the file says more.
         Err(CliError::Api { status: 400, error }) if !arguments.cat => match list(&id, &path, connection).await {
             Err(CliError::Api { status: 400, .. }) => Err(CliError::Api { status: 400, error }),
             listed => listed,
@@ -47,14 +47,14 @@ pub(super) async fn files(arguments: Files, connection: &Connection) -> Result<E
     }
 }
 
-/// The path without what means nothing; one that could leave the workspace is refused here already.
+/// The normalised path; one that could leave the workspace is refused right here.
 fn relative(path: &str) -> Result<String, CliError> {
     if path.starts_with('/') {
         return Err(CliError::Usage(format!("PATH: '{path}' must be relative to the workspace")));
     }
     let steps: Vec<_> = path.split('/').filter(|step| !matches!(*step, "" | ".")).collect();
     if steps.contains(&"..") {
-        return Err(CliError::Usage(format!("PATH: '{path}' must not hold '..'")));
+        return Err(CliError::Usage(format!("PATH: '{path}' must not contain '..'")));
     }
     Ok(steps.join("/"))
 }
@@ -99,7 +99,7 @@ async fn print(file: Response, raw: bool, connection: &Connection) -> Result<Exi
     let mut bytes = file.bytes_stream();
     let mut out = connection.console.byte_stream(raw);
     while let Some(chunk) = bytes.next().await {
-        // What was printed cannot be taken back, so nothing is repeated from here on.
+        // What has been printed cannot be taken back, so there are no retries from here on.
         let chunk = chunk.map_err(|error| CliError::Unreachable {
             url: connection.client.server(),
             cause: format!("{}; the file is incomplete", innermost(&error)),

@@ -22,7 +22,7 @@ use crate::{
 pub struct Diff {
     /// Id or name
     session: String,
-    /// Repository; the only one when absent
+    /// Repository; may be left out if there is only one
     #[arg(long, value_name = "NAME")]
     repo: Option<String>,
 }
@@ -32,10 +32,10 @@ pub struct Diff {
 pub struct Push {
     /// Id or name
     session: String,
-    /// Branch of the origin; it is never forced
+    /// Branch of the origin; never force-pushed
     #[arg(long, value_name = "BRANCH")]
     branch: String,
-    /// Repository; the only one when absent
+    /// Repository; may be left out if there is only one
     #[arg(long, value_name = "NAME")]
     repo: Option<String>,
 }
@@ -45,7 +45,7 @@ pub(super) async fn print_diff(arguments: Diff, connection: &Connection) -> Resu
         return Err(CliError::Usage("--output: a diff is text; it has no other form".to_owned()));
     }
     let id = connection.session_id(&arguments.session).await?;
-    // Files need not be UTF-8, so neither need this.
+    // Files need not be UTF-8, so the diff need not be either.
     let route = Route::new(["sessions", &id, "git", "diff"]).query("repo", arguments.repo);
     let (head, diff) = match connection.client.get_bytes(&route).await {
         // The request's field is a flag here.
@@ -63,7 +63,7 @@ pub(super) async fn print_diff(arguments: Diff, connection: &Connection) -> Resu
         console.warn(&format!("not in the diff: {}", escape::line(&left.words())));
     }
     if head.get(diff_header::TRUNCATED).is_some_and(|value| value == "true") {
-        return Err(CliError::refused(Exit::Failure, "the diff is too long: it is cut here, and does not apply"));
+        return Err(CliError::refused(Exit::Failure, "the diff is too long: it is truncated here, and will not apply"));
     }
     Ok(Exit::Success)
 }
@@ -87,7 +87,7 @@ pub(super) async fn push(arguments: Push, connection: &Connection) -> Result<Exi
     connection.object(&answer, |p: &GitPushed| &p.commit, pushed)
 }
 
-/// The repository that is meant.
+/// The requested repository.
 fn repository(session: &Session, wanted: Option<&str>) -> Result<String, CliError> {
     let names: Vec<_> = session.reconciled_repos.iter().map(|repo| repo.name.as_str()).collect();
     match (wanted, names.as_slice()) {
@@ -98,14 +98,14 @@ fn repository(session: &Session, wanted: Option<&str>) -> Result<String, CliErro
     }
 }
 
-/// A diff as it is for programs; harmless and coloured for people.
+/// A diff: exact for programs, escaped and coloured for people.
 fn write_diff(console: &Console, diff: &[u8]) -> Result<(), CliError> {
     if !console.out_is_terminal() {
         return Ok(console.bytes(diff)?);
     }
     let text = String::from_utf8_lossy(diff);
     if text.as_bytes() != diff || escape::text(&text) != text {
-        console.note("parts are shown by other characters: to apply the diff, write it to a file");
+        console.note("some characters are escaped: to apply the diff, write it to a file");
     }
     for line in String::from_utf8_lossy(diff).split_inclusive('\n') {
         let style = match line.as_bytes() {
@@ -115,7 +115,7 @@ fn write_diff(console: &Console, diff: &[u8]) -> Result<(), CliError> {
             [b'@', ..] => Style::Cyan,
             _ => Style::Plain,
         };
-        // The end of a line in other systems is a difference here, and is seen.
+        // Another system's line ending is a difference here, and must be visible.
         console.styled(style, &line.replace('\r', "\\r"))?;
     }
     Ok(())

@@ -23,13 +23,13 @@ pub struct Create {
     spec: Spec,
     #[command(flatten)]
     prompt: Text,
-    /// Batch: ends when the prompt is done, takes no messages
+    /// Batch session: ends when the prompt is done, takes no messages
     #[arg(long)]
     batch: bool,
-    /// Complete at the end of a turn also when interactive
+    /// Complete at the end of a turn, even if interactive
     #[arg(long)]
     stop_on_run_finished: bool,
-    /// Start at once
+    /// Start it at once
     #[arg(long)]
     start: bool,
 }
@@ -37,7 +37,7 @@ pub struct Create {
 /// Flags of waiting.
 #[derive(Debug, Clone, Args)]
 struct Wait {
-    /// Wait until it is done: started, or ended
+    /// Wait until it has started, or ended
     #[arg(long)]
     wait: bool,
     /// How long to wait, seconds
@@ -61,7 +61,7 @@ pub struct Start {
 pub struct Stop {
     /// Id or name
     session: String,
-    /// Administrators: do not wait for the proof that nothing is left
+    /// Do not wait for the proof that nothing is left (administrators only)
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -90,7 +90,7 @@ pub(super) async fn start(arguments: Start, connection: &Connection) -> Result<E
     let answer = wait(connection, &arguments.wait, answer, |phase| phase == "Running" || is_terminal(phase)).await?;
     let session: Session = answer.decode()?;
     print(connection, &answer)?;
-    // A batch session may have done its work already.
+    // A batch session may already have finished.
     let failed = arguments.wait.wait && session.phase.as_deref() == Some("Failed");
     Ok(if failed { Exit::Failure } else { Exit::Success })
 }
@@ -115,7 +115,7 @@ fn print(connection: &Connection, answer: &Answer) -> Result<Exit, CliError> {
     connection.object(answer, |s: &Session| &s.id, |s| show::table(std::slice::from_ref(s)).render(""))
 }
 
-/// Asks until the phase is `wanted`, when waiting was asked for.
+/// Polls until the phase is `wanted`, if waiting was requested.
 async fn wait(
     connection: &Connection,
     wait: &Wait,

@@ -20,10 +20,10 @@ const PAGE: u32 = 1_000;
 pub struct Logs {
     /// Id or name
     session: String,
-    /// Go on with what happens, until the session's run is over; earlier runs are shown as their messages
+    /// Keep following until the session's run is over; earlier runs are shown as their messages
     #[arg(long)]
     follow: bool,
-    /// Only what came after this seq; 0 = everything
+    /// Only events after this seq; 0 = everything
     #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(i64).range(0..))]
     after_seq: Option<i64>,
     #[command(flatten)]
@@ -49,7 +49,7 @@ fn is_over(session: &Session) -> bool {
     session.phase.as_deref().is_none_or(is_terminal)
 }
 
-/// All there is, page by page; a log that grows meanwhile is read to where it ended when the command began.
+/// Everything, page by page; a log that grows meanwhile is read up to where it ended when the command started.
 async fn read(
     after_seq: Option<i64>,
     connection: &Connection,

@@ -16,7 +16,7 @@ use clap::Subcommand;
 use super::{Connection, is_id, operations};
 use crate::{client::route::Route, error::CliError, exit::Exit};
 
-/// Commands of sessions. A session is named by its name within the project, or by its id.
+/// Commands for sessions. A session is named by its name within the project, or by its id.
 #[derive(Debug, Clone, Subcommand)]
 pub enum SessionCommand {
     /// Create a session
@@ -28,25 +28,25 @@ pub enum SessionCommand {
     /// Show a session with its conditions
     #[command(after_help = "Example:\n  ambient session get fix")]
     Get(show::Get),
-    /// List what was done to a session, the newest first
+    /// List a session's operations, newest first
     #[command(after_help = "Example:\n  ambient session history fix")]
     History {
         /// Id or name
         session: String,
     },
-    /// Start a session, or start it again
+    /// Start a session, or restart it
     #[command(after_help = "Example:\n  ambient session start fix --wait")]
     Start(lifecycle::Start),
-    /// Stop a session; its workspace stays
+    /// Stop a session; its workspace is kept
     #[command(after_help = "Example:\n  ambient session stop fix --wait")]
     Stop(lifecycle::Stop),
-    /// Delete a session with its workspace
+    /// Delete a session and its workspace
     #[command(after_help = "Example:\n  ambient session delete fix")]
     Delete {
         /// Id or name
         session: String,
     },
-    /// Follow a session from now on and talk to it: each line, or block of code, is a message; Ctrl-D detaches
+    /// Follow a session from now on and talk to it: each line, or code block, is a message; Ctrl-D detaches
     #[command(after_help = "Example:\n  ambient session attach fix")]
     Attach(attach::Attach),
     /// Show what happened in a session
@@ -55,13 +55,13 @@ pub enum SessionCommand {
     /// Send a message
     #[command(after_help = "Example:\n  ambient session send fix 'Now run the tests'")]
     Send(send::Send),
-    /// List a folder of a running session's workspace, or print a file of it
+    /// List a folder in a running session's workspace, or print a file from it
     #[command(after_help = "Example:\n  ambient session files fix src\n  ambient session files fix README.md")]
     Files(files::Files),
-    /// Print what changed in a running session's repository
+    /// Print the changes in a running session's repository
     #[command(after_help = "Example:\n  ambient session diff fix | git apply")]
     Diff(git::Diff),
-    /// Push the commits of a running session's repository to a branch of its origin
+    /// Push the commits in a running session's repository to a branch of its origin
     #[command(after_help = "Example:\n  ambient session push fix --branch fix/readme")]
     Push(git::Push),
     /// Add, remove and list repositories
@@ -91,15 +91,15 @@ pub(super) async fn run(command: SessionCommand, connection: &Connection) -> Res
 }
 
 impl Connection {
-    /// Id of a session named by name within the project, or by id. A name may look like an id, so names are looked up first. What is
-    /// the name of one session and the id of another names neither: `id:` before it says that the id is meant.
+    /// Id of a session given by name within the project, or by id. A name may look like an id, so names are looked up first. A text
+    /// that is the name of one session and the id of another is refused: a prefix `id:` says that the id is meant.
     pub(crate) async fn session_id(&self, session: &str) -> Result<String, CliError> {
         if let Some(id) = session.strip_prefix("id:").filter(|id| is_id(id)) {
             return Ok(id.to_owned());
         }
         let route = Route::new(["sessions"]).query("name", Some(session)).query("project_id", self.chosen_project());
         let found: List<Session> = match self.client.get(&route.query("size", Some(10))).await {
-            // No such project: an id needs none.
+            // No such project: an id does not need one.
             Err(CliError::Api { status: 404, .. }) if is_id(session) => return Ok(session.to_owned()),
             found => found?.decode()?,
         };
@@ -110,7 +110,7 @@ impl Connection {
             if self.is_session(session).await? {
                 let ids: Vec<_> = found.items.iter().map(|named| named.id.as_str()).collect();
                 let reason = format!(
-                    "'{session}' is the id of one session and the name of another, {}: say 'id:{session}' for the first",
+                    "'{session}' is the id of one session and the name of another, {}: write 'id:{session}' for the first",
                     ids.join(", ")
                 );
                 return Err(CliError::refused(Exit::Conflict, reason));
@@ -118,14 +118,11 @@ impl Connection {
         }
         match found.items.as_slice() {
             [one] => Ok(one.id.clone()),
-            [] => Err(CliError::refused(
-                Exit::NotFound,
-                format!("no session '{session}'; 'ambient session list' shows those there are"),
-            )),
+            [] => Err(CliError::refused(Exit::NotFound, format!("no session '{session}'; see 'ambient session list'"))),
             several => {
                 let ids: Vec<_> = several.iter().map(|session| session.id.as_str()).collect();
                 let ids = ids.join(", ");
-                let reason = format!("{} sessions are named '{session}'; say the id of one: {ids}", found.total);
+                let reason = format!("{} sessions are named '{session}'; give the id of one: {ids}", found.total);
                 Err(CliError::refused(Exit::Conflict, reason))
             }
         }

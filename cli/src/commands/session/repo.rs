@@ -20,7 +20,7 @@ use crate::{
 /// Commands of a session's repositories.
 #[derive(Debug, Clone, Subcommand)]
 pub enum RepoCommand {
-    /// Add a repository; a running session clones it soon
+    /// Add a repository; a running session clones it shortly
     #[command(after_help = "Example:\n  ambient session repo add fix https://example.org/team/docs.git --branch main")]
     Add {
         /// Id or name
@@ -28,16 +28,16 @@ pub enum RepoCommand {
         /// https:// or file:// URL, or a folder inside a repository
         #[arg(id = "repository_url", value_name = "URL|FOLDER")]
         url: String,
-        /// Folder in the workspace; the URL's last step when absent
+        /// Folder in the workspace [default: the last part of the URL]
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
-        /// Branch; the default branch when absent
+        /// Branch [default: the origin's default branch]
         #[arg(long, value_name = "BRANCH")]
         branch: Option<String>,
-        /// Push the commits to this branch of the origin at the end of every turn that went well
+        /// Push the commits to this branch of the origin at the end of every successful turn
         #[arg(long = "push", value_name = "BRANCH")]
         push_to: Option<String>,
-        /// What to fetch of its submodules: nothing, their recorded commits, or all of them with history
+        /// Which submodules to fetch: none, their recorded commits, or all of them with history
         #[arg(long, value_name = "HOW", default_value = "none", value_parser = input::submodules())]
         submodules: Submodules,
     },
@@ -49,7 +49,7 @@ pub enum RepoCommand {
         /// Folder in the workspace
         name: String,
     },
-    /// List the repositories, wanted and there
+    /// List the repositories, wanted and present
     #[command(visible_alias = "ls", after_help = "Example:\n  ambient session repo list fix")]
     List {
         /// Id or name
@@ -70,7 +70,7 @@ pub(super) async fn run(command: RepoCommand, connection: &Connection) -> Result
             }
             connection
                 .console
-                .note(&format!("it will be cloned; 'ambient session repo list {session}' says when it is there"));
+                .note(&format!("it will be cloned; 'ambient session repo list {session}' shows when it is ready"));
         }
         RepoCommand::Remove { session, name } => {
             let id = connection.session_id(&session).await?;

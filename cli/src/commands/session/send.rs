@@ -18,10 +18,10 @@ pub struct Send {
     /// The message
     #[arg(value_name = "TEXT", conflicts_with = "file", required_unless_present = "file")]
     text: Option<String>,
-    /// File that holds the message; - is standard input
+    /// File with the message; - is standard input
     #[arg(short = 'f', long = "file", value_name = "FILE")]
     file: Option<std::path::PathBuf>,
-    /// Start the session when it is not running
+    /// Start the session if it is not running
     #[arg(long)]
     start: bool,
 }
@@ -37,7 +37,7 @@ pub(super) async fn send(arguments: Send, connection: &Connection) -> Result<Exi
     connection.object(&answer, |m: &MessageAccepted| &m.id, accepted)
 }
 
-/// Sends a message; repeated tries are one message.
+/// Sends a message; retries still make only one message.
 pub(super) async fn post(client: &Client, id: &str, message: &MessageCreate) -> Result<Answer, CliError> {
     client.post(&Route::new(["sessions", id, "messages"]), message).await
 }

@@ -1,4 +1,4 @@
-//! What a new session is to be, as flags say it.
+//! A new session's spec, from flags.
 
 use std::{path::Path, time::Duration};
 
@@ -16,56 +16,56 @@ use crate::{
     output::Console,
 };
 
-/// Flags of a session's spec.
+/// Flags for a session's spec.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Session")]
 pub(crate) struct Spec {
-    /// Name for people; made from the prompt when absent
+    /// Display name [default: made from the prompt]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// Repository: https:// or file:// URL, or a folder inside a repository; may be repeated
     #[arg(long = "repo", value_name = "URL|FOLDER")]
     pub(crate) repos: Vec<String>,
-    /// Branch of the (only) repository; its default branch when absent
+    /// Branch of the (only) repository [default: its default branch]
     #[arg(long, value_name = "BRANCH", requires = "repos")]
     pub(crate) branch: Option<String>,
-    /// Push the commits to this branch of the origin (never forced) at the end of every turn that went well
+    /// Push the commits to this branch of the origin (never forced) at the end of every successful turn
     #[arg(long = "push", value_name = "BRANCH", requires = "repos")]
     pub(crate) push_to: Option<String>,
-    /// What to fetch of the submodules of each --repo: nothing, their recorded commits, or all of them with history [default: none]
+    /// Which submodules of each --repo to fetch: none, their recorded commits, or all of them with history [default: none]
     #[arg(long, value_name = "HOW", requires = "repos", value_parser = input::submodules())]
     pub(crate) submodules: Option<Submodules>,
-    /// Agent whose session it is, by name or id; see 'ambient agent list'. It is recorded, its settings are not taken over yet
+    /// Agent that the session belongs to, by name or id; see 'ambient agent list'. Only recorded: its settings are not inherited yet
     #[arg(long, value_name = "AGENT")]
     pub(crate) agent: Option<String>,
-    /// Program that runs as the agent; 'script', which runs the shell blocks of its prompt, when absent
+    /// Program that runs as the agent [default: script, which runs the shell blocks of its prompt]
     #[arg(long, value_name = "TYPE")]
     pub(crate) agent_type: Option<String>,
-    /// Seconds a run may take [default: 300 for a batch session, else no limit]
+    /// Maximum duration of a run in seconds [default: 300 for a batch session, else no limit]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) timeout: Option<i64>,
     /// Seconds without activity before it is stopped; 0 = never
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(0..))]
     pub(crate) inactivity_timeout: Option<i64>,
-    /// Model the agent is to use
+    /// Model for the agent to use
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<String>,
-    /// Processors it may use, such as 500m or 2 [default: the server's]
+    /// CPU limit, such as 500m or 2 [default: the server's]
     #[arg(long, value_name = "CPU")]
     pub(crate) cpu: Option<String>,
-    /// Memory it may use, such as 512Mi or 2Gi; at the limit its agent is ended
+    /// Memory limit, such as 512Mi or 2Gi; an agent that reaches it is killed
     #[arg(long, value_name = "BYTES")]
     pub(crate) memory: Option<String>,
-    /// Space its files may take, such as 10Gi
+    /// Disk space limit for its files, such as 10Gi
     #[arg(long, value_name = "BYTES")]
     pub(crate) disk: Option<String>,
-    /// Processes and threads it may have
+    /// Maximum number of processes and threads
     #[arg(long, value_name = "NUMBER")]
     pub(crate) processes: Option<u64>,
-    /// Files each of its processes may have open
+    /// Maximum number of open files per process
     #[arg(long, value_name = "NUMBER")]
     pub(crate) open_files: Option<u64>,
-    /// Variable of the agent, sealed and never shown again; with NAME alone its value is taken from this terminal's environment;
+    /// Environment variable for the agent, sealed and never shown again; NAME alone takes the value from this shell's environment;
     /// may be repeated
     #[arg(long = "env", value_name = "NAME[=VALUE]", value_parser = input::variable)]
     pub(crate) environment: Vec<(String, SecretText)>,
@@ -85,7 +85,7 @@ impl Spec {
         }
     }
 
-    /// The session to create; says when a folder holds changes that a clone would not have.
+    /// The session to create; warns if a folder has changes that a clone would not have.
     pub(crate) async fn create(
         &self,
         prompt: Option<String>,
@@ -131,7 +131,7 @@ impl Spec {
     }
 }
 
-/// Best effort: a repository that git will not look into here, or only slowly, is not worth a word.
+/// Best effort: a repository that git cannot inspect here, or only slowly, gets no warning.
 async fn warn_of_changes(folder: &Path, console: &Console) {
     let mut git = Command::new("git");
     git.arg("-C")

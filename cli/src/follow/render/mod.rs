@@ -1,4 +1,4 @@
-//! Live events for people: the agent's own words and output on standard output, what happens around it on standard error.
+//! Live events for people: the agent's text and output on standard output, everything around it on standard error.
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
@@ -17,10 +17,10 @@ use crate::output::{
     table::cut,
 };
 
-/// Most tool calls that are remembered at once, and most bytes of one's arguments.
+/// Most tool calls remembered at once, and most bytes of one call's arguments.
 const MAX_CALLS: usize = 256;
 const MAX_ARGUMENTS: usize = 64 << 10;
-/// Longest line that is made of an agent's text, characters.
+/// Longest line made from an agent's text, characters.
 const MAX_LINE: usize = 160;
 
 /// A tool call between its start and its result.
@@ -32,13 +32,13 @@ struct Call {
     streamed: bool,
 }
 
-/// Prints events one after the other.
+/// Prints events one after another.
 pub(crate) struct Renderer {
     console: Arc<Console>,
     format: OutputFormat,
     calls: BTreeMap<String, Call>,
     lines: Lines,
-    /// What the last phase said, which the next need not repeat.
+    /// What the last phase said, so that the next need not repeat it.
     told: String,
 }
 
@@ -48,7 +48,7 @@ impl Renderer {
         Self { console, format, calls: BTreeMap::new(), lines, told: String::new() }
     }
 
-    /// Prints an event in the format that was asked for.
+    /// Prints an event in the requested format.
     pub(crate) fn event(&mut self, event: &Event) -> io::Result<()> {
         match self.format {
             OutputFormat::Table => self.for_people(event),
@@ -57,7 +57,7 @@ impl Renderer {
         }
     }
 
-    /// Prints the messages so far, as if their events had come.
+    /// Prints the messages so far as if their events had arrived.
     pub(crate) fn snapshot(&mut self, snapshot: &Snapshot) -> io::Result<()> {
         match self.format {
             OutputFormat::Table => self.messages(&snapshot.data),
@@ -66,7 +66,7 @@ impl Renderer {
         }
     }
 
-    /// Ends what has begun.
+    /// Ends the line in progress.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         self.lines.end_line()
     }
@@ -88,7 +88,7 @@ impl Renderer {
         Ok(())
     }
 
-    /// The agent's words, and the calls it made with them.
+    /// The agent's text, and the calls it made with it.
     fn said(&mut self, message: &Value) -> io::Result<()> {
         self.lines.write(Source::Words, text(message, "content"))?;
         self.lines.end(Source::Words)?;
@@ -123,7 +123,7 @@ impl Renderer {
             "TOOL_CALL_END" => self.announce(text(data, "toolCallId")),
             "TOOL_CALL_RESULT" => self.result(data),
             "CUSTOM" => self.custom(text(data, "name"), &data["value"]),
-            // What a later release may send, and what only frames the rest.
+            // Events that a later release may send, and those that only frame others.
             _ => Ok(()),
         }
     }
@@ -154,7 +154,7 @@ impl Renderer {
         self.progress(Style::Dim, &format!("  {not}{condition}{why}"))
     }
 
-    /// A turn that did not finish: somebody has stopped it, or it has failed.
+    /// A turn that did not finish: it was stopped, or it failed.
     fn turn_ended(&mut self, data: &Value) -> io::Result<()> {
         text(data, "message").clone_into(&mut self.told);
         match text(data, "code") {
@@ -170,7 +170,7 @@ impl Renderer {
     }
 
     fn call_started(&mut self, id: &str, name: &str) {
-        // A call without a result stays; the oldest makes room.
+        // A call without a result is kept; the oldest is evicted.
         if self.calls.len() >= MAX_CALLS {
             self.calls.pop_first();
         }
@@ -230,7 +230,8 @@ impl Renderer {
             custom::SNAPSHOT => {
                 let commit = cut(text(value, "commit"), 13);
                 let running = value["running"].as_u64().filter(|running| *running > 0);
-                let moving = running.map(|n| format!(", while {n} processes of the agent ran")).unwrap_or_default();
+                let moving =
+                    running.map(|n| format!(", while {n} processes of the agent were running")).unwrap_or_default();
                 self.progress(Style::Dim, &format!("  snapshot of {}: {commit}{moving}", text(value, "repo")))
             }
             custom::PUSHED => {
@@ -249,7 +250,7 @@ impl Renderer {
             custom::SNAPSHOT_FAILED => {
                 self.progress(Style::Yellow, &format!("  no snapshot of {}", sentence(value, "repo", "reason")))
             }
-            // The phases say it.
+            // The phases already say this.
             custom::EXIT if [ENDED_BY_REQUEST, self.told.as_str()].contains(&text(value, "reason")) => Ok(()),
             custom::EXIT => {
                 self.progress(Style::Dim, &format!("  runner ended: {} {}", value["code"], text(value, "reason")))
@@ -258,7 +259,7 @@ impl Renderer {
         }
     }
 
-    /// A line beside the output. Where both streams meet on a terminal it begins a line of its own.
+    /// A line beside the output. If both streams go to the same terminal, it starts on a new line.
     fn progress(&mut self, style: Style, line: &str) -> io::Result<()> {
         if self.console.out_is_terminal() {
             self.lines.end_line()?;
@@ -272,7 +273,7 @@ fn text<'a>(data: &'a Value, field: &str) -> &'a str {
     data[field].as_str().unwrap_or_default()
 }
 
-/// `word: explanation`, as far as there is something to say.
+/// `word: explanation`, leaving out what is empty.
 fn sentence(data: &Value, word: &str, explanation: &str) -> String {
     match (text(data, word), text(data, explanation)) {
         (word, "") => word.to_owned(),
@@ -282,7 +283,7 @@ fn sentence(data: &Value, word: &str, explanation: &str) -> String {
 }
 
 fn first_line(text: &str) -> String {
-    // A fence says nothing, what is in it does.
+    // A fence says nothing, but its content does.
     let is_fence = |line: &str| line.starts_with("```") || line.starts_with("~~~");
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut lines = text.lines().filter(|line| !line.trim().is_empty() && !is_fence(line.trim_start()));
@@ -290,7 +291,7 @@ fn first_line(text: &str) -> String {
     if lines.next().is_some() { format!("{first} …") } else { first }
 }
 
-/// A call in one line: a shell's as its first command, any other as name and arguments.
+/// A call on one line: a shell call as its first command, any other as name and arguments.
 fn headline(name: &str, arguments: &str) -> String {
     let parsed: Value = serde_json::from_str(arguments).unwrap_or_default();
     let named = ["script", "command", "cmd"].into_iter().find_map(|key| parsed[key].as_str());

@@ -1,14 +1,14 @@
-//! One line of a program's output as a terminal would show it: what was written last over what was written first.
+//! One line of a program's output as a terminal would show it: later text overwrites earlier text.
 
 use unicode_width::UnicodeWidthChar;
 
 use super::pen::Pen;
 use crate::output::escape;
 
-/// Most characters of a line that are kept to be written over.
+/// Most characters of a line that are kept so that they can be overwritten.
 pub(super) const MAX_LINE: usize = 8 * 1024;
 
-/// A place on the line: a character with the marks on it; nothing in the right half of a wide one.
+/// A cell of the line: a character with its combining marks; empty in the right half of a wide one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Cell {
     text: String,
@@ -30,18 +30,18 @@ impl Cell {
 pub(super) struct Line {
     cells: Vec<Cell>,
     cursor: usize,
-    /// Marks in the cells.
+    /// Combining marks in the cells.
     marks: usize,
-    /// Leftmost cell that has changed since it was asked.
+    /// Leftmost cell changed since it was last asked for.
     changed: Option<usize>,
 }
 
 impl Line {
-    /// Writes a character; one that would not be seen is written out.
+    /// Writes a character; an invisible one is escaped.
     pub(super) fn write(&mut self, c: char, pen: Pen) {
         let before = self.before().and_then(|at| self.cells[at].text.chars().last());
         if c == '\t' {
-            // Kept as it is: who reads the line may count on it.
+            // Kept as it is: whoever reads the line may rely on it.
             self.put(c, 1, pen);
         } else if escape::is_written_out(c, before) {
             c.escape_default().for_each(|c| self.put(c, 1, pen));
@@ -87,7 +87,7 @@ impl Line {
         self.changed = Some(self.changed.map_or(at, |changed| changed.min(at)));
     }
 
-    /// Of a wide character that is cut in two nothing is left.
+    /// If a wide character is cut in two, nothing of it is left.
     fn split(&mut self, at: usize) {
         if at > 0 && self.cells.get(at).is_some_and(|cell| cell.text.is_empty()) {
             self.set(at - 1, Cell::blank());
@@ -95,7 +95,7 @@ impl Line {
         }
     }
 
-    /// Carries out what moves on the line or erases from it; anything else means nothing here.
+    /// Carries out movements on the line and erasures; anything else has no meaning here.
     pub(super) fn control(&mut self, parameters: &str, last: char) {
         let count = if parameters.is_empty() { Ok(0) } else { parameters.parse::<usize>() };
         let Ok(count) = count.map(|count| count.min(MAX_LINE)) else { return };
@@ -149,12 +149,12 @@ impl Line {
         self.cells.iter().map(|cell| if cell.text == "\t" { 8 } else { 1 }).sum()
     }
 
-    /// Leftmost cell that has changed since this was asked last; none when nothing has.
+    /// Leftmost cell changed since this was last asked for; none if nothing has.
     pub(super) fn take_changed(&mut self) -> Option<usize> {
         self.changed.take()
     }
 
-    /// Draws what there is from a cell on.
+    /// Draws everything from a cell on.
     pub(super) fn draw(&self, out: &mut String, from: usize, colors: bool) {
         for run in self.cells[from.min(self.cells.len())..].chunk_by(|a, b| a.pen == b.pen) {
             let text: String = run.iter().map(|cell| cell.text.as_str()).collect();

@@ -1,7 +1,7 @@
 //! A program's output, line by line, as a terminal would show it: progress bars leave their last state, colours are kept
-//! where there are some, and nothing else of what terminals can be told gets through.
+//! where there are any, and no other terminal control gets through.
 //!
-//! To a terminal a line is written while it grows and changes, to a file once it has ended. What is kept of a line has a
+//! On a terminal a line is written while it grows and changes, to a file once it has ended. The part of a line that is kept has a
 //! limit; what is beyond it is written and stays.
 
 mod line;
@@ -17,10 +17,10 @@ use self::{
 };
 use super::Console;
 
-/// Where a text comes from. Sequences and colours of one do not reach into another.
+/// Where a text comes from. Sequences and colours of one source do not affect another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// The agent's words.
+    /// The agent's text.
     Words,
     /// Standard output of a tool.
     Output,
@@ -34,7 +34,7 @@ struct Stream {
     pen: Pen,
 }
 
-/// The line that is being written, on standard output.
+/// The line in progress, on standard output.
 pub(crate) struct Lines {
     console: Arc<Console>,
     streams: [Stream; 3],
@@ -59,7 +59,7 @@ impl Lines {
         self.flush()
     }
 
-    /// The end of a source's text: what began there is over.
+    /// The end of a source's text: any open sequence or colour of it ends.
     pub(crate) fn end(&mut self, source: Source) -> io::Result<()> {
         let Stream { sequences, pen } = &mut self.streams[source as usize];
         sequences.finish(&mut |found| self.canvas.take(&found, pen, base(source)));
@@ -67,7 +67,7 @@ impl Lines {
         self.end_line()
     }
 
-    /// Ends a line that has begun.
+    /// Ends the line in progress.
     pub(crate) fn end_line(&mut self) -> io::Result<()> {
         if self.canvas.has_begun() {
             self.canvas.new_line();
@@ -83,7 +83,7 @@ impl Lines {
 }
 
 impl Drop for Lines {
-    /// The last resort for who did not end the line. Nobody is left to be told when that fails.
+    /// A last resort if the caller did not end the line. If that fails there is nobody to report to.
     fn drop(&mut self) {
         let _ = self.end_line();
     }
@@ -93,7 +93,7 @@ fn base(source: Source) -> Pen {
     if source == Source::Errors { Pen::YELLOW } else { Pen::default() }
 }
 
-/// The present line, and what is to be written of it.
+/// The current line, and what still has to be written of it.
 #[derive(Default)]
 struct Canvas {
     out: String,
@@ -101,7 +101,7 @@ struct Canvas {
     /// Cells that are on the terminal, and whether they have changed since.
     drawn: usize,
     is_stale: bool,
-    /// Whether the line has a beginning that is no longer kept, and the cursor went back to it.
+    /// Whether the start of the line is no longer kept and the cursor went back to it.
     is_torn: bool,
     is_back: bool,
     live: bool,
@@ -119,7 +119,7 @@ impl Canvas {
             }
             Found::Character('\u{8}') => self.line.back(),
             Found::Character(c) => self.write(c, pen.or(base)),
-            // Others of that name are a terminal's own.
+            // Other sequences with that final character are private to a terminal.
             Found::Control(parameters, 'm') if parameters.bytes().all(|b| matches!(b, b'0'..=b'9' | b';' | b':')) => {
                 pen.apply(parameters);
             }
@@ -130,7 +130,7 @@ impl Canvas {
 
     fn write(&mut self, c: char, pen: Pen) {
         if self.is_back {
-            // What is written and not kept cannot be written over.
+            // What is written but not kept cannot be overwritten.
             self.new_line();
         }
         self.line.write(c, pen);
@@ -150,11 +150,11 @@ impl Canvas {
         (self.is_torn, self.is_back) = (false, false);
     }
 
-    /// Writes what is not written yet of the line, and keeps nothing of it.
+    /// Writes the rest of the line, and keeps none of it.
     fn settle(&mut self) {
         self.update();
         if std::mem::take(&mut self.is_stale) {
-            // It could not be drawn over what there was of it.
+            // It could not be redrawn over what was there.
             self.out.push('\n');
             self.drawn = 0;
         }

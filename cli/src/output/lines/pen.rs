@@ -1,5 +1,5 @@
-//! Colours and emphasis of a program's output: SGR sequences, read and written. What hides text (conceal, blinking) is not
-//! among them.
+//! Colours and emphasis in a program's output: SGR sequences, read and written. Those that hide text (conceal, blink) are
+//! not included.
 
 use std::fmt::Write;
 
@@ -11,7 +11,7 @@ enum Color {
     Rgb(u8, u8, u8),
 }
 
-/// SGR's numbers of bold, dim, italic, underlined, inverse and struck out.
+/// SGR numbers for bold, dim, italic, underlined, inverse and struck out.
 const EMPHASES: [u16; 6] = [1, 2, 3, 4, 7, 9];
 
 /// How a character is drawn.
@@ -23,25 +23,25 @@ pub(super) struct Pen {
 }
 
 impl Pen {
-    /// The pen of a stream that is told apart from another.
+    /// The pen for a stream that is shown differently from the other.
     pub(super) const YELLOW: Self =
         Self { foreground: Color::Indexed(3), background: Color::Default, emphases: [false; EMPHASES.len()] };
 
-    /// Takes the parameters of an SGR sequence in.
+    /// Applies the parameters of an SGR sequence.
     pub(super) fn apply(&mut self, parameters: &str) {
         let mut groups = parameters.split(';');
         while let Some(group) = groups.next() {
             let mut parts = group.split(':');
             let number = parts.next().and_then(number);
             match number {
-                // Colons bind a colour's numbers to it; with semicolons they are parameters of their own.
+                // Colons bind a colour's numbers to it; semicolons make them separate parameters.
                 Some(which @ (38 | 48)) => {
                     let color = if group.contains(':') { color(parts, true) } else { color(&mut groups, false) };
-                    // What follows may belong to it.
+                    // The following ones may belong to it.
                     let Some(color) = color else { return };
                     *(if which == 38 { &mut self.foreground } else { &mut self.background }) = color;
                 }
-                // `4:0` is no underline.
+                // `4:0` means no underline.
                 Some(4) if group == "4:0" => self.emphasize(4, false),
                 Some(number) => self.apply_number(number),
                 None => {}
@@ -75,7 +75,7 @@ impl Pen {
         }
     }
 
-    /// This pen, or the other where nothing was chosen.
+    /// This pen, with the other's settings where nothing was chosen.
     pub(super) fn or(self, other: Self) -> Self {
         if self == Self::default() { other } else { self }
     }
@@ -92,19 +92,19 @@ impl Pen {
     }
 }
 
-/// An absent number is 0, as SGR has it.
+/// A missing number is 0, as SGR defines.
 fn number(text: &str) -> Option<u16> {
     if text.is_empty() { Some(0) } else { text.parse().ok() }
 }
 
-/// The colour behind 38 or 48: `5;n` or `2;r;g;b`, with colons `2::r:g:b` too.
+/// The colour after 38 or 48: `5;n` or `2;r;g;b`, with colons `2::r:g:b` too.
 fn color<'a>(mut numbers: impl Iterator<Item = &'a str>, colons: bool) -> Option<Color> {
     let byte = |text: Option<&str>| u8::try_from(number(text?)?).ok();
     match numbers.next() {
         Some("5") => byte(numbers.next()).map(Color::Indexed),
         Some("2") => {
             let numbers: Vec<_> = if colons { numbers.collect() } else { numbers.take(3).collect() };
-            // With colons a colour space, mostly empty, may come first.
+            // With colons a colour space, usually empty, may come first.
             let [r, g, b, ..] = numbers[usize::from(numbers.len() > 3)..] else { return None };
             Some(Color::Rgb(byte(Some(r))?, byte(Some(g))?, byte(Some(b))?))
         }
@@ -146,7 +146,7 @@ mod tests {
             (&["4", "4:0"], ""),
             (&["31", ""], ""),
             (&["31", "0;0;;m", "99999", "38", "38;9;9", "48;5;999"], ""),
-            // Text is not hidden.
+            // Text is never hidden.
             (&["8", "5", "6"], ""),
         ] {
             assert_eq!(drawn(parameters), expected, "{parameters:?}");

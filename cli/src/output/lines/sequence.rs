@@ -1,17 +1,17 @@
-//! The control sequences of ECMA-48 in a text that comes in pieces.
+//! The ECMA-48 control sequences in a text that arrives in pieces.
 
-/// Longest sequence, and longest string within one (a title, a link), characters. What is longer is text.
+/// Longest sequence, and longest string within one (a title, a link), characters. Anything longer is text.
 const MAX_SEQUENCE: usize = 64;
 const MAX_STRING: usize = 4096;
 
-/// What there is in a text.
+/// The parts of a text.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found<'a> {
-    /// A character, controls of C0 and C1 included.
+    /// A character, including C0 and C1 controls.
     Character(char),
     /// A control sequence without intermediates: its parameters and its final character.
     Control(&'a str, char),
-    /// What began like a sequence and is none: text to be seen.
+    /// Something that started like a sequence but is not one: text to be shown.
     Broken(&'a str),
 }
 
@@ -24,29 +24,29 @@ enum State {
     /// After ESC and an intermediate.
     Designation,
     Control,
-    /// Of OSC, DCS, APC, PM and SOS.
+    /// In the string of OSC, DCS, APC, PM and SOS.
     String,
     /// After ESC in a string.
     StringEscape,
 }
 
-/// Tells characters and sequences apart. Sequences that are complete and no control sequences are left out.
+/// Separates characters from sequences. Complete sequences other than control sequences are dropped.
 #[derive(Debug, Default)]
 pub(super) struct Sequences {
     state: State,
-    /// What has come of the present sequence.
+    /// What has arrived of the current sequence.
     raw: String,
 }
 
 impl Sequences {
-    /// Takes the next character in.
+    /// Takes the next character.
     pub(super) fn push(&mut self, c: char, found: &mut impl FnMut(Found<'_>)) {
         if self.state == State::Text && c != '\u{1b}' {
             return found(Found::Character(c));
         }
         let most = if matches!(self.state, State::String | State::StringEscape) { MAX_STRING } else { MAX_SEQUENCE };
         let Some(next) = self.next(c).filter(|_| self.raw.len() < most) else {
-            // The character is no part of it, and may begin another.
+            // The character does not belong to it, and may start another.
             self.finish(found);
             return self.push(c, found);
         };
@@ -62,7 +62,7 @@ impl Sequences {
         self.state = next;
     }
 
-    /// The state after a character; none when it does not fit.
+    /// The state after a character; none if it does not fit.
     fn next(&self, c: char) -> Option<State> {
         match (self.state, c) {
             (State::Text, _) => Some(State::Escape),
@@ -80,7 +80,7 @@ impl Sequences {
         }
     }
 
-    /// The end of the text: what has begun is no sequence.
+    /// The end of the text: an unfinished sequence is not one.
     pub(super) fn finish(&mut self, found: &mut impl FnMut(Found<'_>)) {
         if !self.raw.is_empty() {
             found(Found::Broken(&self.raw));

@@ -6,7 +6,7 @@ use crate::output::capture;
 const FILE: (bool, bool) = (false, false);
 const TERMINAL: (bool, bool) = (true, true);
 
-/// What comes out of pieces from their sources.
+/// The output for pieces from their sources.
 fn shown((terminal, colors): (bool, bool), pieces: &[(Source, &str)]) -> String {
     let (console, out, _) = capture::console(terminal, colors);
     let mut lines = Lines::new(console);
@@ -21,7 +21,7 @@ fn file(text: &str) -> String {
     shown(FILE, &[(Source::Output, text)])
 }
 
-/// The lines a terminal shows of what was written to it. Nothing else than this may be written.
+/// The lines a terminal shows for what was written to it. Nothing else may be written.
 fn screen(written: &str) -> Vec<String> {
     let (mut rows, mut column) = (vec![Vec::new()], 0);
     let mut rest = written;
@@ -157,7 +157,7 @@ fn a_terminal_sees_a_line_grow_and_change_in_place() {
     let pieces =
         [(Source::Words, "Let me "), (Source::Words, "look"), (Source::Words, "\rWait   "), (Source::Words, "!\n")];
     assert_eq!(shown((true, false), &pieces), "Let me look\rWait   look\u{1b}[K\rWait   !ook\u{1b}[K\n");
-    // A line of several rows cannot be drawn again: it is shown when it has ended.
+    // A line of several rows cannot be redrawn: it is shown when it has ended.
     let wide = "x".repeat(100);
     let pieces =
         [(Source::Output, wide.as_str()), (Source::Output, "\ry"), (Source::Output, "\rz"), (Source::Output, "\n")];

@@ -1,4 +1,4 @@
-//! What each kind of event needs to have gone before, and what it leaves pending.
+//! What each kind of event requires to have come before, and what it leaves pending.
 
 use prost_types::Timestamp;
 use temporalio_common::protos::temporal::api::{
@@ -8,7 +8,7 @@ use temporalio_common::protos::temporal::api::{
 use super::{Course, Pending, Task, moment};
 
 impl Course {
-    /// What one event does. Events of the buffer have id 0.
+    /// The effect of one event. Buffered events have id 0.
     pub(in crate::integrity) fn apply(&mut self, id: i64, attributes: &A, time: Option<&Timestamp>) {
         match attributes {
             A::WorkflowExecutionStartedEventAttributes(_) => self.unseen = Some(id),
@@ -49,7 +49,7 @@ impl Course {
         }
     }
 
-    /// Events of activities, timers and updates, and those that need nothing.
+    /// Events of activities, timers and updates, and those that require nothing.
     fn apply_part(&mut self, id: i64, attributes: &A, time: Option<&Timestamp>) {
         match attributes {
             A::ActivityTaskScheduledEventAttributes(a) => {

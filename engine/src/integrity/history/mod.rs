@@ -1,4 +1,4 @@
-//! The course of one history: what each event needs to have gone before, and what is pending at its end.
+//! The course of one history: what each event requires to have come before, and what is pending at the end.
 
 mod events;
 
@@ -12,10 +12,10 @@ use temporalio_common::protos::temporal::api::{
 
 use crate::proto;
 
-/// Problems kept of one run; what follows a first mistake is often its consequence.
+/// Problems reported per run; what follows a first fault is often its consequence.
 const MAX_PROBLEMS: usize = 20;
 
-/// A thing that was asked for and has not ended: the event that began it, and the one that started it (0: none).
+/// Something that was requested and has not ended: the event that began it, and the one that started it (0: none).
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pending {
     pub(super) name: String,
@@ -23,7 +23,7 @@ pub(super) struct Pending {
     pub(super) cancel_requested: i64,
 }
 
-/// The workflow task that is under way in the history.
+/// The workflow task in progress in the history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Task {
     #[default]
@@ -78,7 +78,7 @@ impl Course {
         }
     }
 
-    /// Takes in one append.
+    /// Reads one append.
     pub(super) fn append(&mut self, first: i64, last: i64, data: &[u8]) {
         let events = match proto::events(&[data]) {
             Ok(events) => events,
@@ -127,7 +127,7 @@ impl Course {
         self.apply(id, attributes, event.event_time.as_ref());
     }
 
-    /// No event is older than the run. (Events that were buffered, and Started events of activities, keep the time at which they came.)
+    /// No event is older than the run. (Buffered events, and Started events of activities, keep the time at which they arrived.)
     fn time(&mut self, event: &HistoryEvent) {
         let at = moment(event.event_time.as_ref());
         if at == (0, 0) {
@@ -140,7 +140,7 @@ impl Course {
         }
     }
 
-    /// Workflow tasks follow one another in time.
+    /// Workflow tasks are in chronological order.
     fn task_time(&mut self, id: i64, time: Option<&Timestamp>) {
         let at = moment(time);
         if at < self.task_at {
@@ -149,7 +149,7 @@ impl Course {
         self.task_at = at;
     }
 
-    /// Whether the list of runs tells the same end.
+    /// Whether the list of runs reports the same end.
     pub(super) fn compare_execution(
         &mut self,
         status: i16,

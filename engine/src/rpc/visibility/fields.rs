@@ -1,4 +1,4 @@
-//! Fields that can be asked for, and their values.
+//! Fields that can be queried, and their values.
 
 use std::collections::HashMap;
 
@@ -41,7 +41,7 @@ const SYSTEM: &[(&str, &str, Kind)] = &[
     ("RootRunId", "e.root_run_id", Kind::Id),
     ("ExecutionStatus", "e.status", Kind::Status),
     ("StartTime", "e.start_time", Kind::Time),
-    // A start is never delayed here.
+    // Starts are never delayed here.
     ("ExecutionTime", "e.start_time", Kind::Time),
     ("CloseTime", "e.close_time", Kind::Time),
     ("ExecutionDuration", "(e.close_time - e.start_time)", Kind::Duration),
@@ -49,7 +49,7 @@ const SYSTEM: &[(&str, &str, Kind)] = &[
     ("HistorySizeBytes", "coalesce(r.history_bytes, e.history_bytes)", Kind::Number),
 ];
 
-/// Fields to order by: expression that is never null, and its type.
+/// Fields to order by: an expression that is never null, and its type.
 pub(super) const ORDER: &[(&str, &str, &str)] = &[
     ("StartTime", "e.start_time", "timestamptz"),
     ("ExecutionTime", "e.start_time", "timestamptz"),
@@ -83,7 +83,7 @@ impl Field {
     }
 }
 
-/// A value as the database gets it.
+/// A value as passed to the database.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Bound {
     Text(String),
@@ -114,7 +114,7 @@ fn of_kind(kind: Kind, name: &str, value: &Value) -> Result<Bound, Status> {
     match (kind, value) {
         (Kind::Text, Value::Text(text)) => Ok(Bound::Text(text.clone())),
         (Kind::Text, _) => Err(wrong(name, value, "a text in quotes")),
-        // What is no run id is the id of no run.
+        // What is not a run id matches no run.
         (Kind::Id, Value::Text(text)) => Ok(Bound::Id(Uuid::parse_str(text).unwrap_or_default())),
         (Kind::Id, _) => Err(wrong(name, value, "a run id")),
         (Kind::Status, _) => status(value).ok_or_else(|| wrong(name, value, "an execution status")),

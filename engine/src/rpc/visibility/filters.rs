@@ -1,4 +1,4 @@
-//! The filters that the older lists have instead of a query, as a query.
+//! The older lists' filters, as a query.
 
 use chrono::{DateTime, Datelike as _, SecondsFormat, Utc};
 use prost_types::Timestamp;
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::proto;
 
-/// The one filter that a list may have beside its times.
+/// The one filter that a list may have besides its times.
 pub(in crate::rpc) enum Only {
     WorkflowId(String),
     WorkflowType(String),
@@ -20,12 +20,12 @@ pub(in crate::rpc) enum Only {
 }
 
 impl Query {
-    /// Open runs that were started within these times, the latest start first.
+    /// Open runs started within these times, latest start first.
     pub(in crate::rpc) fn open(started: Option<StartTimeFilter>, only: Option<Only>) -> Result<Self, Status> {
         Self::filtered(equal("ExecutionStatus", RUNNING), "StartTime", started, only)
     }
 
-    /// Closed runs, the latest end first. The times are those of the end, whatever their name is, as on Temporal's servers.
+    /// Closed runs, latest end first. The times are those of the end, despite their name, as on Temporal's servers.
     pub(in crate::rpc) fn closed(ended: Option<StartTimeFilter>, only: Option<Only>) -> Result<Self, Status> {
         let closed = Filter::Not(Box::new(equal("ExecutionStatus", RUNNING)));
         Self::filtered(closed, "CloseTime", ended, only)
@@ -81,7 +81,7 @@ fn equal(field: &str, value: Value) -> Filter {
     compare(field, "=", value)
 }
 
-/// A time as protobuf allows it: of the years 1 to 9999.
+/// A time as protobuf allows it: in the years 1 to 9999.
 fn moment(at: Timestamp, field: &str) -> Result<DateTime<Utc>, Status> {
     let moment = u32::try_from(at.nanos).ok().and_then(|nanos| DateTime::from_timestamp(at.seconds, nanos));
     let moment = moment.filter(|moment| (1..=9999).contains(&moment.year()));

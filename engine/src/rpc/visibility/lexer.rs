@@ -79,7 +79,7 @@ fn word(rest: &str) -> (Token, &str) {
     (token, after)
 }
 
-/// A text up to its closing quote: the quote itself is written twice, or after a backslash.
+/// A string up to its closing quote: the quote itself is written twice, or after a backslash.
 fn quoted(rest: &str, quote: char) -> Result<(String, &str), Status> {
     let mut text = String::new();
     let mut chars = rest.char_indices().skip(1).peekable();

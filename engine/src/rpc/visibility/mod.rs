@@ -1,8 +1,8 @@
-//! Temporal's visibility query language, the common subset, on SQL.
+//! The common subset of Temporal's visibility query language, on SQL.
 //!
 //! `AND`, `OR`, `NOT`, parentheses; `=`, `!=`, `<`, `<=`, `>`, `>=`, `BETWEEN`, `IN`, `STARTS_WITH`, `IS [NOT] NULL` on system and custom search
-//! attributes; `GROUP BY ExecutionStatus` for counts; `ORDER BY` one system attribute for lists. Whatever is not understood is
-//! `InvalidArgument` naming the word.
+//! attributes; `GROUP BY ExecutionStatus` for counts; `ORDER BY` one system attribute for lists. Anything not understood is
+//! `InvalidArgument` with the offending word.
 
 mod fields;
 mod filters;
@@ -26,13 +26,13 @@ use crate::engine::Engine;
 /// Where `e` and `r` come from.
 pub(super) const TABLES: &str = " from engine.executions e left join engine.runs r on r.run_id = e.run_id";
 
-/// A query, its attributes known.
+/// A query whose attributes are known.
 pub(super) struct Query {
     parsed: Parsed,
     known: Known,
 }
 
-/// The order of a list: expression, its type, and whether the smallest comes first. Runs of the same value go by their ids.
+/// The order of a list: expression, its type, and whether it is ascending. Runs with equal values are ordered by id.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Order {
     pub(super) expression: &'static str,
@@ -49,7 +49,7 @@ fn names<'a>(filter: &'a Filter, into: &mut Vec<&'a str>) {
 }
 
 impl Query {
-    /// Reads a query; looks up the types of the custom attributes it names.
+    /// Parses a query; looks up the types of the custom attributes it names.
     pub(super) async fn read(engine: &Engine, query: &str) -> Result<Self, Status> {
         let parsed = parser::parse(query)?;
         let mut wanted = Vec::new();
@@ -79,7 +79,7 @@ impl Query {
         }
     }
 
-    /// The order of a list; the latest start first when none is asked for.
+    /// The order of a list; latest start first by default.
     pub(super) fn order(&self) -> Result<Order, Status> {
         if self.parsed.group_by.is_some() {
             return Err(refuse("\"GROUP BY\" is for counts"));
@@ -94,7 +94,7 @@ impl Query {
         Ok(Order { expression, kind, ascending: *ascending })
     }
 
-    /// Whether a count is to be told apart by status.
+    /// Whether a count is grouped by status.
     pub(super) fn grouped(&self) -> Result<bool, Status> {
         if let Some((name, _)) = &self.parsed.order_by {
             return Err(refuse(format_args!("ORDER BY {name}: a count has no order")));

@@ -1,10 +1,10 @@
-//! From tokens to the tree of a query. Names of fields and kinds of values are looked at later.
+//! From tokens to the tree of a query. Field names and value types are checked later.
 
 use tonic::Status;
 
 use super::lexer::{Token, refuse, tokens};
 
-/// Parentheses and NOTs within one another, at most.
+/// Maximum nesting depth of parentheses and NOTs.
 const MAX_DEPTH: usize = 32;
 
 /// A value as written.
@@ -27,7 +27,7 @@ impl std::fmt::Display for Value {
     }
 }
 
-/// What is asked of one field.
+/// A condition on one field.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Test {
     /// `=`, `!=`, `<`, `<=`, `>`, `>=`
@@ -51,7 +51,7 @@ pub(super) enum Filter {
 pub(super) struct Parsed {
     pub(super) filter: Option<Filter>,
     pub(super) group_by: Option<String>,
-    /// Field, and whether the smallest comes first.
+    /// Field, and whether ascending.
     pub(super) order_by: Option<(String, bool)>,
 }
 

@@ -1,4 +1,4 @@
-//! A query as SQL. Names are of our own making, values are bound, never spliced.
+//! A query as SQL. Names come from our own tables; values are bound, never spliced in.
 
 use serde_json::json;
 use sqlx::{Postgres, QueryBuilder};
@@ -13,8 +13,8 @@ use super::{
 
 type Sql = QueryBuilder<Postgres>;
 
-/// Appends a condition over `engine.executions e left join engine.runs r`. Negation is carried down to the single tests, so that what
-/// has no value fits neither a test nor its opposite, as in SQL.
+/// Appends a condition over `engine.executions e left join engine.runs r`. Negation is pushed down to the individual tests, so that a
+/// missing value matches neither a test nor its negation, as in SQL.
 pub(super) fn push(sql: &mut Sql, filter: &Filter, known: &Known, negated: bool) -> Result<(), Status> {
     match filter {
         Filter::All(parts) => joined(sql, parts, if negated { " or " } else { " and " }, known, negated),
@@ -103,7 +103,7 @@ fn test_of(sql: &mut Sql, name: &str, field: &Field, test: &Test) -> Result<(), 
     Ok(())
 }
 
-/// Kinds whose values have an order.
+/// Kinds whose values are ordered.
 fn ordered(name: &str, field: &Field, operator: &str) -> Result<(), Status> {
     let without = matches!(
         field,
@@ -115,12 +115,12 @@ fn ordered(name: &str, field: &Field, operator: &str) -> Result<(), Status> {
 fn equal(sql: &mut Sql, name: &str, field: &Field, value: &Value) -> Result<(), Status> {
     let value = field.bind(name, value)?;
     match (field, value) {
-        // Contained: found by the index.
+        // Containment: uses the index.
         (Field::Custom(key, Type::Keyword), Bound::Text(text)) => contains(sql, json!({key: text})),
         (Field::Custom(key, Type::KeywordList), Bound::Text(text)) => contains(sql, json!({key: [text]})),
         (Field::Custom(key, Type::Bool), Bound::Bool(value)) => contains(sql, json!({key: value})),
         (Field::Custom(key, Type::Int), Bound::Int(value)) => contains(sql, json!({key: value})),
-        // One word of the text, of any.
+        // One word of the text, any of them.
         (Field::Custom(_, Type::Text), Bound::Text(text)) => {
             let words = text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_lowercase);
             sql.push("regexp_split_to_array(lower(");
@@ -140,7 +140,7 @@ fn contains(sql: &mut Sql, value: serde_json::Value) {
     sql.push("e.attributes @> ").push_bind(value);
 }
 
-/// The field's value; `raw`: only whether there is one matters. A value of another type than is registered counts as none.
+/// The field's value; `raw`: only whether there is one matters. A value of another type than the registered one counts as none.
 fn operand(sql: &mut Sql, field: &Field, raw: bool) {
     let (key, kind) = match field {
         Field::System(expression, _) => {

@@ -1,4 +1,4 @@
-//! Changes that wait to be written, in the hands of a simulation.
+//! Changes that wait to be written, under a simulation's control.
 
 use super::{Item, Outcome, Queued, Transition, Writer, answer};
 
@@ -20,7 +20,7 @@ impl Held {
 }
 
 impl Writer {
-    /// Nothing is written from now on but what is taken with [`Self::take_held`].
+    /// From now on nothing is written except what is taken with [`Self::take_held`].
     pub(crate) fn hold_all(&self) {
         self.queue().led = true;
     }
@@ -29,7 +29,7 @@ impl Writer {
         self.queue().waiting.len()
     }
 
-    /// The change that waits at this place.
+    /// The change waiting at this position.
     pub(crate) fn take_held(&self, place: usize) -> Option<Held> {
         self.queue().waiting.remove(place).map(Held)
     }

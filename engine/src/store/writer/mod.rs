@@ -1,13 +1,13 @@
 //! The group-committing writer.
 //!
 //! Changes that are ready at the same time are written by one statement, so that they share its round trip and its commit.
-//! Whoever comes first writes what there is, at once and by itself; what arrives meanwhile is the next batch. A reply is
-//! given after the commit of the batch. Once there is more than one at a time, a batch waits [`GATHER`] for company: a commit costs
+//! The first to arrive is written at once and by itself; what arrives meanwhile is the next batch. A reply is
+//! given after the batch's commit. Once there is more than one at a time, a batch waits up to [`GATHER`] for more: a commit costs
 //! the same for few and for many.
 //!
-//! Within a batch every run and every workflow id appears once, and starts have one policy. An item whose run has moved on
-//! is not written and its neighbours are; a batch that the database refuses for another reason is written again item by
-//! item, so that only the items concerned fail.
+//! Within a batch every run and every workflow id appears once, and starts share one policy. An item whose run has moved on
+//! is not written, its neighbours are; a batch that the database refuses for another reason is written again item by
+//! item, so that only the items at fault fail.
 
 #[cfg(test)]
 mod held;
@@ -31,10 +31,10 @@ use super::{
 };
 use crate::model::{Start, Transition};
 
-/// Items written by one statement, at most.
+/// Most items written by one statement.
 const BATCH: usize = 64;
 
-/// How long a batch waits for company when the one before it had some.
+/// How long a batch waits for more items if the previous one had several.
 const GATHER: Duration = Duration::from_millis(2);
 
 /// What is to be written.
@@ -43,7 +43,7 @@ enum Item {
     Start(Box<Start>),
 }
 
-/// What became of it. Starts that another run stands in the way of are a conflict.
+/// What became of it. A start that another run is in the way of is a conflict.
 type Outcome = Result<(), CommitError>;
 
 struct Queued {
@@ -54,7 +54,7 @@ struct Queued {
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Queued>,
-    /// Somebody is writing and will look at `waiting` again.
+    /// Someone is writing and will look at `waiting` again.
     led: bool,
 }
 
@@ -65,7 +65,7 @@ pub(crate) struct Writer {
     queue: Mutex<Queue>,
 }
 
-/// The duty to write what is waiting; handed to a task of its own when whoever has it goes away.
+/// The duty to write what is waiting; handed to a separate task if its holder goes away.
 struct Lead(Option<Arc<Writer>>);
 
 impl Drop for Lead {
@@ -100,7 +100,7 @@ impl Item {
 }
 
 impl Queue {
-    /// The next batch, in order of arrival; what does not go together with it stays.
+    /// The next batch, in order of arrival; items that do not go together with it stay.
     fn take(&mut self) -> Vec<Queued> {
         let mut batch: Vec<Queued> = Vec::new();
         let mut workflows = HashSet::new();
@@ -116,7 +116,7 @@ impl Queue {
                 left.push_back(queued);
                 break;
             }
-            // A workflow id once: one statement cannot change a row twice. This covers runs as well.
+            // Each workflow id once: one statement cannot change a row twice. This covers runs as well.
             if !same_policy || !workflows.insert(queued.item.workflow_id().to_owned()) {
                 left.push_back(queued);
                 continue;
@@ -146,7 +146,7 @@ impl Writer {
         }
     }
 
-    /// Writes a start. False: another run stands in the way.
+    /// Writes a start. False: another run is in the way.
     pub(crate) async fn start(self: &Arc<Self>, start: Box<Start>) -> Result<(Box<Start>, bool), sqlx::Error> {
         match self.submit(Item::Start(start)).await {
             Some((Item::Start(start), Ok(()))) => Ok((start, true)),
@@ -156,7 +156,7 @@ impl Writer {
         }
     }
 
-    /// Writes a reset, in a transaction of its own. False: somebody was faster.
+    /// Writes a reset, in its own transaction. False: a conflict.
     pub(crate) async fn reset(&self, reset: &Reset) -> Result<bool, CommitError> {
         let mut lane = self.lanes.take().await?;
         let written = write_reset(lane.connection(), reset).await;
@@ -169,7 +169,7 @@ impl Writer {
         self.queue().waiting.len()
     }
 
-    /// Keeps everything waiting until it is dropped: what comes meanwhile is one batch.
+    /// Keeps everything waiting until it is dropped: what arrives meanwhile is one batch.
     #[cfg(test)]
     fn hold(self: &Arc<Self>) -> Lead {
         self.queue().led = true;
@@ -189,7 +189,7 @@ impl Writer {
         };
         if lead {
             let lead = Lead(Some(Arc::clone(self)));
-            // Whoever leads came to an idle writer: the first batch has its item.
+            // Whoever leads found the writer idle: the first batch has its item.
             let batch = self.queue().take();
             Box::pin(self.write(batch)).await;
             drop(lead);
@@ -200,7 +200,7 @@ impl Writer {
         answer.await.ok()
     }
 
-    /// The lead goes to a task of its own if there is something to write.
+    /// The lead goes to a separate task if there is something to write.
     fn pass_on(self: Arc<Self>) {
         {
             let mut queue = self.queue();
@@ -247,7 +247,7 @@ impl Writer {
             Err(error) => error,
         };
         if batch.len() == 1 || is_broken(&error) {
-            // Whether it was written is not known when the connection broke: everybody is told so.
+            // Whether it was written is unknown if the connection broke: everyone is told so.
             let text = error.to_string();
             let mut first = Some(error);
             for queued in batch {
@@ -293,11 +293,11 @@ impl Writer {
 }
 
 fn answer(queued: Queued, outcome: Outcome) {
-    // Whoever asked may have gone; what is written is written.
+    // The caller may have gone; what is written is written.
     let _ = queued.reply.send((queued.item, outcome));
 }
 
-/// A start has one way to lose: its workflow id is taken. Any other failure of it is one of the database.
+/// A start can only lose because its workflow id is taken. Any other failure comes from the database.
 fn failure(item: &Item, error: sqlx::Error) -> CommitError {
     match item {
         Item::Change(_) => error.into(),

@@ -111,7 +111,7 @@ async fn an_item_the_database_refuses_fails_alone() {
     }
     engine.inner.store.writer.change(Box::new(signal(&engine, "b", Some("r")).await)).await.1.unwrap();
     let again = signal(&engine, "b", Some("r")).await;
-    // A secondary row that is not as expected: the timer is not there.
+    // A secondary row that is not as expected: the timer does not exist.
     let mut missing = signal(&engine, "c", None).await;
     missing.ended_timers.push("never started".to_owned());
     let outcomes = together(&engine, vec![signal(&engine, "a", Some("r")).await, again, missing]).await;
@@ -156,7 +156,7 @@ async fn a_connection_cut_in_the_middle_of_a_batch_writes_nothing_and_tells_ever
     sqlx::query("select 1 from engine.runs where workflow_id = 'b' for update").execute(&mut *blocker).await.unwrap();
     let changes = vec![signal(&engine, "a", None).await, signal(&engine, "b", None).await];
     let cut = async {
-        // The batch has begun to write and waits for the locked row.
+        // The batch has started to write and waits for the locked row.
         let killed = "select count(pg_terminate_backend(pid)) from pg_stat_activity
                       where datname = current_database() and wait_event_type = 'Lock'";
         loop {

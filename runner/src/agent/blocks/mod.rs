@@ -1,4 +1,4 @@
-//! Markdown text into prose and fenced shell blocks, as CommonMark has them.
+//! Splits Markdown text into prose and fenced shell blocks, as CommonMark defines them.
 
 use comrak::{
     Arena, Options,
@@ -9,14 +9,14 @@ use comrak::{
 /// A piece of a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece {
-    /// Prose (blocks in other languages included).
+    /// Prose (including blocks in other languages).
     Text(String),
     /// A shell script.
     Script(String),
 }
 
-/// A shell block that has no closing fence. CommonMark lets it reach to the end of what it is in, which is a guess about a
-/// text that is not whole or not meant so: too little to run it.
+/// A shell block without a closing fence. CommonMark extends it to the end of what contains it, which is a guess about a
+/// text that is incomplete or not meant that way: too little to run it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unclosed {
     /// Line of its opening fence, from 1.
@@ -26,7 +26,7 @@ pub(super) struct Unclosed {
 /// Splits a message.
 ///
 /// # Errors
-/// When a shell block is not closed.
+/// When a shell block has no closing fence.
 pub(super) fn pieces(message: &str) -> Result<Vec<Piece>, Unclosed> {
     let message = plain(message);
     let lines: Vec<&str> = message.split_inclusive('\n').collect();
@@ -38,7 +38,7 @@ pub(super) fn pieces(message: &str) -> Result<Vec<Piece>, Unclosed> {
         if !is_shell(block) {
             continue;
         }
-        // Lines from 1; on that of the fence nothing else can be but the marks of the list or quote it is in.
+        // Lines from 1; the fence's line can contain nothing else but the markers of its list or quote.
         let (first, last) = (node.sourcepos.start.line, node.sourcepos.end.line);
         if !block.closed {
             return Err(Unclosed { line: first });
@@ -51,13 +51,13 @@ pub(super) fn pieces(message: &str) -> Result<Vec<Piece>, Unclosed> {
     Ok(pieces)
 }
 
-/// Without what an editor left of its encoding and of its system's line endings.
+/// Without traces of an editor's encoding and its system's line endings.
 fn plain(message: &str) -> String {
     message.strip_prefix('\u{feff}').unwrap_or(message).replace("\r\n", "\n").replace('\r', "\n")
 }
 
-/// Whether a shell is meant: the info string's first word says so, alone or with attributes (`bash {1,3}`, `sh,ignore`), or
-/// there is none at all.
+/// Whether a shell is meant: the first word of the info string says so, alone or with attributes (`bash {1,3}`, `sh,ignore`), or
+/// there is no info string.
 fn is_shell(block: &NodeCodeBlock) -> bool {
     let word = block.info.split_whitespace().next().unwrap_or_default();
     let language = match word.find(['{', ',']) {

@@ -30,7 +30,7 @@ fn shell_blocks_run_in_order_and_the_rest_is_prose() {
     assert_eq!(pieces(message).unwrap(), expected);
 }
 
-/// What runs of each message, by the rules of CommonMark 0.31.2 that the comments name.
+/// What runs of each message, by the rules of CommonMark 0.31.2 named in the comments.
 const RUNS: &[(&str, &[&str])] = &[
     // What editors leave: a byte order mark, other systems' line endings.
     ("\u{feff}```sh\nmake\n```\nprose\n", &["make\n"]),
@@ -62,7 +62,7 @@ const RUNS: &[(&str, &[&str])] = &[
         "```zsh\nx\n```\n```sh-session\nx\n```\n```console\nx\n```\n```{.python}\nx\n```\n```{.sh}\nx\n```\n```,\nx\n```",
         &[],
     ),
-    // 5: in lists and quotes a block ends with what it is in, and loses its marks.
+    // 5: in lists and quotes a block ends with its container, and loses its markers.
     ("- ```sh\n  make\n  ```\n\n1. then\n\n   ~~~bash\n   test\n     x\n   ~~~\n", &["make\n", "test\n  x\n"]),
     ("> Do\n> ```sh\n> make\n>  x\n> ```\n> prose", &["make\n x\n"]),
     ("> - ```sh\n>   make\n>   ```", &["make\n"]),
@@ -88,7 +88,7 @@ fn a_block_that_is_not_closed_is_refused_whatever_it_is_in() {
     let refused = [
         ("```shell\necho open", 1),
         ("```sh\nmake\n```\nprose\n\n~~~\nopen\n```\n", 6),
-        // The closing fence of a block whose opening one was missed, and that of a quote which went on without its mark.
+        // The closing fence of a block whose opening one was missed, and that of a quote which continued without its marker.
         ("a ```sh\nmake\n```\nprose", 3),
         ("> ```sh\n> make\nprose", 1),
         ("- ```sh\n  make\n\nprose\n", 1),
@@ -144,7 +144,7 @@ proptest! {
         }
     }
 
-    /// A block is run exactly as it was written, whatever it holds, when its fence is long enough.
+    /// A block runs exactly as written, whatever it contains, if its fence is long enough.
     #[test]
     fn a_script_is_run_as_it_was_written(script in "([ -~\t]{0,20}\n){0,8}", title in "[a-z ]{0,9}") {
         let fence = "`".repeat(30);

@@ -1,4 +1,4 @@
-//! Files that a repository keeps with Git LFS: pointers in the repository, content beside it.
+//! Files that a repository keeps with Git LFS: pointers in the repository, content next to it.
 //!
 //! What speaks to an origin is a re-execution of this program ([`crate::lfs::program`]) with the rights that git has for it: on the mirror, and on
 //! a `file://` origin's folder. Where it goes follows from the origin's address alone; `.lfsconfig` and the agent's configuration
@@ -36,27 +36,27 @@ use crate::{
 
 /// Less than the server waits for a clone.
 const PATIENCE: Duration = Duration::from_secs(240);
-/// Most objects of a clone or push.
+/// Most objects per clone or push.
 const MAX_OBJECTS: usize = 10_000;
-/// Most content of a clone or push, bytes.
+/// Most content per clone or push, bytes.
 const MAX_CONTENT: u64 = 4 << 30;
-/// How often content is kept in a session: mirror, the agent's repository, working tree.
+/// How many copies of content a session keeps: mirror, the agent's repository, working tree.
 const COPIES: u64 = 3;
 /// Most files that are named.
 const MAX_NAMED: usize = 3;
 
-/// What a clone is to do.
+/// What a clone should do.
 pub(super) struct Prepared {
-    /// git-lfs for the agent, where there is one and the repository has a use for it.
+    /// git-lfs for the agent, if it is installed and the repository needs it.
     git_lfs: Option<PathBuf>,
-    /// What is to be known, in words.
+    /// Remarks, in words.
     pub(super) notices: Vec<String>,
 }
 
-/// Fetches the content of a commit's files into the mirror. What cannot be had is told, and fails nothing.
+/// Fetches the content of a commit's files into the mirror. What cannot be fetched is reported, and fails nothing.
 ///
 /// # Errors
-/// Git's; the system's.
+/// Git's; a system error.
 pub(super) async fn prepare(
     attempt: &Attempt,
     mirror: &Mirror<'_>,
@@ -65,7 +65,7 @@ pub(super) async fn prepare(
 ) -> Result<Prepared> {
     let mut prepared = Prepared { git_lfs: None, notices: Vec::new() };
     let Some(commit) = commit else { return Ok(prepared) };
-    // Exit code 1: no line. What an attributes file says of a filter is a line.
+    // Exit code 1: no such line. What an attributes file says about a filter is a line.
     let uses =
         ["grep", "--quiet", "-I", "--fixed-strings", "-e", "filter=lfs", commit, "--", ":(glob)**/.gitattributes"];
     if mirror.git(false, Vec::new()).patience(PATIENCE).maybe(&uses).await?.is_none() {
@@ -97,7 +97,7 @@ pub(super) async fn prepare(
     Ok(prepared)
 }
 
-/// Fetches; the objects that are not there then, with why.
+/// Fetches; returns the objects that are then missing, with reasons.
 async fn fetch(mirror: &Mirror<'_>, origin: &Origin, pointers: &Pointers) -> Vec<(Object, String)> {
     let disk = match mirror.attempt.spec.limits.disk_bytes {
         0 => MAX_CONTENT,
@@ -122,7 +122,7 @@ async fn fetch(mirror: &Mirror<'_>, origin: &Origin, pointers: &Pointers) -> Vec
         Ok(Report { failed, stopped, .. }) => (failed, stopped),
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
-    // What has come is there, whatever came of the rest.
+    // What has arrived is there, whatever became of the rest.
     let missing = absent(mirror, &wanted).unwrap_or(wanted);
     let why = |object: &Object| others.iter().find(|(known, _)| known == object).map(|(_, why)| why.clone());
     let stopped = stopped.unwrap_or_else(|| "it did not come".to_owned());
@@ -141,7 +141,7 @@ fn lacking(pointers: &Pointers, failed: &[(Object, String)]) -> Option<String> {
     Some(format!("of {all} files kept with Git LFS {some} are here as pointers: {}", named(pointers, failed)))
 }
 
-/// Some of them, with why.
+/// Some of them, with reasons.
 fn named(pointers: &Pointers, failed: &[(Object, String)]) -> String {
     let name = |(object, why): &(Object, String)| {
         let path = pointers.get(object).map(|path| String::from_utf8_lossy(path).into_owned()).unwrap_or_default();
@@ -168,10 +168,10 @@ async fn ask(
     let order = serde_json::to_vec(&order).map_err(|e| Error::Internal(e.to_string()))?;
     let git = mirror.git(true, pinned).patience(PATIENCE).program(OsStr::new(PROGRAM)).input(order);
     let report = git.run(&[task]).await?;
-    serde_json::from_slice(&report).map_err(|e| Error::Git(format!("{task} said what is no report: {e}")))
+    serde_json::from_slice(&report).map_err(|e| Error::Git(format!("{task} gave a malformed report: {e}")))
 }
 
-/// git-lfs on the search path of the session's variables, else on the system's, as far as the agent can run it.
+/// git-lfs on the search path from the session's variables, else on the system's, if the agent can run it.
 async fn git_lfs(attempt: &Attempt) -> Option<PathBuf> {
     let path = attempt.environment.get("PATH").map_or(DEFAULT_PATH, String::as_str);
     for place in path.split(':').filter(|place| place.starts_with('/')) {
@@ -187,8 +187,8 @@ async fn git_lfs(attempt: &Attempt) -> Option<PathBuf> {
     None
 }
 
-/// Puts content into the place of pointers in a clone that is the agent's, by git-lfs as the agent, and has git know of git-lfs
-/// there; what went wrong, in words.
+/// Replaces pointers with content in a clone of the agent's, by git-lfs as the agent, and registers git-lfs with git
+/// there; returns what went wrong, in words.
 pub(super) async fn check_out(attempt: &Attempt, clone: &Path, prepared: &Prepared) -> Option<String> {
     let program = prepared.git_lfs.as_ref()?;
     let done = async {
@@ -222,11 +222,11 @@ pub(super) struct Publication<'a> {
 }
 
 impl Publication<'_> {
-    /// Uploads the content that the new commits speak of and the origin lacks: before them, so that no commit there speaks of
+    /// Uploads the content that the new commits refer to and the origin lacks: before the commits, so that none there refers to
     /// content that nobody has. `git` sees the commits, and may write in `scratch`.
     ///
     /// # Errors
-    /// A conflict that names the files whose content cannot be had; git's.
+    /// A conflict that names the files whose content is unavailable; git's.
     pub(super) async fn carry_out(&self, git: &Git<'_>, scratch: &Directory) -> Result<()> {
         let pointers = pointers::of_push(git, scratch, self.commit, self.expected).await?;
         if pointers.is_empty() {
@@ -261,7 +261,7 @@ impl Publication<'_> {
         }
     }
 
-    /// From the agent's repository into the mirror, what that has not.
+    /// From the agent's repository into the mirror, what the mirror lacks.
     async fn take_in(&self, objects: &[Object], pointers: &Pointers) -> Result<()> {
         let missing = absent(self.mirror, objects)?;
         if missing.is_empty() {
@@ -294,7 +294,7 @@ impl Publication<'_> {
     }
 }
 
-/// Those that the mirror has not.
+/// Those that the mirror does not have.
 fn absent(mirror: &Mirror<'_>, objects: &[Object]) -> Result<Vec<Object>> {
     let io = |e: std::io::Error| Error::io("cannot look into the mirror", &e);
     let Some(store) = Store::open(mirror.path()).map_err(io)? else { return Ok(objects.to_vec()) };

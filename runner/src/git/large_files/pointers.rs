@@ -1,4 +1,4 @@
-//! Which files of a commit, or of commits that are to be pushed, are kept with Git LFS: read by our git from the mirror.
+//! Which files of a commit, or of commits to be pushed, are kept with Git LFS: read by our git from the mirror.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,10 +10,10 @@ use crate::{
 
 /// Largest list of files, bytes.
 const MAX_LIST: usize = 32 * 1024 * 1024;
-/// Most small files that are looked into.
+/// Most small files that are examined.
 const MAX_SMALL: usize = 200_000;
 
-/// Paths by the object that is to be at them.
+/// Paths by the object that belongs at them.
 pub(super) type Pointers = BTreeMap<Object, Vec<u8>>;
 
 /// A blob and where it is.
@@ -22,7 +22,7 @@ struct Blob {
     path: Vec<u8>,
 }
 
-/// Pointers in the tree of a commit, at paths that its attributes give to LFS, with one of their paths.
+/// Pointers in a commit's tree, at paths that its attributes assign to LFS, with one of their paths each.
 ///
 /// # Errors
 /// Git's; too many.
@@ -34,7 +34,7 @@ pub(super) async fn of_commit(git: &Git<'_>, scratch: &Directory, commit: &str) 
     read(git, blobs).await
 }
 
-/// Pointers that are in the commit's history and not in the others', at paths that the commit's attributes give to LFS.
+/// Pointers that are in the commit's history and not in the others', at paths that the commit's attributes assign to LFS.
 ///
 /// # Errors
 /// Git's; too many.
@@ -90,7 +90,7 @@ fn small_file(entry: &[u8]) -> Option<Blob> {
     fits.then(|| Blob { name: name.to_owned(), path: entry[tab + 1..].to_vec() })
 }
 
-/// Those at paths that the commit's attributes give to LFS. An index of its own, because this git has no working tree to read
+/// Those at paths that the commit's attributes assign to LFS. Uses its own index, because this git has no working tree to read
 /// attributes from.
 async fn with_attribute(git: &Git<'_>, scratch: &Directory, commit: &str, blobs: Vec<Blob>) -> Result<Vec<Blob>> {
     if blobs.is_empty() {
@@ -113,7 +113,7 @@ async fn with_attribute(git: &Git<'_>, scratch: &Directory, commit: &str, blobs:
     for blob in blobs {
         let (path, _, value) = (fields.next(), fields.next(), fields.next());
         if path != Some(&blob.path[..]) {
-            return Err(Error::Git("git check-attr said what was not asked".to_owned()));
+            return Err(Error::Git("git check-attr gave unexpected output".to_owned()));
         }
         if value == Some(b"lfs") {
             kept.push(blob);
@@ -125,13 +125,13 @@ async fn with_attribute(git: &Git<'_>, scratch: &Directory, commit: &str, blobs:
 /// The blobs that are pointers.
 async fn read(git: &Git<'_>, blobs: Vec<Blob>) -> Result<Pointers> {
     let mut pointers = Pointers::new();
-    // So many that the answer fits.
+    // As many as the response has room for.
     for some in blobs.chunks(MAX_LIST / 2048) {
         let names: String = some.iter().flat_map(|blob| [&blob.name, "\n"]).collect();
         let content = git.clone().most(MAX_LIST).input(names).run(&["cat-file", "--batch=%(objectsize)"]).await?;
         let mut rest = &content[..];
         for blob in some {
-            let wrong = || Error::Git("git cat-file said what was not asked".to_owned());
+            let wrong = || Error::Git("git cat-file gave unexpected output".to_owned());
             let end = rest.iter().position(|byte| *byte == b'\n').ok_or_else(wrong)?;
             let size: usize = std::str::from_utf8(&rest[..end]).ok().and_then(|s| s.parse().ok()).ok_or_else(wrong)?;
             let body = rest.get(end + 1..end + 1 + size).ok_or_else(wrong)?;

@@ -1,4 +1,4 @@
-//! What a commit says of its submodules: read by our git from the mirror, never from the working tree, and checked like what a
+//! What a commit says about its submodules: read by our git from the mirror, never from the working tree, and checked like what a
 //! session asks for. Whoever can write to the origin has written it.
 
 use std::collections::BTreeMap;
@@ -20,11 +20,11 @@ pub(super) struct Declared {
     pub(super) path: String,
     /// Commit that belongs there.
     pub(super) commit: String,
-    /// Its name and address, or why it has none that can be taken.
+    /// Its name and URL, or why it has none that can be accepted.
     pub(super) source: std::result::Result<Source, String>,
 }
 
-/// Where a submodule is to come from.
+/// Where a submodule comes from.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Source {
     /// Name in `.gitmodules`, and folder below `.git/modules`.
@@ -60,7 +60,7 @@ pub(super) async fn links(git: &Git<'_>, commit: &str) -> Result<BTreeMap<String
     let mut links = BTreeMap::new();
     for entry in list.split(|byte| *byte == 0).filter(|entry| !entry.is_empty()) {
         let entry = String::from_utf8_lossy(entry);
-        let wrong = || Error::Git("git ls-tree said what was not asked".to_owned());
+        let wrong = || Error::Git("git ls-tree gave unexpected output".to_owned());
         let (about, path) = entry.split_once('\t').ok_or_else(wrong)?;
         let commit = about.rsplit(' ').next().ok_or_else(wrong)?;
         links.insert(path.to_owned(), check_object(commit)?.to_owned());
@@ -83,14 +83,14 @@ async fn entries(git: &Git<'_>, commit: &str) -> Result<BTreeMap<String, Entry>>
         return Ok(BTreeMap::new());
     }
     if !mode.starts_with("100") || size.is_none_or(|size: u64| size > MAX_FILE) {
-        return Err(Error::Git(format!(".gitmodules is no file of at most {MAX_FILE} bytes")));
+        return Err(Error::Git(format!(".gitmodules is not a file of at most {MAX_FILE} bytes")));
     }
     let blob = format!("--blob={commit}:.gitmodules");
     let text = git.clone().run(&["config", &blob, "--no-includes", "--null", "--list"]).await?;
     Ok(parse(&String::from_utf8_lossy(&text)))
 }
 
-/// `key\nvalue`, each ended by NUL. What is said last counts, as it does for git.
+/// `key\nvalue`, each ended by NUL. The last one counts, as in git.
 fn parse(text: &str) -> BTreeMap<String, Entry> {
     let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
     for record in text.split('\0') {
@@ -114,11 +114,11 @@ fn source(entries: &BTreeMap<String, Entry>, path: &str, parent: &str) -> std::r
         return Err(".gitmodules names it twice".to_owned());
     }
     check_place(name).map_err(|why| format!("its name {why}"))?;
-    // One repository's folder within another's would write into that.
+    // One repository's folder within another's would write into that one.
     if entries.keys().any(|other| name.strip_prefix(other.as_str()).is_some_and(|rest| rest.starts_with('/'))) {
         return Err("its name lies within another's".to_owned());
     }
-    let url = entry.url.as_deref().ok_or(".gitmodules has no address of it")?;
+    let url = entry.url.as_deref().ok_or(".gitmodules has no URL for it")?;
     Ok(Source { name: name.clone(), url: resolve(url, parent)? })
 }
 
@@ -143,8 +143,8 @@ fn check_place(path: &str) -> std::result::Result<(), &'static str> {
     Ok(())
 }
 
-/// An address as it stands in `.gitmodules` of the repository at `parent`. One that begins with `./` or `../` is relative to that, as
-/// it is for git.
+/// A URL as given in `.gitmodules` of the repository at `parent`. One that starts with `./` or `../` is relative to that, as
+/// in git.
 fn resolve(url: &str, parent: &str) -> std::result::Result<String, String> {
     let refused = |why: &dyn std::fmt::Display| format!("its address {why}");
     if !url.starts_with("./") && !url.starts_with("../") {

@@ -1,5 +1,5 @@
-//! Submodules: what a repository's commit names is fetched into mirrors of ours, one each, by the checks that a session's own
-//! repositories pass; the clones in the workspace are made by the agent's git, as git itself would lay them out.
+//! Submodules: what a repository's commit names is fetched into mirrors of ours, one each, under the same checks as a session's own
+//! repositories; the clones in the workspace are made by the agent's git, laid out as git itself would.
 
 mod declared;
 
@@ -24,19 +24,19 @@ use crate::{
 
 /// For all submodules of a repository; less than the server waits for a clone.
 const PATIENCE: Duration = Duration::from_secs(240);
-/// For a look at the origin of one.
+/// Timeout for checking one's origin.
 const LOOK_PATIENCE: Duration = Duration::from_secs(60);
-/// Most submodules of a repository, at any depth.
+/// Most submodules per repository, at any depth.
 pub(super) const MAX: usize = 100;
 pub(super) const MAX_DEPTH: usize = 8;
-/// Most that are named with why they are not there; for the others their number is told.
+/// Most that are named with the reason they are missing; of the others only the number is given.
 const MAX_NAMED: usize = 4;
 /// Most whose commits a push looks for.
 const MAX_LOOKED_FOR: usize = 20;
 /// Where a mirror without history has its commit.
 const RECORDED: &str = "refs/heads/recorded";
 
-/// A submodule that is there.
+/// A submodule that exists.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Module {
     /// Folder in the repository.
@@ -46,15 +46,15 @@ pub(crate) struct Module {
     pub(super) mirror: String,
 }
 
-/// What came of a repository's submodules.
+/// The outcome for a repository's submodules.
 #[derive(Default)]
 pub(super) struct Added {
     pub(super) modules: Vec<Module>,
-    /// What is not there, in words.
+    /// What is missing, in words.
     pub(super) notices: Vec<String>,
 }
 
-/// Fetches the submodules of a commit and clones them into the agent's clone of the repository. What cannot be had is told, and fails
+/// Fetches the submodules of a commit and clones them into the agent's clone of the repository. What cannot be fetched is reported, and fails
 /// nothing.
 pub(super) async fn add(repository: Repository<'_>, mirror: &Mirror<'_>, url: &str, commit: &str) -> Added {
     let mut adding = Adding { repository, added: Added::default(), failed: Vec::new(), seen: 0 };
@@ -76,7 +76,7 @@ pub(super) struct Repository<'a> {
     pub(super) clone: &'a Path,
 }
 
-/// A repository whose submodules are to be looked at.
+/// A repository whose submodules are to be examined.
 struct Parent {
     url: String,
     commit: String,
@@ -165,7 +165,7 @@ impl Adding<'_> {
     async fn finish(mut self) -> Added {
         if !self.added.modules.is_empty() {
             let git = Git::agents(self.repository.attempt, self.repository.clone).patience(LOOK_PATIENCE);
-            // Where git has them, `.git/modules`: with everything that goes with it.
+            // Where git puts them, `.git/modules`, with everything that belongs to it.
             if let Err(error) = git.run(&["submodule", "--quiet", "absorbgitdirs"]).await {
                 self.added.notices.push(format!("submodules keep their repositories within their folders: {error}"));
             }
@@ -187,7 +187,7 @@ fn open_to_all(folder: &Path) -> std::io::Result<()> {
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
 }
 
-/// A mirror with all history, and with that commit.
+/// A mirror with the full history, and with that commit.
 async fn whole<'a>(attempt: &'a Attempt, name: &str, origin: &Origin, commit: &str) -> Result<Mirror<'a>> {
     let mirror = Mirror::create(attempt, name, origin, None).await?;
     if !mirror.has(commit).await? {
@@ -251,8 +251,8 @@ async fn check_out(
     Ok(())
 }
 
-/// What is to be said of a commit that is pushed, by submodule: it points to commits that their origins do not have. `git` sees it
-/// and the commit before it.
+/// Remarks on a commit being pushed, by submodule: it points to commits that their origins do not have. `git` sees it
+/// and the previous commit.
 ///
 /// # Errors
 /// Git's.
@@ -288,8 +288,8 @@ pub(super) async fn unpublished(
     Ok(notices)
 }
 
-/// What is to be said of submodules of the working tree at a push: what they hold is not in it. Of those in `told` it is known
-/// already that their origins lack commits.
+/// Remarks on submodules in the working tree at a push: their contents are not in it. For those in `told` it is already known
+/// that their origins lack commits.
 pub(super) fn not_in_a_push(left_out: &[LeftOut], told: &[(String, String)]) -> Vec<String> {
     let held = left_out.iter().filter_map(|left| Some((&left.path, left.submodule?)));
     let held = held.map(|(path, held)| match told.iter().any(|(known, _)| known == path) {
@@ -310,7 +310,7 @@ async fn at_its_origin(attempt: &Attempt, module: &Module, commit: &str) -> Resu
         return Ok(true);
     }
     let origin = origin::open(attempt, &module.url)?;
-    // What a mirror without history has of others' history would be no use to it either.
+    // Other parts of the history that a mirror without history has would be no use to it either.
     let how: &[&str] = if place(attempt, &module.mirror).join("shallow").exists() { &["--depth=1"] } else { &[] };
     match fetch(&mirror, &origin, commit, how, LOOK_PATIENCE).await {
         Ok(()) => mirror.has(commit).await,

@@ -1,6 +1,6 @@
-//! What submodules of a working tree hold: a look into each as at the repository itself, from a repository of ours, so that nothing
-//! of what a submodule says (configuration, filters, hooks, marks in its index) runs or counts. Bounded in number, depth and time for
-//! all that are within one repository.
+//! What submodules of a working tree contain: each is examined like the repository itself, from a repository of ours, so that nothing
+//! a submodule says (configuration, filters, hooks, index flags) runs or counts. Bounded in number, depth and time for
+//! all within one repository.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,24 +29,24 @@ use crate::{
     survey::{Finding, Kind},
 };
 
-/// Of the time for a working tree, all its submodules have a half and each of them a quarter.
+/// Of the time for a working tree, all its submodules get half and each of them a quarter.
 const SHARES: (u32, u32) = (2, 4);
-/// For the question where its `HEAD` is: a file is read.
+/// Timeout for finding out where its `HEAD` is: a file is read.
 const HEAD_PATIENCE: Duration = Duration::from_secs(4);
-/// One of which nothing is known.
+/// One about which nothing is known.
 const UNKNOWN: InSubmodule = InSubmodule { uncommitted: None, unpublished: None };
 
 /// A look into all submodules of a repository, at any depth.
 pub(super) struct Inspection<'a> {
     attempt: &'a Attempt,
     modules: &'a [Module],
-    /// Commit that the repository was cloned at.
+    /// The repository's commit that was cloned.
     base: Option<&'a str>,
     deadline: Instant,
     each: Duration,
-    /// How many may still be looked at.
+    /// How many may still be examined.
     left: usize,
-    /// Where it is now: the folder of the submodule within the whole, with a slash at its end.
+    /// Where it is now: the submodule's folder within the whole, with a trailing slash.
     within: Vec<u8>,
     depth: usize,
 }
@@ -54,23 +54,23 @@ pub(super) struct Inspection<'a> {
 /// What was found in the submodules of a working tree.
 #[derive(Default)]
 pub(super) struct Found {
-    /// Submodules of which the commit that is pointed to tells everything.
+    /// Submodules that are fully described by the commit they are pinned to.
     pub(super) clean: Vec<Vec<u8>>,
-    /// Those that are to be named, with the ones within them.
+    /// Those to be named, including nested ones.
     pub(super) named: BTreeMap<Vec<u8>, InSubmodule>,
-    /// Those whose commit cannot be read: git gives up, or waits for ever, where it comes upon one.
+    /// Those whose commit cannot be read: git gives up, or hangs, when it comes across one.
     pub(super) damaged: Vec<Vec<u8>>,
 }
 
 impl Found {
-    /// Whether all that is to be said of a folder is here.
+    /// Whether everything to be said about a folder is here.
     pub(super) fn has(&self, path: &[u8]) -> bool {
         self.named.contains_key(path) || self.clean.iter().any(|clean| clean == path)
     }
 }
 
 impl<'a> Inspection<'a> {
-    /// Of the submodules of a repository, as a part of a look that has so much time.
+    /// The submodules of a repository, as part of a look that has this much time.
     pub(super) fn new(attempt: &'a Attempt, place: Place<'a>, patience: Duration) -> Self {
         let Place { modules, base, .. } = place;
         let (deadline, each) = (Instant::now() + patience / SHARES.0, patience / SHARES.1);
@@ -80,7 +80,7 @@ impl<'a> Inspection<'a> {
     /// Looks into the submodules of the working tree in a directory. `git` has its commit in the index.
     ///
     /// # Errors
-    /// Git's, of the repository itself; what is wrong with a submodule is told.
+    /// Git's, for the repository itself; what is wrong with a submodule is reported.
     pub(super) async fn submodules(&mut self, git: &Git<'_>, directory: &Path, findings: &[Finding]) -> Result<Found> {
         let repositories = findings.iter().filter(|finding| finding.kind == Kind::Repository);
         let repositories: BTreeSet<&[u8]> = repositories.map(|finding| finding.path.as_slice()).collect();
@@ -93,7 +93,7 @@ impl<'a> Inspection<'a> {
             if repositories.contains(path.as_slice()) {
                 self.one(git, &place, path, &mut found).await;
             } else if is_filled(directory, &path) {
-                // Files without a repository: git does not look at them.
+                // Files without a repository: git does not examine them.
                 found.named.insert(path, UNKNOWN);
             }
         }
@@ -128,13 +128,13 @@ impl<'a> Inspection<'a> {
             InSubmodule { uncommitted: Some(0), unpublished: None } if self.is_as_cloned(git, &path, &head).await => {
                 found.clean.push(path);
             }
-            // Not fetched by us: told as a repository of its own, as one is that the commit does not point to.
+            // Not fetched by us: reported as a repository of its own, like one that the commit does not point to.
             InSubmodule { uncommitted: Some(0), unpublished: None } => {}
             _ => drop(found.named.insert(path, held)),
         }
     }
 
-    /// Whether the commit that the repository was cloned at points to this one.
+    /// Whether the commit that was cloned points to this one.
     async fn is_as_cloned(&self, git: &Git<'_>, path: &[u8], head: &str) -> bool {
         let (Some(base), Ok(path), 0) = (self.base, std::str::from_utf8(path), self.depth) else { return false };
         let name = format!("{base}:{path}");
@@ -142,7 +142,7 @@ impl<'a> Inspection<'a> {
         link.is_ok_and(|link| link.is_some_and(|link| link == head))
     }
 
-    /// What one holds, and those within it.
+    /// What one contains, and those within it.
     async fn held(&mut self, place: &Path, head: &str) -> (InSubmodule, BTreeMap<Vec<u8>, InSubmodule>) {
         let unpublished = self.unpublished(place, head).await;
         match WorkingTree::outline_within(self.attempt, place, self.each, self).await {
@@ -154,7 +154,7 @@ impl<'a> Inspection<'a> {
         }
     }
 
-    /// Commits that its mirror, so its origin, does not have. Nothing where it was not fetched by us.
+    /// Commits that its mirror, and so its origin, does not have. Nothing if we did not fetch it.
     async fn unpublished(&self, place: &Path, head: &str) -> Option<u64> {
         let path = self.within.strip_suffix(b"/")?;
         let module = self.modules.iter().find(|module| module.path.as_bytes() == path)?;
@@ -178,7 +178,7 @@ async fn links(git: &Git<'_>) -> Result<Vec<Vec<u8>>> {
     Ok(links.filter_map(path).collect())
 }
 
-/// Whether a path leads to a folder with something in it.
+/// Whether a path leads to a non-empty folder.
 fn is_filled(directory: &Path, path: &[u8]) -> bool {
     Directory::open(directory).is_ok_and(|directory| directory.is_filled(Path::new(OsStr::from_bytes(path))))
 }

@@ -1,9 +1,9 @@
-//! The working tree as git sees it: everything that can be read and is not ignored, and what is left out.
+//! The working tree as git sees it: everything readable that is not ignored, and what is left out.
 //!
-//! It is looked at from a repository of our own, which has the agent's objects and working tree and nothing else of its repository:
+//! It is examined from a repository of our own, which has the agent's objects and working tree and nothing else of its repository:
 //! no configuration (`core.worktree`, filters, `status.*`), no index (`skip-worktree`, locks, damage), no `info/` (excludes,
-//! attributes, sparse checkout). What could be said there to hide a change is not read. `.gitignore` and `.gitattributes` of the
-//! working tree count, as they do for whoever clones it. The only filter is that of Git LFS, in a form of ours.
+//! attributes, sparse checkout). Nothing that could hide a change there is read. `.gitignore` and `.gitattributes` of the
+//! working tree apply, as they do for anyone who clones it. The only filter is that of Git LFS, in our own form.
 
 mod inside;
 
@@ -33,22 +33,22 @@ use crate::{
     survey::{self, Finding, Kind},
 };
 
-/// Largest changed file of a snapshot, bytes.
+/// Largest changed file in a snapshot, bytes.
 const MAX_FILE: u64 = 32 * 1024 * 1024;
-/// What changed large files may add to a repository by all its snapshots and, each time, to a diff, bytes.
+/// How much changed large files may add to a repository through all its snapshots and, each time, to a diff, bytes.
 const ROOM: u64 = 512 * 1024 * 1024;
-/// Most that is named.
+/// Most entries that are named.
 const MAX_LEFT_OUT: usize = 1_000;
 /// Largest list of changed files, bytes.
 pub(super) const MAX_LIST: usize = 16 * 1024 * 1024;
-/// Files that git opens wherever they are: one that is a pipe holds it up for ever.
+/// Files that git opens wherever they are: it hangs forever on one that is a pipe.
 const READ_BY_GIT: [&[u8]; 3] = [b".gitignore", b".gitattributes", b".gitmodules"];
 
 /// Name of the filter of Git LFS.
 const CLEAN: &str = "clean.sh";
 
 type Names = BTreeMap<Vec<u8>, LeftOutReason>;
-/// Large files that a snapshot has, by path: size and last change.
+/// Large files in a snapshot, by path: size and last change.
 pub(crate) type LargeFiles = BTreeMap<Vec<u8>, (u64, i128)>;
 
 /// The working tree in an index of our own. Removed when dropped.
@@ -61,30 +61,30 @@ pub(super) struct WorkingTree<'a> {
     /// Where new objects go, if not there.
     apart: Option<PathBuf>,
     patience: Duration,
-    /// Commit checked out, by the agent's word.
+    /// Commit checked out, as claimed by the agent.
     pub(super) head: Option<String>,
-    /// Paths that differ from it, ignored ones left away; a repository as a folder with a slash.
+    /// Paths that differ from it, without ignored ones; a repository as a folder with a slash.
     changed: BTreeSet<Vec<u8>>,
     pub(super) left_out: Vec<LeftOut>,
     /// Bytes of large files that were not there before.
     pub(super) added: u64,
     /// Large files of this tree.
     pub(super) large: LargeFiles,
-    /// Submodules that are to be named.
+    /// Submodules to be named.
     pub(super) submodules: BTreeMap<Vec<u8>, InSubmodule>,
-    /// Files that a sparse checkout leaves away.
+    /// Files that a sparse checkout omits.
     pub(super) not_checked_out: BTreeSet<Vec<u8>>,
-    /// What there is besides what git takes; of an outline.
+    /// What exists besides what git takes; for an outline.
     pub(super) findings: Vec<Finding>,
 }
 
-/// A repository of the workspace.
+/// A repository in the workspace.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) directory: &'a Path,
     /// Submodules that were fetched.
     pub(super) modules: &'a [Module],
-    /// Commit that it was cloned at.
+    /// The commit that was cloned.
     pub(super) base: Option<&'a str>,
 }
 
@@ -94,7 +94,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// What may become of large files.
+/// What may be done with large files.
 pub(super) struct Room<'a> {
     /// Largest one that is taken, bytes.
     largest: u64,
@@ -105,7 +105,7 @@ pub(super) struct Room<'a> {
 }
 
 impl<'a> Room<'a> {
-    /// For a snapshot in a repository to which snapshots have added so much already.
+    /// For a snapshot in a repository to which snapshots have already added this much.
     pub(super) fn of_snapshots(bytes: u64, known: &'a LargeFiles) -> Self {
         Self { largest: MAX_FILE, left: ROOM.saturating_sub(bytes), known }
     }
@@ -115,7 +115,7 @@ impl<'a> WorkingTree<'a> {
     /// For a look: the repository does not grow.
     ///
     /// # Errors
-    /// Git's; the system's.
+    /// Git's; a system error.
     pub(super) async fn look(attempt: &'a Attempt, place: Place<'_>, patience: Duration) -> Result<Self> {
         let mut tree = Self::new(attempt, place.directory, patience).await?;
         tree.apart = Some(tree.scratch.join("objects"));
@@ -124,19 +124,19 @@ impl<'a> WorkingTree<'a> {
         Ok(tree)
     }
 
-    /// Only what has changed: no content is taken, the index is that of the commit.
+    /// Only what has changed: no content is taken, the index is the commit's.
     ///
     /// # Errors
-    /// Git's; the system's.
+    /// Git's; a system error.
     pub(super) async fn outline(attempt: &'a Attempt, place: Place<'_>, patience: Duration) -> Result<Self> {
         let mut inspection = Inspection::new(attempt, place, patience);
         Self::outline_within(attempt, place.directory, patience, &mut inspection).await
     }
 
-    /// The same of a submodule, on whose working tree the inspection has come.
+    /// The same for a submodule, whose working tree the inspection has reached.
     ///
     /// # Errors
-    /// Git's; the system's.
+    /// Git's; a system error.
     async fn outline_within(
         attempt: &'a Attempt,
         directory: &Path,
@@ -156,7 +156,7 @@ impl<'a> WorkingTree<'a> {
     /// To be kept: objects are in the repository afterwards.
     ///
     /// # Errors
-    /// Git's; the system's.
+    /// Git's; a system error.
     pub(super) async fn keep(
         attempt: &'a Attempt,
         place: Place<'_>,
@@ -169,16 +169,16 @@ impl<'a> WorkingTree<'a> {
         Ok(tree)
     }
 
-    /// To be committed: whatever its size.
+    /// To be committed, whatever its size.
     ///
     /// # Errors
-    /// Git's; the system's.
+    /// Git's; a system error.
     pub(super) async fn whole(attempt: &'a Attempt, place: Place<'_>, patience: Duration) -> Result<Self> {
         let room = Room { largest: u64::MAX, left: u64::MAX, known: &LargeFiles::new() };
         Self::keep(attempt, place, patience, &room).await
     }
 
-    /// How many files differ from the commit that is checked out.
+    /// How many files differ from the checked-out commit.
     pub(super) fn changes(&self) -> u64 {
         self.changed.iter().filter(|path| !path.ends_with(b"/")).count().try_into().unwrap_or(u64::MAX)
     }
@@ -213,9 +213,9 @@ impl<'a> WorkingTree<'a> {
         })
     }
 
-    /// Git in the repository of our own, on the agent's working tree.
+    /// Git in our own repository, on the agent's working tree.
     pub(super) fn git(&self) -> Git<'a> {
-        // What is to be kept may be pushed, so its content too.
+        // What is to be kept may be pushed, so its content is kept too.
         let store = self.objects.with_file_name("lfs").join("objects");
         let store = if self.apart.is_none() { quoted_for_shell(&store) } else { String::new() };
         let clean = format!("sh {} %f {store}", quoted_for_shell(&self.scratch.join(CLEAN)));
@@ -230,7 +230,7 @@ impl<'a> WorkingTree<'a> {
         }
     }
 
-    /// The index becomes that of the commit; what there is besides, and what has changed.
+    /// The index becomes the commit's; finds what exists besides, and what has changed.
     async fn begin(&mut self, inspection: &mut Inspection<'_>) -> Result<Vec<Finding>> {
         let mut findings = self.survey().await?;
         if let Some(head) = &self.head {
@@ -239,7 +239,7 @@ impl<'a> WorkingTree<'a> {
             findings.retain(|finding| !found.has(&finding.path));
             self.submodules = found.named;
             self.pass_over(&found.damaged).await?;
-            // Tells what has changed by exit code 1; what fails here fails below again.
+            // Reports changes by exit code 1; what fails here fails below again.
             let refreshed = self.git().run(&["update-index", "-q", "--refresh"]).await;
             refreshed.map(|_| ()).or_else(|error| if gave_up_some(&error) { Ok(()) } else { Err(error) })?;
             self.pass_over_sparse().await?;
@@ -248,7 +248,7 @@ impl<'a> WorkingTree<'a> {
         not_ignored(&self.git(), findings).await
     }
 
-    /// What git cannot look at stays as it is in the commit.
+    /// What git cannot examine stays as it is in the commit.
     async fn pass_over<'p>(&self, paths: impl IntoIterator<Item = &'p Vec<u8>>) -> Result<()> {
         let paths = terminated(paths);
         if !paths.is_empty() {
@@ -257,7 +257,7 @@ impl<'a> WorkingTree<'a> {
         Ok(())
     }
 
-    /// What is not there because it was not checked out is not deleted.
+    /// What is absent because it was not checked out is not deleted.
     async fn pass_over_sparse(&mut self) -> Result<()> {
         let agents = Git::repository(self.attempt, &self.directory).patience(self.patience);
         let marked = sparse::marked(&agents).await;
@@ -270,7 +270,7 @@ impl<'a> WorkingTree<'a> {
         self.pass_over(&self.not_checked_out).await
     }
 
-    /// What there is in the directory besides what git takes.
+    /// What is in the directory besides what git takes.
     async fn survey(&self) -> Result<Vec<Finding>> {
         let trap =
             |path: &str| Error::Trap(format!("'{path}' is not a file, and git could wait for it for ever: remove it"));
@@ -304,7 +304,7 @@ impl<'a> WorkingTree<'a> {
         Ok(())
     }
 
-    /// For people and programs: sorted, and not without end.
+    /// For people and programs: sorted, and bounded.
     fn named(&self, mut names: Names) -> Vec<LeftOut> {
         for path in self.submodules.keys() {
             names.entry(path.clone()).or_insert(LeftOutReason::Submodule);
@@ -323,7 +323,7 @@ impl<'a> WorkingTree<'a> {
         names.iter().take(MAX_LEFT_OUT).map(one).chain(more).collect()
     }
 
-    /// Changed files whose content a filter of the repository's is for: none is run here but that of Git LFS.
+    /// Changed files with a filter of the repository's own: none is run here except that of Git LFS.
     async fn name_filtered(&self, names: &mut Names) -> Result<()> {
         if self.changed.is_empty() {
             return Ok(());
@@ -340,7 +340,7 @@ impl<'a> WorkingTree<'a> {
         Ok(())
     }
 
-    /// Large files that are not taken, of those that are new or changed.
+    /// Large files that are not taken, among those that are new or changed.
     fn choose(&mut self, findings: &[Finding], room: &Room<'_>) -> Names {
         let mut large: Vec<_> = findings
             .iter()
@@ -351,7 +351,7 @@ impl<'a> WorkingTree<'a> {
             .collect();
         large.retain(|(_, _, path)| self.changed.contains(path));
         let mut dropped = BTreeMap::new();
-        // The small ones first: more of them find room.
+        // The small ones first, so that more of them fit.
         large.sort();
         for (size, modified, path) in large {
             let known = room.known.get(&path) == Some(&(size, modified));
@@ -384,10 +384,10 @@ impl<'a> WorkingTree<'a> {
     }
 }
 
-/// As little as git takes for a repository.
+/// The minimum that git accepts as a repository.
 fn make_repository(attempt: &Attempt, head: Option<&str>, is_long: bool) -> std::io::Result<PathBuf> {
     let version = if is_long { "1\n[extensions]\n\tobjectFormat = sha256" } else { "0" };
-    // Names that other systems' file systems would take for `.git` harm nobody here; whoever takes a commit in checks it.
+    // Names that other systems' file systems would take for `.git` do no harm here; whoever takes a commit in checks it.
     let configuration = format!(
         "[core]\n\tprotectNTFS = false\n\tprotectHFS = false\n\tbare = false\n\trepositoryFormatVersion = {version}\n"
     );
@@ -408,12 +408,12 @@ impl Drop for WorkingTree<'_> {
     }
 }
 
-/// As git reads paths: each ended by NUL.
+/// In the form git reads paths: each ended by NUL.
 pub(super) fn terminated<'p>(paths: impl IntoIterator<Item = &'p Vec<u8>>) -> Vec<u8> {
     paths.into_iter().flat_map(|path| path.iter().copied().chain([0])).collect()
 }
 
-/// Findings that git does not take, with why.
+/// Findings that git does not take, with reasons.
 fn passed(findings: &[Finding]) -> impl Iterator<Item = (Vec<u8>, LeftOutReason)> {
     findings.iter().filter_map(|finding| {
         let reason = match finding.kind {
@@ -430,7 +430,7 @@ fn passed(findings: &[Finding]) -> impl Iterator<Item = (Vec<u8>, LeftOutReason)
 
 fn add_refused(names: &mut Names, changed: BTreeSet<Vec<u8>>) {
     for mut path in changed {
-        // A repository is told as a folder.
+        // A repository is reported as a folder.
         path.pop_if(|last| *last == b'/');
         names.entry(path).or_insert(LeftOutReason::Unreadable);
     }
@@ -445,12 +445,12 @@ async fn changed(git: &Git<'_>) -> Result<BTreeSet<Vec<u8>>> {
     Ok(paths.split(|byte| *byte == 0).filter(|path| !path.is_empty()).map(<[u8]>::to_vec).collect())
 }
 
-/// Exit code 1: what could be done is done.
+/// Exit code 1: what could be done was done.
 fn gave_up_some(error: &GitError) -> bool {
     matches!(error, GitError::Failed { code: 1, .. })
 }
 
-/// Findings, ignored ones left away.
+/// Findings, without ignored ones.
 async fn not_ignored(git: &Git<'_>, mut found: Vec<Finding>) -> Result<Vec<Finding>> {
     let mut paths = Vec::new();
     for finding in found.iter().filter(|finding| finding.kind != Kind::More) {

@@ -1,4 +1,4 @@
-//! `ambient session list|get`, and how a session is shown anywhere.
+//! `ambient session list|get`, and how a session is shown everywhere.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ use crate::{
 /// Flags of `session list`.
 #[derive(Debug, Clone, Args)]
 pub struct ListArguments {
-    /// Only those that are New, Pending, Creating, Running, Stopping, Stopped, Completed or Failed
+    /// Only those in this phase: New, Pending, Creating, Running, Stopping, Stopped, Completed or Failed
     #[arg(long, value_name = "PHASE")]
     phase: Option<String>,
     /// Exact name
@@ -39,15 +39,15 @@ pub struct ListArguments {
     /// Only those of this agent, by name or id
     #[arg(long, value_name = "AGENT")]
     agent: Option<String>,
-    /// Only those that have this label; may be repeated, and all count then
+    /// Only those that have this label; may be repeated, and all must match
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = input::label)]
     labels: Vec<(String, String)>,
-    /// Of all projects, not only the chosen one
+    /// Include all projects, not only the current one
     #[arg(short = 'A', long)]
     all_projects: bool,
     #[command(flatten)]
     paging: Paging,
-    /// Column such as name, phase or created_at, with ' desc' behind it for the reverse [default: 'created_at desc']
+    /// Column to sort by, such as name, phase or created_at, followed by ' desc' for descending order [default: 'created_at desc']
     #[arg(long, value_name = "ORDER")]
     order_by: Option<String>,
 }
@@ -57,7 +57,7 @@ pub struct ListArguments {
 pub struct Get {
     /// Id or name
     session: String,
-    /// The session as it was at a version
+    /// The session as it was at this version
     #[arg(long, value_name = "VERSION")]
     at_version: Option<i64>,
 }
@@ -89,7 +89,7 @@ pub(super) async fn list(arguments: ListArguments, connection: &Connection) -> R
     )
 }
 
-/// Names of the projects there are, by id.
+/// Names of the existing projects, by id.
 async fn project_names(connection: &Connection) -> Result<BTreeMap<String, String>, CliError> {
     let projects: List<Project> =
         connection.client.get(&Route::new(["projects"]).query("size", Some(65_500))).await?.decode()?;
@@ -102,12 +102,12 @@ pub(super) async fn get(arguments: Get, connection: &Connection) -> Result<Exit,
     connection.object(&answer, |s: &Session| &s.id, |s| details(s, Utc::now()))
 }
 
-/// The phase; one that was never started is new.
+/// The phase; a session that was never started is New.
 pub(crate) fn phase(session: &Session) -> &str {
     session.phase.as_deref().unwrap_or("New")
 }
 
-/// In a word, why it is as it is.
+/// One word on why it is in this state.
 pub(crate) fn reason(session: &Session) -> &str {
     let waits = session.status_detail.as_ref().map(|detail| detail.reason.as_str());
     let over = is_terminal(phase(session)) || phase(session) == "Stopping";
@@ -126,7 +126,7 @@ fn table_at(sessions: &[Session], now: DateTime<Utc>) -> Table {
     table
 }
 
-/// A table of sessions of several projects; a project that is gone shows its id.
+/// A table of sessions from several projects; a deleted project shows its id.
 fn table_of_projects(sessions: &[Session], names: &BTreeMap<String, String>, now: DateTime<Utc>) -> Table {
     let mut table = Table::new(["PROJECT", "ID", "NAME", "PHASE", "RUN", "TYPE", "AGE", "REASON"]);
     for session in sessions {
@@ -153,7 +153,7 @@ fn details(s: &Session, now: DateTime<Utc>) -> String {
         let message = if outcome.message.is_empty() { String::new() } else { format!(": {}", outcome.message) };
         fields.add("Outcome", format!("{}{why}{message}", outcome.phase));
     }
-    // When it is over, the detail only repeats the outcome, unless something is still to happen.
+    // Once it is over, the detail only repeats the outcome, unless something is still to come.
     let over = |detail: &StatusDetail| is_terminal(phase(s)) && detail.blocked_on.is_none();
     if let Some(detail) = s.status_detail.as_ref().filter(|detail| !over(detail)) {
         let more = [
@@ -203,7 +203,7 @@ fn head(s: &Session, now: DateTime<Utc>) -> Fields {
     fields
 }
 
-/// Limits that the session has of its own.
+/// The limits that the session sets itself.
 fn limits(own: &ResourceOverrides) -> Option<String> {
     let ResourceOverrides { cpu, memory, processes, disk, open_files } = own.clone();
     let shown = [
@@ -217,7 +217,7 @@ fn limits(own: &ResourceOverrides) -> Option<String> {
     (!shown.is_empty()).then(|| shown.join(", "))
 }
 
-/// Wanted repositories, and how far they are there.
+/// The wanted repositories, and their state.
 fn repos(s: &Session) -> Table {
     let mut table = Table::new(["REPO", "BRANCH", "HEAD", "URL"]);
     for repo in &s.repos {
