@@ -238,7 +238,7 @@ async fn a_repository_that_is_its_own_submodule_and_one_with_hundreds_come_to_an
     publish(&session, "up");
     runner.client.send("DELETE", "/repos/up", json!({})).await.expect(204);
     let repo = clone(&runner, &url, "shallow").await;
-    assert!(repo["notices"][0].as_str().unwrap().contains(".gitmodules is no file"), "{repo}");
+    assert!(repo["notices"][0].as_str().unwrap().contains(".gitmodules is not a file"), "{repo}");
 }
 
 /// What is told of submodules: by a status, as the head of a diff, and at a push.

@@ -166,7 +166,7 @@ async fn output_is_lossless_in_utf8_cut_at_its_limit_and_the_result_holds_the_en
     assert!(content.len() < 70_000 && content.ends_with("END\n") && content.starts_with("[the beginning"));
     let streamed = output(&records);
     assert!(streamed.len() < 1_200_000, "{}", streamed.len());
-    assert!(streamed.contains("more output is not recorded") && streamed.ends_with("\nEND\n"));
+    assert!(streamed.contains("no more output is recorded") && streamed.ends_with("\nEND\n"));
     for value in custom(&records, "ambient.tool_output") {
         assert!(value["text"].as_str().unwrap().len() <= 16 * 1024);
     }

@@ -88,7 +88,7 @@ const DAMAGES: &[(&str, &str)] = &[
     ("insert into engine.requests select gen_random_uuid(), 'r'", "a request id of no run"),
     ("insert into engine.effects (effect_id, process, source_run_id, data) select gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), ''", "work is owed"),
     // A signal that nobody will tell the workflow of.
-    ("update engine.runs set wft_state = 0, wft_scheduled_id = 0 where workflow_id = 'late'", "cannot go on"),
+    ("update engine.runs set wft_state = 0, wft_scheduled_id = 0 where workflow_id = 'late'", "cannot make progress"),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
