@@ -1,6 +1,6 @@
-//! The composition root: every part is made here, once, and handed what it needs.
+//! The composition root: every part is created here, once, and given what it needs.
 //!
-//! Order of start: schema, vault, actors, live channels, compute, engine, worker, edge; shutdown is the reverse, so that nothing is
+//! Start order: schema, vault, actors, live channels, compute, engine, worker, edge; shutdown is the reverse, so that nothing is
 //! accepted that cannot be finished.
 
 use std::{net::TcpListener, sync::Arc, time::Duration};
@@ -30,10 +30,10 @@ use crate::{
 /// Name of the local administrator.
 pub const ADMIN: &str = "admin";
 
-/// How long running work may take to end at shutdown.
+/// Grace period for running work at shutdown.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Why the server could not be put together. Every message says which part failed.
+/// Why the server could not be assembled. Every message says which part failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{part}: {reason}")]
 pub struct ComposeError {
@@ -45,17 +45,17 @@ fn part<E: std::fmt::Display>(part: &'static str) -> impl FnOnce(E) -> ComposeEr
     move |error| ComposeError { part, reason: error.to_string() }
 }
 
-/// Brings both schemas up to this release.
+/// Migrates both schemas to this release.
 ///
 /// # Errors
-/// When the database cannot be reached or is of a newer release.
+/// When the database cannot be reached or belongs to a newer release.
 pub async fn migrate(database_url: &str) -> Result<(), ComposeError> {
     let db = Database::connect(database_url, DatabaseOptions::default()).await.map_err(part("database"))?;
     db.migrate().await.map_err(part("database schema"))?;
     Engine::migrate(db.pool()).await.map_err(part("engine schema"))
 }
 
-/// A server, put together and working.
+/// A server, assembled and working.
 pub struct Server {
     db: Database,
     hints: Hints,
@@ -67,10 +67,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes and starts every part.
+    /// Creates and starts every part.
     ///
     /// # Errors
-    /// When one cannot be started; nothing of the server is left running then but tasks that end with the process.
+    /// When one cannot be started; nothing of the server is then left running except tasks that end with the process.
     pub async fn start(config: &ServerConfig, database_url: &str) -> Result<Self, ComposeError> {
         let db = Database::connect(database_url, DatabaseOptions::default()).await.map_err(part("database"))?;
         tell_transport(&db).await.map_err(part("database"))?;
@@ -123,7 +123,7 @@ impl Server {
         Ok(Self { db, hints, actors, readers, engine, worker, state })
     }
 
-    /// Answers requests until `shutdown`, then ends every part in order.
+    /// Serves requests until `shutdown`, then ends every part in order.
     ///
     /// # Errors
     /// When the listener cannot be used.
@@ -140,7 +140,7 @@ impl Server {
         };
         let limits = Limits::for_open_files(open_files::raise());
         let serving = ambient_api::serve(listener, self.state.clone(), limits, signalled);
-        // Live channels never end by themselves: they get the grace and are cut then; their clients resume elsewhere.
+        // Live channels never end by themselves: they get the grace period and are then cut; their clients resume elsewhere.
         let patience = async {
             let _ = ended.await;
             tokio::time::sleep(Duration::from_secs(2)).await;
@@ -158,7 +158,7 @@ impl Server {
         Ok(())
     }
 
-    /// Makes project `name` unless it is there; for `up`, so that the first session needs no set-up.
+    /// Creates project `name` unless it exists; for `up`, so that the first session needs no set-up.
     ///
     /// # Errors
     /// When the database or the actor fail.
@@ -183,7 +183,7 @@ impl Server {
     }
 }
 
-/// Whoever runs the server must not have to guess whether its secrets cross a network in the clear.
+/// Whoever runs the server should not have to guess whether its secrets cross a network in the clear.
 async fn tell_transport(db: &Database) -> Result<(), StoreError> {
     let transport = db.transport().await?;
     if transport.is_exposed() {
@@ -194,7 +194,7 @@ async fn tell_transport(db: &Database) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Ready when the engine is fit for work and the worker works.
+/// Ready when the engine and the worker work.
 fn executions(db: &Database, engine: &WorkflowEngine, health: &WorkerHealth) -> Executions {
     let (fit, health) = (engine.readiness(), health.clone());
     let ready = move || fit().and_then(|()| health.check());
@@ -237,7 +237,7 @@ fn own_limits(limits: &ResourceOverrides) -> OwnLimits {
     }
 }
 
-/// Everything the edge is made of.
+/// Everything the edge consists of.
 struct EdgeParts {
     db: Database,
     actors: Actors,
@@ -271,7 +271,7 @@ fn app_state(config: &ServerConfig, parts: EdgeParts) -> Result<AppState, Compos
     }))
 }
 
-/// Tickets of live channels are made and checked by any server of the database, so their key comes from its vault.
+/// Any server of the database makes and checks live tickets, so their key comes from its vault.
 fn ticket_key(vault: &Vault) -> [u8; 32] {
     use hmac::{Hmac, KeyInit as _, Mac as _};
     let mut mac =

@@ -1,4 +1,4 @@
-//! The engine is chosen per database: executions live where they began. Another choice is taken only when nothing is open there.
+//! The engine is chosen per database: executions live where they started. A different choice is accepted only when nothing is open there.
 
 use std::{fmt, time::Duration};
 
@@ -15,10 +15,10 @@ use crate::{
 
 /// How many open executions and effects are named.
 const EXAMPLES: usize = 10;
-/// For a cluster to answer.
+/// Timeout for a cluster to respond.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What is open in the engine of a database.
+/// What is open in a database's engine.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Left {
     /// Open executions of entities; the platform's own (sweeps) are not counted.
@@ -32,7 +32,7 @@ pub(crate) struct Left {
 }
 
 impl Left {
-    /// Whether nothing is.
+    /// Whether nothing is open.
     pub(crate) fn is_nothing(&self) -> bool {
         self.executions == 0 && self.effects == 0
     }
@@ -54,7 +54,7 @@ impl fmt::Display for Left {
     }
 }
 
-/// What is configured, as it is stored.
+/// The configured choice, in its stored form.
 fn configured(config: &ServerConfig) -> (&'static str, &str) {
     match config.engine {
         Engine::Embedded => ("embedded", ""),
@@ -72,14 +72,14 @@ pub(crate) async fn settle(config: &ServerConfig, db: &Database) -> Result<(), S
     }
     let place = told(&chosen);
     let left = left(config, db, &chosen).await.map_err(|problem| {
-        format!("this database's executions are in {place}, and whether any is open there cannot be told: {problem}")
+        format!("this database's executions are in {place}, and it cannot be determined whether any is open there: {problem}")
     })?;
     if left.is_nothing() && db.change_engine(&chosen, engine, namespace).await.map_err(stored)? {
-        tracing::info!(from = place, to = engine, "another workflow engine is chosen for this database");
+        tracing::info!(from = place, to = engine, "another workflow engine was chosen for this database");
         return Ok(());
     }
     Err(format!(
-        "this database's executions are in {place}, where something is left ({left}); go on with that engine, or empty it first with `ambient engine drain`"
+        "this database's executions are in {place}, where something is left ({left}); keep that engine, or empty it first with `ambient engine drain`"
     ))
 }
 
@@ -108,7 +108,7 @@ fn is_of_an_entity(workflow: &str) -> bool {
 }
 
 async fn open_in_database(db: &Database) -> Result<(i64, Vec<String>), String> {
-    // A server that died early may have chosen the engine and not have made its tables.
+    // A server that died early may have chosen the engine without creating its tables.
     EmbeddedEngine::migrate(db.pool()).await.map_err(|error| error.to_string())?;
     let reader = HistoryReader::new(db.pool().clone());
     let (mut count, mut examples, mut after) = (0, Vec::new(), None);

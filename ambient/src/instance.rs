@@ -1,6 +1,6 @@
 //! What a running `up` or `server` leaves in the data directory for `down`, `status` and a second `up`.
 //!
-//! `up.lock` is locked as long as an `up` lives: the kernel lets go of it however the process ends, so two can never
+//! `up.lock` is locked as long as an `up` is alive: the kernel releases it however the process ends, so two can never
 //! run on one data directory. `instances/<pid>.json` says where the process can be reached. A file is believed only
 //! while a process with its pid *and* its start time exists: what a `kill -9` leaves behind is ignored and removed.
 
@@ -39,9 +39,9 @@ pub struct Instance {
     pub kind: InstanceKind,
     /// Its process.
     pub pid: u32,
-    /// When the process started, in clock ticks since boot: tells it from a later process with its pid.
+    /// When the process started, in clock ticks since boot: distinguishes it from a later process with its pid.
     pub start_ticks: u64,
-    /// When it was ready.
+    /// When it became ready.
     pub started_at: DateTime<Utc>,
     /// Where its API is.
     pub url: String,
@@ -51,10 +51,10 @@ pub struct Instance {
 #[derive(Debug)]
 pub struct UpLock(#[expect(dead_code, reason = "the open file is the lock")] File);
 
-/// Takes the data directory for an `up`; `None` when another one has it. Creates the directory.
+/// Takes the data directory for an `up`; `None` if another one has it. Creates the directory.
 ///
 /// # Errors
-/// When the directory cannot be made or written.
+/// When the directory cannot be created or written.
 pub fn lock_for_up(data_dir: &Path) -> io::Result<Option<UpLock>> {
     data_dir::prepare(data_dir)?;
     let path = data_dir.join("up.lock");
@@ -72,12 +72,12 @@ pub struct Published(PathBuf);
 
 impl Drop for Published {
     fn drop(&mut self) {
-        // One that stays is recognised by its dead pid.
+        // A leftover is recognised by its dead pid.
         let _ = fs::remove_file(&self.0);
     }
 }
 
-/// Tells other commands that this process serves `url`; call it when the API answers.
+/// Tells other commands that this process serves `url`; call it once the API responds.
 ///
 /// # Errors
 /// When the entry cannot be written.
@@ -96,10 +96,10 @@ pub fn publish(data_dir: &Path, kind: InstanceKind, url: &str) -> io::Result<Pub
     Ok(Published(path))
 }
 
-/// The instances that live, oldest first; entries of dead ones are removed.
+/// The live instances, oldest first; entries of dead ones are removed.
 ///
 /// # Errors
-/// When the directory exists and cannot be read.
+/// When the directory exists but cannot be read.
 pub fn running(data_dir: &Path) -> io::Result<Vec<Instance>> {
     let entries = match fs::read_dir(data_dir.join("instances")) {
         Ok(entries) => entries,
@@ -126,10 +126,10 @@ impl Instance {
         start_ticks(self.pid) == Some(self.start_ticks)
     }
 
-    /// Asks the process to end (SIGTERM) and waits until it has; `false` when it has not within `patience`.
+    /// Asks the process to end (SIGTERM) and waits until it has; `false` if it has not within `patience`.
     ///
     /// # Errors
-    /// When the process belongs to somebody else.
+    /// When the process belongs to someone else.
     pub async fn terminate(&self, patience: Duration) -> io::Result<bool> {
         let deadline = Instant::now() + patience;
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
@@ -146,10 +146,10 @@ impl Instance {
     }
 }
 
-/// Start time of a process in clock ticks since boot; `None` when there is no such process or only its zombie.
+/// Start time of a process in clock ticks since boot; `None` if there is no such process, or only its zombie.
 fn start_ticks(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command's name is in parentheses and may itself hold spaces and parentheses.
+    // The command's name is in parentheses and may itself contain spaces and parentheses.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     if matches!(fields.first(), Some(&("Z" | "X"))) {
         return None;

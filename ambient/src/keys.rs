@@ -1,4 +1,4 @@
-//! Secrets that a server keeps beside its database: made at first start, mode 0600, never printed but to their owner.
+//! Secrets that a server keeps next to its database: created at first start, mode 0600, never printed except to their owner.
 
 use std::{
     fs::{self, OpenOptions},
@@ -15,21 +15,21 @@ const KEY_BYTES: usize = 32;
 /// The key that seals the server's keys in the database.
 ///
 /// # Errors
-/// When the file cannot be made or read, has another length, or others may read it.
+/// When the file cannot be created or read, has a different length, or is readable by others.
 pub fn vault_key(data_dir: &Path) -> io::Result<Vec<u8>> {
     let text = read_or_make(&data_dir.join("vault.key"), || random_hex(KEY_BYTES))?;
     let key = decode_hex(text.trim()).filter(|key| key.len() == KEY_BYTES);
-    key.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "vault.key does not hold 64 hexadecimal digits"))
+    key.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "vault.key does not contain 64 hexadecimal digits"))
 }
 
 /// The local administrator's token.
 ///
 /// # Errors
-/// When the file cannot be made or read, is empty, or others may read it.
+/// When the file cannot be created or read, is empty, or is readable by others.
 pub fn admin_token(file: &Path) -> io::Result<String> {
     let token = read_or_make(file, || format!("amb_admin_{}", random_hex(KEY_BYTES)))?.trim().to_owned();
     if token.len() < 16 {
-        let text = format!("{} holds fewer than 16 characters", file.display());
+        let text = format!("{} has fewer than 16 characters", file.display());
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
     Ok(token)

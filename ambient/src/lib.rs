@@ -1,6 +1,6 @@
 //! The binary's parts: configuration, logs, embedded PostgreSQL, and the commands that put the server together.
 
-// `println!` panics when the reader has gone; see `commands::say`.
+// `println!` panics if the reader has gone; see `commands::say`.
 #![deny(clippy::print_stdout)]
 
 pub mod commands;

@@ -9,7 +9,7 @@ use std::{
 const LONGEST: u64 = 4096;
 const LINES: usize = 15;
 
-/// The last lines of `path`, none from before byte `begin`; empty when it cannot be read.
+/// The last lines of `path`, none from before byte `begin`; empty if it cannot be read.
 #[must_use]
 pub fn log_tail(path: &Path, begin: u64) -> String {
     let text = read_end(path, begin).unwrap_or_default();

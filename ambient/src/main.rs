@@ -6,7 +6,7 @@ use ambient::commands::{CommandError, ReplayCommand, ServerCommand};
 use ambient_cli::{EXIT_CODES_HELP, Globals};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-/// Messages of workflows are many small and some large pieces that move between threads, which costs the system's allocator dear.
+/// Workflow messages are many small and some large blocks that move between threads, which the system's allocator handles slowly.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -41,7 +41,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// `replay check` and `replay export` stand beside the client's `replay verify`, and are not the client's.
+/// `replay check` and `replay export` appear next to the client's `replay verify`, but are not the client's.
 fn parse() -> Result<(AnyCommand, Globals), clap::Error> {
     let mut command = ReplayCommand::beside_verify(Arguments::command());
     let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;

@@ -2,10 +2,10 @@
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// More is not needed by any limit of ours.
+/// None of our limits needs more.
 const ENOUGH: u64 = 65_536;
 
-/// Raises the limit as far as it may be, and returns it.
+/// Raises the limit as far as allowed, and returns it.
 pub(crate) fn raise() -> u64 {
     let mut limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.unwrap_or(ENOUGH).min(ENOUGH);
@@ -17,7 +17,7 @@ pub(crate) fn raise() -> u64 {
     match setrlimit(Resource::Nofile, limit) {
         Ok(()) => most,
         Err(error) => {
-            tracing::warn!(%error, now, "the limit of open files cannot be raised");
+            tracing::warn!(%error, now, "cannot raise the limit on open files");
             now
         }
     }

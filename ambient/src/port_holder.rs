@@ -1,8 +1,8 @@
-//! Who listens on a TCP port, for the message when it is taken.
+//! Finds who listens on a TCP port, for the message that it is taken.
 
 use std::{fmt, fs, path::Path};
 
-/// A process that listens.
+/// A listening process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortHolder {
     /// Its pid.
@@ -17,7 +17,7 @@ impl fmt::Display for PortHolder {
     }
 }
 
-/// The process that listens on `port`, on any address; `None` when there is none or it belongs to another user, whose
+/// The process that listens on `port`, on any address; `None` if there is none or it belongs to another user, whose
 /// open files we may not see.
 #[must_use]
 pub fn port_holder(port: u16) -> Option<PortHolder> {
@@ -65,7 +65,7 @@ mod tests {
             let port = listener.local_addr().unwrap().port();
             assert_eq!(port_holder(port), Some(PortHolder { pid: std::process::id(), command: own_name.clone() }));
             drop(listener);
-            // A process that another test is starting at this moment has it too, until it executes.
+            // A process that another test is just starting has it too, until it execs.
             let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
             while let Some(holder) = port_holder(port) {
                 assert!(std::time::Instant::now() < deadline, "{holder} still has it");

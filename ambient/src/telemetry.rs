@@ -6,7 +6,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, util:
 
 use crate::config::LogFormat;
 
-/// Notices of PostgreSQL ("relation exists, skipping") are nobody's business unless asked for.
+/// PostgreSQL's notices ("relation exists, skipping") are of no interest unless asked for.
 const QUIET: &str = "sqlx::postgres::notice=warn";
 
 /// Why logs could not be set up.
@@ -15,7 +15,7 @@ pub enum TelemetryError {
     /// The filter cannot be parsed.
     #[error("log_level: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// This process has set its logs up already.
+    /// This process has already set up its logs.
     #[error("logs: {0}")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
@@ -33,18 +33,18 @@ pub fn init(format: LogFormat, level: &str) -> Result<(), TelemetryError> {
     };
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = if json {
-        // The innermost span holds the correlation id; the list of all would repeat it on every line.
+        // The innermost span has the correlation id; the list of all would repeat it on every line.
         Box::new(lines.json().flatten_event(true).with_current_span(true).with_span_list(false))
     } else {
         Box::new(lines.with_ansi(io::stderr().is_terminal()).with_target(false))
     };
-    // What is said first is what a setting of the same target changes.
+    // The first directives are the ones that a setting for the same target overrides.
     let filter = EnvFilter::try_new(format!("{QUIET},{level}"))?;
     tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()?;
     Ok(())
 }
 
-/// The process's metrics, recorded from the first call on; none when another recorder is set.
+/// The process's metrics, recorded from the first call on; none if another recorder is set.
 #[must_use]
 pub fn metrics() -> Option<metrics_exporter_prometheus::PrometheusHandle> {
     metrics_exporter_prometheus::PrometheusBuilder::new().install_recorder().ok()

@@ -1,4 +1,4 @@
-//! What runs the workflows of this server: the embedded engine, or a Temporal cluster. Everything else sees a client.
+//! The engine that runs this server's workflows: the embedded one, or a Temporal cluster. Everything else sees a client.
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
@@ -16,14 +16,14 @@ use crate::config::{self, ServerConfig, TemporalConfig, WorkerVersioning};
 /// Namespace of the embedded engine.
 const EMBEDDED_NAMESPACE: &str = "default";
 
-/// A running engine, or the way to one.
+/// A running engine, or a connection to one.
 pub(crate) enum WorkflowEngine {
     Embedded { engine: Engine, client: EngineClient },
     Temporal { cluster: Cluster, namespace: String },
 }
 
 impl WorkflowEngine {
-    /// Starts the embedded engine, or begins to connect to the cluster.
+    /// Starts the embedded engine, or starts to connect to the cluster.
     pub(crate) async fn start(config: &ServerConfig, db: &Database) -> Result<Self, String> {
         let identity = format!("{}@{}", std::process::id(), config.host);
         let retention = DAY * config.retention_days;
@@ -54,7 +54,7 @@ impl WorkflowEngine {
         }
     }
 
-    /// Tells whether the engine is fit for work: it holds its lease, or the cluster answers.
+    /// Whether the engine works: it holds its lease, or the cluster responds.
     pub(crate) fn readiness(&self) -> Box<dyn Fn() -> Result<(), String> + Send + Sync> {
         match self {
             Self::Embedded { engine, .. } => {
@@ -65,7 +65,7 @@ impl WorkflowEngine {
         }
     }
 
-    /// Gives back what this process holds.
+    /// Releases what this process holds.
     pub(crate) async fn shutdown(self) {
         match self {
             Self::Embedded { engine, .. } => engine.shutdown().await,
@@ -74,7 +74,7 @@ impl WorkflowEngine {
     }
 }
 
-/// How the worker presents itself.
+/// How the worker identifies itself.
 pub(crate) fn worker_settings(config: &ServerConfig) -> WorkerSettings {
     let temporal = &config.temporal;
     let behaviour = match (config.engine, temporal.worker_versioning) {
@@ -100,7 +100,7 @@ pub(crate) fn worker_settings(config: &ServerConfig) -> WorkerSettings {
     WorkerSettings { task_queue: config.task_queue.clone(), deployment: Some(deployment) }
 }
 
-/// A namespace of the same name on another cluster would look empty: its id tells.
+/// A namespace of the same name on another cluster would look empty: its id gives it away.
 fn claim(db: &Database) -> Claim {
     let db = db.clone();
     Arc::new(move |id| {
@@ -110,17 +110,17 @@ fn claim(db: &Database) -> Claim {
             if noted == id {
                 return Ok(());
             }
-            Err(format!("the namespace is another one (id {id}) than this database's executions are in (id {noted})"))
+            Err(format!("the namespace (id {id}) is not the one that has this database's executions (id {noted})"))
         }
         .boxed()
     })
 }
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// For a cluster to answer somebody who waits for it.
+/// Timeout for a cluster to respond when someone is waiting for it.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// A connection to the configured cluster for a look, whatever database it belongs to; the second part keeps it.
+/// A connection to the configured cluster for a check, whatever database it belongs to; the second part keeps it alive.
 pub(crate) async fn look_into_cluster(config: &TemporalConfig) -> Result<(Client, Cluster), String> {
     let any: Claim = Arc::new(|_| async { Ok(()) }.boxed());
     let cluster = Cluster::connect(cluster_options(config, "ambient".to_owned(), DAY, any)?);

@@ -1,4 +1,4 @@
-//! `ambient config`: what is in force, and why.
+//! `ambient config`: the effective settings, and where they come from.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The database of commands that look at one and start none.
+//! The database for commands that read one but start none.
 
 use super::CommandError;
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     postgres::EmbeddedPostgres,
 };
 
-/// The configured database, else the one that `up` runs. One that does not run is not started: that would write.
+/// The configured database, else the one that `up` runs. If that is not running it is not started: that would write.
 pub(super) async fn found(config: &ServerConfig) -> Result<DatabaseUrl, CommandError> {
     if let Some(url) = &config.database_url {
         return Ok(url.clone());

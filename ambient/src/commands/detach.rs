@@ -25,10 +25,10 @@ use crate::{
     log_tail::log_tail,
 };
 
-/// A first start makes a database, one after a crash recovers it.
+/// A first start creates a database, one after a crash recovers it.
 const READY_PATIENCE: Duration = Duration::from_secs(180);
 
-/// Starts this very command again without the flag, in a process group of its own, and waits until it is ready. When
+/// Starts this very command again without the flag, in its own process group, and waits until it is ready. If
 /// another `up` has the data directory, the new one finds that out and ends, and the other's URL is printed.
 pub(super) async fn run(config: &ServerConfig) -> Result<ExitCode, CommandError> {
     let dir = &config.data_dir;
@@ -73,8 +73,11 @@ fn spawn(log: File) -> io::Result<Child> {
     command.spawn()
 }
 
-/// It is left to go on: it may be recovering a large database.
+/// It is left running: it may be recovering a large database.
 fn not_ready(child: &Child, log: &Path, begin: u64) -> String {
     let (pid, seconds) = (child.id().unwrap_or_default(), READY_PATIENCE.as_secs());
-    format!("`ambient up` (pid {pid}) is not ready after {seconds} s and goes on; its log:\n{}", log_tail(log, begin))
+    format!(
+        "`ambient up` (pid {pid}) is not ready after {seconds} s and keeps running; its log:\n{}",
+        log_tail(log, begin)
+    )
 }

@@ -24,7 +24,7 @@ use crate::{
 };
 
 const DATABASE_PATIENCE: Duration = Duration::from_secs(5);
-/// Below this many bytes a checkout and a database soon do not fit.
+/// With less free space than this, a checkout and a database soon do not fit.
 const LITTLE_SPACE: u64 = 2 << 30;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -80,7 +80,7 @@ fn git() -> Check {
     }
 }
 
-/// Where sessions look for it, when none of their variables says otherwise.
+/// Where sessions look for it, unless one of their variables says otherwise.
 fn git_lfs() -> Check {
     const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     match Command::new("git-lfs").arg("version").env("PATH", PATH).output() {
@@ -90,7 +90,7 @@ fn git_lfs() -> Check {
         _ => check(
             "git-lfs",
             CheckStatus::Ok,
-            "not found: files kept with Git LFS stay pointers in sessions, which say so",
+            "not found: files kept with Git LFS stay pointers in sessions, with a notice",
         ),
     }
 }
@@ -104,7 +104,7 @@ fn runner(binary: &Path) -> Check {
     check("runner", CheckStatus::Failed, format!("{shown} is not a program; build it or set runner_binary"))
 }
 
-/// The newest version of Landlock that the kernel grants. Making a ruleset restricts nothing.
+/// The newest Landlock version that the kernel grants. Creating a ruleset restricts nothing.
 fn landlock() -> Check {
     use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
     let granted = |abi: ABI| {
@@ -115,13 +115,13 @@ fn landlock() -> Check {
     let versions = [(5, ABI::V5), (3, ABI::V3), (2, ABI::V2), (1, ABI::V1)];
     match versions.into_iter().find(|(_, abi)| granted(*abi)) {
         Some((number, _)) => check("landlock", CheckStatus::Ok, format!("version {number} or newer")),
-        None => check("landlock", CheckStatus::Warning, "this kernel has none: sessions are confined by uid only"),
+        None => check("landlock", CheckStatus::Warning, "not in this kernel: sessions are confined by uid only"),
     }
 }
 
-/// Whether the kernel makes namespaces for ordinary users; asked of the program that everybody has for it.
+/// Whether the kernel creates namespaces for ordinary users; checked with the standard program for it.
 fn namespaces() -> Check {
-    let without = "agents see the machine's processes, and what hides may outlive a session (see docs/security.md)";
+    let without = "agents see the machine's processes, and hidden ones may outlive a session (see docs/security.md)";
     let made = Command::new("unshare").args(["--user", "--pid", "--mount", "--ipc", "--fork", "true"]).output();
     match made {
         Ok(made) if made.status.success() => check("namespaces", CheckStatus::Ok, "user, PID, mount and IPC"),
@@ -129,9 +129,11 @@ fn namespaces() -> Check {
             let reason = String::from_utf8_lossy(&made.stderr).trim().to_owned();
             check("namespaces", CheckStatus::Warning, format!("{reason}: {without}"))
         }
-        Err(_) => {
-            check("namespaces", CheckStatus::Ok, "not tried: `unshare` is not on PATH; a session's Confined tells")
-        }
+        Err(_) => check(
+            "namespaces",
+            CheckStatus::Ok,
+            "not tried: `unshare` is not on PATH; see a session's Confined condition",
+        ),
     }
 }
 
@@ -195,7 +197,7 @@ fn data_dir(dir: &Path) -> Check {
     check("data", CheckStatus::Ok, shown.to_string())
 }
 
-/// As root sessions run as other users, who have to pass every folder on the way.
+/// As root, sessions run as other users, who have to pass through every folder on the way.
 fn closed_to_others(dir: &Path) -> Option<(String, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;
@@ -206,7 +208,7 @@ fn closed_to_others(dir: &Path) -> Option<(String, u32)> {
     modes.into_iter().find(|(_, mode)| mode & 0o001 == 0)
 }
 
-/// The same look as the server's: below the low water it starts nothing.
+/// The same check as the server's: below the low-water mark it starts nothing.
 fn space(config: &ServerConfig) -> Check {
     let dir = config.data_dir.as_path();
     let existing = dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
@@ -244,7 +246,7 @@ fn port(config: &ServerConfig) -> Check {
     }
 }
 
-/// In a container the user namespace may not have the uids that sessions are to run under.
+/// In a container the user namespace may lack the uids that sessions should run under.
 fn session_uids(config: &ServerConfig) -> Check {
     let base = config.session_uid_base;
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
@@ -271,16 +273,16 @@ fn session_uids(config: &ServerConfig) -> Check {
     }
     match probe_user_ids(&config.runner_binary, base) {
         Ok(()) => {
-            let text = format!("each agent, and each runner, has a uid of its own, from {base} to {last}");
+            let text = format!("each agent, and each runner, has its own uid, from {base} to {last}");
             check("uids", CheckStatus::Ok, text)
         }
-        // Told by a check of its own.
+        // Reported by a check of its own.
         Err(_) if !config.runner_binary.exists() => {
-            check("uids", CheckStatus::Ok, format!("sessions have uids of their own, from {base} to {last}"))
+            check("uids", CheckStatus::Ok, format!("sessions have their own uids, from {base} to {last}"))
         }
         Err(reason) => {
             let text =
-                format!("sessions have uids of their own, from {base} up, but an agent shares its runner's: {reason}");
+                format!("sessions have their own uids, from {base} up, but an agent shares its runner's: {reason}");
             check("uids", CheckStatus::Warning, text)
         }
     }

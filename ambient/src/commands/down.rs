@@ -15,7 +15,7 @@ const SERVER_PATIENCE: Duration = Duration::from_secs(40);
 pub(super) async fn run(config: &ServerConfig) -> Result<ExitCode, CommandError> {
     let dir = &config.data_dir;
     if !dir.exists() {
-        eprintln!("nothing runs: there is no {}", dir.display());
+        eprintln!("nothing is running: there is no {}", dir.display());
         return Ok(ExitCode::SUCCESS);
     }
     let running = instance::running(dir).map_err(CommandError::file(dir))?;

@@ -27,16 +27,16 @@ pub enum CommandError {
     Compose(#[from] ComposeError),
     /// The address is taken.
     #[error(
-        "{listen} is taken by {}: end it, or choose another address with --listen",
+        "{listen} is taken by {}: stop it, or choose another address with --listen",
         holder.as_ref().map_or_else(|| "a process of another user".to_owned(), ToString::to_string)
     )]
     PortTaken {
         /// The address.
         listen: SocketAddr,
-        /// Who listens there, when we may know.
+        /// Who listens there, if we may know.
         holder: Option<PortHolder>,
     },
-    /// The address cannot be listened on.
+    /// Cannot listen on the address.
     #[error("listen: {listen}: {source}")]
     Listen {
         /// The address.
@@ -58,7 +58,7 @@ pub enum CommandError {
     /// Histories or operations cannot be read or written.
     #[error(transparent)]
     Replay(#[from] ambient_workflows::replay::ReplayError),
-    /// A server process does not do as it should.
+    /// A server process does not do what it should.
     #[error("{0}")]
     Process(String),
 }
@@ -69,7 +69,7 @@ impl CommandError {
         move |source| Self::File { path, source }
     }
 
-    /// Exit code of the program.
+    /// The program's exit code.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         if matches!(self, Self::Config(_) | Self::Serve(ambient_engine::ServeError::NeedsTls(_))) { USAGE } else { 1 }

@@ -1,5 +1,5 @@
-//! `ambient replay export`: histories and operations in a file. Reads only, and nothing of the vault: what is sealed is in operations and
-//! histories by its id alone.
+//! `ambient replay export`: histories and operations in a file. Reads only, and nothing from the vault: operations and histories
+//! refer to sealed values only by id.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -24,13 +24,13 @@ Example:
 pub struct ExportFlags {
     #[command(flatten)]
     source: SourceFlags,
-    /// File to write; compressed when its name ends with .gz
+    /// File to write; compressed if its name ends with .gz
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// PostgreSQL URL; else the configured database, else the one that `up` runs
+    /// PostgreSQL URL [default: the configured database, else the one that `up` runs]
     #[arg(long, value_name = "URL")]
     from: Option<String>,
-    /// Closed histories and operations to write, the newest first, besides all open histories
+    /// Number of closed histories and of operations to write, newest first, besides all open histories
     #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
     last: u32,
 }
@@ -55,7 +55,7 @@ pub(super) async fn run(flags: &ExportFlags, output: Output) -> Result<ExitCode,
         }
     }
     for problem in &left_out {
-        eprintln!("left out, since it cannot be read: {problem}");
+        eprintln!("left out because it cannot be read: {problem}");
     }
     Ok(if left_out.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

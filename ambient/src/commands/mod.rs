@@ -1,4 +1,4 @@
-//! The commands that run and look after a server. Those that speak to one over HTTP are in `ambient-cli`.
+//! The commands that run and manage a server. Those that talk to one over HTTP are in `ambient-cli`.
 
 mod config;
 mod database;
@@ -35,17 +35,17 @@ use crate::config::{ConfigFlags, ServerConfig};
 /// Commands of a server.
 #[derive(Debug, Subcommand)]
 pub enum ServerCommand {
-    /// Start everything on this machine: PostgreSQL (unless one is named) and the server
+    /// Start everything on this machine: PostgreSQL (unless one is configured) and the server
     Up(UpFlags),
-    /// Start the server on a PostgreSQL named by AMBIENT_DATABASE_URL
+    /// Start the server on the PostgreSQL given by AMBIENT_DATABASE_URL
     Server(ConfigFlags),
-    /// Bring the database's schema to this version
+    /// Migrate the database's schema to this version
     Migrate(ConfigFlags),
-    /// Stop what `up` started; everything is kept
+    /// Stop what `up` started; all data is kept
     Down(ConfigFlags),
-    /// Show what runs
+    /// Show what is running
     Status(ConfigFlags),
-    /// Check what a server needs on this machine
+    /// Check that this machine has what a server needs
     Doctor(ConfigFlags),
     /// Print the server's configuration and where each setting comes from, without passwords
     Config(ConfigFlags),
@@ -61,12 +61,12 @@ pub enum ServerCommand {
 pub struct UpFlags {
     #[command(flatten)]
     config: ConfigFlags,
-    /// Return when it is ready; it goes on in the background, its log is up.log in the data folder
+    /// Return when it is ready; it keeps running in the background, its log is up.log in the data folder
     #[arg(long)]
     detach: bool,
 }
 
-/// Form of what commands report.
+/// Output format of reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
     /// For people.

@@ -1,4 +1,4 @@
-//! `ambient openapi`: the contract, as `openapi/openapi.yaml` holds it, or its part for generators of clients.
+//! `ambient openapi`: the contract, as stored in `openapi/openapi.yaml`, or the part of it for client generators.
 
 use std::{
     io::{self, Write},
@@ -18,7 +18,7 @@ pub struct OpenapiFlags {
 pub(super) fn run(flags: &OpenapiFlags) -> ExitCode {
     let document = if flags.sdk { ambient_api::client_openapi_yaml() } else { ambient_api::openapi_yaml() };
     let written = io::stdout().lock().write_all(document.as_bytes());
-    // A reader that has seen enough (`| head`) is no failure of ours.
+    // A reader that has seen enough (`| head`) is not our failure.
     if written.is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe) {
         ExitCode::FAILURE
     } else {

@@ -1,4 +1,4 @@
-//! `ambient replay check` and `export`: they stand beside the client's `replay verify`, which speaks to a server and cannot know this
+//! `ambient replay check` and `export`: they appear next to the client's `replay verify`, which talks to a server and cannot know this
 //! program's workflows.
 
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches as _};
 
 use super::{CheckFlags, CommandError, ExportFlags, Output};
 
-/// One of the commands, as it was given.
+/// One of the commands, as given.
 #[derive(Debug)]
 pub enum ReplayCommand {
     /// `replay check`.
@@ -21,14 +21,14 @@ impl ReplayCommand {
     #[must_use]
     pub fn beside_verify(command: Command) -> Command {
         let check =
-            "Replay stored histories and operations against this program; ends with 3 when it decides otherwise";
+            "Replay stored histories and operations against this program; exits with 3 if it decides differently";
         let export = "Write workflow histories and operations to a file, for 'ambient replay check' elsewhere";
         let check = CheckFlags::augment_args(Command::new("check")).about(check);
         let export = ExportFlags::augment_args(Command::new("export")).about(export);
         command.mut_subcommand("replay", |replay| replay.subcommand(check).subcommand(export))
     }
 
-    /// The command, when one of them was given.
+    /// The command, if one of them was given.
     ///
     /// # Errors
     /// When a flag is wrong.
@@ -43,7 +43,7 @@ impl ReplayCommand {
     /// Runs the command.
     ///
     /// # Errors
-    /// When the check or the file cannot be made.
+    /// When the check cannot run or the file cannot be written.
     pub async fn run(self, output: Output) -> Result<ExitCode, CommandError> {
         match self {
             Self::Check(flags) => flags.run(output).await,

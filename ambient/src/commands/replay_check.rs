@@ -1,6 +1,6 @@
-//! `ambient replay check`: whether this program goes on with what is stored, before it is put in place of the one that stored it.
+//! `ambient replay check`: whether this program can continue what is stored, before it replaces the one that stored it.
 //!
-//! Writes nothing: no engine is started, no schema is brought forward, and the database refuses what would write.
+//! Writes nothing: no engine is started, no schema is migrated, and the database refuses writes.
 
 use std::{
     path::{Path, PathBuf},
@@ -25,10 +25,10 @@ use crate::{
     workflow_engine::look_into_cluster,
 };
 
-/// Exit code when this program decides otherwise somewhere.
+/// Exit code if this program decides differently anywhere.
 pub const DIVERGED: u8 = 3;
 
-/// A look at a large log takes longer than a request may.
+/// Reading a large log takes longer than a request may.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(600);
 
 const HELP: &str = "\
@@ -48,13 +48,13 @@ Examples:
 /// The settings that say where histories and operations are.
 #[derive(Debug, Clone, Args)]
 pub(super) struct SourceFlags {
-    /// Configuration file (TOML); else AMBIENT_SERVER_CONFIG, else server.toml in the usual place
+    /// Configuration file (TOML) [default: AMBIENT_SERVER_CONFIG, else server.toml in the usual place]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Folder of the PostgreSQL that `up` runs
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<String>,
-    /// What runs the workflows: embedded or temporal [default: embedded]
+    /// Which engine runs the workflows: embedded or temporal [default: embedded]
     #[arg(long, value_name = "ENGINE")]
     engine: Option<String>,
     /// With engine temporal: its frontend [default: 127.0.0.1:7233]
@@ -79,19 +79,19 @@ impl SourceFlags {
 pub struct CheckFlags {
     #[command(flatten)]
     source: SourceFlags,
-    /// A file of 'ambient replay export', or a PostgreSQL URL; else the configured database, else the one that `up` runs
+    /// A file written by 'ambient replay export', or a PostgreSQL URL [default: the configured database, else the one that `up` runs]
     #[arg(long, value_name = "SOURCE")]
     from: Option<String>,
-    /// Closed histories and operations to look at, the newest first; a file is looked at whole
+    /// Number of closed histories and of operations to check, newest first; a file is checked in full
     #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
     last: u32,
 }
 
 impl CheckFlags {
-    /// Checks, prints the table and gives the code to end with.
+    /// Checks, prints the table and returns the exit code.
     ///
     /// # Errors
-    /// When the check cannot be made.
+    /// When the check cannot run.
     pub async fn run(self, output: Output) -> Result<ExitCode, CommandError> {
         let mut report = Report::default();
         let (workflows, options) = (workflows()?, CheckOptions::default());
@@ -113,12 +113,12 @@ impl CheckFlags {
             Output::Table => say(report.to_string().trim_end()),
         }
         let (runs, diverged) = (report.runs(), report.diverged());
-        eprintln!("{runs} histories and operations looked at, {diverged} go otherwise with this program");
+        eprintln!("{runs} histories and operations checked, {diverged} diverge with this program");
         Ok(if diverged == 0 { ExitCode::SUCCESS } else { ExitCode::from(DIVERGED) })
     }
 }
 
-/// The database of the source, for reading only.
+/// The source's database, read-only.
 pub(super) async fn open_read_only(config: &ServerConfig, url: Option<&str>) -> Result<Database, CommandError> {
     let url = match url.map(DatabaseUrl::parse) {
         Some(url) => without_password(url.map_err(CommandError::Process)?)?,
@@ -135,16 +135,16 @@ pub(super) async fn open_read_only(config: &ServerConfig, url: Option<&str>) -> 
     opened.map_err(|error| CommandError::Process(format!("database {url}: {error}")))
 }
 
-/// Every user of the machine can read the arguments of a process.
+/// Every user of the machine can read a process's arguments.
 fn without_password(url: DatabaseUrl) -> Result<DatabaseUrl, CommandError> {
     if url.to_string() == url.expose() {
         return Ok(url);
     }
-    let text = "a password does not belong into an argument: set AMBIENT_DATABASE_URL, or PGPASSWORD";
+    let text = "a password does not belong in an argument: set AMBIENT_DATABASE_URL, or PGPASSWORD";
     Err(CommandError::Process(text.to_owned()))
 }
 
-/// Histories of the engine that the configuration names; the second part keeps a cluster's connection.
+/// Histories of the configured engine; the second part keeps a cluster's connection alive.
 pub(super) async fn histories(
     config: &ServerConfig,
     db: &Database,

@@ -8,7 +8,7 @@ use std::{
 /// `EX_IOERR` of sysexits.h.
 const IO: i32 = 74;
 
-/// Writes a line. A reader that has seen enough (`ambient config | head`) is no failure; that it cannot be written otherwise ends the
+/// Writes a line. A reader that has seen enough (`ambient config | head`) is not a failure; any other write error ends the
 /// program.
 #[expect(clippy::exit, reason = "where println! would panic")]
 pub(super) fn say(line: impl Display) {

@@ -1,4 +1,4 @@
-//! `ambient server`: the server alone, on a database that somebody else runs.
+//! `ambient server`: only the server, on a database that someone else runs.
 
 use std::{
     io,
@@ -20,7 +20,7 @@ use crate::{
     telemetry,
 };
 
-/// Project that `up` makes.
+/// Project that `up` creates.
 const FIRST_PROJECT: &str = "local";
 /// Context that `up` writes.
 const CONTEXT: &str = "local";
@@ -70,7 +70,7 @@ pub(super) async fn serve(
     Ok(ExitCode::SUCCESS)
 }
 
-/// So that the next command on this machine needs nothing copied. A server without it works as well.
+/// So that nothing has to be copied for the next command on this machine. A server without it works just as well.
 pub(super) fn write_context(config: &ServerConfig, url: &str) {
     let written = keys::admin_token(&config.admin_token_file).map_err(|error| error.to_string()).and_then(|token| {
         ambient_cli::config::write_context(CONTEXT, url, &token, FIRST_PROJECT).map_err(|error| error.to_string())
@@ -81,7 +81,7 @@ pub(super) fn write_context(config: &ServerConfig, url: &str) {
     }
 }
 
-/// Ends when somebody asks this process to end. Asked for from the first call on, not from the first poll: who reads the URL
+/// Ends when this process is asked to end. Registered from the first call on, not from the first poll: whoever reads the URL
 /// may send a signal at once.
 pub(super) fn shutdown() -> io::Result<impl Future<Output = ()> + Send> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -1,4 +1,4 @@
-//! `ambient status`: what runs on this data directory.
+//! `ambient status`: what is running on this data directory.
 
 use std::{path::Path, process::ExitCode};
 
@@ -11,7 +11,7 @@ use crate::{
     postgres::EmbeddedPostgres,
 };
 
-/// Exit code when no server runs, as `systemctl status` has it.
+/// Exit code if no server is running, as with `systemctl status`.
 const NOT_RUNNING: u8 = 3;
 
 #[derive(Serialize)]

@@ -12,14 +12,14 @@ use crate::{
     telemetry,
 };
 
-/// How long another `up` may take to get ready: a first start makes a database, one after a crash recovers it.
+/// How long another `up` may take to become ready: a first start creates a database, one after a crash recovers it.
 const OTHER_UP_PATIENCE: Duration = Duration::from_secs(180);
 
 pub(super) async fn run(mut config: ServerConfig) -> Result<ExitCode, CommandError> {
     let _lock = match lock_or_find(&config).await? {
         Ok(lock) => lock,
         Err(other) => {
-            // The context may have become another server's since.
+            // The context may point to another server by now.
             server::write_context(&config, &other.url);
             say(&other.url);
             eprintln!("ambient is already up (pid {}); stop it with: ambient down", other.pid);
@@ -41,7 +41,7 @@ pub(super) async fn run(mut config: ServerConfig) -> Result<ExitCode, CommandErr
     server::serve(config, listener, InstanceKind::Up).await
 }
 
-/// Takes the data directory, or finds the `up` that has it, waiting until it is ready or gone.
+/// Takes the data directory, or finds the `up` that has it, waiting until that is ready or gone.
 async fn lock_or_find(config: &ServerConfig) -> Result<Result<UpLock, Instance>, CommandError> {
     let dir = &config.data_dir;
     let deadline = Instant::now() + OTHER_UP_PATIENCE;

@@ -13,7 +13,7 @@ impl DatabaseUrl {
     /// Parses a URL.
     ///
     /// # Errors
-    /// A message that does not repeat the URL, because it may hold a password.
+    /// A message that does not repeat the URL, because it may contain a password.
     pub fn parse(text: &str) -> Result<Self, String> {
         let url = Url::parse(text).map_err(|error| format!("not a URL: {error}"))?;
         if !matches!(url.scheme(), "postgres" | "postgresql") {
@@ -33,11 +33,11 @@ impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut url = self.0.clone();
         if url.password().is_some() {
-            // Fails only for a URL without a host, and such a URL cannot have a password.
+            // Fails only for a URL without a host, which cannot have a password.
             let _ = url.set_password(Some("redacted"));
         }
         if url.query().is_some() {
-            // The driver also takes the password as a parameter.
+            // The driver also accepts the password as a parameter.
             let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
             let shown = pairs.iter().map(|(k, v)| (k, if k == "password" { "redacted" } else { v }));
             url.query_pairs_mut().clear().extend_pairs(shown);

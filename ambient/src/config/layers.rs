@@ -13,7 +13,7 @@ use toml::Value;
 
 use super::{ConfigError, ConfigFlags, FILE_VARIABLE, keys};
 
-/// `AMBIENT_*` variables that are not settings of the server: the command line's, and those of tests.
+/// `AMBIENT_*` variables that are not server settings: the command line's, and those of tests.
 const OTHER_VARIABLES: &[&str] =
     &[FILE_VARIABLE, "AMBIENT_URL", "AMBIENT_TOKEN", "AMBIENT_PROJECT", "AMBIENT_CONTEXT", "AMBIENT_CONFIG"];
 
@@ -70,7 +70,7 @@ impl Layers {
         Ok(layers)
     }
 
-    /// The value of `key` in the highest layer that has one; `None` when none has.
+    /// The value of `key` in the highest layer that has one; `None` if none has.
     pub(super) fn take<T: DeserializeOwned>(&mut self, key: &'static str) -> Result<Option<T>, ConfigError> {
         let variable = variable_of(key);
         let (origin, value) = if let Some(Value::String(text)) = self.flags.get(key) {
@@ -87,7 +87,7 @@ impl Layers {
         value.map(Some).map_err(|message| ConfigError::Invalid { key, message, origin })
     }
 
-    /// A variable that holds a path; an empty one counts as not set.
+    /// A variable that contains a path; an empty one counts as not set.
     pub(super) fn path_variable(&self, name: &str) -> Option<PathBuf> {
         self.environment.get(&OsString::from(name)).filter(|value| !value.is_empty()).map(PathBuf::from)
     }
@@ -98,7 +98,7 @@ impl Layers {
         }
         let home = || self.path_variable("HOME").map(|home| home.join(".config"));
         let folder = self.path_variable("XDG_CONFIG_HOME").or_else(home);
-        // Without a home never what happens to lie in the current directory.
+        // Without a home directory, never whatever happens to be in the current directory.
         folder.map_or_else(|| "/etc/ambient/server.toml".into(), |folder| folder.join("ambient/server.toml"))
     }
 
@@ -109,7 +109,7 @@ impl Layers {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => return Ok(()),
             Err(source) => return Err(ConfigError::Unreadable { path, source }),
         };
-        // Not the error's own text: it shows the line, and the line may hold a password.
+        // Not the error's own text: it shows the line, which may contain a password.
         let syntax = |error: toml::de::Error| {
             let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             ConfigError::Syntax { path: path.clone(), message: format!("line {line}: {}", error.message()) }
@@ -120,7 +120,7 @@ impl Layers {
         }
         let secret = ["database_url", "temporal_api_key"].into_iter().find(|key| self.file.contains_key(*key));
         if let Some(key) = secret.filter(|_| readable_by_others(&path)) {
-            self.warnings.push(format!("{} holds {key} and others may read it; chmod 600", path.display()));
+            self.warnings.push(format!("{} contains {key} and others may read it; chmod 600", path.display()));
         }
         Ok(())
     }
@@ -147,7 +147,7 @@ fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, String> {
     value.try_into().map_err(|error: toml::de::Error| error.message().to_owned())
 }
 
-/// Text has no type: it is read as what the setting wants, which only the setting's own type knows.
+/// Text has no type: it is read as the setting's own type, which only the setting knows.
 fn from_text<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     let as_text = match from_value(Value::String(text.to_owned())) {
         Ok(value) => return Ok(value),

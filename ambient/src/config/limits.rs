@@ -1,4 +1,4 @@
-//! What a session may take of this machine, and what of its disk is kept for the server.
+//! What a session may use of this machine, and how much of its disk is reserved for the server.
 
 use ambient_domain::{
     quantity::{Bytes, Cpu},
@@ -25,69 +25,69 @@ pub(super) const KEYS: &[&str] = &[
     "disk_low_water",
 ];
 
-/// Limits of sessions that name none, the most that one may name, and the disk's reserve.
+/// Limits for sessions that name none, the most that one may ask for, and the disk reserve.
 #[derive(Debug, Clone, Serialize)]
 pub struct LimitConfig {
-    /// Processors of a session.
+    /// CPU of a session.
     pub session_cpu: Option<Cpu>,
     /// Memory of a session.
     pub session_memory: Bytes,
     /// Processes and threads of a session.
     pub session_processes: u64,
-    /// Space of a session's files.
+    /// Disk space of a session's files.
     pub session_disk: Bytes,
-    /// Open files of one process.
+    /// Open files per process.
     pub session_open_files: u64,
-    /// Most processors.
+    /// Maximum CPU.
     pub session_max_cpu: Option<Cpu>,
-    /// Most memory.
+    /// Maximum memory.
     pub session_max_memory: Option<Bytes>,
-    /// Most processes and threads.
+    /// Maximum processes and threads.
     pub session_max_processes: Option<u64>,
-    /// Most space.
+    /// Maximum disk space.
     pub session_max_disk: Option<Bytes>,
-    /// Most open files of one process.
+    /// Maximum open files per process.
     pub session_max_open_files: Option<u64>,
-    /// Kept for the server, given free when the disk is full; at most a twentieth of the file system.
+    /// Reserved for the server, released when the disk is full; at most a twentieth of the file system.
     pub disk_reserve: Bytes,
-    /// With less free nothing new is started and the server is not ready; at most a tenth of the file system.
+    /// With less free space than this nothing new is started and the server is not ready; at most a tenth of the file system.
     pub disk_low_water: Bytes,
 }
 
 /// Flags of these settings.
 #[derive(Debug, Clone, Default, Args, Serialize)]
 pub struct LimitFlags {
-    /// Processors of a session that names no limit, such as 500m or 2 [default: no limit]
+    /// CPU limit for sessions that set none, such as 500m or 2 [default: no limit]
     #[arg(long, value_name = "CPU")]
     pub(crate) session_cpu: Option<String>,
-    /// Memory of a session that names no limit, such as 2Gi [default: half of the machine's]
+    /// Memory limit for sessions that set none, such as 2Gi [default: half of the machine's]
     #[arg(long, value_name = "BYTES")]
     pub(crate) session_memory: Option<String>,
-    /// Processes and threads of a session that names no limit [default: 4096]
+    /// Limit on processes and threads for sessions that set none [default: 4096]
     #[arg(long, value_name = "NUMBER", hide_short_help = true)]
     pub(crate) session_processes: Option<String>,
-    /// Space of a session's files when it names no limit [default: 20Gi]
+    /// Disk space limit for sessions that set none [default: 20Gi]
     #[arg(long, value_name = "BYTES")]
     pub(crate) session_disk: Option<String>,
-    /// Open files of a process of a session that names no limit [default: 16384]
+    /// Limit on open files per process for sessions that set none [default: 16384]
     #[arg(long, value_name = "NUMBER", hide_short_help = true)]
     pub(crate) session_open_files: Option<String>,
-    /// Most processors that a session may name [default: no maximum]
+    /// Maximum CPU limit that a session may set [default: no maximum]
     #[arg(long, value_name = "CPU", hide_short_help = true)]
     pub(crate) session_max_cpu: Option<String>,
-    /// Most memory that a session may name [default: no maximum]
+    /// Maximum memory limit that a session may set [default: no maximum]
     #[arg(long, value_name = "BYTES", hide_short_help = true)]
     pub(crate) session_max_memory: Option<String>,
-    /// Most processes and threads that a session may name [default: no maximum]
+    /// Maximum limit on processes and threads that a session may set [default: no maximum]
     #[arg(long, value_name = "NUMBER", hide_short_help = true)]
     pub(crate) session_max_processes: Option<String>,
-    /// Most space for files that a session may name [default: no maximum]
+    /// Maximum disk space limit that a session may set [default: no maximum]
     #[arg(long, value_name = "BYTES", hide_short_help = true)]
     pub(crate) session_max_disk: Option<String>,
-    /// Most open files of a process that a session may name [default: no maximum]
+    /// Maximum limit on open files per process that a session may set [default: no maximum]
     #[arg(long, value_name = "NUMBER", hide_short_help = true)]
     pub(crate) session_max_open_files: Option<String>,
-    /// Space of the disk that is kept for the server [default: 256Mi, at most a twentieth of the file system]
+    /// Disk space reserved for the server [default: 256Mi, at most a twentieth of the file system]
     #[arg(long, value_name = "BYTES", hide_short_help = true)]
     pub(crate) disk_reserve: Option<String>,
     /// Free space below which nothing new is started [default: 512Mi, at most a tenth of the file system]
@@ -101,7 +101,7 @@ impl LimitConfig {
         let session_max_processes: Option<u64> = layers.take("session_max_processes")?;
         let session_max_disk: Option<Bytes> = layers.take("session_max_disk")?;
         let session_max_open_files: Option<u64> = layers.take("session_max_open_files")?;
-        // A maximum without a default is the default, where it is lower than ours.
+        // A maximum without a default is the default, if it is lower than ours.
         let memory = lower(Bytes::new(machine_memory() / 2), session_max_memory);
         let disk = lower(Bytes::new(20 << 30), session_max_disk);
         Ok(Self {
@@ -120,7 +120,7 @@ impl LimitConfig {
         })
     }
 
-    /// Most that a session may name.
+    /// The most a session may ask for.
     #[must_use]
     pub fn maxima(&self) -> ResourceOverrides {
         ResourceOverrides {
@@ -132,7 +132,7 @@ impl LimitConfig {
         }
     }
 
-    /// Limits of a session that names none.
+    /// Limits for a session that names none.
     #[must_use]
     pub fn defaults(&self) -> ResourceOverrides {
         ResourceOverrides {
@@ -144,9 +144,9 @@ impl LimitConfig {
         }
     }
 
-    /// The first setting that cannot be, and why.
+    /// The first invalid setting, and why.
     pub(super) fn problem(&self) -> Option<(&'static str, String)> {
-        // Maxima first: a default may be what it is because of one.
+        // Maxima first: a default may depend on one.
         let numbers = [("session_max", self.maxima()), ("session", self.defaults())];
         let wrong = numbers.iter().find_map(|(prefix, limits)| Some((*prefix, limits.validate().err()?)));
         let wrong = wrong.or_else(|| Some(("session", self.defaults().within(&self.maxima()).err()?)));
@@ -165,7 +165,7 @@ fn lower<T: Ord>(default: T, most: Option<T>) -> T {
     }
 }
 
-/// Memory of this machine, bytes; 2 GiB where it does not say.
+/// Memory of this machine, bytes; 2 GiB if it does not say.
 fn machine_memory() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line =

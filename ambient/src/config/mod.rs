@@ -1,8 +1,8 @@
-//! Configuration of the server: one typed struct, validated once at start.
+//! The server's configuration: one typed struct, validated once at start.
 //!
-//! Every setting has one name. It is read, highest first, from the flag `--name`, the environment variable
-//! `AMBIENT_NAME`, the TOML file and the default below. A file key nobody knows is an error naming it. A secret has no
-//! flag, because every user of the machine can read the arguments of a process.
+//! Every setting has one name. It is read, in order of precedence, from the flag `--name`, the environment variable
+//! `AMBIENT_NAME`, the TOML file and the default below. An unknown file key is an error that names it. A secret has no
+//! flag, because every user of the machine can read a process's arguments.
 
 mod database_url;
 mod flags;
@@ -38,15 +38,15 @@ pub const FILE_VARIABLE: &str = "AMBIENT_SERVER_CONFIG";
 /// Settings of `ambient up` and `ambient server`. The fields are in the order `ambient config` prints them.
 #[derive(Debug, Clone, Serialize)]
 pub struct ServerConfig {
-    /// PostgreSQL to use. `up` starts its own when there is none; `server` and `migrate` need one.
+    /// PostgreSQL to use. `up` starts its own if there is none; `server` and `migrate` need one.
     pub database_url: Option<DatabaseUrl>,
     /// Address the HTTP API listens on.
     pub listen: SocketAddr,
-    /// Whether a proxy in front does TLS and authentication; without it only loopback addresses may be listened on.
+    /// Whether a proxy in front handles TLS and authentication; without it only loopback addresses are allowed.
     pub behind_proxy: bool,
-    /// Folder of everything kept outside the database: workspaces, embedded PostgreSQL, tokens. Absolute.
+    /// Folder for everything kept outside the database: workspaces, embedded PostgreSQL, tokens. Absolute.
     pub data_dir: PathBuf,
-    /// The configuration file, whether it is there or not.
+    /// The configuration file, whether it exists or not.
     #[serde(skip)]
     pub config_file: PathBuf,
     /// Name of this machine as a compute host; recorded with every launch, so it must not change.
@@ -55,30 +55,30 @@ pub struct ServerConfig {
     pub log_format: LogFormat,
     /// Filter of the log, such as `info` or `info,sqlx=debug`.
     pub log_level: String,
-    /// First uid for sessions when the server is root: a session gets this number plus its slot.
+    /// First uid for sessions if the server is root: a session gets this number plus its slot.
     pub session_uid_base: u32,
     /// Folders sessions may read besides the system's own programs and libraries. Absolute.
     pub readable_paths: Vec<PathBuf>,
-    /// What to do when the kernel cannot confine a session.
+    /// What to do if the kernel cannot confine a session.
     pub confinement: Confinement,
     /// The program that runs inside a session. Absolute.
     pub runner_binary: PathBuf,
-    /// File that holds the administrator's token. Absolute.
+    /// File with the administrator's token. Absolute.
     pub admin_token_file: PathBuf,
-    /// What runs the workflows.
+    /// Which engine runs the workflows.
     pub engine: Engine,
     /// Task queue of the lifecycles.
     pub task_queue: String,
-    /// Days for which the histories of closed executions are kept. In a Temporal namespace it counts when that is made here.
+    /// Days to keep the histories of closed executions. Applies to a Temporal namespace only if the server creates it.
     pub retention_days: u32,
-    /// Commands in flight at once, over all actors; one more is answered 503.
+    /// Commands in flight at once, over all actors; any more are answered 503.
     pub permits: u32,
-    /// Model of sessions for which neither session, agent nor project names one.
+    /// Model for sessions if neither session, agent nor project names one.
     pub default_model: Option<String>,
-    /// What sessions may take, and what of the disk is kept for the server.
+    /// What sessions may use, and how much of the disk is reserved for the server.
     #[serde(flatten)]
     pub limits: LimitConfig,
-    /// What counts with Temporal only.
+    /// Settings that apply only with Temporal.
     #[serde(flatten)]
     pub temporal: TemporalConfig,
     /// Where each setting came from, by key.
@@ -89,7 +89,7 @@ pub struct ServerConfig {
     pub warnings: Vec<String>,
 }
 
-/// Keys of the configuration file but for the limits' and Temporal's, in the order of [`ServerConfig`].
+/// Keys of the configuration file except the limits' and Temporal's, in the order of [`ServerConfig`].
 const SERVER_KEYS: &[&str] = &[
     "database_url",
     "listen",
@@ -110,7 +110,7 @@ const SERVER_KEYS: &[&str] = &[
     "default_model",
 ];
 
-/// Keys of the configuration file, in the order in which they are shown.
+/// Keys of the configuration file, in display order.
 pub fn keys() -> impl Iterator<Item = &'static str> {
     SERVER_KEYS.iter().chain(limits::KEYS).chain(temporal::KEYS).copied()
 }
@@ -131,7 +131,7 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Confinement {
-    /// A session the kernel cannot confine is not started.
+    /// A session that the kernel cannot confine is not started.
     Require,
     /// What the kernel lacks is shown as a condition of the session.
     BestEffort,
@@ -139,7 +139,7 @@ pub enum Confinement {
     Off,
 }
 
-/// What runs the workflows.
+/// Which engine runs the workflows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Engine {
@@ -186,7 +186,7 @@ pub enum ConfigError {
         /// Where the value came from.
         origin: Origin,
     },
-    /// A setting that has no default on this machine is not set.
+    /// A setting without a default on this machine is not set.
     #[error("{key} is not set: {hint}")]
     Missing {
         /// The setting.
@@ -205,7 +205,7 @@ impl ServerConfig {
         Self::resolve(flags, std::env::vars_os())
     }
 
-    /// Like [`ServerConfig::load`], with the environment given.
+    /// Like [`ServerConfig::load`], with a given environment.
     ///
     /// # Errors
     /// [`ConfigError`], naming the setting.
@@ -225,7 +225,7 @@ impl ServerConfig {
             host: layers.take("host")?.unwrap_or_else(host_name),
             log_format: layers.take("log_format")?.unwrap_or(LogFormat::Auto),
             log_level: layers.take("log_level")?.unwrap_or_else(|| "info".to_owned()),
-            // Above what adduser hands out, below 65,536: a container's user namespace often ends there.
+            // Above what adduser assigns, below 65,536: a container's user namespace often ends there.
             session_uid_base: layers.take("session_uid_base")?.unwrap_or(40_000),
             readable_paths: layers.take("readable_paths")?.unwrap_or_default(),
             confinement: layers.take("confinement")?.unwrap_or(Confinement::BestEffort),
@@ -254,13 +254,13 @@ impl ServerConfig {
     pub fn require_database_url(&self) -> Result<&DatabaseUrl, ConfigError> {
         self.database_url.as_ref().ok_or(ConfigError::Missing {
             key: "database_url",
-            hint: "set AMBIENT_DATABASE_URL or database_url in the configuration file; only `ambient up` starts a PostgreSQL of its own",
+            hint: "set AMBIENT_DATABASE_URL or database_url in the configuration file; only `ambient up` starts its own PostgreSQL",
         })
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
         if !self.listen.ip().is_loopback() && !self.behind_proxy {
-            let text = "is not a loopback address; with a proxy in front that does TLS and authentication, set behind_proxy = true";
+            let text = "is not a loopback address; with a proxy in front that handles TLS and authentication, set behind_proxy = true";
             return Err(self.invalid("listen", format!("{} {text}", self.listen)));
         }
         let paths = [
@@ -279,7 +279,7 @@ impl ServerConfig {
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log_level) {
             return Err(self.invalid("log_level", error.to_string()));
         }
-        // 2^31 is where some tools stop to understand a uid.
+        // 2^31 is where some tools stop understanding a uid.
         if !(1_000..=0x7fff_0000).contains(&self.session_uid_base) {
             return Err(self.invalid("session_uid_base", "must be from 1000 to 2147418112".to_owned()));
         }
@@ -303,7 +303,7 @@ impl ServerConfig {
         ConfigError::Invalid { key, message, origin: self.origins.get(key).cloned().unwrap_or(Origin::Default) }
     }
 
-    /// Each setting as `{"value", "origin"}`; null where it is not set; passwords are replaced.
+    /// Each setting as `{"value", "origin"}`; null if it is not set; passwords are replaced.
     #[must_use]
     pub fn to_redacted_json(&self) -> serde_json::Value {
         let table = toml::Table::try_from(self).unwrap_or_default();

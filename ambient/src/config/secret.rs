@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 pub struct Secret(String);
 
 impl Secret {
-    /// The secret itself, for whom it is meant only.
+    /// The secret itself, only for whom it is meant.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0

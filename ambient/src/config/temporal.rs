@@ -1,4 +1,4 @@
-//! The settings that count with `engine = "temporal"` only.
+//! The settings that apply only with `engine = "temporal"`.
 
 use std::path::PathBuf;
 
@@ -23,19 +23,19 @@ pub(super) const KEYS: &[&str] = &[
     "worker_build_id",
 ];
 
-/// Which Temporal cluster, and how the worker presents itself to it.
+/// Which Temporal cluster, and how the worker identifies itself to it.
 #[derive(Debug, Clone, Serialize)]
 pub struct TemporalConfig {
     /// Frontend, `host:port`.
     #[serde(rename = "temporal_address")]
     pub address: String,
-    /// Namespace of all executions; of this database's alone. Made when it is missing and the cluster allows it.
+    /// Namespace of all executions, for this database only. Created if it is missing and the cluster allows it.
     #[serde(rename = "temporal_namespace")]
     pub namespace: String,
-    /// TLS with the system's authorities; also on with any of the next four and with an API key.
+    /// TLS with the system's CAs; also turned on by any of the next four settings and by an API key.
     #[serde(rename = "temporal_tls")]
     pub tls: bool,
-    /// PEM file of the authority that signed the cluster's certificate. Absolute.
+    /// PEM file of the CA that signed the cluster's certificate. Absolute.
     #[serde(rename = "temporal_tls_ca")]
     pub tls_ca: Option<PathBuf>,
     /// PEM file of the server's own certificate, for mTLS. Absolute.
@@ -44,7 +44,7 @@ pub struct TemporalConfig {
     /// PEM file of that certificate's key. Absolute.
     #[serde(rename = "temporal_tls_key")]
     pub tls_key: Option<PathBuf>,
-    /// Name in the cluster's certificate, when it is not the address's.
+    /// Name in the cluster's certificate, if it is not the address's.
     #[serde(rename = "temporal_tls_server_name")]
     pub tls_server_name: Option<String>,
     /// API key, sent with every call.
@@ -54,7 +54,7 @@ pub struct TemporalConfig {
     pub worker_versioning: WorkerVersioning,
     /// Name of the worker deployment.
     pub worker_deployment: String,
-    /// Build id of the worker; the program's checksum when there is none.
+    /// Build id of the worker; the program's checksum if not set.
     pub worker_build_id: Option<String>,
 }
 
@@ -64,7 +64,7 @@ pub struct TemporalConfig {
 pub enum WorkerVersioning {
     /// Any worker works on any execution.
     Off,
-    /// An execution stays with the build that it began with.
+    /// An execution stays with the build that it started with.
     Pinned,
     /// An execution moves to the current build.
     AutoUpgrade,
@@ -82,10 +82,10 @@ pub struct TemporalFlags {
     /// TLS to Temporal
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_short_help = true)]
     pub(crate) temporal_tls: Option<String>,
-    /// Authority of Temporal's certificate, PEM
+    /// CA of Temporal's certificate, PEM
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub(crate) temporal_tls_ca: Option<String>,
-    /// Certificate of this server's own for mTLS, PEM
+    /// This server's own certificate for mTLS, PEM
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub(crate) temporal_tls_cert: Option<String>,
     /// Key of that certificate, PEM
@@ -94,7 +94,7 @@ pub struct TemporalFlags {
     /// Name in Temporal's certificate
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub(crate) temporal_tls_server_name: Option<String>,
-    /// off, pinned or auto_upgrade [default: off]
+    /// Routing of executions by the worker's build: off, pinned or auto_upgrade [default: off]
     #[arg(long, value_name = "MODE", hide_short_help = true)]
     pub(crate) worker_versioning: Option<String>,
     /// Name of the worker deployment [default: ambient]
@@ -145,7 +145,7 @@ impl TemporalConfig {
         if port_is_there && nothing_else && url.has_host() { Ok(url) } else { Err(wrong()) }
     }
 
-    /// The first setting that cannot be, and why.
+    /// The first invalid setting, and why.
     pub(super) fn problem(&self) -> Option<(&'static str, String)> {
         if let Err(problem) = self.target() {
             return Some(("temporal_address", problem));

@@ -1,4 +1,4 @@
-//! The operating-system account PostgreSQL runs under: ours, or another when we are root, which PostgreSQL refuses.
+//! The operating-system account PostgreSQL runs under: ours, or another if we are root, which PostgreSQL refuses.
 
 use std::{
     fs, io,
@@ -17,13 +17,13 @@ pub(super) struct Account {
     pub(super) name: String,
     pub(super) uid: u32,
     pub(super) gid: u32,
-    /// Whether PostgreSQL has to be started under it by a change of uid.
+    /// Whether starting PostgreSQL under it requires a change of uid.
     pub(super) switch: bool,
 }
 
 impl Account {
-    /// The account for the server of `data`: whoever owns it when it exists and we may choose, because PostgreSQL
-    /// serves no other's, and a user `postgres` may have come to the machine since.
+    /// The account for the server of `data`: its owner, if it exists and we may choose, because PostgreSQL
+    /// serves nobody else's, and a user `postgres` may have been added to the machine since.
     pub(super) fn for_postgres(data: &Path) -> Result<Self, PostgresError> {
         let uid = rustix::process::geteuid();
         if !uid.is_root() {
@@ -38,7 +38,7 @@ impl Account {
         Ok(Self { switch: true, ..found })
     }
 
-    /// A command that runs under the account, in a directory it can enter, with nothing of our environment.
+    /// A command that runs under the account, in a directory it can enter, without any of our environment.
     pub(super) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.current_dir("/").env_clear().env("LC_ALL", "C").env("TZ", "UTC").env("PATH", "/usr/bin:/bin");
@@ -49,7 +49,7 @@ impl Account {
         command
     }
 
-    /// Gives a file or directory to the account. Only for what lies in a folder of ours, where nobody can exchange it.
+    /// Gives a file or directory to the account. Only for what is in a folder of ours, where nobody can swap it.
     pub(super) fn own(&self, path: &Path) -> io::Result<()> {
         if self.switch { std::os::unix::fs::chown(path, Some(self.uid), Some(self.gid)) } else { Ok(()) }
     }

@@ -30,7 +30,7 @@ impl Binaries {
         self.folder.join("postgres")
     }
 
-    /// The binaries for `data`: of the major version that wrote it, else the first found of a supported version.
+    /// The binaries for `data`: of the major version that wrote it, else the first found in a supported version.
     pub(super) fn find(data: &Path, account: &Account) -> Result<Self, PostgresError> {
         let written_by = written_by(data)?;
         let mut others = Vec::new();
@@ -48,7 +48,7 @@ impl Binaries {
     }
 }
 
-/// The major version that wrote `data`; none when there is no cluster as yet.
+/// The major version that wrote `data`; none if there is no cluster yet.
 fn written_by(data: &Path) -> Result<Option<u32>, PostgresError> {
     let file = data.join("PG_VERSION");
     match fs::read_to_string(&file) {

@@ -19,13 +19,13 @@ use tokio::{process::Child, time::timeout};
 use super::{PostgresError, account::Account, binaries::Binaries};
 use crate::{data_dir, log_tail::log_tail};
 
-/// A Unix socket's path is cut at 108 bytes; the file name in this folder takes the rest.
+/// A Unix socket's path is limited to 108 bytes; the file name in this folder takes the rest.
 const LONGEST_SOCKET_FOLDER: usize = 100 - "/.s.PGSQL.5432".len();
 const INITDB_PATIENCE: Duration = Duration::from_secs(120);
-/// A log longer than this is put aside at the next start.
+/// A log longer than this is rotated at the next start.
 const LONGEST_LOG: u64 = 16 * 1024 * 1024;
 
-/// Settings of the server. Durability stays on; the rest is for hundreds of short transactions on one machine.
+/// Settings of the server. Durability stays on; the rest suits hundreds of short transactions on one machine.
 const SETTINGS: &[&str] = &[
     "listen_addresses=",
     "unix_socket_permissions=0700",
@@ -72,7 +72,7 @@ impl Cluster {
         self.root.join("server.log")
     }
 
-    /// The lock that start and stop hold.
+    /// The lock held during start and stop.
     pub(super) fn lock_file(&self) -> PathBuf {
         self.root.join("lock")
     }
@@ -81,11 +81,11 @@ impl Cluster {
         self.root.join("password")
     }
 
-    /// Makes the folder of everything else. It stays ours: the account may pass through it and change nothing, so it
+    /// Creates the folder for everything else. It stays ours: the account may pass through it and change nothing, so it
     /// cannot put a link where we, as root, are about to write or to give a file away.
     pub(super) fn make_root(&self, account: &Account) -> Result<(), PostgresError> {
         let mode = if account.switch { 0o711 } else { 0o700 };
-        // Also one that was made under a strict umask and let nobody pass.
+        // Including one that was made under a strict umask and lets nobody pass.
         let made = data_dir::make(&self.root, mode)
             .and_then(|()| fs::set_permissions(&self.root, fs::Permissions::from_mode(mode)));
         made.map_err(|error| PostgresError::file(&self.root, error))
@@ -112,7 +112,7 @@ impl Cluster {
         Ok(password)
     }
 
-    /// Makes the cluster when there is none. `initdb` works beside the final place, so a cluster that exists is whole,
+    /// Creates the cluster if there is none. `initdb` works next to the final place, so an existing cluster is complete,
     /// whenever a start was interrupted.
     pub(super) async fn initialise(
         &self,
@@ -144,7 +144,7 @@ impl Cluster {
         moved.map_err(|error| PostgresError::file(&self.data(), error))
     }
 
-    /// Starts the server in a process group of its own, so that neither the terminal nor our end takes it along.
+    /// Starts the server in its own process group, so that neither the terminal nor our end takes it down.
     /// Also returns where its part of the log begins.
     pub(super) fn spawn(&self, binaries: &Binaries, account: &Account) -> Result<(Child, u64), PostgresError> {
         let path = self.log();
@@ -162,7 +162,7 @@ impl Cluster {
         Ok((child, begin))
     }
 
-    /// A list of one: quoted, for a path with a comma or a quotation mark in it.
+    /// A list of one: quoted, in case the path contains a comma or a quotation mark.
     fn socket_setting(&self) -> OsString {
         let folder = self.socket_folder();
         let mut setting = b"unix_socket_directories=\"".to_vec();
@@ -178,7 +178,7 @@ impl Cluster {
         log_tail(&self.log(), begin)
     }
 
-    /// The log stays ours; the server gets it open.
+    /// The log stays ours; the server gets it as an open file.
     fn open_log(&self) -> io::Result<File> {
         let path = self.log();
         if fs::metadata(&path).is_ok_and(|meta| meta.len() > LONGEST_LOG) {

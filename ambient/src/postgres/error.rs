@@ -1,4 +1,4 @@
-//! What can go wrong with the embedded PostgreSQL, each with what to do about it.
+//! What can go wrong with the embedded PostgreSQL, each with a remedy.
 
 use std::{
     io,
@@ -14,9 +14,9 @@ pub enum PostgresError {
          or put initdb and postgres on PATH, or set AMBIENT_DATABASE_URL to a server of yours"
     )]
     NoBinaries {
-        /// Oldest major version that will do.
+        /// Oldest supported major version.
         oldest: u32,
-        /// What there is.
+        /// What was found.
         found: String,
     },
     /// The cluster was written by a major version that is not installed.
@@ -26,10 +26,10 @@ pub enum PostgresError {
         data: PathBuf,
         /// Version that wrote it.
         major: u32,
-        /// What there is.
+        /// What was found.
         found: String,
     },
-    /// We are root and there is nobody to run it under.
+    /// We are root and there is no account to run it under.
     #[error(
         "PostgreSQL does not run as root, and there is neither a user `postgres` nor `nobody`: add one, or set \
          AMBIENT_DATABASE_URL to a server of yours"
@@ -52,9 +52,9 @@ pub enum PostgresError {
         /// The folder in the way.
         dir: PathBuf,
     },
-    /// A Unix socket could not be made there.
+    /// A Unix socket could not be created there.
     #[error(
-        "the socket folder {} has {bytes} bytes, {longest} are possible: set data_dir to a shorter path",
+        "the socket folder {} has {bytes} bytes, at most {longest} are possible: set data_dir to a shorter path",
         folder.display()
     )]
     SocketPathTooLong {
@@ -65,8 +65,8 @@ pub enum PostgresError {
         /// Longest possible, bytes.
         longest: usize,
     },
-    /// There is a cluster and no password for it.
-    #[error("{} is missing, the password of the database in {}: put it back from a backup", file.display(), data.display())]
+    /// There is a cluster but no password for it.
+    #[error("{} is missing, the password of the database in {}: restore it from a backup", file.display(), data.display())]
     PasswordLost {
         /// Where the password was.
         file: PathBuf,
@@ -78,7 +78,7 @@ pub enum PostgresError {
     Initdb {
         /// The program.
         program: PathBuf,
-        /// What it said.
+        /// Its output.
         reason: String,
     },
     /// The server ended before it was ready.
@@ -91,12 +91,12 @@ pub enum PostgresError {
         /// The log's last lines.
         tail: String,
     },
-    /// The server lives and does not answer.
+    /// The server is alive but does not respond.
     #[error("PostgreSQL is not ready after {seconds} s ({reason}); the end of {}:\n{tail}", log.display())]
     NotReady {
         /// How long we waited.
         seconds: u64,
-        /// What the last attempt to connect said.
+        /// The error of the last attempt to connect.
         reason: String,
         /// Its log.
         log: PathBuf,
@@ -113,7 +113,7 @@ pub enum PostgresError {
         /// Its log.
         log: PathBuf,
     },
-    /// Another process starts or stops the same cluster.
+    /// Another process is starting or stopping the same cluster.
     #[error("another process has been starting or stopping PostgreSQL for {seconds} s ({})", lock.display())]
     Busy {
         /// How long we waited.
@@ -121,7 +121,7 @@ pub enum PostgresError {
         /// The lock it holds.
         lock: PathBuf,
     },
-    /// The server refused what we asked.
+    /// The server refused our request.
     #[error("embedded PostgreSQL: {0}")]
     Refused(#[from] sqlx::Error),
     /// A file or program cannot be used.

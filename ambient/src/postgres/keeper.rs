@@ -1,4 +1,4 @@
-//! Starts the server again when it dies under a running `up`: nobody else would.
+//! Restarts the server when it dies under a running `up`: nobody else would.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use tokio::{
 
 use super::EmbeddedPostgres;
 
-/// Between two looks.
+/// Between two checks.
 const LOOK: Duration = Duration::from_millis(500);
-/// Pause after a start that failed: the first, and the longest.
+/// Pause after a failed start: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// A server that lived for so long did not die of what the last start left.
+/// A server that lived this long did not die from what the last start left behind.
 const WELL: Duration = Duration::from_secs(60);
 
 /// Ends with this value; the server stays.
@@ -29,7 +29,7 @@ impl Drop for Keeper {
 }
 
 impl EmbeddedPostgres {
-    /// Looks after the server from now on. Keep what this answers for as long as the server is needed.
+    /// Looks after the server from now on. Keep the returned value as long as the server is needed.
     #[must_use]
     pub fn keep(self) -> Keeper {
         Keeper(tokio::spawn(keep(self)))
@@ -49,10 +49,10 @@ async fn keep(postgres: EmbeddedPostgres) {
         } else {
             sleep(backoff.pause()).await;
         }
-        tracing::error!(log = %postgres.log().display(), "PostgreSQL has died; starting it again");
+        tracing::error!(log = %postgres.log().display(), "PostgreSQL has died; restarting it");
         match postgres.start().await {
             Ok(running) => tracing::info!(pid = running.postmaster.pid(), "PostgreSQL is ready again"),
-            Err(error) => tracing::error!(%error, "PostgreSQL cannot be started again; trying later"),
+            Err(error) => tracing::error!(%error, "PostgreSQL cannot be restarted; trying later"),
         }
         started = Instant::now();
     }

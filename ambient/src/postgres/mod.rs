@@ -1,9 +1,9 @@
 //! The embedded PostgreSQL of `ambient up`: the distribution's own `initdb` and `postgres`, started, adopted, kept alive, stopped.
 //!
-//! * It outlives us. A server that survived our death is adopted; one that died is started again and recovers.
-//! * It listens on a Unix socket only, in a folder only its account and root can enter, and wants a password.
+//! * It outlives us. A server that survived our death is adopted; one that died is restarted and recovers.
+//! * It listens only on a Unix socket, in a folder that only its account and root can enter, and requires a password.
 //! * As root it runs under another account, which owns the cluster and its socket folder and nothing around them.
-//! * Durability is never traded for speed: what was committed is there after a power cut.
+//! * Durability is never traded for speed: what was committed survives a power cut.
 
 mod account;
 mod binaries;
@@ -32,7 +32,7 @@ use self::{account::Account, cluster::Cluster};
 pub use self::{binaries::Binaries, error::PostgresError, keeper::Keeper, postmaster::Postmaster};
 use crate::{config::DatabaseUrl, data_dir};
 
-/// Recovery after a crash replays at most `max_wal_size` of log; a slow disk needs its time for that.
+/// Recovery after a crash replays at most `max_wal_size` of log; a slow disk needs time for that.
 const START_PATIENCE: Duration = Duration::from_secs(120);
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 const LOCK_PATIENCE: Duration = Duration::from_secs(180);
@@ -52,16 +52,16 @@ pub struct EmbeddedPostgres {
 /// A server that accepts connections.
 #[derive(Debug)]
 pub struct RunningPostgres {
-    /// How to connect; holds the password.
+    /// How to connect; contains the password.
     pub url: DatabaseUrl,
     /// The server.
     pub postmaster: Postmaster,
-    /// Whether it ran before we came.
+    /// Whether it was already running.
     pub adopted: bool,
 }
 
 impl EmbeddedPostgres {
-    /// The server that has its files under `data_dir`. Touches nothing yet.
+    /// The server with its files under `data_dir`. Touches nothing yet.
     ///
     /// # Errors
     /// When it could not run there, or not for this user.
@@ -73,12 +73,12 @@ impl EmbeddedPostgres {
     /// The binaries a start would use.
     ///
     /// # Errors
-    /// When there are none that fit.
+    /// When none are suitable.
     pub fn binaries(&self) -> Result<Binaries, PostgresError> {
         Binaries::find(&self.cluster.data(), &self.account)
     }
 
-    /// The server, when it lives.
+    /// The server, if it is alive.
     #[must_use]
     pub fn postmaster(&self) -> Option<Postmaster> {
         Postmaster::of(&self.cluster.data())
@@ -90,11 +90,11 @@ impl EmbeddedPostgres {
         self.cluster.log()
     }
 
-    /// Adopts the server that lives, or starts one, creating the cluster on first use; returns when it accepts
+    /// Adopts the live server, or starts one, creating the cluster on first use; returns once it accepts
     /// connections and the database exists.
     ///
     /// # Errors
-    /// [`PostgresError`], with the end of the server's log where that tells more.
+    /// [`PostgresError`], with the end of the server's log if that says more.
     pub async fn start(&self) -> Result<RunningPostgres, PostgresError> {
         self.make_folders()?;
         let _lock = self.lock().await?;
@@ -107,7 +107,7 @@ impl EmbeddedPostgres {
         Ok(RunningPostgres { url: self.url(DATABASE, &password)?, postmaster, adopted })
     }
 
-    /// Stops the server and waits for its end; `false` when none was running.
+    /// Stops the server and waits for its end; `false` if none was running.
     ///
     /// # Errors
     /// When it cannot be signalled or does not end.
@@ -157,17 +157,17 @@ impl EmbeddedPostgres {
                 (Some(status), _) => {
                     return Err(PostgresError::Ended { status, log: self.log(), tail: self.cluster.log_tail(begin) });
                 }
-                // The server we meant to adopt is gone: again.
+                // The server we meant to adopt is gone: try again.
                 (None, None) if Instant::now() >= deadline => {
-                    return Err(self.not_ready("it ends again and again", begin));
+                    return Err(self.not_ready("it keeps ending", begin));
                 }
                 (None, None) => sleep(POLL).await,
             }
         }
     }
 
-    /// Waits until the server accepts connections (`None`) or our child has ended (its status). Also `None` when a
-    /// server that is not our child went away; the caller looks.
+    /// Waits until the server accepts connections (`None`) or our child has ended (its status). Also `None` if a
+    /// server that is not our child went away; the caller checks.
     async fn wait_until_ready(
         &self,
         child: &mut Option<Child>,
@@ -181,7 +181,7 @@ impl EmbeddedPostgres {
                     connection.close().await?;
                     return Ok(None);
                 }
-                // 28P01: wrong password. It does not become right by waiting.
+                // 28P01: wrong password. Waiting will not make it right.
                 Ok(Err(error)) if code_of(&error).as_deref() == Some("28P01") => return Err(error.into()),
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no answer".to_owned(),
@@ -200,7 +200,7 @@ impl EmbeddedPostgres {
         PostgresError::NotReady { seconds: START_PATIENCE.as_secs(), reason: reason.to_owned(), log, tail }
     }
 
-    /// URL for the role whose database has its name. All parts are given, so that no `PG*` variable fills one in.
+    /// URL for the role whose database has its name. All parts are given, so that no `PG*` variable fills any in.
     fn url(&self, role: &str, password: &str) -> Result<DatabaseUrl, PostgresError> {
         let folder = self.cluster.socket_folder();
         let folder = byte_serialize(folder.as_os_str().as_bytes()).collect::<String>();
@@ -236,8 +236,8 @@ impl EmbeddedPostgres {
     }
 }
 
-/// Creates role and database where they are missing: a start may have been interrupted between the two. The role is no
-/// superuser, so that a mistake in a statement of ours stays inside its database.
+/// Creates role and database if they are missing: a start may have been interrupted between the two. The role is not a
+/// superuser, so that a mistake in one of our statements stays inside its database.
 async fn create_database(admin: &PgConnectOptions, password: &str) -> Result<(), PostgresError> {
     let mut server = PgConnection::connect_with(admin).await?;
     let role = sqlx::query("select 1 from pg_roles where rolname = $1").bind(DATABASE);

@@ -1,4 +1,4 @@
-//! The postmaster that a data directory has, if any: found by its pid file, believed only when the process is one.
+//! A data directory's postmaster, if any: found by its pid file, believed only if the process is one.
 
 use std::{
     fs, io,
@@ -32,8 +32,8 @@ impl Postmaster {
     }
 }
 
-/// Whether backends of a server that was killed still work in `data`. Idle ones notice within moments; one that
-/// computes does not, and until it has ended its memory keeps a new server from starting. Each call asks them to end:
+/// Whether backends of a killed server are still working in `data`. Idle ones notice within moments; one that
+/// is computing does not, and until it has ended its memory keeps a new server from starting. Each call asks them to end:
 /// what they do cannot be committed any more.
 pub(super) fn end_orphans(data: &Path) -> bool {
     if Postmaster::of(data).is_some() {
@@ -41,14 +41,14 @@ pub(super) fn end_orphans(data: &Path) -> bool {
     }
     let orphans: Vec<Pid> = all_processes().filter(|pid| is_server_of(*pid, data)).collect();
     for pid in &orphans {
-        // One that is gone by now is what we want; another failure shows in their number.
+        // One that is already gone is what we want; any other failure shows in their number.
         let _ = kill_process(*pid, Signal::TERM);
     }
     !orphans.is_empty()
 }
 
 /// Removes files of a dead server that PostgreSQL would take for a live one's. It handles those whose process is gone by
-/// itself; what misleads it is a pid that lives on as something else, or as a zombie nobody has collected yet. Only for
+/// itself; what misleads it is a pid that lives on as something else, or as a zombie nobody has reaped yet. Only for
 /// a `data` without orphans: its pid file also names the shared memory they hold. `run` serves no other cluster.
 pub(super) fn clear_stale_files(data: &Path, run: &Path) -> io::Result<()> {
     let Some(pid) = recorded_pid(data) else { return Ok(()) };
@@ -78,7 +78,7 @@ fn command_of(pid: Pid) -> Option<String> {
     fs::read_to_string(process_folder(pid).join("comm")).ok()
 }
 
-/// Every process of a PostgreSQL server has its data directory as working directory; a zombie has none.
+/// Every process of a PostgreSQL server has its data directory as its working directory; a zombie has none.
 fn works_in(pid: Pid, data: &Path) -> bool {
     fs::read_link(process_folder(pid).join("cwd")).is_ok_and(|cwd| data.canonicalize().is_ok_and(|data| cwd == data))
 }

@@ -1,4 +1,4 @@
-//! `ambient engine drain`: nothing new is started, and what is left is told, so that another engine can be chosen.
+//! `ambient engine drain`: nothing new is started, and what is left is listed, so that another engine can be chosen.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     engine_choice::{left, told},
 };
 
-/// Between two looks.
+/// Between two checks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Flags of `engine drain`.
@@ -23,10 +23,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct DrainFlags {
     #[command(flatten)]
     config: Box<ConfigFlags>,
-    /// Wait this many seconds for what is left to end
+    /// Wait up to this many seconds for what is left to end
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     wait: u64,
-    /// Start new work again
+    /// Allow new work to start again
     #[arg(long)]
     undo: bool,
 }
@@ -42,7 +42,7 @@ pub(super) async fn run(flags: DrainFlags, output: Output) -> Result<ExitCode, C
         return Err(CommandError::Process("no server has used this database yet: any engine may be chosen".to_owned()));
     };
     if flags.undo {
-        eprintln!("new work is started again");
+        eprintln!("new work may start again");
         return Ok(ExitCode::SUCCESS);
     }
     let deadline = Instant::now() + Duration::from_secs(flags.wait);
@@ -65,6 +65,6 @@ pub(super) async fn run(flags: DrainFlags, output: Output) -> Result<ExitCode, C
         return Ok(ExitCode::SUCCESS);
     }
     eprintln!("{}: {left}", told(&chosen));
-    eprintln!("nothing new is started; stop the sessions that run, then ask again (or --undo)");
+    eprintln!("nothing new is started; stop the running sessions, then run this again (or --undo)");
     Ok(ExitCode::FAILURE)
 }
