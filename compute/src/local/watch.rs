@@ -79,8 +79,8 @@ impl Hub {
         locked(&self.followed).iter().cloned().collect()
     }
 
-    /// What was reported about an attempt that exhausted a limit. Because it is reported before its agent is killed, it is known before the runner
-    /// can say how that looked to it, and even when a full disk accepts no record.
+    /// What was reported about an attempt that exhausted a limit. Because it is reported before its agent is killed, it is known before the
+    /// runner can say how that looked to it, and even when a full disk accepts no record.
     pub(super) fn told_exhausted(&self, session: &SessionRef, run: i64, attempt: i32) -> Option<RunnerState> {
         let told = self.told.lock().ok()?;
         let told = told.get(session).filter(|told| (told.run, told.attempt) == (run, attempt))?;
