@@ -32,7 +32,7 @@ pub(crate) struct Left {
 }
 
 impl Left {
-    /// Whether nothing is.
+    /// Whether nothing is open.
     pub(crate) fn is_nothing(&self) -> bool {
         self.executions == 0 && self.effects == 0
     }

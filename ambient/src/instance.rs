@@ -41,7 +41,7 @@ pub struct Instance {
     pub pid: u32,
     /// When the process started, in clock ticks since boot: distinguishes it from a later process with its pid.
     pub start_ticks: u64,
-    /// When it was ready.
+    /// When it became ready.
     pub started_at: DateTime<Utc>,
     /// Where its API is.
     pub url: String,

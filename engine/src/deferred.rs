@@ -22,8 +22,8 @@
 //! | being written | conflict, or what was put on top is a duplicate | nothing waits; the answer to its task is stale | all decide again |
 //! | being written | failed, or outcome unknown | nothing waits; if it was not written, the answer to its task is stale | all fail |
 //!
-//! A task that was handed out ahead of a change that was never written may have the same id as one that another change schedules in its place:
-//! the token tells them apart by their start times.
+//! A task that was handed out ahead of a change that was never written may have the same id as one that another change schedules in its
+//! place: the token tells them apart by their start times.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! A session's messages in one piece, so that a long history can be shown at once.
 //!
 //! Made at the end of each run from the previous snapshot and what followed it. A snapshot is an AG-UI `MESSAGES_SNAPSHOT`
-//! (`{type, covers_seq, omitted, messages: [{id, role, content, …}]}`): the tail starts right after it. Deltas of a message that was not complete yet follow in the tail and
-//! are to be appended to it.
+//! (`{type, covers_seq, omitted, messages: [{id, role, content, …}]}`): the tail starts right after it. Deltas of a message that was not
+//! complete yet follow in the tail and are to be appended to it.
 //!
 //! Invariants: the same log gives the same messages, however many pieces it was compacted in; the newest snapshot is complete
 //! at any moment, even if a compaction dies between its steps; a repeated compaction finishes them.
@@ -34,8 +34,8 @@ pub enum SnapshotError {
     },
 }
 
-/// Compacts everything so far; returns the seq it covers. Earlier snapshots are removed once the new one is in place. To be called at the end of a
-/// run; may be repeated.
+/// Compacts everything so far; returns the seq it covers. Earlier snapshots are removed once the new one is in place. To be called at the
+/// end of a run; may be repeated.
 ///
 /// # Errors
 /// When the database cannot be reached.

@@ -368,7 +368,10 @@ async fn a_push_tells_what_stays_behind_on_other_branches_in_stashes_and_in_prog
     std::fs::write(scene.clone.join(".git/refs/stash"), "none\n").unwrap();
     commit("more");
     let pushed = scene.push("out").await.expect(200).json();
-    assert!(pushed["commits"] == 1 && pushed["notices"][0].as_str().unwrap().contains("could not be told"), "{pushed}");
+    assert!(
+        pushed["commits"] == 1 && pushed["notices"][0].as_str().unwrap().contains("could not determine"),
+        "{pushed}"
+    );
 }
 
 #[tokio::test]

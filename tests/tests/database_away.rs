@@ -48,7 +48,8 @@ async fn the_end_of_a_runner_seen_while_the_database_is_away_is_told_when_it_is_
     // Every end was seen, and could not be reported.
     eventually("the ends are seen", async || {
         let log = server.whole_log();
-        let told = |id: &String| log.lines().any(|line| line.contains(id.as_str()) && line.contains("told again"));
+        let told =
+            |id: &String| log.lines().any(|line| line.contains(id.as_str()) && line.contains("reporting it again"));
         ids.iter().all(told).then_some(())
     })
     .await;

@@ -1,4 +1,5 @@
-//! The client of the engine that runs the workflows. An embedded engine's is there from the start; a cluster's appears when the cluster does.
+//! The client of the engine that runs the workflows. An embedded engine's is there from the start; a cluster's appears when the cluster
+//! does.
 
 use temporalio_client::Client;
 use tokio::sync::watch;

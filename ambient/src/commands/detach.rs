@@ -76,5 +76,8 @@ fn spawn(log: File) -> io::Result<Child> {
 /// It is left running: it may be recovering a large database.
 fn not_ready(child: &Child, log: &Path, begin: u64) -> String {
     let (pid, seconds) = (child.id().unwrap_or_default(), READY_PATIENCE.as_secs());
-    format!("`ambient up` (pid {pid}) is not ready after {seconds} s and goes on; its log:\n{}", log_tail(log, begin))
+    format!(
+        "`ambient up` (pid {pid}) is not ready after {seconds} s and keeps running; its log:\n{}",
+        log_tail(log, begin)
+    )
 }

@@ -129,9 +129,11 @@ fn namespaces() -> Check {
             let reason = String::from_utf8_lossy(&made.stderr).trim().to_owned();
             check("namespaces", CheckStatus::Warning, format!("{reason}: {without}"))
         }
-        Err(_) => {
-            check("namespaces", CheckStatus::Ok, "not tried: `unshare` is not on PATH; a session's Confined tells")
-        }
+        Err(_) => check(
+            "namespaces",
+            CheckStatus::Ok,
+            "not tried: `unshare` is not on PATH; see a session's Confined condition",
+        ),
     }
 }
 

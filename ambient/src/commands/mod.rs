@@ -43,7 +43,7 @@ pub enum ServerCommand {
     Migrate(ConfigFlags),
     /// Stop what `up` started; all data is kept
     Down(ConfigFlags),
-    /// Show what runs
+    /// Show what is running
     Status(ConfigFlags),
     /// Check that this machine has what a server needs
     Doctor(ConfigFlags),

@@ -38,13 +38,13 @@ pub struct LimitConfig {
     pub session_disk: Bytes,
     /// Open files per process.
     pub session_open_files: u64,
-    /// Most processors.
+    /// Maximum CPU.
     pub session_max_cpu: Option<Cpu>,
-    /// Most memory.
+    /// Maximum memory.
     pub session_max_memory: Option<Bytes>,
     /// Maximum processes and threads.
     pub session_max_processes: Option<u64>,
-    /// Most space.
+    /// Maximum disk space.
     pub session_max_disk: Option<Bytes>,
     /// Maximum open files per process.
     pub session_max_open_files: Option<u64>,

@@ -16,7 +16,7 @@ pub enum PostgresError {
     NoBinaries {
         /// Oldest supported major version.
         oldest: u32,
-        /// What there is.
+        /// What was found.
         found: String,
     },
     /// The cluster was written by a major version that is not installed.
@@ -26,7 +26,7 @@ pub enum PostgresError {
         data: PathBuf,
         /// Version that wrote it.
         major: u32,
-        /// What there is.
+        /// What was found.
         found: String,
     },
     /// We are root and there is no account to run it under.
@@ -65,8 +65,8 @@ pub enum PostgresError {
         /// Longest possible, bytes.
         longest: usize,
     },
-    /// There is a cluster and no password for it.
-    #[error("{} is missing, the password of the database in {}: put it back from a backup", file.display(), data.display())]
+    /// There is a cluster but no password for it.
+    #[error("{} is missing, the password of the database in {}: restore it from a backup", file.display(), data.display())]
     PasswordLost {
         /// Where the password was.
         file: PathBuf,
@@ -78,7 +78,7 @@ pub enum PostgresError {
     Initdb {
         /// The program.
         program: PathBuf,
-        /// What it said.
+        /// Its output.
         reason: String,
     },
     /// The server ended before it was ready.

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::EmbeddedPostgres;
 
-/// Between two looks.
+/// Between two checks.
 const LOOK: Duration = Duration::from_millis(500);
 /// Pause after a failed start: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);

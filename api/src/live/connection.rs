@@ -106,7 +106,8 @@ impl Connection {
                     // It may already be gone.
                     let _ = timeout(WRITE_TIMEOUT, self.socket.send(close)).await;
                     if matches!(code, PROTOCOL | TOO_BIG | NOT_TEXT) {
-                        // What it still sends is not read: if the socket were closed now it would be reset, and the close code lost on its way.
+                        // What it still sends is not read: if the socket were closed now it would be reset, and the close code lost on its
+                        // way.
                         sleep(LINGER).await;
                     }
                 }

@@ -77,7 +77,8 @@ pub(super) async fn list(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct StreamParams {
-    /// Events after this seq; 0 = from the oldest event that is kept. Without it a stream starts with a snapshot, if there is one. The header
+    /// Events after this seq; 0 = from the oldest event that is kept. Without it a stream starts with a snapshot, if there is one. The
+    /// header
     /// `Last-Event-ID` overrides it.
     #[param(minimum = 0)]
     after_seq: Option<i64>,

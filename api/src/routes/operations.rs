@@ -48,8 +48,8 @@ pub(super) struct ListParams {
     until: Option<DateTime<Utc>>,
 }
 
-/// Operations of the projects in which the caller has a role. This list is paged by cursor: `next` is the `after` of the next page, and `page` is
-/// always 1.
+/// Operations of the projects in which the caller has a role. This list is paged by cursor: `next` is the `after` of the next page, and
+/// `page` is always 1.
 #[utoipa::path(get, path = "/operations", operation_id = "listOperations", tag = "operations", params(ListParams),
     responses((status = 200, description = "A page of operations", body = List<Wire>), Reading))]
 pub(super) async fn list(access: Access, Query(params): Query<ListParams>) -> ApiResult<axum::Json<List<Wire>>> {

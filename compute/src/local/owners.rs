@@ -27,8 +27,8 @@ use super::layout::random_id;
 const MAX_DEPTH: usize = 64;
 const NOT_OTHERS: u32 = 0o755;
 
-/// Makes `user` the owner of a folder and everything in it; does nothing if it already is, or if the folder does not exist. Repeated after a crash
-/// it continues, because the folder itself comes last.
+/// Makes `user` the owner of a folder and everything in it; does nothing if it already is, or if the folder does not exist. Repeated after
+/// a crash it continues, because the folder itself comes last.
 ///
 /// # Errors
 /// A system error.

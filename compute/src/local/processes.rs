@@ -211,8 +211,8 @@ impl Marks {
     }
 }
 
-/// True unless this process has certainly ended: an error is no proof of that. One that is ending lives until the kernel has ended everything
-/// in its namespace; it may have lost its environment by then, so its nonce is not checked.
+/// True unless this process has certainly ended: an error is no proof of that. One that is ending lives until the kernel has ended
+/// everything in its namespace; it may have lost its environment by then, so its nonce is not checked.
 pub(super) fn lives(init: &ProcessIdentity) -> bool {
     !matches!(look_for(init.pid, init.start_time), Ok(None))
 }

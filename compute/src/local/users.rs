@@ -45,8 +45,8 @@ impl Local {
         Ok(Some(Users { agent, runner: agent }))
     }
 
-    /// Before a runner is started, while nothing of the session is alive: the session gets a separate id for it if runners can have one and it has
-    /// none yet, or returns it if they cannot; everything that is the runner's goes to its id.
+    /// Before a runner is started, while nothing of the session is alive: the session gets a separate id for it if runners can have one and
+    /// it has none yet, or returns it if they cannot; everything that is the runner's goes to its id.
     pub(super) fn settle_users(&self, session: &SessionRef, run: i64) -> Result<Option<Users>, ComputeError> {
         let paths = &self.paths(session);
         let (Some(ids), Some(known)) = (self.ids, self.users(paths)?) else { return Ok(None) };

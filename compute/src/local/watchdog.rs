@@ -1,7 +1,8 @@
 //! Watches what sessions use: memory where no cgroup does, their share of the disk, and the disk as a whole.
 //!
 //! One thread per host, because every check blocks. The response is always the same: kill the agent, record why, report it. Scanning a
-//! session's files is expensive; it is done when the file system has lost enough space since the last scan that the limit may have been passed.
+//! session's files is expensive; it is done when the file system has lost enough space since the last scan that the limit may have been
+//! passed.
 
 use std::{
     collections::HashMap,
@@ -175,7 +176,8 @@ impl Watchdog {
         }
     }
 
-    /// The disk is nearly full: sessions that fill it and have more than their share are killed, largest first; then the reserve is released.
+    /// The disk is nearly full: sessions that fill it and have more than their share are killed, largest first; then the reserve is
+    /// released.
     fn relieve(&mut self, local: &Local, free: Free) {
         let candidates = self.runs.iter().filter(|(_, run)| run.over.is_none());
         let (count, used) = candidates.clone().fold((0, 0), |(count, used), (_, run)| (count + 1, used + run.used));

@@ -11,8 +11,8 @@
 //! * the run's version never goes back, and what is cached is what is stored at its version, never more;
 //! * at rest everyone has been told, and every task that this process has started is with a worker or held.
 //!
-//! `ENGINE_TEST_SEED=7` runs only that seed, and says what happens. A seed determines the order of events, not times and ids: a write that has
-//! lost three times pauses for a random time, as it does in production, and may then come at a different place in the order.
+//! `ENGINE_TEST_SEED=7` runs only that seed, and says what happens. A seed determines the order of events, not times and ids: a write that
+//! has lost three times pauses for a random time, as it does in production, and may then come at a different place in the order.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod database;

@@ -1,5 +1,5 @@
-//! What belongs to the platform, and so cannot be an origin: sessions may not read or write each other's workspaces, or the server's files, through
-//! a URL.
+//! What belongs to the platform, and so cannot be an origin: sessions may not read or write each other's workspaces, or the server's files,
+//! through a URL.
 
 use std::{io::ErrorKind, path::Path};
 

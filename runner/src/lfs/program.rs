@@ -1,5 +1,5 @@
-//! The runner once more, with its rights given up, as the process that moves objects: between an origin and a mirror it has the rights on those
-//! two, in the agent's repository the agent's.
+//! The runner once more, with its rights given up, as the process that moves objects: between an origin and a mirror it has the rights on
+//! those two, in the agent's repository the agent's.
 
 use std::{
     ffi::OsString,

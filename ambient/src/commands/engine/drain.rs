@@ -15,7 +15,7 @@ use crate::{
     engine_choice::{left, told},
 };
 
-/// Between two looks.
+/// Between two checks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Flags of `engine drain`.
@@ -26,7 +26,7 @@ pub struct DrainFlags {
     /// Wait up to this many seconds for what is left to end
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     wait: u64,
-    /// Start new work again
+    /// Allow new work to start again
     #[arg(long)]
     undo: bool,
 }

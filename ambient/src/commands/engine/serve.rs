@@ -27,7 +27,10 @@ pub(super) async fn run(flags: ServeFlags) -> Result<ExitCode, CommandError> {
         return Err(ambient_engine::ServeError::NeedsTls(flags.listen).into());
     }
     if !flags.listen.ip().is_loopback() && flags.tls_client_ca.is_none() {
-        tracing::warn!("without --tls-client-ca whoever reaches {} can read and change every workflow", flags.listen);
+        tracing::warn!(
+            "without --tls-client-ca anyone who reaches {} can read and change every workflow",
+            flags.listen
+        );
     }
     let database = database::found(&config).await?;
     let listener = server::listen(flags.listen)?;

@@ -54,8 +54,8 @@ pub(super) struct Added {
     pub(super) notices: Vec<String>,
 }
 
-/// Fetches the submodules of a commit and clones them into the agent's clone of the repository. What cannot be fetched is reported, and fails
-/// nothing.
+/// Fetches the submodules of a commit and clones them into the agent's clone of the repository. What cannot be fetched is reported, and
+/// fails nothing.
 pub(super) async fn add(repository: Repository<'_>, mirror: &Mirror<'_>, url: &str, commit: &str) -> Added {
     let mut adding = Adding { repository, added: Added::default(), failed: Vec::new(), seen: 0 };
     let parent = Parent { url: url.to_owned(), commit: commit.to_owned(), path: String::new(), depth: 0 };
