@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Timeout for a read; beyond the database's own timeouts, for a network that has silently failed.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What carrying out a command needs, whichever entity it is for.
+/// What carrying out a command needs, whatever entity it is for.
 #[derive(Clone)]
 pub(crate) struct CommandServices {
     pub(crate) db: Database,

@@ -7,12 +7,12 @@
 //! * ractor's mailboxes are unbounded, so a permit is taken before a message is sent: one per actor, one overall.
 //! * A call that meets an actor being evicted goes to a new one; none is lost.
 //!
-//! Who may use whom: a module uses those of the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
+//! Which module may use which: a module uses those on the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
 //!
-//! * `options`, `registry`, `request`: limits and the clock, who is in memory, what is asked and answered
-//! * `command_path`, `supervisor`: a command decided and appended; what becomes of an actor that fails
+//! * `options`, `registry`, `request`: limits and the clock, which actors are in memory, requests and replies
+//! * `command_path`, `supervisor`: deciding and appending a command; what becomes of an actor that fails
 //! * `entity_actor`: one command after the other
-//! * `actors`: the way to the actors
+//! * `actors`: access to the actors
 
 mod actors;
 mod command_path;

@@ -1,4 +1,4 @@
-//! What is accepted stays, once, whatever breaks: connections, decisions, and another process on the same sessions.
+//! What is accepted stays, exactly once, whatever breaks: connections, decisions, and another process on the same sessions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "support/cutting_proxy.rs"]

@@ -6,17 +6,17 @@
 //! * Every read comes from rows; every change goes through an actor.
 //! * Every wait has a limit, every body a size, every live connection a bound.
 //!
-//! Who may use whom: a module uses those of the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
+//! Which module may use which: a module uses those on the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
 //!
-//! * `error`, `representation`, `respond`, `schema_rules`: failures, the JSON of entities, answers, what the document says of values
-//! * `envelope`, `extract`, `given`, `kinds`, `responses`: failures that no route sees, what a handler gets of a request, checks of what people give, failures in the document
-//! * `observe`, `session_spec`: ids and logs of a request; specifications of sessions
-//! * `authority`: who may do what with what
-//! * `conversation`, `list`, `live`: messages, pages, live connections
-//! * `definitions`: Kinds that are lists of fields
+//! * `error`, `representation`, `respond`, `schema_rules`: failures, the JSON of entities, responses, what the document says about values
+//! * `envelope`, `extract`, `given`, `kinds`, `responses`: failures that no route sees, what a handler gets from a request, checks on input, failures in the document
+//! * `observe`, `session_spec`: a request's ids and logs; specifications of sessions
+//! * `authority`: who may do what to what
+//! * `conversation`, `list`, `live`: messages, paging, live connections
+//! * `definitions`: Kinds that consist of fields
 //! * `routes`: one file per resource
 //! * `openapi`: the document of all routes
-//! * `router`: all routes, and what is around them
+//! * `router`: all routes, and what wraps them
 //! * `listener`: the router on a socket
 
 mod authority;

@@ -1,4 +1,4 @@
-//! The server as a whole: every route, and what is around all of them.
+//! The server as a whole: every route, and what wraps all of them.
 
 use axum::{Extension, Router, middleware};
 use tower_http::catch_panic::CatchPanicLayer;

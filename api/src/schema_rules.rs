@@ -1,4 +1,4 @@
-//! What values of a sort may be, in the terms of JSON Schema and as the checks have it: what the document is made of, and a Kind's own
+//! What values of a type may be, in JSON Schema terms and matching the checks: what the document is built from, and a Kind's own
 //! rules.
 
 use ambient_domain::name::MAX_ENTRIES;

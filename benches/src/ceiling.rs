@@ -1,5 +1,5 @@
-//! An engine that stores nothing: what client, worker and SDK cost by themselves. Knows just enough for the workflow that is
-//! measured: starts, workflow tasks with activities handed out at once, histories, the result.
+//! An engine that stores nothing: the cost of client, worker and SDK alone. Knows just enough for the measured
+//! workflow: starts, workflow tasks with activities handed out at once, histories, the result.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -1,5 +1,5 @@
-//! Durable commands: through the actors, and as batches of the append interface, beside the same rows written by hand, and
-//! beside plain inserts.
+//! Durable commands: through the actors, and as batches of the append interface, compared with the same rows written by hand, and
+//! with plain inserts.
 
 use std::{
     sync::Arc,
@@ -28,12 +28,12 @@ const WRITERS: u16 = 2;
 const GROUP: u16 = 64;
 /// Bytes of write-ahead log so far.
 const LOG: &str = "select (pg_current_wal_insert_lsn() - '0/0')::float8";
-/// Entries made in indexes so far: a row that changes in place (HOT) makes none.
+/// Index entries made so far: a row updated in place (HOT) makes none.
 const INDEX_ENTRIES: &str = "
     select coalesce(sum((t.n_tup_ins + t.n_tup_upd - t.n_tup_hot_upd) * i.indexes), 0)::float8
     from pg_stat_user_tables t
     join (select indrelid, count(*) as indexes from pg_index group by indrelid) i on i.indrelid = t.relid";
-/// After which a connection that rests has told what it has counted.
+/// After this time an idle connection has reported what it has counted.
 const STATISTICS_LAG: Duration = Duration::from_secs(11);
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(2);
@@ -117,7 +117,7 @@ async fn alone(world: &World, session: &Session, duration: Duration) -> Result<f
     Ok(percentile(&times, 50))
 }
 
-/// What each of the commands, whose rate for a round `work` gives, adds to one of PostgreSQL's counters.
+/// What each of the commands, whose rate for a round is given by `work`, adds to one of PostgreSQL's counters.
 async fn caused(
     world: &World,
     counter: &'static str,

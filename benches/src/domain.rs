@@ -1,4 +1,4 @@
-//! Projects, sessions and commands that the figures are about.
+//! Projects, sessions and commands that are measured.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Speed of the embedded engine: a workflow of three steps that do nothing; client, worker, engine and Postgres on one machine.
 //!
-//! Beside three kinds of others. What client, worker and SDK cost by themselves: the same on an engine that stores nothing, which
-//! is the ceiling. What an engine owes to durability: commits of one row in a row. And peers, other durable engines on the same
+//! Compared with three kinds of others. The cost of client, worker and SDK alone: the same on an engine that stores nothing, which
+//! is the ceiling. The cost of durability for an engine: consecutive one-row commits. And peers, other durable engines on the same
 //! machine in the same run.
 
 use ambient_engine::{Engine, EngineOptions};

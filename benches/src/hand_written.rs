@@ -1,4 +1,4 @@
-//! The ceiling of a command: the same five rows of a message, written by one prepared statement made by hand for that alone,
+//! The ceiling of a command: the same five rows of a message, written by one hand-written prepared statement for just that,
 //! through pgbench or on one connection. Same schema and indexes, same sizes; constants where a command has parameters.
 
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Ours and theirs in turns, and what is made of the measurements.
+//! Alternates ours and theirs, and evaluates the measurements.
 
 use std::time::Duration;
 

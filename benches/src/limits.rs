@@ -1,4 +1,4 @@
-//! What the machine and the database must allow.
+//! What the machine and the database have to allow.
 
 use ambient_tests::TestDatabase;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

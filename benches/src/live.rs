@@ -1,8 +1,8 @@
 //! From a commit to 1,000 WebSocket subscribers, on real sockets, through a real server process.
 //!
-//! Events are stored by this process with the function by which a server stores what a runner's agent says, and the server is
-//! told by NOTIFY, as it is of everything that another server commits. The time begins when the commit is acknowledged. The
-//! ceiling is [`RawBroadcast`]: another process is told by a pipe and sends the same bytes, without database or log.
+//! This process stores events with the function a server uses to store what a runner's agent says, and the server is
+//! told by NOTIFY, as it is of everything that another server commits. Time starts when the commit is acknowledged. The
+//! ceiling is [`RawBroadcast`]: another process is notified through a pipe and sends the same bytes, without database or log.
 
 use std::time::{Duration, Instant};
 

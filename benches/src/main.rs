@@ -1,4 +1,4 @@
-//! First figures of the product, each beside a ceiling or a peer that is measured in the same run.
+//! Benchmarks of the product, each compared with a ceiling or a peer that is measured in the same run.
 //!
 //! `make bench` and `make bench-engine` run them; `figures commands engine live start` some. Invariants: every measurement has a bound in
 //! count and in time; ours and theirs take turns, so that a busy machine slows both; what is started here ends here.

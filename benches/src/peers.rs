@@ -1,7 +1,7 @@
-//! Other durable engines, each a program of its own that is asked for rounds of the same three-step workflow.
+//! Other durable engines, each a separate program that is asked for rounds of the same three-step workflow.
 //!
-//! Which there are is in the environment (`scripts/lib/peers`); what they are is in `benches/peers`. A peer is warm when it is
-//! ready, and ends with its value: at the end of its input it ends what it has started itself.
+//! The environment says which there are (`scripts/lib/peers`); `benches/peers` says what they are. A peer is warm when it is
+//! ready, and ends with its value: at the end of its input it ends whatever it has started.
 
 use std::{
     path::Path,

@@ -1,7 +1,7 @@
 //! The ceiling of the live channels: a process that sends the same bytes to the same number of sockets, and nothing else.
 //!
-//! This program starts itself with [`ARGUMENT`]. A line of standard input, `<group> <text>`, is sent to the group's sockets; a
-//! socket's first message names its group. It ends with its standard input.
+//! This program starts itself with [`ARGUMENT`]. A line on standard input, `<group> <text>`, is sent to the group's sockets; a
+//! socket's first message names its group. It ends when its standard input closes.
 
 use std::{collections::HashMap, process::Stdio, sync::Arc};
 

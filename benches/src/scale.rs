@@ -1,6 +1,6 @@
-//! How the embedded engine carries much: many open runs, a long history, the work of a process that was killed.
+//! How the embedded engine copes with load: many open runs, a long history, the work of a killed process.
 //!
-//! The engine that is measured is a process of its own, this program started with [`ARGUMENT`], so that its memory is its own and
+//! The measured engine is a separate process, this program started with [`ARGUMENT`], so that its memory is its own and
 //! it can be killed.
 
 use std::{

@@ -1,4 +1,4 @@
-//! A real server process, spoken to over HTTP. It and the runners it leaves end with this value.
+//! A real server process, used over HTTP. It and the runners it leaves end with this value.
 
 use std::{
     fs::{self, File, Permissions},

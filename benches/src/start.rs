@@ -1,6 +1,6 @@
-//! From the request to create and start a session to its phase Running, without a clone, through a real server process.
+//! From the request to create and start a session until it is Running, without a clone, through a real server process.
 //!
-//! The ceiling is compute alone: launch of a runner until its health answers, without API, database and workflows.
+//! The ceiling is compute alone: from launching a runner until its health endpoint answers, without API, database and workflows.
 
 use std::time::{Duration, Instant};
 
@@ -108,7 +108,7 @@ impl Bare {
         tokio::time::timeout(PATIENCE, self.healthy(&session)).await?;
         let took = began.elapsed();
         self.compute.raise_fence(&session, i64::MAX).await?;
-        // At once: during a pause the machine gets cold, and what is measured next is how it warms up.
+        // Without a pause: during one the machine cools down, and what is measured next is how it warms up.
         self.compute.terminate(&session, 1, Duration::ZERO).await?;
         self.compute.delete_workspace(&session).await?;
         Ok(took)

@@ -1,4 +1,4 @@
-//! Subscribers over real sockets, which note when each event came.
+//! Subscribers over real sockets, which record when each event arrived.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Workflows that are measured, and a client and a worker for them on whatever connection: the embedded engine, one that stores
+//! The measured workflows, and a client and a worker for them on any connection: the embedded engine, one that stores
 //! nothing, a Temporal server.
 
 use std::{

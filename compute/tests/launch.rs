@@ -1,4 +1,4 @@
-//! Launching once, seeing it, and finding it again.
+//! Launching once, observing it, and finding it again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod harness;
@@ -27,7 +27,7 @@ async fn a_launch_repeated_by_anyone_starts_one_runner_and_adopts_it() {
     assert!(matches!(compute.endpoint(&s, 1).await, Err(ComputeError::NoRunner { run: 1 })));
 }
 
-/// Whoever launched it may be killed before the runner was in its control group, outside of which it starts no agent.
+/// Whoever launched it may be killed before the runner was in its cgroup, outside of which it starts no agent.
 #[tokio::test]
 async fn a_runner_outside_of_its_control_group_is_moved_there_by_whoever_adopts_it() {
     if !is_root() {
@@ -45,7 +45,7 @@ async fn a_runner_outside_of_its_control_group_is_moved_there_by_whoever_adopts_
     client.send("POST", "/shutdown", serde_json::json!({})).await.expect(202);
 }
 
-/// Groups for runners that a process is in, in all hierarchies.
+/// Runners' cgroups that a process is in, in all hierarchies.
 fn control_groups_of(pid: i32) -> Vec<PathBuf> {
     let mut groups = Vec::new();
     let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
@@ -61,7 +61,7 @@ fn control_groups_of(pid: i32) -> Vec<PathBuf> {
     groups
 }
 
-/// To the nearest group above ours that takes it.
+/// To the nearest cgroup above ours that accepts it.
 fn move_out(group: &Path, pid: i32) {
     let above = group.ancestors().skip_while(|path| !path.ends_with("ambient")).skip(1);
     let taken = above.into_iter().any(|path| std::fs::write(path.join("cgroup.procs"), pid.to_string()).is_ok());

@@ -1,4 +1,4 @@
-//! What a session may take: its limits hold, its neighbours and the server do not suffer, and what happened is told.
+//! What a session may use: its limits hold, its neighbours and the server do not suffer, and what happened is reported.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod harness;

@@ -1,4 +1,4 @@
-//! A runner and its agent have a user id each: what holds by these ids alone, and that files follow their owners.
+//! A runner and its agent each have a user id: what holds through these ids alone, and that files follow their owners.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod harness;

@@ -1,4 +1,4 @@
-//! What the activities of the cases do: little, and always the same.
+//! The cases' activities: they do little, and always the same.
 
 use std::time::Duration;
 

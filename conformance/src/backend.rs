@@ -1,4 +1,4 @@
-//! The two engines, each with a worker of its own.
+//! The two engines, each with its own worker.
 
 use std::{thread::JoinHandle, time::Duration};
 

@@ -1,4 +1,4 @@
-//! A worker by hand: what it takes it answers when a case says so, or never, as a worker that is lost.
+//! A worker driven by hand: it answers what it takes when a case says so, or never, like a lost worker.
 
 use std::time::Duration;
 

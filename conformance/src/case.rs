@@ -1,4 +1,4 @@
-//! A case, and what is seen of it on an engine.
+//! A case, and what can be observed of it on an engine.
 
 use std::{
     collections::{BTreeSet, VecDeque},

@@ -1,4 +1,4 @@
-//! Forwards the SDK's calls to a server as they are: bytes in, bytes out, so that they can be looked at on their way.
+//! Forwards the SDK's calls to a server unchanged, bytes in, bytes out, so that they can be inspected on the way.
 
 use std::sync::Arc;
 

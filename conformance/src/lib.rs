@@ -1,6 +1,6 @@
 //! Conformance of the embedded engine with a real Temporal server.
 //!
-//! A case is a small program ([`program::Op`]) that the workflow `script` walks through, and what people do to it meanwhile. It
+//! A case is a small program ([`program::Op`]) that the workflow `script` executes, and what people do to it meanwhile. It
 //! runs on both engines in the same test run, with the same worker; results, commands and histories are compared, up to the short
 //! list in [`normal`]. Programs are data, so random ones (`random`) come from a seed.
 

@@ -1,10 +1,10 @@
 //! What may differ between two engines' histories: this list, and nothing else.
 //!
-//! * Ids that an engine makes up (runs, requests, namespaces) and ids that a workflow draws from its run's seed: each becomes
+//! * Ids that an engine generates (runs, requests, namespaces) and ids that a workflow draws from its run's seed: each becomes
 //!   `id-N`, by its first appearance in the case, so that references still have to agree.
-//! * Times of the clock, and the identity of workers; points for a reset by build id.
+//! * Timestamps, and the identity of workers; points for a reset by build id.
 //! * The size of the history in bytes, and the queue of a workflow task (sticky or not).
-//! * The version of the server: what its API does not have yet is left out (the cause of an activity's failure).
+//! * The server's version: what its API does not have yet is left out (the cause of an activity's failure).
 
 use std::collections::BTreeMap;
 

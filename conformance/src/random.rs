@@ -1,4 +1,4 @@
-//! Programs from a seed: activities that fail, timers, signals, cancellation, children. What people do comes at quiescence only,
+//! Programs from a seed: activities that fail, timers, signals, cancellation, children. What people do comes only at quiescence,
 //! because task boundaries depend on timing.
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};

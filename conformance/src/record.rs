@@ -1,4 +1,4 @@
-//! Notes the commands that workers send, by workflow.
+//! Records the commands that workers send, by workflow.
 
 use std::{
     collections::BTreeMap,

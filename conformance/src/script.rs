@@ -1,4 +1,4 @@
-//! The workflow that walks through a program.
+//! The workflow that executes a program.
 
 use std::{cell::RefCell, collections::BTreeMap, time::Duration};
 

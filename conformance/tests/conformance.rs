@@ -1,7 +1,7 @@
-//! Runs every case on both engines and compares. Without a Temporal server (`AMBIENT_TEST_TEMPORAL`, see `make conformance`) the
-//! embedded engine is run alone and the comparison is told as skipped; with `AMBIENT_REQUIRE_TEMPORAL` a skip is a failure.
+//! Runs every case on both engines and compares. Without a Temporal server (`AMBIENT_TEST_TEMPORAL`, see `make conformance`) only the
+//! embedded engine is run and the comparison is reported as skipped; with `AMBIENT_REQUIRE_TEMPORAL` a skip is a failure.
 //!
-//! Arguments: parts of names of cases, or seeds as `seed=7`; `--seeds N` random programs (20 when not said); `--show` prints the
+//! Arguments: parts of case names, or seeds as `seed=7`; `--seeds N` random programs (default 20); `--show` prints the
 //! programs and runs nothing.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]

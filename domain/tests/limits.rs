@@ -1,4 +1,4 @@
-//! Limits that a session has of its own.
+//! A session's own limits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;

@@ -1,4 +1,4 @@
-//! `docs/session-state.md` is drawn from the machine itself. `UPDATE_DOCS=1 cargo test -p ambient-domain` draws it anew.
+//! `docs/session-state.md` is drawn from the machine itself. `UPDATE_DOCS=1 cargo test -p ambient-domain` redraws it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;

@@ -1,4 +1,4 @@
-//! Snapshots on a real database: the messages are whole whoever begins when, and whenever a compaction dies.
+//! Snapshots on a real database: the messages are complete whoever starts when, and whenever a compaction dies.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;

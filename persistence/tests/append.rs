@@ -1,4 +1,4 @@
-//! Appends: all or nothing per item, whatever the others of its batch do.
+//! Appends: all or nothing per item, whatever the other items in its batch do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;

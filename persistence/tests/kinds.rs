@@ -1,4 +1,4 @@
-//! Every Kind of the registry: its table is what its columns say, and definitions keep the rules of names.
+//! Every Kind in the registry: its table matches its columns, and definitions follow the rules for names.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;

@@ -17,12 +17,12 @@
 //! | `GET /git/diff?repo=&base=` | unified diff as text, against the commit it was cloned at if `base` is absent |
 //! | `POST /git/commit` | [`GitCommit`](ambient_wire::git::GitCommit) -> [`GitCommitted`](ambient_wire::git::GitCommitted) |
 //! | `POST /git/push` | [`GitPush`](ambient_wire::git::GitPush) -> [`GitPushed`](ambient_wire::git::GitPushed) |
-//! | `GET /content?path=` | [`Listing`](ambient_wire::content::Listing) of a directory of the workspace |
+//! | `GET /content?path=` | [`Listing`](ambient_wire::content::Listing) of a directory in the workspace |
 //! | `GET /content/{*path}` | a file's bytes; `Range: bytes=a-b` honoured; `X-Content-Sha256` |
 //!
 //! Errors are [`RunnerError`] with status 400 (names the field), 401, 404, 409, 413, 416 (range), 500 or 503 (`busy`).
 //!
-//! It is no part of the API. What users are shown as the runner tells it, of a session's repositories, files and log, is: those are the
+//! It is not part of the API. What users are shown as the runner reports it, of a session's repositories, files and log, is: those are the
 //! types of `ambient_wire`.
 
 mod repo;

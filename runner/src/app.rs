@@ -14,7 +14,7 @@ use crate::{
 
 pub(crate) type SharedApp = Arc<App>;
 
-/// All of a runner.
+/// The whole runner.
 pub(crate) struct App {
     pub(crate) attempt: Arc<Attempt>,
     pub(crate) log: EventLog,

@@ -36,7 +36,7 @@ use crate::{
 pub(crate) const EXIT_CANNOT_EXECUTE: i32 = 126;
 /// Prefix of environment variables meant for the confined command.
 pub(crate) const ENV_PREFIX: &str = "AMBIENT_ENV_";
-/// Where a stage on the way to a command finds what it is told; nothing of the command's.
+/// Where a stage on the way to a command finds its orders; nothing of the command's.
 pub(crate) const ORDER: &str = "AMBIENT_ORDER";
 
 /// Newest access rights we request; what an older kernel lacks is reported.

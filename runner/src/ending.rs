@@ -1,4 +1,4 @@
-//! How turns and the runner are ended: the first reason counts.
+//! How turns and the runner end: the first reason counts.
 
 use std::{sync::Mutex, time::Duration};
 

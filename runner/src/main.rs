@@ -5,22 +5,22 @@
 //! runner uses a workspace (`life.lock`); only fsynced records are served; nothing the agent can write is ever executed or
 //! followed by the unconfined part of this program.
 //!
-//! Who may use whom: a module uses those of the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
+//! Which module may use which: a module uses those on the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
 //!
-//! * `auth`, `beneath`, `capabilities`, `ending`, `error`, `event`, `group`, `history`, `life`, `listener`, `rights`, `seccomp`, `survey`: events, ends, rights, files and calls of the system, each for itself
+//! * `auth`, `beneath`, `capabilities`, `ending`, `error`, `event`, `group`, `history`, `life`, `listener`, `rights`, `seccomp`, `survey`: events, endings, rights, files and system calls, each by itself
 //! * `lfs`, `log`, `users`: Git LFS without git, the event log, two user ids
 //! * `confine`, `messages`, `reader`: giving up rights; messages in, records out
 //! * `isolate`: namespaces
 //! * `process`: the session's processes
 //! * `attempt`: what an attempt was started with
 //! * `environment`: of its processes
-//! * `git`: repositories of the workspace
+//! * `git`: repositories in the workspace
 //! * `app`: what the parts of a runner share
-//! * `content`, `turn`: files of the workspace; a message that is worked on
+//! * `content`, `turn`: files in the workspace; working on one message
 //! * `agent`: agents of this build
 //! * `turns`: message after message
 //! * `http`: routes
-//! * `serve`: an attempt from begin to end
+//! * `serve`: an attempt from start to end
 
 mod agent;
 mod app;

@@ -1,4 +1,4 @@
-//! What a process of the session may do, as its re-execution is told it.
+//! What a process of the session may do, as told to its re-execution.
 
 use std::path::{Path, PathBuf};
 

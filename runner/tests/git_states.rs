@@ -1,5 +1,5 @@
-//! Whatever a repository of the workspace says of itself, and whatever state it is in: what has changed is told, and what cannot be
-//! told is told to be so, with the reason, in time.
+//! Whatever a repository in the workspace says about itself, and whatever state it is in: changes are reported, and what cannot be
+//! determined is reported as such, with the reason, in time.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod harness;

@@ -1,4 +1,4 @@
-//! Files that a repository keeps with Git LFS: fetched, put into place, uploaded; and what is told where that cannot be.
+//! Files that a repository keeps with Git LFS: fetched, put in place, uploaded; and what is reported where that is impossible.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod harness;

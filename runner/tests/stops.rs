@@ -1,4 +1,4 @@
-//! What a stop of a turn promises, whatever the block under way does with its output and its signals.
+//! What stopping a turn promises, whatever the block in progress does with its output and its signals.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod harness;

@@ -1,4 +1,4 @@
-//! Submodules: fetched as a session asks, and what is told of those that are not there.
+//! Submodules: fetched as a session asks, and what is reported about missing ones.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod harness;

@@ -1,4 +1,4 @@
-//! What the filter of system calls refuses, and that the programs of agents work under it.
+//! What the system call filter refuses, and that agents' programs work under it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod harness;

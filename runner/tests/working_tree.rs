@@ -1,4 +1,4 @@
-//! What is shown of a working tree: all that can be, to the byte, and by name what cannot.
+//! What is shown of a working tree: everything possible, byte for byte, and by name what is not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod harness;

@@ -1,4 +1,4 @@
-//! A PostgreSQL server of one test's own, which it may kill, configure and start again.
+//! A PostgreSQL server for a single test, which may kill, configure and restart it.
 
 use std::{
     fs::{self, Permissions},

@@ -1,4 +1,4 @@
-//! Nothing that was accepted is lost, and nothing is done twice, whatever is killed and whenever.
+//! Nothing that was accepted is lost, and nothing is done twice, whatever is killed and when.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code, reason = "tests")]
 
 mod support;

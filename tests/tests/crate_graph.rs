@@ -9,7 +9,7 @@ use serde_json::Value;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("wire", &[]),
-    // What a runner is asked in the users' name has the types that users see.
+    // What a runner is asked on users' behalf has the types that users see.
     ("runner-protocol", &["wire"]),
     // What PostgreSQL needs, whatever is stored in it.
     ("postgres", &[]),

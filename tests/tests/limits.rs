@@ -1,4 +1,4 @@
-//! Sessions that take too much, and a disk that is full: what happens is told, nothing acknowledged is lost, and all goes on by itself.
+//! Sessions that use too much, and a full disk: it is reported, nothing acknowledged is lost, and everything recovers by itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code, reason = "tests")]
 
 mod support;

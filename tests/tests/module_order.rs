@@ -1,6 +1,6 @@
 //! The modules of a folder use each other in one direction: where its head has a list of them, the list is the law.
 //!
-//! What is seen is paths; a method that one module gives to another's type is not.
+//! Only paths are checked; a method that one module gives to another's type is not.
 #![allow(clippy::unwrap_used, reason = "a test ends where its machine fails it")]
 
 use std::{
@@ -9,8 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What is said above a list.
-const MARK: &str = "a module uses those of the lines above its own";
+/// The text above a list.
+const MARK: &str = "a module uses those on the lines above its own";
 /// Heads that must have one.
 const HELD: [&str; 8] = [
     "actors/src/lib.rs",
@@ -53,7 +53,7 @@ fn order(head: &Path) -> Vec<Vec<String>> {
     lines.map(names).collect()
 }
 
-/// The name by which the folder of a file knows it, or the folder's own when the file is its head.
+/// The name by which a file's folder knows it, or the folder's own if the file is its head.
 fn stem(path: &Path) -> String {
     path.file_stem().unwrap().to_string_lossy().into_owned()
 }
@@ -91,7 +91,7 @@ fn code(path: &Path) -> (String, Vec<String>) {
     (code, tests)
 }
 
-/// Every path in the code that begins in the crate, in its parts.
+/// Every path in the code that starts in the crate, split into parts.
 fn paths(code: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     for root in ["crate::", "super::", "self::"] {
@@ -161,7 +161,7 @@ fn wrong(head: &Path) -> Vec<String> {
     let root = folder.ancestors().find(|folder| folder.ends_with("src")).unwrap();
     let (head_code, tests) = code(head);
     let prefix = module(root, head);
-    // What a head only passes on is named where it is.
+    // What a head only re-exports is named where it is.
     let passed_on: BTreeSet<String> = paths(&head_code).into_iter().filter_map(|mut path| path.pop()).collect();
     let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {

@@ -1,4 +1,4 @@
-//! The product on a real Temporal server: a server that is down delays work and loses none, and the engine of a database changes
+//! The product on a real Temporal server: a server that is down delays work but loses none, and a database's engine changes
 //! only when nothing is open. Needs Temporal's command line (`AMBIENT_TEMPORAL_CLI`, see `make conformance`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code, reason = "tests")]
 

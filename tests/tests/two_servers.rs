@@ -1,4 +1,4 @@
-//! Two servers on one database are one system: either takes any command, and one goes on when the other is killed.
+//! Two servers on one database are one system: either takes any command, and one carries on when the other is killed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code, reason = "tests")]
 
 mod support;

@@ -11,7 +11,7 @@ pub const ATTEMPT_STARTED: &str = "ambient.attempt_started";
 pub const MESSAGE_ACCEPTED: &str = "ambient.message_accepted";
 /// `{run_id, message_id, outcome: finished|error|interrupted, last_message_seq, problems, repos, code?, exit_code?}`: after
 /// RUN_FINISHED or RUN_ERROR and the turn's snapshots; `code` is RUN_ERROR's. `problems` is a list of
-/// [`RepoProblem`], `repos` one of [`RepoPosition`]: of those without a problem.
+/// [`RepoProblem`], `repos` one of [`RepoPosition`]: for those without a problem.
 pub const TURN_ENDED: &str = "ambient.turn_ended";
 /// `{repo, commit, head, ref, base, patch, patch_truncated, patch_exact, patch_base64?, left_out, running}`: a snapshot of a
 /// repository at the end of a turn, on top of commit `head` (null: none). `running` processes of the agent were still running, so
@@ -31,8 +31,8 @@ pub const TOOL_OUTPUT: &str = "ambient.tool_output";
 /// `{code, reason}`: last record before the runner exits.
 pub const EXIT: &str = "ambient.exit";
 
-/// `reason` in [`EXIT`] of an end that compute asked for: teardown, or a launch that is undone. Whoever asked knows, so it is no
-/// news of the session.
+/// `reason` in [`EXIT`] for an end that compute asked for: a teardown, or a launch being undone. Whoever asked knows, so it is no
+/// news about the session.
 pub const ENDED_BY_REQUEST: &str = "terminated by request";
 
 /// What was checked out in a repository at the end of a turn.

@@ -1,5 +1,5 @@
-//! JSON types that API and command line share; some are a runner's words, passed on as they are. Snake case, UTC RFC 3339 times, KSUID
-//! ids; unknown fields are refused on input.
+//! JSON types that API and command line share; some come from a runner and are passed on as they are. Snake case, UTC RFC 3339 times, KSUID
+//! ids; unknown input fields are refused.
 
 pub mod agent;
 pub mod api;

@@ -57,7 +57,7 @@ pub enum ClientFrame {
     Send {
         /// Chosen by the client; also the idempotency key.
         id: String,
-        /// Session.
+        /// Session id.
         session: String,
         /// Text.
         text: String,

@@ -3,16 +3,16 @@
 //! One readable file per workflow. Invariants: a workflow never starts, signals or cancels another (except its own children):
 //! it reports facts, and the actors' effects do that; inputs are only ids; every activity may be repeated.
 //!
-//! Who may use whom: a module uses those of the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
+//! Which module may use which: a module uses those on the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
 //!
-//! * `engine_client`, `executions`, `project_attribute`, `step`: the engine's client, what is told of executions, a table's step
-//! * `dispatcher`, `services`, `temporal`: effects carried out, what activities work with, executions of an engine
+//! * `engine_client`, `executions`, `project_attribute`, `step`: the engine's client, executions for people, a table's step
+//! * `dispatcher`, `services`, `temporal`: carrying out effects, what activities work with, an engine's executions
 //! * `observer`: how compute sees runners
-//! * `activities`, `runner_ends`: the steps; what readers of logs ask of compute and actors
+//! * `activities`, `runner_ends`: the steps; what readers of logs need from compute and actors
 //! * `project_delete`, `project_provision`, `session_delete`, `session_reconcile`, `session_start`, `session_stop`, `sweep`, `token_refresh`: lifecycles
 //! * `session_supervise`: the lifecycle that starts others
 //! * `worker`: all of them on an engine
-//! * `cluster`, `host`, `replay`: a Temporal cluster, the worker with what is beside it, recorded histories
+//! * `cluster`, `host`, `replay`: a Temporal cluster, the worker with what runs alongside, recorded histories
 
 #![allow(missing_docs, reason = "the workflow and activity macros make undocumented constants of every method")]
 

@@ -94,7 +94,7 @@ pub enum StepError {
     Superseded,
 }
 
-/// What a step comes to.
+/// The outcome of a step.
 pub(crate) type StepResult = Result<Progress, StepError>;
 
 impl StepError {

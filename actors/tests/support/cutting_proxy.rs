@@ -1,4 +1,4 @@
-//! Stands between a server and its database and cuts connections at the worst moment: when something is committed.
+//! Sits between a server and its database and cuts connections at the worst moment: during a commit.
 
 use std::{
     str::FromStr,

@@ -69,7 +69,7 @@ pub struct UpFlags {
 /// Output format of reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
-    /// For people.
+    /// Display name.
     Table,
     /// For programs.
     Json,

@@ -18,7 +18,7 @@ use crate::{
     observe::RequestIds,
 };
 
-/// An authenticated request: who asks, and the ids that follow it.
+/// An authenticated request: who is asking, and the ids that follow it.
 #[derive(Clone)]
 pub(crate) struct Access {
     pub(super) state: AppState,
@@ -33,7 +33,7 @@ pub(crate) trait Target: Sized + Send + Sync + 'static {
     /// Name of the path parameter with its id.
     const PARAM: &'static str;
 
-    /// Loads it, with the caller's role on it. None when it does not exist.
+    /// Loads it, with the caller's role on it. None if it does not exist.
     fn find(access: &Access, id: &str) -> impl Future<Output = ApiResult<Option<Found<Self>>>> + Send;
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Authorized<T, R> {
 }
 
 impl Access {
-    /// Loads a target and checks the right. What the caller may not see is absent, whatever it wants of it: only who may look is
+    /// Loads a target and checks the right. What the caller may not see is absent, whatever it wants to do: only a caller that may look is
     /// told that it may not act.
     pub(crate) async fn authorize<T: Target, R: Right>(&self, id: &str) -> ApiResult<Authorized<T, R>> {
         let absent = || ApiError::not_found(T::KIND, id);
@@ -64,12 +64,12 @@ impl Access {
         Ok(Authorized { access: self.clone(), target, right: PhantomData })
     }
 
-    /// Whether the credentials are still good: for connections that outlive a request.
+    /// Whether the credentials are still valid: for connections that outlive a request.
     pub(crate) async fn recheck(&self) -> ApiResult<()> {
         authenticate::still_valid(&self.principal, &self.state).await
     }
 
-    /// Nothing new is started while an administrator empties the workflow engine; what runs goes on and can be stopped.
+    /// Nothing new is started while an administrator drains the workflow engine; what is running continues and can be stopped.
     pub(super) async fn refuse_while_draining(&self) -> ApiResult<()> {
         if self.state.parts().database.is_draining().await? {
             let reason =
@@ -79,7 +79,7 @@ impl Access {
         Ok(())
     }
 
-    /// The router's state: settings only, its parts are this module's.
+    /// The router's state: only settings are public, its parts belong to this module.
     pub(crate) fn state(&self) -> &AppState {
         &self.state
     }
@@ -128,7 +128,7 @@ impl Access {
     }
 }
 
-/// The target that the path names. Runs before the body is read: who may not learns nothing about what would be wrong with it.
+/// The target that the path names. Runs before the body is read: a caller without rights learns nothing about faults in it.
 impl<T: Target, R: Right> FromRequestParts<AppState> for Authorized<T, R> {
     type Rejection = ApiError;
 

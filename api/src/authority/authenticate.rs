@@ -19,7 +19,7 @@ pub(super) async fn bearer(headers: &HeaderMap, state: &AppState) -> ApiResult<P
         return Err(unauthenticated());
     }
     let sha256 = Sha256::digest(token.as_bytes());
-    // Every token is compared, so that time tells nothing about which one was close.
+    // Every token is compared, so that timing does not reveal which one was close.
     let found =
         state.config().static_tokens.iter().filter(|known| known.is(&sha256)).fold(None, |_, known| Some(known));
     match found {
@@ -28,7 +28,7 @@ pub(super) async fn bearer(headers: &HeaderMap, state: &AppState) -> ApiResult<P
     }
 }
 
-/// A session's token: valid only while its row has that run, underway.
+/// A session's token: valid only while its row has that run underway.
 async fn session_token(token: &str, state: &AppState) -> ApiResult<Principal> {
     let claims = state.parts().tokens.verify(token, chrono::Utc::now().timestamp()).map_err(|_| unauthenticated())?;
     let principal = Principal::session(&claims.session_id, claims.run);
@@ -36,7 +36,7 @@ async fn session_token(token: &str, state: &AppState) -> ApiResult<Principal> {
     Ok(principal)
 }
 
-/// Whether the run of a session's principal is underway and its tokens are not revoked; others are valid as they are.
+/// Whether the run of a session's principal is underway and its tokens are not revoked; other principals are always valid.
 pub(super) async fn still_valid(principal: &Principal, state: &AppState) -> ApiResult<()> {
     let PrincipalKind::Session { id, run } = &principal.kind else { return Ok(()) };
     let database = &state.parts().database;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{error::ApiResult, extract::WriteOptions};
 
-/// A Kind of definitions, as far as permissions are concerned.
+/// A definition Kind, as far as permissions are concerned.
 pub(crate) trait Permitted: DefinitionSpec {
     /// The definition itself.
     type Entity: StoredEntity<Command = Command<Self>> + Target;
@@ -34,7 +34,7 @@ pub(crate) struct Change<S: DefinitionSpec> {
     pub(crate) sealed: Sealed,
 }
 
-/// A definition is seen and changed by who may see and change its project. A session's token opens itself only.
+/// Whoever may see and change the project may see and change its definitions. A session's token opens only itself.
 impl<S: Permitted> Target for Definition<S>
 where
     Definition<S>: StoredEntity,
@@ -54,7 +54,7 @@ where
 }
 
 impl Authorized<Project, Edit> {
-    /// Makes a definition in it.
+    /// Creates a definition in it.
     pub(crate) async fn create_definition<S: Permitted>(
         &self,
         new: New<S>,

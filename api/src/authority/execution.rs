@@ -1,4 +1,4 @@
-//! Workflow executions: seen by who sees the entity they work for, changed by who owns its project.
+//! Workflow executions: visible to whoever sees the entity they work for, changed by whoever owns its project.
 //!
 //! A workflow id is `{workflow}/{entity}/…`: the entity says whose it is.
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::error::{ApiError, ApiResult};
 
-/// Longest id the engine takes, bytes.
+/// Longest id the engine accepts, bytes.
 const MAX_ID: usize = 1_000;
 
 /// A workflow execution, by its id.
@@ -37,13 +37,13 @@ impl Target for Execution {
             (None, Some(entity)) => access.role_on_entity(entity).await?,
             (None, None) => None,
         };
-        // Without a role on the entity it is not asked for: its absence and its presence must look the same to a reader.
+        // Without a role on the entity it is not looked up: its absence and its presence must look the same to a reader.
         let id = id.to_owned();
         Ok(Some(Found { target: Self { id }, role }))
     }
 }
 
-/// Of which Kind and project an id is.
+/// The Kind and project that an id belongs to.
 struct Search<'a> {
     database: &'a Database,
     id: &'a str,
@@ -72,22 +72,22 @@ impl Access {
         }
     }
 
-    /// Executions that the caller sees, newest first, and how many there are.
+    /// Executions that the caller may see, newest first, and how many there are.
     pub(crate) async fn executions(
         &self,
         mut filter: ExecutionFilter,
         project_id: Option<String>,
     ) -> ApiResult<(Vec<WorkflowExecution>, i64)> {
         if let Some(own) = self.principal.session_id() {
-            // It sees itself, and nothing beside.
+            // It sees itself, and nothing else.
             filter.entity_id = Some(own.to_owned());
         }
         filter.project_ids = match (project_id, &filter.entity_id) {
             (None, None) => self.visible_projects().await?,
             (Some(project_id), None) => Some(vec![project_id]),
-            // Whether the caller may see this one has been asked.
+            // Whether the caller may see this one has already been checked.
             (None, Some(_)) => None,
-            // Found by its id, as without the project.
+            // Found by its id, even if it lacks the project.
             (Some(project_id), Some(session_id)) => {
                 let session = self.state.parts().database.load::<Session>(session_id).await?;
                 let within = session.is_some_and(|session| session.project_id == project_id);
@@ -104,7 +104,7 @@ impl<R: Right> Authorized<Execution, R> {
         Ok(self.access.state.parts().executions.get(&self.target.id).await?)
     }
 
-    /// Events of its newest run.
+    /// Events of its latest run.
     pub(crate) async fn history(&self, after: i64, size: i64) -> ApiResult<Vec<HistoryEvent>> {
         Ok(self.access.state.parts().executions.history(&self.target.id, after, size).await?)
     }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::error::ApiError;
 
-/// For live channels, where a browser cannot send headers: `?token=` with a ticket will do as well.
+/// For live channels, where a browser cannot send headers: `?token=` with a ticket is accepted as well.
 pub(crate) struct LivePrincipal(pub(crate) Access);
 
 impl FromRequestParts<AppState> for LivePrincipal {

@@ -8,16 +8,16 @@
 //! Deny by default: no role means no access. What the caller may not see looks absent (404), for every method;
 //! what it may see but not change is refused (403).
 //!
-//! Who may use whom: a module uses those of the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
+//! Which module may use which: a module uses those on the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
 //!
-//! * `principal`, `right`: who, and what for
+//! * `principal`, `right`: who is asking, and for what
 //! * `static_token`, `ticket`: what stands for a principal
 //! * `state`: the router's state and its parts
 //! * `authenticate`: from credentials to a principal
 //! * `access`: the lookup that carries the permission
-//! * `execution`, `live_principal`, `operation`, `platform`, `runner`, `secrets`: what can be done with one thing each
-//! * `definition`, `session`: the same, of entities with variables
-//! * `project`: and of what has them all
+//! * `execution`, `live_principal`, `operation`, `platform`, `runner`, `secrets`: what can be done to each of these
+//! * `definition`, `session`: the same for entities with variables
+//! * `project`: the same for what contains them all
 
 mod access;
 mod authenticate;

@@ -1,4 +1,4 @@
-//! Operations: seen by who sees the project, or is the session.
+//! Operations: visible to whoever sees the project, or is the session.
 
 use ambient_domain::{Entity, project::Project, session::Session};
 use ambient_persistence::Operation;

@@ -1,4 +1,4 @@
-//! What is about no single entity: lists, and work on the whole platform.
+//! What does not concern a single entity: lists, and work on the whole platform.
 
 use ambient_domain::{
     project::{Project, Role},
@@ -13,10 +13,10 @@ use axum::{extract::FromRequestParts, http::request::Parts};
 use super::{access::Access, principal::PrincipalKind, right::View, state::AppState, ticket};
 use crate::error::{ApiError, ApiResult};
 
-/// Most projects that a person's lists go over.
+/// Most projects that a person's lists cover.
 const MAX_PROJECTS: i64 = 10_000;
 
-/// A principal that may own things: anybody but a session.
+/// A principal that may own things: anyone but a session.
 pub(crate) struct Registered(Access);
 
 impl Registered {
@@ -60,7 +60,7 @@ impl Platform {
 }
 
 impl Access {
-    /// What the caller's lists go over; none = nothing at all.
+    /// What the caller's lists cover; none = nothing at all.
     fn scope(&self) -> Option<Scope> {
         match &self.principal.kind {
             PrincipalKind::Platform(_) => Some(Scope::All),
@@ -71,13 +71,13 @@ impl Access {
         }
     }
 
-    /// Entities of a Kind that the caller sees.
+    /// Entities of a Kind that the caller may see.
     pub(crate) async fn list<E: StoredEntity>(&self, query: &ListQuery) -> ApiResult<Page<E>> {
         let Some(scope) = self.scope() else { return Ok(nothing(query)) };
         Ok(self.state.parts().database.list(&scope, query).await?)
     }
 
-    /// A page of the operations that the caller sees, and how many there are.
+    /// A page of the operations that the caller may see, and how many there are.
     pub(crate) async fn operations(
         &self,
         filter: &OperationFilter,
@@ -87,13 +87,13 @@ impl Access {
     ) -> ApiResult<(OperationPage, i64)> {
         let scope = self.scope().unwrap_or(Scope::Projects(Vec::new()));
         let database = &self.state.parts().database;
-        // A malformed cursor is refused also when no items are asked for.
+        // A malformed cursor is refused even if no items are requested.
         let page = database.list_operations(&scope, filter, order, after, size.max(1)).await?;
         let page = if size == 0 { OperationPage { items: Vec::new(), next: None } } else { page };
         Ok((page, database.count_operations(&scope, filter).await?))
     }
 
-    /// Ids of the projects the caller sees, deleted ones among them: their executions have a history. None = all.
+    /// Ids of the projects the caller may see, including deleted ones: their executions have a history. None = all.
     pub(super) async fn visible_projects(&self) -> ApiResult<Option<Vec<String>>> {
         if matches!(self.principal.kind, PrincipalKind::Platform(_)) {
             return Ok(None);
@@ -101,7 +101,7 @@ impl Access {
         let query = ListQuery { size: MAX_PROJECTS, with_deleted: true, ..ListQuery::default() };
         let page = self.list::<Project>(&query).await?;
         if page.total > MAX_PROJECTS {
-            // Leaving some out would look as if there were no executions of theirs.
+            // Leaving some out would look as if they had no executions.
             let reason = format!("is required: you see more than {MAX_PROJECTS} projects");
             return Err(ApiError::invalid("project_id", reason));
         }

@@ -1,4 +1,4 @@
-//! Who asks.
+//! Who is asking.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use ambient_domain::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Whoever was authenticated.
+/// An authenticated caller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Principal {
-    /// Name, as it stands in operations.
+    /// Name, as recorded in operations.
     pub name: String,
     /// Groups, for roles granted to them.
     #[serde(default)]
@@ -20,7 +20,7 @@ pub struct Principal {
     pub kind: PrincipalKind,
 }
 
-/// What a principal is; decides where its roles come from.
+/// The type of a principal; decides where its roles come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PrincipalKind {
@@ -28,11 +28,11 @@ pub enum PrincipalKind {
     Platform(PlatformRole),
     /// Has the roles that projects grant.
     Person,
-    /// An agent's session in one run; sees and works with itself only.
+    /// An agent's session in one run; sees and works with only itself.
     Session {
         /// Session.
         id: String,
-        /// Run the token is of.
+        /// The run its token belongs to.
         run: i64,
     },
 }
@@ -47,7 +47,7 @@ pub enum PlatformRole {
     Viewer,
 }
 
-/// Shared [`Principal`], as it goes through a request.
+/// Shared [`Principal`], as passed along with a request.
 pub(crate) type SharedPrincipal = Arc<Principal>;
 
 impl Principal {

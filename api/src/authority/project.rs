@@ -1,4 +1,4 @@
-//! What can be done with projects, and in them.
+//! What can be done to projects, and in them.
 
 use std::collections::BTreeMap;
 
@@ -55,7 +55,7 @@ impl Access {
         Ok(self.state.parts().actors.call(id, request).await?)
     }
 
-    /// Who asks, as operations record it.
+    /// The caller, as operations record it.
     pub(super) fn caller(&self) -> Caller {
         Caller {
             principal: self.principal.name.clone(),
@@ -66,7 +66,7 @@ impl Access {
     }
 }
 
-/// A session to be made.
+/// A session to be created.
 #[derive(Debug)]
 pub(crate) struct Creation {
     /// Desired state.
@@ -78,7 +78,7 @@ pub(crate) struct Creation {
 }
 
 impl Registered {
-    /// Makes a project; the caller owns it.
+    /// Creates a project; the caller owns it.
     pub(crate) async fn create_project(
         &self,
         name: String,
@@ -117,7 +117,7 @@ impl Authorized<Project, Admin> {
         self.command(project::Command::Grant(permission), options).await
     }
 
-    /// Takes a subject's role away.
+    /// Revokes a subject's role.
     pub(crate) async fn revoke(
         &self,
         subject_type: SubjectType,
@@ -133,7 +133,7 @@ impl Authorized<Project, Admin> {
 }
 
 impl Authorized<Project, Edit> {
-    /// Makes a session in it.
+    /// Creates a session in it.
     pub(crate) async fn create_session(
         &self,
         creation: Creation,
@@ -159,7 +159,7 @@ impl Authorized<Project, Edit> {
         reply.map_err(super::session::with_api_names)
     }
 
-    /// A parent must be there for the caller to see.
+    /// A parent must be visible to the caller.
     async fn check_parent(&self, id: Option<&str>) -> ApiResult<()> {
         let Some(id) = id else { return Ok(()) };
         if !is_ksuid(id) {
@@ -174,7 +174,7 @@ impl Authorized<Project, Edit> {
 }
 
 impl<R: Right> Authorized<Project, R> {
-    /// An agent must be one of this project.
+    /// An agent must belong to this project.
     async fn check_agent(&self, id: Option<&str>) -> ApiResult<()> {
         let Some(id) = id else { return Ok(()) };
         if !is_ksuid(id) {

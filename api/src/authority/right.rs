@@ -4,7 +4,7 @@ use ambient_domain::project::Role;
 
 /// A right on a target.
 pub(crate) trait Right: Send + Sync + 'static {
-    /// Least role.
+    /// Minimum role.
     const ROLE: Role;
 }
 

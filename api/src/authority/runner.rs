@@ -1,4 +1,4 @@
-//! What is asked of a session's runner: it serves the workspace while it lives, and looking never wakes a session.
+//! Requests to a session's runner: it serves the workspace while it is alive, and looking never starts a session.
 
 use ambient_compute::ComputeError;
 use ambient_domain::session::{Phase, Session};
@@ -16,12 +16,12 @@ use super::{
 use crate::error::{ApiError, ApiResult, Number};
 
 impl<R: Right> Authorized<Session, R> {
-    /// Entries of a directory of the workspace.
+    /// Entries of a directory in the workspace.
     pub(crate) async fn list_directory(&self, path: &str) -> ApiResult<Listing> {
         Ok(self.runner().await?.list(path).await?)
     }
 
-    /// A file of the workspace, or a part of it.
+    /// A file in the workspace, or a part of it.
     pub(crate) async fn read_file(&self, path: &str, range: Option<&str>) -> ApiResult<FileContent> {
         Ok(self.runner().await?.read(path, range).await?)
     }
@@ -38,7 +38,7 @@ impl<R: Right> Authorized<Session, R> {
         Ok(self.runner().await?.git_diff(&repo, base).await?)
     }
 
-    /// The repository named, or the only one there is.
+    /// The named repository, or the only one there is.
     fn repo(&self, given: Option<String>) -> ApiResult<String> {
         let names: Vec<&str> = self.target.spec.repos.iter().map(|repo| repo.name.as_str()).collect();
         match (given, names.as_slice()) {

@@ -1,4 +1,4 @@
-//! Values that are sealed before anything is told of them.
+//! Values that are sealed before anyone is told about them.
 
 use std::collections::BTreeMap;
 
@@ -15,18 +15,18 @@ use crate::{
 
 /// Field of the variables.
 pub(crate) const ENVIRONMENT_VARIABLES: &str = "environment_variables";
-/// Longest value, bytes; all of an environment must fit into a process.
+/// Longest value, bytes; a whole environment must fit into a process.
 const MAX_VALUE_BYTES: usize = 16 * 1024;
 
-/// Values of variables, and the ids that stand for them in a specification. Nothing is stored of them until [`Access::seal`].
+/// Values of variables, and the ids that stand for them in a specification. Nothing is stored until [`Access::seal`].
 pub(crate) struct Sealed {
-    /// Id of each value by the variable's name; of a variable that is to be removed, null.
+    /// Id of each value by the variable's name; null for a variable to be removed.
     pub(crate) ids: BTreeMap<String, Option<String>>,
     values: Vec<(String, SecretText)>,
 }
 
 impl Sealed {
-    /// Checks variables of an entity of a Kind, and gives their values ids.
+    /// Checks the variables of a Kind's entity, and assigns ids to their values.
     pub(crate) fn of(kind: &str, id: &str, secrets: BTreeMap<String, Option<SecretText>>) -> ApiResult<Self> {
         given::entries(ENVIRONMENT_VARIABLES, secrets.len())?;
         name::environment(ENVIRONMENT_VARIABLES, secrets.keys())?;
@@ -47,7 +47,7 @@ impl Sealed {
 }
 
 impl Access {
-    /// Seals the values. What a command then does not use is removed by the sweep.
+    /// Seals the values. Those that a command then does not use are removed by the sweep.
     pub(super) async fn seal(&self, sealed: &Sealed) -> ApiResult<()> {
         let values = sealed.values.iter().map(|(id, SecretText(value))| (id.clone(), value.as_bytes()));
         self.state.parts().vault.put(&values.collect::<Vec<_>>()).await?;

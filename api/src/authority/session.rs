@@ -1,4 +1,4 @@
-//! What can be done with sessions.
+//! What can be done to sessions.
 
 use ambient_actors::{Reply, Request};
 use ambient_compute::{Resource, SessionRef};
@@ -22,7 +22,7 @@ use crate::{
     session_spec,
 };
 
-/// About how much of a live log is answered at once, bytes of payload.
+/// Approximate size of a live log response, bytes of payload.
 const MAX_PAGE_BYTES: i64 = 4 << 20;
 
 impl Target for Session {
@@ -41,7 +41,7 @@ impl Target for Session {
 }
 
 impl Access {
-    /// Whether there is such a session, whoever may see it. Says so only to who was authorised for it before.
+    /// Whether such a session exists, whoever may see it. Only tells a caller that was authorised for it before.
     pub(crate) async fn is_there(&self, id: &str) -> bool {
         let session = self.state.parts().database.load::<Session>(id).await;
         session.is_ok_and(|session| session.is_some_and(|session| !session.is_deleted()))
@@ -57,7 +57,7 @@ impl Access {
     }
 }
 
-/// An answer to a message: the session's, and where the message stands.
+/// The reply to a message: the session, and where the message is.
 pub(crate) struct Accepted {
     /// The session afterwards.
     pub(crate) reply: Reply<Session>,
@@ -74,7 +74,7 @@ impl Authorized<Session, Edit> {
         let mut patch = session_spec::patch(body, self.access.state.server_defaults())?;
         let blank = |prompt: &Option<String>| prompt.as_deref().unwrap_or_default().trim().is_empty();
         if !self.target.spec.interactive && patch.prompt.as_ref().is_some_and(blank) {
-            // The field is well-formed: it is the session that cannot be without.
+            // The field is well-formed: it is the session that cannot do without it.
             let reason = "prompt: a batch session (interactive=false) needs one";
             return Err(ApiError::new(Number::Conflict, reason).at("prompt", "is required for a batch session"));
         }
@@ -103,7 +103,7 @@ impl Authorized<Session, Edit> {
         self.command_with_text(command, prompt, options).await
     }
 
-    /// Stops the run. By force only who owns the project.
+    /// Stops the run. Only the project's owner may do so by force.
     pub(crate) async fn stop(&self, force: bool, options: WriteOptions<'_>) -> ApiResult<Reply<Session>> {
         if force {
             self.access.authorize::<Session, super::right::Admin>(&self.target.id).await?;
@@ -112,7 +112,7 @@ impl Authorized<Session, Edit> {
         self.command(command, options).await
     }
 
-    /// Deletes it. Not by its own token: an agent must not remove what people look at.
+    /// Deletes it. Not with its own token: an agent must not remove what people look at.
     pub(crate) async fn delete(&self, options: WriteOptions<'_>) -> ApiResult<Reply<Session>> {
         if self.access.principal.session_id().is_some() {
             return Err(ApiError::forbidden("a session's token cannot delete the session"));
@@ -127,7 +127,7 @@ impl Authorized<Session, Edit> {
         }
         let command = Command::SendMessage { message: Message::of(&text), start };
         let reply = self.command_with_text(command, Some(text), options).await?;
-        // A message's id is the operation's that accepted it.
+        // A message's id is that of the operation that accepted it.
         let message_id = reply.operation_id.clone().unwrap_or_default();
         let stored = self.access.state.parts().database.message(&self.target.id, &message_id).await?;
         Ok(Accepted { reply, message_id, seq: stored.map(|event| event.seq) })
@@ -153,7 +153,7 @@ impl Authorized<Session, Edit> {
         self.access.call(&self.target.id, request, options).await.map_err(with_api_names)
     }
 
-    /// What the session falls back to now; stored with the operation.
+    /// What the session currently falls back to; stored with the operation.
     async fn defaults(&self) -> ApiResult<Defaults> {
         let project = self.access.state.parts().database.load::<Project>(&self.target.project_id).await?;
         let settings = project.map(|project| project.spec.settings).unwrap_or_default();
@@ -162,7 +162,7 @@ impl Authorized<Session, Edit> {
 }
 
 impl<R: Right> Authorized<Session, R> {
-    /// Events of its live log after `after_seq`, as many as fit into a piece.
+    /// Events of its live log after `after_seq`, as many as fit into one response.
     pub(crate) async fn events(&self, after_seq: i64, limit: i64) -> ApiResult<Vec<StoredEvent>> {
         let database = &self.access.state.parts().database;
         Ok(database.read_event_page(&self.target.id, after_seq, limit, MAX_PAGE_BYTES).await?.events)
@@ -185,7 +185,7 @@ impl<R: Right> Authorized<Session, R> {
         Ok(self.access.state.parts().database.last_seq(&self.target.id).await?)
     }
 
-    /// Its compute objects.
+    /// Its compute resources.
     pub(crate) async fn resources(&self) -> ApiResult<Vec<Resource>> {
         Ok(self.access.state.parts().compute.resources(&self.reference()).await?)
     }
@@ -195,7 +195,7 @@ impl<R: Right> Authorized<Session, R> {
     }
 }
 
-/// The domain's names of fields, as the API spells them.
+/// The domain's field names, as spelt in the API.
 pub(super) fn with_api_names(error: ApiError) -> ApiError {
     error.rename("display_name", "name")
 }

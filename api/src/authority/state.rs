@@ -1,4 +1,4 @@
-//! What the edge works with. Only this module's siblings reach the parts.
+//! What the edge works with. Only this module's siblings can reach the parts.
 
 use std::sync::Arc;
 
@@ -20,22 +20,22 @@ use crate::{extract::MaxBodyBytes, session_spec::ServerDefaults};
 pub struct ApiConfig {
     /// Largest request body, bytes.
     pub max_body_bytes: usize,
-    /// Model of sessions for which neither session nor project names one.
+    /// Model for sessions if neither session nor project names one.
     pub default_model: Option<String>,
-    /// Most that a session may ask for, where there is a maximum.
+    /// The most a session may ask for, if there is a maximum.
     pub session_maxima: ResourceOverrides,
     /// Tokens that stand for a principal, such as the local administrator's.
     pub static_tokens: Vec<StaticToken>,
     /// Key of live tickets; the same on every server of a database.
     pub ticket_key: [u8; 32],
-    /// Subscriptions of one live connection.
+    /// Subscriptions per live connection.
     pub max_subscriptions: usize,
-    /// Live connections (WebSocket and SSE) at once; one more is answered 503.
+    /// Live connections (WebSocket and SSE) at once; any more are answered 503.
     pub max_live_connections: usize,
 }
 
 impl Default for ApiConfig {
-    /// Nobody can come in: there are no tokens, and the ticket key is random.
+    /// Nobody can get in: there are no tokens, and the ticket key is random.
     fn default() -> Self {
         Self {
             max_body_bytes: 1 << 20,
@@ -98,7 +98,7 @@ impl FromRef<AppState> for MaxBodyBytes {
 }
 
 impl AppState {
-    /// Puts the parts together.
+    /// Assembles the parts.
     #[must_use]
     pub fn new(parts: AppParts) -> Self {
         let AppParts { database, actors, hub, tokens, vault, compute, executions, prometheus, config } = parts;
@@ -149,12 +149,12 @@ impl AppState {
         self.shared.prometheus.as_ref().map(PrometheusHandle::render)
     }
 
-    /// A place for one more live connection.
+    /// A slot for one more live connection.
     pub(crate) fn live_permit(&self) -> Option<tokio::sync::OwnedSemaphorePermit> {
         Arc::clone(&self.shared.live_connections).try_acquire_owned().ok()
     }
 
-    /// Whether every part is fit for work.
+    /// Whether every part works.
     pub(crate) async fn readiness(&self) -> Health {
         let database = tokio::time::timeout(std::time::Duration::from_secs(2), self.shared.database.transport()).await;
         let database = match database {
@@ -176,7 +176,7 @@ impl AppState {
         if self.shared.agent_types.is_empty() {
             return Err("this build has no agent type".to_owned());
         }
-        // A file system that does not answer is not fit for work either.
+        // A file system that does not respond does not work either.
         let ready = tokio::time::timeout(std::time::Duration::from_secs(2), self.shared.compute.readiness()).await;
         ready.unwrap_or_else(|_| Err("no answer within 2 s".to_owned()))
     }

@@ -1,4 +1,4 @@
-//! Tokens that the configuration names.
+//! Tokens named in the configuration.
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;

@@ -1,4 +1,4 @@
-//! Tickets for live channels: `base64url(payload).base64url(HMAC-SHA256)`, good for 60 s and for nothing else.
+//! Tickets for live channels: `base64url(payload).base64url(HMAC-SHA256)`, valid for 60 s and for nothing else.
 
 use ambient_wire::live::LiveTicket;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -10,7 +10,7 @@ use sha2::Sha256;
 use super::principal::Principal;
 use crate::error::{ApiError, ApiResult};
 
-/// In what is signed, so that a signature for another purpose is never a ticket.
+/// Part of what is signed, so that a signature for another purpose is never a ticket.
 const PURPOSE: &[u8] = b"ambient.live-ticket.1\0";
 const LIFETIME: TimeDelta = TimeDelta::seconds(60);
 
@@ -32,7 +32,7 @@ pub(super) fn issue(key: &[u8; 32], principal: &Principal, now: DateTime<Utc>) -
     Ok(LiveTicket { kind: "LiveTicket".to_owned(), token, expires_at })
 }
 
-/// Who a ticket was issued to, while it is good.
+/// Whom a ticket was issued to, while it is valid.
 pub(super) fn open(key: &[u8; 32], ticket: &str, now: DateTime<Utc>) -> Option<Principal> {
     let (payload, signature) = ticket.split_once('.')?;
     let (payload, signature) = (URL_SAFE_NO_PAD.decode(payload).ok()?, URL_SAFE_NO_PAD.decode(signature).ok()?);

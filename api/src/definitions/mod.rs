@@ -48,7 +48,7 @@ pub(crate) trait Served: DefinitionSpec {
     }
 }
 
-/// Permissions know a served Kind by this.
+/// By this, permissions know a served Kind.
 impl<S: Served> Permitted for S {
     type Entity = <S as Served>::Entity;
     const PARAM: &'static str = S::Wire::PARAM;

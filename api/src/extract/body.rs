@@ -21,7 +21,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_DISCARDED: usize = 16 << 20;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Largest body, of the router's state.
+/// Largest body, from the router's state.
 pub(crate) struct MaxBodyBytes(pub(crate) usize);
 
 /// How a body is read.
@@ -91,7 +91,7 @@ pub(crate) struct Write<B> {
     pub(crate) fingerprint: Fingerprint,
 }
 
-/// What makes a request conditional and repeatable.
+/// What makes a request conditional and idempotent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WriteOptions<'a> {
     pub(crate) conditions: &'a Conditions,

@@ -39,7 +39,7 @@ pub(crate) struct VersionParams {
     pub(crate) version: Option<i64>,
 }
 
-/// Whether a route, by method and path, has parameters in its query: the router tells it to every request, because only all routes
+/// Whether a route, by method and path, has query parameters: the router tells every request, because only all routes
 /// together know.
 #[derive(Clone, Copy)]
 pub(crate) struct TakesQuery(pub(crate) fn(&str, &str) -> bool);

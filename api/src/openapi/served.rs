@@ -1,4 +1,4 @@
-//! The routes of the document itself. Open to everybody, as the probes are.
+//! The routes of the document itself. Open to everyone, as the probes are.
 
 use axum::{http::header, response::IntoResponse};
 use utoipa_axum::{router::OpenApiRouter, routes};

@@ -1,4 +1,4 @@
-//! Finding one's way in the document.
+//! Navigating the document.
 
 use serde_json::{Map, Value};
 

@@ -78,8 +78,7 @@ pub(super) async fn list(
 #[into_params(parameter_in = Query)]
 pub(super) struct StreamParams {
     /// Events after this seq; 0 = from the oldest event that is kept. Without it a stream starts with a snapshot, if there is one. The
-    /// header
-    /// `Last-Event-ID` overrides it.
+    /// header `Last-Event-ID` overrides it.
     #[param(minimum = 0)]
     after_seq: Option<i64>,
 }

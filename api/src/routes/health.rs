@@ -1,4 +1,4 @@
-//! Probes, metrics and version. Open to everybody: the listener is on loopback or behind a proxy.
+//! Probes, metrics and version. Open to everyone: the listener is on loopback or behind a proxy.
 
 use ambient_wire::api::{Health, Version};
 use axum::{

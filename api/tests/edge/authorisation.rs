@@ -1,4 +1,4 @@
-//! Who may do what, for every route there is: the routes come from the document, so that none can be forgotten.
+//! Who may do what, for every existing route: the routes come from the document, so that none can be forgotten.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Definitions: what agents and repository references have in common, and what is their own.
+//! Definitions: what agents and repository references have in common, and what is specific to each.
 
 use ambient_domain::agent::Agent;
 use ambient_persistence::Vault;

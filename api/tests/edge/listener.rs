@@ -1,4 +1,4 @@
-//! Nobody holds a connection by saying nothing, little or too much.
+//! Nobody can hold a connection by sending nothing, too little or too much.
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What no route ever sees is answered with the envelope too.
+//! Requests that no route ever sees are answered with the envelope too.
 
 use std::time::Duration;
 

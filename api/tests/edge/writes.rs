@@ -1,4 +1,4 @@
-//! Conditional and repeated requests, and two that come at once.
+//! Conditional and repeated requests, and two that arrive at once.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};

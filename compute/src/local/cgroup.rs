@@ -29,7 +29,7 @@ const MOST_PROCESSES: u64 = 4_194_304;
 /// CPU period, microseconds; the longer one where the share would be too small for it.
 const PERIODS: [u64; 2] = [100_000, 1_000_000];
 const SMALLEST_QUOTA: u64 = 1_000;
-/// Between two tries to remove a group.
+/// Between two attempts to remove a cgroup.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What limits something.
@@ -138,7 +138,7 @@ impl Trees {
         }
     }
 
-    /// Removes all groups of runs, and what holds them. What was killed just now keeps its group for a moment.
+    /// Removes all cgroups of runs, and what contains them. What was just killed keeps its cgroup for a moment.
     pub(super) fn clear(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
         loop {

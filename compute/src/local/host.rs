@@ -19,7 +19,7 @@ pub(super) struct Local {
     pub(super) space: Space,
 }
 
-/// Runs blocking work where it blocks nobody; it is finished even when the caller goes away.
+/// Runs blocking work where it blocks nobody; it is completed even if the caller goes away.
 pub(super) async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ComputeError> + Send + 'static,
 ) -> Result<T, ComputeError> {

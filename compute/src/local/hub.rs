@@ -1,4 +1,4 @@
-//! What is told of attempts to those who watch.
+//! What watchers are told about attempts.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -57,7 +57,7 @@ impl Hub {
         *self.closed.borrow()
     }
 
-    /// Becomes true when nobody watches any more.
+    /// Becomes true when nobody is watching any more.
     pub(super) fn end(&self) -> watch::Receiver<bool> {
         self.closed.subscribe()
     }
@@ -67,7 +67,7 @@ impl Hub {
         self.changes.subscribe()
     }
 
-    /// False when the attempt is followed already.
+    /// False if the attempt is already being followed.
     pub(super) fn begin_to_follow(&self, key: &Key) -> bool {
         locked(&self.followed).insert(key.clone())
     }
@@ -76,7 +76,7 @@ impl Hub {
         locked(&self.followed).remove(key);
     }
 
-    /// False when somebody looks at everything regularly already.
+    /// False if someone is already scanning everything regularly.
     pub(super) fn begin_to_scan(&self) -> bool {
         !std::mem::replace(&mut *locked(&self.scanning), true)
     }

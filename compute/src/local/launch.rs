@@ -104,7 +104,7 @@ impl Local {
         Ok((!coming_up.is_empty()).then(|| self.adopted(request, coming_up)))
     }
 
-    /// Who started it may have died before it was in its control group: without it no agent of its can be started.
+    /// Whoever started it may have died before it was in its cgroup: without the cgroup no agent of its can be started.
     fn adopted(self: &Arc<Self>, request: &LaunchRequest, processes: Vec<i32>) -> Launched {
         let group = self.groups.group(&request.session.session_id, request.run);
         let grouped = group.processes();

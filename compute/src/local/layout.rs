@@ -267,7 +267,7 @@ fn reachable(data: &Path) -> Result<(), ComputeError> {
     Ok(())
 }
 
-/// Control groups of a data directory (an absolute path).
+/// Cgroups of a data directory (an absolute path).
 pub(super) fn control_groups(data: &Path) -> Trees {
     Trees::detect(&format!("{:08x}", stable_hash(&data.to_string_lossy())))
 }

@@ -7,15 +7,15 @@
 //! Invariants: a runner is spawned only under the fence's lock; the intent is on disk before the process; a process is
 //! identified by (pid, start time, boot id) and its nonce, never by its pid alone; everything here may be killed and repeated.
 //!
-//! Who may use whom: a module uses those of the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
+//! Which module may use which: a module uses those on the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
 //!
-//! * `disk`, `error`, `hub`, `options`, `space`, `user_ids`: the system, settings, what is told to those who watch, the ids there are
-//! * `cgroup`: groups of a run's processes
-//! * `host`, `processes`: what all parts share; what runs
+//! * `disk`, `error`, `hub`, `options`, `space`, `user_ids`: the system, settings, what watchers are told, the available ids
+//! * `cgroup`: cgroups of a run's processes
+//! * `host`, `processes`: what all parts share; what is running
 //! * `layout`: directories, files and their owners
-//! * `deleted`, `exhaustion`, `fence`, `owners`, `state`, `watchdog`: what is recorded of sessions and runs; what they use
+//! * `deleted`, `exhaustion`, `fence`, `owners`, `state`, `watchdog`: what is recorded about sessions and runs; what they use
 //! * `absence`, `inventory`, `users`, `watch`: proofs, lists, a session's user ids, seeing runners come and go
-//! * `launch`, `terminate`: a runner's begin and end
+//! * `launch`, `terminate`: a runner's start and end
 
 mod absence;
 mod cgroup;
@@ -76,7 +76,7 @@ impl LocalCompute {
         Ok(Self { local: Arc::new(local) })
     }
 
-    /// Runs blocking work of a session, see [`run_blocking`].
+    /// Runs a session's blocking work, see [`run_blocking`].
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Arc<Local>) -> Result<T, ComputeError> + Send + 'static,
@@ -86,7 +86,7 @@ impl LocalCompute {
     }
 }
 
-/// Removes the control groups of a data directory that is given up, when its runners have ended: they outlive servers, and nothing
+/// Removes the cgroups of an abandoned data directory, once its runners have ended: they outlive servers, and nothing
 /// else knows whose they were. Waits for at most a second for processes that are ending.
 pub fn remove_control_groups(data_dir: &Path) {
     if let Ok(data_dir) = std::path::absolute(data_dir) {

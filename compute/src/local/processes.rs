@@ -20,7 +20,7 @@ use rustix::{
 use super::{cgroup::RunGroup, error::io_error};
 use crate::ComputeError;
 
-/// Bytes that a process's `status` has, but for one with many groups.
+/// Size of a process's `status`, except with many groups, bytes.
 const USUAL_STATUS: usize = 4 << 10;
 /// The most, with as many groups as the system allows (65,536).
 const MAX_STATUS: u64 = 1 << 20;
@@ -347,7 +347,7 @@ pub(super) fn live_uids() -> Result<HashSet<u32>, ComputeError> {
 
 /// What the system says about a process. The name in it is any bytes that its program, or it itself, has chosen.
 fn status(process: &Path) -> std::io::Result<String> {
-    // At once: files of `/proc` have no size, so that a buffer would grow from a few bytes, a call for each time.
+    // In one call: files of `/proc` have no size, so a buffer would grow from a few bytes, with a call each time.
     let mut status = Vec::with_capacity(USUAL_STATUS);
     File::open(process.join("status"))?.take(MAX_STATUS).read_to_end(&mut status)?;
     Ok(String::from_utf8_lossy(&status).into_owned())

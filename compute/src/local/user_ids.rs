@@ -1,6 +1,6 @@
-//! User ids for sessions, when the server is root: one is an agent's, another its runner's.
+//! User ids for sessions, if the server is root: one for the agent, another for its runner.
 //!
-//! Whether the kernel lets a runner have two is found once, when the server starts; where it does not, the runner has its agent's.
+//! Whether the kernel lets a runner have two is determined once, when the server starts; if not, the runner has its agent's.
 
 use std::{
     io::{ErrorKind, Read},

@@ -1,7 +1,7 @@
 //! Which session has which user ids.
 //!
-//! Both are remembered as groups of folders that are root's, where nobody else can change them: the agent's of the session's
-//! folder, the runner's of `runs`. Sessions of earlier releases have one for both until their next launch.
+//! Both are recorded as groups of folders that belong to root, where nobody else can change them: the agent's on the session's
+//! folder, the runner's on `runs`. Sessions of earlier releases have one for both until their next launch.
 
 use std::{collections::HashSet, io::ErrorKind, os::unix::fs::MetadataExt, path::Path};
 

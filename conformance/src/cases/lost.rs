@@ -1,4 +1,4 @@
-//! Workers that are lost: tasks that are taken and never answered, or answered too late. They are taken by hand.
+//! Lost workers: tasks that are taken and never answered, or answered too late. They are taken by hand.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The cases, by feature. Each is small and decides its task boundaries itself: what happens next waits for what was before.
+//! The cases, by feature. Each is small and controls its task boundaries itself: what happens next waits for what came before.
 
 mod activities;
 mod basics;

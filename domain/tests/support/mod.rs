@@ -1,4 +1,4 @@
-//! Sessions and the things that can be asked of them, for tests of the machine.
+//! Sessions and commands on them, for tests of the machine.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 

@@ -1,4 +1,4 @@
-//! Peers that take places of the server and give nothing for them.
+//! Peers that take up the server's slots without making progress.
 
 use std::{
     net::SocketAddr,

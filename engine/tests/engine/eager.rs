@@ -1,4 +1,4 @@
-//! Tasks without a poll: the first one with the answer to the start; activities that somebody else completes.
+//! Tasks without a poll: the first one comes with the response to the start; activities that someone else completes.
 
 use ambient_tests::TestDatabase;
 use temporalio_client::{ActivityIdentifier, WorkflowGetResultOptions, WorkflowStartOptions, grpc::WorkflowService};

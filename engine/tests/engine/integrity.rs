@@ -1,4 +1,4 @@
-//! The check of what is stored: silent on what engines write, and not on anything else. Retention.
+//! The check of what is stored: silent on what engines write, but not on anything else. Retention.
 #![allow(clippy::disallowed_methods, reason = "nobody gives a test's transactions up")]
 
 use std::time::Duration;

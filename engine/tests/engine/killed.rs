@@ -1,6 +1,6 @@
-//! A process that is killed with -9 during a reset, at each place of its transaction: all of it is there afterwards, or nothing.
+//! A process killed with -9 during a reset, at each point of its transaction: afterwards all of it is there, or nothing.
 //!
-//! A trigger of the test's holds the process where it is to die, until it is dead.
+//! One of the test's triggers holds the process at the point where it should die, until it is dead.
 
 use std::process::{Child, Command, Stdio};
 

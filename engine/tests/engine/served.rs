@@ -1,4 +1,4 @@
-//! The engine as a server in processes of its own: restarted, killed, several of them.
+//! The engine as a server in separate processes: restarted, killed, several of them.
 
 use std::{
     io::{BufRead, BufReader, Write},

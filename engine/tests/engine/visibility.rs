@@ -1,4 +1,4 @@
-//! What list and count can be asked, and custom search attributes.
+//! What lists and counts can be queried for, and custom search attributes.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! What is recorded of a repository.
+//! What is recorded about a repository.
 
 use std::collections::BTreeMap;
 

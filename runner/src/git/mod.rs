@@ -4,20 +4,20 @@
 //! much of what they say, so every git that reads them has exactly the agent's rights, and its answers are claims.
 //! A bare repository of the runner's own, the [`mirror`], talks to the origin, using a git that sees only that and the origin.
 //!
-//! Who may use whom: a module uses those of the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
+//! Which module may use which: a module uses those on the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
 //!
-//! * `environment`, `scratch`, `special`, `status`: what git is told and tells; folders of our own
-//! * `command`, `directory`: one git process; directories that were opened before anything is said of them
-//! * `patch`, `platform`, `sparse`: diffs, what is the platform's, files that are not checked out
+//! * `environment`, `scratch`, `special`, `status`: what git is told and reports; folders of our own
+//! * `command`, `directory`: one git process; directories that are opened before anything is said about them
+//! * `patch`, `platform`, `sparse`: diffs, what belongs to the platform, files that are not checked out
 //! * `origin`: what a repository is cloned from
 //! * `mirror`: the runner's own repositories
-//! * `elsewhere`, `large_files`: what a push does not hold; Git LFS
+//! * `elsewhere`, `large_files`: what a push does not contain; Git LFS
 //! * `submodules`: fetched and cloned
-//! * `known`: what is recorded of a repository
+//! * `known`: what is recorded about a repository
 //! * `working_tree`: as git sees it
 //! * `renames`, `repos`: renames; the session's repositories
 //! * `push`, `snapshot`: commits to an origin; a working tree kept as a commit
-//! * `operations`: what the routes ask
+//! * `operations`: what the routes ask for
 
 pub(crate) mod command;
 mod directory;

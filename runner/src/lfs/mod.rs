@@ -1,7 +1,7 @@
-//! Git LFS without git: pointers, content kept by its hash, and the program that fetches and gives it.
+//! Git LFS without git: pointers, content stored by hash, and the program that fetches and serves it.
 //!
-//! The program is this one again, run in the place of a command with the rights that git would have ([`crate::confine`]): it is told
-//! what to do on standard input, and knows nothing of the session. What it is asked for is the matter of `git/large_files`.
+//! The program is this one again, run in place of a command with the rights that git would have ([`crate::confine`]): it gets
+//! its task on standard input, and knows nothing about the session. What to ask for is up to `git/large_files`.
 
 mod batch;
 mod https;

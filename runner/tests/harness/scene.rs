@@ -1,4 +1,4 @@
-//! A session that runs with one repository, `up`.
+//! A running session with one repository, `up`.
 
 use std::path::PathBuf;
 

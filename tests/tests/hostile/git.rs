@@ -1,4 +1,4 @@
-//! What a repository of the agent's can make git do for others.
+//! What an agent's repository can make git do for others.
 
 use std::{fs, sync::Arc};
 

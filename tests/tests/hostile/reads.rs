@@ -1,4 +1,4 @@
-//! What the server and the runner read of a workspace for somebody else.
+//! What the server and the runner read from a workspace on someone else's behalf.
 
 use std::time::{Duration, Instant};
 

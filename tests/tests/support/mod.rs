@@ -1,4 +1,4 @@
-//! Real servers on a database of the test's own, spoken to as users do. What a test starts ends with it.
+//! Real servers on the test's own database, used as users do. What a test starts ends with it.
 
 pub(crate) mod live;
 pub(crate) mod processes;

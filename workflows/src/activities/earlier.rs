@@ -1,4 +1,4 @@
-//! What only the ten steps of a `session-start` use that began before `session-start-2026-11-fewer-steps`. Goes with that patch.
+//! Used only by the ten steps of a `session-start` that started before `session-start-2026-11-fewer-steps`. Goes with that patch.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
     step::Progress,
 };
 
-/// The earlier activities, registered with a worker beside [`Activities`](super::Activities).
+/// The earlier activities, registered with a worker alongside [`Activities`](super::Activities).
 pub struct EarlierActivities(StepRunner);
 
 impl EarlierActivities {

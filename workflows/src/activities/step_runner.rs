@@ -1,4 +1,4 @@
-//! A step as an activity: its heartbeat, its cancellation, and what people are told of a failure.
+//! A step as an activity: its heartbeat, its cancellation, and what people are told about a failure.
 
 use std::{future::Future, time::Duration};
 
@@ -125,9 +125,9 @@ pub(super) fn by(ctx: &ActivityContext) -> String {
     ctx.info().workflow_id.clone().unwrap_or_default()
 }
 
-/// Activities of one shape, from [`WorkflowInput`] to [`Progress`], a line each: its name, the constant by which a lifecycle's table
-/// calls it, how it is run ([`StepRunner::step`] or [`StepRunner::wait`]), and its work, of services, workflow id and input. Behind them
-/// what is of another shape.
+/// Activities of one shape, from [`WorkflowInput`] to [`Progress`], one per line: its name, the constant by which a lifecycle's table
+/// refers to it, how it is run ([`StepRunner::step`] or [`StepRunner::wait`]), and its work, given services, workflow id and input. They are
+/// followed by those of another shape.
 macro_rules! step_activities {
     ($activities:ident($services:ident, $by:ident, $input:ident) {
         $($name:literal $constant:ident: $how:ident $work:expr;)*

@@ -1,7 +1,7 @@
-//! Which way through its workflow a history took: the branch that a file of the corpus stands for.
+//! Which path through its workflow a history took: the branch that a file of the corpus represents.
 //!
-//! `outcome-at-step+feature+feature`: how it ended, at which step where that tells something, and what it went through. Two
-//! histories of one branch differ at most in how often they went round.
+//! `outcome-at-step+feature+feature`: how it ended, at which step if that is informative, and what it went through. Two
+//! histories of one branch differ at most in how often they looped.
 
 use std::collections::BTreeSet;
 

@@ -1,6 +1,6 @@
-//! A change of a workflow that is not safe is caught, and the step is named.
+//! An unsafe change to a workflow is caught, and the step is named.
 //!
-//! Each changed workflow has the name of the one it stands for, and its steps, but for the change.
+//! Each changed workflow has the name of the one it stands for, and its steps, except for the change.
 
 use ambient_domain::WorkflowInput;
 use ambient_workflows::{

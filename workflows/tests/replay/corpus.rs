@@ -1,7 +1,7 @@
-//! The files of the corpus: one history a branch of a workflow, and a manifest that says which is which.
+//! The files of the corpus: one history per branch of a workflow, and a manifest that says which is which.
 //!
-//! A file is the protobuf message `temporal.api.history.v1.History`, compressed with gzip: unlike the SDK's JSON of it, a later SDK
-//! reads it too. What is in it can be read in the manifest, which has one line a file.
+//! A file is the protobuf message `temporal.api.history.v1.History`, compressed with gzip: unlike the SDK's JSON form, a later SDK
+//! can read it too. The manifest has one line per file and says what is in it.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! Replay: the corpus goes on with this program, a changed workflow is caught and named, an export is what was stored.
+//! Replay: this program can continue the corpus, a changed workflow is caught and named, an export is what was stored.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::large_futures, reason = "tests")]
 

@@ -1,4 +1,4 @@
-//! The recorded corpus: whole, and replayed.
+//! The recorded corpus: complete, and replayed.
 
 use std::{
     collections::BTreeSet,

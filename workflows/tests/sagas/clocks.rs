@@ -1,4 +1,4 @@
-//! The clocks of a run, moved and not waited for: timeout, inactivity, token; and the sweep, which comes every minute.
+//! The clocks of a run, moved rather than waited for: timeout, inactivity, token; and the sweep, which runs every minute.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What runs the workflows of a test: the embedded engine, or with `AMBIENT_TEST_ENGINE=temporal` a real Temporal server at
-//! `AMBIENT_TEST_TEMPORAL`, in a namespace of the test's own.
+//! The engine that runs a test's workflows: the embedded one, or with `AMBIENT_TEST_ENGINE=temporal` a real Temporal server at
+//! `AMBIENT_TEST_TEMPORAL`, in the test's own namespace.
 
 use std::{sync::Arc, time::Duration};
 

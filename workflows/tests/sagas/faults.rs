@@ -1,4 +1,4 @@
-//! Failures of steps, by plan of the test, and a record of what was tried.
+//! Step failures planned by the test, and a record of what was tried.
 
 use std::{
     collections::HashMap,

@@ -1,5 +1,5 @@
-//! A whole life of a project with its sessions: every step of every workflow fails a few times, or is done twice, and all
-//! comes out as without.
+//! The whole life of a project with its sessions: every step of every workflow fails a few times, or is done twice, and everything
+//! ends as it would without that.
 
 use ambient_domain::{
     agent::Agent,

@@ -1,4 +1,4 @@
-//! Workflows that run for as long as a session: their histories do not grow without end.
+//! Workflows that run for as long as a session: their histories do not grow without bound.
 
 use ambient_domain::session::{Command, Phase, Session, StopReason, workflow_id};
 use ambient_persistence::new_id;

@@ -1,7 +1,7 @@
 //! The saga tests of every lifecycle: fail at every step, every step twice, every undo twice; and what people do meanwhile.
 //!
-//! Everything is real but the time: Postgres, actors, engine, worker, local compute, the runner's binary, git. The tables of
-//! steps are the workflows' own, so a new step is covered by itself. Needs `cargo build --workspace --bins`.
+//! Everything is real except time: Postgres, actors, engine, worker, local compute, the runner's binary, git. The tables of
+//! steps are the workflows' own, so a new step is covered automatically. Needs `cargo build --workspace --bins`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::large_futures, reason = "tests")]
 

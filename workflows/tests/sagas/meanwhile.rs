@@ -1,4 +1,4 @@
-//! What people do while a workflow is at work: two starts at once, stop during start, delete during anything.
+//! What people do while a workflow is running: two starts at once, stop during start, delete during anything.
 
 use ambient_actors::CallError;
 use ambient_domain::{

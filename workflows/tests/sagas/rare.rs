@@ -1,5 +1,5 @@
 //! Branches that nothing else takes: workflows that are superseded at any step, cancelled by an administrator, whose undo fails,
-//! whose steps time out, or that have gone round so often that they continue as new.
+//! whose steps time out, or that have looped so often that they continue as new.
 
 use std::{net::TcpListener, time::Duration};
 

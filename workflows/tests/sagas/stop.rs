@@ -1,4 +1,4 @@
-//! A stop that cannot be finished: people are told, may go on without the proof, and the next run waits for it.
+//! A stop that cannot finish: people are told, may proceed without the proof, and the next run waits for it.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A compute that launches nothing; a test may put a runner's socket in its place.
+//! A compute that launches nothing; a test may supply a runner's socket.
 
 use std::{path::PathBuf, sync::Mutex, time::Duration};
 

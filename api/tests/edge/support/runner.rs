@@ -1,4 +1,4 @@
-//! The part of a runner that the edge speaks to, on a real socket: its routes answer as the contract says.
+//! The part of a runner that the edge talks to, on a real socket: its routes answer as in the contract.
 
 use std::path::PathBuf;
 

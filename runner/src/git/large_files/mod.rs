@@ -1,10 +1,10 @@
 //! Files that a repository keeps with Git LFS: pointers in the repository, content next to it.
 //!
-//! What speaks to an origin is a re-execution of this program ([`crate::lfs::program`]) with the rights that git has for it: on the mirror, and on
-//! a `file://` origin's folder. Where it goes follows from the origin's address alone; `.lfsconfig` and the agent's configuration
-//! have no word in it. Content lies in the mirror, is what its hash says, and is borrowed from there by git-lfs in the workspace,
-//! which runs as the agent and finds it by the alternates of the clone. At a push, content comes from the agent's repository as
-//! commits do: written by the agent's rights, checked and taken by ours.
+//! What talks to an origin is a re-execution of this program ([`crate::lfs::program`]) with the rights that git has for it: on the mirror, and on
+//! a `file://` origin's folder. Where it goes follows from the origin's URL alone; `.lfsconfig` and the agent's configuration
+//! have no influence. Content is stored in the mirror, matches its hash, and is borrowed from there by git-lfs in the workspace,
+//! which runs as the agent and finds it through the clone's alternates. At a push, content comes from the agent's repository as
+//! commits do: written with the agent's rights, checked and taken in by ours.
 
 mod pointers;
 
