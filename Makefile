@@ -36,7 +36,7 @@ clients: build   ## TypeScript, Go and Python clients: generated from the OpenAP
 contract: build  ## check that the server matches its OpenAPI document: schemathesis with three seeds
 	@scripts/schemathesis
 
-lint: setup      ## formatting, clippy, dependencies, shell scripts, licences, crate graph, OpenAPI document
+lint: setup      ## formatting, clippy, dependencies, shell scripts, licences, crate and module graph, OpenAPI document
 	@scripts/lint
 
 ci-full:         ## everything that can be checked, for hours; docs/ci.md says what CI leaves out

@@ -38,10 +38,13 @@ async fn a_runner_outside_of_its_control_group_is_moved_there_by_whoever_adopts_
     let client = start(&compute, &s, 1, 1).await;
     let pid = host.started(&s, 1, 1).pid;
     let groups = control_groups_of(pid);
-    groups.iter().for_each(|group| move_out(group, pid));
-    assert!(control_groups_of(pid).is_empty());
-    assert_eq!(compute.launch(&request(&s, 1, 1)).await.unwrap(), Launched::AlreadyRunning);
-    assert_eq!(control_groups_of(pid), groups);
+    // Out of all of them, and, as on a machine with several hierarchies, out of some.
+    for outside in [&groups[..], &groups[groups.len().min(1)..]] {
+        outside.iter().for_each(|group| move_out(group, pid));
+        assert_eq!(control_groups_of(pid).len(), groups.len() - outside.len());
+        assert_eq!(compute.launch(&request(&s, 1, 1)).await.unwrap(), Launched::AlreadyRunning);
+        assert_eq!(control_groups_of(pid), groups);
+    }
     client.send("POST", "/shutdown", serde_json::json!({})).await.expect(202);
 }
 

@@ -141,7 +141,7 @@ impl<S: DefinitionSpec> Definition<S> {
     /// The column of the creator.
     pub const CREATED_BY: Column<Self> = Column::new("created_by", ColumnType::Text, |d: &Self| json!(d.created_by))
         .shown_as("created_by_user_id")
-        .filtered("Creator.")
+        .filtered("User id of its creator.")
         .ordered();
     /// The column of the labels.
     pub const LABELS: Column<Self> = Column::new("labels", ColumnType::Json, |d: &Self| json!(d.spec.labels()));

@@ -22,8 +22,8 @@ pub struct Entry {
     pub name: String,
     /// `file`, `directory`, `symlink` or `other`.
     pub kind: String,
-    /// Bytes.
+    /// Its length in bytes.
     pub size: u64,
-    /// Last change.
+    /// When it last changed.
     pub modified: DateTime<Utc>,
 }

@@ -54,7 +54,7 @@ pub struct HistoryEvent {
     /// `WorkflowExecutionStarted`, …
     #[serde(rename = "type")]
     pub event_type: String,
-    /// When.
+    /// When it was recorded.
     pub at: Option<DateTime<Utc>>,
     /// Attributes as Temporal's JSON.
     pub attributes: Value,

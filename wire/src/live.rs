@@ -19,7 +19,7 @@ pub struct Event {
     pub event_type: String,
     /// Payload.
     pub data: Value,
-    /// When.
+    /// When it was accepted.
     pub at: DateTime<Utc>,
 }
 

@@ -306,6 +306,15 @@ impl RunGroup {
         self.parts("runner").try_for_each(|part| fs::write(part.join("cgroup.procs"), pid.to_string()))
     }
 
+    /// Whether a process has been moved in, in every hierarchy.
+    pub(super) fn has_runner(&self, pid: i32) -> bool {
+        let pid = pid.to_string();
+        self.parts("runner").all(|part| {
+            let processes = fs::read_to_string(part.join("cgroup.procs")).unwrap_or_default();
+            processes.lines().any(|line| line == pid)
+        })
+    }
+
     /// What every process of the agent has to enter.
     pub(super) fn agent_groups(&self) -> Vec<PathBuf> {
         self.parts("agent").collect()

@@ -95,20 +95,22 @@ impl Local {
         let known = self.assess(&request.session, request.run, request.attempt)?;
         if matches!(known.state, RunnerState::Running { .. }) {
             let runner = started(paths, spec)?.map(|started| started.pid);
-            return Ok(Some(self.adopted(request, runner.into_iter().collect())));
+            return Ok(Some(self.adopted(request, spec, runner.into_iter().collect())));
         }
         if matches!(known.state, RunnerState::Exited { .. }) || started(paths, spec)?.is_some() {
             return Ok(Some(Launched::AlreadyEnded));
         }
         let coming_up = Table::look().whole()?.with_nonce(&spec.nonce);
-        Ok((!coming_up.is_empty()).then(|| self.adopted(request, coming_up)))
+        Ok((!coming_up.is_empty()).then(|| self.adopted(request, spec, coming_up)))
     }
 
-    /// Whoever started it may have died before it was in its cgroup: without the cgroup no agent of its can be started.
-    fn adopted(self: &Arc<Self>, request: &LaunchRequest, processes: Vec<i32>) -> Launched {
+    /// Whoever started the runner may have died before moving it into its cgroup; outside of it, it can start no agent.
+    fn adopted(self: &Arc<Self>, request: &LaunchRequest, spec: &LaunchSpec, processes: Vec<i32>) -> Launched {
         let group = self.groups.group(&request.session.session_id, request.run);
-        let grouped = group.processes();
-        for pid in processes.into_iter().filter(|pid| !grouped.contains(pid)) {
+        // A server that is itself in another cgroup than the one that started it has other groups: the runner knows its own.
+        let is_its_own = group.agent_groups() == spec.agent_groups;
+        for pid in processes.into_iter().filter(|pid| is_its_own && !group.has_runner(*pid)) {
+            // By number, as cgroups know no other name: it lived a moment ago, and numbers come round only after all others.
             if let Err(error) = group.add_runner(pid.cast_unsigned()) {
                 tracing::warn!(%error, pid, "a runner cannot be moved into its control group");
             }

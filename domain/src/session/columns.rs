@@ -34,7 +34,7 @@ pub(super) const COLUMNS: &[Column] = &[
     Column::new("observed_generation", Integer, |s| json!(s.observed_generation)),
     Column::new("created_by", Text, |s| json!(s.created_by))
         .shown_as("created_by_user_id")
-        .filtered("Creator.")
+        .filtered("User id of its creator.")
         .ordered(),
     Column::new("parent_session_id", Text, |s| json!(s.spec.parent_session_id))
         .filtered("Session that they were made from."),

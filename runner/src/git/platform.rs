@@ -58,7 +58,7 @@ impl Platform {
             return Err(Error::bad("url", format!("leads into a directory of the platform: {what}")));
         }
         if self.above.contains(&directory.identity) {
-            return Err(Error::bad("url", format!("leads to a directory that holds one of the platform's: {what}")));
+            return Err(Error::bad("url", format!("leads to a directory that contains one of the platform's: {what}")));
         }
         Ok(())
     }
