@@ -22,7 +22,7 @@ down: build      ## stop it; data is kept
 	@"$$(. scripts/lib/cargo && target_dir)/debug/ambient" down
 
 test: build      ## all tests, on a throwaway PostgreSQL
-	@scripts/with-postgres cargo test --workspace
+	@scripts/with-postgres scripts/test
 
 hostile: build    ## attacks by an agent on its server and its neighbours, as root and as an ordinary user
 	@scripts/hostile
