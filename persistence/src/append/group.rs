@@ -111,7 +111,7 @@ impl Queue {
     /// Whether to start a batch next to this many others. Only a large one runs next to another: what is written separately
     /// costs twice.
     fn is_worth(&self, others: usize) -> bool {
-        self.waiting.len() > others * (BATCH / 4)
+        self.waiting.len() > others * (BATCH / 2)
     }
 
     fn is_written(&mut self, ids: &mut Vec<String>) {
