@@ -188,7 +188,7 @@ async fn over_https_content_goes_by_the_batch_api_and_secrets_to_nobody_they_wer
             bad.clone_into(&mut state.elsewhere);
         }
         let repo = again().await;
-        assert!(repo["notices"][0].as_str().unwrap().contains("one.bin: an address"), "{bad}: {repo}");
+        assert!(repo["notices"][0].as_str().unwrap().contains("one.bin: a URL"), "{bad}: {repo}");
         assert_eq!(std::fs::read_to_string(clone.join("one.bin")).unwrap(), pointer(ONE));
     }
     // Longer, shorter, other.

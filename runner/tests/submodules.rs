@@ -327,7 +327,7 @@ async fn damaged_submodules_are_named_and_hide_nothing_of_the_rest() {
         let [status, notices] = told(&runner).await;
         let unknown = json!({ "uncommitted": null, "unpublished": null });
         assert_eq!(status, json!([{ "path": "parts/part", "reason": "submodule", "submodule": unknown }]), "{name}");
-        assert!(notices[0].as_str().unwrap().contains("parts/part cannot be looked at"), "{name}: {notices}");
+        assert!(notices[0].as_str().unwrap().contains("parts/part cannot be inspected"), "{name}: {notices}");
         let diff = runner.client.get("/git/diff?repo=up").await.expect(200).text();
         assert!(diff.contains("+fine") && !diff.contains("parts"), "{name}: {diff}");
         runner.client.send("DELETE", "/repos/up", json!({})).await.expect(204);

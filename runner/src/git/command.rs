@@ -402,7 +402,7 @@ mod tests {
             GitError::Failed { what, code, stdout, stderr, whose: Whose::Ours }.to_string()
         };
         assert_eq!(failed(SIGNALLED, ""), "git fetch was killed");
-        assert_eq!(failed(3, " \n"), "git fetch failed with exit code 3 and without a word");
+        assert_eq!(failed(3, " \n"), "git fetch failed with exit code 3 and without a message");
         assert_eq!(failed(1, "error: a\n\n  fatal: b\n"), "git fetch failed: error: a; fatal: b");
     }
 }
