@@ -11,7 +11,10 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet},
     fmt::Write as _,
     process::{Child, Command as Process},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -59,19 +62,20 @@ async fn a_connection_cut_at_any_moment_neither_loses_nor_doubles_a_message() {
     // Killed by a connection that is not among the killed.
     let options = DatabaseOptions { application_name: "killer".to_owned(), ..DatabaseOptions::default() };
     let killer_db = Database::connect(&w.database.url(), options).await.unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let is_done = done.clone();
     let killer = tokio::spawn(async move {
         let mut rng = StdRng::seed_from_u64(7);
         let mut killed = 0_i64;
-        loop {
+        while killed <= 60 && !is_done.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_micros(rng.random_range(500..15_000))).await;
-            let sql = "select count(pg_terminate_backend(pid)) from (select pid from pg_stat_activity
+            // Waits until each has ended, so that none is cut later than that.
+            let sql = "select count(pg_terminate_backend(pid, 5000)) from (select pid from pg_stat_activity
                        where datname = current_database() and application_name = 'ambient' and state <> 'idle'
                        order by random() limit 1) x";
             killed += sqlx::query_scalar::<_, i64>(sql).fetch_one(killer_db.pool()).await.unwrap();
-            if killed > 60 {
-                return killed;
-            }
         }
+        killed
     });
     let tasks = (0..TASKS).map(|task| {
         let (actors, id) = (w.actors.clone(), id.clone());
@@ -85,7 +89,8 @@ async fn a_connection_cut_at_any_moment_neither_loses_nor_doubles_a_message() {
     for task in tasks {
         task.await.unwrap();
     }
-    killer.abort();
+    done.store(true, Ordering::Relaxed);
+    assert!(killer.await.unwrap() > 0, "no connection was cut");
     let events = w.db.read_events(&id, 0, 10_000).await.unwrap();
     assert_eq!(events.iter().map(|e| e.seq).collect::<Vec<_>>(), (1..=events.len() as i64).collect::<Vec<_>>());
     let texts: Vec<_> = events.iter().filter_map(|e| e.data["text"].as_str()).collect();

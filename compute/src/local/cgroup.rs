@@ -85,8 +85,7 @@ struct Mount {
 impl Trees {
     /// Looks for hierarchies and creates the cgroups that contain the runs'; `installation` identifies this data directory.
     pub(super) fn detect(installation: &str) -> Self {
-        let mounts = mounts(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let (mounts, own) = mounted();
         let mut found = Self::default();
         let mut left = Controller::ALL.to_vec();
         let mut problems = Vec::new();
@@ -108,6 +107,17 @@ impl Trees {
             tracing::warn!(left, problems = problems.join("; "), "control groups do not limit everything of sessions");
         }
         found
+    }
+
+    /// The cgroups of a data directory, where they exist; creates none.
+    pub(super) fn existing(installation: &str) -> Self {
+        let (mounts, own) = mounted();
+        let trees = mounts.iter().flat_map(|mount| {
+            let homes = mount.parents(&own).into_iter().map(|parent| parent.join("ambient").join(installation));
+            let tree = |home| Tree { home, unified: mount.unified, controllers: Vec::new() };
+            homes.filter(|home| home.is_dir()).map(tree).collect::<Vec<_>>()
+        });
+        Self { trees: trees.collect() }
     }
 
     pub(super) fn has(&self, controller: Controller) -> bool {
@@ -196,17 +206,24 @@ impl Mount {
     }
 }
 
+impl Mount {
+    /// Cgroups beneath which ours may be created, the best first.
+    fn parents(&self, own: &str) -> Vec<PathBuf> {
+        let own = self.own(own);
+        match self.unified {
+            true => unified_parents(self, own),
+            false if own.is_dir() => vec![own],
+            false => vec![self.point.clone()],
+        }
+    }
+}
+
 impl Tree {
     fn prepare(mount: &Mount, own: &str, installation: &str, wanted: &[Controller]) -> io::Result<Self> {
-        let own = mount.own(own);
-        if !mount.unified {
-            let parent = if own.is_dir() { own } else { mount.point.clone() };
-            let home = make(&make(&parent.join("ambient"))?.join(installation))?;
-            return Ok(Self { home, unified: false, controllers: wanted.to_vec() });
-        }
+        let prepare = if mount.unified { unified } else { legacy };
         let mut failure = io::Error::other("not ours to use");
-        for parent in unified_parents(mount, own) {
-            match unified(&parent, installation, wanted) {
+        for parent in mount.parents(own) {
+            match prepare(&parent, installation, wanted) {
                 Ok(tree) => return Ok(tree),
                 Err(error) => failure = error,
             }
@@ -215,7 +232,7 @@ impl Tree {
     }
 }
 
-/// Cgroups beneath which ours may be created on the v2 hierarchy: our own, if it was delegated to us; for root, the top.
+/// On the v2 hierarchy: our own cgroup, if it was delegated to us; for root, the top.
 fn unified_parents(mount: &Mount, own: PathBuf) -> Vec<PathBuf> {
     let root = rustix::process::geteuid().is_root();
     let ours = own.metadata().is_ok_and(|about| about.uid() == rustix::process::geteuid().as_raw());
@@ -232,6 +249,11 @@ fn is_delegated(group: &Path) -> bool {
         let mut value = [0; 8];
         matches!(rustix::fs::getxattr(group, *name, &mut value[..]), Ok(length) if value[..length].starts_with(b"1"))
     })
+}
+
+fn legacy(parent: &Path, installation: &str, wanted: &[Controller]) -> io::Result<Tree> {
+    let home = make(&make(&parent.join("ambient"))?.join(installation))?;
+    Ok(Tree { home, unified: false, controllers: wanted.to_vec() })
 }
 
 fn unified(parent: &Path, installation: &str, wanted: &[Controller]) -> io::Result<Tree> {
@@ -455,6 +477,12 @@ fn set_if_known(file: &Path, value: u64) -> io::Result<()> {
 
 fn value(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// The hierarchies of this machine, and the cgroups this process is in (`/proc/self/cgroup`).
+fn mounted() -> (Vec<Mount>, String) {
+    let read = |file| fs::read_to_string(file).unwrap_or_default();
+    (mounts(&read("/proc/self/mountinfo")), read("/proc/self/cgroup"))
 }
 
 /// Mounted hierarchies, those with a single controller first: that is where a hybrid machine's controllers are.

@@ -43,7 +43,7 @@ impl Local {
         boot_id()?;
         let local = Self {
             runner_binary: options.runner_binary.clone(),
-            groups: control_groups(&data),
+            groups: Trees::detect(&installation(&data)),
             space: Space::new(&data, options.disk_reserve, options.disk_low_water),
             options,
             ids,
@@ -267,9 +267,9 @@ fn reachable(data: &Path) -> Result<(), ComputeError> {
     Ok(())
 }
 
-/// Cgroups of a data directory (an absolute path).
-pub(super) fn control_groups(data: &Path) -> Trees {
-    Trees::detect(&format!("{:08x}", stable_hash(&data.to_string_lossy())))
+/// The name of a data directory (an absolute path) among the machine's cgroups.
+pub(super) fn installation(data: &Path) -> String {
+    format!("{:08x}", stable_hash(&data.to_string_lossy()))
 }
 
 /// FNV-1a: the same on every host and in every version.

@@ -90,7 +90,7 @@ impl LocalCompute {
 /// else knows whose they were. Waits for at most a second for processes that are ending.
 pub fn remove_control_groups(data_dir: &Path) {
     if let Ok(data_dir) = std::path::absolute(data_dir) {
-        layout::control_groups(&data_dir).clear(Duration::from_secs(1));
+        cgroup::Trees::existing(&layout::installation(&data_dir)).clear(Duration::from_secs(1));
     }
 }
 
