@@ -13,7 +13,7 @@ use std::{
     process::{Child, Command as Process},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -55,48 +55,55 @@ async fn after_random_commands_every_row_is_what_its_operations_give() {
 #[tokio::test]
 async fn a_connection_cut_at_any_moment_neither_loses_nor_doubles_a_message() {
     const TASKS: usize = 6;
-    const EACH: usize = 25;
+    /// Messages of each task at least, and at most; they go on until enough connections have been cut.
+    const LEAST: usize = 25;
+    const MOST: usize = 1_000;
+    const CUTS: i64 = 20;
     let w = world().await;
     let project = new_project(&w.actors, "demo").await;
     let id = new_session(&w.actors, &project, true).await;
     // Killed by a connection that is not among the killed.
     let options = DatabaseOptions { application_name: "killer".to_owned(), ..DatabaseOptions::default() };
     let killer_db = Database::connect(&w.database.url(), options).await.unwrap();
-    let done = Arc::new(AtomicBool::new(false));
-    let is_done = done.clone();
+    let (cuts, done) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (cut, is_done) = (cuts.clone(), done.clone());
     let killer = tokio::spawn(async move {
         let mut rng = StdRng::seed_from_u64(7);
-        let mut killed = 0_i64;
-        while killed <= 60 && !is_done.load(Ordering::Relaxed) {
+        while !is_done.load(Ordering::Relaxed) && cut.load(Ordering::Relaxed) < CUTS {
             tokio::time::sleep(Duration::from_micros(rng.random_range(500..15_000))).await;
-            // Waits until each has ended, so that none is cut later than that.
+            // Waits until it has ended, so that no connection is cut later than that.
             let sql = "select count(pg_terminate_backend(pid, 5000)) from (select pid from pg_stat_activity
                        where datname = current_database() and application_name = 'ambient' and state <> 'idle'
                        order by random() limit 1) x";
-            killed += sqlx::query_scalar::<_, i64>(sql).fetch_one(killer_db.pool()).await.unwrap();
+            let killed: i64 = sqlx::query_scalar(sql).fetch_one(killer_db.pool()).await.unwrap();
+            cut.fetch_add(killed, Ordering::Relaxed);
         }
-        killed
     });
     let tasks = (0..TASKS).map(|task| {
-        let (actors, id) = (w.actors.clone(), id.clone());
+        let (actors, id, cuts) = (w.actors.clone(), id.clone(), cuts.clone());
         tokio::spawn(async move {
-            for n in 0..EACH {
-                send_until_answered(&actors, &id, &format!("{task}/{n}")).await;
+            let mut sent = 0;
+            while sent < LEAST || (sent < MOST && cuts.load(Ordering::Relaxed) < CUTS) {
+                send_until_answered(&actors, &id, &format!("{task}/{sent}")).await;
+                sent += 1;
             }
+            sent
         })
     });
     let tasks: Vec<_> = tasks.collect();
+    let mut sent = 0;
     for task in tasks {
-        task.await.unwrap();
+        sent += task.await.unwrap();
     }
     done.store(true, Ordering::Relaxed);
-    assert!(killer.await.unwrap() > 0, "no connection was cut");
+    killer.await.unwrap();
+    assert_eq!(cuts.load(Ordering::Relaxed), CUTS, "connections cut during {sent} messages");
     let events = w.db.read_events(&id, 0, 10_000).await.unwrap();
     assert_eq!(events.iter().map(|e| e.seq).collect::<Vec<_>>(), (1..=events.len() as i64).collect::<Vec<_>>());
     let texts: Vec<_> = events.iter().filter_map(|e| e.data["text"].as_str()).collect();
-    assert_eq!(texts.len(), 1 + TASKS * EACH, "none lost, none twice");
+    assert_eq!(texts.len(), 1 + sent, "none lost, none twice");
     assert_eq!(texts.iter().collect::<HashSet<_>>().len(), texts.len());
-    assert_eq!(w.db.current_version::<Session>(&id).await.unwrap(), Some(1 + (TASKS * EACH) as i64));
+    assert_eq!(w.db.current_version::<Session>(&id).await.unwrap(), Some(1 + i64::try_from(sent).unwrap()));
     w.verify_clean().await;
 }
 
