@@ -30,8 +30,9 @@ hostile: build    ## attacks by an agent on its server and its neighbours, as ro
 conformance: build ## compare the engine with a real Temporal server, and run the lifecycles on it
 	@scripts/conformance
 
-clients: build   ## TypeScript, Go and Python clients: generated from the OpenAPI document, compiled, used
+clients: build   ## TypeScript, Go and Python clients: generated from the OpenAPI document, compiled, used; the stock AG-UI client
 	@scripts/check-clients --force
+	@scripts/check-agui --force
 
 contract: build  ## check that the server matches its OpenAPI document: schemathesis with three seeds
 	@scripts/schemathesis

@@ -268,7 +268,8 @@ impl<E: StoredEntity> Call<'_, E> {
         lock: Option<Exclusive<E>>,
         cached: &mut CachedEntity<E>,
     ) -> Result<Appended, Failed> {
-        let (live, effects) = (item.parts[0].has_live_events(), item.parts[0].has_effects());
+        // Also without an event in its live log: whoever tells its runner what has changed looks at the row.
+        let (live, effects) = (E::HAS_LIVE_LOG, item.parts[0].has_effects());
         let mut result = match lock {
             Some(lock) => lock.append(item).await,
             None => self.services.db.append_one(item).await,

@@ -3,7 +3,7 @@
 //! Start order: schema, vault, actors, live channels, compute, engine, worker, edge; shutdown is the reverse, so that nothing is
 //! accepted that cannot be finished.
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
 
 use ambient_actors::{ActorOptions, Actors, CallError, Caller, Clock, Request};
 use ambient_api::{ApiConfig, AppParts, AppState, Limits, Principal, StaticToken};
@@ -19,7 +19,9 @@ use ambient_domain::{
 use ambient_engine::Engine;
 use ambient_live::{HubOptions, LiveHub, ReaderOptions, RunnerReaders, Tokens};
 use ambient_persistence::{Database, DatabaseOptions, Hints, StoreError, Vault};
-use ambient_workflows::{Executions, NoHook, RunnerEnds, Services, TemporalExecutions, WorkerHealth, WorkerHost};
+use ambient_workflows::{
+    Executions, Models, NoHook, RunnerEnds, Services, TemporalExecutions, WorkerHealth, WorkerHost,
+};
 
 use crate::{
     config::{Confinement, ServerConfig},
@@ -102,6 +104,7 @@ impl Server {
             readers: readers.clone(),
             tokens: tokens.clone(),
             vault: vault.clone(),
+            models: models(config),
             executions: executions.clone(),
             clock: Clock::system(),
             hook: Arc::new(NoHook),
@@ -201,6 +204,13 @@ fn executions(db: &Database, engine: &WorkflowEngine, health: &WorkerHealth) -> 
     Arc::new(TemporalExecutions::new(engine.client(), engine.namespace(), db.clone(), Box::new(ready)))
 }
 
+/// Where sessions' models are asked. The keys leave this process only for the runners.
+fn models(config: &ServerConfig) -> Models {
+    let keys = config.models.keys();
+    let keys = if keys.is_empty() { None } else { serde_json::to_string(&keys).ok() };
+    Models { endpoint: config.models.endpoint(), keys: keys.map(ambient_compute::Secret::new) }
+}
+
 fn actor_options(config: &ServerConfig) -> ActorOptions {
     ActorOptions { permits: config.permits, ..ActorOptions::default() }
 }
@@ -219,12 +229,19 @@ fn local_options(config: &ServerConfig) -> LocalOptions {
         most: own_limits(&limits.maxima()),
         disk_reserve: limits.disk_reserve.get(),
         disk_low_water: limits.disk_low_water.get(),
-        readable_paths: config.readable_paths.clone(),
+        readable_paths: readable_paths(config),
         platform_paths: vec![config.admin_token_file.clone(), config.config_file.clone()],
         session_uid_base: Some(config.session_uid_base),
         confinement,
+        network: config.session_network.0.clone(),
         ..defaults
     }
+}
+
+/// What sessions may read; a folder that is not there cannot be shown to them.
+fn readable_paths(config: &ServerConfig) -> Vec<PathBuf> {
+    let agents = Some(config.agents_dir.clone()).filter(|folder| folder.is_dir());
+    config.readable_paths.iter().cloned().chain(agents).collect()
 }
 
 fn own_limits(limits: &ResourceOverrides) -> OwnLimits {
@@ -253,7 +270,9 @@ fn app_state(config: &ServerConfig, parts: EdgeParts) -> Result<AppState, Compos
     let admin = keys::admin_token(&config.admin_token_file).map_err(part("administrator's token"))?;
     let api = ApiConfig {
         default_model: config.default_model.clone(),
+        models: config.models.known(config.default_model.as_deref()),
         session_maxima: config.limits.maxima(),
+        agent_types: config.agent_types().map_err(part("agent types"))?.agent_types(),
         static_tokens: vec![StaticToken::new(&admin, Principal::platform_admin(ADMIN))],
         ticket_key: parts.ticket_key,
         ..ApiConfig::default()

@@ -3,6 +3,7 @@
 // `println!` panics if the reader has gone; see `commands::say`.
 #![deny(clippy::print_stdout)]
 
+pub mod agent_types;
 pub mod commands;
 pub mod compose;
 pub mod config;

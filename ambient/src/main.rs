@@ -35,8 +35,8 @@ enum AnyCommand {
 async fn main() -> ExitCode {
     match parse() {
         Ok((AnyCommand::Client(command), globals)) => ambient_cli::run(command, globals).await,
-        Ok((AnyCommand::Server(command), globals)) => ended(command.run(globals.output.into()).await),
-        Ok((AnyCommand::Replay(command), globals)) => ended(command.run(globals.output.into()).await),
+        Ok((AnyCommand::Server(command), globals)) => ended(Box::pin(command.run(globals.output.into())).await),
+        Ok((AnyCommand::Replay(command), globals)) => ended(Box::pin(command.run(globals.output.into())).await),
         Err(error) => ambient_cli::usage(&error),
     }
 }

@@ -76,6 +76,22 @@ fn kill_9(child: &mut Child) {
 }
 
 #[test]
+fn help_shows_the_settings_that_a_command_uses_and_takes_the_others() {
+    let data = DataDir::new();
+    for (command, shown) in [("down", 2), ("status", 2), ("migrate", 4), ("doctor", 7)] {
+        let help = String::from_utf8(data.run(&[command, "--help"]).stdout).unwrap();
+        let (own, _) = help.split_once("Global options").unwrap();
+        let flags = own.lines().filter(|line| line.trim_start().starts_with("--")).count();
+        assert_eq!(flags, shown, "{help}");
+        assert!(own.contains("--data-dir"), "{help}");
+    }
+    let help = |flag| String::from_utf8(data.run(&["config", flag]).stdout).unwrap();
+    assert!(!help("-h").contains("--permits") && help("--help").contains("--permits"));
+    let status = data.run(&["status", "--permits", "7"]);
+    assert_eq!(status.status.code(), Some(3), "{status:?}");
+}
+
+#[test]
 fn up_is_one_per_data_directory_and_down_ends_it() {
     let dir = DataDir::new();
     assert_eq!(dir.run(&["status"]).status.code(), Some(3));
@@ -267,4 +283,21 @@ fn doctor_tells_an_unreachable_database_from_a_reachable_one() {
     assert_eq!(verdict(command.output().unwrap()), "ok");
     command.env("AMBIENT_DATABASE_URL", "postgresql://u:p@localhost/d?host=%2Fnonexistent");
     assert_eq!(verdict(command.output().unwrap()), "failed");
+}
+
+#[test]
+fn output_that_cannot_be_written_ends_a_command_as_it_ends_a_clients() {
+    let data = DataDir::new();
+    for command in [&["openapi"][..], &["openapi", "--sdk"], &["config"]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let out = data.command(command).stdout(full).output().unwrap();
+        assert_eq!(out.status.code(), Some(74), "{command:?}");
+        assert!(text(&out.stderr).contains("cannot write to standard output"), "{}", text(&out.stderr));
+
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let out = data.command(command).stdout(writer).output().unwrap();
+        assert_eq!(out.status.code(), Some(141), "{command:?}");
+        assert!(!text(&out.stderr).contains("cannot write"), "{}", text(&out.stderr));
+    }
 }

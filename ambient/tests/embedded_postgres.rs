@@ -159,6 +159,16 @@ async fn a_stale_pid_file_does_not_prevent_a_start() {
     other.kill().unwrap();
     other.wait().unwrap();
     start_over_stale_file().await;
+
+    // Power cuts leave files without content.
+    for blank in ["", "\0\0\0\0"] {
+        for file in [&file, &socket_lock] {
+            fs::write(file, blank).unwrap();
+            chown_like(file, &owner);
+            assert!(!dir.postgres().start().await.unwrap().adopted);
+            assert!(dir.postgres().stop().await.unwrap());
+        }
+    }
 }
 
 fn chown_like(file: &Path, owner: &fs::Metadata) {

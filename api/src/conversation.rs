@@ -2,7 +2,12 @@
 
 use ambient_domain::session::Session;
 use ambient_persistence::StoredEvent;
-use ambient_wire::session::Message;
+
+use ambient_wire::{
+    runner_event::{RunnerEvent, content_in_words},
+    session::Message,
+};
+use serde::Deserialize as _;
 
 use crate::{
     authority::{Authorized, View},
@@ -49,19 +54,33 @@ impl Page {
     /// Handles an event; returns a seq when the page is full: the next page starts after it.
     fn take(&mut self, event: &StoredEvent) -> Option<i64> {
         let text = |field: &str| event.data.get(field).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
+        // Earlier runners said where a message of the agent starts; now its first piece is marked.
+        let starts = event.message_id.is_some() || event.event_type == "TEXT_MESSAGE_START";
+        if starts && self.messages.len() == self.size {
+            return Some(event.seq - 1);
+        }
         match event.event_type.as_str() {
-            "user.message" | "TEXT_MESSAGE_START" if self.messages.len() == self.size => return Some(event.seq - 1),
             "user.message" => self.begin(event, text("message_id"), USER, text("text")),
             "TEXT_MESSAGE_START" => self.begin(event, text("messageId"), ASSISTANT, String::new()),
-            "TEXT_MESSAGE_CONTENT" => {
-                let id = text("messageId");
-                if let Some(message) = self.messages.iter_mut().rev().find(|message| message.id == id) {
-                    message.text.push_str(&text("delta"));
+            _ => match RunnerEvent::read(&event.data) {
+                Some(RunnerEvent::AgentText { message_id, text }) => self.piece(event, message_id, &text),
+                Some(RunnerEvent::AgentContent { message_id, content }) => {
+                    self.piece(event, message_id, &content_in_words(&content));
                 }
-            }
-            _ => {}
+                _ => {}
+            },
         }
         None
+    }
+
+    fn piece(&mut self, event: &StoredEvent, id: String, text: &str) {
+        if event.message_id.is_some() {
+            return self.begin(event, id, ASSISTANT, text.to_owned());
+        }
+        let of_agent = |message: &&mut Message| message.role == ASSISTANT && message.id == id;
+        if let Some(message) = self.messages.iter_mut().rev().find(of_agent) {
+            message.text.push_str(text);
+        }
     }
 
     fn begin(&mut self, event: &StoredEvent, id: String, role: &str, text: String) {
@@ -71,6 +90,8 @@ impl Page {
             session_id: self.session_id.clone(),
             role: role.to_owned(),
             text,
+            // Of a person's message; nobody else's has any.
+            attachments: Vec::deserialize(&event.data["attachments"]).unwrap_or_default(),
             seq: event.seq,
             at: event.at,
         });
@@ -83,7 +104,8 @@ mod tests {
 
     use super::*;
 
-    fn event(seq: i64, event_type: &str, data: Value) -> StoredEvent {
+    fn event(seq: i64, event_type: &str, mut data: Value) -> StoredEvent {
+        data["type"] = event_type.into();
         StoredEvent {
             session_id: "s".to_owned(),
             seq,
@@ -98,21 +120,41 @@ mod tests {
         }
     }
 
+    /// With the mark of the event that starts a message.
+    fn starts(seq: i64, event_type: &str, data: Value) -> StoredEvent {
+        StoredEvent { message_id: Some(seq.to_string()), ..event(seq, event_type, data) }
+    }
+
     #[test]
     fn messages_of_both_sides_are_put_together_and_a_full_page_says_where_to_read_on() {
-        let events = [
+        let user =
+            |seq: i64, id: &str, text: &str| starts(seq, "user.message", json!({"message_id": id, "text": text}));
+        let delta = |text: &str| json!({"messageId": "a1", "delta": text});
+        let earlier = [
             event(1, "session.phase", json!({})),
-            event(2, "user.message", json!({"message_id": "u1", "text": "hi"})),
+            user(2, "u1", "hi"),
             event(3, "TEXT_MESSAGE_START", json!({"messageId": "a1", "role": "assistant"})),
-            event(4, "TEXT_MESSAGE_CONTENT", json!({"messageId": "a1", "delta": "hel"})),
-            event(5, "TEXT_MESSAGE_CONTENT", json!({"messageId": "a1", "delta": "lo"})),
+            event(4, "TEXT_MESSAGE_CONTENT", delta("hel")),
+            event(5, "TEXT_MESSAGE_CONTENT", delta("lo")),
             event(6, "TEXT_MESSAGE_END", json!({"messageId": "a1"})),
-            event(7, "user.message", json!({"message_id": "u2", "text": "more"})),
+            user(7, "u2", "more"),
         ];
-        let mut page = Page { size: 2, ..Page::default() };
-        let next = events.iter().find_map(|event| page.take(event));
-        let told: Vec<_> = page.messages.iter().map(|m| (m.seq, m.role.as_str(), m.text.as_str())).collect();
-        assert_eq!(told, [(2, "user", "hi"), (3, "assistant", "hello")]);
-        assert_eq!(next, Some(6));
+        let piece = |text: &str| json!({"message_id": "a1", "text": text});
+        let today = [
+            event(1, "agent.text", json!({"message_id": "before", "text": "belongs to the page before"})),
+            user(2, "u1", "hi"),
+            starts(3, "agent.text", piece("he")),
+            event(4, "tool.output", json!({"tool_call_id": "c", "stream": "stdout", "text": "x"})),
+            event(5, "agent.text", piece("llo")),
+            event(6, "agent.thought", piece("hm")),
+            starts(7, "agent.text", json!({"message_id": "a2", "text": "more"})),
+        ];
+        for events in [earlier, today] {
+            let mut page = Page { size: 2, ..Page::default() };
+            let next = events.iter().find_map(|event| page.take(event));
+            let told: Vec<_> = page.messages.iter().map(|m| (m.seq, m.role.as_str(), m.text.as_str())).collect();
+            assert_eq!(told, [(2, "user", "hi"), (3, "assistant", "hello")]);
+            assert_eq!(next, Some(6));
+        }
     }
 }

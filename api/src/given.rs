@@ -6,10 +6,25 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use ambient_domain::name::{MAX_ENTRIES, MAX_REPOS, is_key};
-use ambient_wire::{git_url, name, redact, session::Repo};
+use ambient_domain::{
+    name::{MAX_ENTRIES, MAX_REPOS, is_key},
+    permission::MAX_RULES,
+};
+use ambient_wire::{
+    git_url, name,
+    network::{self, Network},
+    permission::Permissions,
+    redact,
+    session::Repo,
+};
+use unicode_normalization::UnicodeNormalization as _;
 
 use crate::error::{ApiError, ApiResult};
+
+/// A name in its composed form (NFC): an é of one character and an é of two are the same name.
+pub(crate) fn composed(name: &str) -> String {
+    name.nfc().collect()
+}
 
 /// A name of at most `max` characters.
 pub(crate) fn name(field: &str, text: &str, max: usize) -> ApiResult<()> {
@@ -50,6 +65,21 @@ pub(crate) fn repos(repos: &[Repo]) -> ApiResult<()> {
 /// A repository by itself.
 pub(crate) fn repo(given: &Repo) -> ApiResult<()> {
     in_repo("", given)
+}
+
+/// What an agent may reach of the network, if that is said.
+pub(crate) fn network(given: Option<&Network>) -> ApiResult<()> {
+    let named = |problem: network::Problem| ApiError::invalid(format!("network.{}", problem.field), problem.reason);
+    given.map_or(Ok(()), |given| given.check().map_err(named))
+}
+
+/// Permissions; the domain checks the rest.
+pub(crate) fn permissions(field: &str, given: &Permissions) -> ApiResult<()> {
+    at_most(MAX_RULES, &format!("{field}.rules"), given.rules.len())?;
+    given.rules.iter().enumerate().try_for_each(|(i, rule)| {
+        text(&format!("{field}.rules[{i}].command"), rule.command.as_deref().unwrap_or_default())?;
+        text(&format!("{field}.rules[{i}].path"), rule.path.as_deref().unwrap_or_default())
+    })
 }
 
 /// A branch.

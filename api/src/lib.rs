@@ -8,17 +8,24 @@
 //!
 //! Which module may use which: a module uses those on the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
 //!
-//! * `error`, `representation`, `respond`, `schema_rules`: failures, the JSON of entities, responses, what the document says about values
-//! * `envelope`, `extract`, `given`, `kinds`, `responses`: failures that no route sees, what a handler gets from a request, checks on input, failures in the document
-//! * `observe`, `session_spec`: a request's ids and logs; specifications of sessions
+//! * `mcp`: MCP servers
+//! * `error`, `representation`, `schema_rules`: failures, the JSON of entities, what the document says about values
+//! * `envelope`, `extract`, `given`, `kinds`, `respond`, `responses`: failures that no route sees, what a handler gets from a request, checks on input, responses, failures
+//!   in the document
+//! * `agent_types`, `observe`: programs that run as agents; a request's ids and logs
+//! * `usage`: what model calls have used
+//! * `turns`: what messages came to
+//! * `session_spec`: specifications of sessions
 //! * `authority`: who may do what to what
 //! * `conversation`, `list`, `live`: messages, paging, live connections
-//! * `definitions`: Kinds that consist of fields
+//! * `agui`, `definitions`: AG-UI made of live logs, Kinds that consist of fields
 //! * `routes`: one file per resource
 //! * `openapi`: the document of all routes
 //! * `router`: all routes, and what wraps them
 //! * `listener`: the router on a socket
 
+mod agent_types;
+mod agui;
 mod authority;
 mod conversation;
 mod definitions;
@@ -30,6 +37,7 @@ mod kinds;
 mod list;
 mod listener;
 mod live;
+mod mcp;
 mod observe;
 mod openapi;
 mod representation;
@@ -39,7 +47,10 @@ mod router;
 mod routes;
 mod schema_rules;
 mod session_spec;
+mod turns;
+mod usage;
 
+pub use agent_types::AgentType;
 pub use authority::{ApiConfig, AppParts, AppState, PlatformRole, Principal, PrincipalKind, StaticToken};
 pub use error::{ApiError, ApiResult, CATALOGUE, Number};
 pub use listener::{Limits, serve, serve_router};

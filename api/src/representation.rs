@@ -2,11 +2,17 @@
 
 use ambient_compute::Resource;
 use ambient_domain::{
+    permission::Permissions,
     project::{Permission, Project, Role, Settings, SubjectType},
     session::{self, Session},
 };
-use ambient_persistence::{Operation, StoredEvent};
-use ambient_wire::{BASE, live, operation, project as wire_project, session as wire};
+use ambient_live::permissions as as_runners_say;
+use ambient_persistence::{Operation, StoredEvent, Waiting};
+use ambient_wire::{
+    BASE, agui, interrupt, live, operation, permission as wire_permission, project as wire_project, session as wire,
+};
+
+use crate::mcp;
 
 /// A project.
 pub(crate) fn project(project: &Project) -> wire_project::Project {
@@ -30,8 +36,8 @@ pub(crate) fn project(project: &Project) -> wire_project::Project {
 }
 
 fn settings(settings: &Settings) -> wire_project::ProjectSettings {
-    let Settings { llm_model, inactivity_timeout } = settings.clone();
-    wire_project::ProjectSettings { llm_model, inactivity_timeout }
+    let Settings { llm_model, inactivity_timeout, permissions } = settings.clone();
+    wire_project::ProjectSettings { llm_model, inactivity_timeout, permissions: shown(&permissions) }
 }
 
 /// A role in a project.
@@ -76,6 +82,14 @@ pub(crate) fn session(session: &Session, last_seq: Option<i64>) -> wire::Session
         repos: spec.repos.iter().map(repo).collect(),
         agent_id: spec.agent_id.clone(),
         agent_type: spec.agent_type.clone(),
+        agent_command: spec.agent_command.clone().map(
+            |ambient_domain::session::AgentCommand { program, args, directory }| {
+                ambient_wire::agent_type::AgentCommand { program, args, directory }
+            },
+        ),
+        agent_mode: spec.agent_mode.clone(),
+        agent_options: spec.agent_options.clone(),
+        mcp_servers: mcp::shown(&spec.mcp_servers),
         interactive: spec.interactive,
         stop_on_run_finished: spec.stop_on_run_finished,
         timeout: spec.timeout,
@@ -84,7 +98,9 @@ pub(crate) fn session(session: &Session, last_seq: Option<i64>) -> wire::Session
         llm_temperature: spec.llm_temperature,
         llm_max_tokens: spec.llm_max_tokens,
         resource_overrides: resources(&spec.resource_overrides),
+        network: spec.network.as_ref().map(ambient_workflows::network),
         environment_variable_names: spec.environment_variables.keys().cloned().collect(),
+        permissions: shown(&spec.permissions),
         parent_session_id: spec.parent_session_id.clone(),
         labels: spec.labels.clone(),
         annotations: spec.annotations.clone(),
@@ -102,6 +118,89 @@ pub(crate) fn session(session: &Session, last_seq: Option<i64>) -> wire::Session
         status_detail: session.status_detail.as_ref().map(status_detail),
         reconciled_repos: session.reconciled_repos.iter().map(reconciled_repo).collect(),
         last_seq,
+    }
+}
+
+/// Permissions as their owner wrote them.
+fn shown(permissions: &Permissions) -> wire_permission::Permissions {
+    let Permissions { rules, otherwise, timeout, repeat_answers } = permissions;
+    wire_permission::Permissions {
+        rules: rules.iter().map(as_runners_say::rule).collect(),
+        otherwise: otherwise.map(as_runners_say::effect),
+        timeout: *timeout,
+        repeat_answers: *repeat_answers,
+    }
+}
+
+/// A session's requests: open ones, the oldest first, then closed ones, the newest first.
+pub(crate) fn interrupts(session: &Session) -> Vec<interrupt::Interrupt> {
+    let open = session.interrupts.iter().map(|open| open_interrupt(&session.id, open));
+    open.chain(session.closed_interrupts.iter().rev().map(|closed| closed_interrupt(&session.id, closed))).collect()
+}
+
+fn open_interrupt(session_id: &str, open: &session::Interrupt) -> interrupt::Interrupt {
+    let session::PermissionRequest { interrupt_id, turn_id, tool_call_id, title, kind, command, paths, .. } =
+        open.request.clone();
+    interrupt::Interrupt {
+        kind: "Interrupt".to_owned(),
+        id: interrupt_id,
+        session_id: session_id.to_owned(),
+        status: match open.answer {
+            Some(_) => interrupt::InterruptStatus::Answered,
+            None => interrupt::InterruptStatus::Waiting,
+        },
+        outcome: None,
+        title,
+        tool: Some(as_runners_say::tool_kind(kind)),
+        command,
+        paths,
+        tool_call_id: Some(tool_call_id),
+        turn_id: Some(turn_id),
+        answers: open.answers().into_iter().map(as_runners_say::answer).collect(),
+        rule: open.rule().as_ref().map(as_runners_say::rule),
+        raised_at: open.raised_at,
+        closed_at: None,
+        answer: open.answer.as_ref().map(given_answer),
+        earlier_answer: open.earlier.as_ref().map(given_answer),
+    }
+}
+
+fn closed_interrupt(session_id: &str, closed: &session::ClosedInterrupt) -> interrupt::Interrupt {
+    interrupt::Interrupt {
+        kind: "Interrupt".to_owned(),
+        id: closed.interrupt_id.clone(),
+        session_id: session_id.to_owned(),
+        status: interrupt::InterruptStatus::Closed,
+        outcome: Some(as_runners_say::outcome(closed.outcome)),
+        title: closed.title.clone(),
+        tool: None,
+        command: None,
+        paths: Vec::new(),
+        tool_call_id: None,
+        turn_id: None,
+        answers: Vec::new(),
+        rule: None,
+        raised_at: closed.raised_at,
+        closed_at: Some(closed.closed_at),
+        answer: closed.answer.as_ref().map(given_answer),
+        earlier_answer: None,
+    }
+}
+
+fn given_answer(given: &session::GivenAnswer) -> interrupt::GivenAnswer {
+    let session::GivenAnswer { answer, by, at, message: _, message_id } = given.clone();
+    interrupt::GivenAnswer { answer: as_runners_say::answer(answer), by, at, message_id }
+}
+
+/// A request in the inbox.
+pub(crate) fn inbox_item(waiting: &Waiting) -> interrupt::InboxItem {
+    interrupt::InboxItem {
+        kind: "InboxItem".to_owned(),
+        project_id: waiting.project_id.clone(),
+        project_name: waiting.project_name.clone(),
+        session_id: waiting.session_id.clone(),
+        session_name: waiting.session_name.clone(),
+        interrupt: open_interrupt(&waiting.session_id, &waiting.interrupt),
     }
 }
 
@@ -226,6 +325,29 @@ pub(crate) fn session_repos(session: &Session) -> Vec<wire::SessionRepo> {
 /// An event of a live log.
 pub(crate) fn event(event: StoredEvent) -> live::Event {
     live::Event { seq: event.seq, event_type: event.event_type, data: event.data, at: event.at }
+}
+
+/// What a session's agent can do, in AG-UI's words.
+pub(crate) fn agui_capabilities(session: &Session) -> agui::AgentCapabilities {
+    agui::AgentCapabilities {
+        identity: agui::IdentityCapabilities {
+            name: session.spec.display_name.clone(),
+            agent_type: session.spec.agent_type.clone(),
+            provider: "ambient".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        },
+        transport: agui::TransportCapabilities { streaming: true, resumable: true },
+        tools: agui::ToolsCapabilities { supported: true, client_provided: false },
+        state: agui::StateCapabilities { snapshots: false, deltas: false, memory: true },
+        reasoning: agui::ReasoningCapabilities { supported: true, streaming: true },
+        execution: agui::ExecutionCapabilities { code_execution: true, sandboxed: true },
+        human_in_the_loop: agui::HumanInTheLoopCapabilities {
+            supported: true,
+            approvals: true,
+            interrupts: true,
+            approve_with_edits: false,
+        },
+    }
 }
 
 /// A compute resource.

@@ -8,7 +8,11 @@ use axum::{
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
+use ambient_actors::{CommandOutcome, Reply};
+use ambient_domain::Entity;
 use ambient_wire::BASE;
+
+use crate::error::{ApiError, ApiResult};
 
 /// Characters that a path segment keeps unencoded.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -69,6 +73,14 @@ impl<T: Serialize> IntoResponse for Shown<T> {
             set(crate::OPERATION_ID, id);
         }
         response
+    }
+}
+
+/// 204 for a deletion. Whoever comes second, even at the same moment, finds nothing, as everyone does from then on.
+pub(crate) fn deleted<E: Entity>(reply: &Reply<E>) -> ApiResult<Response> {
+    match reply.outcome {
+        CommandOutcome::Applied => Ok(no_content(reply.operation_id.clone())),
+        CommandOutcome::Already | CommandOutcome::Superseded => Err(ApiError::not_found(E::TITLE, reply.state.id())),
     }
 }
 

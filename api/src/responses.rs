@@ -94,6 +94,15 @@ impl IntoResponses for Changing {
     }
 }
 
+/// Failures of a change to a file; `If-Match` names its content.
+pub(crate) struct Writing;
+
+impl IntoResponses for Writing {
+    fn responses() -> Documented {
+        document(&[Number::Forbidden, Number::Stale])
+    }
+}
+
 /// Failures of requests to the session's runner.
 pub(crate) struct Proxied;
 

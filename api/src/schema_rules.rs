@@ -1,7 +1,7 @@
 //! What values of a type may be, in JSON Schema terms and matching the checks: what the document is built from, and a Kind's own
 //! rules.
 
-use ambient_domain::name::MAX_ENTRIES;
+use ambient_domain::name::{MAX_ENTRIES, MAX_VALUE_BYTES};
 use ambient_wire::name;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -13,8 +13,6 @@ pub(crate) const ID: &str = "^[0-9A-Za-z]{27}$";
 /// Maximum duration of a run, and of inactivity.
 pub(crate) const SECONDS_OF_RUN: (i64, i64) = (1, 30 * 86_400);
 pub(crate) const SECONDS_INACTIVE: (i64, i64) = (0, 365 * 86_400);
-/// Agent types.
-pub(crate) const AGENT_TYPES: [&str; 1] = ["script"];
 
 pub(crate) fn pattern(pattern: &str, max: usize) -> Value {
     json!({"pattern": pattern, "minLength": 1, "maxLength": max})
@@ -26,6 +24,8 @@ pub(crate) fn named(max: usize) -> Value {
 }
 
 pub(crate) fn labels(value: &Value) -> Value {
+    let mut value = value.clone();
+    value["description"] = json!(format!("At most {MAX_VALUE_BYTES} bytes."));
     json!({
         "maxProperties": MAX_ENTRIES,
         "propertyNames": {"pattern": name::KEY_PATTERN, "maxLength": name::MAX_KEY},

@@ -3,28 +3,36 @@
 use std::{collections::BTreeMap, str::FromStr};
 
 use ambient_domain::{
-    Defaults, name,
+    Defaults,
+    agent::Agent,
+    name, network, permission,
     project::{Project, Settings},
     quantity::NotAQuantity,
-    session::{self, DEFAULT_BATCH_TIMEOUT, DEFAULT_INACTIVITY_TIMEOUT, ResourceOverrides, ResourcePatch, Spec},
+    session::{
+        self, AgentCommand, DEFAULT_BATCH_TIMEOUT, DEFAULT_INACTIVITY_TIMEOUT, ResourceOverrides, ResourcePatch, Spec,
+    },
 };
+use ambient_live::permissions as as_runners_say;
 use ambient_wire::{
+    agent_type as wire_type,
     git::Submodules,
-    name as wire_name,
-    session::{self as wire, Repo, SessionCreate, SessionPatch},
+    name as wire_name, network as wire_network,
+    permission::Permissions,
+    session::{self as wire, Attachment, Repo, SessionCreate, SessionPatch},
 };
 
 use crate::{
-    error::{ApiError, ApiResult},
-    given,
+    agent_types,
+    error::{ApiError, ApiResult, Number},
+    given, mcp,
 };
 
-const DEFAULT_AGENT_TYPE: &str = "script";
 const DEFAULT_NAME: &str = "session";
 const DEFAULT_TEMPERATURE: f64 = 0.7;
 const DEFAULT_MAX_TOKENS: i64 = 4000;
 const MAX_NAME_CHARS: usize = wire_name::MAX;
 const MAX_MODEL_CHARS: usize = 200;
+const MAX_AGENT_TYPE: usize = 100;
 
 /// What the server contributes: its default model, its agent types, and what sessions may ask for.
 #[derive(Debug, Clone, Copy)]
@@ -42,33 +50,50 @@ pub(crate) fn defaults(project: &Settings, server: ServerDefaults<'_>) -> Defaul
     Defaults {
         llm_model: project.llm_model.clone().or_else(|| server.llm_model.map(str::to_owned)),
         inactivity_timeout: Some(project.inactivity_timeout.unwrap_or(DEFAULT_INACTIVITY_TIMEOUT)),
+        agent: None,
     }
 }
 
 /// The specification of a new session.
-pub(crate) fn resolve(body: SessionCreate, project: &Project, server: ServerDefaults<'_>) -> ApiResult<Spec> {
+pub(crate) fn resolve(
+    body: SessionCreate,
+    project: &Project,
+    agent: Option<&Agent>,
+    server: ServerDefaults<'_>,
+) -> ApiResult<Spec> {
+    let body = SessionCreate { name: body.name.as_deref().map(given::composed), ..body };
     check(&body)?;
     let defaults = defaults(&project.spec.settings, server);
-    let interactive = body.interactive.unwrap_or(true);
+    let of_agent = agent.map(|agent| agent.spec.clone()).unwrap_or_default();
+    let has_command = body.agent_command.is_some() || of_agent.agent_command.is_some();
+    let interactive = body.interactive.or(of_agent.interactive).unwrap_or(true);
+    let limits = resources(body.resource_overrides.unwrap_or_default(), server)?;
     Ok(Spec {
         display_name: body.name.unwrap_or_else(|| name_of_prompt(body.prompt.as_deref())),
         prompt: body.prompt,
         repos: named_repos(body.repos)?,
         agent_id: body.agent_id,
-        agent_type: agent_type(body.agent_type, server.agent_types)?,
+        agent_type: agent_type(body.agent_type.or(of_agent.agent_type), has_command, server.agent_types)?,
+        agent_command: body.agent_command.map(agent_command),
+        agent_mode: body.agent_mode,
+        agent_options: body.agent_options,
+        mcp_servers: mcp::given(body.mcp_servers),
         interactive,
         stop_on_run_finished: body.stop_on_run_finished,
-        timeout: body.timeout.or_else(|| (!interactive).then_some(DEFAULT_BATCH_TIMEOUT)),
+        timeout: body.timeout.or(of_agent.timeout).or_else(|| (!interactive).then_some(DEFAULT_BATCH_TIMEOUT)),
         inactivity_timeout: body
             .inactivity_timeout
+            .or(of_agent.inactivity_timeout)
             .or(defaults.inactivity_timeout)
             .unwrap_or(DEFAULT_INACTIVITY_TIMEOUT),
-        llm_model: body.llm_model.or(defaults.llm_model),
-        llm_temperature: body.llm_temperature.unwrap_or(DEFAULT_TEMPERATURE),
-        llm_max_tokens: body.llm_max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
-        resource_overrides: resources(body.resource_overrides.unwrap_or_default(), server)?,
+        llm_model: body.llm_model.or(of_agent.llm_model).or(defaults.llm_model),
+        llm_temperature: body.llm_temperature.or(of_agent.llm_temperature).unwrap_or(DEFAULT_TEMPERATURE),
+        llm_max_tokens: body.llm_max_tokens.or(of_agent.llm_max_tokens).unwrap_or(DEFAULT_MAX_TOKENS),
+        resource_overrides: limits.or(&of_agent.resource_overrides),
+        network: body.network.map(network),
         // Sealed once the session has its id.
         environment_variables: BTreeMap::new(),
+        permissions: permissions(body.permissions),
         parent_session_id: body.parent_session_id,
         labels: body.labels,
         annotations: body.annotations,
@@ -76,9 +101,12 @@ pub(crate) fn resolve(body: SessionCreate, project: &Project, server: ServerDefa
 }
 
 fn check(body: &SessionCreate) -> ApiResult<()> {
+    given::optional_name("agent_type", body.agent_type.as_deref(), MAX_AGENT_TYPE)?;
     given::optional_name("name", body.name.as_deref(), MAX_NAME_CHARS)?;
     given::repos(&body.repos)?;
     given::optional_name("llm_model", body.llm_model.as_deref(), MAX_MODEL_CHARS)?;
+    given::network(body.network.as_ref())?;
+    given::permissions("permissions", &body.permissions)?;
     given::labels(&body.labels)?;
     given::annotations(&body.annotations)
 }
@@ -87,41 +115,78 @@ fn check_patch(body: &SessionPatch) -> ApiResult<()> {
     given::optional_name("name", body.name.as_deref(), MAX_NAME_CHARS)?;
     given::repos(body.repos.as_deref().unwrap_or_default())?;
     given::optional_name("llm_model", body.llm_model.as_ref().and_then(Option::as_deref), MAX_MODEL_CHARS)?;
+    given::network(body.network.as_ref().and_then(Option::as_ref))?;
+    body.permissions.iter().flatten().try_for_each(|all| given::permissions("permissions", all))?;
     body.labels.as_ref().map_or(Ok(()), given::labels)?;
     body.annotations.as_ref().map_or(Ok(()), given::annotations)
 }
 
 /// A change in the domain's form, except for the variables, whose values are sealed first.
 pub(crate) fn patch(body: SessionPatch, server: ServerDefaults<'_>) -> ApiResult<session::SessionPatch> {
+    let body = SessionPatch { name: body.name.as_deref().map(given::composed), ..body };
     check_patch(&body)?;
     let SessionPatch {
         name,
         prompt,
         repos,
+        agent_command: command,
+        agent_mode,
+        agent_options,
+        mcp_servers,
         timeout,
         inactivity_timeout,
         llm_model,
         llm_temperature,
         llm_max_tokens,
         resource_overrides,
+        network: given_network,
         environment_variables: _,
+        permissions: given_permissions,
         labels,
         annotations,
     } = body;
     Ok(session::SessionPatch {
         environment_variables: None,
+        permissions: given_permissions.map(|given| permissions(given.unwrap_or_default())),
         display_name: name,
         labels,
         annotations,
         repos: repos.map(named_repos).transpose()?,
         prompt,
+        agent_command: command.map(|given| given.map(agent_command)),
+        agent_mode,
+        agent_options,
+        mcp_servers: mcp_servers.map(mcp::given),
         timeout,
         inactivity_timeout,
         llm_model,
         llm_temperature,
         llm_max_tokens,
         resource_overrides: resource_overrides.map(|patch| resource_patch(patch, server)).transpose()?,
+        network: given_network.map(|given| given.map(network)),
     })
+}
+
+/// A network in the domain's form.
+fn network(given: wire_network::Network) -> network::Network {
+    use {network::NetworkMode as Domain, wire_network::NetworkMode as Wire};
+    let mode = match given.mode {
+        Wire::Open => Domain::Open,
+        Wire::None => Domain::None,
+        Wire::AllowList => Domain::AllowList,
+    };
+    network::Network { mode, allow: given.allow }
+}
+
+/// Permissions in the domain's form.
+pub(crate) fn permissions(given: Permissions) -> permission::Permissions {
+    let Permissions { rules, otherwise, timeout, repeat_answers } = given;
+    permission::Permissions {
+        rules: rules.into_iter().map(as_runners_say::rule_of).collect(),
+        otherwise: otherwise.map(as_runners_say::effect_of),
+        timeout,
+        repeat_answers,
+    }
 }
 
 /// Limits in the domain's form.
@@ -195,7 +260,7 @@ fn name_of_prompt(prompt: Option<&str>) -> String {
     let prompt = prompt.strip_prefix('\u{feff}').unwrap_or(prompt);
     let lines = prompt.lines().map(str::trim).filter(is_said);
     let mut names = lines.filter_map(|line| wire_name::made_of(line, MAX_NAME_CHARS));
-    names.next().unwrap_or_else(|| DEFAULT_NAME.to_owned())
+    names.next().map_or_else(|| DEFAULT_NAME.to_owned(), |name| given::composed(&name))
 }
 
 /// A line that says something: not empty, and not a code fence.
@@ -203,18 +268,34 @@ fn is_said(line: &&str) -> bool {
     !line.is_empty() && !line.starts_with("```") && !line.starts_with("~~~")
 }
 
-fn agent_type(given: Option<String>, there_are: &[String]) -> ApiResult<String> {
-    let agent_type = given.unwrap_or_else(|| DEFAULT_AGENT_TYPE.to_owned());
+/// What comes with a message, in the domain's form.
+pub(crate) fn attachments(given: Vec<Attachment>) -> Vec<session::Attachment> {
+    let one = |attachment| match attachment {
+        Attachment::File { path } => session::Attachment::File { path },
+        Attachment::Link { uri, name } => session::Attachment::Link { uri, name },
+    };
+    given.into_iter().map(one).collect()
+}
+
+fn agent_command(given: wire_type::AgentCommand) -> AgentCommand {
+    let wire_type::AgentCommand { program, args, directory } = given;
+    AgentCommand { program, args, directory }
+}
+
+fn agent_type(given: Option<String>, has_command: bool, there_are: &[String]) -> ApiResult<String> {
+    let usual = if has_command { agent_types::CUSTOM } else { agent_types::SCRIPT };
+    let agent_type = given.unwrap_or_else(|| usual.to_owned());
     known_agent_type(Some(&agent_type), there_are)?;
     Ok(agent_type)
 }
 
-/// Refuses an agent type that this build does not have.
+/// Refuses an agent type that this server does not have.
 pub(crate) fn known_agent_type(given: Option<&str>, there_are: &[String]) -> ApiResult<()> {
     match given {
         Some(given) if !there_are.iter().any(|known| known == given) => {
-            let problem = format!("'{}' is not in this build; it has: {}", given.escape_debug(), there_are.join(", "));
-            Err(ApiError::invalid("agent_type", problem))
+            // Well-formed, and perhaps known to another server.
+            let problem = format!("'{}' is not on this server; it has: {}", given.escape_debug(), there_are.join(", "));
+            Err(ApiError::new(Number::NotFound, format!("agent_type: {problem}")).at("agent_type", problem))
         }
         _ => Ok(()),
     }
@@ -267,8 +348,9 @@ mod tests {
 
     #[test]
     fn an_unknown_agent_type_is_told_with_those_there_are() {
-        let error = agent_type(Some("claude".to_owned()), &["script".to_owned()]).unwrap_err();
-        assert_eq!(error.to_string(), "agent_type: 'claude' is not in this build; it has: script");
-        assert_eq!(agent_type(None, &["script".to_owned()]).unwrap(), "script");
+        let error = agent_type(Some("claude".to_owned()), false, &["script".to_owned()]).unwrap_err();
+        assert_eq!(error.to_string(), "agent_type: 'claude' is not on this server; it has: script");
+        assert_eq!(agent_type(None, false, &["script".to_owned()]).unwrap(), "script");
+        assert_eq!(agent_type(None, true, &["custom".to_owned()]).unwrap(), "custom");
     }
 }

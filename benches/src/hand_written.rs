@@ -121,12 +121,16 @@ impl HandWritten {
     pub(crate) async fn alone(&self, duration: Duration) -> Result<f64, Failure> {
         let sql = self.statement("0", 1).await?;
         let mut connection: PgConnection = self.connect.connect().await?;
-        let (began, mut times) = (Instant::now(), Vec::new());
-        while began.elapsed() < duration {
-            let asked = Instant::now();
-            sqlx::query(AssertSqlSafe(sql.as_str())).fetch_one(&mut connection).await?;
-            times.push(asked.elapsed().as_secs_f64() * 1_000.0);
-        }
-        Ok(percentile(&times, 50))
+        // A task, as a server's requests are: the main one is not the runtime's own, and each reply would wake another thread.
+        let times = tokio::spawn(async move {
+            let (began, mut times) = (Instant::now(), Vec::new());
+            while began.elapsed() < duration {
+                let asked = Instant::now();
+                sqlx::query(AssertSqlSafe(sql.as_str())).fetch_one(&mut connection).await?;
+                times.push(asked.elapsed().as_secs_f64() * 1_000.0);
+            }
+            Ok::<_, Failure>(times)
+        });
+        Ok(percentile(&times.await??, 50))
     }
 }

@@ -1,6 +1,6 @@
 //! Benchmarks of the product, each compared with a ceiling or a peer that is measured in the same run.
 //!
-//! `make bench` and `make bench-engine` run them; `figures commands engine live start` some. Invariants: every measurement has a bound in
+//! `make bench` and `make bench-engine` run them; `figures commands engine live start model` some. Invariants: every measurement has a bound in
 //! count and in time; ours and theirs take turns, so that a busy machine slows both; what is started here ends here.
 
 mod ceiling;
@@ -11,6 +11,7 @@ mod hand_written;
 mod interleave;
 mod limits;
 mod live;
+mod model;
 mod peer;
 mod peers;
 mod raw_broadcast;
@@ -35,7 +36,7 @@ pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// All figures together.
 const PATIENCE: Duration = Duration::from_secs(600);
-const FIGURES: [&str; 5] = ["commands", "engine", "scale", "live", "start"];
+const FIGURES: [&str; 6] = ["commands", "engine", "scale", "live", "start", "model"];
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -80,7 +81,8 @@ async fn all(wanted: &[String]) -> Result<(), Failure> {
             "engine" => Box::pin(engine::measure(&mut table)).await?,
             "scale" => Box::pin(scale::measure(&mut table)).await?,
             "live" => Box::pin(live::measure(&mut table)).await?,
-            _ => Box::pin(start::measure(&mut table)).await?,
+            "start" => Box::pin(start::measure(&mut table)).await?,
+            _ => Box::pin(model::measure(&mut table)).await?,
         }
     }
     table.print();

@@ -92,9 +92,10 @@ impl RawBroadcast {
         Ok(Self { child, input, url: format!("ws://{address}/") })
     }
 
-    /// Sends a text to the sockets of a group.
-    pub(crate) async fn send(&mut self, group: usize, text: &str) -> Result<(), Failure> {
-        self.input.write_all(format!("{group} {text}\n").as_bytes()).await?;
+    /// Sends texts to the sockets of a group.
+    pub(crate) async fn send(&mut self, group: usize, texts: &[&str]) -> Result<(), Failure> {
+        let lines: String = texts.iter().map(|text| format!("{group} {text}\n")).collect();
+        self.input.write_all(lines.as_bytes()).await?;
         Ok(self.input.flush().await?)
     }
 

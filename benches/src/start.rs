@@ -10,7 +10,7 @@ use ambient_compute::{
 };
 use ambient_live::RunnerClient;
 use ambient_persistence::new_id;
-use ambient_runner_protocol::GitIdentity;
+use ambient_runner_protocol::{GitIdentity, PermissionPolicy};
 use ambient_tests::TestDatabase;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -100,8 +100,12 @@ impl Bare {
             attempt: 1,
             interactive: true,
             agent: "script".to_owned(),
+            agent_command: None,
+            model: None,
+            permissions: PermissionPolicy::default(),
             git_identity: GitIdentity { name: "bench".to_owned(), email: "bench@localhost.invalid".to_owned() },
             limits: ambient_compute::OwnLimits::default(),
+            network: None,
         };
         let began = Instant::now();
         self.compute.launch(&request).await?;

@@ -74,7 +74,7 @@ Exit codes:
   65   the server refused the input; the message names the field
   69   the server cannot be reached, or is too busy
   74   a local file or stream failed
-  76   the server's response cannot be understood
+  76   the server's response cannot be understood, or is not Ambient's
   77   not authenticated or not allowed
   78   the configuration is missing or wrong
   124  timed out (run: the session's timeout)

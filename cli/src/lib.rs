@@ -48,7 +48,7 @@ pub struct Globals {
     #[arg(long, global = true, value_name = "NAME")]
     pub context: Option<String>,
     /// Project id or name [default: AMBIENT_PROJECT, else the context's]
-    #[arg(short, long, global = true, value_name = "PROJECT")]
+    #[arg(short = 'P', long, global = true, value_name = "PROJECT")]
     pub project: Option<String>,
     /// Output format: a table for people, json (the API's; live events one per line), or name (ids, one per line)
     #[arg(short, long, global = true, value_name = "FORMAT", value_enum, default_value_t, hide_possible_values = true)]

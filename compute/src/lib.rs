@@ -7,7 +7,7 @@ pub mod local;
 
 use std::{path::PathBuf, time::Duration};
 
-use ambient_runner_protocol::{GitIdentity, Limits};
+use ambient_runner_protocol::{AgentCommand, GitIdentity, Limits, ModelEndpoint, Network, PermissionPolicy};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
@@ -34,10 +34,18 @@ pub struct LaunchRequest {
     pub interactive: bool,
     /// Agent's name.
     pub agent: String,
+    /// See [`ambient_runner_protocol::LaunchSpec::agent_command`].
+    pub agent_command: Option<AgentCommand>,
+    /// See [`ambient_runner_protocol::LaunchSpec::model`]. Its keys, if it wants any, are [`SecretName::ModelKeys`].
+    pub model: Option<ModelEndpoint>,
+    /// See [`ambient_runner_protocol::LaunchSpec::permissions`].
+    pub permissions: PermissionPolicy,
     /// Identity of commits.
     pub git_identity: GitIdentity,
     /// The session's own limits; compute's apply to what it leaves open.
     pub limits: OwnLimits,
+    /// What its agent may reach of the network; compute's applies if it is not said.
+    pub network: Option<Network>,
 }
 
 /// A session's own limits.
@@ -122,6 +130,8 @@ pub enum SecretName {
     RunnerToServer,
     /// The session's own variables, a JSON object of strings.
     Environment,
+    /// Keys of the endpoint whose models its agent asks, a JSON object with one per dialect.
+    ModelKeys,
 }
 
 /// How a launch ended.

@@ -177,7 +177,7 @@ async fn observers_see_all_that_is_known_then_exits_at_once_also_of_runners_of_a
     assert!(begin.elapsed().as_millis() < 1500, "{:?}", begin.elapsed());
     let mut reader = client.events(1, "", 0).await;
     client.send("POST", "/shutdown", serde_json::json!({})).await.expect(202);
-    let records = reader.until(|record| harness::is_custom(record, "ambient.exit")).await;
+    let records = reader.until(|record| harness::is_of_type(record, "runner.exited")).await;
     reader.ack(records.last().unwrap().n).await;
     let seen = next_end(&mut observations).await;
     assert_eq!(
@@ -225,7 +225,7 @@ async fn a_failing_batch_is_observed_as_exited_with_its_code() {
     let client = harness::Client::new(&compute.endpoint(&s, 1).await.unwrap().socket, harness::TOKEN);
     let mut reader = client.events(1, "", 0).await;
     client.deliver("a/1/prompt", 1, "```\nexit 42\n```").await.expect(200);
-    let records = reader.until(|record| harness::is_custom(record, "ambient.exit")).await;
+    let records = reader.until(|record| harness::is_of_type(record, "runner.exited")).await;
     reader.ack(records.last().unwrap().n).await;
     let seen = next_end(&mut observations).await;
     assert!(matches!(seen.state, RunnerState::Exited { code: 42, .. }), "{seen:?}");

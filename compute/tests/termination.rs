@@ -24,7 +24,7 @@ async fn terminate_drains_the_runner_and_ends_every_process_of_the_run() {
     assert!(running("311.1").len() >= 3);
     compute.raise_fence(&s, 1).await.unwrap();
     let acknowledge = async {
-        let records = reader.until(|record| harness::is_custom(record, "ambient.exit")).await;
+        let records = reader.until(|record| harness::is_of_type(record, "runner.exited")).await;
         reader.ack(records.last().unwrap().n).await;
     };
     let (terminated, ()) = tokio::join!(compute.terminate(&s, 1, Duration::from_secs(10)), acknowledge);

@@ -55,8 +55,7 @@ async fn run(client: &Client, turn: i64, script: &str) -> String {
     let mut reader = client.events(1, "", 0).await;
     let id = format!("m{turn}");
     client.deliver(&id, turn, &format!("```\n{script}\n```")).await.expect(200);
-    let ended =
-        |record: &Record| harness::is_custom(record, "ambient.turn_ended") && record.event["value"]["message_id"] == id;
+    let ended = |record: &Record| harness::is_of_type(record, "turn.ended") && record.event["message_id"] == id;
     harness::output(&reader.until(ended).await)
 }
 

@@ -10,9 +10,12 @@ use crate::{
     column::{Column, ColumnType::Text},
     definition::{Definition, DefinitionSpec},
     entity::Refusal,
+    mcp::{self, McpServer},
     name,
+    network::Network,
     patch::{merge, nullable},
-    session::{ResourceOverrides, ResourcePatch, launch},
+    permission::Permissions,
+    session::{AgentCommand, ResourceOverrides, ResourcePatch, launch, validate_command},
 };
 
 /// An agent of a project.
@@ -37,6 +40,15 @@ pub struct AgentSpec {
     /// Program that runs as this agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_type: Option<String>,
+    /// Command in place of the agent type's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_command: Option<AgentCommand>,
+    /// Mode of the agent, by its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_mode: Option<String>,
+    /// MCP servers that its sessions' agents are told of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mcp_servers: Vec<McpServer>,
     /// Model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_model: Option<String>,
@@ -58,9 +70,15 @@ pub struct AgentSpec {
     /// Limits that replace the server's.
     #[serde(default, skip_serializing_if = "ResourceOverrides::is_empty")]
     pub resource_overrides: ResourceOverrides,
+    /// What its sessions' agents may reach of the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
     /// Environment variables for its sessions: name to the id under which the value is sealed. Values are never in operations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment_variables: BTreeMap<String, String>,
+    /// What its sessions may do without asking, after what they say themselves.
+    #[serde(default, skip_serializing_if = "Permissions::is_empty")]
+    pub permissions: Permissions,
     /// For selection.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -89,6 +107,15 @@ pub struct AgentPatch {
     /// Program that runs as this agent.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
     pub agent_type: Option<Option<String>>,
+    /// Command in place of the agent type's.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub agent_command: Option<Option<AgentCommand>>,
+    /// Mode of the agent.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub agent_mode: Option<Option<String>>,
+    /// All MCP servers, in place of those before; null: none.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub mcp_servers: Option<Option<Vec<McpServer>>>,
     /// Model.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
     pub llm_model: Option<Option<String>>,
@@ -110,9 +137,15 @@ pub struct AgentPatch {
     /// Limits to set (value) or to return to the server's (null; null in place of the object returns all of them).
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
     pub resource_overrides: Option<Option<ResourcePatch>>,
+    /// What its sessions' agents may reach of the network.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub network: Option<Option<Network>>,
     /// Variables to set (id of the sealed value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment_variables: Option<BTreeMap<String, Option<String>>>,
+    /// All permissions, in place of those before; null: none.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub permissions: Option<Option<Permissions>>,
     /// Set (value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, Option<String>>>,
@@ -144,13 +177,18 @@ impl DefinitionSpec for AgentSpec {
         name::text("prompt", &self.prompt)?;
         self.repo_url.as_ref().map_or(Ok(()), |url| name::git_url("repo_url", url))?;
         self.agent_type.as_ref().map_or(Ok(()), |agent_type| name::display("agent_type", agent_type, 100))?;
+        self.agent_command.as_ref().map_or(Ok(()), validate_command)?;
+        launch::mode(self.agent_mode.as_deref())?;
+        mcp::validate(&self.mcp_servers)?;
         launch::model(self.llm_model.as_deref())?;
         launch::temperature(self.llm_temperature)?;
         launch::max_tokens(self.llm_max_tokens)?;
         launch::timeout(self.timeout)?;
         launch::inactivity_timeout(self.inactivity_timeout)?;
         self.resource_overrides.validate()?;
+        self.network.as_ref().map_or(Ok(()), Network::validate)?;
         name::environment("environment_variables", self.environment_variables.keys())?;
+        self.permissions.validate("permissions")?;
         name::map("labels", &self.labels)?;
         name::map("annotations", &self.annotations)
     }
@@ -162,6 +200,9 @@ impl DefinitionSpec for AgentSpec {
         spec.prompt = patch.prompt.unwrap_or(spec.prompt);
         spec.repo_url = patch.repo_url.unwrap_or(spec.repo_url);
         spec.agent_type = patch.agent_type.unwrap_or(spec.agent_type);
+        spec.agent_command = patch.agent_command.unwrap_or(spec.agent_command);
+        spec.agent_mode = patch.agent_mode.unwrap_or(spec.agent_mode);
+        spec.mcp_servers = patch.mcp_servers.map_or(spec.mcp_servers, Option::unwrap_or_default);
         spec.llm_model = patch.llm_model.unwrap_or(spec.llm_model);
         spec.llm_temperature = patch.llm_temperature.unwrap_or(spec.llm_temperature);
         spec.llm_max_tokens = patch.llm_max_tokens.unwrap_or(spec.llm_max_tokens);
@@ -171,7 +212,9 @@ impl DefinitionSpec for AgentSpec {
         let limits =
             patch.resource_overrides.map_or_else(ResourcePatch::default, |all| all.unwrap_or(ResourcePatch::CLEARED));
         spec.resource_overrides = spec.resource_overrides.patched(&limits);
+        spec.network = patch.network.unwrap_or(spec.network);
         merge(&mut spec.environment_variables, patch.environment_variables);
+        spec.permissions = patch.permissions.map_or(spec.permissions, Option::unwrap_or_default);
         merge(&mut spec.labels, patch.labels);
         merge(&mut spec.annotations, patch.annotations);
         spec

@@ -60,7 +60,7 @@ impl Effect {
 /// An event of a session's live log caused by an operation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LiveEvent {
-    /// `user.message`, `session.phase`, `session.condition`, `session.deleted`.
+    /// `user.message`, `session.phase`, `session.condition`, `session.interrupt`, `session.deleted`.
     pub event_type: String,
     /// Payload. The append inserts a message's text as `text`.
     pub data: serde_json::Value,

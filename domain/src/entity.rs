@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    agent_launch::AgentLaunch,
     column::Column,
     effect::{Effect, LiveEvent, NameClaim},
 };
@@ -34,6 +35,9 @@ pub struct Defaults {
     /// Inactivity timeout, seconds; 0 = off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inactivity_timeout: Option<i64>,
+    /// What the session's agent is started with, if the command starts a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Box<AgentLaunch>>,
 }
 
 /// The outcome of a command.

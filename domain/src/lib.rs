@@ -5,12 +5,16 @@
 //! depends on it.
 
 pub mod agent;
+mod agent_launch;
 pub mod column;
 pub mod definition;
 pub mod effect;
 pub mod entity;
+pub mod mcp;
 pub mod name;
+pub mod network;
 mod patch;
+pub mod permission;
 pub mod project;
 pub mod quantity;
 pub mod repository_ref;

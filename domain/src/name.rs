@@ -11,6 +11,8 @@ const RESERVED_PREFIXES: [&str; 2] = ["kube-", "openshift"];
 pub const MAX_TEXT_BYTES: usize = 1 << 20;
 /// Most repositories of a session.
 pub const MAX_REPOS: usize = 32;
+/// Longest value of a label or annotation, bytes.
+pub const MAX_VALUE_BYTES: usize = 4096;
 /// Most labels, annotations or variables.
 pub const MAX_ENTRIES: usize = 64;
 
@@ -63,6 +65,24 @@ pub fn text(field: &str, text: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// One line: at most `max` bytes, no NUL.
+///
+/// # Errors
+/// A refusal that names `field`.
+pub fn line(field: &str, text: &str, max: usize) -> Result<(), Refusal> {
+    if text.contains(['\0', '\n', '\r']) {
+        return Err(Refusal::invalid(field, "must be one line, without NUL"));
+    }
+    if text.len() > max { Err(Refusal::invalid(field, format!("at most {max} bytes"))) } else { Ok(()) }
+}
+
+/// Whether an address names a user or password.
+#[must_use]
+pub fn has_credentials(address: &str) -> bool {
+    let authority = address.split_once("://").map(|(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    authority.is_some_and(|authority| authority.contains('@'))
+}
+
 /// Whether a key is allowed for labels or annotations: 1-253 characters of the Kubernetes alphabet. Stricter rules apply to new input.
 #[must_use]
 pub fn is_key(key: &str) -> bool {
@@ -83,7 +103,7 @@ pub fn at_most(max: usize, field: &str, count: usize) -> Result<(), Refusal> {
     Err(Refusal { code: RefusalCode::Conflict, field: Some(field.to_owned()), reason })
 }
 
-/// Labels or annotations: at most [`MAX_ENTRIES`], keys by [`is_key`], values at most 4096 bytes.
+/// Labels or annotations: at most [`MAX_ENTRIES`], keys by [`is_key`], values at most [`MAX_VALUE_BYTES`].
 ///
 /// # Errors
 /// A refusal that names the key.
@@ -93,8 +113,9 @@ pub fn map(field: &str, map: &BTreeMap<String, String>) -> Result<(), Refusal> {
         if !is_key(key) {
             return Err(Refusal::invalid(format!("{field}.{}", key.escape_debug()), "is not a valid key"));
         }
-        if value.len() > 4096 || value.contains('\0') {
-            return Err(Refusal::invalid(format!("{field}.{key}"), "must have at most 4096 bytes and no NUL"));
+        if value.len() > MAX_VALUE_BYTES || value.contains('\0') {
+            let reason = format!("must have at most {MAX_VALUE_BYTES} bytes and no NUL");
+            return Err(Refusal::invalid(format!("{field}.{key}"), reason));
         }
     }
     Ok(())
@@ -185,18 +206,36 @@ pub fn branch(field: &str, name: &str) -> Result<(), Refusal> {
     if well_formed { Ok(()) } else { Err(Refusal::invalid(field, "is not a valid branch name")) }
 }
 
-/// Directory name of a repository that was given only a URL: the last part of the URL without `.git`.
+/// The path of a repository without what only says where its files are: slashes and `/.git` at the end.
+pub(crate) fn repo_path(path: &str) -> &str {
+    let path = path.trim_end_matches('/');
+    path.strip_suffix("/.git").unwrap_or(path).trim_end_matches('/')
+}
+
+/// Directory name of a repository that was given only a URL: the last part of the URL without `.git`, with a dash for whatever is
+/// percent-encoded or not allowed in a name.
 #[must_use]
 pub fn repo_name_of_url(url: &str) -> String {
     let steps = url.split_once("://").map_or(url, |(_, steps)| steps);
-    let last = steps.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    let cleaned: String = last
-        .trim_end_matches(".git")
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' })
-        .collect();
-    let cleaned = cleaned.trim_start_matches(['.', '-']);
-    if cleaned.is_empty() { "repo".to_owned() } else { cleaned.chars().take(100).collect() }
+    let path = steps.split_once('/').map_or("", |(_, path)| path);
+    let last = repo_path(path).rsplit('/').next().unwrap_or_default();
+    let mut name = String::new();
+    let mut in_gap = false;
+    let mut chars = last.trim_end_matches(".git").chars();
+    while let Some(c) = chars.next() {
+        let allowed = c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if allowed {
+            name.push(c);
+        } else if !in_gap {
+            name.push('-');
+        }
+        in_gap = !allowed;
+        if c == '%' {
+            chars.nth(1);
+        }
+    }
+    let name = name.trim_start_matches(['.', '-']);
+    if name.is_empty() { "repo".to_owned() } else { name.chars().take(100).collect() }
 }
 
 #[cfg(test)]
@@ -207,7 +246,9 @@ mod tests {
     fn a_repository_has_the_name_of_its_urls_last_step_or_a_plain_one() {
         for (url, name) in [
             ("https://example.org/team/docs.git", "docs"),
-            ("file:///srv/a%20b/", "a-20b"),
+            ("file:///srv/a%20b/", "a-b"),
+            ("file:///srv/c%C3%BC/", "c-"),
+            ("file:///srv/site/.git/", "site"),
             ("file:////", "repo"),
             ("file:///", "repo"),
             ("https://example.org/.git", "repo"),

@@ -107,23 +107,25 @@ impl RepositoryRefSpec {
     /// Who hosts it: as given, else derived from the URL's host.
     #[must_use]
     pub fn provider(&self) -> Provider {
-        let by_host = || match self.host_and_path().0 {
-            "github.com" => Provider::Github,
-            "gitlab.com" => Provider::Gitlab,
+        let by_host = || match self.host_and_path().0.split(':').next().unwrap_or_default() {
+            host if host.eq_ignore_ascii_case("github.com") => Provider::Github,
+            host if host.eq_ignore_ascii_case("gitlab.com") => Provider::Gitlab,
             _ => Provider::Git,
         };
         self.provider.unwrap_or_else(by_host)
     }
 
-    /// Its owner: as given, else the segments of an `https://` URL before the last.
+    /// Its owner: as given, else the segments of an `https://` URL before the last. What is percent-encoded is nobody's name.
     #[must_use]
-    pub fn owner(&self) -> Option<&str> {
+    pub fn owner(&self) -> Option<String> {
         let of_url = || {
             let (host, path) = self.host_and_path();
-            let (owner, _) = path.trim_end_matches('/').rsplit_once('/')?;
-            (!host.is_empty() && !owner.is_empty()).then_some(owner)
+            let steps: Vec<&str> = name::repo_path(path).split('/').filter(|step| !step.is_empty()).collect();
+            let (_, owner) = steps.split_last()?;
+            let owner = owner.join("/");
+            (!host.is_empty() && !owner.is_empty() && !owner.contains('%')).then_some(owner)
         };
-        self.owner.as_deref().or_else(of_url)
+        self.owner.clone().or_else(of_url)
     }
 
     /// Its name: as given, else the URL's last segment.
@@ -198,9 +200,23 @@ mod tests {
             ("https://gitlab.com/group/sub/tool/", "gitlab", Some("group/sub"), "tool"),
             ("https://git.example.org/tool", "git", None, "tool"),
             ("file:///srv/git/tool.git", "git", None, "tool"),
+            ("https://GitHub.com/acme/site", "github", Some("acme"), "site"),
+            ("https://GITLAB.COM:443/acme/site", "gitlab", Some("acme"), "site"),
+            ("https://github.com.example.org/acme/site", "git", Some("acme"), "site"),
+            ("https://github.com//acme///site//", "github", Some("acme"), "site"),
+            ("https://github.com/site", "github", None, "site"),
+            ("https://github.com//site", "github", None, "site"),
+            ("https://git.example.org/acme/site/.git", "git", Some("acme"), "site"),
+            ("https://git.example.org/acme/site.git/", "git", Some("acme"), "site"),
+            ("https://git.example.org/.git", "git", None, "repo"),
+            ("https://git.example.org/my%20team/a%20%20b.git", "git", None, "a-b"),
+            ("https://git.example.org/acme/%20", "git", Some("acme"), "repo"),
+            ("file:///srv/tool/.git", "git", None, "tool"),
         ] {
             let spec = RepositoryRefSpec { url: url.to_owned(), ..RepositoryRefSpec::default() };
-            assert_eq!((spec.provider().as_str(), spec.owner(), &*spec.repo_name()), (provider, owner, repo_name));
+            let found = (spec.provider().as_str(), spec.owner(), spec.repo_name());
+            assert_eq!(found, (provider, owner.map(str::to_owned), repo_name.to_owned()), "{url}");
+            name::repo_name("repo_name", &spec.repo_name()).unwrap();
         }
     }
 }

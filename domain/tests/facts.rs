@@ -18,7 +18,7 @@ fn no_text_of_a_fact_has_a_nul_or_is_longer_than_it_may_be() {
     for fact in [
         Fact::Exited { code: 1, reason: odd.clone() },
         Fact::RunnerReady { missing_confinement: vec![odd.clone()] },
-        Fact::TornDown { evidence: vec![odd.clone(), odd.clone()] },
+        Fact::TornDown { evidence: vec![odd.clone(), odd.clone()], not_run: vec![odd.clone()] },
         Fact::Fatal { reason: odd.clone(), message: odd.clone() },
         Fact::Reconciled { generation: 1, repos: vec![repo], marks_running: false },
         Fact::ReposSeen {

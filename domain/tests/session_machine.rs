@@ -445,7 +445,7 @@ fn what_is_wrong_with_a_repository_is_shown_until_it_is_right_again_also_after_t
     session = apply(&session, seen(None)).unwrap().after;
     assert_eq!(shown(&session), (ConditionStatus::True, "Reconciled".to_owned(), "r: is empty".to_owned()));
     session = apply(&session, Fact::Exited { code: 0, reason: String::new() }).unwrap().after;
-    session = apply(&session, Fact::TornDown { evidence: Vec::new() }).unwrap().after;
+    session = apply(&session, Fact::TornDown { evidence: Vec::new(), not_run: Vec::new() }).unwrap().after;
     let missing = RepoProblem { missing: true, reason: "is gone".to_owned() };
     session = apply(&session, seen(Some(missing))).unwrap().after;
     assert_eq!(shown(&session), (ConditionStatus::False, "RepoMissing".to_owned(), "r: is gone".to_owned()));

@@ -115,7 +115,17 @@ fn document() -> String {
         writeln!(out, "| {name} | {} |", answers.collect::<Vec<_>>().join(" | ")).unwrap();
     }
     out.push_str(
-        "\nThis is for interactive sessions; a batch session (`interactive: false`) takes no messages while Running and ends with its turn.\n",
+        "\nThis is for interactive sessions; a batch session (`interactive: false`) takes no messages while Running and ends with its turn.\n\n\
+         ## Permission requests\n\n\
+         A request of the agent belongs to one attempt of a run. It is taken while the session is Creating or Running, and can be answered then: the\n\
+         first answer counts, the same one again changes nothing, another one is a 409. While one waits, `Ready` is True with `WaitingForAnswer`.\n\n\
+         | It is closed as | when |\n|---|---|\n\
+         | `answered` | the runner's log says that the agent has the answer |\n\
+         | `expired` | nobody answered within the `timeout` of the permissions: it is rejected |\n\
+         | `cancelled` | its turn was stopped, or the run was, before there was an answer |\n\
+         | `lost` | agent or runner ended before an answer was handed over, the runner was launched again, the turn ended without it, or the run ended otherwise than by a stop |\n\n\
+         While Stopping, requests stay open and take no answers: the rest of the log says how they ended; what is still open at the end is closed with it.\n\
+         An answer that was lost is shown with the same request of a later attempt of the run, and given again if `repeat_answers` says so.\n",
     );
     out
 }

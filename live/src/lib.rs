@@ -3,12 +3,14 @@
 //! * [`reader`]: one reader per run, fenced by a lease, stores a runner's log exactly once, derives facts from what is stored, and
 //!   delivers messages.
 //! * [`hub`]: one reader of the table per watched session and process; any number of subscribers share what it reads.
-//! * [`runner_client`]: the runner's routes. [`token`]: session tokens. [`snapshot`]: a session's messages in one piece.
+//! * [`runner_client`]: the runner's routes. [`permissions`]: in its form. [`token`]: session tokens. [`snapshot`]: a session's messages in one piece.
 //!
 //! Invariant: a subscriber gets the rows of `session_events` after its cursor, each exactly once and in order, whichever
 //! server it is connected to and however often it reconnects.
 
+pub mod agent;
 pub mod hub;
+pub mod permissions;
 pub mod reader;
 pub mod runner_client;
 pub mod snapshot;
@@ -16,6 +18,6 @@ pub mod token;
 
 pub use hub::{Batch, Beginning, End, Event, HubOptions, LiveHub, Snapshot, SubscribeError, Subscription};
 pub use reader::{DrainError, EndpointError, FactError, FactSink, ReaderOptions, RunnerEndpoints, RunnerReaders};
-pub use runner_client::{FileContent, GitDiff, RunnerClient, RunnerClientError, RunnerEvents};
+pub use runner_client::{FileContent, GitDiff, NewFile, RunnerClient, RunnerClientError, RunnerEvents};
 pub use snapshot::SnapshotError;
 pub use token::{Direction, TokenClaims, TokenError, Tokens};

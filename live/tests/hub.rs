@@ -12,7 +12,7 @@ use std::{
 };
 
 use ambient_live::{End, HubOptions, LiveHub, SubscribeError};
-use ambient_persistence::{Hint, RunnerBatch, RunnerRecord};
+use ambient_persistence::{Hint, RunnerBatch, RunnerRecord, TurnChanges};
 use ambient_tests::TestDatabase;
 use chrono::Utc;
 use support::{PATIENCE, Server, eventually};
@@ -32,8 +32,8 @@ async fn write(server: &Server, session_id: &str, run: i64, total: i64) {
         let record = |n| RunnerRecord {
             n,
             at: Utc::now(),
-            event_type: "TEXT_MESSAGE_CONTENT".to_owned(),
-            data: serde_json::json!({ "type": "TEXT_MESSAGE_CONTENT", "delta": "x".repeat(usize::try_from(n % 300).unwrap()) }),
+            event_type: "agent.text".to_owned(),
+            data: serde_json::json!({ "type": "agent.text", "message_id": format!("m-{run}"), "text": "x".repeat(usize::try_from(n % 300).unwrap()) }),
         };
         let batch = RunnerBatch {
             session_id: session_id.to_owned(),
@@ -41,6 +41,7 @@ async fn write(server: &Server, session_id: &str, run: i64, total: i64) {
             epoch: lease.epoch,
             log_id: format!("log-{run}"),
             cursor_before: cursor,
+            changes: TurnChanges::default(),
             records: (cursor + 1..=cursor + count).map(record).collect(),
         };
         server.db.append_runner_events(batch).await.unwrap();

@@ -8,6 +8,7 @@ use std::{io::Write, time::Duration};
 use ambient_domain::session::{ConditionStatus, Fact, RUNNER_UNRESPONSIVE, TurnOutcome};
 use ambient_live::snapshot;
 use ambient_tests::TestDatabase;
+use ambient_wire::runner_event::RunnerEvent;
 use support::{Server, World, eventually, runner::Runner};
 
 fn script(text: &str) -> String {
@@ -53,7 +54,7 @@ async fn a_batch_session_is_read_from_its_prompt_to_the_end_of_its_runner() {
     readers.forget(&session.id, 1).await;
     assert_stored(&server, &session.id, &runner).await;
     let names = server.runner_events(&session.id).await;
-    assert_eq!(names.last().map(|(_, _, name)| name.as_str()), Some("ambient.exit"));
+    assert_eq!(names.last().map(|(_, _, name)| name.as_str()), Some("runner.exited"));
     let ended =
         Fact::TurnEnded { last_message_id: Some(format!("{}/1/prompt", session.id)), outcome: TurnOutcome::Finished };
     let seen = Fact::ReposSeen { problems: [].into(), positions: [].into() };
@@ -100,11 +101,14 @@ async fn messages_arrive_in_order_also_large_ones_and_over_the_loss_of_the_runne
     let accepted: Vec<String> = runner
         .records()
         .iter()
-        .filter(|record| record.event["name"] == "ambient.message_accepted")
-        .map(|record| record.event["value"]["message_id"].as_str().unwrap().to_owned())
+        .filter_map(|record| match RunnerEvent::read(&record.event) {
+            Some(RunnerEvent::MessageAccepted { message_id, .. }) => Some(message_id),
+            _ => None,
+        })
         .collect();
     let events = server.db.read_events(&session.id, 0, 10_000).await.unwrap();
-    let sent: Vec<String> = events.into_iter().filter_map(|event| event.message_id).collect();
+    let sent: Vec<String> =
+        events.into_iter().filter(|e| e.event_type == "user.message").filter_map(|e| e.message_id).collect();
     assert_eq!(accepted, sent);
     assert!(accepted[0].ends_with("/1/prompt"));
     let attempts: Vec<i32> = sink.reported().iter().map(|(attempt, _)| *attempt).collect();
@@ -167,7 +171,7 @@ async fn a_fact_that_was_stored_and_not_reported_is_reported_by_the_next_reader_
     let readers_a = a.readers(&world, &sink_a);
     a.running(&session).await;
     let exit_stored =
-        || async { a.runner_events(&session.id).await.last().is_some_and(|(_, _, name)| name == "ambient.exit") };
+        || async { a.runner_events(&session.id).await.last().is_some_and(|(_, _, name)| name == "runner.exited") };
     eventually("the runner's exit is stored", exit_stored).await;
     let until = ["fact_turn_started", "fact_repos_seen"];
     eventually("what comes before is told", || async { sink_a.names() == until }).await;

@@ -6,7 +6,7 @@ mod support;
 use ambient_live::{RunnerClient, RunnerClientError};
 use ambient_runner_protocol::{DeliverMessage, ReaderHello, RepoSpec, RunnerFrame};
 use ambient_tests::TestDatabase;
-use ambient_wire::git::{GitCommit, GitPush, Submodules};
+use ambient_wire::git::{GitCommit, GitDiffQuery, GitPush, Submodules};
 use futures::StreamExt;
 use support::{Server, runner::Runner, tokens};
 
@@ -63,7 +63,8 @@ async fn every_route_works_and_failures_keep_their_kind() {
     assert_eq!(client.git_status("code").await.unwrap().files.len(), 1);
     let commit = GitCommit { repo: "code".to_owned(), message: "more".to_owned() };
     let committed = client.git_commit(&commit).await.unwrap().commit.unwrap();
-    assert!(String::from_utf8_lossy(&client.git_diff("code", None).await.unwrap().patch).contains("+0123456789"));
+    let of_code = GitDiffQuery { repo: Some("code".to_owned()), ..GitDiffQuery::default() };
+    assert!(String::from_utf8_lossy(&client.git_diff(&of_code).await.unwrap().patch).contains("+0123456789"));
     let push = GitPush { repo: "code".to_owned(), branch: "result".to_owned() };
     assert_eq!(client.git_push(&push).await.unwrap().commit, committed);
 
@@ -87,9 +88,9 @@ async fn every_route_works_and_failures_keep_their_kind() {
     client.remove_repo("code").await.unwrap();
     client.remove_repo("code").await.unwrap();
 
-    let message = DeliverMessage { id: "m1".to_owned(), seq: 1, text: "hello".to_owned() };
+    let message = DeliverMessage { id: "m1".to_owned(), seq: 1, text: "hello".to_owned(), attachments: Vec::new() };
     assert!(client.deliver(&message).await.unwrap().new);
     assert!(!client.deliver(&message).await.unwrap().new);
-    client.interrupt().await.unwrap();
+    client.halt().await.unwrap();
     client.shutdown().await.unwrap();
 }

@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use ambient_live::{Beginning, HubOptions, LiveHub, Snapshot, snapshot};
-use ambient_persistence::{Hint, RunnerBatch, RunnerRecord};
+use ambient_persistence::{Hint, RunnerBatch, RunnerRecord, TurnChanges};
 use ambient_tests::TestDatabase;
 use chrono::Utc;
 use serde_json::{Value, json};
@@ -40,6 +40,7 @@ impl<'a> Log<'a> {
             epoch: self.epoch,
             log_id: format!("log-of-{}", self.session_id),
             cursor_before: self.cursor,
+            changes: TurnChanges::default(),
             records: (self.cursor + 1..).zip(events).map(record).collect(),
         };
         self.cursor += i64::try_from(events.len()).unwrap();
@@ -49,19 +50,32 @@ impl<'a> Log<'a> {
 }
 
 fn delta(id: &str, text: &str) -> Value {
-    json!({"type": "TEXT_MESSAGE_CONTENT", "messageId": id, "delta": text})
+    json!({"type": "agent.text", "message_id": id, "text": text})
+}
+
+/// As earlier runners recorded it.
+fn earlier_turn(n: i64) -> Vec<Value> {
+    let (words, call) = (format!("words-{n}"), format!("call-{n}"));
+    let delta = |text: &str| json!({"type": "TEXT_MESSAGE_CONTENT", "messageId": words, "delta": text});
+    vec![
+        json!({"type": "TEXT_MESSAGE_START", "messageId": words, "role": "assistant"}),
+        delta("half "),
+        delta("and half"),
+        json!({"type": "TOOL_CALL_START", "toolCallId": call, "toolCallName": "shell"}),
+        json!({"type": "TOOL_CALL_ARGS", "toolCallId": call, "delta": "make"}),
+        json!({"type": "TOOL_CALL_RESULT", "messageId": format!("{call}/result"), "toolCallId": call, "content": "no\n", "exitCode": 2}),
+    ]
 }
 
 /// A turn: words, a call, its result.
 fn turn(n: i64) -> Vec<Value> {
     let (words, call) = (format!("words-{n}"), format!("call-{n}"));
     vec![
-        json!({"type": "TEXT_MESSAGE_START", "messageId": words, "role": "assistant"}),
         delta(&words, "half "),
         delta(&words, "and half"),
-        json!({"type": "TOOL_CALL_START", "toolCallId": call, "toolCallName": "shell"}),
-        json!({"type": "TOOL_CALL_ARGS", "toolCallId": call, "delta": "{\"script\":\"make\"}"}),
-        json!({"type": "TOOL_CALL_RESULT", "messageId": format!("result-{n}"), "toolCallId": call, "content": "no\n", "exitCode": 2}),
+        json!({"type": "tool.started", "tool_call_id": call, "title": "shell", "kind": "execute", "status": "in_progress"}),
+        json!({"type": "tool.updated", "tool_call_id": call, "input": {"script": "make"}}),
+        json!({"type": "tool.updated", "tool_call_id": call, "status": "failed", "output": "no\n", "exit_code": 2}),
     ]
 }
 
@@ -94,7 +108,7 @@ async fn a_compaction_that_dies_anywhere_is_finished_by_the_next_and_repeating_i
     let hub = LiveHub::start(server.db.clone(), server.hints.clone(), HubOptions::default());
     let covers = async || hub.begin(&session.id).await.unwrap().snapshot.map(|snapshot| snapshot.covers_seq());
     let mut log = Log::of(&server, &session.id).await;
-    let (first, second) = (turn(1), turn(2));
+    let (first, second) = (earlier_turn(1), turn(2));
     assert_eq!(covers().await, None);
     log.write(&[&first[..], &second[..2]].concat()).await;
     let old = compacted(&server, &session.id).await;
@@ -134,7 +148,7 @@ async fn read(hub: LiveHub, session_id: String, last: i64) -> (i64, String) {
     while subscription.cursor() < last {
         for event in timeout(PATIENCE, subscription.next()).await.unwrap().unwrap().events {
             let event: Value = serde_json::from_str(event.json()).unwrap();
-            text += event["data"]["delta"].as_str().unwrap_or_default();
+            text += event["data"]["text"].as_str().unwrap_or_default();
         }
     }
     (covered, text)
@@ -149,7 +163,7 @@ async fn whoever_begins_while_the_log_grows_and_is_compacted_misses_nothing_and_
     let options = HubOptions { ring_events: 32, page_events: 16, ..HubOptions::default() };
     let hub = LiveHub::start(server.db.clone(), server.hints.clone(), options);
     let mut log = Log::of(&server, &session.id).await;
-    log.write(&[json!({"type": "TEXT_MESSAGE_START", "messageId": "m"})]).await;
+    log.write(&[delta("m", "")]).await;
     let last = server.db.last_seq(&session.id).await.unwrap() + PIECES * 5;
     let words = |n: i64| (5 * n..5 * n + 5).map(|n| format!("{n};")).collect::<Vec<_>>();
 

@@ -16,12 +16,12 @@ pub struct StoredEvent {
     pub seq: i64,
     /// When it happened.
     pub at: DateTime<Utc>,
-    /// `user.message`, `session.phase`, or an AG-UI event type.
+    /// `user.message`, `session.*`, or what a runner recorded: today's vocabulary, or AG-UI's of earlier releases.
     #[sqlx(rename = "type")]
     pub event_type: String,
     /// Payload.
     pub data: Value,
-    /// Set for messages.
+    /// Set where a message starts: a person's id, or what stands for that of the agent.
     pub message_id: Option<String>,
     /// Run it belongs to.
     pub run: Option<i64>,
@@ -78,6 +78,25 @@ impl Database {
                    where e.session_id = $1 and e.run = $2 and e.type = 'user.message' and e.seq > r.delivered_seq
                    order by e.seq limit 1000";
         Ok(sqlx::query_as(sql).bind(session_id).bind(run).fetch_all(self.pool()).await?)
+    }
+
+    /// Messages of a run whose turn has not begun, in order; at most 1,000. A runner takes them in their order.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn messages_not_run(&self, session_id: &str, run: i64) -> Result<Vec<String>, StoreError> {
+        // Backwards from the end of the log: the walk ends at the beginning of the last turn, or of the run. That a message has an id lets
+        // both looks for messages use the index of these.
+        let sql = "with turn as (select coalesce(data ->> 'message_id', data ->> 'messageId') as message_id from ambient.session_events
+                       where session_id = $1 and run = $2 and type in ('turn.started', 'RUN_STARTED') and seq > (
+                           select min(seq) from ambient.session_events
+                           where session_id = $1 and run = $2 and message_id is not null)
+                       order by seq desc limit 1)
+                   select e.message_id from ambient.session_events e
+                   where e.session_id = $1 and e.run = $2 and e.message_id is not null and e.type = 'user.message' and e.seq > coalesce(
+                       (select m.seq from turn join ambient.session_events m on m.session_id = $1 and m.message_id = turn.message_id), 0)
+                   order by e.seq limit 1000";
+        Ok(sqlx::query_scalar(sql).bind(session_id).bind(run).fetch_all(self.pool()).await?)
     }
 
     /// A message by its id.

@@ -1,7 +1,7 @@
 //! Effects waiting to be carried out, in the order of each entity's operations.
 //!
-//! A row is claimed for a while, so that two servers rarely both carry it out; workflow ids make a repeat harmless. A
-//! parked row is set aside with its reason and blocks nothing.
+//! A row is claimed for a moment, and again and again while it is carried out, so that two servers rarely both do so and the claims of one
+//! that died are soon free; workflow ids make a repeat harmless. A parked row is set aside with its reason and blocks nothing.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,8 +11,6 @@ use sqlx::{AssertSqlSafe, Row};
 
 use crate::{database::Database, engine_choice::EngineChoice, error::StoreError};
 
-/// How long a claim lasts if its server dies.
-const CLAIM: Duration = Duration::from_secs(15);
 /// Most effects of one entity handed out together.
 const CHAIN: i64 = 16;
 
@@ -47,7 +45,7 @@ pub struct OutboxCounts {
 }
 
 impl Database {
-    /// Claims the effects of entities that are due, at most `entities`, if `engine` is the chosen one: for each entity the
+    /// Claims for `lasting` the effects of entities that are due, at most `entities`, if `engine` is the chosen one: for each entity the
     /// open ones in order, at most [`CHAIN`]. Only the first of them is marked, but nobody else gets the others as long as it is
     /// open.
     ///
@@ -57,6 +55,7 @@ impl Database {
         &self,
         entities: i64,
         engine: Option<&EngineChoice>,
+        lasting: Duration,
     ) -> Result<Vec<Vec<OutboxRow>>, StoreError> {
         let columns = "o.position, o.entity_kind, o.entity_id, o.operation_id, o.effect, o.attempts, o.created_at";
         let sql = format!(
@@ -82,7 +81,7 @@ impl Database {
         );
         let rows = sqlx::query(AssertSqlSafe(sql))
             .bind(entities)
-            .bind(CLAIM.as_secs_f64())
+            .bind(lasting.as_secs_f64())
             .bind(engine.map(|engine| &engine.engine))
             .bind(engine.map(|engine| &engine.namespace))
             .bind(CHAIN - 1)
@@ -112,6 +111,17 @@ impl Database {
         chains.iter_mut().for_each(|chain| chain.sort_by_key(|row| row.position));
         chains.sort_by_key(|chain| chain.first().map(|row| row.position));
         Ok(chains)
+    }
+
+    /// They are still being carried out: the claims of these first effects of their entities last `lasting` from now on.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn renew_claims(&self, positions: &[i64], lasting: Duration) -> Result<(), StoreError> {
+        let sql = "update ambient.outbox set claimed_until = clock_timestamp() + $2 * interval '1 second'
+                   where position = any($1) and done_at is null and claimed_until is not null";
+        sqlx::query(sql).bind(positions).bind(lasting.as_secs_f64()).execute(self.pool()).await?;
+        Ok(())
     }
 
     /// The effects have been carried out.

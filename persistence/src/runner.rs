@@ -1,6 +1,6 @@
 //! What comes from runners: read by one server at a time, fenced by a lease with an epoch; a cursor makes it exactly once.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -8,14 +8,18 @@ use sqlx::{FromRow, PgConnection};
 
 use crate::{
     begin::begin,
-    canonical::replace_nul,
+    canonical::{replace_nul, sha256_hex},
     database::Database,
     error::{StoreError, is_unique_violation},
     ids::to_micros,
+    model_usage,
+    turn_results::{self, TurnChanges},
 };
 
-/// Type of the event that starts a message of the agent.
+/// Type of the event that starts a message of the agent, as earlier runners recorded it.
 const MESSAGE_BEGAN: &str = "TEXT_MESSAGE_START";
+/// Types of the pieces of the agent's messages; the first with an id starts one.
+const PIECES: [&str; 2] = ["agent.text", "agent.content"];
 
 /// The right to read the runner's log of a run.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
@@ -39,7 +43,7 @@ pub struct RunnerRecord {
     pub n: i64,
     /// When it happened.
     pub at: DateTime<Utc>,
-    /// AG-UI event type.
+    /// Event type.
     pub event_type: String,
     /// Payload.
     pub data: Value,
@@ -60,6 +64,8 @@ pub struct RunnerBatch {
     pub cursor_before: i64,
     /// Records in order, `n` above `cursor_before`.
     pub records: Vec<RunnerRecord>,
+    /// What they say about turns and usage.
+    pub changes: TurnChanges,
 }
 
 /// Why a batch was not stored: the reader stops.
@@ -166,11 +172,16 @@ impl Database {
         }
     }
 
-    async fn append_runner_transaction(&self, batch: RunnerBatch) -> Result<i64, RunnerAppendError> {
+    async fn append_runner_transaction(&self, mut batch: RunnerBatch) -> Result<i64, RunnerAppendError> {
         let mut tx = begin(self.pool(), "begin").await?;
         fence(&mut tx, &batch).await?;
         move_cursor(&mut tx, &batch).await?;
+        let TurnChanges { turns, usage } = std::mem::take(&mut batch.changes);
+        let (session_id, run, count) = (batch.session_id.clone(), batch.run, batch.records.len());
         let last_seq = insert_records(&mut tx, batch).await?;
+        let first_seq = last_seq - i64::try_from(count).unwrap_or(i64::MAX) + 1;
+        turn_results::store(&mut tx, (&session_id, run), first_seq, turns).await?;
+        model_usage::store(&mut tx, (&session_id, run), usage).await?;
         tx.commit().await?;
         Ok(last_seq)
     }
@@ -250,16 +261,19 @@ async fn insert_records(tx: &mut PgConnection, mut batch: RunnerBatch) -> Result
     // A runner is not trusted, and one odd string must not block its log forever.
     batch.records.iter_mut().for_each(|record| replace_nul(&mut record.data));
     let count = i64::try_from(batch.records.len()).unwrap_or(i64::MAX);
-    let messages = batch.records.iter().filter(|record| record.event_type == MESSAGE_BEGAN).count();
+    let begun = messages_begun(&mut *tx, &batch).await?;
+    let messages = batch.records.iter().filter(|record| record.event_type == MESSAGE_BEGAN).count() + begun.len();
     let sql = "update ambient.session_streams set next_seq = next_seq + $2, messages = messages + $3
                where session_id = $1 returning next_seq - 1";
     let query = sqlx::query_scalar(sql).bind(&batch.session_id).bind(count);
     let last: Option<i64> = query.bind(i64::try_from(messages).unwrap_or(0)).fetch_optional(&mut *tx).await?;
     let last = last.ok_or_else(|| RunnerAppendError::Malformed("the session has no live log".to_owned()))?;
     let records = &batch.records;
-    let sql = "insert into ambient.session_events (session_id, seq, at, type, data, run, log_id, runner_seq)
-               select $1, r.seq, r.at, r.type, r.data, $2, $3, r.n
-               from unnest($4::bigint[], $5::timestamptz[], $6::text[], $7::jsonb[], $8::bigint[]) as r(seq, at, type, data, n)";
+    let sql =
+        "insert into ambient.session_events (session_id, seq, at, type, data, run, log_id, runner_seq, message_id)
+               select $1, r.seq, r.at, r.type, r.data, $2, $3, r.n, r.message_id
+               from unnest($4::bigint[], $5::timestamptz[], $6::text[], $7::jsonb[], $8::bigint[], $9::text[])
+                    as r(seq, at, type, data, n, message_id)";
     let inserted = sqlx::query(sql)
         .bind(&batch.session_id)
         .bind(batch.run)
@@ -269,6 +283,7 @@ async fn insert_records(tx: &mut PgConnection, mut batch: RunnerBatch) -> Result
         .bind(records.iter().map(|r| r.event_type.replace('\0', "\u{fffd}")).collect::<Vec<_>>())
         .bind(records.iter().map(|r| &r.data).collect::<Vec<_>>())
         .bind(records.iter().map(|r| r.n).collect::<Vec<_>>())
+        .bind(records.iter().map(|r| begun.get(&r.n)).collect::<Vec<_>>())
         .execute(&mut *tx)
         .await;
     match inserted {
@@ -280,4 +295,25 @@ async fn insert_records(tx: &mut PgConnection, mut batch: RunnerBatch) -> Result
         .execute(tx)
         .await?;
     Ok(last)
+}
+
+/// Keys of the agent's messages that start in a batch, by the record that starts each. Nobody else writes keys like these.
+async fn messages_begun(tx: &mut PgConnection, batch: &RunnerBatch) -> Result<BTreeMap<i64, String>, sqlx::Error> {
+    let mut first = BTreeMap::new();
+    for record in batch.records.iter().filter(|record| PIECES.contains(&record.event_type.as_str())) {
+        first.entry(message_key(&record.data["message_id"])).or_insert(record.n);
+    }
+    if first.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let sql = "select message_id from ambient.session_events where session_id = $1 and message_id = any($2)";
+    let keys: Vec<&String> = first.keys().collect();
+    let known: Vec<String> = sqlx::query_scalar(sql).bind(&batch.session_id).bind(keys).fetch_all(tx).await?;
+    let is_new = |key: &String| !known.contains(key);
+    Ok(first.into_iter().filter(|(key, _)| is_new(key)).map(|(key, n)| (n, key)).collect())
+}
+
+/// What stands for a message of the agent among the session's: of a bounded length whatever its id, and never that of a person's message.
+fn message_key(id: &Value) -> String {
+    format!("agent:{}", sha256_hex(id.as_str().unwrap_or_default().as_bytes()))
 }

@@ -21,7 +21,7 @@ pub struct RunnerSession {
     pub project_id: String,
     /// Run.
     pub run: i64,
-    /// Whether it is Running and has messages that the runner has not recorded.
+    /// Whether the runner has to be told something: messages that it has not recorded while it is Running, answers, permissions.
     pub has_undelivered: bool,
 }
 
@@ -95,10 +95,10 @@ impl Database {
     /// When the database cannot be reached.
     pub async fn sessions_with_runners(&self) -> Result<Vec<RunnerSession>, StoreError> {
         let sql = "select s.id as session_id, s.project_id, s.run,
-                          s.phase = 'Running' and exists (
+                          s.runner_due or s.phase = 'Running' and exists (
                               select from ambient.session_events e
                               where e.session_id = s.id and e.run = s.run and e.message_id is not null
-                                and e.seq > r.delivered_seq) as has_undelivered
+                                and e.type = 'user.message' and e.seq > r.delivered_seq) as has_undelivered
                    from ambient.sessions s join ambient.session_runtime r on r.session_id = s.id
                    where s.deleted_at is null and s.phase in ('Creating', 'Running', 'Stopping')";
         Ok(sqlx::query_as(sql).fetch_all(self.pool()).await?)
@@ -166,7 +166,8 @@ impl Database {
         Ok(sqlx::query_as(sql).bind(session_id).bind(run).fetch_all(self.pool()).await?)
     }
 
-    /// Stored records of a runner's log after `after` whose type is in `types`, or which are CUSTOM with a name in `names`.
+    /// Stored records of a runner's log after `after` whose type is in `types`, or which are CUSTOM, as earlier runners recorded them, with a
+    /// name in `names`.
     ///
     /// # Errors
     /// When the database cannot be reached.

@@ -10,6 +10,7 @@ use ambient_domain::{
     agent::{Agent, AgentPatch, AgentSpec},
     definition::Command,
     project::{self, Project},
+    repository_ref::{RepositoryRef, RepositoryRefSpec},
 };
 use ambient_persistence::{
     AppendError, Concerned, Database, EntityReplay, KindVisitor, ListQuery, Scope, StoredEntity, VerifyScope, new_id,
@@ -110,6 +111,64 @@ async fn names_of_definitions_are_unique_in_their_project_while_they_are_not_del
     for operation in s.db.logged_operations(&history, 0).await.unwrap() {
         assert_eq!(folded.next(&operation, true), Ok(None));
     }
+}
+
+/// New names are composed and visible before they get here (`ambient_wire::name`); what was stored without that stays as it is.
+#[tokio::test]
+async fn a_name_from_before_a_stricter_rule_is_decided_again_as_it_was() {
+    let s = store().await;
+    let project = new_project(&s.db, "demo").await;
+    let id = new_id();
+    apply::<Agent>(&s.db, &id, &create(&id, &project, "cafe\u{301} \u{2714}\u{fe0f}")).await;
+    apply::<Agent>(&s.db, &id, &rename("e\u{301}\u{200b}")).await;
+    let history = Concerned { entity_kind: "agent".to_owned(), entity_id: id, from: 1, to: 2 };
+    let mut folded = EntityReplay::of_kind("agent").unwrap();
+    for operation in s.db.logged_operations(&history, 0).await.unwrap() {
+        assert_eq!(folded.next(&operation, true), Ok(None));
+    }
+    assert!(s.db.verify(&VerifyScope::default()).await.unwrap().is_clean());
+}
+
+#[tokio::test]
+async fn the_migration_derives_from_a_url_what_the_kind_derives() {
+    let s = store().await;
+    let project = new_project(&s.db, "demo").await;
+    let given = RepositoryRefSpec {
+        url: "https://GitHub.com/a/b".to_owned(),
+        provider: Some(ambient_domain::repository_ref::Provider::Git),
+        owner: Some("o".to_owned()),
+        repo_name: Some("r".to_owned()),
+        ..RepositoryRefSpec::default()
+    };
+    let urls = [
+        "https://github.com/acme/site.git",
+        "https://GitHub.com:443/acme/site.git.git",
+        "https://GITLAB.com//a//b///c//",
+        "https://github.com.example.org/acme/site/.git/",
+        "https://h/x",
+        "https://h/.git",
+        "https://h/a/.git",
+        "https://h/my%20team/a%20%20b.git",
+        "https://h/a/%2Dx~~y",
+        "https://h/a/.x",
+        "https://[::1]:8443/a/b",
+        "file:///srv/git/tool/.git",
+        "file:////srv//c%C3%BC",
+    ];
+    let derived = |url: &str| RepositoryRefSpec { url: url.to_owned(), ..RepositoryRefSpec::default() };
+    for (i, spec) in urls.into_iter().map(derived).chain([given]).enumerate() {
+        let id = new_id();
+        let (project_id, name) = (project.id.clone(), format!("r{i}"));
+        let create = Command::Create { id: id.clone(), project_id, name, spec: Box::new(spec) };
+        apply::<RepositoryRef>(&s.db, &id, &create).await;
+    }
+    let spoil = "update ambient.repository_refs set provider = 'x', owner = 'x', repo_name = 'x'";
+    for sql in [spoil, include_str!("../../migrations/0009_derived_of_urls.sql")] {
+        sqlx::raw_sql(sql).execute(s.db.pool()).await.unwrap();
+    }
+    let report = s.db.verify(&VerifyScope::default()).await.unwrap();
+    assert!(report.is_clean(), "{:?}", report.divergences);
+    assert_eq!(report.entities["repository_ref"], 14);
 }
 
 #[tokio::test]

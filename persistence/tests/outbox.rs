@@ -9,8 +9,11 @@ use ambient_domain::session::{self, Session, workflow_id};
 use ambient_persistence::{Database, EngineChoice, OutboxRow};
 use support::*;
 
+/// Longer than any test runs, however slow the machine: a claim or a wait ends here because it is done, or because the test ends it.
+const CLAIM: Duration = Duration::from_secs(3600);
+
 async fn drain(db: &Database) {
-    while let chains @ [_, ..] = &db.claim_outbox(100, None).await.unwrap()[..] {
+    while let chains @ [_, ..] = &db.claim_outbox(100, None, CLAIM).await.unwrap()[..] {
         let positions: Vec<i64> = chains.iter().flatten().map(|row| row.position).collect();
         db.complete_outbox(&positions).await.unwrap();
     }
@@ -18,7 +21,7 @@ async fn drain(db: &Database) {
 
 /// What is due, entity by entity.
 async fn claim(db: &Database, entities: i64) -> Vec<Vec<OutboxRow>> {
-    db.claim_outbox(entities, None).await.unwrap()
+    db.claim_outbox(entities, None, CLAIM).await.unwrap()
 }
 
 fn ids(rows: &[OutboxRow]) -> Vec<&str> {
@@ -45,15 +48,11 @@ async fn the_effects_of_an_entity_are_given_out_together_and_in_order_and_to_nob
     assert_eq!((second.len(), ids(&second[0])), (1, vec![supervise_a.as_str()]), "b's first is still open");
 
     // A retry keeps its place: nothing of the entity overtakes it.
-    s.db.retry_outbox(second[0][0].position, Duration::from_millis(50), "engine away").await.unwrap();
+    s.db.retry_outbox(second[0][0].position, CLAIM, "engine away").await.unwrap();
     apply::<Session>(&s.db, &a.id, &session::Command::Delete).await;
     assert!(claim(&s.db, 100).await.is_empty());
-    let again = loop {
-        let chains = claim(&s.db, 100).await;
-        if !chains.is_empty() {
-            break chains;
-        }
-    };
+    s.db.retry_outbox(second[0][0].position, Duration::ZERO, "engine away").await.unwrap();
+    let again = claim(&s.db, 100).await;
     assert_eq!((ids(&again[0])[0], again[0][0].attempts, again[0].len()), (supervise_a.as_str(), 2, 5));
 
     // What cannot be carried out is set aside, and the entity's later effects go on.
@@ -70,9 +69,9 @@ async fn nothing_is_given_out_for_another_engine_than_the_chosen_one() {
     new_project(&s.db, "demo").await;
     let chosen = s.db.engine_choice("embedded", "").await.unwrap();
     let other = EngineChoice { engine: "temporal".to_owned(), ..chosen.clone() };
-    assert!(s.db.claim_outbox(100, Some(&other)).await.unwrap().is_empty());
-    assert!(s.db.claim_outbox(100, None).await.unwrap().is_empty());
-    assert_eq!(s.db.claim_outbox(100, Some(&chosen)).await.unwrap().len(), 1);
+    assert!(s.db.claim_outbox(100, Some(&other), CLAIM).await.unwrap().is_empty());
+    assert!(s.db.claim_outbox(100, None, CLAIM).await.unwrap().is_empty());
+    assert_eq!(s.db.claim_outbox(100, Some(&chosen), CLAIM).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -108,16 +107,26 @@ async fn two_dispatchers_at_once_never_get_the_same_row_nor_break_the_order() {
 }
 
 #[tokio::test]
-async fn a_claim_of_a_server_that_died_comes_back() {
+async fn a_claim_of_a_server_that_died_comes_back_and_one_that_is_renewed_does_not() {
     let s = store().await;
     new_project(&s.db, "demo").await;
     let row = claim(&s.db, 1).await.remove(0).remove(0);
     // The claim runs out on the database's clock; the test moves the claim, not the clock.
-    sqlx::query("update ambient.outbox set claimed_until = now() - interval '1 second'")
-        .execute(s.db.pool())
-        .await
-        .unwrap();
+    let elapse = async || {
+        sqlx::query("update ambient.outbox set claimed_until = now() - interval '1 second'")
+            .execute(s.db.pool())
+            .await
+            .unwrap();
+    };
+    elapse().await;
+    s.db.renew_claims(&[row.position], CLAIM).await.unwrap();
+    assert!(claim(&s.db, 1).await.is_empty());
+    elapse().await;
     let again = claim(&s.db, 1).await.remove(0).remove(0);
     assert_eq!((again.position, again.attempts), (row.position, 2));
     assert!(ids(&[again])[0].starts_with("project-provision/"));
+    // One that lasts a moment ends by itself.
+    s.db.renew_claims(&[row.position], Duration::from_millis(1)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(claim(&s.db, 1).await[0][0].attempts, 3);
 }

@@ -10,9 +10,12 @@ use std::{
 };
 
 use ambient_domain::session::Session;
-use ambient_persistence::{Database, RunnerAppendError, RunnerBatch, RunnerLease, RunnerRecord, VerifyScope};
+use ambient_persistence::{
+    AGENT, Database, ModelUsage, PROXY, RunnerAppendError, RunnerBatch, RunnerLease, RunnerRecord, TurnChange,
+    TurnChanges, TurnEnd, TurnStarted, UsageBy, UsageChange, UsageOf, UsageRow, VerifyScope,
+};
 use chrono::Utc;
-use serde_json::json;
+use serde_json::{Value, json};
 use support::*;
 
 const TTL: Duration = Duration::from_secs(30);
@@ -21,8 +24,8 @@ fn batch(session: &Session, lease: &RunnerLease, cursor_before: i64, count: i64)
     let record = |n| RunnerRecord {
         n,
         at: Utc::now(),
-        event_type: "TEXT_MESSAGE_CONTENT".to_owned(),
-        data: json!({"delta": format!("{n}")}),
+        event_type: "agent.text".to_owned(),
+        data: json!({"type": "agent.text", "message_id": "m", "text": format!("{n}")}),
     };
     RunnerBatch {
         session_id: session.id.clone(),
@@ -30,6 +33,7 @@ fn batch(session: &Session, lease: &RunnerLease, cursor_before: i64, count: i64)
         epoch: lease.epoch,
         log_id: "log-1".to_owned(),
         cursor_before,
+        changes: TurnChanges::default(),
         records: (cursor_before + 1..=cursor_before + count).map(record).collect(),
     }
 }
@@ -167,4 +171,157 @@ async fn messages_are_delivered_in_order_and_only_forwards() {
     assert_eq!(texts(s.db.undelivered_messages(&session.id, 1).await.unwrap()), ["three"]);
     assert_eq!(s.db.undelivered_messages(&session.id, 2).await.unwrap(), []);
     assert_eq!(s.db.session_runtime(&session.id).await.unwrap().unwrap().delivered_seq, second.seq);
+}
+
+/// A batch of given events.
+fn told(session: &Session, lease: &RunnerLease, cursor_before: i64, events: &[Value]) -> RunnerBatch {
+    let count = i64::try_from(events.len()).unwrap();
+    let mut batch = batch(session, lease, cursor_before, count);
+    for (record, event) in batch.records.iter_mut().zip(events) {
+        (record.event_type, record.data) = (event["type"].as_str().unwrap().to_owned(), event.clone());
+    }
+    batch
+}
+
+#[tokio::test]
+async fn a_message_of_the_agent_starts_with_its_first_piece_whatever_lies_between_and_whatever_its_id() {
+    let s = store().await;
+    let project = new_project(&s.db, "demo").await;
+    let session = new_session(&s.db, &project, true).await;
+    let before = s.db.load_current::<Session>(&session.id).await.unwrap().unwrap();
+    append(&s.db, item(Some(&before), &message("hi"), &["hi"])).await.unwrap();
+    let of_a_person = s.db.undelivered_messages(&session.id, 1).await.unwrap()[0].message_id.clone().unwrap();
+    let lease = lease(&s.db, &session, "server-1").await.unwrap();
+    let piece = |id: &str| json!({"type": "agent.text", "message_id": id, "text": "x"});
+    let long = "x".repeat(10_000);
+    let pieces = [
+        piece("a"),
+        piece("b"),
+        json!({"type": "agent.thought", "message_id": "t", "text": "x"}),
+        piece("a"),
+        piece(&of_a_person),
+        json!({"type": "TEXT_MESSAGE_START", "messageId": "earlier"}),
+    ];
+    s.db.append_runner_events(told(&session, &lease, 0, &pieces)).await.unwrap();
+    let image = json!({"type": "agent.content", "message_id": "c", "content": {"type": "image"}});
+    let more = [piece("b"), image, piece("c"), piece(&long), piece(&long), json!({"type": "agent.text", "text": 7})];
+    s.db.append_runner_events(told(&session, &lease, 6, &more)).await.unwrap();
+
+    let events = s.db.read_events(&session.id, 0, 100).await.unwrap();
+    let starts = |event: &ambient_persistence::StoredEvent| event.runner_seq.filter(|_| event.message_id.is_some());
+    assert_eq!(events.iter().filter_map(starts).collect::<Vec<_>>(), [1, 2, 5, 8, 10, 12]);
+    assert_eq!(s.db.count_messages(&session.id).await.unwrap(), 8, "with the person's and the earlier runner's");
+    assert_eq!(s.db.undelivered_messages(&session.id, 1).await.unwrap().len(), 1, "the agent's are not delivered");
+    s.db.mark_delivered(&session.id, 2).await.unwrap();
+    assert!(s.db.sessions_with_runners().await.unwrap().iter().all(|session| !session.has_undelivered));
+}
+
+#[tokio::test]
+async fn messages_whose_turn_has_not_begun_are_known_from_todays_records_and_earlier_ones() {
+    let s = store().await;
+    let project = new_project(&s.db, "demo").await;
+    for begins in [
+        |id: &str| json!({"type": "turn.started", "turn_id": "s/1/1", "message_id": id}),
+        |id: &str| json!({"type": "RUN_STARTED", "threadId": "s", "runId": "s/1/1", "messageId": id}),
+    ] {
+        let session = new_session(&s.db, &project, true).await;
+        for text in ["one", "two", "three"] {
+            let before = s.db.load_current::<Session>(&session.id).await.unwrap().unwrap();
+            append(&s.db, item(Some(&before), &message(text), &[text])).await.unwrap();
+        }
+        let sent = s.db.messages_not_run(&session.id, 1).await.unwrap();
+        assert_eq!(sent.len(), 3);
+        let lease = lease(&s.db, &session, "server-1").await.unwrap();
+        let text = json!({"type": "agent.text", "message_id": "a", "text": "x"});
+        let events = [begins(&sent[0]), text, begins(&sent[1])];
+        s.db.append_runner_events(told(&session, &lease, 0, &events)).await.unwrap();
+        assert_eq!(s.db.messages_not_run(&session.id, 1).await.unwrap(), sent[2..]);
+    }
+}
+
+/// Usage of a turn.
+fn used(turn: i64, source: &'static str, model: &str, input_tokens: i64) -> UsageChange {
+    let usage = ModelUsage { calls: 1, input_tokens, output_tokens: 5, cost_micros: 7, ..ModelUsage::default() };
+    UsageChange { turn, source, model: model.to_owned(), at: Utc::now(), usage }
+}
+
+#[tokio::test]
+async fn usage_is_added_up_by_what_the_proxy_counted_and_only_without_that_by_what_agents_report() {
+    let s = store().await;
+    let project = new_project(&s.db, "demo").await;
+    let session = new_session(&s.db, &project, true).await;
+    let lease = lease(&s.db, &session, "server-1").await.unwrap();
+    let mut first = batch(&session, &lease, 0, 1);
+    first.changes.usage = vec![used(1, PROXY, "m", 10), used(1, AGENT, "m", 1000), used(1, PROXY, "n", i64::MAX)];
+    let mut second = batch(&session, &lease, 1, 1);
+    second.changes.usage = vec![used(1, PROXY, "m", 1), used(2, AGENT, "m", 50), used(2, AGENT, "m", 70)];
+    s.db.append_runner_events(first.clone()).await.unwrap();
+    assert!(s.db.append_runner_events(first).await.is_err(), "stored once");
+    s.db.append_runner_events(second).await.unwrap();
+
+    assert_eq!(s.db.model_usage_before(&session.id, 1).await.unwrap(), (0, 0));
+    assert_eq!(s.db.model_usage_before(&session.id, 2).await.unwrap(), (i64::MAX as u64, 21));
+    assert_eq!(s.db.model_usage_before("another", 2).await.unwrap(), (0, 0));
+    let of = |rows: Vec<UsageRow>| -> Vec<(i64, String, i64, i64)> {
+        rows.into_iter().map(|row| (row.turn, row.model, row.usage.calls, row.usage.input_tokens)).collect()
+    };
+    let by = async |by| of(s.db.model_usage(UsageOf::Session(&session.id), by).await.unwrap());
+    assert_eq!(by(UsageBy::Turn).await, [(1, String::new(), 3, i64::MAX), (2, String::new(), 1, 70)]);
+    let second = UsageOf::Turns(&session.id, (1, 2), (1, 9));
+    assert_eq!(of(s.db.model_usage(second, UsageBy::Turn).await.unwrap()), [(2, String::new(), 1, 70)]);
+    assert_eq!(
+        by(UsageBy::Model).await,
+        [(0, "m".to_owned(), 1, 70), (0, "m".to_owned(), 2, 11), (0, "n".to_owned(), 1, i64::MAX)]
+    );
+    let project_of = UsageOf::Project(&project.id, None, Some(Utc::now() - chrono::Duration::days(1)));
+    assert_eq!(s.db.model_usage(project_of, UsageBy::Day).await.unwrap(), []);
+    let project_of = UsageOf::Project(&project.id, Some(Utc::now() - chrono::Duration::days(1)), None);
+    assert_eq!(s.db.model_usage(project_of, UsageBy::Day).await.unwrap().len(), 2, "by who counted");
+}
+
+#[tokio::test]
+async fn models_of_a_turn_are_bounded_and_what_others_use_still_counts() {
+    let s = store().await;
+    let project = new_project(&s.db, "demo").await;
+    let session = new_session(&s.db, &project, true).await;
+    let lease = lease(&s.db, &session, "server-1").await.unwrap();
+    let mut all = batch(&session, &lease, 0, 1);
+    all.changes.usage = (0..100).map(|n| used(1, PROXY, &format!("model-{n}"), 1)).collect();
+    s.db.append_runner_events(all).await.unwrap();
+    let rows = s.db.model_usage(UsageOf::Session(&session.id), UsageBy::Model).await.unwrap();
+    assert_eq!(rows.len(), 33);
+    assert_eq!(rows.iter().map(|row| row.usage.calls).sum::<i64>(), 100);
+}
+
+#[tokio::test]
+async fn a_turn_is_one_row_whatever_batches_tell_of_it() {
+    let s = store().await;
+    let project = new_project(&s.db, "demo").await;
+    let session = new_session(&s.db, &project, true).await;
+    let lease = lease(&s.db, &session, "server-1").await.unwrap();
+    let before = s.db.last_seq(&session.id).await.unwrap();
+    let started = |index| Some(TurnStarted { message_id: format!("m{index}"), at: Utc::now(), index });
+    let mut first = batch(&session, &lease, 0, 3);
+    first.changes.turns =
+        vec![TurnChange { number: Some(1), started: started(1), tool_calls: 2, ..TurnChange::default() }];
+    let mut second = batch(&session, &lease, 3, 4);
+    let result =
+        Some(TurnEnd { outcome: "error".to_owned(), code: Some("AgentLost".to_owned()), ..TurnEnd::default() });
+    let repos = vec![json!({"repo": "a", "failed": "no\u{0}space"})];
+    second.changes.turns = vec![
+        TurnChange { tool_calls: 1, permission_requests: 1, repos, ..TurnChange::default() },
+        TurnChange { number: Some(1), result, ended: Some((Utc::now(), 2)), ..TurnChange::default() },
+        TurnChange { number: Some(2), started: started(3), ..TurnChange::default() },
+    ];
+    s.db.append_runner_events(first).await.unwrap();
+    let open = s.db.turn(&session.id, 1, 1).await.unwrap().unwrap();
+    assert_eq!((open.first_seq, open.last_seq, open.outcome.as_deref(), open.is_last), (before + 2, None, None, true));
+    s.db.append_runner_events(second).await.unwrap();
+    let (turns, total) = s.db.turns(&session.id, Some(1), 1, 10).await.unwrap();
+    let [next, ended] = &turns[..] else { panic!("{turns:#?}") };
+    assert_eq!((total, next.number, next.first_seq, next.is_last), (2, 2, before + 7, true));
+    assert_eq!((ended.last_seq, ended.code.as_deref(), ended.is_last), (Some(before + 6), Some("AgentLost"), false));
+    assert_eq!((ended.tool_calls, ended.permission_requests), (3, 1));
+    assert_eq!(ended.repos, json!([{"repo": "a", "failed": "no\u{fffd}space"}]));
+    assert_eq!(s.db.turns(&session.id, Some(2), 1, 10).await.unwrap(), (Vec::new(), 0));
 }

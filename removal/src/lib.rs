@@ -38,11 +38,19 @@ pub fn remove_tree(path: &Path) -> std::io::Result<()> {
         Err(Errno::NOENT) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
+    remove_in(parent, &name)
+}
+
+/// Removes whatever has a name in an open folder, even a link or a file; it is fine if it is already gone.
+///
+/// # Errors
+/// Same as [`remove_tree`].
+pub fn remove_in(parent: impl AsFd, name: &CStr) -> std::io::Result<()> {
     for _ in 0..MOST_PASSES {
-        if removed(&parent, &name)? {
+        if removed(&parent, name)? {
             return Ok(());
         }
-        let top = match open(&parent, &name) {
+        let top = match open(&parent, name) {
             Ok(top) => top,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
             Err(error) => return Err(error.into()),
@@ -134,9 +142,9 @@ fn move_up(folder: &OwnedFd, name: &CStr, top: &OwnedFd, moved: &mut usize) -> r
 }
 
 /// True if it is gone; false if it is a non-empty folder, or one that its folder does not let go of.
-fn removed(parent: &OwnedFd, name: &CStr) -> rustix::io::Result<bool> {
+fn removed(parent: impl AsFd, name: &CStr) -> rustix::io::Result<bool> {
     for flags in [AtFlags::empty(), AtFlags::REMOVEDIR] {
-        match rustix::fs::unlinkat(parent, name, flags) {
+        match rustix::fs::unlinkat(&parent, name, flags) {
             Ok(()) | Err(Errno::NOENT) => return Ok(true),
             // Linux says ISDIR, POSIX PERM.
             Err(Errno::ISDIR | Errno::PERM) if flags.is_empty() => {}

@@ -9,22 +9,40 @@
 //! | `GET /events` | WebSocket: the reader sends one [`ReaderHello`], then receives [`RunnerFrame`]s and sends [`ReaderAck`]s |
 //! | `POST /messages` | [`DeliverMessage`] -> [`Accepted`]; recorded (fsynced) before the answer; a repeat with a known id gets the same answer |
 //! | `POST /interrupt` | ends the current turn (`RUN_ERROR` with code `Interrupted`); 204 even when idle |
+//! | `POST /halt` | the same, and no other turn begins: messages that wait are not run, others are refused (409) |
+//! | `POST /interrupts/{id}` | [`InterruptAnswer`](ambient_wire::permission::InterruptAnswer) -> [`AnswerTaken`]; recorded (fsynced) before the agent gets it, and handed over at most once; 404 if there was no such request |
+//! | `PUT /policy` | [`PermissionPolicy`](ambient_wire::permission::PermissionPolicy) for requests from now on; 204 |
+//! | `PUT /settings` | [`AgentSettings`]: mode, model, options, as far as the agent offers them; 204 |
 //! | `POST /shutdown` | records the end, waits for the reader's acknowledgement (10 s at most), exits 0; 202 |
 //! | `GET /repos` | list of [`RepoStatus`] |
 //! | `PUT /repos/{name}` | [`RepoSpec`] -> [`RepoStatus`]; clones, idempotent |
 //! | `DELETE /repos/{name}` | 204, even if absent |
 //! | `GET /git/status?repo=` | [`GitStatus`](ambient_wire::git::GitStatus) |
-//! | `GET /git/diff?repo=&base=` | unified diff as text, against the commit it was cloned at if `base` is absent |
+//! | `GET /git/diff?`[`GitDiffQuery`](ambient_wire::git::GitDiffQuery) | unified diff as text, against the commit it was cloned at if `base` is absent |
+//! | `GET /git/log?`[`GitLogQuery`](ambient_wire::git_history::GitLogQuery) | [`GitLog`](ambient_wire::git_history::GitLog) |
+//! | `GET /git/list-branches?repo=` | [`GitBranches`](ambient_wire::git_history::GitBranches) |
+//! | `POST /git/create-branch` | [`GitBranchCreate`](ambient_wire::git_history::GitBranchCreate) -> [`GitBranchCreated`](ambient_wire::git_history::GitBranchCreated) |
+//! | `GET /git/merge-status?`[`GitMergeQuery`](ambient_wire::git_merge::GitMergeQuery) | [`GitMergeStatus`](ambient_wire::git_merge::GitMergeStatus) |
+//! | `POST /git/pull` | [`GitPull`](ambient_wire::git_merge::GitPull) -> [`GitPulled`](ambient_wire::git_merge::GitPulled) |
+//! | `POST /git/synchronize` | [`GitSynchronize`](ambient_wire::git_merge::GitSynchronize) -> [`GitSynchronized`](ambient_wire::git_merge::GitSynchronized) |
+//! | `POST /git/abandon` | [`GitAbandon`](ambient_wire::git_merge::GitAbandon) -> [`GitAbandoned`](ambient_wire::git_merge::GitAbandoned) |
 //! | `POST /git/commit` | [`GitCommit`](ambient_wire::git::GitCommit) -> [`GitCommitted`](ambient_wire::git::GitCommitted) |
 //! | `POST /git/push` | [`GitPush`](ambient_wire::git::GitPush) -> [`GitPushed`](ambient_wire::git::GitPushed) |
 //! | `GET /content?path=` | [`Listing`](ambient_wire::content::Listing) of a directory in the workspace |
 //! | `GET /content/{*path}` | a file's bytes; `Range: bytes=a-b` honoured; `X-Content-Sha256` |
+//! | `PUT /content/{*path}?parents=&executable=` | bytes -> 201 or 200 with [`FileStatus`](ambient_wire::content::FileStatus); `If-Match` (SHA-256 as an entity tag, or `*`) and `If-None-Match: *` honoured |
+//! | `DELETE /content/{*path}?recursive=` | 204 |
+//! | `GET /content-status?path=&sha256=` | [`FileStatus`](ambient_wire::content::FileStatus) |
+//! | `POST /content-move` | [`FileMove`](ambient_wire::content::FileMove) -> [`FileStatus`](ambient_wire::content::FileStatus) |
 //!
-//! Errors are [`RunnerError`] with status 400 (names the field), 401, 404, 409, 413, 416 (range), 500 or 503 (`busy`).
+//! Names and paths are escaped as in [`file_name`](ambient_wire::file_name). Errors are [`RunnerError`] with status 400 (names the field), 401, 404,
+//! 409, 412 (`stale`), 413, 416 (range), 500 or 503 (`busy`).
 //!
 //! It is not part of the API. What users are shown as the runner reports it, of a session's repositories, files and log, is: those are the
 //! types of `ambient_wire`.
 
+mod agent;
+mod model;
 mod repo;
 mod session_paths;
 
@@ -34,6 +52,12 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use agent::{AgentCommand, AgentEndpoint, AgentSettings, AnswerTaken};
+pub use ambient_wire::{
+    network::{Network, NetworkMode},
+    permission::PermissionPolicy,
+};
+pub use model::{MODEL, MODEL_TOKEN, MODEL_URL, ModelBudget, ModelDialect, ModelEndpoint, ModelPrice};
 pub use repo::{RepoSpec, RepoStatus};
 pub use session_paths::SessionPaths;
 
@@ -62,7 +86,7 @@ pub fn is_platform_variable(name: &str) -> bool {
 
 /// What a runner is started with: `ambient-runner serve --launch FILE`, or, for two user ids,
 /// `ambient-runner become --runner-user R --agent-user A -- serve --launch FILE` as root. Contains no secrets.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LaunchSpec {
     /// [`CONTRACT_VERSION`].
@@ -83,8 +107,21 @@ pub struct LaunchSpec {
     pub socket: PathBuf,
     /// An interactive session survives a failed turn; a batch session's runner exits with the agent's code.
     pub interactive: bool,
-    /// Which agent to host. This build knows `script`.
+    /// Which agent to host: `script`, or the name of one that `agent_command` starts.
     pub agent: String,
+    /// How an agent that speaks the Agent Client Protocol is started; none for `script`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_command: Option<AgentCommand>,
+    /// Where the agent's models are asked, through the runner's proxy; none = the runner has no proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelEndpoint>,
+    /// What the agent may reach of the network. If it is less than the machine does and cannot be enforced, the runner exits with
+    /// [`EXIT_PREREQUISITE`].
+    #[serde(default, skip_serializing_if = "Network::is_open")]
+    pub network: Network,
+    /// What the agent may do without asking.
+    #[serde(default)]
+    pub permissions: PermissionPolicy,
     /// Identity of commits.
     pub git_identity: GitIdentity,
     /// Additional paths the agent may read besides the system's (toolchains). Nothing else outside is visible to it.
@@ -230,8 +267,7 @@ pub struct Record {
     pub n: i64,
     /// When it was recorded.
     pub at: DateTime<Utc>,
-    /// AG-UI event: an object with `type` (`RUN_STARTED`, `TOOL_CALL_START`, …) and camelCase fields. Ours are `CUSTOM` with
-    /// one of the names in [`custom`](ambient_wire::custom).
+    /// A [`RunnerEvent`](ambient_wire::runner_event::RunnerEvent), or what a runner of an earlier release recorded in its place.
     pub event: Value,
 }
 
@@ -288,6 +324,9 @@ pub struct DeliverMessage {
     pub seq: i64,
     /// Text.
     pub text: String,
+    /// What comes with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<ambient_wire::session::Attachment>,
 }
 
 /// The runner has recorded a message.
@@ -319,7 +358,7 @@ pub struct Health {
 /// Body of every failure of the runner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunnerError {
-    /// `bad_input`, `unauthorized`, `not_found`, `conflict`, `too_large`, `busy`, `git`, `internal`.
+    /// `bad_input`, `unauthorized`, `not_found`, `conflict`, `stale`, `too_large`, `busy`, `git`, `internal`.
     pub code: String,
     /// In words, without secrets.
     pub reason: String,

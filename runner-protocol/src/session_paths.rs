@@ -106,6 +106,17 @@ impl SessionPaths {
     pub fn environment(&self, run: i64) -> PathBuf {
         self.run_dir(run).join("secrets").join("environment.json")
     }
+    /// Keys of the model endpoint, a JSON object with one per [`ModelDialect`](crate::ModelDialect) that wants one (mode 0600);
+    /// absent if none does. The runner alone reads it.
+    #[must_use]
+    pub fn model_keys(&self, run: i64) -> PathBuf {
+        self.run_dir(run).join("secrets").join("model-keys.json")
+    }
+    /// The agent's own id of its conversation, for later runs. The runner alone writes it.
+    #[must_use]
+    pub fn conversation(&self, run: i64) -> PathBuf {
+        self.run_dir(run).join("conversation.json")
+    }
     /// Scripts that the runner has the agent's shell run, in a place the agent can read but not write; emptied at launch.
     #[must_use]
     pub fn blocks(&self) -> PathBuf {

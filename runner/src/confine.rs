@@ -26,7 +26,7 @@ use rustix::{
 };
 
 use crate::{
-    capabilities, group,
+    capabilities, file_access, file_change, group,
     lfs::program,
     rights::{Pinned, Place, Rights},
     seccomp, survey,
@@ -81,6 +81,12 @@ pub(crate) fn own_program(command: &Command) -> Option<Result<(), String>> {
         return Some(survey::print().map_err(|e| format!("cannot tell what there is: {e}")));
     }
     let arguments = || command.get_args().map(OsStr::to_owned).collect::<Vec<_>>();
+    if program == file_access::PROGRAM {
+        return Some(file_access::run(&arguments()));
+    }
+    if program == file_change::PROGRAM {
+        return Some(file_change::run());
+    }
     (program == program::PROGRAM).then(|| program::run(&arguments()))
 }
 
@@ -148,6 +154,8 @@ fn restrict(rights: &Rights) -> Result<Vec<String>, String> {
     // Last: it refuses some of what the others need.
     match seccomp::refuse() {
         Err(reason) if rights.mode == Confinement::Require => return Err(reason),
+        // Sockets to a virtual machine's host belong to no network namespace.
+        Err(reason) if rights.own_network => return Err(format!("the network cannot be restricted: {reason}")),
         Err(reason) => missing.push(format!("a filter of system calls (seccomp): {reason}")),
         Ok(()) => {}
     }

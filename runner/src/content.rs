@@ -1,11 +1,10 @@
-//! The workspace, read-only: listings and files.
+//! The workspace as it is read: listings, files, and what is known about them.
 //!
 //! Every path is opened relative to a handle of the workspace, beneath it and following no links (`openat2`), so that what the
 //! agent does to the tree in the meantime cannot lead outside.
 
 use std::{
     fs::File,
-    io::Read,
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::fs::MetadataExt,
@@ -13,7 +12,10 @@ use std::{
     path::Path,
 };
 
-use ambient_wire::content::{Entry, Listing};
+use ambient_wire::{
+    content::{Entry, FileStatus, Listing, SHA256_HEADER},
+    file_name::escape,
+};
 use axum::{
     body::Body,
     http::{HeaderMap, StatusCode, header},
@@ -24,7 +26,6 @@ use rustix::{
     fs::{AtFlags, Dir, FileType, Mode, OFlags},
     io::Errno,
 };
-use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
@@ -32,12 +33,11 @@ use crate::{
     app::SharedApp,
     beneath,
     error::{Error, Result},
+    file_change::hash,
+    workspace_path::{failure, parse, stream_failure},
 };
 
 const MAX_ENTRIES: usize = 10_000;
-const MAX_PATH: usize = 4096;
-/// Largest file whose hash is reported.
-const MAX_HASHED: u64 = 64 * 1024 * 1024;
 
 /// `GET /content?path=`.
 ///
@@ -51,10 +51,10 @@ fn list_blocking(workspace: &Path, path: String) -> Result<Listing> {
     let directory = open(workspace, &path, OFlags::DIRECTORY)?;
     let mut names = Vec::new();
     // This very handle: `read_from` would look up `.`, which a directory that may only be listed does not allow.
-    let handle = directory.try_clone().map_err(|e| stream_failure(&path, &e))?;
-    let mut dir = Dir::new(handle).map_err(|e| failure(&path, e))?;
+    let handle = directory.try_clone().map_err(|e| stream_failure("path", &path, &e))?;
+    let mut dir = Dir::new(handle).map_err(|e| failure("path", &path, e))?;
     while let Some(entry) = dir.read() {
-        let entry = entry.map_err(|e| failure(&path, e))?;
+        let entry = entry.map_err(|e| failure("path", &path, e))?;
         if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
             names.push((entry.file_name().to_owned(), entry.file_type()));
         }
@@ -67,25 +67,56 @@ fn list_blocking(workspace: &Path, path: String) -> Result<Listing> {
     names.truncate(MAX_ENTRIES);
     let entries = names.into_iter().filter_map(|(name, listed)| {
         let looked = rustix::fs::statat(&directory, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
-        let (kind, size, modified) = match looked {
+        let (file_type, size, modified) = match looked {
             Ok(stat) => (FileType::from_raw_mode(stat.st_mode), stat.st_size, stat.st_mtime),
             // It has disappeared in the meantime.
             Err(Errno::NOENT) => return None,
             // A directory that may be listed but not entered.
             Err(_) => (listed, 0, 0),
         };
-        let kind = match kind {
-            FileType::RegularFile => "file",
-            FileType::Directory => "directory",
-            FileType::Symlink => "symlink",
-            _ => "other",
-        };
-        let modified = DateTime::<Utc>::from_timestamp(modified, 0).unwrap_or_default();
+        let (kind, modified) = (kind(file_type).to_owned(), time(modified));
         let size = u64::try_from(size).unwrap_or(0);
-        Some(Entry { name: name.to_string_lossy().into_owned(), kind: kind.to_owned(), size, modified })
+        Some(Entry { name: escape(name.to_bytes()), kind, size, modified })
     });
     let entries = entries.collect();
     Ok(Listing { path, entries, truncated })
+}
+
+fn kind(file_type: FileType) -> &'static str {
+    match file_type {
+        FileType::RegularFile => "file",
+        FileType::Directory => "directory",
+        FileType::Symlink => "symlink",
+        _ => "other",
+    }
+}
+
+fn time(seconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(seconds, 0).unwrap_or_default()
+}
+
+/// `GET /content-status?path=&sha256=`: also of a link itself.
+///
+/// # Errors
+/// Bad input; not found.
+pub(crate) async fn status(app: SharedApp, path: String, with_hash: bool) -> Result<FileStatus> {
+    blocking(move || status_blocking(&app.attempt.paths.workspace(), path, with_hash)).await
+}
+
+fn status_blocking(workspace: &Path, path: String, with_hash: bool) -> Result<FileStatus> {
+    let failed = |error| failure("path", &path, error);
+    let handle = locate(workspace, &path, OFlags::NOFOLLOW)?;
+    let about = rustix::fs::fstat(&handle).map_err(failed)?;
+    let (file_type, size) = (FileType::from_raw_mode(about.st_mode), u64::try_from(about.st_size).unwrap_or(0));
+    let sha256 = match file_type {
+        FileType::RegularFile if with_hash => {
+            let file = reopen(&handle, READ).map(File::from).map_err(failed)?;
+            hash(file, size).map_err(|e| stream_failure("path", &path, &e))?
+        }
+        _ => None,
+    };
+    let mode = format!("{:04o}", about.st_mode & 0o7777);
+    Ok(FileStatus { kind: kind(file_type).to_owned(), size, mode, modified: time(about.st_mtime), sha256, path })
 }
 
 /// `GET /content/{*path}`.
@@ -112,35 +143,22 @@ pub(crate) async fn read(app: SharedApp, path: String, headers: &HeaderMap) -> R
         headers.insert(header::CONTENT_RANGE, value);
     }
     if let Some(Ok(value)) = hash.map(|hash| hash.parse()) {
-        headers.insert("x-content-sha256", value);
+        headers.insert(SHA256_HEADER, value);
     }
     Ok(response)
 }
 
 fn read_blocking(workspace: &Path, path: &str) -> Result<(File, u64, Option<String>)> {
-    let mut file = open(workspace, path, OFlags::empty())?;
-    let about = file.metadata().map_err(|e| stream_failure(path, &e))?;
+    let file = open(workspace, path, OFlags::empty())?;
+    let about = file.metadata().map_err(|e| stream_failure("path", path, &e))?;
     if about.is_dir() {
         return Err(Error::bad("path", "is a directory: list it with GET /content?path="));
     }
     if !about.is_file() {
         return Err(Error::bad("path", "is not a regular file"));
     }
-    let hash = (about.size() <= MAX_HASHED).then(|| hash(&mut file)).transpose();
-    let hash = hash.map_err(|e| stream_failure(path, &e))?;
+    let hash = hash(&file, about.size()).map_err(|e| stream_failure("path", path, &e))?;
     Ok((file, about.size(), hash))
-}
-
-fn hash(file: &mut File) -> std::io::Result<String> {
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let read = file.read(&mut buffer)?;
-        if read == 0 {
-            return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
-        }
-        hasher.update(&buffer[..read]);
-    }
 }
 
 /// `bytes=a-b`, `bytes=a-`, `bytes=-n` into first and last byte. Other units and lists of ranges are ignored, as HTTP allows.
@@ -157,24 +175,23 @@ fn parse_range(text: &str, size: u64) -> Result<Option<(u64, u64)>> {
     if from > to || from >= size { Err(Error::Range(size)) } else { Ok(Some((from, to))) }
 }
 
-/// Opens what is beneath the workspace; never blocks (pipes) and never follows a link.
+/// For reading what a handle refers to; never blocks (pipes).
+const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
+/// Opens what is beneath the workspace; never blocks and never follows a link.
 fn open(workspace: &Path, path: &str, flags: OFlags) -> Result<File> {
-    if path.len() > MAX_PATH || path.contains('\0') {
-        return Err(Error::bad("path", format!("at most {MAX_PATH} bytes without NUL")));
-    }
-    if path.starts_with('/') {
-        return Err(Error::bad("path", "must be relative to the workspace"));
-    }
-    if path.split('/').any(|part| part == "..") {
-        return Err(Error::bad("path", "must not contain '..'"));
-    }
-    let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let handle = locate(workspace, path, flags)?;
+    reopen(&handle, flags | READ).map(File::from).map_err(|error| failure("path", path, error))
+}
+
+/// A handle of what is beneath the workspace, which says what it is and no more.
+fn locate(workspace: &Path, path: &str, flags: OFlags) -> Result<OwnedFd> {
+    let relative = parse("path", path)?;
     let root = rustix::fs::open(workspace, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| Error::io("cannot open the workspace", &e.into()))?;
-    let path_or_itself = if path.is_empty() { "." } else { path };
-    let handle = beneath::open(&root, path_or_itself, OFlags::PATH | flags.intersection(OFlags::DIRECTORY));
-    let opened = handle.and_then(|handle| reopen(&handle, flags));
-    opened.map(File::from).map_err(|error| failure(path, error))
+    let path_or_itself = if relative.as_os_str().is_empty() { Path::new(".") } else { &relative };
+    let opened = beneath::open(&root, path_or_itself, OFlags::PATH | flags);
+    opened.map_err(|error| failure("path", path, error))
 }
 
 /// Opens what a handle refers to for reading, whatever has its name by now. Only a file or a folder: a pipe would notice.
@@ -184,34 +201,6 @@ fn reopen(handle: &OwnedFd, flags: OFlags) -> std::result::Result<OwnedFd, Errno
         return Err(Errno::NXIO);
     }
     rustix::fs::open(format!("/proc/self/fd/{}", handle.as_raw_fd()), flags, Mode::empty())
-}
-
-/// A system error about a path, reported as what it is: the state of the workspace is the agent's doing and no fault of the
-/// runner's.
-fn failure(path: &str, error: Errno) -> Error {
-    match error {
-        // A name that is too long names nothing.
-        Errno::NOENT | Errno::STALE | Errno::NAMETOOLONG => Error::NotFound(format!("no '{path}' in the workspace")),
-        Errno::LOOP => Error::bad("path", "goes through a symbolic link"),
-        Errno::XDEV => Error::bad("path", "leads out of the workspace"),
-        Errno::NOTDIR => Error::bad("path", "is not a directory, or leads through a file"),
-        Errno::ISDIR => Error::bad("path", "is a directory"),
-        Errno::NXIO | Errno::NODEV => Error::bad("path", "is not a regular file"),
-        Errno::ACCESS | Errno::PERM => Error::Conflict(format!("'{path}' cannot be read: its permissions forbid it")),
-        // Its tree is being moved about, or someone holds a lease on it.
-        Errno::AGAIN | Errno::BUSY | Errno::TXTBSY => {
-            Error::Conflict(format!("'{path}' cannot be read right now: it is in use"))
-        }
-        error => Error::io("cannot read", &error.into()),
-    }
-}
-
-/// The same for a stream's error.
-fn stream_failure(path: &str, error: &std::io::Error) -> Error {
-    match Errno::from_io_error(error) {
-        Some(errno) => failure(path, errno),
-        None => Error::io("cannot read", error),
-    }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

@@ -9,6 +9,8 @@ use tokio::sync::watch;
 pub(crate) enum Stop {
     /// A person asked.
     Interrupted,
+    /// Its budget is used up.
+    BudgetExceeded,
     /// The run ends.
     Terminated,
     /// The runner is killed from outside; the next attempt continues.
@@ -19,6 +21,7 @@ impl Stop {
     pub(crate) fn code(self) -> &'static str {
         match self {
             Self::Interrupted => "Interrupted",
+            Self::BudgetExceeded => "BudgetExceeded",
             Self::Terminated => "Terminated",
             Self::RunnerLost => "RunnerLost",
         }
@@ -82,30 +85,52 @@ impl Ending {
 
 /// The turn in progress, and the means to stop it.
 #[derive(Default)]
-pub(crate) struct CurrentTurn(Mutex<Option<watch::Sender<Option<Stop>>>>);
+pub(crate) struct CurrentTurn {
+    turn: Mutex<Option<watch::Sender<Option<Stop>>>>,
+    halted: watch::Sender<bool>,
+}
 
 impl CurrentTurn {
-    pub(crate) fn begin(&self) -> watch::Receiver<Option<Stop>> {
-        let (sender, receiver) = watch::channel(None);
-        if let Ok(mut current) = self.0.lock() {
-            *current = Some(sender);
+    /// None if no turn may begin any more.
+    pub(crate) fn begin(&self) -> Option<watch::Receiver<Option<Stop>>> {
+        let mut current = self.turn.lock().ok()?;
+        // Under the lock: who halts it afterwards finds this turn.
+        if self.is_halted() {
+            return None;
         }
-        receiver
+        let (sender, receiver) = watch::channel(None);
+        *current = Some(sender);
+        Some(receiver)
     }
 
     pub(crate) fn end(&self) {
-        if let Ok(mut current) = self.0.lock() {
+        if let Ok(mut current) = self.turn.lock() {
             *current = None;
         }
     }
 
     pub(crate) fn is_working(&self) -> bool {
-        self.0.lock().is_ok_and(|current| current.is_some())
+        self.turn.lock().is_ok_and(|current| current.is_some())
+    }
+
+    /// Stops the turn in progress; no other begins.
+    pub(crate) fn halt(&self) {
+        self.halted.send_replace(true);
+        self.stop(Stop::Interrupted);
+    }
+
+    pub(crate) fn is_halted(&self) -> bool {
+        *self.halted.borrow()
+    }
+
+    pub(crate) async fn halted(&self) {
+        // The sender lives as long as this.
+        let _ = self.halted.subscribe().wait_for(|halted| *halted).await;
     }
 
     /// Stops the turn in progress; the first reason is kept.
     pub(crate) fn stop(&self, stop: Stop) {
-        if let Ok(current) = self.0.lock()
+        if let Ok(current) = self.turn.lock()
             && let Some(sender) = current.as_ref()
         {
             sender.send_if_modified(|now| {

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use ambient_runner_protocol::is_platform_variable;
 
-use crate::{attempt::Attempt, confine::ENV_PREFIX};
+use crate::{attempt::Attempt, confine::ENV_PREFIX, network::NetworkProxy};
 
 /// Search path if the session names none.
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -13,11 +13,34 @@ pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:
 pub(crate) fn of_agent(attempt: &Attempt, turn: &str) -> Vec<(OsString, OsString)> {
     let mut environment = of_platform(attempt);
     environment.push(("AMBIENT_TURN".into(), turn.into()));
+    if let Some(model) = &attempt.model {
+        // The token opens our proxy, as long as this attempt lasts, and nothing else.
+        environment.push(("AMBIENT_MODEL_URL".into(), model.access().url.clone().into()));
+        environment.push(("AMBIENT_MODEL_TOKEN".into(), model.access().token.clone().into()));
+    }
     for (name, value) in &attempt.environment {
         if !is_platform_variable(name) && !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0') {
             environment.push((format!("{ENV_PREFIX}{name}").into(), value.into()));
         }
     }
+    // Last, and so in place of the session's own: a proxy of people's could not be reached.
+    for (name, value) in attempt.network.iter().flat_map(NetworkProxy::variables) {
+        environment.push((format!("{ENV_PREFIX}{name}").into(), value.into()));
+    }
+    environment
+}
+
+/// The environment of an agent that is started with a command of its own: that command's variables go behind the session's.
+pub(crate) fn of_acp_agent(
+    attempt: &Attempt,
+    own: impl Iterator<Item = (String, String)>,
+    mark: &str,
+) -> Vec<(OsString, OsString)> {
+    let mut environment = of_agent(attempt, mark);
+    environment.extend(
+        own.filter(|(name, _)| !is_platform_variable(name))
+            .map(|(name, value)| (format!("{ENV_PREFIX}{name}").into(), value.into())),
+    );
     environment
 }
 

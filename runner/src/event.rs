@@ -1,34 +1,29 @@
-//! AG-UI events.
+//! Events that several agents record alike.
 
-use serde_json::{Value, json};
+use ambient_wire::runner_event::{RunnerEvent, ToolChange, ToolKind, ToolStatus};
+use serde_json::json;
 
-/// One of our own events.
-pub(crate) fn custom(name: &str, value: impl Into<Value>) -> Value {
-    json!({ "type": "CUSTOM", "name": name, "value": value.into() })
+/// A piece of what an agent says.
+pub(crate) fn text(message_id: &str, text: &str) -> RunnerEvent {
+    RunnerEvent::AgentText { message_id: message_id.to_owned(), text: text.to_owned() }
 }
 
-/// A text of the assistant, in one piece.
-pub(crate) fn text(message_id: &str, delta: &str) -> Vec<Value> {
-    vec![
-        json!({ "type": "TEXT_MESSAGE_START", "messageId": message_id, "role": "assistant" }),
-        json!({ "type": "TEXT_MESSAGE_CONTENT", "messageId": message_id, "delta": delta }),
-        json!({ "type": "TEXT_MESSAGE_END", "messageId": message_id }),
-    ]
+/// A shell call begins.
+pub(crate) fn shell_call(tool_call_id: &str, script: &str) -> RunnerEvent {
+    RunnerEvent::ToolStarted {
+        tool_call_id: tool_call_id.to_owned(),
+        title: "shell".to_owned(),
+        kind: ToolKind::Execute,
+        status: ToolStatus::InProgress,
+        input: json!({ "script": script }),
+        locations: Vec::new(),
+        content: Vec::new(),
+    }
 }
 
-/// A tool call with its arguments, in one piece.
-pub(crate) fn tool_call(tool_call_id: &str, name: &str, arguments: &str) -> Vec<Value> {
-    vec![
-        json!({ "type": "TOOL_CALL_START", "toolCallId": tool_call_id, "toolCallName": name }),
-        json!({ "type": "TOOL_CALL_ARGS", "toolCallId": tool_call_id, "delta": arguments }),
-        json!({ "type": "TOOL_CALL_END", "toolCallId": tool_call_id }),
-    ]
-}
-
-/// The end of a tool call.
-pub(crate) fn tool_result(tool_call_id: &str, content: &str, exit_code: Option<i32>) -> Value {
-    json!({
-        "type": "TOOL_CALL_RESULT", "messageId": format!("{tool_call_id}/result"), "toolCallId": tool_call_id,
-        "content": content, "role": "tool", "exitCode": exit_code,
-    })
+/// A shell call has ended.
+pub(crate) fn shell_result(tool_call_id: &str, output: &str, exit_code: Option<i32>) -> RunnerEvent {
+    let status = if exit_code == Some(0) { ToolStatus::Completed } else { ToolStatus::Failed };
+    let change = ToolChange { status: Some(status), output: Some(output.into()), exit_code, ..ToolChange::default() };
+    RunnerEvent::ToolUpdated { tool_call_id: tool_call_id.to_owned(), change }
 }

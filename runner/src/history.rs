@@ -1,10 +1,9 @@
 //! What earlier attempts of this run have left in the log.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use ambient_runner_protocol::Record;
-use ambient_wire::custom;
-use serde_json::Value;
+use ambient_wire::runner_event::{RunnerEvent, TurnOutcome, TurnResult};
 
 /// How a message's last turn ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,70 +25,55 @@ pub(crate) struct History {
     pub(crate) fates: HashMap<String, Fate>,
     /// Turns started so far.
     pub(crate) turns: u64,
-    /// `(run id, message id)` of a turn that has started but not ended.
+    /// `(turn id, message id)` of a turn that has started but not ended.
     pub(crate) open_turn: Option<(String, String)>,
-    /// True if the open turn has its RUN_FINISHED or RUN_ERROR.
-    pub(crate) open_turn_closed: Option<Closed>,
+    /// What the agent's work in the open turn came to, if that was recorded.
+    pub(crate) open_turn_result: Option<TurnResult>,
     /// Recorded end of the runner.
     pub(crate) exit: Option<(i32, String)>,
-}
-
-/// How an open turn's AG-UI run ended before TURN_ENDED could be recorded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Closed {
-    Finished,
-    Error { code: String, exit_code: Option<i32> },
+    /// The agent's own id of its latest conversation.
+    pub(crate) conversation: Option<String>,
+    /// Requests for permission: true for those that are closed.
+    pub(crate) requests: BTreeMap<String, bool>,
 }
 
 impl History {
     pub(crate) fn see(&mut self, record: &Record) {
-        let event = &record.event;
-        match text(event, "type") {
-            "RUN_STARTED" => {
+        match RunnerEvent::read(&record.event) {
+            Some(RunnerEvent::AttemptStarted { log_id, .. }) if self.log_id.is_none() => self.log_id = Some(log_id),
+            Some(RunnerEvent::MessageAccepted { message_id, seq }) => {
+                self.fates.insert(message_id.clone(), Fate::Open);
+                self.accepted.push((message_id, seq));
+            }
+            Some(RunnerEvent::TurnStarted { turn_id, message_id }) => {
                 self.turns += 1;
-                self.open_turn = Some((text(event, "runId").to_owned(), text(event, "messageId").to_owned()));
-                self.open_turn_closed = None;
+                self.open_turn = Some((turn_id, message_id));
+                self.open_turn_result = None;
             }
-            "RUN_FINISHED" => self.open_turn_closed = Some(Closed::Finished),
-            "RUN_ERROR" => {
-                let (code, exit_code) = (text(event, "code").to_owned(), integer(event, "exitCode"));
-                self.open_turn_closed = Some(Closed::Error { code, exit_code });
-            }
-            "CUSTOM" => self.see_custom(text(event, "name"), &event["value"]),
-            _ => {}
-        }
-    }
-
-    fn see_custom(&mut self, name: &str, value: &Value) {
-        match name {
-            custom::ATTEMPT_STARTED if self.log_id.is_none() => self.log_id = Some(text(value, "log_id").to_owned()),
-            custom::MESSAGE_ACCEPTED => {
-                let id = text(value, "message_id").to_owned();
-                self.fates.insert(id.clone(), Fate::Open);
-                self.accepted.push((id, value["seq"].as_i64().unwrap_or(0)));
-            }
-            custom::TURN_ENDED => {
-                let lost = text(value, "code") == "RunnerLost";
-                let fate = if lost {
+            Some(RunnerEvent::TurnResult { result, .. }) => self.open_turn_result = Some(result),
+            Some(RunnerEvent::TurnEnded { message_id, result, .. }) => {
+                let fate = if result.code.as_deref() == Some("RunnerLost") {
                     Fate::Lost
                 } else {
-                    Fate::Ended { failed: text(value, "outcome") == "error", exit_code: integer(value, "exit_code") }
+                    Fate::Ended { failed: result.outcome == TurnOutcome::Error, exit_code: result.exit_code }
                 };
-                self.fates.insert(text(value, "message_id").to_owned(), fate);
+                self.fates.insert(message_id, fate);
                 self.open_turn = None;
             }
-            custom::EXIT => {
-                self.exit = integer(value, "code").map(|code| (code, text(value, "reason").to_owned()));
+            Some(RunnerEvent::AgentStarted { agent_session_id, .. }) => self.conversation = Some(agent_session_id),
+            Some(RunnerEvent::PermissionRequested { request }) => {
+                self.requests.insert(request.interrupt_id, false);
             }
+            Some(RunnerEvent::PermissionClosed { interrupt_id, .. }) => {
+                self.requests.insert(interrupt_id, true);
+            }
+            Some(RunnerEvent::RunnerExited { code, reason }) => self.exit = Some((code, reason)),
             _ => {}
         }
     }
-}
 
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value[key].as_str().unwrap_or_default()
-}
-
-fn integer(value: &Value, key: &str) -> Option<i32> {
-    value[key].as_i64().and_then(|n| i32::try_from(n).ok())
+    /// Requests that nobody will answer any more: their agent is gone.
+    pub(crate) fn open_requests(&self) -> impl Iterator<Item = &String> {
+        self.requests.iter().filter(|(_, closed)| !**closed).map(|(id, _)| id)
+    }
 }

@@ -2,10 +2,18 @@
 
 use std::time::Duration;
 
-use ambient_runner_protocol::{Accepted, CONTRACT_VERSION, DeliverMessage, Health, RepoSpec, RepoStatus};
+use ambient_runner_protocol::{
+    Accepted, AgentSettings, AnswerTaken, CONTRACT_VERSION, DeliverMessage, Health, PermissionPolicy, RepoSpec,
+    RepoStatus,
+};
 use ambient_wire::{
-    content::Listing,
-    git::{GitCommit, GitCommitted, GitPush, GitPushed, GitStatus, LeftOut, LeftOutReason, diff_header},
+    content::{FileMove, FileStatus, Listing},
+    git::{GitCommit, GitCommitted, GitDiffQuery, GitPush, GitPushed, GitStatus, LeftOut, LeftOutReason, diff_header},
+    git_history::{GitBranchCreate, GitBranchCreated, GitBranches, GitLog, GitLogQuery},
+    git_merge::{
+        GitAbandon, GitAbandoned, GitMergeQuery, GitMergeStatus, GitPull, GitPulled, GitSynchronize, GitSynchronized,
+    },
+    permission::InterruptAnswer,
 };
 use axum::{
     Json, Router,
@@ -23,10 +31,11 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
     app::SharedApp,
-    content,
+    changes, content,
     ending::{End, Stop},
     error::{Error, Result},
-    git::{operations, push, repos},
+    file_change::Condition,
+    git::{abandon, branches, history, operations, pull, push, repos},
     messages, reader,
     turns::ACK_PATIENCE,
 };
@@ -47,15 +56,28 @@ pub(crate) fn router(app: SharedApp) -> Router {
         .route("/events", get(events))
         .route("/messages", post(deliver))
         .route("/interrupt", post(interrupt))
+        .route("/halt", post(halt))
+        .route("/interrupts/{id}", post(answer))
+        .route("/policy", put(set_policy))
+        .route("/settings", put(set_settings))
         .route("/shutdown", post(shutdown))
         .route("/repos", get(list_repos))
         .route("/repos/{name}", put(put_repo).delete(delete_repo))
         .route("/git/status", get(git_status))
         .route("/git/diff", get(git_diff))
+        .route("/git/log", get(git_log))
+        .route("/git/list-branches", get(git_branches))
+        .route("/git/create-branch", post(create_branch))
+        .route("/git/pull", post(git_pull))
+        .route("/git/synchronize", post(git_synchronize))
+        .route("/git/merge-status", get(merge_status))
+        .route("/git/abandon", post(git_abandon))
         .route("/git/commit", post(git_commit))
         .route("/git/push", post(git_push))
         .route("/content", get(list_content))
-        .route("/content/{*path}", get(read_content))
+        .route("/content/{*path}", get(read_content).put(write_content).delete(remove_content))
+        .route("/content-status", get(content_status))
+        .route("/content-move", post(move_content))
         .route_layer(middleware::from_fn_with_state(app.clone(), require_token))
         .route("/health", get(health))
         .fallback(|| async { Error::NotFound("no such route".to_owned()) })
@@ -99,6 +121,29 @@ async fn interrupt(State(app): State<SharedApp>) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
+async fn halt(State(app): State<SharedApp>) -> StatusCode {
+    app.current.halt();
+    StatusCode::NO_CONTENT
+}
+
+async fn answer(
+    State(app): State<SharedApp>,
+    Text(id): Text,
+    Body(given): Body<InterruptAnswer>,
+) -> Result<Json<AnswerTaken>> {
+    app.permissions.answer(&id, given.answer).await.map(Json)
+}
+
+async fn set_policy(State(app): State<SharedApp>, Body(policy): Body<PermissionPolicy>) -> StatusCode {
+    app.permissions.set_policy(policy);
+    StatusCode::NO_CONTENT
+}
+
+async fn set_settings(State(app): State<SharedApp>, Body(settings): Body<AgentSettings>) -> StatusCode {
+    app.set_settings(settings);
+    StatusCode::NO_CONTENT
+}
+
 async fn shutdown(State(app): State<SharedApp>) -> StatusCode {
     let reason = "shut down by request".to_owned();
     app.ending.begin(End { code: 0, reason, stop: Stop::Terminated, ack: ACK_PATIENCE, recorded: true });
@@ -135,18 +180,11 @@ async fn git_status(State(app): State<SharedApp>, Parameters(query): Parameters<
     operations::status(&app.repos, &query.repo).await.map(Json)
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DiffQuery {
-    repo: String,
-    base: Option<String>,
-}
-
 async fn git_diff(
     State(app): State<SharedApp>,
-    Parameters(query): Parameters<DiffQuery>,
+    Parameters(query): Parameters<GitDiffQuery>,
 ) -> Result<([(HeaderName, String); 3], Vec<u8>)> {
-    let diff = operations::diff(&app.repos, &query.repo, query.base.as_deref()).await?;
+    let diff = operations::diff(&app.repos, &query).await?;
     let more = LeftOut { path: String::new(), reason: LeftOutReason::More, submodule: None };
     let more = (diff.left_out.len() > MAX_LEFT_OUT).then_some(&more);
     let left_out = serde_json::to_string(&diff.left_out.iter().take(MAX_LEFT_OUT).chain(more).collect::<Vec<_>>());
@@ -158,6 +196,50 @@ async fn git_diff(
         (LEFT_OUT, utf8_percent_encode(&left_out, NON_ALPHANUMERIC).to_string()),
     ];
     Ok((headers, diff.patch))
+}
+
+async fn git_log(State(app): State<SharedApp>, Parameters(query): Parameters<GitLogQuery>) -> Result<Json<GitLog>> {
+    history::log(&app.repos, query).await.map(Json)
+}
+
+async fn git_branches(
+    State(app): State<SharedApp>,
+    Parameters(query): Parameters<RepoQuery>,
+) -> Result<Json<GitBranches>> {
+    history::branches(&app.repos, &query.repo).await.map(Json)
+}
+
+async fn create_branch(
+    State(app): State<SharedApp>,
+    Body(request): Body<GitBranchCreate>,
+) -> Result<Json<GitBranchCreated>> {
+    let create = tokio::spawn(async move { branches::create(&app.repos, &request).await });
+    create.await.map_err(|e| Error::Internal(e.to_string()))?.map(Json)
+}
+
+async fn git_pull(State(app): State<SharedApp>, Body(request): Body<GitPull>) -> Result<Json<GitPulled>> {
+    let pull = tokio::spawn(async move { pull::pull(&app.repos, &request).await });
+    pull.await.map_err(|e| Error::Internal(e.to_string()))?.map(Json)
+}
+
+async fn git_synchronize(
+    State(app): State<SharedApp>,
+    Body(request): Body<GitSynchronize>,
+) -> Result<Json<GitSynchronized>> {
+    let work = tokio::spawn(async move { pull::synchronize(&app.repos, &request).await });
+    work.await.map_err(|e| Error::Internal(e.to_string()))?.map(Json)
+}
+
+async fn merge_status(
+    State(app): State<SharedApp>,
+    Parameters(query): Parameters<GitMergeQuery>,
+) -> Result<Json<GitMergeStatus>> {
+    pull::merge_status(&app.repos, &query).await.map(Json)
+}
+
+async fn git_abandon(State(app): State<SharedApp>, Body(request): Body<GitAbandon>) -> Result<Json<GitAbandoned>> {
+    let abandon = tokio::spawn(async move { abandon::abandon(&app.repos, &request).await });
+    abandon.await.map_err(|e| Error::Internal(e.to_string()))?.map(Json)
 }
 
 async fn git_commit(State(app): State<SharedApp>, Body(request): Body<GitCommit>) -> Result<Json<GitCommitted>> {
@@ -183,6 +265,81 @@ async fn list_content(State(app): State<SharedApp>, Parameters(query): Parameter
 
 async fn read_content(State(app): State<SharedApp>, headers: HeaderMap, Text(path): Text) -> Result<Response> {
     content::read(app, path, &headers).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatusQuery {
+    #[serde(default)]
+    path: String,
+    #[serde(default)]
+    sha256: bool,
+}
+
+async fn content_status(
+    State(app): State<SharedApp>,
+    Parameters(query): Parameters<StatusQuery>,
+) -> Result<Json<FileStatus>> {
+    content::status(app, query.path, query.sha256).await.map(Json)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WriteQuery {
+    #[serde(default)]
+    parents: bool,
+    executable: Option<bool>,
+}
+
+async fn write_content(
+    State(app): State<SharedApp>,
+    Text(path): Text,
+    Parameters(WriteQuery { parents, executable }): Parameters<WriteQuery>,
+    headers: HeaderMap,
+    body: axum::body::Body,
+) -> Result<(StatusCode, Json<FileStatus>)> {
+    let how = changes::Write { parents, executable, condition: condition(&headers)? };
+    // In a task of its own, like all changes: a caller that goes away leaves nothing half done.
+    let written = tokio::spawn(changes::write(app, path, how, body));
+    let (created, status) = written.await.map_err(|e| Error::Internal(e.to_string()))??;
+    Ok((if created { StatusCode::CREATED } else { StatusCode::OK }, Json(status)))
+}
+
+/// `If-None-Match: *`, or `If-Match` with `*` or the SHA-256 of the content, as an entity tag.
+fn condition(headers: &HeaderMap) -> Result<Condition> {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default().trim());
+    match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
+        (None, None) => Ok(Condition::None),
+        (None, Some("*")) => Ok(Condition::Absent),
+        (Some("*"), None) => Ok(Condition::Present),
+        (Some(tags), None) => {
+            Ok(Condition::Content(tags.split(',').map(|tag| tag.trim().trim_matches('"').to_owned()).collect()))
+        }
+        (None, Some(_)) => Err(Error::bad("If-None-Match", "must be *")),
+        (Some(_), Some(_)) => Err(Error::bad("If-None-Match", "excludes If-Match")),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RemoveQuery {
+    #[serde(default)]
+    recursive: bool,
+}
+
+async fn remove_content(
+    State(app): State<SharedApp>,
+    Text(path): Text,
+    Parameters(query): Parameters<RemoveQuery>,
+) -> Result<StatusCode> {
+    let removed = tokio::spawn(changes::remove(app, path, query.recursive));
+    removed.await.map_err(|e| Error::Internal(e.to_string()))??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn move_content(State(app): State<SharedApp>, Body(request): Body<FileMove>) -> Result<Json<FileStatus>> {
+    let moved = tokio::spawn(changes::relocate(app, request));
+    moved.await.map_err(|e| Error::Internal(e.to_string()))?.map(Json)
 }
 
 /// A JSON body; its faults become our own errors.

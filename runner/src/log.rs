@@ -12,8 +12,9 @@ use std::{
 };
 
 use ambient_runner_protocol::Record;
-use chrono::Utc;
-use serde_json::Value;
+use ambient_wire::runner_event::RunnerEvent;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::life;
@@ -37,8 +38,16 @@ pub(crate) enum LogError {
 }
 
 struct Append {
-    events: Vec<Value>,
+    events: Vec<RunnerEvent>,
     done: Option<oneshot::Sender<i64>>,
+}
+
+/// A [`Record`] as it is written.
+#[derive(Serialize)]
+struct Line<'a> {
+    n: i64,
+    at: DateTime<Utc>,
+    event: &'a RunnerEvent,
 }
 
 /// Where each synced record starts, and where the last one ends.
@@ -81,7 +90,7 @@ impl EventLog {
     ///
     /// # Errors
     /// When the log cannot be written.
-    pub(crate) async fn append(&self, events: Vec<Value>) -> Result<i64, LogError> {
+    pub(crate) async fn append(&self, events: Vec<RunnerEvent>) -> Result<i64, LogError> {
         let (done, synced) = oneshot::channel();
         self.queue.send(Append { events, done: Some(done) }).await.map_err(|_| LogError::Failed)?;
         synced.await.map_err(|_| LogError::Failed)
@@ -91,7 +100,7 @@ impl EventLog {
     ///
     /// # Errors
     /// When the log is full or cannot be written.
-    pub(crate) async fn push(&self, events: Vec<Value>) -> Result<(), LogError> {
+    pub(crate) async fn push(&self, events: Vec<RunnerEvent>) -> Result<(), LogError> {
         let end = self.index.read().map_err(|_| LogError::Failed)?.end;
         if end > MAX_BYTES {
             return Err(LogError::Full);
@@ -161,7 +170,7 @@ impl Writer {
             for event in append.events {
                 n += 1;
                 starts.push(end + bytes.len() as u64);
-                serde_json::to_writer(&mut bytes, &Record { n, at: Utc::now(), event })?;
+                serde_json::to_writer(&mut bytes, &Line { n, at: Utc::now(), event: &event })?;
                 bytes.push(b'\n');
             }
             waiting.extend(append.done.map(|done| (done, n)));

@@ -7,9 +7,11 @@
 //!
 //! Which module may use which: a module uses those on the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
 //!
-//! * `auth`, `beneath`, `capabilities`, `ending`, `error`, `event`, `group`, `history`, `life`, `listener`, `rights`, `seccomp`, `survey`: events, endings, rights, files and system calls, each by itself
-//! * `lfs`, `log`, `users`: Git LFS without git, the event log, two user ids
-//! * `confine`, `messages`, `reader`: giving up rights; messages in, records out
+//! * `auth`, `beneath`, `capabilities`, `ending`, `error`, `event`, `file_access`, `group`, `history`, `life`, `listener`, `rights`, `seccomp`, `survey`: events, endings, rights, files and system calls, each by itself
+//! * `lfs`, `log`, `users`, `workspace_path`: Git LFS without git, the event log, two user ids, paths in the workspace
+//! * `file_change`: one change of a file
+//! * `confine`, `messages`, `model`, `network`, `permissions`, `reader`: giving up rights; messages and answers in, the ways to models and to
+//!   the network, records out
 //! * `isolate`: namespaces
 //! * `process`: the session's processes
 //! * `attempt`: what an attempt was started with
@@ -17,6 +19,7 @@
 //! * `git`: repositories in the workspace
 //! * `app`: what the parts of a runner share
 //! * `content`, `turn`: files in the workspace; working on one message
+//! * `changes`: files that others write
 //! * `agent`: agents of this build
 //! * `turns`: message after message
 //! * `http`: routes
@@ -28,12 +31,15 @@ mod attempt;
 mod auth;
 mod beneath;
 mod capabilities;
+mod changes;
 mod confine;
 mod content;
 mod ending;
 mod environment;
 mod error;
 mod event;
+mod file_access;
+mod file_change;
 mod git;
 mod group;
 mod history;
@@ -44,6 +50,9 @@ mod life;
 mod listener;
 mod log;
 mod messages;
+mod model;
+mod network;
+mod permissions;
 mod process;
 mod reader;
 mod rights;
@@ -53,6 +62,7 @@ mod survey;
 mod turn;
 mod turns;
 mod users;
+mod workspace_path;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 

@@ -11,13 +11,15 @@ use std::{
 };
 
 use ambient_runner_protocol::{Accepted, DeliverMessage};
-use ambient_wire::custom;
-use tokio::sync::{Mutex, mpsc};
+use ambient_wire::runner_event::RunnerEvent;
+use tokio::sync::{
+    Mutex,
+    mpsc::{self, error::TrySendError},
+};
 
 use crate::{
-    ending::Ending,
+    ending::{CurrentTurn, Ending},
     error::{Error, Result},
-    event,
     history::{Fate, History},
     life,
     log::EventLog,
@@ -29,6 +31,7 @@ pub(crate) const MAX_TEXT_BYTES: usize = 1024 * 1024;
 const MAX_ID_BYTES: usize = 256;
 /// Messages that may wait for their turn.
 const QUEUE: usize = 256;
+const BEGINS_NO_MORE: &str = "the runner begins no more turns";
 
 /// Where messages arrive.
 pub(crate) struct Inbox {
@@ -37,6 +40,7 @@ pub(crate) struct Inbox {
     queue: mpsc::Sender<DeliverMessage>,
     log: EventLog,
     ending: Ending,
+    current: Arc<CurrentTurn>,
 }
 
 /// Where the turns take them from.
@@ -44,6 +48,16 @@ pub(crate) struct Outbox {
     /// Left over from an earlier attempt, worked on first.
     pub(crate) resumed: VecDeque<DeliverMessage>,
     pub(crate) queue: mpsc::Receiver<DeliverMessage>,
+}
+
+impl Outbox {
+    /// The next message; none once no more can arrive. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Option<DeliverMessage> {
+        match self.resumed.pop_front() {
+            Some(message) => Some(message),
+            None => self.queue.recv().await,
+        }
+    }
 }
 
 impl Inbox {
@@ -57,6 +71,7 @@ impl Inbox {
         interactive: bool,
         log: EventLog,
         ending: Ending,
+        current: Arc<CurrentTurn>,
     ) -> std::io::Result<(Self, Outbox)> {
         let mut file = life::open_append(journal)?;
         let mut texts = read_journal(&mut file)?;
@@ -69,13 +84,13 @@ impl Inbox {
         }
         let known = Mutex::new(history.accepted.iter().cloned().collect());
         let (sender, queue) = mpsc::channel(QUEUE);
-        Ok((Self { known, journal: Arc::new(file), queue: sender, log, ending }, Outbox { resumed, queue }))
+        Ok((Self { known, journal: Arc::new(file), queue: sender, log, ending, current }, Outbox { resumed, queue }))
     }
 
     /// Records a message, in a task of its own: a caller that goes away does not leave it half-recorded.
     ///
     /// # Errors
-    /// Bad input, a full queue, a runner that is ending.
+    /// Bad input, a full queue, a runner that is ending or halted.
     pub(crate) async fn accept(self: &Arc<Self>, message: DeliverMessage) -> Result<Accepted> {
         check(&message)?;
         let inbox = self.clone();
@@ -92,8 +107,14 @@ impl Inbox {
         if self.ending.has_begun() {
             return Err(Error::Conflict("the runner is ending".to_owned()));
         }
-        let place =
-            self.queue.try_reserve().map_err(|_| Error::Busy(format!("{QUEUE} messages are waiting already")))?;
+        // The queue closes only once the turn in progress has ended.
+        if self.current.is_halted() {
+            return Err(Error::Conflict(BEGINS_NO_MORE.to_owned()));
+        }
+        let place = self.queue.try_reserve().map_err(|error| match error {
+            TrySendError::Full(()) => Error::Busy(format!("{QUEUE} messages are waiting already")),
+            TrySendError::Closed(()) => Error::Conflict(BEGINS_NO_MORE.to_owned()),
+        })?;
         let mut line = serde_json::to_vec(&message).map_err(|e| Error::Internal(e.to_string()))?;
         line.push(b'\n');
         let journal = self.journal.clone();
@@ -101,8 +122,8 @@ impl Inbox {
             .await
             .map_err(|e| Error::Internal(e.to_string()))?
             .map_err(|e| Error::io("the message journal cannot be written", &e))?;
-        let value = serde_json::json!({ "message_id": message.id, "seq": message.seq });
-        let recorded = self.log.append(vec![event::custom(custom::MESSAGE_ACCEPTED, value)]).await;
+        let recorded = RunnerEvent::MessageAccepted { message_id: message.id.clone(), seq: message.seq };
+        let recorded = self.log.append(vec![recorded]).await;
         recorded.map_err(|e| Error::Internal(e.to_string()))?;
         known.insert(message.id.clone(), message.seq);
         let accepted = Accepted { id: message.id.clone(), new: true };
@@ -115,7 +136,7 @@ fn is_to_do(history: &History, id: &str, interactive: bool) -> bool {
     let open = history.open_turn.as_ref().is_some_and(|(_, message)| message == id);
     match history.fates.get(id) {
         // The resuming runner closes the open turn as appropriate; only a lost one is repeated.
-        Some(Fate::Open) if open => !interactive && history.open_turn_closed.is_none(),
+        Some(Fate::Open) if open => !interactive && history.open_turn_result.is_none(),
         Some(Fate::Open) => true,
         Some(Fate::Lost) => !interactive,
         Some(Fate::Ended { .. }) | None => false,

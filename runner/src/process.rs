@@ -35,6 +35,8 @@ pub(crate) enum Mark {
     Session,
     /// What was started in one of the agent's turns (`AMBIENT_TURN`).
     Turn(String),
+    /// What was started in a turn at this time or later, in the kernel's ticks.
+    Since { of: String, ticks: u64 },
     /// What is left when a turn is over: what it started, and whatever has lost its parent in the agent's namespaces.
     Left(String),
 }
@@ -160,7 +162,7 @@ impl Processes {
         };
         let ancestors: HashSet<i32> = match mark {
             Mark::Session => HashSet::from([me]),
-            Mark::Turn(turn) => of_turn(turn),
+            Mark::Turn(turn) | Mark::Since { of: turn, .. } => of_turn(turn),
             Mark::Left(turn) => of_turn(turn).into_iter().chain(init).collect(),
         };
         let marked = |process: &Seen| {
@@ -169,9 +171,13 @@ impl Processes {
                 || matches!(mark, Mark::Session)
                     && (process.uid().is_some_and(|uid| self.own_uids.contains(&uid)) || is_ours(process))
         };
+        let is_new = |process: &Seen| match mark {
+            Mark::Since { ticks, .. } => process.start_time >= *ticks,
+            _ => true,
+        };
         // Init is the last to go.
         let spared = |process: &Seen| process.pid == me || Some(process.pid) == init || process.dead;
-        seen.into_iter().filter(|process| !spared(process) && marked(process)).collect()
+        seen.into_iter().filter(|process| !spared(process) && is_new(process) && marked(process)).collect()
     }
 }
 
@@ -219,7 +225,7 @@ pub(crate) fn confined(rights: &Rights, directory: &Path, program: &OsStr) -> st
     if rights.place == Place::Here {
         command.args([stage, "--rights", &serde_json::to_string(&rights)?]);
     } else {
-        let order = Order { rights, directory: directory.to_owned(), runner: isolate::own_pid() };
+        let order = Order { rights, directory: directory.to_owned(), runner: isolate::own_pid(), ports: 0 };
         command.arg(stage).env(ORDER, serde_json::to_string(&order)?);
     }
     command.arg("--").arg(program);
@@ -258,7 +264,7 @@ impl Seen {
 }
 
 /// The current time, as `/proc` writes start times; 0 if it cannot be read.
-fn ticks_since_boot() -> u64 {
+pub(crate) fn ticks_since_boot() -> u64 {
     let hundredths = |text: String| text.split_whitespace().next()?.replace('.', "").parse::<u64>().ok();
     let uptime = std::fs::read_to_string("/proc/uptime").ok().and_then(hundredths).unwrap_or_default();
     uptime * procfs::ticks_per_second() / 100

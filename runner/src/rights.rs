@@ -19,6 +19,9 @@ pub(crate) struct Rights {
     #[serde(default)]
     pub(crate) pinned: Vec<Pinned>,
     pub(crate) limits: Limits,
+    /// A network of its own, in which there is nothing but a loopback interface, in place of the machine's.
+    #[serde(default)]
+    pub(crate) own_network: bool,
     pub(crate) own_user: bool,
     /// User to become, if the runner's differs from its agent's.
     #[serde(default)]
@@ -54,6 +57,7 @@ impl Rights {
             read: spec.readable_paths.iter().cloned().chain([paths.mirrors(), paths.blocks()]).collect(),
             pinned: Vec::new(),
             limits: spec.limits.clone(),
+            own_network: spec.network.is_restricted(),
             own_user: spec.own_user,
             user: spec.agent_user,
             groups: spec.agent_groups.clone(),
@@ -71,6 +75,8 @@ impl Rights {
             read: spec.readable_paths.clone(),
             pinned,
             limits: spec.limits.clone(),
+            // It fetches and pushes, where people said.
+            own_network: false,
             own_user: spec.own_user,
             user: None,
             groups: spec.agent_groups.clone(),

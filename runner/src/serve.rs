@@ -1,34 +1,36 @@
 //! One attempt, from locking the workspace to recording its end.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use ambient_runner_protocol::{
     Confinement, EXIT_DISK_FULL, EXIT_FENCED, EXIT_IO, EXIT_PREREQUISITE, ExitCause, Exited, LaunchSpec, SessionPaths,
 };
-use ambient_wire::custom::{self, ENDED_BY_REQUEST};
+use ambient_wire::runner_event::{ENDED_BY_REQUEST, RunnerEvent};
 use chrono::Utc;
-use serde_json::json;
 use tokio::{
-    net::UnixListener,
+    net::{TcpListener, UnixListener},
     signal::unix::{Signal, SignalKind, signal},
     time::timeout,
 };
 
 use crate::{
     agent,
-    app::{App, SharedApp},
+    app::{AgentState, App, SharedApp},
     attempt::Attempt,
     auth::Auth,
     confine,
     ending::{CurrentTurn, End, Ending, Stop},
-    event,
+    file_change,
     git::repos::Repos,
     history::History,
     http,
-    isolate::{self, Namespaces},
+    isolate::{self, Made, Namespaces},
     life, listener,
     log::EventLog,
     messages::{Inbox, Outbox},
+    model::{ModelProxy, Spent},
+    network::NetworkProxy,
+    permissions::Permissions,
     process::{Mark, Processes},
     reader::Readers,
     rights::Rights,
@@ -122,43 +124,52 @@ fn refuse(spec: &LaunchSpec, paths: &SessionPaths, refusal: Refusal) -> i32 {
 type Begun = (SharedApp, Outbox, History, UnixListener);
 
 async fn start(spec: LaunchSpec, paths: SessionPaths) -> Result<Begun, Refusal> {
-    if !agent::AVAILABLE.contains(&spec.agent.as_str()) {
-        let available = agent::AVAILABLE.join(", ");
-        return Err(Refusal::Prerequisite(format!("agent '{}' is not in this build; it has: {available}", spec.agent)));
-    }
+    agent::check(&spec).map_err(Refusal::Prerequisite)?;
     for directory in [paths.workspace(), paths.home(), paths.tmp(), paths.blocks(), paths.mirrors()] {
         std::fs::create_dir_all(directory)?;
     }
     // Nothing of an earlier attempt is left in them, whatever it did to keep it.
     ambient_removal::empty_tree(&paths.tmp())?;
+    file_change::sweep(&paths.workspace());
     ambient_removal::empty_tree(&paths.blocks())?;
     life::prepare_record(&paths.exited(spec.run, spec.attempt))?;
-    let (namespaces, mut missing) = make_namespaces(&spec).await.map_err(Refusal::Prerequisite)?;
+    let Isolation { namespaces, mut missing, ports } = isolate(&spec).await.map_err(Refusal::Prerequisite)?;
     missing.extend(spec.unenforced.iter().cloned());
     let mut history = History::default();
-    let log = EventLog::open(&paths.event_log(spec.run), |record| history.see(record))?;
+    let mut spent = Spent::default();
+    let log = EventLog::open(&paths.event_log(spec.run), |record| {
+        history.see(record);
+        spent.see(record);
+    })?;
     let ending = Ending::new();
     let messages = paths.messages(spec.run);
-    let (inbox, outbox) = Inbox::open(&messages, &history, spec.interactive, log.clone(), ending.clone())?;
+    let current = Arc::new(CurrentTurn::default());
+    let (inbox, outbox) =
+        Inbox::open(&messages, &history, spec.interactive, log.clone(), ending.clone(), current.clone())?;
     let log_id = history.log_id.clone().map_or_else(life::random_id, Ok)?;
     let environment = own_environment(&paths.environment(spec.run))?;
     let processes = Processes::new(&spec, namespaces);
-    let attempt = Arc::new(Attempt { spec, paths, environment, processes });
+    let (model, network) = ways_out(&spec, &paths, spent, &log, ports).await.map_err(Refusal::Prerequisite)?;
+    let attempt = Arc::new(Attempt { spec, paths, environment, processes, model, network });
     let app = Arc::new(App {
         log_id,
         inbox: Arc::new(inbox),
         readers: Readers::new(),
         repos: Repos::open(attempt.clone(), log.clone())?,
         auth: Auth::new(attempt.paths.server_token(attempt.spec.run)),
-        current: CurrentTurn::default(),
+        current,
+        permissions: Permissions::new(&attempt.spec, &history, log.clone()),
+        agent: AgentState::new(&attempt.spec, &history),
         ending,
         log,
         attempt,
     });
-    let value =
-        json!({ "log_id": app.log_id, "attempt": app.attempt.spec.attempt, "resumed": history.log_id.is_some() });
-    let began = app.log.append(vec![event::custom(custom::ATTEMPT_STARTED, value)]).await;
-    began.map_err(std::io::Error::other)?;
+    let began = RunnerEvent::AttemptStarted {
+        log_id: app.log_id.clone(),
+        attempt: app.attempt.spec.attempt,
+        resumed: history.log_id.is_some(),
+    };
+    app.log.append(vec![began]).await.map_err(std::io::Error::other)?;
     let listener = listen(&app.attempt.spec.socket)?;
     // Last, so that whoever sees it can connect.
     let init = app.attempt.processes.namespaces().map(|namespaces| namespaces.init.clone());
@@ -167,28 +178,72 @@ async fn start(spec: LaunchSpec, paths: SessionPaths) -> Result<Begun, Refusal> 
     Ok((app, outbox, history, listener))
 }
 
-/// The agent's namespaces, and parts of its confinement that this kernel lacks.
-///
+/// How an agent is kept apart.
+struct Isolation {
+    namespaces: Option<Namespaces>,
+    /// Parts of its confinement that this kernel lacks, in words.
+    missing: Vec<String>,
+    /// Ports of its own network, if it has one: for the network proxy and the model proxy.
+    ports: Vec<std::net::TcpListener>,
+}
+
 /// # Errors
-/// When the confinement is required but not available.
-async fn make_namespaces(spec: &LaunchSpec) -> Result<(Option<Namespaces>, Vec<String>), String> {
+/// When the confinement is required, or the network is restricted, and that is not available.
+async fn isolate(spec: &LaunchSpec) -> Result<Isolation, String> {
     let rights = Rights::of_agent(spec);
-    let (namespaces, mut missing) = match Namespaces::make(&rights, &spec.nonce).await {
-        Ok((namespaces, missing)) => (Some(namespaces), missing),
+    let ports = if rights.own_network { 1 + usize::from(spec.model.is_some()) } else { 0 };
+    let mut isolation = match Namespaces::make(&rights, &spec.nonce, ports).await {
+        Ok(Made { namespaces, missing, ports }) => Isolation { namespaces: Some(namespaces), missing, ports },
+        Err(reason) if rights.own_network => {
+            return Err(format!(
+                "the session's network is restricted, which is not possible here: it needs namespaces ({reason})"
+            ));
+        }
         Err(reason) => {
             let what = format!(
                 "namespaces of its own ({reason}): the agent sees the machine's processes and sockets, and a process that drops \
                  its environment and its parents may outlive the session unseen"
             );
-            (None, vec![what])
+            Isolation { namespaces: None, missing: vec![what], ports: Vec::new() }
         }
     };
-    if spec.confinement == Confinement::Require && !missing.is_empty() {
-        return Err(format!("the agent cannot be confined: it lacks {}", missing.join("; ")));
+    if spec.confinement == Confinement::Require && !isolation.missing.is_empty() {
+        return Err(format!("the agent cannot be confined: it lacks {}", isolation.missing.join("; ")));
     }
     let rights = Rights { place: isolate::place(&rights), ..rights };
-    missing.extend(confine::probe(&rights)?);
-    Ok((namespaces, missing))
+    isolation.missing.extend(confine::probe(&rights)?);
+    Ok(isolation)
+}
+
+/// The agent's ways to its models and to the network, as far as it has them.
+async fn ways_out(
+    spec: &LaunchSpec,
+    paths: &SessionPaths,
+    spent: Spent,
+    log: &EventLog,
+    ports: Vec<std::net::TcpListener>,
+) -> Result<(Option<ModelProxy>, Option<NetworkProxy>), String> {
+    let system = |error: std::io::Error| format!("the agent's proxies cannot be started: {error}");
+    let listener = |port: std::net::TcpListener| {
+        port.set_nonblocking(true)?;
+        TcpListener::from_std(port)
+    };
+    let mut listeners = ports.into_iter().map(listener).collect::<Result<Vec<_>, _>>().map_err(system)?.into_iter();
+    let network = match listeners.next() {
+        Some(listener) => Some(NetworkProxy::start(&spec.network, listener, log.clone())?),
+        None => None,
+    };
+    let model = match &spec.model {
+        Some(endpoint) => {
+            let listener = match listeners.next() {
+                Some(listener) => listener,
+                None => TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(system)?,
+            };
+            Some(ModelProxy::start(endpoint, &paths.model_keys(spec.run), spent, log.clone(), listener).await?)
+        }
+        None => None,
+    };
+    Ok((model, network))
 }
 
 fn listen(socket: &Path) -> std::io::Result<UnixListener> {
@@ -230,10 +285,11 @@ async fn finish(app: &SharedApp, end: End, work: tokio::task::JoinHandle<()>) ->
     if timeout(TURN_END_PATIENCE, work).await.is_err() {
         tracing::warn!("the turn did not end in time");
     }
+    app.attempt.close_ways().await;
     app.attempt.processes.end(Mark::Session, INTERRUPT_PATIENCE).await;
     if end.recorded {
-        let value = json!({ "code": end.code, "reason": end.reason });
-        if let Ok(last) = app.log.append(vec![event::custom(custom::EXIT, value)]).await
+        let exited = RunnerEvent::RunnerExited { code: end.code, reason: end.reason.clone() };
+        if let Ok(last) = app.log.append(vec![exited]).await
             && !app.readers.acknowledged(last, end.ack).await
         {
             tracing::warn!(last, "the reader did not acknowledge the last record in time");

@@ -1,23 +1,23 @@
-//! Turns: one message at a time, each an AG-UI run that ends with snapshots and `ambient.turn_ended`.
+//! Turns: one message at a time, each ends with its result, snapshots and `turn.ended`.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use ambient_runner_protocol::DeliverMessage;
-use ambient_wire::custom;
-use serde_json::{Value, json};
+use ambient_wire::runner_event::{PermissionOutcome, RunnerEvent, TurnOutcome, TurnResult};
+use tokio::sync::watch;
 
 use crate::{
-    agent,
+    agent::Agent,
     app::{App, SharedApp},
     ending::{End, Stop},
-    event,
     git::{
         operations,
         snapshot::{self, Snapshots},
     },
-    history::{Closed, Fate, History},
+    history::{Fate, History},
     log::LogError,
     messages::Outbox,
+    model::ModelProxy,
     process::Mark,
     turn::{INTERRUPT_PATIENCE, Turn, TurnEnd},
 };
@@ -28,22 +28,22 @@ pub(crate) const ACK_PATIENCE: Duration = Duration::from_secs(10);
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(120);
 const HASTY_SNAPSHOT_PATIENCE: Duration = Duration::from_secs(4);
 
-/// Works on message after message until the runner ends.
+/// Works on message after message until the runner ends, or is halted: what still waits then is not run.
 pub(crate) async fn run(app: SharedApp, mut outbox: Outbox, mut turns: u64) {
+    let mut agent = Agent::new(&app);
     loop {
-        let message = match outbox.resumed.pop_front() {
-            Some(message) if !app.ending.has_begun() => message,
-            _ => tokio::select! {
-                biased;
-                _ = app.ending.begun() => return,
-                next = outbox.queue.recv() => match next {
-                    Some(message) => message,
-                    None => return,
-                },
+        let message = tokio::select! {
+            biased;
+            _ = app.ending.begun() => return,
+            () = app.current.halted() => return,
+            next = outbox.next() => match next {
+                Some(message) => message,
+                None => return,
             },
         };
+        let Some(stop) = app.current.begin() else { return };
         turns += 1;
-        let ended = one(&app, turns, message).await;
+        let ended = one(&app, &mut agent, turns, message, stop).await;
         app.current.end();
         match ended {
             Ok(TurnEnd::Failed { message, exit_code, .. }) if !app.attempt.spec.interactive => {
@@ -57,17 +57,21 @@ pub(crate) async fn run(app: SharedApp, mut outbox: Outbox, mut turns: u64) {
     }
 }
 
-async fn one(app: &SharedApp, number: u64, message: DeliverMessage) -> Result<TurnEnd, LogError> {
+async fn one(
+    app: &SharedApp,
+    agent: &mut Agent,
+    number: u64,
+    message: DeliverMessage,
+    stop: watch::Receiver<Option<Stop>>,
+) -> Result<TurnEnd, LogError> {
     let run_id = app.attempt.run_id(number);
-    let stop = app.current.begin();
     if let Some(end) = app.ending.now() {
         app.current.stop(end.stop);
     }
-    let thread_id = &app.attempt.spec.session_id;
-    let started = json!({ "type": "RUN_STARTED", "threadId": thread_id, "runId": run_id, "messageId": message.id });
+    let started = RunnerEvent::TurnStarted { turn_id: run_id.clone(), message_id: message.id.clone() };
     app.log.append(vec![started]).await?;
-    let turn = Turn { app: app.clone(), run_id, number, message, stop };
-    let outcome = match agent::work(&turn).await {
+    let turn = Turn::new(app.clone(), run_id, number, message, stop);
+    let outcome = match work(&turn, agent).await {
         Err(LogError::Full) => {
             app.attempt.processes.end(Mark::Turn(turn.run_id.clone()), INTERRUPT_PATIENCE).await;
             TurnEnd::failed("LogFull", LogError::Full.to_string(), None)
@@ -85,6 +89,40 @@ async fn one(app: &SharedApp, number: u64, message: DeliverMessage) -> Result<Tu
     Ok(outcome)
 }
 
+/// The agent's work. Once the turn is stopped no model answers and no connection is left, and once its budget is used up it is stopped.
+async fn work(turn: &Turn, agent: &mut Agent) -> Result<TurnEnd, LogError> {
+    let attempt = &turn.app.attempt;
+    attempt.open_ways(&turn.run_id);
+    let exceeded = async {
+        match &attempt.model {
+            Some(model) => model.exceeded().await,
+            None => std::future::pending().await,
+        }
+    };
+    let stops = async {
+        tokio::select! {
+            () = turn.stopped() => {}
+            () = exceeded => turn.app.current.stop(Stop::BudgetExceeded),
+        }
+        attempt.close_ways().await;
+        std::future::pending::<Infallible>().await
+    };
+    let worked = tokio::select! {
+        worked = agent.work(turn) => worked?,
+        never = stops => match never {},
+    };
+    if turn.is_stopped() {
+        attempt.close_ways().await;
+    }
+    let stop = *turn.stop.borrow();
+    match attempt.model.as_ref().and_then(ModelProxy::why_exceeded) {
+        Some(reason) if stop.is_none_or(|stop| stop == Stop::BudgetExceeded) => {
+            Ok(TurnEnd::failed(Stop::BudgetExceeded.code(), reason, None))
+        }
+        _ => Ok(worked),
+    }
+}
+
 /// What a successful turn hands in; one that cannot do so has failed.
 async fn push(turn: &Turn) -> Result<TurnEnd, LogError> {
     let pushed = tokio::select! {
@@ -99,64 +137,37 @@ async fn push(turn: &Turn) -> Result<TurnEnd, LogError> {
     }
 }
 
-/// Records the end of the AG-UI run, the snapshots, and the end of the turn.
+/// Records what the work came to, the snapshots, and the end of the turn.
 async fn close(turn: &Turn, outcome: &TurnEnd) -> Result<(), LogError> {
     let app = &turn.app;
     let stop = (*turn.stop.borrow()).unwrap_or(Stop::Interrupted);
-    let (word, code, exit_code) = match outcome {
-        TurnEnd::Finished => ("finished", None, None),
-        TurnEnd::Stopped => ("interrupted", Some(stop.code()), None),
-        TurnEnd::Failed { code, exit_code, .. } => ("error", Some(*code), *exit_code),
+    let (outcome, code, exit_code, message) = match outcome {
+        TurnEnd::Finished => (TurnOutcome::Finished, None, None, String::new()),
+        TurnEnd::Stopped if stop == Stop::Interrupted => {
+            (TurnOutcome::Interrupted, Some(stop.code()), None, "the turn was interrupted".to_owned())
+        }
+        TurnEnd::Stopped => (TurnOutcome::Interrupted, Some(stop.code()), None, "the runner was ended".to_owned()),
+        TurnEnd::Failed { code, message, words, exit_code } => {
+            let told = if words.is_empty() { message.clone() } else { format!("{message}: {words}") };
+            (TurnOutcome::Error, Some(*code), *exit_code, told)
+        }
     };
-    let reason = match outcome {
-        TurnEnd::Finished => String::new(),
-        TurnEnd::Stopped if stop == Stop::Interrupted => "the turn was interrupted".to_owned(),
-        TurnEnd::Stopped => "the runner was ended".to_owned(),
-        TurnEnd::Failed { message, .. } => message.clone(),
-    };
-    app.log.append(vec![run_end(app, &turn.run_id, code, &reason, exit_code)]).await?;
+    let stop_reason = turn.stop_reason();
+    let result = TurnResult { outcome, code: code.map(str::to_owned), exit_code, stop_reason };
+    let turn_id = turn.run_id.clone();
+    app.log.append(vec![RunnerEvent::TurnResult { turn_id, result: result.clone(), message }]).await?;
     let patience = if app.ending.has_begun() { HASTY_SNAPSHOT_PATIENCE } else { SNAPSHOT_PATIENCE };
     let Snapshots { mut events, problems, positions } = snapshot::of_all(&app.repos, turn.number, patience).await;
-    let mut ended = turn_ended(&turn.run_id, &turn.message.id, turn.message.seq, word, code, exit_code);
-    ended["value"]["problems"] = json!(problems);
-    ended["value"]["repos"] = json!(positions);
-    events.push(ended);
+    events.push(RunnerEvent::TurnEnded {
+        turn_id: turn.run_id.clone(),
+        message_id: turn.message.id.clone(),
+        last_message_seq: turn.message.seq,
+        result,
+        problems: Some(problems),
+        repos: positions,
+    });
     app.log.append(events).await?;
     Ok(())
-}
-
-fn run_end(app: &App, run_id: &str, code: Option<&str>, reason: &str, exit_code: Option<i32>) -> Value {
-    let thread_id = &app.attempt.spec.session_id;
-    match code {
-        None => json!({ "type": "RUN_FINISHED", "threadId": thread_id, "runId": run_id }),
-        Some(code) => {
-            let mut event = json!({
-                "type": "RUN_ERROR", "message": reason, "code": code, "threadId": thread_id, "runId": run_id,
-            });
-            if let Some(exit_code) = exit_code {
-                event["exitCode"] = exit_code.into();
-            }
-            event
-        }
-    }
-}
-
-fn turn_ended(
-    run_id: &str,
-    message_id: &str,
-    seq: i64,
-    outcome: &str,
-    code: Option<&str>,
-    exit_code: Option<i32>,
-) -> Value {
-    let mut value = json!({ "run_id": run_id, "message_id": message_id, "outcome": outcome, "last_message_seq": seq });
-    if let Some(code) = code {
-        value["code"] = code.into();
-    }
-    if let Some(exit_code) = exit_code {
-        value["exit_code"] = exit_code.into();
-    }
-    event::custom(custom::TURN_ENDED, value)
 }
 
 /// Ends the turn that an earlier attempt left open, as appropriate.
@@ -164,31 +175,42 @@ fn turn_ended(
 /// # Errors
 /// When the log fails.
 pub(crate) async fn close_open_turn(app: &SharedApp, history: &mut History) -> Result<(), LogError> {
-    let Some((run_id, message_id)) = history.open_turn.take() else { return Ok(()) };
-    let seq = history.accepted.iter().find(|(id, _)| *id == message_id).map_or(0, |(_, seq)| *seq);
-    let (mut events, word, code, exit_code) = match history.open_turn_closed.take() {
-        Some(Closed::Finished) => (Vec::new(), "finished", None, None),
-        Some(Closed::Error { code, exit_code }) => {
-            let stopped = matches!(code.as_str(), "Interrupted" | "Terminated" | "RunnerLost");
-            (Vec::new(), if stopped { "interrupted" } else { "error" }, Some(code), exit_code)
-        }
-        None => {
-            let reason = "the runner was lost while the agent was working";
-            let error = run_end(app, &run_id, Some("RunnerLost"), reason, None);
-            (vec![error], "interrupted", Some("RunnerLost".to_owned()), None)
-        }
+    let lost = |id: &String| RunnerEvent::PermissionClosed {
+        interrupt_id: id.clone(),
+        outcome: PermissionOutcome::Lost,
+        answer: None,
     };
+    let mut events: Vec<RunnerEvent> = history.open_requests().map(lost).collect();
+    let Some((turn_id, message_id)) = history.open_turn.take() else {
+        return if events.is_empty() { Ok(()) } else { app.log.append(events).await.map(drop) };
+    };
+    let seq = history.accepted.iter().find(|(id, _)| *id == message_id).map_or(0, |(_, seq)| *seq);
+    let lost = || TurnResult {
+        outcome: TurnOutcome::Interrupted,
+        code: Some("RunnerLost".to_owned()),
+        exit_code: None,
+        stop_reason: None,
+    };
+    let result = history.open_turn_result.take().unwrap_or_else(|| {
+        let message = "the runner was lost while the agent was working".to_owned();
+        events.push(RunnerEvent::TurnResult { turn_id: turn_id.clone(), result: lost(), message });
+        lost()
+    });
     let snapshots = snapshot::of_all(&app.repos, history.turns, SNAPSHOT_PATIENCE).await;
     events.extend(snapshots.events);
-    let mut ended = turn_ended(&run_id, &message_id, seq, word, code.as_deref(), exit_code);
-    ended["value"]["problems"] = json!(snapshots.problems);
-    ended["value"]["repos"] = json!(snapshots.positions);
-    events.push(ended);
+    events.push(RunnerEvent::TurnEnded {
+        turn_id,
+        message_id: message_id.clone(),
+        last_message_seq: seq,
+        result: result.clone(),
+        problems: Some(snapshots.problems),
+        repos: snapshots.positions,
+    });
     app.log.append(events).await?;
-    let fate = if code.as_deref() == Some("RunnerLost") {
+    let fate = if result.code.as_deref() == Some("RunnerLost") {
         Fate::Lost
     } else {
-        Fate::Ended { failed: word == "error", exit_code }
+        Fate::Ended { failed: result.outcome == TurnOutcome::Error, exit_code: result.exit_code }
     };
     history.fates.insert(message_id, fate);
     Ok(())
@@ -207,5 +229,7 @@ pub(crate) fn unfinished_end(app: &App, history: &History) -> Option<End> {
 }
 
 fn failure(exit_code: Option<i32>, reason: String) -> End {
-    End { code: exit_code.unwrap_or(1), reason, stop: Stop::Terminated, ack: ACK_PATIENCE, recorded: true }
+    // An agent that ends with success in the middle of its work has failed.
+    let code = exit_code.filter(|code| *code != 0).unwrap_or(1);
+    End { code, reason, stop: Stop::Terminated, ack: ACK_PATIENCE, recorded: true }
 }

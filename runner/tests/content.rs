@@ -77,13 +77,15 @@ async fn nothing_outside_the_workspace_can_be_reached() {
     ] {
         client.get(&format!("/content/{path}")).await.expect_bad("path");
     }
-    for path in ["..", "../..", "/etc", "root", "inside", "d%00", "token", "pipe"] {
+    for path in ["..", "../..", "/etc", "root", "inside", "d%00", "token"] {
         client.get(&format!("/content?path={path}")).await.expect_bad("path");
     }
+    // What is there is no directory: that may change.
+    client.get("/content?path=pipe").await.expect(409);
     client.get("/content/nothing").await.expect(404);
     client.get("/content?path=nothing").await.expect(404);
     client.get(&format!("/content/{}", "x".repeat(300))).await.expect(404);
-    client.send("PUT", "/content/x", json!({})).await.expect(404);
+    client.send("POST", "/content/x", json!({})).await.expect(404);
 }
 
 #[tokio::test]

@@ -106,9 +106,9 @@ async fn nothing_that_a_repository_says_hides_a_change() {
         let diff = scene.diff().await.expect(200).text();
         assert!(diff.contains("+HELLO") && diff.contains("+new"), "{name}: {diff}");
         let snapshots = scene.turn("true").await;
-        let failed = harness::custom(&snapshots, "ambient.snapshot_failed");
+        let failed = harness::of_type(&snapshots, "repo.snapshot_failed");
         assert!(failed.is_empty(), "{name}: {failed:?}");
-        let patch = harness::custom(&snapshots, "ambient.snapshot")[0]["patch"].as_str().unwrap();
+        let patch = harness::of_type(&snapshots, "repo.snapshot")[0]["patch"].as_str().unwrap();
         assert!(patch.contains("+HELLO") && patch.contains("+new"), "{name}: {patch}");
     }
 }
@@ -149,7 +149,7 @@ async fn a_sparse_checkout_deletes_nothing_and_hides_no_file_that_is_there() {
     assert_eq!(paths(&status), ["gone/four", "in/one"]);
     assert_eq!(status["left_out"], json!([{ "path": "out", "reason": "not_checked_out" }]));
     let records = scene.turn("true").await;
-    let patch = harness::custom(&records, "ambient.snapshot")[0]["patch"].as_str().unwrap();
+    let patch = harness::of_type(&records, "repo.snapshot")[0]["patch"].as_str().unwrap();
     assert!(patch.contains("+changed") && patch.contains("+out/three"), "{patch}");
     // A file that is there is looked at, whatever the marks say.
     std::fs::create_dir(clone.join("out")).unwrap();
@@ -282,10 +282,10 @@ async fn a_repository_whose_folder_is_gone_is_said_to_be_so() {
     ];
     for (script, how) in ways {
         let records = scene.turn(script).await;
-        let failed = harness::custom(&records, "ambient.snapshot_failed")[0];
+        let failed = harness::of_type(&records, "repo.snapshot_failed")[0];
         let reason = failed["reason"].as_str().unwrap();
         assert!(failed["repo"] == "up" && reason.contains(how), "{failed}");
-        let ended = harness::custom(&records, "ambient.turn_ended")[0];
+        let ended = harness::of_type(&records, "turn.ended")[0];
         assert_eq!(ended["problems"], json!([{ "repo": "up", "missing": true, "reason": reason }]));
         for answer in [scene.push("b").await, scene.status().await, scene.diff().await] {
             let text = answer.expect(409).text();
@@ -301,7 +301,7 @@ async fn a_repository_whose_folder_is_gone_is_said_to_be_so() {
         // It is wanted, so it is cloned again.
         scene.runner.client.send("PUT", "/repos/up", json!({ "url": scene.url })).await.expect(200);
         let records = scene.turn("true").await;
-        assert_eq!(harness::custom(&records, "ambient.turn_ended")[0]["problems"], json!([]));
+        assert_eq!(harness::of_type(&records, "turn.ended")[0]["problems"], json!([]));
     }
 }
 
@@ -399,8 +399,7 @@ async fn what_a_batch_turn_leaves_running_changes_nothing_that_is_handed_in() {
     let script = format!("```\n({busy}) &\n(env -i PATH=\"$PATH\" setsid sh -c '({busy}) &')\nsleep 0.3\n```");
     runner.client.deliver("a", 1, &script).await.expect(200);
     let records = reader.until_turn_ended().await;
-    let (pushed, snapshot) =
-        (harness::custom(&records, "ambient.pushed"), harness::custom(&records, "ambient.snapshot"));
+    let (pushed, snapshot) = (harness::of_type(&records, "repo.pushed"), harness::of_type(&records, "repo.snapshot"));
     let what: Vec<_> = records.iter().map(|record| record.event.to_string()).collect();
     assert_eq!(pushed[0]["commit"], snapshot[0]["head"], "{what:?}");
     assert_eq!(snapshot[0]["running"], 0);
@@ -410,7 +409,7 @@ async fn what_a_batch_turn_leaves_running_changes_nothing_that_is_handed_in() {
 async fn a_snapshot_of_a_moving_tree_says_so() {
     let mut scene = Scene::new().await;
     let records = scene.turn("sleep 30 >/dev/null 2>&1 &").await;
-    assert_eq!(harness::custom(&records, "ambient.snapshot")[0]["running"], 1);
+    assert_eq!(harness::of_type(&records, "repo.snapshot")[0]["running"], 1);
 }
 
 #[tokio::test]

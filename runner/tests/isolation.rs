@@ -4,7 +4,7 @@
 mod harness;
 
 use ambient_runner_protocol::Confinement;
-use harness::{Session, answers, eventually, output, run, running};
+use harness::{Session, answers, eventually, is_of_type, output, run, running};
 
 #[tokio::test]
 async fn an_agent_can_neither_see_nor_stop_nor_cripple_its_runner() {
@@ -152,18 +152,17 @@ async fn signals_and_codes_of_a_command_are_told_as_they_are_and_a_trapped_sigte
         let mut reader = runner.client.events(1, "", 0).await;
         runner.client.deliver(id, 1, &format!("```\n{script}\n```")).await.expect(200);
         let mut records = Vec::new();
-        while !harness::custom(&records, "ambient.turn_ended").into_iter().any(|turn| turn["message_id"] == id) {
+        while !harness::of_type(&records, "turn.ended").into_iter().any(|turn| turn["message_id"] == id) {
             records.extend(reader.until_turn_ended().await);
         }
-        assert_eq!(harness::custom(&records, "ambient.turn_ended").last().unwrap()["exit_code"], code, "{script}");
+        assert_eq!(harness::of_type(&records, "turn.ended").last().unwrap()["exit_code"], code, "{script}");
     }
     let mut reader = runner.client.events(2, "", 0).await;
     let script = "trap 'echo got TERM; exit 3' TERM; echo ready; while :; do sleep 0.05; done";
     runner.client.deliver("d", 2, &format!("```\n{script}\n```")).await.expect(200);
-    reader.until(|record| record.event["value"]["text"].as_str().is_some_and(|text| text.contains("ready"))).await;
+    reader.until(|record| record.event["text"].as_str().is_some_and(|text| text.contains("ready"))).await;
     runner.client.send("POST", "/interrupt", serde_json::json!({})).await.expect(204);
-    let records = reader
-        .until(|record| record.event["value"]["message_id"] == "d" && record.event["value"]["outcome"].is_string());
+    let records = reader.until(|record| record.event["message_id"] == "d" && is_of_type(record, "turn.ended"));
     assert!(output(&records.await).contains("got TERM"), "the command ended in its own way");
 }
 

@@ -4,7 +4,7 @@
 mod harness;
 
 use ambient_runner_protocol::RunnerFrame;
-use harness::{Client, Session, is_custom};
+use harness::{Client, Session, is_of_type};
 use serde_json::json;
 
 #[tokio::test]
@@ -12,7 +12,7 @@ async fn a_lower_epoch_is_dropped_and_a_higher_one_takes_over() {
     let session = Session::new(true);
     let runner = session.start().await;
     let mut second = runner.client.events(2, "", 0).await;
-    second.until(|record| is_custom(record, "ambient.attempt_started")).await;
+    second.until(|record| is_of_type(record, "attempt.started")).await;
     let mut first = runner.client.events(1, "", 0).await;
     assert_eq!(first.next().await, Some(RunnerFrame::Superseded { epoch: 2 }));
     assert_eq!(first.next().await, None);
@@ -32,7 +32,7 @@ async fn a_cursor_of_another_log_begins_at_the_first_record() {
     let session = Session::new(true);
     let runner = session.start().await;
     let mut reader = runner.client.events(1, "someone-elses", 100).await;
-    let records = reader.until(|record| is_custom(record, "ambient.attempt_started")).await;
+    let records = reader.until(|record| is_of_type(record, "attempt.started")).await;
     assert_eq!(records[0].n, 1);
     assert_ne!(reader.log_id, "someone-elses");
 }
@@ -53,7 +53,7 @@ async fn many_records_come_in_order_in_bounded_frames() {
                 for record in &records {
                     assert_eq!(record.n, last + 1);
                     last = record.n;
-                    turns += i32::from(is_custom(record, "ambient.turn_ended"));
+                    turns += i32::from(is_of_type(record, "turn.ended"));
                 }
             }
             other => assert!(matches!(other, RunnerFrame::Welcome { .. })),
@@ -95,8 +95,7 @@ async fn bad_messages_and_routes_are_refused_with_the_field() {
     runner.client.get("/git/status").await.expect_bad("repo");
     runner.client.get("/git/status?repo=x&y=1").await.expect_bad("y");
     assert_eq!(runner.client.get("/nothing").await.expect(404).json()["code"], "not_found");
-    let records =
-        runner.client.events(1, "", 0).await.until(|record| is_custom(record, "ambient.attempt_started")).await;
+    let records = runner.client.events(1, "", 0).await.until(|record| is_of_type(record, "attempt.started")).await;
     assert_eq!(records.len(), 1, "nothing bad was recorded");
 }
 

@@ -174,8 +174,11 @@ async fn what_is_not_fetched_of_a_repository_is_told() {
     let notices = repo["notices"].as_array().unwrap();
     assert_eq!(notices.len(), 2, "{repo}");
     assert!(notices[0].as_str().unwrap().contains("submodules") && notices[1].as_str().unwrap().contains("LFS"));
-    let records = reader.until(|record| harness::is_custom(record, "ambient.repo_notices")).await;
-    assert_eq!(harness::custom(&records, "ambient.repo_notices")[0], &json!({ "repo": "up", "notices": notices }));
+    let records = reader.until(|record| harness::is_of_type(record, "repo.notices")).await;
+    assert_eq!(
+        harness::of_type(&records, "repo.notices")[0],
+        &json!({ "type": "repo.notices", "repo": "up", "notices": notices })
+    );
     let plain = runner.client.send("PUT", "/repos/part", json!({ "url": part })).await.expect(200).json();
     assert_eq!(plain.get("notices"), None);
     // One that the agent has broken is told as such, and hides no other.
@@ -275,15 +278,15 @@ async fn a_turn_that_went_well_pushes_and_one_that_cannot_has_failed() {
     let records = reader.until_turn_ended().await;
     let kinds = harness::kinds(&records);
     let place = |kind: &str| kinds.iter().position(|k| k == kind).unwrap();
-    assert!(place("ambient.pushed") < place("RUN_FINISHED"));
+    assert!(place("repo.pushed") < place("turn.result"));
     assert_eq!(git(&origin, &["log", "-1", "--format=%s", "result"]), "work");
     assert_eq!(git(&origin, &["branch", "--list", "first"]), "");
     git(&session.directory().join("up"), &["push", "--quiet", &origin.to_string_lossy(), "+HEAD:result"]);
     git(&session.directory().join("up"), &["commit", "--quiet", "--allow-empty", "-m", "theirs"]);
     git(&session.directory().join("up"), &["push", "--quiet", &origin.to_string_lossy(), "HEAD:result"]);
     runner.client.deliver("b", 2, "```\ntrue\n```").await.expect(200);
-    let records = reader.until(|record| harness::is_custom(record, "ambient.exit")).await;
-    let error = records.iter().find(|record| record.event["type"] == "RUN_ERROR").unwrap();
+    let records = reader.until(|record| harness::is_of_type(record, "runner.exited")).await;
+    let error = records.iter().find(|record| record.event["type"] == "turn.result").unwrap();
     assert_eq!(error.event["code"], "PushFailed");
     assert!(error.event["message"].as_str().unwrap().contains("result"));
     reader.ack(reader.last).await;

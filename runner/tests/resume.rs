@@ -5,7 +5,7 @@ mod harness;
 
 use std::io::Write;
 
-use harness::{Session, custom, is_custom, output};
+use harness::{Session, is_of_type, of_type, output};
 use rustix::process::Signal;
 
 /// Runs the first time until it is killed, the second time to its end.
@@ -15,7 +15,7 @@ async fn killed_in_mid_turn(session: &mut Session) -> (String, i64) {
     let mut runner = session.start().await;
     let mut reader = runner.client.events(1, "", 0).await;
     runner.client.deliver("s/1/prompt", 5, TWICE).await.expect(200);
-    reader.until(|record| is_custom(record, "ambient.tool_output")).await;
+    reader.until(|record| is_of_type(record, "tool.output")).await;
     runner.signal(Signal::KILL);
     assert_eq!(runner.exit_code().await, None);
     assert!(session.exited().is_none());
@@ -37,17 +37,17 @@ async fn after_kill_9_the_batch_prompt_runs_again_as_a_new_turn_of_the_same_log(
     let (log_id, last) = killed_in_mid_turn(&mut session).await;
     let runner = session.start().await;
     let mut reader = runner.client.events(1, &log_id, last).await;
-    let records = reader.until(|record| record.event["value"]["outcome"] == "finished").await;
+    let records = reader.until(|record| harness::has_ended(record, "finished")).await;
     assert_eq!(reader.log_id, log_id);
     assert_eq!(records[0].n, last + 1, "nothing is repeated and nothing lost");
-    let attempt = custom(&records, "ambient.attempt_started")[0];
+    let attempt = of_type(&records, "attempt.started")[0];
     assert_eq!((&attempt["attempt"], &attempt["resumed"]), (&2.into(), &true.into()));
-    let ends = custom(&records, "ambient.turn_ended");
+    let ends = of_type(&records, "turn.ended");
     assert_eq!(
-        (&ends[0]["run_id"], &ends[0]["outcome"], &ends[0]["code"]),
+        (&ends[0]["turn_id"], &ends[0]["outcome"], &ends[0]["code"]),
         (&"s/1/1".into(), &"interrupted".into(), &"RunnerLost".into())
     );
-    assert_eq!((&ends[1]["run_id"], &ends[1]["outcome"]), (&"s/1/2".into(), &"finished".into()));
+    assert_eq!((&ends[1]["turn_id"], &ends[1]["outcome"]), (&"s/1/2".into(), &"finished".into()));
     assert_eq!(ends[1]["last_message_seq"], 5);
     assert_eq!(output(&records), "second\n");
 }
@@ -59,7 +59,7 @@ async fn after_kill_9_an_interactive_session_waits_for_its_user_and_knows_old_me
     let runner = session.start().await;
     let mut reader = runner.client.events(1, &log_id, last).await;
     let records = reader.until_turn_ended().await;
-    assert_eq!(custom(&records, "ambient.turn_ended")[0]["code"], "RunnerLost");
+    assert_eq!(of_type(&records, "turn.ended")[0]["code"], "RunnerLost");
     let again = runner.client.deliver("s/1/prompt", 5, TWICE).await.expect(200).json();
     assert_eq!(again["new"], false);
     runner.client.deliver("next", 6, "```\necho next\n```").await.expect(200);
@@ -72,7 +72,7 @@ async fn a_message_is_taken_once_and_those_that_waited_run_after_a_restart() {
     let mut runner = session.start().await;
     let mut reader = runner.client.events(1, "", 0).await;
     runner.client.deliver("a", 1, "```\necho a; sleep 300\n```").await.expect(200);
-    reader.until(|record| is_custom(record, "ambient.tool_output")).await;
+    reader.until(|record| is_of_type(record, "tool.output")).await;
     let waiting = "```\necho b >> b; cat b\n```";
     assert_eq!(runner.client.deliver("b", 2, waiting).await.expect(200).json()["new"], true);
     assert_eq!(runner.client.deliver("b", 2, waiting).await.expect(200).json()["new"], false);
@@ -82,8 +82,8 @@ async fn a_message_is_taken_once_and_those_that_waited_run_after_a_restart() {
     let runner = session.start().await;
     assert_eq!(runner.client.deliver("b", 2, waiting).await.expect(200).json()["new"], false);
     let mut reader = runner.client.events(1, "", 0).await;
-    let records = reader.until(|record| record.event["value"]["outcome"] == "finished").await;
-    assert_eq!(custom(&records, "ambient.message_accepted").len(), 2);
+    let records = reader.until(|record| harness::has_ended(record, "finished")).await;
+    assert_eq!(of_type(&records, "message.accepted").len(), 2);
     assert_eq!(std::fs::read_to_string(session.paths.workspace().join("b")).unwrap(), "b\n");
 }
 
@@ -107,7 +107,7 @@ async fn a_torn_tail_is_cut_off_and_the_numbers_go_on_without_a_gap() {
     session.next_attempt();
     let runner = session.start().await;
     let mut reader = runner.client.events(1, &log_id, last).await;
-    let records = reader.until(|record| is_custom(record, "ambient.attempt_started")).await;
+    let records = reader.until(|record| is_of_type(record, "attempt.started")).await;
     assert_eq!(records[0].n, last + 1);
     assert_eq!(reader.log_id, log_id);
     let text = std::fs::read_to_string(&log).unwrap();
@@ -120,14 +120,14 @@ async fn a_signal_from_outside_is_a_loss_and_not_an_end() {
     let mut runner = session.start().await;
     let mut reader = runner.client.events(1, "", 0).await;
     runner.client.deliver("s/1/prompt", 5, TWICE).await.expect(200);
-    reader.until(|record| is_custom(record, "ambient.tool_output")).await;
+    reader.until(|record| is_of_type(record, "tool.output")).await;
     runner.signal(Signal::TERM);
     assert_eq!(runner.exit_code().await, Some(143));
     assert!(session.exited().is_none());
     session.next_attempt();
     let runner = session.start().await;
     let mut reader = runner.client.events(1, "", 0).await;
-    let records = reader.until(|record| record.event["value"]["outcome"] == "finished").await;
+    let records = reader.until(|record| harness::has_ended(record, "finished")).await;
     assert!(output(&records).ends_with("second\n"));
 }
 
@@ -137,7 +137,7 @@ async fn a_batch_that_died_between_its_end_and_the_record_ends_with_the_same_cod
     let mut runner = session.start().await;
     let mut reader = runner.client.events(1, "", 0).await;
     runner.client.deliver("s/1/prompt", 5, "```\nexit 9\n```").await.expect(200);
-    reader.until(|record| is_custom(record, "ambient.exit")).await;
+    reader.until(|record| is_of_type(record, "runner.exited")).await;
     runner.signal(Signal::KILL);
     runner.exit_code().await;
     assert!(session.exited().is_none());
@@ -145,7 +145,7 @@ async fn a_batch_that_died_between_its_end_and_the_record_ends_with_the_same_cod
     let mut runner = session.spawn();
     harness::eventually("it is up", || session.paths.started(1, 2).exists()).await;
     let mut reader = runner.client.events(1, "", 0).await;
-    let records = reader.until(|record| is_custom(record, "ambient.exit") && record.n > 5).await;
+    let records = reader.until(|record| is_of_type(record, "runner.exited") && record.n > 5).await;
     reader.ack(records.last().unwrap().n).await;
     assert_eq!(runner.exit_code().await, Some(9));
     assert_eq!(session.exited().unwrap().code, 9);
@@ -164,5 +164,6 @@ async fn the_fence_and_the_lock_keep_a_second_runner_out() {
     session.spec.agent = "other".to_owned();
     session.raise_fence(0);
     assert_eq!(session.spawn().exit_code().await, Some(2));
-    assert!(session.exited().unwrap().reason.contains("it has: script"));
+    let reason = session.exited().unwrap().reason;
+    assert!(reason.contains("agent 'other' has no command"), "{reason}");
 }

@@ -6,7 +6,7 @@ mod harness;
 use std::time::{Duration, Instant};
 
 use ambient_runner_protocol::Record;
-use harness::{Reader, Runner, Session, custom, eventually, is_custom};
+use harness::{Reader, Runner, Session, eventually, is_of_type, of_type};
 use rustix::process::{Pid, Signal};
 use serde_json::json;
 
@@ -25,9 +25,9 @@ async fn stop_when_up(session: &Session, runner: &Runner, reader: &mut Reader, i
 }
 
 fn assert_stopped(records: &[Record], what: &str) {
-    let ended = custom(records, "ambient.turn_ended")[0];
+    let ended = of_type(records, "turn.ended")[0];
     assert_eq!((&ended["outcome"], &ended["code"]), (&json!("interrupted"), &json!("Interrupted")), "{what}");
-    let error = records.iter().find(|record| record.event["type"] == "RUN_ERROR").unwrap();
+    let error = records.iter().find(|record| record.event["type"] == "turn.result").unwrap();
     assert_eq!((&error.event["code"], &error.event["exitCode"]), (&json!("Interrupted"), &json!(null)), "{what}");
 }
 
@@ -82,7 +82,7 @@ async fn a_stop_at_a_blocks_end_or_between_two_is_a_stop_and_nothing_more_runs()
         eventually("the block is up", || up.exists()).await;
         runner.client.send("POST", "/interrupt", json!({})).await.expect(204);
         let records = reader.until_turn_ended().await;
-        let ended = custom(&records, "ambient.turn_ended")[0];
+        let ended = of_type(&records, "turn.ended")[0];
         // A failure that was seen before the stop is one; there is no third outcome.
         let failed = ended["code"] == "ScriptFailed" && end != "true";
         assert!(ended["code"] == "Interrupted" || failed, "{end}: {ended}");
@@ -117,8 +117,8 @@ async fn a_batch_session_that_is_stopped_in_a_silent_block_ends_as_asked() {
     eventually("the block is up", || up.exists()).await;
     session.raise_fence(1);
     runner.signal(Signal::TERM);
-    let records = reader.until(|record| is_custom(record, "ambient.exit")).await;
-    assert_eq!(custom(&records, "ambient.turn_ended")[0]["code"], "Terminated");
+    let records = reader.until(|record| is_of_type(record, "runner.exited")).await;
+    assert_eq!(of_type(&records, "turn.ended")[0]["code"], "Terminated");
     reader.ack(reader.last).await;
     assert_eq!(runner.exit_code().await, Some(0));
     // bash itself says that the loop's command was terminated.

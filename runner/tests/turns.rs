@@ -3,7 +3,7 @@
 
 mod harness;
 
-use harness::{Session, custom, git, is_custom, kinds, output};
+use harness::{Session, git, is_of_type, kinds, of_type, output};
 use rustix::process::Signal;
 
 #[tokio::test]
@@ -19,10 +19,10 @@ async fn a_turn_streams_text_tools_and_output_and_ends_with_a_snapshot() {
     let records = reader.until_turn_ended().await;
     let mut seen = kinds(&records);
     seen.dedup();
-    let tool = ["TOOL_CALL_START", "TOOL_CALL_ARGS", "TOOL_CALL_END", "ambient.tool_output", "TOOL_CALL_RESULT"];
-    let text = ["TEXT_MESSAGE_START", "TEXT_MESSAGE_CONTENT", "TEXT_MESSAGE_END"];
-    let begin = ["ambient.attempt_started", "ambient.message_accepted", "RUN_STARTED"];
-    let end = ["RUN_FINISHED", "ambient.snapshot", "ambient.turn_ended"];
+    let tool = ["tool.started", "tool.output", "tool.updated"];
+    let text = ["agent.text"];
+    let begin = ["attempt.started", "message.accepted", "turn.started"];
+    let end = ["turn.result", "repo.snapshot", "turn.ended"];
     assert_eq!(seen, [&begin[..], &text, &tool, &text, &tool, &end].concat());
     let workspace = session.paths.workspace().join("up");
     let all = output(&records);
@@ -31,10 +31,10 @@ async fn a_turn_streams_text_tools_and_output_and_ends_with_a_snapshot() {
     {
         assert!(all.contains(part), "{part:?} in {all:?}");
     }
-    let ended = custom(&records, "ambient.turn_ended")[0];
+    let ended = of_type(&records, "turn.ended")[0];
     assert_eq!((&ended["outcome"], &ended["last_message_seq"]), (&"finished".into(), &7.into()));
-    assert_eq!(ended["run_id"], "s/1/1");
-    let snapshot = custom(&records, "ambient.snapshot")[0];
+    assert_eq!(ended["turn_id"], "s/1/1");
+    let snapshot = of_type(&records, "repo.snapshot")[0];
     assert_eq!(snapshot["ref"], "refs/ambient/snapshots/1-1");
     assert_eq!(git(&workspace, &["rev-parse", "refs/ambient/snapshots/1-1"]), snapshot["commit"].as_str().unwrap());
     assert_eq!(git(&workspace, &["log", "-1", "--format=%an <%ae> %cn"]), "Ada <ada@example.com> Ada");
@@ -71,13 +71,13 @@ async fn a_failing_block_ends_a_batch_runner_with_its_code_after_the_readers_ack
         .deliver("s/1/prompt", 1, "```\necho one\n(exit 7)\necho never\n```\n```\necho never\n```")
         .await
         .expect(200);
-    let records = reader.until(|record| is_custom(record, "ambient.exit")).await;
+    let records = reader.until(|record| is_of_type(record, "runner.exited")).await;
     assert!(!output(&records).contains("never"));
-    let ended = custom(&records, "ambient.turn_ended")[0];
+    let ended = of_type(&records, "turn.ended")[0];
     assert_eq!((&ended["outcome"], &ended["exit_code"]), (&"error".into(), &7.into()));
-    let error = records.iter().find(|record| record.event["type"] == "RUN_ERROR").unwrap();
+    let error = records.iter().find(|record| record.event["type"] == "turn.result").unwrap();
     assert_eq!(error.event["code"], "ScriptFailed");
-    assert_eq!(custom(&records, "ambient.exit")[0]["code"], 7);
+    assert_eq!(of_type(&records, "runner.exited")[0]["code"], 7);
     assert!(session.exited().is_none(), "it waits for the acknowledgement");
     reader.ack(reader.last).await;
     assert_eq!(runner.exit_code().await, Some(7));
@@ -92,11 +92,11 @@ async fn an_interactive_runner_goes_on_after_a_failure_and_a_prompt_without_bloc
     let mut reader = runner.client.events(1, "", 0).await;
     runner.client.deliver("a", 1, "```\nfalse\n```").await.expect(200);
     let records = reader.until_turn_ended().await;
-    assert_eq!(custom(&records, "ambient.turn_ended")[0]["exit_code"], 1);
+    assert_eq!(of_type(&records, "turn.ended")[0]["exit_code"], 1);
     runner.client.deliver("b", 2, "just words").await.expect(200);
     let records = reader.until_turn_ended().await;
-    assert_eq!(custom(&records, "ambient.turn_ended")[0]["outcome"], "finished");
-    let said: String = records.iter().filter_map(|record| record.event["delta"].as_str()).collect();
+    assert_eq!(of_type(&records, "turn.ended")[0]["outcome"], "finished");
+    let said: String = records.iter().filter_map(|record| record.event["text"].as_str()).collect();
     assert!(said.contains("just words") && said.contains("nothing to run"), "{said}");
 }
 
@@ -108,11 +108,11 @@ async fn prose_never_runs_whatever_an_editor_left_in_the_message() {
     let task = "\u{feff}```sh\r\necho one\r\n```\r\ntouch prose-ran\r\n```sh\r\necho two\r\n```\r\ntouch prose-ran\r\n";
     runner.client.deliver("a", 1, task).await.expect(200);
     let records = reader.until_turn_ended().await;
-    assert_eq!(custom(&records, "ambient.turn_ended")[0]["outcome"], "finished");
+    assert_eq!(of_type(&records, "turn.ended")[0]["outcome"], "finished");
     assert_eq!(output(&records), "one\ntwo\n");
     runner.client.deliver("b", 2, "```sh\ntouch first-ran\n```\nx\n\n```\ntouch prose-ran\n").await.expect(200);
     let records = reader.until_turn_ended().await;
-    let error = records.iter().find(|record| record.event["type"] == "RUN_ERROR").unwrap();
+    let error = records.iter().find(|record| record.event["type"] == "turn.result").unwrap();
     let told = "the shell block that begins in line 6 has no closing fence; nothing was run";
     assert_eq!((&error.event["code"], &error.event["message"]), (&"ScriptFailed".into(), &told.into()));
     assert_eq!(std::fs::read_dir(session.paths.workspace()).unwrap().count(), 0);
@@ -127,15 +127,40 @@ async fn an_interrupt_ends_the_turn_with_all_its_processes_and_the_next_message_
     let stubborn =
         "```\ntrap '' TERM\nsetsid sh -c 'trap \"\" TERM; while :; do sleep 98.7651; done' &\necho ready\nwait\n```";
     runner.client.deliver("a", 1, stubborn).await.expect(200);
-    reader.until(|record| is_custom(record, "ambient.tool_output")).await;
+    reader.until(|record| is_of_type(record, "tool.output")).await;
     assert_eq!(runner.client.get("/health").await.json()["state"], "working");
     runner.client.send("POST", "/interrupt", serde_json::json!({})).await.expect(204);
     let records = reader.until_turn_ended().await;
-    let ended = custom(&records, "ambient.turn_ended")[0];
+    let ended = of_type(&records, "turn.ended")[0];
     assert_eq!((&ended["outcome"], &ended["code"]), (&"interrupted".into(), &"Interrupted".into()));
     assert!(harness::running("98.7651").is_empty());
     runner.client.deliver("b", 2, "```\necho next\n```").await.expect(200);
     assert_eq!(output(&reader.until_turn_ended().await), "next\n");
+}
+
+#[tokio::test]
+async fn a_halt_ends_the_turn_and_no_other_begins() {
+    let session = Session::new(true);
+    let mut runner = session.start().await;
+    let mut reader = runner.client.events(1, "", 0).await;
+    runner.client.deliver("a", 1, "```\necho ready\nsleep 600\n```").await.expect(200);
+    reader.until(|record| is_of_type(record, "tool.output")).await;
+    for (id, seq) in [("b", 2), ("c", 3)] {
+        runner.client.deliver(id, seq, "```\ntouch ran\n```").await.expect(200);
+    }
+    runner.client.send("POST", "/halt", serde_json::json!({})).await.expect(204);
+    // At once: the turn in progress need not have ended.
+    let late = runner.client.deliver("d", 4, "```\ntouch ran\n```").await;
+    assert_eq!(late.status, 409, "{late:?}");
+    let records = reader.until_turn_ended().await;
+    assert_eq!(of_type(&records, "turn.ended")[0]["code"], "Interrupted");
+    let known = runner.client.deliver("b", 2, "```\ntouch ran\n```").await;
+    assert_eq!((known.status, &known.json()["new"]), (200, &false.into()), "{known:?}");
+    runner.client.send("POST", "/shutdown", serde_json::json!({})).await.expect(202);
+    let rest = reader.until(|record| is_of_type(record, "runner.exited")).await;
+    assert!(rest.iter().all(|record| record.event["type"] != "turn.started"), "{rest:?}");
+    assert_eq!(runner.exit_code().await, Some(0));
+    assert!(!session.paths.workspace().join("ran").exists());
 }
 
 #[tokio::test]
@@ -160,14 +185,14 @@ async fn output_is_lossless_in_utf8_cut_at_its_limit_and_the_result_holds_the_en
     let script = "```\nprintf 'a\\000b\\377c'; printf '\\342\\202'; sleep 0.2; printf '\\254\\n'\n```\n```\nyes 0123456789 | head -c 3000000; echo; echo END\n```";
     runner.client.deliver("a", 1, script).await.expect(200);
     let records = reader.until_turn_ended().await;
-    let results: Vec<_> = records.iter().filter(|record| record.event["type"] == "TOOL_CALL_RESULT").collect();
-    assert_eq!(results[0].event["content"], "a\u{FFFD}b\u{FFFD}c€\n");
-    let content = results[1].event["content"].as_str().unwrap();
+    let results: Vec<_> = records.iter().filter(|record| record.event["type"] == "tool.updated").collect();
+    assert_eq!(results[0].event["output"], "a\u{FFFD}b\u{FFFD}c€\n");
+    let content = results[1].event["output"].as_str().unwrap();
     assert!(content.len() < 70_000 && content.ends_with("END\n") && content.starts_with("[the beginning"));
     let streamed = output(&records);
     assert!(streamed.len() < 1_200_000, "{}", streamed.len());
     assert!(streamed.contains("no more output is recorded") && streamed.ends_with("\nEND\n"));
-    for value in custom(&records, "ambient.tool_output") {
+    for value in of_type(&records, "tool.output") {
         assert!(value["text"].as_str().unwrap().len() <= 16 * 1024);
     }
 }
@@ -180,12 +205,12 @@ async fn sigterm_by_request_drains_snapshots_and_records_the_end() {
     runner.client.send("PUT", "/repos/up", serde_json::json!({ "url": url })).await.expect(200);
     let mut reader = runner.client.events(1, "", 0).await;
     runner.client.deliver("a", 1, "```\necho half > half.txt\necho ready\nsleep 97.531\n```").await.expect(200);
-    reader.until(|record| is_custom(record, "ambient.tool_output")).await;
+    reader.until(|record| is_of_type(record, "tool.output")).await;
     session.raise_fence(1);
     runner.signal(Signal::TERM);
-    let records = reader.until(|record| is_custom(record, "ambient.exit")).await;
-    assert_eq!(custom(&records, "ambient.turn_ended")[0]["code"], "Terminated");
-    assert_eq!(custom(&records, "ambient.snapshot").len(), 1);
+    let records = reader.until(|record| is_of_type(record, "runner.exited")).await;
+    assert_eq!(of_type(&records, "turn.ended")[0]["code"], "Terminated");
+    assert_eq!(of_type(&records, "repo.snapshot").len(), 1);
     reader.ack(reader.last).await;
     assert_eq!(runner.exit_code().await, Some(0));
     assert_eq!(session.exited().unwrap().reason, "terminated by request");
@@ -216,7 +241,7 @@ async fn only_an_exit_code_that_stands_for_a_signal_is_told_as_one() {
     for (turn, (script, told)) in (1..).zip(cases) {
         runner.client.deliver(&turn.to_string(), turn, &format!("```\n{script}\n```")).await.expect(200);
         let records = reader.until_turn_ended().await;
-        let error = records.iter().find(|record| record.event["type"] == "RUN_ERROR").unwrap();
+        let error = records.iter().find(|record| record.event["type"] == "turn.result").unwrap();
         assert_eq!(error.event["message"], format!("shell block 1 failed: {told}"));
     }
 }

@@ -17,9 +17,9 @@ use serde_json::{Value, json};
 /// The snapshot after a turn in which nothing is done.
 async fn next_snapshot(scene: &mut Scene) -> Value {
     let records = scene.turn("true").await;
-    let failed = harness::custom(&records, "ambient.snapshot_failed");
+    let failed = harness::of_type(&records, "repo.snapshot_failed");
     assert!(failed.is_empty(), "{failed:?}");
-    harness::custom(&records, "ambient.snapshot")[0].clone()
+    harness::of_type(&records, "repo.snapshot")[0].clone()
 }
 
 /// A fresh checkout with a patch applied.
@@ -245,7 +245,7 @@ async fn when_the_room_for_large_files_is_used_up_they_are_named() {
     for turn in 1..=2 {
         runner.client.deliver(&turn.to_string(), turn, "```\ntrue\n```").await.expect(200);
         let records = reader.until_turn_ended().await;
-        let snapshot = harness::custom(&records, "ambient.snapshot")[0];
+        let snapshot = harness::of_type(&records, "repo.snapshot")[0];
         assert_eq!(left_out(&snapshot["left_out"]), [("second".to_owned(), "no_room".to_owned())]);
     }
 }

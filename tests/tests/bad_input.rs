@@ -6,6 +6,7 @@ mod support;
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
     time::Duration,
 };
 
@@ -62,8 +63,7 @@ impl Scene {
 
     /// The other session has not stopped working: something new comes.
     async fn nobody_else_is_affected(&self) {
-        let ticks =
-            |events: &[Value]| events.iter().filter(|event| event["data"]["name"] == "ambient.tool_output").count();
+        let ticks = |events: &[Value]| events.iter().filter_map(support::runner::output).count();
         let before = ticks(&self.server.events(&self.worker).await);
         support::eventually("the other session goes on", async || {
             (ticks(&self.server.events(&self.worker).await) > before).then_some(())
@@ -158,8 +158,8 @@ async fn what_cannot_be_read_in_a_workspace_is_told_as_what_it_is_and_never_a_fa
     for (path, status) in [
         ("/half", 400),
         ("/pipe", 400),
-        ("/shut.txt/a", 400),
-        ("?path=shut.txt", 400),
+        ("/shut.txt/a", 409),
+        ("?path=shut.txt", 409),
         ("/n%ff", 400),
         (&format!("/{long}"), 404),
         (&format!("?path={}", "x/".repeat(3_000)), 400),
@@ -225,4 +225,22 @@ async fn a_connection_that_speaks_no_http_disturbs_nobody() {
         assert!(read == 0 || answer.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&answer));
     }
     scene.nobody_else_is_affected().await;
+}
+
+#[tokio::test]
+async fn a_repository_below_a_closed_folder_is_refused_with_the_folder_and_how_to_open_it() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: sessions have the rights of whoever started the server");
+        return;
+    }
+    let database = TestDatabase::new().await;
+    let server = Server::start(&database, "one").await;
+    server.project("closed").await;
+    let origin = Origin::new();
+    let closed = origin.path().parent().unwrap().to_owned();
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let id = server.session(json!({"project_id": "closed", "repos": [{"url": origin.url()}]})).await;
+    let session = server.phase(&id, "Failed").await;
+    let told = session["outcome"]["message"].as_str().unwrap();
+    assert!(told.contains(&format!("`chmod o+x {}`", closed.display())), "{told}");
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use ambient_tests::TestDatabase;
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{Origin, PATIENCE, Server, binary, clean_command, eventually, processes, script};
 
 struct Cli {
@@ -125,7 +125,7 @@ async fn wrong_calls_are_told_apart_by_their_exit_codes() {
     assert_eq!(code(&["run", "--prompt", "x", "--bogus"]).await, Some(64));
     assert_eq!(code(&["session", "get", "nope"]).await, Some(4));
     let unknown = cli.run(&["run", "--agent-type", "claude", "--prompt", "x"]).await;
-    assert_eq!(unknown.status.code(), Some(65));
+    assert_eq!(unknown.status.code(), Some(4), "{}", text(&unknown.stderr));
     let told = text(&unknown.stderr);
     assert!(told.contains("claude") && told.contains("script"), "an unknown agent type lists those there are: {told}");
     let former = cli.run(&["run", "--agent", "script", "--prompt", "x"]).await;
@@ -138,6 +138,59 @@ async fn wrong_calls_are_told_apart_by_their_exit_codes() {
     let nobody = end_of(nobody.env("AMBIENT_URL", "http://127.0.0.1:9").spawn().unwrap()).await;
     assert_eq!(nobody.status.code(), Some(69));
     assert_eq!(nobody.stdout, b"", "what is no data goes to standard error");
+}
+
+#[tokio::test]
+async fn what_came_of_each_message_is_told_with_commits_and_files_whoever_died_meanwhile() {
+    let mut cli = Cli::new().await;
+    let origin = Origin::new();
+    let first = script("echo one >> log.txt\ngit commit -qam 'Say one'\necho loose > loose.txt");
+    let created = cli
+        .json(&["session", "create", "--name", "two-turns", "--repo", &origin.url(), "--prompt", &first, "--start"])
+        .await;
+    let id = created["id"].as_str().unwrap().to_owned();
+    let ended = async |cli: &Cli, turn: &str| {
+        eventually("the turn is over", async || {
+            let turns = cli.json(&["session", "turns", &id]).await;
+            let of = turns["items"].as_array().unwrap().iter().find(|item| item["id"] == turn).cloned();
+            of.filter(|turn| !turn["ended_at"].is_null())
+        })
+        .await
+    };
+    let one = ended(&cli, "1-1").await;
+    assert_eq!(
+        (&one["status"], &one["tool_calls"], &one["repos"][0]["branch"]),
+        (&json!("finished"), &json!(1), &json!("main"))
+    );
+    let files = |turn: &Value| -> Vec<String> {
+        let files = turn["repos"][0]["changes"]["files"].as_array().unwrap();
+        files.iter().map(|file| format!("{} {}", file["path"].as_str().unwrap(), file["added"])).collect()
+    };
+    assert_eq!(files(&one), ["log.txt 1", "loose.txt 1"]);
+    assert_eq!(one["repos"][0]["changes"]["commits"][0]["subject"], "Say one");
+
+    // The server dies in the second turn; the runner goes on, and what it did counts once.
+    let second = script("echo began; sleep 2; rm loose.txt; git commit -q --allow-empty -m 'Say two'; exit 3");
+    cli.run(&["session", "send", &id, &second]).await;
+    cli.server.printed(&id, "began").await;
+    let working = cli.json(&["session", "turns", &id, "1-2"]).await;
+    assert_eq!((&working["status"], &working["ended_at"]), (&json!("working"), &Value::Null));
+    cli.server.kill();
+    cli.server.restart().await;
+    let two = ended(&cli, "1-2").await;
+    assert_eq!((&two["status"], &two["code"], &two["exit_code"]), (&json!("error"), &json!("ScriptFailed"), &json!(3)));
+    assert_eq!(files(&two), ["loose.txt 0"], "only what this turn has changed");
+    let commits = two["repos"][0]["changes"]["commits"].as_array().unwrap();
+    assert_eq!(commits.iter().map(|commit| commit["subject"].as_str().unwrap()).collect::<Vec<_>>(), ["Say two"]);
+    let shown = text(&cli.run(&["session", "turns", &id, "1-1"]).await.stdout);
+    assert!(
+        shown.contains("Say one (") && shown.contains("log.txt (+1 -0)") && shown.contains("+++ b/loose.txt"),
+        "{shown}"
+    );
+    let listed = text(&cli.run(&["session", "turns", &id]).await.stdout);
+    assert!(listed.lines().nth(1).unwrap().starts_with("1-2    error"), "{listed}");
+    assert_eq!(cli.run(&["session", "turns", &id, "1-9"]).await.status.code(), Some(4));
+    cli.server.verified().await;
 }
 
 #[tokio::test]
@@ -263,4 +316,91 @@ async fn a_session_is_created_listed_started_sent_to_stopped_and_deleted() {
     done(&["replay", "verify"]).await;
     done(&["session", "delete", &id]).await;
     assert_eq!(cli.run(&["session", "get", &id]).await.status.code(), Some(4));
+}
+
+#[tokio::test]
+async fn a_workspace_is_filled_from_outside_and_goes_with_its_origin() {
+    let cli = Cli::new().await;
+    let origin = Origin::new();
+    cli.run(&["session", "create", "--name", "w", "--repo", &origin.url(), "--start"]).await;
+    let done = async |arguments: &[&str]| {
+        let output = cli.run(arguments).await;
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let id = done(&["session", "get", "w", "-o", "name"]).await.trim().to_owned();
+    cli.server.phase(&id, "Running").await;
+    let repo = eventually("it is cloned", async || {
+        let session = cli.server.get(&format!("/sessions/{id}")).await.expect(200);
+        session["reconciled_repos"][0]["name"].as_str().map(str::to_owned)
+    })
+    .await;
+    let within = |path: &str| format!("{repo}/{path}");
+
+    // A file goes in, belongs to the agent, and comes out.
+    let local = cli.server.dir.path().join("tool.sh");
+    fs::write(&local, "#!/bin/sh\necho from outside\n").unwrap();
+    fs::set_permissions(&local, fs::Permissions::from_mode(0o755)).unwrap();
+    let local = local.display().to_string();
+    done(&["session", "put", "w", &local, &within("bin/"), "--parents"]).await;
+    let (run, odd) = (
+        "./bin/tool.sh; echo more >> bin/tool.sh",
+        "mkdir -p bin/locked/in; chmod 0 bin/locked; echo odd > $'odd\\xff'; echo made",
+    );
+    done(&["session", "send", "w", &script(&format!("{run}; {odd}"))]).await;
+    cli.server.printed(&id, "from outside").await;
+    cli.server.printed(&id, "made").await;
+    assert!(done(&["session", "cat", "w", &within("bin/tool.sh")]).await.ends_with("outside\nmore\n"));
+    assert_eq!(done(&["session", "cat", "w", &within(r"odd\xff")]).await, "odd\n");
+    let listed = done(&["session", "files", "w", &repo, "-o", "name"]).await;
+    assert!(listed.lines().any(|line| line == within(r"odd\xff")), "{listed}");
+    done(&["session", "mv", "w", &within(r"odd\xff"), &within("even")]).await;
+    let refused = cli.run(&["session", "put", "w", &local, &within("even"), "--no-clobber"]).await;
+    assert_eq!(refused.status.code(), Some(5), "{}", text(&refused.stderr));
+    assert!(cli.json(&["session", "stat", "w", &within("even"), "--sha256"]).await["sha256"].is_string());
+    let mut piped = cli.command(&["session", "put", "w", "-", &within("piped")]);
+    let mut child = piped.stdin(Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"piped\n").unwrap();
+    assert_eq!(end_of(child).await.status.code(), Some(0));
+    assert!(done(&["session", "diff", "w", "piped"]).await.ends_with("+piped\n"));
+    done(&["session", "rm", "w", &within("bin"), "--recursive"]).await;
+    assert_eq!(cli.run(&["session", "rm", "w", &within("bin")]).await.status.code(), Some(4));
+
+    // The origin goes on, and so does the agent.
+    done(&["session", "branch", "w", "topic", "--switch"]).await;
+    done(&["session", "send", "w", &script("git add -A; git commit -qm ours; echo committed")]).await;
+    cli.server.printed(&id, "committed").await;
+    let work = origin.path().with_file_name("work");
+    fs::write(work.join("log.txt"), "start\ntheirs\n").unwrap();
+    origin.git(&work, &["-c", "user.name=t", "-c", "user.email=t@t.invalid", "commit", "-qam", "theirs"]);
+    origin.git(&work, &["push", "-q", "../origin.git", "main"]);
+    origin.open_to_everyone();
+    let status = cli.json(&["session", "merge-status", "w"]).await;
+    assert_eq!(
+        (&status["ahead"], &status["behind"], &status["conflicts"]),
+        (&1.into(), &1.into(), &Value::Array(Vec::new()))
+    );
+    assert_eq!(cli.run(&["session", "pull", "w"]).await.status.code(), Some(5), "there are commits on both sides");
+    assert!(done(&["session", "sync", "w", "--branch", "main", "--rebase"]).await.contains("pushed 1 commit"));
+    assert_eq!(
+        (origin.file("main", "piped").as_str(), origin.file("main", "log.txt").as_str()),
+        ("piped\n", "start\ntheirs\n")
+    );
+    let log = done(&["session", "log", "w"]).await;
+    let subjects: Vec<_> = log.lines().skip(1).filter_map(|line| line.split_whitespace().last()).collect();
+    assert_eq!(subjects, ["ours", "theirs", "start"], "{log}");
+    assert!(done(&["session", "branches", "w"]).await.contains("topic*"));
+
+    let given_up = cli.json(&["session", "abandon", "w"]).await;
+    assert_eq!((&given_up["commits"], &given_up["files"]), (&2.into(), &0.into()));
+    assert_eq!(done(&["session", "cat", "w", &within("log.txt")]).await, "start\n");
+    done(&["session", "branch", "w", "back", "--from", given_up["reference"].as_str().unwrap(), "--switch"]).await;
+    assert_eq!(done(&["session", "cat", "w", &within("piped")]).await, "piped\n");
+    done(&["session", "stop", "w", "--wait"]).await;
+    let stopped = cli.run(&["session", "put", "w", &local, "x"]).await;
+    assert!(
+        stopped.status.code() == Some(5) && text(&stopped.stderr).contains("start it with"),
+        "{}",
+        text(&stopped.stderr)
+    );
 }

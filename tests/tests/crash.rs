@@ -15,7 +15,7 @@ use support::{
     Origin, PATIENCE, Server, eventually,
     live::Follower,
     processes::{runner_pid, signal},
-    script,
+    runner, script,
 };
 
 const ROUNDS: usize = 12;
@@ -34,10 +34,6 @@ impl Seeded {
 
 fn seqs(events: &[Value]) -> Vec<i64> {
     events.iter().map(|event| event["seq"].as_i64().unwrap()).collect()
-}
-
-fn count(events: &[Value], kind: &str) -> usize {
-    events.iter().filter(|event| event["type"] == kind).count()
 }
 
 /// Events of the runner as the live log has them.
@@ -116,7 +112,7 @@ async fn sessions_survive_kill_9_of_the_server_at_any_point_and_work_exactly_onc
         assert_eq!(origin.file(&branch, "log.txt"), format!("start\n{line}\n"));
         assert_eq!(origin.commits(&branch), 2);
         let events = complete_log(&server, &id).await;
-        assert_eq!((count(&events, "RUN_STARTED"), count(&events, "RUN_FINISHED")), (1, 1), "{id}");
+        assert_eq!(runner::begun_and_finished(&events), (1, 1), "{id}");
         let followed = follower.finish().await;
         assert_eq!(
             seqs(&followed),
@@ -125,6 +121,46 @@ async fn sessions_survive_kill_9_of_the_server_at_any_point_and_work_exactly_onc
         );
     }
     assert_eq!(server.get("/sessions?size=0").await.expect(200)["total"], ROUNDS, "one session for each key");
+    server.verified().await;
+}
+
+/// More often than a step that fails is tried.
+const KILLS_OF_ONE_STEP: i64 = 5;
+
+#[tokio::test]
+async fn a_clone_survives_more_kills_of_the_server_than_it_may_fail() {
+    let database = TestDatabase::new().await;
+    let mut server = Server::start(&database, "one").await;
+    let origin = Origin::new();
+    origin.hold();
+    server.project("crash").await;
+    let body = json!({
+        "project_id": "crash", "interactive": false, "timeout": 120, "prompt": script("cat log.txt"),
+        "repos": [{"url": origin.url()}],
+    });
+    let id = server.session(body).await;
+    let start = format!("/workflow_executions/session-start%2F{id}%2F1.1");
+    for kills in 1..=KILLS_OF_ONE_STEP {
+        eventually(&format!("attempt {kills} at the clone"), async || {
+            let execution = server.get(&start).await.expect(200);
+            let pending = execution["pending_activities"].as_array().unwrap().clone();
+            pending
+                .iter()
+                .any(|step| {
+                    let attempt = step["attempt"].as_i64().unwrap();
+                    step["activity"] == "reconcile-and-mark-running" && step["state"] == "Started" && attempt >= kills
+                })
+                .then_some(())
+        })
+        .await;
+        server.kill();
+        server.restart().await;
+    }
+    origin.let_go();
+    let session = server.phase(&id, "Completed").await;
+    assert_eq!(session["attempt"], 1, "{session:#}");
+    let events = complete_log(&server, &id).await;
+    assert_eq!(runner::begun_and_finished(&events), (1, 1));
     server.verified().await;
 }
 
@@ -147,12 +183,11 @@ async fn a_batch_prompt_runs_again_when_its_runner_was_killed_in_the_middle() {
     let session = server.phase(&id, "Completed").await;
     assert_eq!((&session["run"], &session["attempt"]), (&json!(1), &json!(2)));
     let events = complete_log(&server, &id).await;
-    let lost = |event: &&Value| event["type"] == "RUN_ERROR" && event["data"]["code"] == "RunnerLost";
-    assert_eq!(events.iter().filter(lost).count(), 1);
-    assert_eq!((count(&events, "RUN_STARTED"), count(&events, "RUN_FINISHED")), (2, 1));
-    let turns: Vec<&Value> = events.iter().filter(|event| event["type"] == "RUN_STARTED").collect();
-    assert_eq!(turns[0]["data"]["messageId"], turns[1]["data"]["messageId"], "the same message");
-    assert_ne!(turns[0]["data"]["runId"], turns[1]["data"]["runId"], "a new turn");
+    assert_eq!(events.iter().filter(|event| runner::ended_lost(event)).count(), 1);
+    assert_eq!(runner::begun_and_finished(&events), (2, 1));
+    let turns = runner::begun(&events);
+    assert_eq!(turns[0].1, turns[1].1, "the same message");
+    assert_ne!(turns[0].0, turns[1].0, "a new turn");
     server.verified().await;
 }
 
@@ -164,8 +199,7 @@ async fn a_chat_waits_for_its_user_when_its_runner_was_killed_in_the_middle() {
     let id = server.session(json!({"project_id": "crash", "prompt": waits_the_first_time()})).await;
     server.printed(&id, "working 1").await;
     signal(runner_pid(&server.session_dir(&id), 1, 1), "KILL");
-    let lost = |event: &Value| event["type"] == "RUN_ERROR" && event["data"]["code"] == "RunnerLost";
-    server.event(&id, "the turn ends with RunnerLost", lost).await;
+    server.event(&id, "the turn ends with RunnerLost", runner::ended_lost).await;
     let path = format!("/sessions/{id}");
     let idle = eventually("it is Running and idle again", async || {
         let session = server.get(&path).await.expect(200);
@@ -175,7 +209,7 @@ async fn a_chat_waits_for_its_user_when_its_runner_was_killed_in_the_middle() {
     })
     .await;
     assert_eq!(idle["run"], 1);
-    assert_eq!(count(&server.events(&id).await, "RUN_STARTED"), 1, "the prompt is not repeated in a chat");
+    assert_eq!(runner::begun(&server.events(&id).await).len(), 1, "the prompt is not repeated in a chat");
     server.post(&format!("{path}/messages"), json!({"text": script("echo answered; cat ran.txt")})).await.expect(201);
     server.printed(&id, "answered").await;
     server.post(&format!("{path}/stop"), json!({})).await.expect(202);

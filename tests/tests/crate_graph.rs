@@ -29,15 +29,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["connections", "domain", "wire", "runner-protocol", "persistence", "live", "actors", "compute", "workflows"],
     ),
     // Tests of whole servers remove what compute keeps of a data directory.
-    ("tests", &["postgres", "compute"]),
+    ("tests", &["postgres", "compute", "wire"]),
     ("conformance", &["engine", "tests"]),
+    // Stands for a provider of models, and knows nothing of us.
+    ("scripted-model", &[]),
     // Measures what is there; nothing depends on it.
     ("benches", &["domain", "wire", "runner-protocol", "persistence", "live", "actors", "compute", "engine", "tests"]),
 ];
 /// The composition root may depend on everything.
 const BINARY: &str = "ambient";
 /// What tests may depend on besides.
-const TEST_SUPPORT: [&str; 2] = ["tests", "conformance"];
+const TEST_SUPPORT: [&str; 3] = ["tests", "conformance", "scripted-model"];
 
 fn short(name: &str) -> &str {
     name.strip_prefix("ambient-").unwrap_or(name)

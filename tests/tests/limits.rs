@@ -53,6 +53,7 @@ async fn a_session_that_reaches_its_memory_limit_fails_with_out_of_memory_and_th
     server.project("limits").await;
     let eaters =
         "for i in 1 2 3 4 5 6; do sh -c 'x=$(head -c 30000000 /dev/zero | tr \"\\\\0\" a); sleep 30' & done; wait";
+    let mut has_group = true;
     for interactive in [false, true] {
         let body = json!({
             "project_id": "limits", "prompt": script(eaters), "interactive": interactive,
@@ -62,6 +63,18 @@ async fn a_session_that_reaches_its_memory_limit_fails_with_out_of_memory_and_th
         let session = server.phase(&id, "Failed").await;
         assert_eq!(session["outcome"]["reason"], "OutOfMemory", "{session:#}");
         assert!(session["outcome"]["message"].as_str().unwrap().contains("96 MiB"), "{session:#}");
+        has_group &= !session["conditions"].to_string().contains("limit on memory: no control group");
+    }
+    // The turn is over at once and has succeeded, as far as its shell knows. Without a control group nothing is killed: the process is
+    // refused the memory.
+    if has_group {
+        let hidden = script("head -c 300000000 /dev/zero | tail | wc -c");
+        let body = json!({
+            "project_id": "limits", "prompt": hidden, "interactive": false, "resource_overrides": {"memory": "96Mi"},
+        });
+        let id = server.session(body).await;
+        let session = server.phase(&id, "Failed").await;
+        assert_eq!(session["outcome"]["reason"], "OutOfMemory", "{session:#}");
     }
     let modest = server.session(json!({"project_id": "limits", "prompt": script("true"), "interactive": false})).await;
     server.phase(&modest, "Completed").await;

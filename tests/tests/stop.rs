@@ -11,7 +11,7 @@ use support::{
     Server, eventually,
     live::Channel,
     processes::{marked, mentioning, nonces_of, runner_pid},
-    script,
+    runner, script,
 };
 
 /// Leaves processes in sessions and process groups of their own.
@@ -84,6 +84,59 @@ async fn stop_ends_every_process_of_the_run_and_proves_it() {
     server.verified().await;
 }
 
+/// Messages of a run, and those whose turn has begun.
+fn messages_and_begun(events: &[Value], run: i64) -> (Vec<Value>, Vec<Value>) {
+    let messages = events.iter().filter(|event| event["type"] == "user.message" && event["data"]["run"] == run);
+    let begun = runner::begun(events).into_iter();
+    (
+        messages.map(|event| event["data"]["message_id"].clone()).collect(),
+        begun.map(|(_, message)| message.into()).collect(),
+    )
+}
+
+#[tokio::test]
+async fn a_stop_begins_no_turn_of_those_that_wait_and_says_which_were_not_run() {
+    let database = TestDatabase::new().await;
+    let server = Server::start(&database, "one").await;
+    server.project("stop").await;
+    let id = server.session(json!({"project_id": "stop", "prompt": script("echo escaped; sleep 600")})).await;
+    server.printed(&id, "escaped").await;
+    let path = format!("/sessions/{id}");
+    let messages = format!("{path}/messages");
+    for n in 1..=5 {
+        server.post(&messages, json!({"text": script(&format!("touch ran-{n}"))})).await.expect(201);
+    }
+    server.post(&format!("{path}/stop"), json!({})).await.expect(202);
+    server.phase(&id, "Stopped").await;
+    // The next run leaves the messages of the last one alone. It is stopped while it comes up: some have not reached its runner.
+    server
+        .post(&format!("{path}/start"), json!({"prompt": script("ls; echo 'in run' two; sleep 600")}))
+        .await
+        .expect(202);
+    for n in 1..=3 {
+        server.post(&messages, json!({"text": script(&format!("touch again-{n}"))})).await;
+    }
+    server.post(&format!("{path}/stop"), json!({})).await.expect(202);
+    server.phase(&id, "Stopped").await;
+    server.post(&format!("{path}/start"), json!({"prompt": script("ls; echo 'in run' three")})).await.expect(202);
+    server.printed(&id, "in run three").await;
+    let events = server.events(&id).await;
+    let printed: String = events.iter().filter_map(runner::output).collect();
+    assert!(!printed.contains("ran-") && !printed.contains("again-"), "{printed}");
+    let told: Vec<&Value> = events.iter().filter(|event| event["type"] == "session.messages_not_run").collect();
+    for (run, told) in [1, 2].into_iter().zip(&told) {
+        let (messages, begun) = messages_and_begun(&events, run);
+        let waited: Vec<&Value> = messages.iter().filter(|message| !begun.contains(message)).collect();
+        assert_eq!(told["data"]["run"], run);
+        assert_eq!(told["data"]["message_ids"].as_array().unwrap().iter().collect::<Vec<_>>(), waited, "run {run}");
+    }
+    assert_eq!(told.len(), 2);
+    server.post(&format!("{path}/stop"), json!({})).await.expect(202);
+    server.phase(&id, "Stopped").await;
+    server.closed_once(&id).await;
+    server.verified().await;
+}
+
 #[tokio::test]
 async fn delete_of_a_running_session_leaves_no_process_and_no_workspace_and_ends_its_channel() {
     let database = TestDatabase::new().await;
@@ -93,6 +146,7 @@ async fn delete_of_a_running_session_leaves_no_process_and_no_workspace_and_ends
     let tokens = session_tokens(&server, &id, 1);
     let directory = server.session_dir(&id);
     let mut channel = Channel::open(&server, &id, 0).await.unwrap();
+    channel.next().await.expect("it has begun");
 
     assert_eq!(server.delete(&format!("/sessions/{id}")).await.status, 204);
     assert_eq!(

@@ -9,7 +9,7 @@ use support::{
     Server, eventually,
     live::{Channel, Follower},
     processes::{marked, nonces_of},
-    script,
+    runner, script,
 };
 
 fn batch(text: &str, seconds: u32) -> Value {
@@ -51,7 +51,7 @@ async fn sessions_and_commands_go_through_either_server() {
     b.post(&format!("{path}/messages"), json!({"text": script("echo through b")})).await.expect(201);
     loop {
         let frame = channel.next().await.expect("the channel stays open");
-        if frame["data"]["value"]["text"].as_str().is_some_and(|text| text.contains("through b")) {
+        if runner::output(&frame).is_some_and(|text| text.contains("through b")) {
             break;
         }
     }
@@ -94,7 +94,7 @@ async fn the_other_server_goes_on_when_one_is_killed_and_its_sessions_complete_w
     assert_eq!((&session["run"], &session["attempt"]), (&json!(1), &json!(1)));
     let events = living.events(&id).await;
     assert_eq!(seqs(&events), (1..).take(events.len()).collect::<Vec<_>>());
-    assert_eq!(events.iter().filter(|event| event["type"] == "RUN_FINISHED").count(), 1);
+    assert_eq!(runner::begun_and_finished(&events).1, 1);
     for session in [&id, &other] {
         living.closed_once(session).await;
     }

@@ -7,8 +7,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    api::{object, present, present_object},
+    agent_type::AgentCommand,
+    api::{object, objects, one_object, optional_objects, present, present_object},
     definition::Definition,
+    mcp::McpServer,
+    network::Network,
+    permission::Permissions,
     session::{ResourceOverrides, ResourcePatch, SecretText},
 };
 
@@ -43,6 +47,15 @@ pub struct Agent {
     pub repo_url: Option<String>,
     /// Program that runs as this agent.
     pub agent_type: Option<String>,
+    /// Command in place of the agent type's.
+    #[serde(default)]
+    pub agent_command: Option<AgentCommand>,
+    /// Mode of the agent, by its id.
+    #[serde(default)]
+    pub agent_mode: Option<String>,
+    /// MCP servers that its sessions' agents are told of.
+    #[serde(default)]
+    pub mcp_servers: Vec<McpServer>,
     /// Model.
     pub llm_model: Option<String>,
     /// Sampling temperature.
@@ -58,9 +71,15 @@ pub struct Agent {
     /// Limits that replace the server's.
     #[serde(default)]
     pub resource_overrides: ResourceOverrides,
+    /// What its sessions' agents may reach of the network.
+    #[serde(default)]
+    pub network: Option<Network>,
     /// Names of its environment variables; values are never shown.
     #[serde(default)]
     pub environment_variable_names: Vec<String>,
+    /// What its sessions may do without asking, after what they say themselves.
+    #[serde(default)]
+    pub permissions: Permissions,
     /// For selection.
     pub labels: BTreeMap<String, String>,
     /// For tools.
@@ -93,6 +112,15 @@ pub struct AgentCreate {
     /// Program that runs as this agent, such as `script`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_type: Option<String>,
+    /// Command in place of the agent type's; it speaks the Agent Client Protocol.
+    #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub agent_command: Option<AgentCommand>,
+    /// Mode that the agent is put into, by its id of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_mode: Option<String>,
+    /// MCP servers that its sessions' agents are told of, unless a session has its own.
+    #[serde(default, deserialize_with = "objects", skip_serializing_if = "Vec::is_empty")]
+    pub mcp_servers: Vec<McpServer>,
     /// Model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub llm_model: Option<String>,
@@ -114,10 +142,16 @@ pub struct AgentCreate {
     /// Limits that replace the server's. A limit above the server's maximum is refused.
     #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub resource_overrides: Option<ResourceOverrides>,
-    /// Environment variables for its sessions, such as API keys; sessions do not get them yet. Values are sealed, at most 16 KiB, and never shown again.
+    /// What its sessions' agents may reach of the network.
+    #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+    /// Environment variables for its sessions, such as API keys. Values are sealed, at most 16 KiB, and never shown again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = BTreeMap<String, String>)]
     pub environment_variables: BTreeMap<String, SecretText>,
+    /// What its sessions may do without asking, after what they say themselves.
+    #[serde(default, deserialize_with = "one_object", skip_serializing_if = "Permissions::is_empty")]
+    pub permissions: Permissions,
     /// For selection.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -150,6 +184,15 @@ pub struct AgentPatch {
     /// Program that runs as this agent.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub agent_type: Option<Option<String>>,
+    /// Command in place of the agent type's; null: none.
+    #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
+    pub agent_command: Option<Option<AgentCommand>>,
+    /// Mode of the agent; null: its own.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub agent_mode: Option<Option<String>>,
+    /// All MCP servers; replaces them.
+    #[serde(default, deserialize_with = "optional_objects", skip_serializing_if = "Option::is_none")]
+    pub mcp_servers: Option<Vec<McpServer>>,
     /// Model.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub llm_model: Option<Option<String>>,
@@ -171,10 +214,16 @@ pub struct AgentPatch {
     /// Limits to set (value) or to return to the server's (null; null in place of the object returns all of them).
     #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
     pub resource_overrides: Option<Option<ResourcePatch>>,
+    /// What its sessions' agents may reach of the network; null: the server's.
+    #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
+    pub network: Option<Option<Network>>,
     /// Environment variables to set (value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<BTreeMap<String, Option<String>>>)]
     pub environment_variables: Option<BTreeMap<String, Option<SecretText>>>,
+    /// All permissions, in place of those before; null: none.
+    #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
+    pub permissions: Option<Option<Permissions>>,
     /// Set (value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, Option<String>>>,

@@ -30,13 +30,19 @@ pub trait Definition: Serialize + DeserializeOwned + ToSchema + Send + Sync + 's
     /// JSON Schema of [`Definition::Create`]: names, types and descriptions of the writable fields.
     #[must_use]
     fn create_schema() -> Value {
-        // A schema consists of strings, numbers and maps of strings: it can always be serialised.
-        serde_json::to_value(Self::Create::schema()).unwrap_or_default()
+        schema::<Self::Create>()
     }
 
     /// JSON Schema of [`Definition::Patch`].
     #[must_use]
     fn patch_schema() -> Value {
-        serde_json::to_value(Self::Patch::schema()).unwrap_or_default()
+        schema::<Self::Patch>()
     }
+}
+
+/// JSON Schema of a body: names, types and descriptions of its fields.
+#[must_use]
+pub fn schema<T: PartialSchema>() -> Value {
+    // A schema consists of strings, numbers and maps of strings: it can always be serialised.
+    serde_json::to_value(T::schema()).unwrap_or_default()
 }

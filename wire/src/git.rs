@@ -1,7 +1,7 @@
 //! A session's repositories, and requests about their git.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// Which submodules of a repository are fetched when it is cloned. Their URLs are in the repository, so they pass the same checks
 /// as a session's own, and a `file://` one is followed only from a `file://` origin.
@@ -125,6 +125,39 @@ impl LeftOutReason {
             Self::More => "there is more than is named",
         }
     }
+}
+
+/// Which changes a diff shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GitChanges {
+    /// From the commit that was cloned, or another one, to the files as they are.
+    #[default]
+    All,
+    /// From the checked-out commit to the agent's index: what its `git add` has taken.
+    Staged,
+    /// From the agent's index to the files as they are, new ones included.
+    Unstaged,
+}
+
+/// Which difference.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct GitDiffQuery {
+    /// Repository; may be absent if there is only one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repo: Option<String>,
+    /// Commit to compare with; when absent, the one that was cloned. Only with all changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// Only this file or folder, relative to the repository.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// All changes when absent; or only those that are in the agent's index, or not in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(inline)]
+    pub changes: Option<GitChanges>,
 }
 
 /// `GET /git/diff`: the body is the diff, these are its headers.

@@ -2,21 +2,34 @@
 //! ids; unknown input fields are refused.
 
 pub mod agent;
+pub mod agent_type;
+pub mod agui;
 pub mod api;
 pub mod content;
-pub mod custom;
 pub mod definition;
 pub mod error;
 pub mod execution;
+pub mod file_name;
 pub mod git;
+pub mod git_history;
+pub mod git_merge;
 pub mod git_url;
+pub mod interrupt;
+pub mod lines;
 pub mod live;
+pub mod mcp;
+pub mod model;
 pub mod name;
+pub mod network;
 pub mod operation;
+pub mod permission;
 pub mod project;
 pub mod redact;
 pub mod repository_ref;
+pub mod runner_event;
 pub mod session;
+pub mod turn;
+pub mod usage;
 
 /// Base path of the API.
 pub const BASE: &str = "/api/ambient/v1";

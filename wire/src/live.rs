@@ -5,11 +5,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::runner_event::PermissionAnswer;
+
 /// WebSocket subprotocol.
 pub const SUBPROTOCOL: &str = "ambient.v1";
 
-/// An event in a session's live log. `user.message` and `session.*` are ours; all others are AG-UI events as the runner recorded them
-/// (`type` = the AG-UI type, `data` = the AG-UI event).
+/// An event in a session's live log: what a person said (`user.message`), what became of the session (`session.*`), and what its runner
+/// recorded. A log may also hold AG-UI events, which runners of earlier releases recorded in place of a `RunnerEvent`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     /// Place in the session's log, from 1, without gaps.
@@ -17,10 +19,57 @@ pub struct Event {
     /// Type.
     #[serde(rename = "type")]
     pub event_type: String,
-    /// Payload.
+    /// Payload, by `type`: a `UserMessageEvent` of `user.message`, `PhaseEvent` of `session.phase`, `Condition` of `session.condition`,
+    /// `StatusDetail` of `session.blocked`, `MessagesNotRunEvent` of `session.messages_not_run`, else, unless it begins with `session.`, a
+    /// `RunnerEvent`, whose `type` it also is.
     pub data: Value,
     /// When it was accepted.
     pub at: DateTime<Utc>,
+}
+
+/// Payload of `user.message`: a person's message was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UserMessageEvent {
+    /// Message id.
+    pub message_id: String,
+    /// Run it belongs to.
+    pub run: i64,
+    /// `user`.
+    pub role: String,
+    /// It is the prompt of the run.
+    pub is_prompt: bool,
+    /// Length of the text, bytes.
+    pub bytes: u64,
+    /// SHA-256 of the text, hex.
+    pub sha256: String,
+    /// Text.
+    pub text: String,
+}
+
+/// Payload of `session.phase`: the session entered a phase.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PhaseEvent {
+    /// The phase.
+    pub phase: String,
+    /// Why, in one word.
+    pub reason: String,
+    /// Why, in words.
+    pub message: String,
+    /// Exit code of the runner, if it failed with one.
+    pub exit_code: Option<i32>,
+    /// Run.
+    pub run: Option<i64>,
+    /// Attempt.
+    pub attempt: Option<i32>,
+}
+
+/// Payload of `session.messages_not_run`: a run ended before the agent came to these messages. They are not worked on later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MessagesNotRunEvent {
+    /// The run.
+    pub run: i64,
+    /// Their ids, in order.
+    pub message_ids: Vec<String>,
 }
 
 /// Response to `POST /live/tickets`: a ticket for `GET /live?token=` and `GET /sessions/{id}/ws?token=`, for clients that cannot send headers.
@@ -62,6 +111,20 @@ pub enum ClientFrame {
         /// Text.
         text: String,
     },
+    /// Answer a permission request of a session's agent.
+    Answer {
+        /// Chosen by the client; also the idempotency key.
+        id: String,
+        /// Session id.
+        session: String,
+        /// The request.
+        interrupt_id: String,
+        /// The answer.
+        answer: PermissionAnswer,
+        /// With `reject`: what the agent should do instead; it is told as the next message.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+    },
     /// Answered with pong.
     Ping {},
 }
@@ -95,14 +158,15 @@ pub enum ServerFrame {
         #[serde(flatten)]
         event: Event,
     },
-    /// A send was accepted.
+    /// A send or an answer was accepted.
     Ack {
-        /// Id of the send.
+        /// Id of the send or answer.
         id: String,
-        /// Message id.
-        message_id: String,
+        /// Message id; absent for an answer without a message.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message_id: Option<String>,
     },
-    /// Something went wrong; with `id`, about that subscription or send.
+    /// Something went wrong; with `id`, about that subscription, send or answer.
     Error {
         /// Subscription or send.
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -11,8 +11,8 @@ pub const MAX_KEY: usize = 253;
 /// Form of a key of a label or annotation.
 pub const KEY_PATTERN: &str = "^[A-Za-z0-9]([A-Za-z0-9_./-]*[A-Za-z0-9])?$";
 
-/// Characters a name may not contain, as ranges: controls, white space other than the plain space, and what Unicode calls default ignorable (the
-/// emoji variation selector, U+FE0F, is allowed after another character).
+/// Characters a name may not contain, as ranges: controls, white space other than the plain space, and what Unicode calls default ignorable (variation selectors among them: with
+/// one and without, a name looks the same).
 const INVISIBLE: [(char, char); 31] = [
     ('\0', '\u{1f}'),
     ('\u{7f}', '\u{a0}'),
@@ -30,7 +30,7 @@ const INVISIBLE: [(char, char); 31] = [
     ('\u{3000}', '\u{3000}'),
     ('\u{3164}', '\u{3164}'),
     ('\u{fdd0}', '\u{fdef}'),
-    ('\u{fe00}', '\u{fe0e}'),
+    ('\u{fe00}', '\u{fe0f}'),
     ('\u{feff}', '\u{feff}'),
     ('\u{ffa0}', '\u{ffa0}'),
     ('\u{fff0}', '\u{fffb}'),
@@ -46,8 +46,6 @@ const INVISIBLE: [(char, char); 31] = [
     ('\u{2fffe}', '\u{2ffff}'),
     ('\u{e0000}', '\u{e0fff}'),
 ];
-/// Allowed only after another character.
-const COLOURED: char = '\u{fe0f}';
 
 /// Why it is not a name; for people, to follow the field's name.
 pub type Problem = String;
@@ -62,7 +60,7 @@ pub fn check(text: &str, max: usize) -> Result<(), Problem> {
         return Err(format!("must have 1 to {max} characters"));
     }
     visible(text)?;
-    if text.starts_with(['-', '.', ' ', COLOURED]) || text.ends_with(' ') {
+    if text.starts_with(['-', '.', ' ']) || text.ends_with(' ') {
         return Err("must not begin with '-', '.' or a space, nor end with a space".to_owned());
     }
     no_credentials(text)
@@ -142,9 +140,10 @@ pub fn made_of(text: &str, max: usize) -> Option<String> {
     let words: Vec<String> =
         told.split(|c: char| c == ' ' || is_invisible(c)).filter(|word| !word.is_empty()).map(str::to_owned).collect();
     let line = words.join(" ");
-    let line = line.trim_start_matches(['-', '.', ' ', COLOURED]);
+    let line = line.trim_start_matches(['-', '.', ' ']);
     let cut: String = line.chars().take(max).collect();
-    let name = cut.trim_end().to_owned();
+    // What ends a sentence or announces more is no part of a name.
+    let name = cut.trim_end_matches([' ', ':', ';', ',', '.', '…', '-', '–', '—']).to_owned();
     check(&name, max).is_ok().then_some(name)
 }
 
@@ -152,7 +151,7 @@ pub fn made_of(text: &str, max: usize) -> Option<String> {
 #[must_use]
 pub fn pattern() -> String {
     let class: String = INVISIBLE.iter().map(|(first, last)| range(*first, *last)).collect();
-    format!("^[^-. \\ufe0f{class}]([^{class}]*[^ {class}])?$")
+    format!("^[^-. {class}]([^{class}]*[^ {class}])?$")
 }
 
 /// The same for [`check_value`].
@@ -180,7 +179,7 @@ mod tests {
             "ünïcödé",
             "修复",
             "abcdefghijklmnopqrstuvwxyz1",
-            "✔\u{fe0f} done",
+            "✔ done",
             "a--all",
             "v1.2 (x)",
             "a@b",
@@ -220,6 +219,19 @@ mod tests {
             "\u{2800}",
             "\u{feff}a",
             "\u{fe0f}",
+            "✔\u{fe0f} done",
+            "a\u{fe00}",
+            "a\u{34f}b",
+            "a\u{115f}b",
+            "a\u{1160}b",
+            "a\u{17b4}b",
+            "a\u{180b}b",
+            "a\u{180f}b",
+            "a\u{fff0}b",
+            "a\u{ffa0}b",
+            "a\u{1d173}b",
+            "a\u{e0100}b",
+            "a\u{e0fff}b",
             "a\u{e0041}b",
             "a\u{fffe}",
             "a\0b",
@@ -253,7 +265,13 @@ mod tests {
         for (text, name) in [
             ("fix\tit ", Some("fix it")),
             ("- [ ] do\u{200b} this", Some("[ ] do this")),
+            ("✔\u{fe0f} done", Some("✔ done")),
             ("... and --all", Some("and --all")),
+            ("Count the words:", Some("Count the words")),
+            ("Fix it, then … :", Some("Fix it, then")),
+            ("Say hello.", Some("Say hello")),
+            ("Does it work?", Some("Does it work?")),
+            ("v1.2: part (a)", Some("v1.2: part (a)")),
             ("\u{200b}", None),
             ("---", None),
             ("", None),

@@ -6,7 +6,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::api::{object, one_object};
+use crate::{
+    api::{object, one_object},
+    permission::Permissions,
+};
 
 /// A project.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -29,7 +32,7 @@ pub struct Project {
     pub display_name: String,
     /// Description.
     pub description: String,
-    /// Precedes every session's prompt.
+    /// Prompt for its sessions. Only stored: agents do not get it yet.
     pub prompt: String,
     /// `Active` or `Terminating`.
     pub status: String,
@@ -53,6 +56,9 @@ pub struct ProjectSettings {
     /// Seconds without activity before a session is stopped; 0 = never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inactivity_timeout: Option<i64>,
+    /// What sessions may do without asking, after what they and their agents say themselves.
+    #[serde(default, deserialize_with = "one_object", skip_serializing_if = "Permissions::is_empty")]
+    pub permissions: Permissions,
 }
 
 /// `POST /projects`.
@@ -67,7 +73,7 @@ pub struct ProjectCreate {
     /// Description.
     #[serde(default)]
     pub description: String,
-    /// Precedes every session's prompt.
+    /// Prompt for its sessions. Only stored: agents do not get it yet.
     #[serde(default)]
     pub prompt: String,
     /// For selection.
@@ -91,7 +97,7 @@ pub struct ProjectPatch {
     /// Description.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Precedes every session's prompt.
+    /// Prompt for its sessions. Only stored: agents do not get it yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
     /// Set (value) or remove (null).

@@ -7,8 +7,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    api::{object, objects, optional_objects, present, present_object},
+    agent_type::AgentCommand,
+    api::{object, objects, one_object, optional_objects, present, present_object},
     git::Submodules,
+    mcp::McpServer,
+    network::Network,
+    permission::Permissions,
 };
 
 /// A session.
@@ -38,6 +42,18 @@ pub struct Session {
     pub agent_id: Option<String>,
     /// Program that runs as the agent.
     pub agent_type: String,
+    /// Command in place of the agent type's.
+    #[serde(default)]
+    pub agent_command: Option<AgentCommand>,
+    /// Mode of the agent, by its id.
+    #[serde(default)]
+    pub agent_mode: Option<String>,
+    /// Options of the agent, by its ids of them and of their values.
+    #[serde(default)]
+    pub agent_options: BTreeMap<String, String>,
+    /// MCP servers that the agent is told of, as the session itself says; without any, its agent's.
+    #[serde(default)]
+    pub mcp_servers: Vec<McpServer>,
     /// Chat (true) or batch.
     pub interactive: bool,
     /// Completes at the end of a turn even if interactive.
@@ -55,9 +71,15 @@ pub struct Session {
     /// Limits that the session sets itself; the server's apply otherwise.
     #[serde(default)]
     pub resource_overrides: ResourceOverrides,
+    /// What its agent may reach of the network, if the session itself says so; else its agent's definition does, or the server.
+    #[serde(default)]
+    pub network: Option<Network>,
     /// Names of its environment variables; their values are never shown.
     #[serde(default)]
     pub environment_variable_names: Vec<String>,
+    /// What the agent may do without asking, as the session itself says; its agent's and project's are added at each launch.
+    #[serde(default)]
+    pub permissions: Permissions,
     /// Session that this one was made from.
     pub parent_session_id: Option<String>,
     /// For selection.
@@ -273,12 +295,25 @@ pub struct SessionCreate {
     /// Repositories.
     #[serde(default, deserialize_with = "objects")]
     pub repos: Vec<Repo>,
-    /// Agent that the session belongs to, in the same project. Only recorded: its settings are not inherited yet.
+    /// Agent that the session belongs to, in the same project. What the session leaves open comes from it: agent type, model and limits when the session
+    /// is created; command, mode, network, variables and permissions at each start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_id: Option<String>,
-    /// Agent type; `script` when absent.
+    /// Agent type; the agent's, or else `script`, when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_type: Option<String>,
+    /// Command in place of the agent type's; it speaks the Agent Client Protocol.
+    #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub agent_command: Option<AgentCommand>,
+    /// Mode that the agent is put into, by its id of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_mode: Option<String>,
+    /// Options that the agent is given, by its ids of them and of their values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub agent_options: BTreeMap<String, String>,
+    /// MCP servers that the agent is told of; its agent's, if there are none.
+    #[serde(default, deserialize_with = "objects", skip_serializing_if = "Vec::is_empty")]
+    pub mcp_servers: Vec<McpServer>,
     /// Chat (true, the default) or batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interactive: Option<bool>,
@@ -303,10 +338,16 @@ pub struct SessionCreate {
     /// Limits that replace the server's. A limit above the server's maximum is refused.
     #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub resource_overrides: Option<ResourceOverrides>,
+    /// What the agent may reach of the network; its agent's, or else the server's, when absent.
+    #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
     /// Environment variables for the agent, such as API keys. Values are sealed, at most 16 KiB, and never shown again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = BTreeMap<String, String>)]
     pub environment_variables: BTreeMap<String, SecretText>,
+    /// What the agent may do without asking.
+    #[serde(default, deserialize_with = "one_object", skip_serializing_if = "Permissions::is_empty")]
+    pub permissions: Permissions,
     /// Session that this one is made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_session_id: Option<String>,
@@ -335,13 +376,25 @@ pub struct SessionPatch {
     /// All repositories; replaces them.
     #[serde(default, deserialize_with = "optional_objects", skip_serializing_if = "Option::is_none")]
     pub repos: Option<Vec<Repo>>,
+    /// Command in place of the agent type's; null: none.
+    #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
+    pub agent_command: Option<Option<AgentCommand>>,
+    /// Mode of the agent, at any time; null leaves it as it is, and the next run to what its agent says.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub agent_mode: Option<Option<String>>,
+    /// Options of the agent to set (value) or remove (null), at any time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_options: Option<BTreeMap<String, Option<String>>>,
+    /// All MCP servers; replaces them.
+    #[serde(default, deserialize_with = "optional_objects", skip_serializing_if = "Option::is_none")]
+    pub mcp_servers: Option<Vec<McpServer>>,
     /// Maximum duration of a run, seconds.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Option<i64>>,
     /// Seconds without activity before it is stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inactivity_timeout: Option<i64>,
-    /// Model.
+    /// Model, at any time, as far as the agent can change it while it runs.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub llm_model: Option<Option<String>>,
     /// Sampling temperature.
@@ -353,10 +406,16 @@ pub struct SessionPatch {
     /// Limits to set (value) or to return to the server's (null; null in place of the object returns all of them).
     #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
     pub resource_overrides: Option<Option<ResourcePatch>>,
+    /// What the agent may reach of the network; null: its agent's, or else the server's.
+    #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
+    pub network: Option<Option<Network>>,
     /// Environment variables to set (value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<BTreeMap<String, Option<String>>>)]
     pub environment_variables: Option<BTreeMap<String, Option<SecretText>>>,
+    /// All permissions, in place of those before, at any time; null: none.
+    #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
+    pub permissions: Option<Option<Permissions>>,
     /// Set (value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, Option<String>>>,
@@ -389,9 +448,32 @@ pub struct SessionStop {
 pub struct MessageCreate {
     /// Text, at most 1 MiB.
     pub text: String,
+    /// What comes with it, at most 10.
+    #[serde(default, deserialize_with = "objects", skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<Attachment>,
     /// Start the session if it is not running.
     #[serde(default)]
     pub start: bool,
+}
+
+/// Something that a message comes with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Attachment {
+    /// A file of the workspace, read with the agent's rights when the message is worked on: an image, audio or text goes into the message if the
+    /// agent takes such, anything else is named.
+    File {
+        /// In the workspace, such as `hello/shot.png`.
+        path: String,
+    },
+    /// Something elsewhere, which the agent may fetch.
+    Link {
+        /// Its address, such as `https://…`.
+        uri: String,
+        /// What it is called.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+    },
 }
 
 /// An accepted message.
@@ -454,6 +536,9 @@ pub struct Message {
     pub role: String,
     /// Text.
     pub text: String,
+    /// What came with it.
+    #[serde(default)]
+    pub attachments: Vec<Attachment>,
     /// Place in the live log where it starts.
     pub seq: i64,
     /// When it started.

@@ -4,7 +4,10 @@
 //! repeat is harmless, since workflow ids are fixed and "already started", "not found" and "closed" count as success; an effect that
 //! cannot be carried out is parked and shown, never dropped.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use ambient_domain::{Effect, WorkflowInput};
 use ambient_persistence::{Database, EngineChoice, Hint, HintReceiver, Hints, OutboxRow, StoreError, retry::Backoff};
@@ -23,11 +26,15 @@ use crate::{engine_client::EngineClient, project_attribute};
 
 /// Entities whose effects are carried out concurrently.
 const ENTITIES: usize = 64;
-/// Interval for re-reading without a hint.
-const SAFETY: Duration = Duration::from_secs(5);
+/// Interval for re-reading without a hint: nobody hints at what a dead server had claimed.
+const SAFETY: Duration = Duration::from_secs(1);
+/// How long a claim lasts that is not renewed: its server is dead, or stands still.
+const CLAIM: Duration = Duration::from_secs(2);
+/// How often the claims of what is being carried out are renewed.
+const RENEW_CLAIMS: Duration = Duration::from_millis(500);
 /// Timeout of a call to the engine.
 const CALL: Duration = Duration::from_secs(8);
-/// No further effect of an entity is begun after this: including the last call it stays below the time of a claim.
+/// No further effect of an entity is begun after this, so that what has been carried out is recorded.
 const CHAIN: Duration = Duration::from_secs(4);
 
 /// Why an effect was not carried out.
@@ -62,11 +69,16 @@ pub(crate) async fn run(db: Database, hints: Hints, client: EngineClient, task_q
     };
     let mut hinted = hints.subscribe();
     let mut under_way: FuturesUnordered<BoxFuture<'_, Vec<EffectResult>>> = FuturesUnordered::new();
+    // The first effect of each entity: those are the claimed ones.
+    let mut claimed = HashSet::new();
+    let mut renew = tokio::time::interval(RENEW_CLAIMS);
+    renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let room = ENTITIES - under_way.len();
         if room > 0 {
-            match db.claim_outbox(i64::try_from(room).unwrap_or(i64::MAX), chosen.as_ref()).await {
+            match db.claim_outbox(i64::try_from(room).unwrap_or(i64::MAX), chosen.as_ref(), CLAIM).await {
                 Ok(chains) => {
+                    claimed.extend(chains.iter().filter_map(|chain| chain.first()).map(|row| row.position));
                     under_way
                         .extend(chains.into_iter().map(|chain| carry_out_all(&client, &task_queue, chain).boxed()));
                 }
@@ -82,8 +94,17 @@ pub(crate) async fn run(db: Database, hints: Hints, client: EngineClient, task_q
                 while let Some(Some(more)) = under_way.next().now_or_never() {
                     outcomes.extend(more);
                 }
+                for (row, _) in &outcomes {
+                    claimed.remove(&row.position);
+                }
                 if let Err(error) = note(&db, outcomes).await {
                     tracing::warn!(%error, "effects that were carried out will be repeated");
+                }
+            }
+            _ = renew.tick(), if !claimed.is_empty() => {
+                let positions: Vec<i64> = claimed.iter().copied().collect();
+                if let Err(error) = db.renew_claims(&positions, CLAIM).await {
+                    tracing::warn!(%error, "effects that are being carried out may be repeated");
                 }
             }
             () = outbox_hint(&mut hinted) => {}

@@ -5,7 +5,8 @@
 //!
 //! Which module may use which: a module uses those on the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
 //!
-//! * `engine_client`, `executions`, `project_attribute`, `step`: the engine's client, executions for people, a table's step
+//! * `engine_client`, `executions`, `models`, `network`, `project_attribute`, `step`: the engine's client, executions for people, where models are asked, what
+//!   is reached of the network, a table's step
 //! * `dispatcher`, `services`, `temporal`: carrying out effects, what activities work with, an engine's executions
 //! * `observer`: how compute sees runners
 //! * `activities`, `runner_ends`: the steps; what readers of logs need from compute and actors
@@ -22,6 +23,8 @@ mod dispatcher;
 mod engine_client;
 pub mod executions;
 pub mod host;
+mod models;
+mod network;
 mod observer;
 pub mod project_attribute;
 pub mod project_delete;
@@ -46,6 +49,8 @@ pub use executions::{
     ENTITY_WORKFLOWS, ExecutionError, ExecutionFilter, ExecutionService, Executions, PLATFORM_WORKFLOWS,
 };
 pub use host::WorkerHost;
+pub use models::Models;
+pub use network::network;
 pub use runner_ends::RunnerEnds;
 pub use services::{NoHook, Services, StepError, StepHook};
 pub use temporal::TemporalExecutions;

@@ -7,7 +7,7 @@ use ambient_domain::{WorkflowInput, session::Fact};
 use ambient_live::DrainError;
 use ambient_persistence::retry::Backoff;
 use ambient_runner_protocol::{EXIT_FENCED, EXIT_USAGE};
-use ambient_wire::custom::ENDED_BY_REQUEST;
+use ambient_wire::runner_event::ENDED_BY_REQUEST;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::{sync::Semaphore, time::timeout};
 

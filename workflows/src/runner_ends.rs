@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use ambient_actors::{Actors, Caller, Request};
 use ambient_compute::{Compute, ComputeError, RunnerState, SessionRef};
-use ambient_domain::session::{Command, Fact, Session};
+use ambient_domain::session::{Command, Fact, Session, TurnOutcome};
 use ambient_live::{EndpointError, FactError, FactSink, RunnerEndpoints};
 use ambient_persistence::Database;
 use async_trait::async_trait;
@@ -27,9 +27,15 @@ impl RunnerEnds {
 }
 
 impl RunnerEnds {
-    /// A runner exits with its agent's code, and the agent may have been killed for what it used up: only compute knows.
+    /// A runner exits with its agent's code, and the agent may have been killed for what it used up, or one of its processes, of which
+    /// its shell says nothing (in a pipe, say): only compute knows.
     async fn with_cause(&self, session_id: &str, run: i64, attempt: i32, fact: Fact) -> Result<Fact, FactError> {
-        if !matches!(fact, Fact::Exited { code, .. } if code != 0) {
+        let may_hide_it = match &fact {
+            Fact::Exited { code, .. } => *code != 0,
+            Fact::TurnEnded { outcome, .. } => *outcome != TurnOutcome::Interrupted,
+            _ => false,
+        };
+        if !may_hide_it {
             return Ok(fact);
         }
         let not_known = |error: &dyn std::fmt::Display| FactError::new(error.to_string());

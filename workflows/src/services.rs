@@ -16,7 +16,7 @@ use ambient_live::{
 use ambient_persistence::{Database, StoreError, StoredEntity, Vault, VaultError};
 use async_trait::async_trait;
 
-use crate::{executions::Executions, step::Progress};
+use crate::{executions::Executions, models::Models, step::Progress};
 
 /// Condition reason.
 const DISK_FULL: &str = "DiskFull";
@@ -62,6 +62,8 @@ pub struct Services {
     pub tokens: Tokens,
     /// Values of sessions' variables.
     pub vault: Vault,
+    /// Where sessions' models are asked.
+    pub models: Models,
     /// Executions, for the sweep.
     pub executions: Executions,
     /// Time.

@@ -10,7 +10,7 @@ use crate::{
     step::{Patience, Progress, Saga, Step, end},
 };
 
-/// The order of effects.
+/// The order of effects; `activities::stop::delete_all` does the same for the sweep.
 pub const STEPS: &[Step] = &[
     Step::on_host(&Activities::raise_fence_for_good).patience(Patience::Endless),
     Step::on_host(&Activities::revoke_credentials).patience(Patience::Endless),

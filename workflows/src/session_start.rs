@@ -45,6 +45,9 @@ const FEWER_STEPS: &str = "session-start-2026-11-fewer-steps";
 /// A start that is cancelled ends as cancelled, however its step ends.
 const CANCELED_ANYHOW: &str = "session-start-2026-11-canceled-anyhow";
 
+/// A start that has failed ends as failed, though the stop that follows cancels it.
+const FAILED_ANYHOW: &str = "session-start-2026-11-failed-anyhow";
+
 /// See the module.
 #[workflow]
 #[derive(Default)]
@@ -88,8 +91,9 @@ async fn attempt(ctx: &WorkflowContext<SessionStart>, input: &WorkflowInput) -> 
         Err(error) => error,
     };
     let (reason, message) = failure_of(&error);
-    let reported =
-        report_failure(ctx, input, reason, message).await.map_err(|error| end(ctx, error, CANCELED_ANYHOW))?;
+    let reported = report_failure(ctx, input, reason, message, ctx.patched(FAILED_ANYHOW))
+        .await
+        .map_err(|error| end(ctx, error, CANCELED_ANYHOW))?;
     // Superseded: a stop owns the teardown, or the next attempt has started, and an undo would hit that attempt.
     if let (Progress::Done, Some(saga)) = (reported, &mut saga) {
         saga.undo().await;

@@ -28,7 +28,8 @@ pub enum Progress {
 /// How long a step is retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
-    /// Three attempts: for something external such as a clone, whose failure people want to know about.
+    /// Until it fails at its third attempt or later: for something external such as a clone, whose failure people want to know about.
+    /// Attempts that end with their worker are no failures of the step: ten are made then.
     Few,
     /// Five minutes of attempts.
     Minutes,
@@ -120,9 +121,20 @@ impl Step {
     }
 }
 
+/// Attempts of a step with [`Patience::Few`]: from this one on its own failure is final ...
+const FEW: u32 = 3;
+/// ... and so many are made when they are lost with their worker.
+pub const FEW_LOST: u32 = 10;
+
+/// Whether a step that fails by itself at this attempt is not to be tried again. The engine only counts attempts: it cannot tell those
+/// that failed from those that were lost.
+pub(crate) fn is_last_attempt(policy: Option<&RetryPolicy>, attempt: u32) -> bool {
+    policy.is_some_and(|policy| policy.maximum_attempts() == FEW_LOST) && attempt >= FEW
+}
+
 fn retry_policy(patience: Patience) -> RetryPolicy {
     let (maximum_interval, attempts) = match patience {
-        Patience::Few => (Duration::from_secs(2), 3),
+        Patience::Few => (Duration::from_secs(2), FEW_LOST),
         // 0.2 s doubling to 10 s: about five minutes.
         Patience::Minutes => (Duration::from_secs(10), 34),
         Patience::Endless => (Duration::from_secs(30), 0),

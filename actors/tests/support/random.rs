@@ -1,8 +1,11 @@
 //! Random commands and facts, most of them near what the state allows.
 
-use ambient_domain::session::{
-    Command, ConditionStatus, ConditionType, Fact, Message, ReconciledRepo, Repo, RepoPosition, RepoProblem, Session,
-    SessionPatch, StopReason, TurnOutcome,
+use ambient_domain::{
+    permission::{Answer, Permissions, ToolKind},
+    session::{
+        Command, ConditionStatus, ConditionType, Fact, InterruptOutcome, Message, PermissionRequest, ReconciledRepo,
+        Repo, RepoPosition, RepoProblem, Session, SessionPatch, StopReason, TurnOutcome,
+    },
 };
 use ambient_persistence::to_micros;
 use chrono::Utc;
@@ -10,12 +13,14 @@ use rand::{Rng, seq::IndexedRandom};
 use serde_json::json;
 
 pub(crate) fn command(rng: &mut impl Rng, known: Option<&Session>) -> Command {
-    match rng.random_range(0..10) {
+    match rng.random_range(0..12) {
         0 => patch(rng),
         1 => Command::Start { prompt: rng.random_bool(0.5).then(|| Message::of("again")) },
         2 => stop(rng),
         3 => Command::SendMessage { message: Message::of("hello"), start: rng.random_bool(0.3) },
         4 => repo(rng),
+        5 => answer(rng, known),
+        6 => request(rng, known),
         _ => fact(rng, known),
     }
 }
@@ -25,6 +30,9 @@ fn patch(rng: &mut impl Rng) -> Command {
         display_name: Some(format!("name {}", rng.random_range(0..1000))),
         llm_temperature: rng.random_bool(0.2).then(|| f64::from(rng.random_range(0..200_u32)) / 100.0),
         timeout: rng.random_bool(0.2).then(|| rng.random_bool(0.5).then(|| rng.random_range(1..1000))),
+        permissions: rng
+            .random_bool(0.2)
+            .then(|| Permissions { timeout: Some(rng.random_range(0..9)), ..Permissions::default() }),
         labels: Some([("k".to_owned(), rng.random_bool(0.5).then(|| "v".to_owned()))].into()),
         ..SessionPatch::default()
     })
@@ -45,6 +53,43 @@ fn repo(rng: &mut impl Rng) -> Command {
     }
 }
 
+/// Of the current attempt.
+fn interrupt_id(rng: &mut impl Rng, known: Option<&Session>) -> String {
+    let (run, attempt) = known.and_then(Session::run).map_or((1, 1), |run| (run.number, run.attempt));
+    format!("{run}-{attempt}-{}", rng.random_range(0..4))
+}
+
+fn answer(rng: &mut impl Rng, known: Option<&Session>) -> Command {
+    let answer = *[Answer::Once, Answer::Always, Answer::Reject].choose(rng).unwrap();
+    let message = (answer == Answer::Reject && rng.random_bool(0.5)).then(|| Message::of("hello"));
+    Command::AnswerInterrupt { interrupt_id: interrupt_id(rng, known), answer, message }
+}
+
+fn request(rng: &mut impl Rng, known: Option<&Session>) -> Command {
+    let (run, attempt) = known.and_then(Session::run).map_or((1, 1), |run| (run.number, run.attempt));
+    let interrupt_id = interrupt_id(rng, known);
+    let fact = if rng.random_bool(0.3) {
+        let outcomes = [InterruptOutcome::Answered, InterruptOutcome::Lost, InterruptOutcome::Expired];
+        Fact::InterruptClosed { interrupt_id, outcome: *outcomes.choose(rng).unwrap(), answer: None }
+    } else {
+        let command = format!("make {}", rng.random_range(0..3));
+        Fact::InterruptRaised {
+            request: Box::new(PermissionRequest {
+                interrupt_id,
+                turn_id: "t".to_owned(),
+                tool_call_id: "c".to_owned(),
+                title: "in words \u{fffd} é".to_owned(),
+                kind: ToolKind::Execute,
+                fingerprint: command.clone(),
+                command: Some(command),
+                paths: Vec::new(),
+                answers: vec![Answer::Once, Answer::Always, Answer::Reject],
+            }),
+        }
+    };
+    Command::Fact { run, attempt, fact }
+}
+
 fn fact(rng: &mut impl Rng, known: Option<&Session>) -> Command {
     let run = known.and_then(Session::run);
     let (number, attempt) = run.map_or((1, 1), |run| (run.number, run.attempt));
@@ -53,8 +98,8 @@ fn fact(rng: &mut impl Rng, known: Option<&Session>) -> Command {
         Fact::Provisioning,
         Fact::RunnerReady { missing_confinement: vec![] },
         Fact::MarkRunning,
-        Fact::TornDown { evidence: vec!["no process".to_owned()] },
-        Fact::TornDown { evidence: vec![] },
+        Fact::TornDown { evidence: vec!["no process".to_owned()], not_run: Vec::new() },
+        Fact::TornDown { evidence: vec![], not_run: vec!["m1".to_owned()] },
         Fact::TurnStarted,
         Fact::TurnEnded {
             last_message_id: run.and_then(|run| run.last_message_id.clone()),

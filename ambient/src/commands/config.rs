@@ -2,8 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::Output;
-use super::say::say;
+use super::{Output, say};
 use crate::config::ServerConfig;
 
 pub(super) fn run(config: &ServerConfig, output: Output) -> ExitCode {
@@ -11,8 +10,8 @@ pub(super) fn run(config: &ServerConfig, output: Output) -> ExitCode {
         eprintln!("warning: {warning}");
     }
     match output {
-        Output::Json => say(config.to_redacted_json()),
-        Output::Table => say(config.to_redacted_toml()),
+        Output::Json => say::print(&format!("{}\n", config.to_redacted_json())),
+        Output::Table => say::print(&format!("{}\n", config.to_redacted_toml())),
     }
     ExitCode::SUCCESS
 }

@@ -121,10 +121,12 @@ fn landlock() -> Check {
 
 /// Whether the kernel creates namespaces for ordinary users; checked with the standard program for it.
 fn namespaces() -> Check {
-    let without = "agents see the machine's processes, and hidden ones may outlive a session (see docs/security.md)";
-    let made = Command::new("unshare").args(["--user", "--pid", "--mount", "--ipc", "--fork", "true"]).output();
+    let without = "agents see the machine's processes, hidden ones may outlive a session, and no network can be restricted (see \
+                   docs/security.md)";
+    let made =
+        Command::new("unshare").args(["--user", "--pid", "--mount", "--ipc", "--net", "--fork", "true"]).output();
     match made {
-        Ok(made) if made.status.success() => check("namespaces", CheckStatus::Ok, "user, PID, mount and IPC"),
+        Ok(made) if made.status.success() => check("namespaces", CheckStatus::Ok, "user, PID, mount, IPC and network"),
         Ok(made) => {
             let reason = String::from_utf8_lossy(&made.stderr).trim().to_owned();
             check("namespaces", CheckStatus::Warning, format!("{reason}: {without}"))

@@ -3,7 +3,11 @@
 use std::{io, net::SocketAddr, path::Path};
 
 use crate::{
-    compose::ComposeError, config::ConfigError, port_holder::PortHolder, postgres::PostgresError,
+    agent_types::{CatalogueError, InstallError},
+    compose::ComposeError,
+    config::ConfigError,
+    port_holder::PortHolder,
+    postgres::PostgresError,
     telemetry::TelemetryError,
 };
 
@@ -58,6 +62,12 @@ pub enum CommandError {
     /// Histories or operations cannot be read or written.
     #[error(transparent)]
     Replay(#[from] ambient_workflows::replay::ReplayError),
+    /// The catalogue of agent types cannot be used.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// An agent cannot be installed.
+    #[error(transparent)]
+    Install(#[from] InstallError),
     /// A server process does not do what it should.
     #[error("{0}")]
     Process(String),

@@ -1,5 +1,6 @@
 //! The commands that run and manage a server. Those that talk to one over HTTP are in `ambient-cli`.
 
+mod agent_type;
 mod config;
 mod database;
 mod detach;
@@ -20,9 +21,10 @@ mod up;
 use std::process::ExitCode;
 
 use ambient_cli::OutputFormat;
-use clap::{Args, Subcommand};
+use clap::{Arg, Args, Subcommand};
 
 pub use self::{
+    agent_type::AgentTypeCommand,
     engine::EngineCommand,
     error::{CommandError, USAGE},
     export::ExportFlags,
@@ -40,20 +42,38 @@ pub enum ServerCommand {
     /// Start the server on the PostgreSQL given by AMBIENT_DATABASE_URL
     Server(ConfigFlags),
     /// Migrate the database's schema to this version
+    #[command(mut_args(only(&["config", "data_dir", "log_format", "log_level"])))]
     Migrate(ConfigFlags),
     /// Stop what `up` started; all data is kept
+    #[command(mut_args(only(&["config", "data_dir"])))]
     Down(ConfigFlags),
     /// Show what is running
+    #[command(mut_args(only(&["config", "data_dir"])))]
     Status(ConfigFlags),
     /// Check that this machine has what a server needs
+    #[command(mut_args(only(&["config", "data_dir", "listen", "runner_binary", "session_uid_base", "disk_reserve", "disk_low_water"])))]
     Doctor(ConfigFlags),
     /// Print the server's configuration and where each setting comes from, without passwords
+    #[command(mut_args(first(&["config", "data_dir"])))]
     Config(ConfigFlags),
     /// The workflow engine by itself: serve it, verify what it has stored
     #[command(subcommand)]
     Engine(EngineCommand),
+    /// List, install and check the programs that can run as agents
+    #[command(subcommand, visible_alias = "agent-types")]
+    AgentType(AgentTypeCommand),
     /// Print the OpenAPI document of the HTTP API
     Openapi(OpenapiFlags),
+}
+
+/// Help with only the settings that a command uses. It reads all of them, since they are in one file, and takes their flags.
+fn only(used: &'static [&'static str]) -> impl Fn(Arg) -> Arg {
+    move |arg| if used.contains(&arg.get_id().as_str()) { arg } else { arg.hide(true) }
+}
+
+/// Help with these settings, and the rest of them in the long help.
+fn first(settings: &'static [&'static str]) -> impl Fn(Arg) -> Arg {
+    move |arg| if settings.contains(&arg.get_id().as_str()) { arg } else { arg.hide_short_help(true) }
 }
 
 /// Flags of `up`.
@@ -97,6 +117,7 @@ impl ServerCommand {
             Self::Doctor(flags) => doctor::run(&ServerConfig::load(&flags)?, output).await,
             Self::Config(flags) => Ok(config::run(&ServerConfig::load(&flags)?, output)),
             Self::Engine(command) => command.run(output).await,
+            Self::AgentType(command) => command.run(output).await,
             Self::Openapi(flags) => Ok(openapi::run(&flags)),
         }
     }

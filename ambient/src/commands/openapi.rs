@@ -1,11 +1,10 @@
 //! `ambient openapi`: the contract, as stored in `openapi/openapi.yaml`, or the part of it for client generators.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use clap::Args;
+
+use super::say;
 
 /// Flags of `openapi`.
 #[derive(Debug, Args)]
@@ -17,11 +16,6 @@ pub struct OpenapiFlags {
 
 pub(super) fn run(flags: &OpenapiFlags) -> ExitCode {
     let document = if flags.sdk { ambient_api::client_openapi_yaml() } else { ambient_api::openapi_yaml() };
-    let written = io::stdout().lock().write_all(document.as_bytes());
-    // A reader that has seen enough (`| head`) is not our failure.
-    if written.is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe) {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    }
+    say::print(&document);
+    ExitCode::SUCCESS
 }

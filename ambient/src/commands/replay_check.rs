@@ -113,7 +113,12 @@ impl CheckFlags {
             Output::Table => say(report.to_string().trim_end()),
         }
         let (runs, diverged) = (report.runs(), report.diverged());
-        eprintln!("{runs} histories and operations checked, {diverged} diverge with this program");
+        let verdict = match diverged {
+            0 => "this program decides every one as recorded".to_owned(),
+            1 => "this program decides 1 of them differently".to_owned(),
+            several => format!("this program decides {several} of them differently"),
+        };
+        eprintln!("{runs} histories and operations checked: {verdict}");
         Ok(if diverged == 0 { ExitCode::SUCCESS } else { ExitCode::from(DIVERGED) })
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::{LimitFlags, TemporalFlags};
+use super::{LimitFlags, ModelFlags, TemporalFlags};
 
 /// Flags of `up`, `server`, `config` and the like: each overrides the variable and the file key of its name.
 /// Values are text here; they are parsed in one place along with the other layers.
@@ -39,9 +39,18 @@ pub struct ConfigFlags {
     /// Additional folders that sessions may read, separated by ':'
     #[arg(long, value_name = "FOLDERS")]
     pub readable_paths: Option<String>,
+    /// Folder that agents are installed to [default: the data folder's name with -agents]
+    #[arg(long, value_name = "FOLDER")]
+    pub agents_dir: Option<String>,
+    /// File with further agent types, in the form of the release's catalogue
+    #[arg(long, value_name = "FILE")]
+    pub agent_types_file: Option<String>,
     /// Confinement of sessions: require, best_effort or off [default: best_effort]
     #[arg(long, value_name = "MODE")]
     pub confinement: Option<String>,
+    /// Network of sessions that say nothing: open, none, or hosts separated by commas [default: open]
+    #[arg(long, value_name = "NETWORK")]
+    pub session_network: Option<String>,
     /// The program that runs inside a session [default: ambient-runner next to this program]
     #[arg(long, value_name = "FILE")]
     pub runner_binary: Option<String>,
@@ -67,6 +76,10 @@ pub struct ConfigFlags {
     #[command(flatten)]
     #[serde(flatten)]
     pub limits: LimitFlags,
+    /// Where sessions' models are asked.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub models: ModelFlags,
     /// Settings that apply only with Temporal.
     #[command(flatten)]
     #[serde(flatten)]

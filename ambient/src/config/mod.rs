@@ -8,6 +8,9 @@ mod database_url;
 mod flags;
 mod layers;
 mod limits;
+mod models;
+mod money;
+mod prices;
 mod secret;
 mod temporal;
 
@@ -19,7 +22,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ambient_compute::local::check_uid_base;
+use ambient_compute::local::{Network, check_uid_base};
 use serde::{Deserialize, Serialize};
 
 use self::layers::Layers;
@@ -28,9 +31,13 @@ pub use self::{
     flags::ConfigFlags,
     layers::Origin,
     limits::{LimitConfig, LimitFlags},
+    models::{ModelConfig, ModelFlags},
+    money::Money,
+    prices::{Price, Prices},
     secret::Secret,
     temporal::{TemporalConfig, TemporalFlags, WorkerVersioning},
 };
+use crate::agent_types::{Catalogue, CatalogueError};
 
 /// Environment variable that names the configuration file.
 pub const FILE_VARIABLE: &str = "AMBIENT_SERVER_CONFIG";
@@ -59,8 +66,14 @@ pub struct ServerConfig {
     pub session_uid_base: u32,
     /// Folders sessions may read besides the system's own programs and libraries. Absolute.
     pub readable_paths: Vec<PathBuf>,
+    /// Folder that agents are installed to; sessions may read it. Absolute.
+    pub agents_dir: PathBuf,
+    /// File with further agent types. Absolute.
+    pub agent_types_file: Option<PathBuf>,
     /// What to do if the kernel cannot confine a session.
     pub confinement: Confinement,
+    /// What a session's agent may reach of the network if neither session nor agent says so.
+    pub session_network: SessionNetwork,
     /// The program that runs inside a session. Absolute.
     pub runner_binary: PathBuf,
     /// File with the administrator's token. Absolute.
@@ -78,6 +91,9 @@ pub struct ServerConfig {
     /// What sessions may use, and how much of the disk is reserved for the server.
     #[serde(flatten)]
     pub limits: LimitConfig,
+    /// Where sessions' models are asked.
+    #[serde(flatten)]
+    pub models: ModelConfig,
     /// Settings that apply only with Temporal.
     #[serde(flatten)]
     pub temporal: TemporalConfig,
@@ -89,7 +105,7 @@ pub struct ServerConfig {
     pub warnings: Vec<String>,
 }
 
-/// Keys of the configuration file except the limits' and Temporal's, in the order of [`ServerConfig`].
+/// Keys of the configuration file except the limits', the models' and Temporal's, in the order of [`ServerConfig`].
 const SERVER_KEYS: &[&str] = &[
     "database_url",
     "listen",
@@ -100,7 +116,10 @@ const SERVER_KEYS: &[&str] = &[
     "log_level",
     "session_uid_base",
     "readable_paths",
+    "agents_dir",
+    "agent_types_file",
     "confinement",
+    "session_network",
     "runner_binary",
     "admin_token_file",
     "engine",
@@ -112,7 +131,7 @@ const SERVER_KEYS: &[&str] = &[
 
 /// Keys of the configuration file, in display order.
 pub fn keys() -> impl Iterator<Item = &'static str> {
-    SERVER_KEYS.iter().chain(limits::KEYS).chain(temporal::KEYS).copied()
+    SERVER_KEYS.iter().chain(limits::KEYS).chain(models::KEYS).chain(temporal::KEYS).copied()
 }
 
 /// Format of the log.
@@ -137,6 +156,25 @@ pub enum Confinement {
     BestEffort,
     /// Sessions may read what the server may read.
     Off,
+}
+
+/// What a session's agent may reach of the network: `open`, `none`, or hosts separated by commas.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SessionNetwork(pub Network);
+
+impl TryFrom<String> for SessionNetwork {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse::<Network>().map(Self).map_err(|problem| format!("{} {}", problem.field, problem.reason))
+    }
+}
+
+impl From<SessionNetwork> for String {
+    fn from(network: SessionNetwork) -> Self {
+        network.0.to_string()
+    }
 }
 
 /// Which engine runs the workflows.
@@ -228,7 +266,10 @@ impl ServerConfig {
             // Above what adduser assigns, below 65,536: a container's user namespace often ends there.
             session_uid_base: layers.take("session_uid_base")?.unwrap_or(40_000),
             readable_paths: layers.take("readable_paths")?.unwrap_or_default(),
+            agents_dir: layers.take("agents_dir")?.unwrap_or_else(|| beside(&data_dir)),
+            agent_types_file: layers.take("agent_types_file")?,
             confinement: layers.take("confinement")?.unwrap_or(Confinement::BestEffort),
+            session_network: layers.take("session_network")?.unwrap_or_default(),
             runner_binary: layers.take("runner_binary")?.unwrap_or_else(default_runner),
             admin_token_file: layers.take("admin_token_file")?.unwrap_or_else(|| data_dir.join("admin-token")),
             engine: layers.take("engine")?.unwrap_or(Engine::Embedded),
@@ -237,6 +278,7 @@ impl ServerConfig {
             permits: layers.take("permits")?.unwrap_or(1024),
             default_model: layers.take("default_model")?,
             limits: LimitConfig::take(&mut layers)?,
+            models: ModelConfig::take(&mut layers)?,
             temporal: TemporalConfig::take(&mut layers)?,
             data_dir,
             config_file: layers.path.clone(),
@@ -245,6 +287,14 @@ impl ServerConfig {
         };
         config.validate()?;
         Ok(config)
+    }
+
+    /// Programs that can run as agents.
+    ///
+    /// # Errors
+    /// If the file with further ones cannot be used.
+    pub fn agent_types(&self) -> Result<Catalogue, CatalogueError> {
+        Catalogue::load(self.agent_types_file.as_deref(), &self.agents_dir)
     }
 
     /// The database's URL.
@@ -266,11 +316,19 @@ impl ServerConfig {
         let paths = [
             ("data_dir", &self.data_dir),
             ("runner_binary", &self.runner_binary),
+            ("agents_dir", &self.agents_dir),
             ("admin_token_file", &self.admin_token_file),
         ];
         let readable = self.readable_paths.iter().map(|path| ("readable_paths", path));
+        let readable = readable.chain(self.agent_types_file.iter().map(|path| ("agent_types_file", path)));
         if let Some((key, path)) = paths.into_iter().chain(readable).find(|(_, path)| !path.is_absolute()) {
             return Err(self.invalid(key, format!("`{}` is not an absolute path", path.display())));
+        }
+        // Sessions have their own /tmp and /run, to which these lead.
+        if let Some(elsewhere) = ["/var/tmp", "/var/run"].into_iter().find(|folder| self.data_dir.starts_with(folder)) {
+            let reason =
+                format!("`{}` cannot be used by sessions, whose {elsewhere} is their own", self.data_dir.display());
+            return Err(self.invalid("data_dir", reason));
         }
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
         if self.host.is_empty() || self.host.len() > 253 || !self.host.chars().all(legal) {
@@ -293,7 +351,9 @@ impl ServerConfig {
         if !(1..=3_650).contains(&self.retention_days) {
             return Err(self.invalid("retention_days", "must be from 1 to 3650".to_owned()));
         }
-        if let Some((key, message)) = self.limits.problem().or_else(|| self.temporal.problem()) {
+        if let Some((key, message)) =
+            self.limits.problem().or_else(|| self.models.problem()).or_else(|| self.temporal.problem())
+        {
             return Err(self.invalid(key, message));
         }
         Ok(())
@@ -324,6 +384,13 @@ impl ServerConfig {
         };
         keys().map(line).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// Agents are not kept in the data folder, of which sessions see nothing but their own.
+fn beside(data_dir: &Path) -> PathBuf {
+    let mut name = data_dir.file_name().unwrap_or_default().to_owned();
+    name.push("-agents");
+    data_dir.with_file_name(name)
 }
 
 fn default_data_dir(layers: &Layers) -> Result<PathBuf, ConfigError> {

@@ -48,15 +48,17 @@ pub(super) fn end_orphans(data: &Path) -> bool {
 }
 
 /// Removes files of a dead server that PostgreSQL would take for a live one's. It handles those whose process is gone by
-/// itself; what misleads it is a pid that lives on as something else, or as a zombie nobody has reaped yet. Only for
-/// a `data` without orphans: its pid file also names the shared memory they hold. `run` serves no other cluster.
+/// itself; what misleads it is a pid that lives on as something else, or as a zombie nobody has reaped yet, and a file without any pid, as a
+/// power cut leaves it. Only for a `data` without orphans: its pid file also names the shared memory they hold, and its server may be
+/// about to write it. `run` serves no other cluster.
 pub(super) fn clear_stale_files(data: &Path, run: &Path) -> io::Result<()> {
-    let Some(pid) = recorded_pid(data) else { return Ok(()) };
-    if !process_folder(pid).exists() || Postmaster::of(data).is_some() {
+    let (pid_file, socket_lock) = (data.join("postmaster.pid"), run.join(".s.PGSQL.5432.lock"));
+    let lives_on = recorded_pid(data).is_some_and(|pid| process_folder(pid).exists());
+    if Postmaster::of(data).is_some() || !(lives_on || is_blank(&pid_file) || is_blank(&socket_lock)) {
         return Ok(());
     }
-    tracing::warn!(pid = pid.as_raw_nonzero().get(), "removing postmaster.pid: its process is not PostgreSQL");
-    for file in [run.join(".s.PGSQL.5432.lock"), run.join(".s.PGSQL.5432"), data.join("postmaster.pid")] {
+    tracing::warn!(pid_file = %pid_file.display(), "removing a pid file whose server is gone");
+    for file in [socket_lock, run.join(".s.PGSQL.5432"), pid_file] {
         match fs::remove_file(file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -68,6 +70,11 @@ pub(super) fn clear_stale_files(data: &Path, run: &Path) -> io::Result<()> {
 fn recorded_pid(data: &Path) -> Option<Pid> {
     let text = fs::read_to_string(data.join("postmaster.pid")).ok()?;
     Pid::from_raw(text.lines().next()?.trim().parse::<i32>().ok().filter(|pid| *pid > 0)?)
+}
+
+/// Whether a file is there and has no number in it: it is empty, or full of NULs.
+fn is_blank(file: &Path) -> bool {
+    fs::read(file).is_ok_and(|bytes| !bytes.iter().any(u8::is_ascii_digit))
 }
 
 fn process_folder(pid: Pid) -> PathBuf {

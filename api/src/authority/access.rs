@@ -72,8 +72,7 @@ impl Access {
     /// Nothing new is started while an administrator drains the workflow engine; what is running continues and can be stopped.
     pub(super) async fn refuse_while_draining(&self) -> ApiResult<()> {
         if self.state.parts().database.is_draining().await? {
-            let reason =
-                "an administrator is draining the workflow engine (`ambient engine drain`): nothing new is started";
+            let reason = "an administrator is draining the workflow engine: nothing new is started until `ambient engine drain --undo`";
             return Err(ApiError::unavailable(reason, 60));
         }
         Ok(())

@@ -43,7 +43,7 @@ pub(crate) use self::{
     live_principal::LivePrincipal,
     platform::{Platform, Registered},
     project::Creation,
-    right::{Admin, Edit, View},
+    right::{Admin, Edit, Right, View},
     secrets::{ENVIRONMENT_VARIABLES, Sealed},
     session::Accepted,
 };

@@ -5,7 +5,8 @@ use ambient_domain::{
     session::Session,
 };
 use ambient_persistence::{
-    ListQuery, OperationFilter, OperationPage, Order, Page, Scope, StoredEntity, VerifyReport, VerifyScope, is_ksuid,
+    ListQuery, OperationFilter, OperationPage, Order, Page, Scope, StoredEntity, UsageBy, UsageOf, UsageRow,
+    VerifyReport, VerifyScope, Waiting, is_ksuid,
 };
 use ambient_wire::live::LiveTicket;
 use axum::{extract::FromRequestParts, http::request::Parts};
@@ -75,6 +76,21 @@ impl Access {
     pub(crate) async fn list<E: StoredEntity>(&self, query: &ListQuery) -> ApiResult<Page<E>> {
         let Some(scope) = self.scope() else { return Ok(nothing(query)) };
         Ok(self.state.parts().database.list(&scope, query).await?)
+    }
+
+    /// What model calls have used, of something that the caller may see.
+    pub(crate) async fn model_usage(&self, of: UsageOf<'_>, by: UsageBy) -> ApiResult<Vec<UsageRow>> {
+        Ok(self.state.parts().database.model_usage(of, by).await?)
+    }
+
+    /// What waits for the caller: in projects in which it may act. Nothing ever waits for a session's own token.
+    pub(crate) async fn inbox(&self, project_id: Option<&str>, (page, size): (i64, i64)) -> ApiResult<Page<Waiting>> {
+        let project_id = self.project_id(project_id).await?;
+        let may_act = self.principal.platform_role() != Some(Role::View);
+        let Some(scope) = self.scope().filter(|_| may_act) else {
+            return Ok(Page { items: Vec::new(), page, total: 0 });
+        };
+        Ok(self.state.parts().database.inbox(&scope, project_id.as_deref(), page, size).await?)
     }
 
     /// A page of the operations that the caller may see, and how many there are.

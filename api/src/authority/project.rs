@@ -19,6 +19,7 @@ use super::{
     secrets::Sealed,
 };
 use crate::{
+    agent_types,
     error::{ApiError, ApiResult, Number},
     extract::WriteOptions,
     session_spec,
@@ -71,6 +72,8 @@ impl Access {
 pub(crate) struct Creation {
     /// Desired state.
     pub(crate) spec: Spec,
+    /// Definition of its agent.
+    pub(crate) agent: Option<Agent>,
     /// Start at once.
     pub(crate) start: bool,
     /// Values of its variables.
@@ -143,10 +146,13 @@ impl Authorized<Project, Edit> {
             self.access.refuse_while_draining().await?;
         }
         self.check_parent(creation.spec.parent_session_id.as_deref()).await?;
-        self.check_agent(creation.spec.agent_id.as_deref()).await?;
         let (session_id, project_id) = (new_id(), self.target.id.clone());
-        let Creation { mut spec, start, secrets } = creation;
+        let Creation { mut spec, agent, start, secrets } = creation;
         spec.validate().map_err(ApiError::from).map_err(super::session::with_api_names)?;
+        let launch = match start {
+            true => Some(Box::new(agent_types::launch(&spec, agent.as_ref(), self.access.state.known_agent_types())?)),
+            false => None,
+        };
         let secrets = secrets.into_iter().map(|(name, value)| (name, Some(value))).collect();
         let sealed = Sealed::of(<Session as Entity>::KIND, &session_id, secrets)?;
         self.access.seal(&sealed).await?;
@@ -155,6 +161,7 @@ impl Authorized<Project, Edit> {
             session::Command::Create { session_id: session_id.clone(), project_id, spec: Box::new(spec), start };
         let mut request = Request::new(command, self.access.caller());
         request.defaults = self.session_defaults();
+        request.defaults.agent = launch;
         let reply = self.access.call(&session_id, request, options).await;
         reply.map_err(super::session::with_api_names)
     }
@@ -174,15 +181,15 @@ impl Authorized<Project, Edit> {
 }
 
 impl<R: Right> Authorized<Project, R> {
-    /// An agent must belong to this project.
-    async fn check_agent(&self, id: Option<&str>) -> ApiResult<()> {
-        let Some(id) = id else { return Ok(()) };
+    /// An agent of this project.
+    pub(crate) async fn agent(&self, id: Option<&str>) -> ApiResult<Option<Agent>> {
+        let Some(id) = id else { return Ok(None) };
         if !is_ksuid(id) {
             return Err(ApiError::invalid("agent_id", "is not the id of an agent"));
         }
         let agent = self.access.state.parts().database.load::<Agent>(id).await?;
         match agent.filter(|agent| agent.project_id == self.target.id && !agent.is_deleted()) {
-            Some(_) => Ok(()),
+            Some(agent) => Ok(Some(agent)),
             None => Err(ApiError::not_found("Agent", id).at("agent_id", "no such Agent in this Project")),
         }
     }

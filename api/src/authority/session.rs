@@ -4,12 +4,17 @@ use ambient_actors::{Reply, Request};
 use ambient_compute::{Resource, SessionRef};
 use ambient_domain::{
     Defaults, Entity,
+    agent::Agent,
     project::{Project, Role},
-    session::{Command, Message, Repo, Session, StopReason},
+    session::{AgentLaunch, Command, Message, Repo, Session, StopReason},
 };
-use ambient_live::{Beginning, SubscribeError};
-use ambient_persistence::{StoredEvent, is_ksuid};
-use ambient_wire::session::SessionPatch;
+use ambient_live::{Beginning, SubscribeError, permissions, snapshot::SnapshotError};
+use ambient_persistence::{StoredEvent, UsageBy, UsageOf, is_ksuid};
+use ambient_wire::{
+    permission::InterruptAnswer,
+    session::{Attachment, SessionPatch},
+    turn::Turn,
+};
 
 use super::{
     access::{Access, Authorized, Found, Target},
@@ -17,9 +22,10 @@ use super::{
     secrets::Sealed,
 };
 use crate::{
+    agent_types,
     error::{ApiError, ApiResult, Number},
     extract::WriteOptions,
-    session_spec,
+    session_spec, turns,
 };
 
 /// Approximate size of a live log response, bytes of payload.
@@ -70,6 +76,9 @@ pub(crate) struct Accepted {
 impl Authorized<Session, Edit> {
     /// Changes its specification.
     pub(crate) async fn patch(&self, body: SessionPatch, options: WriteOptions<'_>) -> ApiResult<Reply<Session>> {
+        if body.permissions.is_some() {
+            self.refuse_the_agent("change what the agent may do")?;
+        }
         let secrets = body.environment_variables.clone();
         let mut patch = session_spec::patch(body, self.access.state.server_defaults())?;
         let blank = |prompt: &Option<String>| prompt.as_deref().unwrap_or_default().trim().is_empty();
@@ -121,16 +130,53 @@ impl Authorized<Session, Edit> {
     }
 
     /// Sends a user's message.
-    pub(crate) async fn send(&self, text: String, start: bool, options: WriteOptions<'_>) -> ApiResult<Accepted> {
+    pub(crate) async fn send(
+        &self,
+        text: String,
+        attachments: Vec<Attachment>,
+        start: bool,
+        options: WriteOptions<'_>,
+    ) -> ApiResult<Accepted> {
         if start {
             self.access.refuse_while_draining().await?;
         }
-        let command = Command::SendMessage { message: Message::of(&text), start };
+        let message = Message { attachments: session_spec::attachments(attachments), ..Message::of(&text) };
+        let command = Command::SendMessage { message, start };
         let reply = self.command_with_text(command, Some(text), options).await?;
         // A message's id is that of the operation that accepted it.
         let message_id = reply.operation_id.clone().unwrap_or_default();
         let stored = self.access.state.parts().database.message(&self.target.id, &message_id).await?;
         Ok(Accepted { reply, message_id, seq: stored.map(|event| event.seq) })
+    }
+
+    /// Answers a permission request.
+    pub(crate) async fn answer(
+        &self,
+        interrupt_id: &str,
+        given: InterruptAnswer,
+        options: WriteOptions<'_>,
+    ) -> ApiResult<Reply<Session>> {
+        self.refuse_the_agent("answer what the agent asks")?;
+        let InterruptAnswer { answer, message: text } = given;
+        if let Some(text) = &text {
+            ambient_domain::name::text("message", text)?;
+            if text.trim().is_empty() {
+                return Err(ApiError::invalid("message", "must not be empty"));
+            }
+        }
+        let (interrupt_id, answer) = (interrupt_id.to_owned(), permissions::answer_of(answer));
+        let command = Command::AnswerInterrupt { interrupt_id, answer, message: text.as_deref().map(Message::of) };
+        let mut request = Request::new(command, self.access.caller());
+        request.bodies = text.into_iter().collect();
+        self.access.call(&self.target.id, request, options).await
+    }
+
+    /// What is asked of people, their agents must not do for them.
+    fn refuse_the_agent(&self, what: &str) -> ApiResult<()> {
+        match self.access.principal.session_id() {
+            Some(_) => Err(ApiError::forbidden(format!("a session's token cannot {what}"))),
+            None => Ok(()),
+        }
     }
 
     async fn command(&self, command: Command, options: WriteOptions<'_>) -> ApiResult<Reply<Session>> {
@@ -149,15 +195,35 @@ impl Authorized<Session, Edit> {
         }
         let mut request = Request::new(command, self.access.caller());
         request.bodies = text.into_iter().collect();
-        request.defaults = self.defaults().await?;
+        let starts = matches!(request.command, Command::Start { .. } | Command::SendMessage { start: true, .. });
+        request.defaults = self.defaults(starts).await?;
         self.access.call(&self.target.id, request, options).await.map_err(with_api_names)
     }
 
     /// What the session currently falls back to; stored with the operation.
-    async fn defaults(&self) -> ApiResult<Defaults> {
+    async fn defaults(&self, starts: bool) -> ApiResult<Defaults> {
         let project = self.access.state.parts().database.load::<Project>(&self.target.project_id).await?;
         let settings = project.map(|project| project.spec.settings).unwrap_or_default();
-        Ok(session_spec::defaults(&settings, self.access.state.server_defaults()))
+        let mut defaults = session_spec::defaults(&settings, self.access.state.server_defaults());
+        if starts && !self.is_running() {
+            defaults.agent = Some(Box::new(self.launch().await?));
+        }
+        Ok(defaults)
+    }
+
+    /// A run that has begun keeps what it was started with.
+    fn is_running(&self) -> bool {
+        use ambient_domain::session::Phase;
+        matches!(self.target.phase(), Some(Phase::Pending | Phase::Creating | Phase::Running | Phase::Stopping))
+    }
+
+    /// What a run that starts now is started with.
+    async fn launch(&self) -> ApiResult<AgentLaunch> {
+        let definition = match &self.target.spec.agent_id {
+            Some(id) => self.access.state.parts().database.load::<Agent>(id).await?.filter(|agent| !agent.is_deleted()),
+            None => None,
+        };
+        agent_types::launch(&self.target.spec, definition.as_ref(), self.access.state.known_agent_types())
     }
 }
 
@@ -173,6 +239,55 @@ impl<R: Right> Authorized<Session, R> {
         let hub = &self.access.state.parts().hub;
         let Some(after_seq) = after_seq else { return hub.begin(&self.target.id).await };
         Ok(Beginning { snapshot: None, subscription: hub.subscribe(&self.target.id, after_seq).await? })
+    }
+
+    /// Seq of the last event up to `seq` that ends a turn; 0 if there is none.
+    pub(crate) async fn last_turn_end(&self, seq: i64) -> ApiResult<i64> {
+        Ok(self.access.state.parts().database.last_turn_end(&self.target.id, seq).await?)
+    }
+
+    /// Events that turns and their runs begin and end with, after `after_seq`.
+    pub(crate) async fn turn_events(&self, after_seq: i64, limit: i64) -> ApiResult<Vec<StoredEvent>> {
+        Ok(self.access.state.parts().database.turn_events(&self.target.id, after_seq, limit).await?)
+    }
+
+    /// Its turns, the newest first, and how many there are.
+    pub(crate) async fn turns(&self, run: Option<i64>, page: i64, size: i64) -> ApiResult<(Vec<Turn>, i64)> {
+        let (rows, total) = self.access.state.parts().database.turns(&self.target.id, run, page, size).await?;
+        let (Some(newest), Some(oldest)) = (rows.first(), rows.last()) else { return Ok((Vec::new(), total)) };
+        let of = UsageOf::Turns(&self.target.id, (oldest.run, oldest.number), (newest.run, newest.number));
+        let used = self.access.model_usage(of, UsageBy::Turn).await?;
+        Ok((rows.into_iter().map(|row| turns::shown(&self.target, row, &used)).collect(), total))
+    }
+
+    /// A turn, with its patches.
+    pub(crate) async fn turn(&self, id: &str) -> ApiResult<Turn> {
+        let database = &self.access.state.parts().database;
+        let row = match turns::parse(id) {
+            Some((run, number)) => database.turn(&self.target.id, run, number).await?,
+            None => None,
+        };
+        let row = row.ok_or_else(|| ApiError::not_found("Turn", id))?;
+        let (first, last) = (row.first_seq, row.last_seq.unwrap_or(i64::MAX));
+        let snapshots = database.snapshots_between(&self.target.id, first, last).await?;
+        let of = UsageOf::Turns(&self.target.id, (row.run, row.number), (row.run, row.number));
+        let used = self.access.model_usage(of, UsageBy::Turn).await?;
+        Ok(turns::with_patches(turns::shown(&self.target, row, &used), &snapshots))
+    }
+
+    /// Where an interrupt was requested, and where it was closed.
+    pub(crate) async fn interrupt_seqs(&self, interrupt_id: &str) -> ApiResult<Option<(i64, Option<i64>)>> {
+        Ok(self.access.state.parts().database.interrupt_seqs(&self.target.id, interrupt_id).await?)
+    }
+
+    /// The messages so far in one piece: a `MESSAGES_SNAPSHOT` as live logs have it.
+    pub(crate) async fn messages(&self) -> ApiResult<serde_json::Value> {
+        let database = &self.access.state.parts().database;
+        let messages = ambient_live::snapshot::current(database, &self.target.id).await;
+        messages.map_err(|error| match error {
+            SnapshotError::Store(error) => error.into(),
+            corrupt @ SnapshotError::Corrupt { .. } => ApiError::internal(&corrupt),
+        })
     }
 
     /// How many messages its live log has.

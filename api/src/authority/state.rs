@@ -7,13 +7,16 @@ use ambient_compute::Compute;
 use ambient_domain::session::ResourceOverrides;
 use ambient_live::{LiveHub, Tokens};
 use ambient_persistence::{Database, Vault};
-use ambient_wire::api::{Health, HealthCheck};
+use ambient_wire::{
+    api::{Health, HealthCheck},
+    model::Model,
+};
 use ambient_workflows::executions::Executions;
 use axum::extract::FromRef;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::static_token::StaticToken;
-use crate::{extract::MaxBodyBytes, session_spec::ServerDefaults};
+use crate::{AgentType, extract::MaxBodyBytes, session_spec::ServerDefaults};
 
 /// Settings of the edge.
 #[derive(Debug, Clone)]
@@ -22,8 +25,12 @@ pub struct ApiConfig {
     pub max_body_bytes: usize,
     /// Model for sessions if neither session nor project names one.
     pub default_model: Option<String>,
+    /// Models that sessions may ask, as far as they are known.
+    pub models: Vec<Model>,
     /// The most a session may ask for, if there is a maximum.
     pub session_maxima: ResourceOverrides,
+    /// Programs that can run as agents.
+    pub agent_types: Vec<AgentType>,
     /// Tokens that stand for a principal, such as the local administrator's.
     pub static_tokens: Vec<StaticToken>,
     /// Key of live tickets; the same on every server of a database.
@@ -40,7 +47,9 @@ impl Default for ApiConfig {
         Self {
             max_body_bytes: 1 << 20,
             default_model: None,
+            models: Vec::new(),
             session_maxima: ResourceOverrides::default(),
+            agent_types: AgentType::built_in(),
             static_tokens: Vec::new(),
             ticket_key: rand::random(),
             max_subscriptions: 32,
@@ -102,7 +111,7 @@ impl AppState {
     #[must_use]
     pub fn new(parts: AppParts) -> Self {
         let AppParts { database, actors, hub, tokens, vault, compute, executions, prometheus, config } = parts;
-        let agent_types = compute.agents().iter().map(|&agent| agent.to_owned()).collect();
+        let agent_types = config.agent_types.iter().map(|known| known.name.clone()).collect();
         let live_connections = Arc::new(tokio::sync::Semaphore::new(config.max_live_connections));
         let shared = Shared {
             database,
@@ -132,6 +141,11 @@ impl AppState {
     /// Agent types in this build.
     pub(crate) fn agent_types(&self) -> &[String] {
         &self.shared.agent_types
+    }
+
+    /// Agent types, with how they are started.
+    pub(crate) fn known_agent_types(&self) -> &[AgentType] {
+        &self.shared.config.agent_types
     }
 
     /// What sessions fall back to.

@@ -72,10 +72,16 @@ fn patch<S: Served>() -> Operation {
 }
 
 fn delete<S: Served>() -> Operation {
-    operation::<S>(&format!("delete{}", S::TITLE), &format!("Deletes {}. Its name becomes free.", one::<S>()))
-        .parameter(id::<S>())
-        .responses(responses::<Changing>("204", ResponseBuilder::new().description("Deleted")))
-        .build()
+    operation::<S>(
+        &format!("delete{}", S::TITLE),
+        &format!(
+            "Deletes {}. Its name becomes free; from then on it is not found, by further deletions either.",
+            one::<S>()
+        ),
+    )
+    .parameter(id::<S>())
+    .responses(responses::<Changing>("204", ResponseBuilder::new().description("Deleted")))
+    .build()
 }
 
 fn operation<S: Served>(id: &str, summary: &str) -> OperationBuilder {

@@ -12,7 +12,7 @@ use crate::{
     error::ApiResult,
     extract::{Json, NoBody, Query, VersionParams, Write},
     list::{self, ListParams},
-    respond::{Shown, no_content},
+    respond::{Shown, deleted},
 };
 
 pub(super) async fn list<S: Served>(
@@ -25,7 +25,7 @@ pub(super) async fn list<S: Served>(
 }
 
 pub(super) async fn create<S: Served>(access: Access, write: Write<Json<Create<S>>>) -> ApiResult<Shown<S::Wire>> {
-    write.conditions.no_version()?;
+    write.conditions.no_version_yet()?;
     let body = &write.body.0;
     let project = access.authorize::<Project, Edit>(&project_of::<S>(body)?).await?;
     let reply = project.create_definition::<S>(new(body, &access)?, write.options()).await?;
@@ -62,5 +62,5 @@ pub(super) async fn delete<S: Served>(
     write: Write<NoBody>,
 ) -> ApiResult<Response> {
     let reply = definition.access().delete_definition::<S>(&definition, write.options()).await?;
-    Ok(no_content(reply.operation_id))
+    deleted(&reply)
 }

@@ -23,6 +23,7 @@ pub(crate) use self::rules::constrain;
 use crate::{
     authority::{Access, AppState, Change, ENVIRONMENT_VARIABLES, New, Permitted, Sealed, Target},
     error::{ApiError, ApiResult},
+    extract::in_words,
     given,
     schema_rules::tells_null,
 };
@@ -68,7 +69,7 @@ fn project_of<S: Served>(body: &Create<S>) -> ApiResult<String> {
 fn new<S: Served>(body: &Create<S>, access: &Access) -> ApiResult<New<S>> {
     let (id, mut fields) = (new_id(), fields(body)?);
     take(&mut fields, "project_id");
-    let name = take(&mut fields, "name").unwrap_or_default();
+    let name = given::composed(&take(&mut fields, "name").unwrap_or_default());
     given::name("name", &name, MAX_NAME)?;
     S::check_create(body, access)?;
     let sealed = take_secrets(S::KIND, &id, &mut fields)?;
@@ -77,7 +78,7 @@ fn new<S: Served>(body: &Create<S>, access: &Access) -> ApiResult<New<S>> {
 
 fn change<S: Served>(id: &str, body: &Patch<S>, access: &Access) -> ApiResult<Change<S>> {
     let mut fields = fields(body)?;
-    let name = take(&mut fields, "name");
+    let name = take(&mut fields, "name").map(|name| given::composed(&name));
     given::optional_name("name", name.as_deref(), MAX_NAME)?;
     S::check_patch(body, access)?;
     let sealed = take_secrets(S::KIND, id, &mut fields)?;
@@ -133,7 +134,7 @@ fn fields<T: Serialize>(of: &T) -> ApiResult<Map<String, Value>> {
 fn same<T: DeserializeOwned>(fields: Map<String, Value>) -> ApiResult<T> {
     serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| {
         let field = error.path().to_string();
-        ApiError::invalid(field, error.into_inner().to_string())
+        ApiError::invalid(field, in_words(&error.into_inner().to_string()))
     })
 }
 

@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 
 use super::Resource;
 use crate::schema_rules::{
-    AGENT_TYPES, SECONDS_INACTIVE, SECONDS_OF_RUN, TEXT, branch, labels, labels_patch, merge, named, pattern,
-    variables, without_nul,
+    SECONDS_INACTIVE, SECONDS_OF_RUN, TEXT, branch, labels, labels_patch, merge, named, pattern, variables, without_nul,
 };
 
 /// Adds the rules to the schemas of a Kind's bodies.
@@ -29,7 +28,8 @@ fn rules(field: &str, labels: fn(&Value) -> Value) -> Value {
         "project_id" => pattern("^[A-Za-z0-9-]+$", 63),
         "name" => named(name::MAX),
         "display_name" => json!({"pattern": format!("^$|{}", name::pattern()), "maxLength": name::MAX}),
-        "agent_type" => json!({"enum": AGENT_TYPES}),
+        "agent_type" => named(100),
+        "agent_mode" => named(200),
         "llm_model" => named(200),
         "llm_temperature" => range((0, 2)),
         "llm_max_tokens" => range((1, 10_000_000)),

@@ -45,7 +45,7 @@ numbers! {
     BadRequest = 21, BAD_REQUEST, "the request is not allowed as it is";
     UnknownRoute = 404, NOT_FOUND, "there is no such route";
     Gone = 410, GONE, "this is gone for good";
-    Stale = 412, PRECONDITION_FAILED, "If-Match does not name the current version";
+    Stale = 412, PRECONDITION_FAILED, "If-Match does not name the current version, or a file is not as If-Match or If-None-Match says";
     TooLarge = 413, PAYLOAD_TOO_LARGE, "the body is too large";
     UriTooLong = 414, URI_TOO_LONG, "the address is too long";
     MediaType = 415, UNSUPPORTED_MEDIA_TYPE, "the body must be JSON";

@@ -111,6 +111,7 @@ fn of_runner(error: RunnerError, status: u16) -> ApiError {
         400 => return ApiError::invalid(field.unwrap_or_else(|| "path".to_owned()), reason),
         404 => Number::NotFound,
         409 => Number::Conflict,
+        412 => Number::Stale,
         413 => Number::TooLarge,
         416 => Number::Range,
         503 => return ApiError::unavailable(reason, SOON),

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use axum::{
-    body::BodyDataStream,
     extract::{FromRef, FromRequest, OriginalUri, Request},
     http::{HeaderValue, Method, header},
 };
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
@@ -26,6 +25,9 @@ pub(crate) struct MaxBodyBytes(pub(crate) usize);
 
 /// How a body is read.
 pub(crate) trait ReadBody: Sized {
+    /// How many times as large as others it may be.
+    const TIMES: usize = 1;
+
     /// From all of its bytes.
     fn read(bytes: &[u8], content_type: Option<&[u8]>) -> ApiResult<Self>;
 }
@@ -37,6 +39,10 @@ pub(crate) struct Json<T>(pub(crate) T);
 /// JSON whose texts may contain NUL, for data that is passed on as it is: Postgres stores it as bytes, if at all.
 #[derive(Debug)]
 pub(crate) struct OpaqueJson<T>(pub(crate) T);
+
+/// JSON with a whole conversation in it, of which little is used.
+#[derive(Debug)]
+pub(crate) struct ConversationJson<T>(pub(crate) T);
 
 /// JSON, or nothing for the default.
 #[derive(Debug)]
@@ -60,6 +66,14 @@ impl<T: DeserializeOwned> ReadBody for OpaqueJson<T> {
     }
 }
 
+impl<T: DeserializeOwned> ReadBody for ConversationJson<T> {
+    const TIMES: usize = 16;
+
+    fn read(bytes: &[u8], content_type: Option<&[u8]>) -> ApiResult<Self> {
+        OpaqueJson::read(bytes, content_type).map(|OpaqueJson(value)| Self(value))
+    }
+}
+
 impl<T: DeserializeOwned + Default> ReadBody for OrDefault<T> {
     fn read(bytes: &[u8], content_type: Option<&[u8]>) -> ApiResult<Self> {
         if bytes.trim_ascii().is_empty() {
@@ -72,7 +86,7 @@ impl<T: DeserializeOwned + Default> ReadBody for OrDefault<T> {
 /// A body without fields.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Empty {}
+pub(super) struct Empty {}
 
 impl ReadBody for NoBody {
     fn read(bytes: &[u8], content_type: Option<&[u8]>) -> ApiResult<Self> {
@@ -144,6 +158,11 @@ impl Fingerprint {
         hasher.update(body);
         Self { method: method.to_string(), path: path.to_owned(), hash: hasher.finalize().to_vec() }
     }
+
+    /// As an idempotency key.
+    pub(crate) fn key(&self) -> String {
+        self.hash.iter().fold(String::new(), |key, byte| key + &format!("{byte:02x}"))
+    }
 }
 
 impl<S: Send + Sync, B: ReadBody> FromRequest<S> for Write<B>
@@ -156,6 +175,7 @@ where
         let (parts, body) = request.into_parts();
         let conditions = Conditions::read(&parts.headers)?;
         let MaxBodyBytes(limit) = MaxBodyBytes::from_ref(state);
+        let limit = limit.saturating_mul(B::TIMES);
         let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let waits = parts.headers.contains_key(header::EXPECT);
         let bytes = read_bounded(body, Announced { length, waits }, limit).await?;
@@ -201,7 +221,7 @@ async fn read_bounded(body: axum::body::Body, announced: Announced, limit: usize
 
 /// Drains the rest of a request that is refused anyway: a client still sending when the connection closes gets a reset instead
 /// of the response. One that keeps sending for longer is cut off.
-async fn discard(stream: &mut BodyDataStream) {
+pub(super) async fn discard<E>(stream: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin)) {
     let mut left = MAX_DISCARDED;
     let reading = async {
         while let Some(Ok(chunk)) = stream.next().await

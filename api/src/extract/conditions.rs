@@ -23,14 +23,18 @@ impl Conditions {
         Ok(Self { if_match: if_match(headers)?, idempotency_key: idempotency_key(headers)? })
     }
 
-    /// For something without a version, or without one yet: accepting one would promise what cannot be kept.
+    /// For something without a version: accepting one would promise what cannot be kept.
     pub(crate) fn no_version(&self) -> ApiResult<()> {
-        match self.if_match {
-            Some(_) => {
-                Err(ApiError::invalid("If-Match", "does not apply to this route: what it acts on has no version"))
-            }
-            None => Ok(()),
-        }
+        self.without_version("does not apply to this route: what it acts on has no version")
+    }
+
+    /// For something that is created.
+    pub(crate) fn no_version_yet(&self) -> ApiResult<()> {
+        self.without_version("must be left out when something is created: it has no version yet")
+    }
+
+    fn without_version(&self, problem: &str) -> ApiResult<()> {
+        self.if_match.map_or(Ok(()), |_| Err(ApiError::invalid("If-Match", problem)))
     }
 }
 

@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::words::in_words;
 use crate::error::{ApiError, ApiResult, Number};
 
 /// Reads a body whose texts Postgres can store.
@@ -97,23 +98,11 @@ fn path_of<E>(error: &serde_path_to_error::Error<E>) -> String {
 fn explain(path: &str, error: &serde_json::Error) -> ApiError {
     let message = error.to_string();
     // serde's own words, without "at line 1 column 9" if the field says it better.
-    let problem = without_value(message.split(" at line ").next().unwrap_or(&message));
+    let problem = message.rsplit_once(" at line ").map_or(&*message, |(problem, _)| problem);
     if error.is_data() {
-        return field_error(path, &problem);
+        return field_error(path, problem);
     }
     ApiError::new(Number::Malformed, format!("the body is not valid JSON: {message}")).at("body", message)
-}
-
-/// serde repeats a text found where something else was expected; that text may be a secret one level too high.
-fn without_value(problem: &str) -> String {
-    for said in ["invalid type: string ", "invalid value: string ", "invalid length: string "] {
-        if let Some(rest) = problem.strip_prefix(said)
-            && let Some((_, expected)) = rest.rsplit_once("\", expected ")
-        {
-            return format!("{}, expected {expected}", said.trim_end());
-        }
-    }
-    problem.to_owned()
 }
 
 /// A field that is unknown, missing, or of the wrong type. The first two come with their parent's path.
@@ -130,13 +119,14 @@ pub(super) fn field_error(path: &str, problem: &str) -> ApiError {
                 Some(_) if what == "unknown field" && new_name(&field, problem).is_some() => {
                     format!("{told}; it is now named {}", new_name(&field, problem).unwrap_or_default())
                 }
+                Some((_, "there are no fields")) if what == "unknown field" => format!("{told}; none are taken here"),
                 Some((_, expected)) if what == "unknown field" => format!("{told}; {expected}"),
                 _ => told.to_owned(),
             };
             return ApiError::invalid(child(path, &field), told);
         }
     }
-    ApiError::invalid(path, problem)
+    ApiError::invalid(path, in_words(problem))
 }
 
 /// The current name of a field from earlier releases, if that name is among those `problem` expects.

@@ -4,11 +4,17 @@ mod body;
 mod conditions;
 mod json;
 mod query;
+mod upload;
+mod words;
 
 pub(crate) use self::{
-    body::{Act, Fingerprint, Json, MaxBodyBytes, NoBody, OpaqueJson, OrDefault, Write, WriteOptions},
+    body::{
+        Act, ConversationJson, Fingerprint, Json, MaxBodyBytes, NoBody, OpaqueJson, OrDefault, Write, WriteOptions,
+    },
     conditions::{Conditions, accepts_event_stream, last_event_id},
     query::{BETWEEN, Query, TakesQuery, VersionParams, date_time, no_query},
+    upload::Upload,
+    words::{in_words, of_json},
 };
 
 use axum::{

@@ -76,7 +76,7 @@ fn parse<T: DeserializeOwned>(query: &str) -> ApiResult<T> {
     serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(pairs)).map_err(|error| {
         let path = error.path().to_string();
         let problem = error.into_inner().to_string();
-        field_error(if path == "." { "body" } else { &path }, in_words(&problem))
+        field_error(if path == "." { "body" } else { &path }, &problem)
     })
 }
 
@@ -97,16 +97,6 @@ fn folded<'a>(pairs: impl Iterator<Item = Pair<'a>>) -> String {
         }
     }
     form_urlencoded::Serializer::new(String::new()).extend_pairs(all).finish()
-}
-
-/// The standard library's messages about numbers are for programmers.
-fn in_words(problem: &str) -> &str {
-    match problem {
-        "number too large to fit in target type" => "is too large a number",
-        "number too small to fit in target type" => "is too small a number",
-        "invalid digit found in string" | "cannot parse integer from empty string" => "must be a whole number",
-        other => other,
-    }
 }
 
 /// The decoder replaces what is not UTF-8; Postgres cannot store NUL.
@@ -158,8 +148,8 @@ mod tests {
     fn every_wrong_parameter_is_named() {
         assert_eq!(parse::<Params>("page=2&orderBy=name+desc").unwrap().order_by.unwrap(), "name desc");
         for (query, said) in [
-            ("page=x", "page: must be a whole number"),
-            ("page=", "page: must be a whole number"),
+            ("page=x", "page: must be an integer"),
+            ("page=", "page: must be an integer"),
             ("page=99999999999999999999", "page: is too large a number"),
             ("bogus=1", "bogus: unknown field; expected"),
             ("page=1&page=2", "page: is given twice"),

@@ -13,6 +13,8 @@ use crate::error::{ApiError, ApiResult};
 pub(crate) const DEFAULT_SIZE: i64 = 100;
 /// Most labels that a list can be filtered by.
 pub(crate) const MAX_LABELS: usize = 20;
+/// Highest page number.
+pub(crate) const MAX_PAGE: i64 = 1_000_000_000;
 /// Most items per page.
 pub(crate) const MAX_SIZE: i64 = 65_500;
 
@@ -22,8 +24,8 @@ type Column = (&'static str, &'static str);
 /// Page and size, within their limits.
 pub(crate) fn paging(page: Option<i64>, size: Option<i64>, max_size: i64) -> ApiResult<(i64, i64)> {
     let (page, size) = (page.unwrap_or(1), size.unwrap_or(DEFAULT_SIZE));
-    if !(1..=1_000_000_000).contains(&page) {
-        return Err(ApiError::invalid("page", "must be 1 or more"));
+    if !(1..=MAX_PAGE).contains(&page) {
+        return Err(ApiError::invalid("page", format!("must be 1 to {MAX_PAGE}")));
     }
     if !(0..=max_size).contains(&size) {
         return Err(ApiError::invalid("size", format!("must be 0 to {max_size}")));
@@ -110,8 +112,9 @@ mod tests {
     fn page_and_size_have_limits() {
         assert_eq!(paging(None, None, MAX_SIZE).unwrap(), (1, 100));
         assert_eq!(paging(Some(2), Some(0), MAX_SIZE).unwrap(), (2, 0));
-        for (page, size) in [(0, 1), (-1, 1), (1, -1), (1, 65_501)] {
-            assert!(paging(Some(page), Some(size), MAX_SIZE).is_err());
+        for (page, size) in [(0, 1), (-1, 1), (1_000_000_001, 1), (1, -1), (1, 65_501)] {
+            let told = paging(Some(page), Some(size), MAX_SIZE).unwrap_err().to_string();
+            assert!(["page: must be 1 to 1000000000", "size: must be 0 to 65500"].contains(&&*told), "{told}");
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     authority::Access,
     error::{ApiError, ApiResult},
     extract::BETWEEN,
+    given,
 };
 
 /// Which entities of a Kind, and in what order.
@@ -49,6 +50,10 @@ impl<E: Entity> ListParams<E> {
             if !column.values.is_empty() && !column.values.contains(&value.as_str()) {
                 return Err(ApiError::invalid(name, format!("must be one of {}", column.values.join(", "))));
             }
+            let value = match column.api_name {
+                "name" => given::composed(&value),
+                _ => value,
+            };
             filters.push((column.name.to_owned(), value));
         }
         filters.extend(labels(&self.label)?);
@@ -168,7 +173,8 @@ fn parameter<E: Entity>(name: &'static str) -> Parameter {
         filter => {
             let column = filtered::<E>().find(|column| column.api_name == filter);
             let (about, schema) = column.map_or(("", text()), |column| {
-                let values = Some(column.values.iter().copied()).filter(|values| values.len() > 0);
+                let values = column.values;
+                let values = Some(values.iter().copied()).filter(|values| values.len() > 0);
                 (column.filter.unwrap_or_default(), of_type(column.column_type).enum_values(values))
             });
             described(about, schema.build())

@@ -1,26 +1,31 @@
-//! One WebSocket connection: one task, no queue.
+//! One WebSocket connection: one task, and no queue but that of its sends.
 //!
-//! It waits for whichever comes first: a frame from the client, a subscription's batch, the outcome of a send, the keep-alive.
+//! It waits for whichever comes first: a frame from the client, a subscription's batch, the outcome of the oldest send, the keep-alive.
 //! Writes happen at once, within a time limit; while writing, it neither reads nor pulls.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use ambient_domain::session::Session;
 use ambient_live::{Batch, Beginning, End, Subscription};
 use ambient_wire::{
     BASE,
     live::{ClientFrame, ServerFrame},
+    permission::InterruptAnswer,
 };
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use futures::{FutureExt, SinkExt, StreamExt, future::BoxFuture, stream, stream::BoxStream, stream::FuturesUnordered};
+use futures::{
+    FutureExt, SinkExt, StreamExt,
+    future::{self, BoxFuture},
+    stream::{self, BoxStream},
+};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_stream::StreamMap;
 
 use super::frames;
 use crate::{
     authority::{Access, Edit, View},
-    error::ApiResult,
-    extract::{Conditions, Fingerprint, WriteOptions},
+    error::{ApiError, ApiResult},
+    extract::{Conditions, Fingerprint, WriteOptions, of_json},
 };
 
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -30,7 +35,7 @@ const PATIENCE: u32 = 4;
 const RECHECK: u32 = 4;
 /// A peer that does not accept a write within this time is dropped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Sends in progress at once on a connection.
+/// Sends of a connection that are waiting or in progress.
 const MAX_SENDS: usize = 8;
 /// Most subscription events that leave in one write: the client is heard in between.
 const TOGETHER: usize = 64;
@@ -52,6 +57,13 @@ enum Arrival {
     End(Option<End>),
 }
 
+/// What a client sends to a session.
+enum Sent {
+    Message(String),
+    /// To a request.
+    Answer(String, InterruptAnswer),
+}
+
 /// Why a connection ends.
 struct Closed {
     code: Option<u16>,
@@ -71,7 +83,8 @@ pub(crate) struct Connection {
     subscriptions: StreamMap<String, BoxStream<'static, Arrival>>,
     /// Each subscription's session, for rechecks.
     sessions: Vec<(String, String)>,
-    sends: FuturesUnordered<BoxFuture<'static, ServerFrame>>,
+    /// The oldest first: a client that does not wait for acks means its messages to be accepted in the order it sent them.
+    sends: VecDeque<BoxFuture<'static, ServerFrame>>,
     keep_alive: Interval,
     /// Keep-alives since the peer was last heard from.
     silent: u32,
@@ -90,7 +103,7 @@ impl Connection {
             socket,
             subscriptions: StreamMap::new(),
             sessions: Vec::new(),
-            sends: FuturesUnordered::new(),
+            sends: VecDeque::new(),
             keep_alive,
             silent: 0,
             ticks: 0,
@@ -127,7 +140,7 @@ impl Connection {
                 self.arrived(id, arrival).await?;
                 self.with_it().await
             }
-            Some(frame) = self.sends.next(), if !self.sends.is_empty() => self.say(&frame).await,
+            frame = oldest_done(&mut self.sends) => self.say(&frame).await,
             _ = self.keep_alive.tick() => self.stay_alive().await,
         }
     }
@@ -155,7 +168,9 @@ impl Connection {
         };
         match serde_json::from_str(text.as_str()) {
             Ok(frame) => self.asked(frame).await,
-            Err(error) => self.say(&frames::error(None, "bad_frame", error.to_string())).await,
+            Err(error) => {
+                self.say(&frames::error(None, "bad_frame", format!("in the frame: {}", of_json(&error)))).await
+            }
         }
     }
 
@@ -176,10 +191,10 @@ impl Connection {
                 }
                 Err(refused) => self.say(&refused).await,
             },
-            ClientFrame::Send { id, session, text } => match self.send_message(id, session, text) {
-                Ok(()) => Ok(()),
-                Err(refused) => self.say(&refused).await,
-            },
+            ClientFrame::Send { id, session, text } => self.send(id, session, Sent::Message(text)).await,
+            ClientFrame::Answer { id, session, interrupt_id, answer, message } => {
+                self.send(id, session, Sent::Answer(interrupt_id, InterruptAnswer { answer, message })).await
+            }
         }
     }
 
@@ -189,8 +204,8 @@ impl Connection {
         id: &str,
         channel: &str,
         after_seq: Option<i64>,
-    ) -> Result<(Option<String>, ServerFrame), ServerFrame> {
-        let refuse = |code: &str, reason: &str| Err(frames::error(Some(id.to_owned()), code, reason));
+    ) -> Result<(Option<String>, ServerFrame), Box<ServerFrame>> {
+        let refuse = |code: &str, reason: &str| Err(Box::new(frames::error(Some(id.to_owned()), code, reason)));
         let Some(session_id) = channel.strip_prefix("session:") else {
             return refuse("not_found", "no such channel; use session:<id>");
         };
@@ -203,10 +218,13 @@ impl Connection {
         if self.subscriptions.len() >= self.access.state().config().max_subscriptions {
             return refuse("busy", "too many subscriptions on this connection");
         }
-        self.may_use(session_id).map_err(|reason| frames::error(Some(id.to_owned()), "refused", reason))?;
+        if let Err(reason) = self.may_use(session_id) {
+            return refuse("refused", reason);
+        }
         let session = self.access.authorize::<Session, View>(session_id).await;
-        let session = session.map_err(|error| frames::failure(id.to_owned(), &error))?;
-        let begun = session.follow(after_seq).await.map_err(|error| frames::not_subscribed(id.to_owned(), error))?;
+        let session = session.map_err(|error| Box::new(frames::failure(id.to_owned(), &error)))?;
+        let begun =
+            session.follow(after_seq).await.map_err(|error| Box::new(frames::not_subscribed(id.to_owned(), error)))?;
         let Beginning { snapshot, subscription } = begun;
         let seq = subscription.cursor();
         self.subscriptions.insert(id.to_owned(), arrivals(subscription));
@@ -222,9 +240,16 @@ impl Connection {
         }
     }
 
-    /// Sends a message; reports the outcome once it is known.
-    fn send_message(&mut self, id: String, session_id: String, text: String) -> Result<(), ServerFrame> {
-        let refuse = |code: &str, reason: &str| Err(frames::error(Some(id.clone()), code, reason));
+    async fn send(&mut self, id: String, session_id: String, what: Sent) -> Flow {
+        match self.accept(id, session_id, what) {
+            Ok(()) => Ok(()),
+            Err(refused) => self.say(&refused).await,
+        }
+    }
+
+    /// Begins a send; reports the outcome once it is known.
+    fn accept(&mut self, id: String, session_id: String, what: Sent) -> Result<(), Box<ServerFrame>> {
+        let refuse = |code: &str, reason: &str| Err(Box::new(frames::error(Some(id.clone()), code, reason)));
         if !(1..=MAX_ID).contains(&id.len()) || !id.bytes().all(|b| b.is_ascii_graphic()) {
             return refuse("bad_frame", "id must be 1 to 255 visible ASCII characters");
         }
@@ -236,12 +261,12 @@ impl Connection {
         }
         let access = self.access.clone();
         let sent = async move {
-            match accept(&access, &session_id, &id, text).await {
+            match what.accepted(&access, &session_id, &id).await {
                 Ok(message_id) => ServerFrame::Ack { id, message_id },
-                Err(error) => frames::failure(id, &error),
+                Err(error) => frames::not_sent(id, &error),
             }
         };
-        self.sends.push(sent.boxed());
+        self.sends.push_back(sent.boxed());
         Ok(())
     }
 
@@ -263,9 +288,9 @@ impl Connection {
 
     /// A batch; it leaves with the next flush, or when the socket's buffer is full.
     async fn feed(&mut self, id: &str, batch: &Batch) -> Flow {
+        let frames = frames::EventFrames::of(id);
         for event in &batch.events {
-            let message = Message::text(frames::event(id, event));
-            write(self.socket.feed(message)).await?;
+            write(self.socket.feed(Message::text(frames.text(event)))).await?;
         }
         Ok(())
     }
@@ -335,13 +360,37 @@ fn arrivals(subscription: Subscription) -> BoxStream<'static, Arrival> {
     stream::unfold(Some(subscription), next).boxed()
 }
 
-async fn accept(access: &Access, session_id: &str, key: &str, text: String) -> ApiResult<String> {
-    let session = access.authorize::<Session, Edit>(session_id).await?;
-    let path = format!("{BASE}/sessions/{session_id}/ws");
-    let fingerprint = Fingerprint::of(&axum::http::Method::POST, &path, None, text.as_bytes());
-    let conditions = Conditions { if_match: None, idempotency_key: Some(key.to_owned()) };
-    let options = WriteOptions { conditions: &conditions, fingerprint: &fingerprint };
-    Ok(session.send(text, false, options).await?.message_id)
+/// The outcome of the oldest send; the next begins only after it. If this is dropped, the send goes on where it was.
+async fn oldest_done(sends: &mut VecDeque<BoxFuture<'static, ServerFrame>>) -> ServerFrame {
+    let Some(oldest) = sends.front_mut() else { return future::pending().await };
+    let frame = oldest.await;
+    sends.pop_front();
+    frame
+}
+
+impl Sent {
+    /// Has it accepted; returns the id of its message, if it has one.
+    async fn accepted(self, access: &Access, session_id: &str, key: &str) -> ApiResult<Option<String>> {
+        let session = access.authorize::<Session, Edit>(session_id).await?;
+        let path = format!("{BASE}/sessions/{session_id}/ws");
+        let body = match &self {
+            Self::Message(text) => text.clone().into_bytes(),
+            Self::Answer(id, answer) => {
+                serde_json::to_vec(&(id, answer)).map_err(|error| ApiError::internal(&error))?
+            }
+        };
+        let fingerprint = Fingerprint::of(&axum::http::Method::POST, &path, None, &body);
+        let conditions = Conditions { if_match: None, idempotency_key: Some(key.to_owned()) };
+        let options = WriteOptions { conditions: &conditions, fingerprint: &fingerprint };
+        match self {
+            Self::Message(text) => Ok(Some(session.send(text, Vec::new(), false, options).await?.message_id)),
+            Self::Answer(id, answer) => {
+                let has_message = answer.message.is_some();
+                // The message's id is that of the operation that accepted both.
+                Ok(session.answer(&id, answer, options).await?.operation_id.filter(|_| has_message))
+            }
+        }
+    }
 }
 
 /// Writes within the time limit; a peer that cannot be written to is considered gone.

@@ -10,11 +10,18 @@ pub(super) fn text(frame: &ServerFrame) -> String {
     serde_json::to_string(frame).unwrap_or_default()
 }
 
-/// `{"op":"event","id":…,` and the event's own fields.
-pub(super) fn event(subscription: &str, event: &Event) -> String {
-    let id = serde_json::Value::from(subscription);
-    let fields = event.json().get(1..).unwrap_or("}");
-    format!("{{\"op\":\"event\",\"id\":{id},{fields}")
+/// The beginning of a subscription's event frames: `{"op":"event","id":…,`.
+pub(super) struct EventFrames(String);
+
+impl EventFrames {
+    pub(super) fn of(subscription: &str) -> Self {
+        Self(format!("{{\"op\":\"event\",\"id\":{},", serde_json::Value::from(subscription)))
+    }
+
+    /// With the event's own fields.
+    pub(super) fn text(&self, event: &Event) -> String {
+        [&self.0, event.json().get(1..).unwrap_or("}")].concat()
+    }
 }
 
 /// The messages so far, without parsing them.
@@ -39,6 +46,16 @@ pub(super) fn failure(id: String, failure: &ApiError) -> ServerFrame {
         _ => "refused",
     };
     error(Some(id), code, failure.to_string())
+}
+
+/// A message that was not accepted. A frame has no `start`, which the refusals recommend to callers of the route.
+pub(super) fn not_sent(id: String, failed: &ApiError) -> ServerFrame {
+    let frame = failure(id, failed);
+    let ServerFrame::Error { id, code, reason } = frame else { return frame };
+    let reason = [", or send the message with start=true", " or send the message with start=true"]
+        .iter()
+        .fold(reason, |reason, advice| reason.replace(advice, " first"));
+    ServerFrame::Error { id, code, reason }
 }
 
 /// A subscription that cannot start.

@@ -30,10 +30,14 @@ pub(crate) async fn stream(session: &Authorized<Session, View>, after_seq: Optio
     let permit = permit.ok_or_else(|| ApiError::unavailable("too many live connections", 5))?;
     let Beginning { snapshot, subscription } = session.follow(after_seq).await?;
     let first = stream::iter(snapshot.map(|snapshot| Ok(beginning(&snapshot))));
-    let sse = Sse::new(first.chain(events(subscription, permit))).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
-    let mut response = sse.into_response();
+    Ok(response(first.chain(events(subscription, permit))))
+}
+
+/// A stream of events as they come, which is kept alive.
+pub(crate) fn response(events: impl Stream<Item = Result<Event, Infallible>> + Send + 'static) -> Response {
+    let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
     response.headers_mut().insert(NO_BUFFERING, HeaderValue::from_static("no"));
-    Ok(response)
+    response
 }
 
 /// The messages so far. Its id is where to continue: a reader that returns with it gets what follows.

@@ -5,10 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{
-    FRAMES,
-    tree::{each_operation, schema_ref, schemas},
-};
+use super::tree::{each_operation, schema_ref, schemas};
 
 /// Properties that responses leave out when empty (`skip_serializing_if`), besides `next` of a list.
 const MAY_BE_ABSENT: [(&str, &str); 5] = [
@@ -19,13 +16,15 @@ const MAY_BE_ABSENT: [(&str, &str); 5] = [
     ("Session", "last_seq"),
 ];
 
-/// Requires all other properties of schemas used only in responses.
+/// Requires all other properties of schemas used only in responses. What a frame or an event consists of stays as it is: it leaves out what is
+/// empty.
 pub(super) fn require(document: &mut Value) {
     let mut sent = String::new();
     each_operation(document, |_, operation| sent.push_str(&operation["requestBody"].to_string()));
-    FRAMES.iter().for_each(|frame| sent.push_str(&json!(schema_ref(frame)).to_string()));
     let sent = reachable(document, sent);
-    for (name, schema) in schemas(document).into_iter().flatten().filter(|(name, _)| !sent.contains(*name)) {
+    let answered = reachable(document, document["paths"].to_string());
+    let is_answer = |name: &str| answered.contains(name) && !sent.contains(name);
+    for (name, schema) in schemas(document).into_iter().flatten().filter(|(name, _)| is_answer(name)) {
         let Some(properties) = schema["properties"].as_object() else { continue };
         let may_be_absent =
             |property: &str| property == "next" && name.ends_with("List") || MAY_BE_ABSENT.contains(&(name, property));

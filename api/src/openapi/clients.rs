@@ -12,8 +12,15 @@ use super::{
 
 const INTERNAL: &str = "x-internal";
 /// Operations not meant for clients: the document itself and what collects metrics; and a path that spans slashes, which
-/// generated clients encode (the server accepts either): `getWorkspaceFile` is the same with the path in the query.
-const NOT_FOR_CLIENTS: [&str; 4] = ["getOpenapiJson", "getOpenapiYaml", "getMetrics", "readWorkspaceFile"];
+/// generated clients encode (the server accepts either): `getWorkspaceFile` and so on are the same with the path in the query.
+const NOT_FOR_CLIENTS: [&str; 6] = [
+    "getOpenapiJson",
+    "getOpenapiYaml",
+    "getMetrics",
+    "readWorkspaceFile",
+    "writeWorkspaceFile",
+    "removeWorkspaceFile",
+];
 
 /// Marks what is not for generated clients, including every operation without a success response: a WebSocket, or one that is gone for good.
 pub(super) fn mark_internal(document: &mut Value) {

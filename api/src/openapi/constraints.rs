@@ -1,8 +1,8 @@
 //! What values may be, matching the checks. The wire types are texts and numbers; which of those are refused is stated here, so
 //! that the document allows nothing that is refused, and vice versa (`make contract`).
 
-use ambient_domain::{name::MAX_REPOS, project::SubjectType};
-use ambient_wire::{git_url, name};
+use ambient_domain::{name::MAX_REPOS, permission::MAX_RULES, project::SubjectType};
+use ambient_wire::{git_url, name, network};
 use ambient_workflows::{ENTITY_WORKFLOWS, PLATFORM_WORKFLOWS};
 use serde_json::{Value, json};
 
@@ -12,19 +12,30 @@ use crate::schema_rules::{
     without_nul,
 };
 
+/// One line of text.
+const ONE_LINE: &str = "^[^\\u0000\\n\\r]*$";
 /// A text that says something: not only white space, as defined by Unicode and Rust's `trim`, which differs from some dialects' `\s`.
 const SAYS_SOMETHING: &str =
     "^[^\\u0000]*[^\\u0000\\t-\\r \\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000][^\\u0000]*$";
-/// The rest of a path in the workspace: not absolute, and no segment leads up.
-const BENEATH: &str = "(?!/)(?!(.*/)?\\.\\.(/|$))[^\\u0000]*$";
+/// The rest of a path in the workspace: not absolute, no segment leads up, and a backslash is the start of an escape.
+const BENEATH: &str = "(?!/)(?!(.*/)?\\.\\.(/|$))([^\\u0000\\\\]|\\\\\\\\|\\\\x[89a-fA-F][0-9a-fA-F])*$";
+/// A commit, by any name.
+const COMMIT: &str = "^[^-\\u0000\\n][^\\u0000\\n]*$";
 /// An execution's: `workflow/entity/…`.
 const EXECUTION_ID: &str = "^[!-~]{1,1000}$";
 /// Schemas of request bodies.
-const BODIES: [&str; 13] = [
+const BODIES: [&str; 20] = [
     "EndRequest",
+    "FileMove",
+    "GitAbandon",
+    "GitBranchCreate",
     "GitCommit",
+    "GitPull",
     "GitPush",
+    "GitSynchronize",
+    "InterruptAnswer",
     "MessageCreate",
+    "PermissionRule",
     "ProjectCreate",
     "ProjectPatch",
     "ProjectPermission",
@@ -35,6 +46,9 @@ const BODIES: [&str; 13] = [
     "SessionStart",
     "VerifyRequest",
 ];
+
+/// Parts of requests that are one of several kinds; each has its own fields and no others.
+const CLOSED: [&str; 5] = ["AttachmentFile", "AttachmentLink", "McpServerHttp", "McpServerSse", "McpServerStdio"];
 
 /// Adds every constraint to the document.
 pub(super) fn constrain(document: &mut Value) {
@@ -51,9 +65,13 @@ pub(super) fn constrain(document: &mut Value) {
         let properties = document.pointer_mut(&place).and_then(Value::as_object_mut);
         properties.into_iter().flatten().for_each(|(_, property)| without_nul(property));
     }
+    for schema in CLOSED {
+        document["components"]["schemas"][schema]["additionalProperties"] = json!(false);
+    }
     for resource in crate::routes::DEFINITIONS {
         crate::definitions::constrain(document, resource);
     }
+    allow_list_needs_hosts(&mut document["components"]["schemas"]["Network"]);
     batch_needs_a_prompt(&mut document["components"]["schemas"]["SessionCreate"]);
     let paths = document.get_mut("paths").and_then(Value::as_object_mut).into_iter().flatten();
     for (path, item) in paths {
@@ -74,7 +92,10 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
     let inactivity = seconds(SECONDS_INACTIVE.0, SECONDS_INACTIVE.1);
     let project_name =
         json!({"pattern": "^(?!default$|kube-|openshift)[a-z][a-z0-9-]*[a-z0-9]$", "minLength": 2, "maxLength": 63});
+    let file = json!({"pattern": format!("^(?![./]*$){BENEATH}"), "minLength": 1});
     let mut all = vec![
+        ("FileMove", "from", file.clone()),
+        ("FileMove", "to", file),
         ("ProjectCreate", "name", project_name),
         ("ProjectSettings", "llm_model", named(200)),
         ("ProjectSettings", "inactivity_timeout", inactivity.clone()),
@@ -85,17 +106,60 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
         ("Repo", "push_to", branch()),
         ("SessionCreate", "project_id", pattern("^[A-Za-z0-9-]+$", 63)),
         ("SessionCreate", "agent_id", json!({"pattern": ID})),
+        ("SessionCreate", "agent_type", named(100)),
+        ("SessionCreate", "agent_mode", named(200)),
+        ("SessionPatch", "agent_mode", named(200)),
+        ("AgentCommand", "program", json!({"pattern": SAYS_SOMETHING, "maxLength": 1000})),
+        (
+            "AgentCommand",
+            "args",
+            json!({"maxItems": 100, "items": {"type": "string", "pattern": TEXT, "maxLength": 1000}}),
+        ),
+        ("AgentCommand", "directory", pattern("^(?!/)(?!(.*/)?\\.\\.(/|$))[^\\u0000\\n]+$", 1000)),
         ("SessionCreate", "parent_session_id", json!({"pattern": ID})),
+        ("McpServerStdio", "name", named(100)),
+        ("McpServerStdio", "command", pattern("^(?=.*\\S)[^\\u0000\\n\\r]*$", 1000)),
+        (
+            "McpServerStdio",
+            "args",
+            json!({"maxItems": 100, "items": {"type": "string", "pattern": ONE_LINE, "maxLength": 1000}}),
+        ),
+        (
+            "McpServerStdio",
+            "env",
+            merged(
+                variables(),
+                &json!({"propertyNames": {"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}, "additionalProperties": {"pattern": ONE_LINE}}),
+            ),
+        ),
         ("SessionStart", "prompt", text.clone()),
         ("MessageCreate", "text", text.clone()),
+        ("MessageCreate", "attachments", json!({"maxItems": 10})),
+        ("AttachmentFile", "path", pattern("^(?!/)(?!(.*/)?\\.\\.(/|$))(?![./]*$)[^\\u0000\\n\\r]+$", 1000)),
+        ("AttachmentLink", "uri", pattern("^[A-Za-z][A-Za-z0-9+.-]*:[^\\s\\u0000]+$", 1000)),
+        ("AttachmentLink", "name", pattern("^[^\\u0000\\n\\r]+$", 50)),
+        ("GitAbandon", "repo", any_repo.clone()),
+        ("GitPull", "repo", any_repo.clone()),
+        ("GitPull", "branch", branch()),
+        ("GitSynchronize", "repo", any_repo.clone()),
+        ("GitSynchronize", "branch", branch()),
+        ("GitBranchCreate", "repo", any_repo.clone()),
+        ("GitBranchCreate", "name", branch()),
+        ("GitBranchCreate", "from", pattern(COMMIT, 255)),
         ("GitCommit", "repo", any_repo.clone()),
         ("GitCommit", "message", json!({"pattern": SAYS_SOMETHING})),
         ("GitPush", "repo", any_repo),
         ("GitPush", "branch", branch()),
+        ("InterruptAnswer", "message", json!({"pattern": SAYS_SOMETHING})),
+        ("PermissionRule", "command", json!({"pattern": SAYS_SOMETHING})),
+        ("PermissionRule", "path", json!({"pattern": SAYS_SOMETHING})),
+        ("Network", "allow", allow_list()),
+        ("Permissions", "rules", json!({"maxItems": MAX_RULES})),
+        ("Permissions", "timeout", seconds(0, SECONDS_OF_RUN.1)),
         ("SignalRequest", "signal", named(200)),
         ("VerifyRequest", "entity_id", json!({"pattern": TEXT})),
     ];
-    // Left open by the types, but never anything else. The input of a signal may be any JSON.
+    // Left open by the types, but never anything else. The input of a signal, and of an agent's tool, may be any JSON.
     let objects = json!({"type": "array", "items": {"type": "object"}});
     all.extend([
         ("Event", "data", json!({"type": "object"})),
@@ -104,6 +168,9 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
         ("Operation", "events", objects),
         ("Operation", "context", json!({"type": "object"})),
         ("ServerFrameSnapshot", "data", json!({"type": "object"})),
+        ("RunnerEventAgentStarted", "offers", json!({"type": "object"})),
+        ("RunnerEventAgentContent", "content", json!({"type": "object"})),
+        ("ToolContentOther", "content", json!({"type": "object"})),
     ]);
     for (schema, labels) in [("ProjectCreate", labels as fn(&Value) -> Value), ("ProjectPatch", labels_patch)] {
         let display_name = format!("^$|{}", name::pattern());
@@ -115,6 +182,20 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
             (schema, "annotations", labels(&note)),
         ]);
     }
+    for schema in ["McpServerHttp", "McpServerSse"] {
+        let headers = json!({
+            "maxProperties": 100, "propertyNames": {"pattern": "^[A-Za-z0-9-]+$", "maxLength": 100},
+            "additionalProperties": {"pattern": ONE_LINE},
+        });
+        all.extend([
+            (schema, "name", named(100)),
+            (schema, "url", pattern("^https?://[^\\s/\\u0000][^\\s\\u0000]*$", 1000)),
+            (schema, "headers", headers),
+        ]);
+    }
+    for schema in ["SessionCreate", "SessionPatch", "AgentCreate", "AgentPatch"] {
+        all.push((schema, "mcp_servers", json!({"maxItems": 20})));
+    }
     for (schema, labels) in [("SessionCreate", labels as fn(&Value) -> Value), ("SessionPatch", labels_patch)] {
         all.extend([
             (schema, "name", named(name::MAX)),
@@ -122,6 +203,11 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
             (schema, "repos", json!({"maxItems": MAX_REPOS})),
             (schema, "timeout", timeout.clone()),
             (schema, "inactivity_timeout", inactivity.clone()),
+            (
+                schema,
+                "agent_options",
+                json!({"maxProperties": 50, "propertyNames": named(200), "additionalProperties": named(200)}),
+            ),
             (schema, "llm_model", named(200)),
             (schema, "llm_temperature", json!({"minimum": 0, "maximum": 2})),
             (schema, "llm_max_tokens", json!({"minimum": 1, "maximum": 10_000_000})),
@@ -131,6 +217,23 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
         ]);
     }
     all
+}
+
+fn merged(mut rules: Value, more: &Value) -> Value {
+    merge(&mut rules, more);
+    rules
+}
+
+fn allow_list() -> Value {
+    let entry = json!({"type": "string", "pattern": network::PATTERN, "maxLength": network::MAX_ENTRY});
+    json!({"maxItems": network::MOST_ALLOWED, "items": entry})
+}
+
+/// A list with that mode, and with no other.
+fn allow_list_needs_hosts(network: &mut Value) {
+    network["if"] = json!({"properties": {"mode": {"const": "allow_list"}}});
+    network["then"] = json!({"properties": {"allow": {"minItems": 1}}, "required": ["allow"]});
+    network["else"] = json!({"properties": {"allow": {"maxItems": 0}}});
 }
 
 /// Interactive, or with a prompt.
@@ -158,12 +261,17 @@ fn constrain_parameter(path: &str, parameter: &mut Value) {
         ("path", "path") => {
             json!({"pattern": format!("^(?![./]*$){BENEATH}"), "minLength": 1, "example": "src/main.rs"})
         }
-        ("query", "path") if path.ends_with("/workspace_file") => {
+        // So is a part of a repository.
+        ("query", "path") if path.ends_with("/workspace_file") || path.contains("/git/") => {
             json!({"pattern": format!("^(?![./]*$){BENEATH}"), "minLength": 1, "example": "src/main.rs"})
         }
         ("query", "path") => json!({"pattern": format!("^{BENEATH}")}),
         ("query", "repo") => pattern("^[A-Za-z0-9_][A-Za-z0-9._-]*$", 100),
-        ("query", "base") => pattern("^[^-\\u0000\\n][^\\u0000\\n]*$", 255),
+        ("query", "branch") if path.ends_with("/git/merge-status") => branch(),
+        ("query", "base" | "ref") => pattern(COMMIT, 255),
+        ("query", "after") if path.ends_with("/git/log") => {
+            json!({"pattern": "^([0-9a-f]{40}|[0-9a-f]{64})\\.[0-9]{1,6}$"})
+        }
         ("query", "entity_kind") => json!({"enum": crate::kinds::all()}),
         ("query", "order") => json!({"enum": ["asc", "desc"]}),
         ("query", "subject_type") => json!({"enum": enums::variants::<SubjectType>()}),
@@ -176,8 +284,17 @@ fn constrain_parameter(path: &str, parameter: &mut Value) {
             json!({"items": item, "maxItems": crate::list::MAX_LABELS})
         }
         ("query", "after") if path.ends_with("/operations") => json!({"pattern": "^[0-9]{1,18}\\.[0-9]{1,18}$"}),
-        ("query", "page") => json!({"maximum": 1_000_000_000}),
+        ("query", "page") => json!({"maximum": crate::list::MAX_PAGE}),
+        // A place in the events that are made of the log's.
+        ("header", "Last-Event-ID") | ("query", "after_seq") if path.ends_with("/agui/events") => {
+            json!({"pattern": "^(0|[1-9][0-9]{0,17}(\\.[0-9]{1,6})?)$"})
+        }
         ("header", "Last-Event-ID") => json!({"minimum": 0, "maximum": 999_999_999_999_999_999_i64}),
+        ("header", "If-Match") if path.contains("/workspace") => {
+            json!({"type": "string", "pattern": "^(\\*|\"[0-9a-f]{64}\")$"})
+        }
+        // Not a constant: a generator of clients has none in headers.
+        ("header", "If-None-Match") => json!({"type": "string", "pattern": "^\\*$"}),
         ("header", "Range") => json!({"pattern": "^bytes=([0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})$"}),
         _ => json!({}),
     };

@@ -10,7 +10,7 @@ use serde_aux::serde_introspection::serde_introspect;
 use serde_json::{Value, json};
 
 use super::tree::{each_operation, property, schema_ref, schemas};
-use crate::schema_rules::{AGENT_TYPES, is_nullable};
+use crate::schema_rules::is_nullable;
 
 /// A named enumeration.
 struct Named {
@@ -45,7 +45,6 @@ fn enums() -> Vec<Named> {
             crate::representation::REPO_STATUSES.to_vec(),
             &[("SessionRepo", "status")],
         ),
-        named("AgentType", "Agent types in this build.", AGENT_TYPES.to_vec(), &[("SessionCreate", "agent_type")]),
         named("MessageRole", "Who speaks.", crate::conversation::ROLES.to_vec(), &[("Message", "role")]),
         named("ProjectStatus", "Whether a project is in use.", variants::<ProjectPhase>(), &[("Project", "status")]),
         named("ProjectRole", "What a member may do.", variants::<Role>(), &[("ProjectPermission", "role")]),

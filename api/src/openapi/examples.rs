@@ -24,7 +24,7 @@ pub(super) fn add(document: &mut Value) {
 
 #[cfg(test)]
 mod tests {
-    use ambient_wire::{error, execution, git, live, operation, project, session};
+    use ambient_wire::{error, execution, git, interrupt, live, operation, permission, project, session};
     use serde::{Serialize, de::DeserializeOwned};
 
     use super::*;
@@ -43,8 +43,15 @@ mod tests {
                 "ApiError" => is_of::<error::Error>(&example),
                 "EndRequest" => is_of::<execution::EndRequest>(&example),
                 "Event" => is_of::<live::Event>(&example),
+                "FileMove" => is_of::<ambient_wire::content::FileMove>(&example),
+                "GitAbandon" => is_of::<ambient_wire::git_merge::GitAbandon>(&example),
+                "GitPull" => is_of::<ambient_wire::git_merge::GitPull>(&example),
+                "GitSynchronize" => is_of::<ambient_wire::git_merge::GitSynchronize>(&example),
+                "GitBranchCreate" => is_of::<ambient_wire::git_history::GitBranchCreate>(&example),
                 "GitCommit" => is_of::<git::GitCommit>(&example),
                 "GitPush" => is_of::<git::GitPush>(&example),
+                "Interrupt" => is_of::<interrupt::Interrupt>(&example),
+                "InterruptAnswer" => is_of::<permission::InterruptAnswer>(&example),
                 "Message" => is_of::<session::Message>(&example),
                 "MessageCreate" => is_of::<session::MessageCreate>(&example),
                 "Project" => is_of::<project::Project>(&example),
@@ -52,6 +59,7 @@ mod tests {
                 "ProjectPatch" => is_of::<project::ProjectPatch>(&example),
                 "ProjectPermission" => is_of::<project::ProjectPermission>(&example),
                 "Repo" => is_of::<session::Repo>(&example),
+                "RunAgentInput" => is_of::<ambient_wire::agui::RunAgentInput>(&example),
                 "Session" => is_of::<session::Session>(&example),
                 "SessionCreate" => is_of::<session::SessionCreate>(&example),
                 "SessionPatch" => is_of::<session::SessionPatch>(&example),

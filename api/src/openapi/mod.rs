@@ -23,7 +23,8 @@ use std::{
 
 use ambient_wire::{
     error::{Error, ErrorDetail},
-    live::{ClientFrame, ServerFrame},
+    live::{ClientFrame, MessagesNotRunEvent, PhaseEvent, ServerFrame, UserMessageEvent},
+    runner_event::RunnerEvent,
 };
 use serde_json::{Map, Value, json};
 use utoipa::{
@@ -43,8 +44,9 @@ use crate::{
 };
 
 const BEARER: &str = "bearer";
-/// The WebSocket's frames: they are in the document although no operation refers to them.
-const FRAMES: [&str; 2] = ["ClientFrame", "ServerFrame"];
+/// The WebSocket's frames, and what events say: they are in the document although no operation refers to them.
+const FRAMES: [&str; 6] =
+    ["ClientFrame", "ServerFrame", "RunnerEvent", "UserMessageEvent", "PhaseEvent", "MessagesNotRunEvent"];
 /// Where `ambient up` listens by default. Clients are given their own server's address.
 const SERVER: &str = "http://127.0.0.1:7080";
 
@@ -59,13 +61,24 @@ const SERVER: &str = "http://127.0.0.1:7080";
             properties to responses, and values to their enumerations: clients must not fail on them.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
-    components(schemas(Error, ErrorDetail, ClientFrame, ServerFrame)),
+    components(schemas(
+        Error,
+        ErrorDetail,
+        ClientFrame,
+        ServerFrame,
+        RunnerEvent,
+        UserMessageEvent,
+        PhaseEvent,
+        MessagesNotRunEvent
+    )),
     modifiers(&Security),
     tags(
         (name = "projects", description = "People, settings and sessions under one name"),
         (name = "sessions", description = "One agent with a workspace"),
         (name = "workspace", description = "Files and git of a running session"),
         (name = "live", description = "Live channels that never lose or repeat an event"),
+        (name = "agent_types", description = "Programs that can run as agents"),
+        (name = "agui", description = "For user interfaces that speak AG-UI"),
         (name = "operations", description = "Accepted commands and facts"),
         (name = "workflow_executions", description = "Background work"),
         (name = "errors", description = "Meaning of the numbers in error envelopes"),

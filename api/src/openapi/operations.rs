@@ -18,7 +18,8 @@ pub(super) fn finish(operation: &mut Value) {
     let key = json!({"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"});
     let version = json!({"type": "string", "pattern": "^(\\*|[0-9]{1,18}|\"[0-9]{1,18}\")$"});
     let mut parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
-    if operation["responses"].get("412").is_some() {
+    let has_own = parameters.iter().any(|parameter| parameter["name"] == "If-Match");
+    if operation["responses"].get("412").is_some() && !has_own {
         parameters.push(parameter("If-Match", "Only if the object is at this version", version));
     }
     if operation["responses"].get("422").is_some() {
@@ -48,9 +49,16 @@ pub(super) fn headers(status: &str, response: &mut Value) {
 
 /// A file is bytes, not a list of numbers.
 fn bytes_are_no_list(operation: &mut Value) {
-    let responses = operation.get_mut("responses").and_then(Value::as_object_mut);
-    for (_, response) in responses.into_iter().flatten() {
-        if let Some(content) = response.pointer_mut("/content/application~1octet-stream") {
+    let (responses, body): (Vec<_>, Vec<_>) = match operation.as_object_mut() {
+        Some(operation) => operation
+            .iter_mut()
+            .filter(|(name, _)| matches!(name.as_str(), "responses" | "requestBody"))
+            .partition(|(name, _)| *name == "responses"),
+        None => return,
+    };
+    let responses = responses.into_iter().filter_map(|(_, responses)| responses.as_object_mut()).flatten();
+    for place in responses.chain(body).map(|(_, place)| place) {
+        if let Some(content) = place.pointer_mut("/content/application~1octet-stream") {
             content["schema"] = json!({"type": "string", "format": "binary"});
         }
     }

@@ -46,7 +46,11 @@ fn parts(member: &Value) -> impl Iterator<Item = &Value> {
     std::iter::once(member).chain(parts)
 }
 
+/// `tool.started` as `ToolStarted`, which is a name in every language.
 fn capitalised(value: &str) -> String {
-    let (first, rest) = value.split_at(value.len().min(1));
-    first.to_ascii_uppercase() + rest
+    let word = |word: &str| {
+        let (first, rest) = word.split_at(word.len().min(1));
+        first.to_ascii_uppercase() + rest
+    };
+    value.split(['.', '_']).map(word).collect()
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::{authority::Access, definitions::Served, error::ApiResult, given, session_spec};
 
 const MAX_MODEL: usize = 200;
+const MAX_AGENT_TYPE: usize = 100;
 
 impl Served for AgentSpec {
     type Entity = Agent;
@@ -17,8 +18,11 @@ impl Served for AgentSpec {
         check_texts(Some(&body.display_name), Some(&body.description))?;
         given::optional_url("repo_url", body.repo_url.as_deref())?;
         given::optional_name("llm_model", body.llm_model.as_deref(), MAX_MODEL)?;
+        given::optional_name("agent_type", body.agent_type.as_deref(), MAX_AGENT_TYPE)?;
         session_spec::known_agent_type(body.agent_type.as_deref(), access.state().agent_types())?;
         session_spec::resources(body.resource_overrides.clone().unwrap_or_default(), access.state().server_defaults())?;
+        given::network(body.network.as_ref())?;
+        given::permissions("permissions", &body.permissions)?;
         given::labels(&body.labels)?;
         given::annotations(&body.annotations)
     }
@@ -32,9 +36,12 @@ impl Served for AgentSpec {
         check_texts(body.display_name.as_deref(), body.description.as_deref())?;
         given::optional_url("repo_url", flat(&body.repo_url).as_deref())?;
         given::optional_name("llm_model", flat(&body.llm_model).as_deref(), MAX_MODEL)?;
+        given::optional_name("agent_type", flat(&body.agent_type).as_deref(), MAX_AGENT_TYPE)?;
         session_spec::known_agent_type(flat(&body.agent_type).as_deref(), access.state().agent_types())?;
         let limits = body.resource_overrides.clone().flatten();
         session_spec::resource_patch(limits, access.state().server_defaults())?;
+        given::network(body.network.as_ref().and_then(Option::as_ref))?;
+        body.permissions.iter().flatten().try_for_each(|all| given::permissions("permissions", all))?;
         body.labels.as_ref().map_or(Ok(()), given::labels)?;
         body.annotations.as_ref().map_or(Ok(()), given::annotations)
     }

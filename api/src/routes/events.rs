@@ -84,7 +84,7 @@ pub(super) struct StreamParams {
 }
 
 /// Events after `after_seq` as they happen, in order and without gaps, as Server-Sent Events: `id` is the seq, `data` the event. A stream
-/// without a starting point sends `event: snapshot` first: its `data` is an AG-UI `MESSAGES_SNAPSHOT` that replaces all events up
+/// without a starting point sends `event: snapshot` first: its `data` is a `MESSAGES_SNAPSHOT` that replaces all events up
 /// to its `covers_seq`, which is its `id`. `event: ended` is the last one when the session is deleted.
 #[utoipa::path(get, path = "/sessions/{session_id}/events/stream", operation_id = "streamSessionEvents", tag = "live",
     params(("session_id" = String, Path, description = "Session"), StreamParams,

@@ -30,8 +30,9 @@ use crate::{
         (status = 202, description = "Accepted, to be delivered once the session runs; Location is session-start", body = MessageAccepted),
         Changing))]
 pub(super) async fn send(session: Authorized<Session, Edit>, write: Write<Json<MessageCreate>>) -> ApiResult<Response> {
-    let Json(MessageCreate { text, start }) = &write.body;
-    let Accepted { reply, message_id, seq } = session.send(text.clone(), *start, write.options()).await?;
+    let Json(MessageCreate { text, attachments, start }) = &write.body;
+    let Accepted { reply, message_id, seq } =
+        session.send(text.clone(), attachments.clone(), *start, write.options()).await?;
     let (kind, session_id) = ("Message".to_owned(), reply.state.id.clone());
     let body = MessageAccepted { kind, id: message_id, session_id, seq };
     if reply.state.phase() == Some(Phase::Running) {

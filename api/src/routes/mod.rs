@@ -1,13 +1,17 @@
 //! The routes: one file per resource.
 
+mod agent_types;
 mod agents;
+mod agui;
 mod errors;
 mod events;
 mod git;
 mod gone;
 pub(crate) mod health;
+mod interrupts;
 mod live;
 mod messages;
+mod models;
 mod operations;
 mod permissions;
 mod projects;
@@ -17,6 +21,8 @@ mod repository_refs;
 mod runs;
 mod sessions;
 mod tickets;
+mod turns;
+mod usage;
 mod workflow_executions;
 mod workspace;
 
@@ -39,26 +45,50 @@ pub(crate) fn resources() -> OpenApiRouter<AppState> {
         .routes(routes!(projects::list, projects::create))
         .routes(routes!(projects::get, projects::patch, projects::delete))
         .routes(routes!(permissions::list, permissions::grant, permissions::revoke))
+        .routes(routes!(models::list))
         .routes(routes!(sessions::list, sessions::create))
         .routes(routes!(sessions::get, sessions::patch, sessions::delete))
         .routes(routes!(runs::start))
         .routes(routes!(runs::stop))
+        .routes(routes!(agent_types::list))
         .routes(routes!(repos::add))
         .routes(routes!(repos::status))
         .routes(routes!(repos::remove))
         .routes(routes!(messages::list, messages::send))
+        .routes(routes!(interrupts::list))
+        .routes(routes!(interrupts::answer))
+        .routes(routes!(interrupts::inbox))
+        .routes(routes!(turns::list))
+        .routes(routes!(turns::get))
+        .routes(routes!(usage::of_session))
+        .routes(routes!(usage::of_project))
         .routes(routes!(events::list))
         .routes(routes!(events::stream))
+        .routes(routes!(agui::run))
+        .routes(routes!(agui::events))
+        .routes(routes!(agui::messages))
+        .routes(routes!(agui::list))
+        .routes(routes!(agui::interrupt))
+        .routes(routes!(agui::capabilities))
         .routes(routes!(live::session))
         .routes(routes!(live::connect))
         .routes(routes!(tickets::issue))
         .routes(routes!(workspace::list))
-        .routes(routes!(workspace::file))
-        .routes(routes!(workspace::file_by_query))
+        .routes(routes!(workspace::file, workspace::write, workspace::remove))
+        .routes(routes!(workspace::file_by_query, workspace::write_by_query, workspace::remove_by_query))
+        .routes(routes!(workspace::stat))
+        .routes(routes!(workspace::relocate))
         .routes(routes!(git::status))
         .routes(routes!(git::diff))
+        .routes(routes!(git::log))
+        .routes(routes!(git::branches))
+        .routes(routes!(git::create_branch))
         .routes(routes!(git::commit))
         .routes(routes!(git::push))
+        .routes(routes!(git::pull))
+        .routes(routes!(git::synchronize))
+        .routes(routes!(git::merge_status))
+        .routes(routes!(git::abandon))
         .routes(routes!(runs::resources))
         .routes(routes!(operations::list))
         .routes(routes!(operations::get))

@@ -15,6 +15,7 @@ use crate::{
     representation,
     respond::Shown,
     responses::{Changing, Creating, Listing, Reading},
+    session_spec,
 };
 
 const MAX_NAME: usize = ambient_wire::name::MAX;
@@ -36,7 +37,7 @@ pub(super) async fn list(
 #[utoipa::path(post, path = "/projects", operation_id = "createProject", tag = "projects", request_body = ProjectCreate,
     responses((status = 201, description = "Created; project-provision sets up its space", body = Wire), Creating))]
 pub(super) async fn create(caller: Registered, write: Write<Json<ProjectCreate>>) -> ApiResult<Shown<Wire>> {
-    write.conditions.no_version()?;
+    write.conditions.no_version_yet()?;
     let Json(body) = &write.body;
     check(body)?;
     let reply = caller.create_project(body.name.clone(), spec(body), write.options()).await?;
@@ -106,7 +107,8 @@ fn check_texts(
     given::optional_name("display_name", display_name.filter(|name| !name.is_empty()), MAX_NAME)?;
     given::text("description", description.unwrap_or_default())?;
     let model = settings.and_then(|settings| settings.llm_model.as_deref());
-    given::optional_name("settings.llm_model", model, MAX_MODEL)
+    given::optional_name("settings.llm_model", model, MAX_MODEL)?;
+    settings.map_or(Ok(()), |settings| given::permissions("settings.permissions", &settings.permissions))
 }
 
 fn spec(body: &ProjectCreate) -> ProjectSpec {
@@ -120,6 +122,6 @@ fn patch_of(body: WirePatch) -> ProjectPatch {
 }
 
 fn settings_of(settings: ProjectSettings) -> Settings {
-    let ProjectSettings { llm_model, inactivity_timeout } = settings;
-    Settings { llm_model, inactivity_timeout }
+    let ProjectSettings { llm_model, inactivity_timeout, permissions } = settings;
+    Settings { llm_model, inactivity_timeout, permissions: session_spec::permissions(permissions) }
 }

@@ -13,7 +13,7 @@ use crate::{
     extract::{Json, NoBody, Query, VersionParams, Write},
     list::{self, ListParams},
     representation,
-    respond::{Shown, no_content},
+    respond::{Shown, deleted},
     responses::{Changing, Creating, Reading},
     session_spec,
 };
@@ -34,12 +34,13 @@ pub(super) async fn list(
 #[utoipa::path(post, path = "/sessions", operation_id = "createSession", tag = "sessions", request_body = SessionCreate,
     responses((status = 201, description = "Created", body = Wire), Creating))]
 pub(super) async fn create(access: Access, write: Write<Json<SessionCreate>>) -> ApiResult<Shown<Wire>> {
-    write.conditions.no_version()?;
+    write.conditions.no_version_yet()?;
     let body = write.body.0.clone();
     let project = access.authorize::<Project, Edit>(&body.project_id).await?;
+    let agent = project.agent(body.agent_id.as_deref()).await?;
     let (start, secrets) = (body.start, body.environment_variables.clone());
-    let spec = session_spec::resolve(body, project.get(), access.state().server_defaults())?;
-    let reply = project.create_session(Creation { spec, start, secrets }, write.options()).await?;
+    let spec = session_spec::resolve(body, project.get(), agent.as_ref(), access.state().server_defaults())?;
+    let reply = project.create_session(Creation { spec, agent, start, secrets }, write.options()).await?;
     let body = representation::session(&reply.state, None);
     let href = body.href.clone();
     Ok(Shown::created(body, reply.state.version, href).by(reply.operation_id))
@@ -74,11 +75,11 @@ pub(super) async fn patch(
     Ok(Shown::ok(representation::session(&reply.state, None), reply.state.version).by(reply.operation_id))
 }
 
-/// Deletes a session in any phase; session-delete tears down what is left of it.
+/// Deletes a session in any phase; from then on it is not found, by further deletions either. session-delete tears down what is left of it.
 #[utoipa::path(delete, path = "/sessions/{session_id}", operation_id = "deleteSession", tag = "sessions",
     params(("session_id" = String, Path, description = "Session")),
     responses((status = 204, description = "Deleted"), Changing))]
 pub(super) async fn delete(session: Authorized<Session, Edit>, write: Write<NoBody>) -> ApiResult<Response> {
     let reply = session.delete(write.options()).await?;
-    Ok(no_content(reply.operation_id))
+    deleted(&reply)
 }

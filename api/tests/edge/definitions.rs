@@ -197,7 +197,7 @@ async fn every_wrong_field_of_a_definition_is_named() {
         ("description", json!("see https://bot:ab/cd@host/x")),
         ("prompt", json!("a\0b")),
         ("repo_url", json!("git@example.org:a/b")),
-        ("agent_type", json!("claude")),
+        ("agent_type", json!("--all")),
         ("llm_model", json!("-x")),
         ("llm_temperature", json!(3)),
         ("llm_max_tokens", json!(0)),
@@ -235,6 +235,68 @@ async fn every_wrong_field_of_a_definition_is_named() {
     }
     assert_eq!(server.post("/repository_refs", json!({"project_id": "demo", "name": "x"})).await.fault(400), "url");
     assert_eq!(server.get("/agents?project_id=demo").await.json()["total"], 1);
+}
+
+#[tokio::test]
+async fn two_spellings_of_a_name_are_one_name() {
+    let server = Server::start().await;
+    server.project("demo").await;
+    let (one, two) = ("caf\u{e9}", "cafe\u{301}");
+    for (path, more) in [("/agents", json!({})), ("/repository_refs", json!({"url": "https://example.org/a/b"}))] {
+        let named = |name: &str| {
+            let mut body = json!({"project_id": "demo", "name": name});
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            body
+        };
+        let made = server.post(path, named(two)).await.expect(StatusCode::CREATED);
+        assert_eq!(made["name"], one);
+        assert_eq!(server.post(path, named(one)).await.fault(409), "name");
+        let other = server.post(path, named("other")).await.expect(StatusCode::CREATED);
+        let renamed = server.patch(&format!("{path}/{}", other["id"].as_str().unwrap()), json!({"name": two})).await;
+        assert_eq!(renamed.fault(409), "name");
+        assert_eq!(server.post(path, named("caf\u{e9}\u{fe0f}")).await.fault(400), "name");
+        for spelling in ["caf%C3%A9", "cafe%CC%81"] {
+            assert_eq!(server.get(&format!("{path}?name={spelling}")).await.json()["total"], 1, "{spelling}");
+        }
+    }
+    let session = json!({"project_id": "demo", "name": two});
+    assert_eq!(server.post("/sessions", session).await.expect(StatusCode::CREATED)["name"], one);
+    assert_eq!(server.get("/sessions?name=cafe%CC%81").await.json()["total"], 1);
+}
+
+#[tokio::test]
+async fn of_deletions_at_the_same_moment_one_deletes_and_the_others_find_nothing() {
+    let server = Server::start().await;
+    server.project("demo").await;
+    for (path, more) in [
+        ("/agents", json!({"name": "x"})),
+        ("/repository_refs", json!({"name": "x", "url": "https://example.org/a/b"})),
+        ("/sessions", json!({})),
+    ] {
+        let mut body = json!({"project_id": "demo"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let made = server.post(path, body).await.expect(StatusCode::CREATED);
+        let one = format!("{path}/{}", made["id"].as_str().unwrap());
+        let answers = futures::future::join_all((0..8).map(|_| server.delete(&one))).await;
+        let mut statuses: Vec<_> = answers.iter().map(|answer| answer.status.as_u16()).collect();
+        statuses.sort_unstable();
+        assert_eq!(statuses, [204, 404, 404, 404, 404, 404, 404, 404], "{path}");
+        server.delete(&one).await.error(404);
+    }
+}
+
+#[tokio::test]
+async fn what_is_created_has_no_version_to_match() {
+    let server = Server::start().await;
+    server.project("demo").await;
+    for (path, body) in
+        [("/agents", json!({"project_id": "demo", "name": "x"})), ("/projects", json!({"name": "other"}))]
+    {
+        let request = server.request(Method::POST, path).header("if-match", "\"1\"").json(&body);
+        let refused = Answer::of(request.send().await.unwrap()).await.error(400);
+        let reason = "If-Match: must be left out when something is created: it has no version yet";
+        assert_eq!(refused["reason"], reason);
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ambient_wire::runner_event::RunnerEvent;
 use serde_json::{Value, json};
 
 use crate::support::Server;
@@ -88,7 +89,17 @@ fn every_object_with_an_address_says_what_it_is() {
 
 /// Every property has a type: what is without one may be anything, and generators make nothing of it.
 #[test]
-fn nothing_but_the_input_of_a_signal_may_be_anything() {
+fn nothing_but_the_input_of_a_signal_and_what_agents_and_tools_tell_each_other_may_be_anything() {
+    let open = [
+        ("SignalRequest", "input"),
+        ("InputMessage", "content"),
+        ("ResumeEntry", "payload"),
+        ("RunnerEventAgentSettings", "commands"),
+        ("RunnerEventAgentSettings", "config_options"),
+        ("RunnerEventToolStarted", "input"),
+        ("ToolChange", "input"),
+        ("ToolChange", "output"),
+    ];
     let document = ambient_api::openapi();
     let schemas = document["components"]["schemas"].as_object().unwrap();
     for (schema, property, value) in schemas.iter().flat_map(|(schema, value)| {
@@ -96,7 +107,7 @@ fn nothing_but_the_input_of_a_signal_may_be_anything() {
         properties.map(move |(property, value)| (schema, property, value))
     }) {
         let typed = ["type", "$ref", "oneOf", "const"].iter().any(|key| value.get(key).is_some());
-        assert_eq!(typed, (schema.as_str(), property.as_str()) != ("SignalRequest", "input"), "{schema}.{property}");
+        assert_eq!(typed, !open.contains(&(schema.as_str(), property.as_str())), "{schema}.{property}");
     }
 }
 
@@ -108,6 +119,28 @@ fn a_tagged_union_names_its_members_and_its_tag() {
     let member = &frame["discriminator"]["mapping"]["subscribe"];
     assert_eq!(frame["oneOf"][0]["$ref"], *member);
     assert_eq!(resolved(&document, &frame["oneOf"][0])["properties"]["op"]["enum"], json!(["subscribe"]));
+}
+
+/// The types of events in the document.
+fn event_types(document: &Value) -> Vec<String> {
+    let mapping = &document["components"]["schemas"]["RunnerEvent"]["discriminator"]["mapping"];
+    mapping.as_object().unwrap().keys().cloned().collect()
+}
+
+#[test]
+fn every_event_of_runners_is_in_the_document_and_the_guide_has_an_example_of_it() {
+    let guide = include_str!("../../../docs/live-channels.md");
+    let lines =
+        guide.lines().filter_map(|line| line.strip_prefix("    {\"type\":")).map(|rest| format!("{{\"type\":{rest}"));
+    let examples: Vec<Value> = lines.filter_map(|line| serde_json::from_str(&line).ok()).collect();
+    let mut told: Vec<String> = examples.iter().map(|event| event["type"].as_str().unwrap().to_owned()).collect();
+    for example in examples {
+        let read: RunnerEvent =
+            serde_json::from_value(example.clone()).unwrap_or_else(|error| panic!("{example}: {error}"));
+        assert_eq!(serde_json::to_value(read).unwrap(), example);
+    }
+    told.sort();
+    assert_eq!(told, event_types(&ambient_api::openapi()));
 }
 
 #[test]

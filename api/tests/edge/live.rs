@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use ambient_wire::live::{ClientFrame, SUBPROTOCOL, ServerFrame};
+use ambient_wire::{
+    live::{ClientFrame, PhaseEvent, SUBPROTOCOL, ServerFrame, UserMessageEvent},
+    session::Condition,
+};
 use futures::{SinkExt, StreamExt};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -16,10 +19,10 @@ use crate::support::{ADMIN, Answer, NOBODY, Server, VERA};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Socket {
-    async fn open(server: &Server, token: Option<&str>, path: &str) -> Result<Self, u16> {
+    pub async fn open(server: &Server, token: Option<&str>, path: &str) -> Result<Self, u16> {
         let mut request = server.url(path).replace("http://", "ws://").into_client_request().unwrap();
         request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse().unwrap());
         if let Some(token) = token {
@@ -35,7 +38,7 @@ impl Socket {
         }
     }
 
-    async fn send(&mut self, frame: &ClientFrame) {
+    pub async fn send(&mut self, frame: &ClientFrame) {
         self.0.send(Message::text(serde_json::to_string(frame).unwrap())).await.unwrap();
     }
 
@@ -44,7 +47,7 @@ impl Socket {
     }
 
     /// The next frame that is not a keep-alive.
-    async fn next(&mut self) -> ServerFrame {
+    pub async fn next(&mut self) -> ServerFrame {
         loop {
             match self.frame().await {
                 ServerFrame::Pong {} => {}
@@ -127,6 +130,33 @@ async fn a_socket_gets_every_event_once_and_goes_on_where_another_stopped() {
     assert_eq!(socket.next().await, ServerFrame::Ended { id: "2".to_owned(), reason: "deleted".to_owned() });
 }
 
+/// Whether a payload has what its type says, and nothing else.
+fn is_of<T: serde::Serialize + serde::de::DeserializeOwned>(data: &Value) -> bool {
+    serde_json::from_value::<T>(data.clone()).is_ok_and(|read| serde_json::to_value(read).unwrap() == *data)
+}
+
+#[tokio::test]
+async fn what_events_say_is_of_the_types_in_the_document() {
+    let server = Server::start().await;
+    server.project("demo").await;
+    let id = server.running_session("demo").await;
+    say(&server, &id, 1).await;
+    let page = server.get(&format!("/sessions/{id}/events?size=1000")).await.expect(StatusCode::OK);
+    let mut seen = std::collections::BTreeSet::new();
+    for event in page["items"].as_array().unwrap() {
+        let (kind, data) = (event["type"].as_str().unwrap(), &event["data"]);
+        seen.insert(kind);
+        let fits = match kind {
+            "user.message" => is_of::<UserMessageEvent>(data),
+            "session.phase" => is_of::<PhaseEvent>(data),
+            "session.condition" => is_of::<Condition>(data),
+            _ => panic!("{event}"),
+        };
+        assert!(fits, "{event}");
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["session.condition", "session.phase", "user.message"]);
+}
+
 /// Compacts everything so far; the seq it covers.
 async fn compact(server: &Server, session: &str) -> i64 {
     ambient_live::snapshot::compact(&server.database, session).await.unwrap()
@@ -181,12 +211,50 @@ async fn messages_are_sent_over_a_socket_once() {
     let send = ClientFrame::Send { id: "m1".to_owned(), session: id.clone(), text: "hello".to_owned() };
     socket.send(&send).await;
     let first = socket.next().await;
-    assert!(matches!(&first, ServerFrame::Ack { id, message_id } if id == "m1" && message_id.len() == 27), "{first:?}");
+    assert!(
+        matches!(&first, ServerFrame::Ack { id, message_id: Some(message) } if id == "m1" && message.len() == 27),
+        "{first:?}"
+    );
     socket.send(&send).await;
     assert_eq!(socket.next().await, first);
     let messages = server.get(&format!("/sessions/{id}/messages")).await.expect(StatusCode::OK);
     let texts: Vec<_> = messages["items"].as_array().unwrap().iter().map(|m| (&m["role"], &m["text"])).collect();
     assert_eq!(texts, [(&json!("user"), &json!("hello"))]);
+}
+
+#[tokio::test]
+async fn messages_sent_without_waiting_are_accepted_in_their_order_and_a_refused_one_does_not_stop_the_next() {
+    const AT_ONCE: usize = 8;
+    let server = Server::start().await;
+    server.project("demo").await;
+    let (id, never_started) = (server.running_session("demo").await, server.session("demo").await);
+    let mut socket = Socket::open(&server, Some(ADMIN), "/live").await.unwrap();
+    let mut sent = Vec::new();
+    for round in 0..5 {
+        for n in 0..AT_ONCE {
+            let (session, text) =
+                if n == 2 { (&never_started, "too early".to_owned()) } else { (&id, format!("{round}.{n}")) };
+            let send = ClientFrame::Send { id: format!("{round}.{n}"), session: session.clone(), text: text.clone() };
+            socket.0.feed(Message::text(serde_json::to_string(&send).unwrap())).await.unwrap();
+            if n != 2 {
+                sent.push(text);
+            }
+        }
+        socket.0.flush().await.unwrap();
+        for n in 0..AT_ONCE {
+            match socket.next().await {
+                ServerFrame::Ack { id, .. } if n != 2 => assert_eq!(id, format!("{round}.{n}")),
+                ServerFrame::Error { id, code, reason } if n == 2 => {
+                    assert_eq!((id, code.as_str()), (Some(format!("{round}.2")), "refused"));
+                    assert_eq!(reason, "the Session is New; start it first", "a frame has no start=true");
+                }
+                other => panic!("{other:?} for {round}.{n}"),
+            }
+        }
+    }
+    let messages = server.get(&format!("/sessions/{id}/messages?size=100")).await.expect(StatusCode::OK);
+    let texts: Vec<_> = messages["items"].as_array().unwrap().iter().map(|m| m["text"].as_str().unwrap()).collect();
+    assert_eq!(texts, sent);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod authorisation;
 mod bad_input;
 mod definitions;
 mod document;
+mod interrupts;
 mod listener;
 mod live;
 mod resources;

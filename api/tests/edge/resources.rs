@@ -162,7 +162,9 @@ async fn a_session_starts_stops_and_is_deleted_with_its_executions_named() {
     let too_soon = server.post(&format!("{path}/start"), json!({})).await;
     too_soon.error(409);
     assert_eq!(too_soon.header("retry-after"), "1");
-    server.fact(&id, ambient_domain::session::Fact::TornDown { evidence: vec!["looked".to_owned()] }).await;
+    server
+        .fact(&id, ambient_domain::session::Fact::TornDown { evidence: vec!["looked".to_owned()], not_run: Vec::new() })
+        .await;
     assert_eq!(server.post(&format!("{path}/stop"), json!({})).await.expect(StatusCode::OK)["phase"], "Stopped");
 
     server.delete(&path).await.expect(StatusCode::NO_CONTENT);

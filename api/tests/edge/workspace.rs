@@ -10,7 +10,16 @@ async fn a_session_that_does_not_run_says_how_to_start_it() {
     let server = Server::start().await;
     server.project("demo").await;
     let id = server.session("demo").await;
-    for path in ["workspace", "workspace/a.txt", "git/status?repo=x", "git/diff?repo=x"] {
+    for path in [
+        "workspace",
+        "workspace/a.txt",
+        "workspace_stat",
+        "git/status?repo=x",
+        "git/diff?repo=x",
+        "git/log?repo=x",
+        "git/list-branches?repo=x",
+        "git/merge-status?repo=x",
+    ] {
         let reason = server.get(&format!("/sessions/{id}/{path}")).await.error(409)["reason"].clone();
         assert!(reason.as_str().unwrap().contains(&format!("POST /api/ambient/v1/sessions/{id}/start")), "{reason}");
     }
@@ -59,6 +68,101 @@ async fn files_come_as_a_stream_with_ranges_and_no_path_leads_out() {
     }
     let status = server.get(&format!("/sessions/{id}/git/status")).await.expect(StatusCode::OK);
     assert_eq!(status["repo"], "demo");
+}
+
+#[tokio::test]
+async fn files_are_written_removed_and_moved_and_every_fault_is_named() {
+    let server = Server::start().await;
+    server.project("demo").await;
+    let id = server.running_session("demo").await;
+    let directory = tempfile::tempdir().unwrap();
+    let socket = runner::listen(directory.path(), server.tokens.server_to_runner(&id, 1));
+    *server.compute.socket.lock().unwrap() = Some(socket);
+    let at = |path: &str| format!("/sessions/{id}/{path}");
+    let put = async |path: &str, header: Option<(&'static str, &str)>| {
+        let request = server.request(Method::PUT, &at(path)).body("0123456789");
+        let request = header.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        Answer::of(request.send().await.unwrap()).await
+    };
+
+    let replaced = put("workspace/a%20b.txt?executable=true", None).await;
+    assert_eq!((replaced.status, replaced.header("etag")), (StatusCode::OK, "\"parents=false&executable=true 10\""));
+    for path in ["workspace/new/a%20b.txt?parents=true", "workspace_file?path=new/a%20b.txt&parents=true"] {
+        let created = put(path, None).await;
+        assert_eq!(created.header("location"), format!("/api/ambient/v1/sessions/{id}/workspace/new/a%20b.txt"));
+        assert_eq!(created.expect(StatusCode::CREATED)["sha256"], "parents=true 10", "{path}");
+    }
+    let sum = format!("\"{}\"", "0".repeat(64));
+    put("workspace/a", Some(("If-Match", &sum))).await.error(412);
+    put("workspace/a", Some(("If-None-Match", "*"))).await.expect(StatusCode::OK);
+    put("workspace/a", Some(("If-None-Match", &sum))).await.error(412);
+    for value in ["\"1\"", "1", ""] {
+        put("workspace/a", Some(("If-Match", value))).await.error(412);
+    }
+    for (path, field) in [
+        ("workspace/a?parent=true", "parent"),
+        ("workspace/a?parents=1", "parents"),
+        ("workspace/%2fa", "path"),
+        ("workspace_file?path=../a", "path"),
+        ("workspace_file", "path"),
+        ("workspace_file?path=a&executable=", "executable"),
+    ] {
+        assert_eq!(put(path, None).await.fault(400), field, "{path}");
+    }
+    let large = server.request(Method::PUT, &at("workspace/a")).body(vec![b'x'; 100 * 1024 * 1024 + 1]);
+    assert_eq!(Answer::of(large.send().await.unwrap()).await.fault(413), "body");
+
+    for path in ["workspace/a.txt", "workspace_file?path=a.txt", "workspace/dir?recursive=true"] {
+        assert_eq!(server.delete(&at(path)).await.status, StatusCode::NO_CONTENT, "{path}");
+    }
+    assert_eq!(server.delete(&at("workspace/dir")).await.fault(400), "recursive");
+    assert_eq!(server.delete(&at("workspace/dir?force=true")).await.fault(400), "force");
+    server.delete(&at("workspace/nothing")).await.error(404);
+
+    let stat = server.get(&at("workspace_stat?path=a&sha256=true")).await.expect(StatusCode::OK);
+    assert_eq!((&stat["path"], &stat["sha256"]), (&json!("a"), &json!("abc")));
+    assert_eq!(server.get(&at("workspace_stat?sha=true")).await.fault(400), "sha");
+    let moved = json!({"from": "a", "to": "b"});
+    assert_eq!(server.post(&at("workspace_move"), moved).await.expect(StatusCode::OK)["path"], "b");
+    server.post(&at("workspace_move"), json!({"from": "a", "to": "taken"})).await.error(409);
+    assert_eq!(server.post(&at("workspace_move"), json!({"from": "a", "into": "b"})).await.fault(400), "into");
+}
+
+#[tokio::test]
+async fn what_is_asked_of_git_is_checked_and_passed_on() {
+    let server = Server::start().await;
+    server.project("demo").await;
+    let id = server.running_session("demo").await;
+    let directory = tempfile::tempdir().unwrap();
+    let socket = runner::listen(directory.path(), server.tokens.server_to_runner(&id, 1));
+    *server.compute.socket.lock().unwrap() = Some(socket);
+    let at = |path: &str| format!("/sessions/{id}/git/{path}");
+
+    let log = server.get(&at("log?ref=main&path=a%20b&size=2")).await.expect(StatusCode::OK);
+    assert_eq!(log["next"], r#"{"repo":"demo","ref":"main","path":"a b","size":2}"#);
+    for (path, field) in [
+        ("log?size=x", "size"),
+        ("log?color=red", "color"),
+        ("diff?changes=some", "changes"),
+        ("diff?staged=true", "staged"),
+        ("list-branches?all=true", "all"),
+        ("merge-status?branch=refs/heads/x", "branch"),
+        ("merge-status?strategy=merge", "strategy"),
+    ] {
+        assert_eq!(server.get(&at(path)).await.fault(400), field, "{path}");
+    }
+    for (path, body, field) in [
+        ("create-branch", json!({"repo": "demo", "name": "-x"}), "name"),
+        ("create-branch", json!({"repo": "demo"}), "name"),
+        ("create-branch", json!({"repo": "demo", "name": "x", "force": true}), "force"),
+        ("pull", json!({"repo": "demo", "strategy": "octopus"}), "strategy"),
+        ("pull", json!({"repo": "demo", "branch": "a..b"}), "branch"),
+        ("synchronize", json!({"repo": "demo"}), "branch"),
+        ("abandon", json!({"repo": "demo", "hard": true}), "hard"),
+    ] {
+        assert_eq!(server.post(&at(path), body).await.fault(400), field, "{path}");
+    }
+    server.post(&at("pull"), json!({"repo": "demo", "strategy": "rebase"})).await.error(409);
 }
 
 #[tokio::test]

@@ -29,8 +29,8 @@ use crate::{
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest silence while the server responds.
-const READ_TIMEOUT: Duration = Duration::from_secs(360);
+/// Longest silence while the server responds: a pull and a push, one after the other.
+const READ_TIMEOUT: Duration = Duration::from_secs(600);
 /// Timeout for a simple request that causes no work.
 const GET_TIMEOUT: Duration = Duration::from_secs(30);
 /// Timeout for work in a workspace: a diff, for which the runner takes at most 50 s.
@@ -95,6 +95,12 @@ impl Client {
         self.repeat(&request, route, Answer::read).await
     }
 
+    /// A GET that causes work in a workspace.
+    pub(crate) async fn get_patiently(&self, route: &Route) -> Result<Answer, CliError> {
+        let request = self.question(route, LOOK_TIMEOUT)?;
+        self.repeat(&request, route, Answer::read).await
+    }
+
     /// A body that need not be text.
     pub(crate) async fn get_bytes(&self, route: &Route) -> Result<(HeaderMap, Vec<u8>), CliError> {
         let request = self.question(route, LOOK_TIMEOUT)?;
@@ -115,9 +121,29 @@ impl Client {
         self.exchange(Method::POST, route, Some(body), PUSH_TIMEOUT).await
     }
 
+    /// A POST that the server may take the longest time for.
+    pub(crate) async fn post_most_patiently(&self, route: &Route, body: &impl Serialize) -> Result<Answer, CliError> {
+        self.exchange(Method::POST, route, Some(body), READ_TIMEOUT).await
+    }
+
     /// A merge patch, which may be sent twice.
     pub(crate) async fn patch(&self, route: &Route, body: &impl Serialize) -> Result<Answer, CliError> {
         self.exchange(Method::PATCH, route, Some(body), COMMAND_TIMEOUT).await
+    }
+
+    /// A PUT of bytes, which may be sent twice.
+    pub(crate) async fn put_bytes(
+        &self,
+        route: &Route,
+        headers: HeaderMap,
+        bytes: Vec<u8>,
+    ) -> Result<Answer, CliError> {
+        let mut request = self.request(&Method::PUT, route, None::<&()>)?;
+        request.headers_mut().extend(headers);
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        *request.body_mut() = Some(bytes.into());
+        *request.timeout_mut() = Some(PUSH_TIMEOUT);
+        self.repeat(&request, route, Answer::read).await
     }
 
     /// A deletion; if an earlier attempt may have done it, "not found" counts as success.
@@ -183,6 +209,10 @@ impl Client {
                     let Some(delay) = busy.failed(wish) else { return Err(refusal) };
                     self.say_busy(&refusal, delay);
                     sleep(delay).await;
+                }
+                Ok(response) if response.status().is_success() && answer::is_page(response.headers()) => {
+                    let status = response.status().as_u16();
+                    return Err(answer::foreign(status, &answer::body(response).await.unwrap_or_default()));
                 }
                 Ok(response) if response.status().is_success() => match read(response).await {
                     Err(CliError::Unreachable { cause, .. }) => {

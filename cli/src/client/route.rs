@@ -3,9 +3,14 @@
 use std::borrow::Cow;
 
 use ambient_wire::BASE;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
 use crate::error::CliError;
+
+/// What is encoded in a segment: all but RFC 3986's unreserved characters. Of anything less a URL is not a faithful carrier: its parser drops
+/// tabs and line breaks, and what is left may be another object's name.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A path below the API's base, with its query.
 #[derive(Debug, Clone, Default)]
@@ -43,11 +48,15 @@ impl Route {
         if let Some(bad) = self.segments.iter().find(|segment| matches!(segment.as_str(), "" | "." | "..")) {
             return Err(CliError::Usage(format!("'{bad}' cannot be a name, an id or a path segment")));
         }
-        {
-            let cannot = |()| CliError::Usage(format!("{base} cannot be a base URL"));
-            let mut path = url.path_segments_mut().map_err(cannot)?;
-            path.pop_if_empty().extend(BASE.trim_start_matches('/').split('/')).extend(&self.segments);
+        if url.cannot_be_a_base() {
+            return Err(CliError::Usage(format!("{base} cannot be a base URL")));
         }
+        let mut path = format!("{}{BASE}", base.path().trim_end_matches('/'));
+        for segment in &self.segments {
+            path.push('/');
+            path.extend(utf8_percent_encode(segment, SEGMENT));
+        }
+        url.set_path(&path);
         if !self.query.is_empty() {
             url.query_pairs_mut().extend_pairs(&self.query);
         }
@@ -72,6 +81,21 @@ mod tests {
             Route::new(["sessions"]).query("name", Some("a b&c")).query("page", None::<u32>).query("size", Some(0));
         assert_eq!(url(listing).unwrap(), "http://h:1/behind/proxy/api/ambient/v1/sessions?name=a+b%26c&size=0");
         assert!(url(Route::new(["w"]).path("dir/ü?#%2e")).unwrap().ends_with("/w/dir/%C3%BC%3F%23%252e"));
+        for (name, sent) in [
+            ("vic\r\nt\tim", "vic%0D%0At%09im"),
+            ("\u{7f}\u{1b}\\ ", "%7F%1B%5C%20"),
+            ("%2e%2E", "%252e%252E"),
+            (".\t.", ".%09."),
+            ("\n", "%0A"),
+            ("id:a=b;c@d", "id%3Aa%3Db%3Bc%40d"),
+        ] {
+            let there = url(Route::new(["projects", name])).unwrap();
+            assert_eq!(
+                there.rsplit_once("/projects/"),
+                Some(("http://h:1/behind/proxy/api/ambient/v1", sent)),
+                "{name:?}"
+            );
+        }
         for bad in ["", ".", "..", "a//b", "a/../b", "/etc"] {
             assert!(matches!(url(Route::new(["sessions"]).path(bad)), Err(CliError::Usage(_))), "{bad}");
         }

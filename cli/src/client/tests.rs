@@ -19,7 +19,6 @@ fn client(url: &str, patience: Duration) -> (Client, Captured) {
 async fn a_post_is_repeated_with_the_same_key_until_it_is_answered() {
     let stub = Stub::start(|request| match request.before {
         0 => Reply::Cut,
-        1 => Reply::Http(200, "", String::new()),
         _ => ok(&json!({})),
     })
     .await;
@@ -125,8 +124,41 @@ async fn a_refusal_tells_its_reason_and_fields_once_and_moves_no_cursor() {
     error: Project with id='x' not found
       see 'ambient project list'
     ");
-    insta::assert_snapshot!(report("version").await, @"error: HTTP status 302");
+    insta::assert_snapshot!(report("version").await, @"error: cannot understand the server's response: HTTP status 302; is the URL Ambient's?");
     assert_eq!(stub.lines().len(), 6, "a redirect is not followed");
+}
+
+#[tokio::test]
+async fn what_another_server_says_is_no_answer() {
+    const PAGE: &str = "<!doctype html><title>Hello</title>";
+    let stub = Stub::start(|request| {
+        let status = request.line.rsplit('/').next().and_then(|status| status.parse().ok()).unwrap();
+        Reply::Http(status, "content-type: text/html\r\n", PAGE.to_owned())
+    })
+    .await;
+    let (client, _) = client(&stub.url, Duration::ZERO);
+    for (status, exit) in [
+        (200, Exit::Protocol),
+        (302, Exit::Protocol),
+        (401, Exit::Protocol),
+        (404, Exit::Protocol),
+        (500, Exit::Protocol),
+        (502, Exit::Unavailable),
+    ] {
+        let route = Route::new([&status.to_string()]);
+        assert_eq!(client.get(&route).await.unwrap_err().exit(), exit, "{status}");
+        assert_eq!(client.delete(&route).await.unwrap_err().exit(), exit, "{status}");
+        assert_eq!(client.post(&route, &json!({})).await.unwrap_err().exit(), exit, "{status}");
+        assert_eq!(client.get_bytes(&route).await.unwrap_err().exit(), exit, "{status}");
+        assert_eq!(client.stream(&route).await.unwrap_err().exit(), exit, "{status}");
+    }
+
+    // Nor is a success without JSON, whatever it calls itself.
+    for body in ["", PAGE] {
+        let stub = Stub::start(|_| Reply::Http(200, "", body.to_owned())).await;
+        let (client, _) = super::tests::client(&stub.url, Duration::ZERO);
+        assert_eq!(client.get(&Route::new(["sessions"])).await.unwrap_err().exit(), Exit::Protocol, "{body}");
+    }
 }
 
 #[test]

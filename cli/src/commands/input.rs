@@ -7,7 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ambient_wire::{git::Submodules, session::SecretText};
+use ambient_wire::{
+    agent_type::AgentCommand,
+    git::Submodules,
+    network::{Network, Problem},
+    permission::Permissions,
+    session::SecretText,
+};
 use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},
@@ -22,7 +28,7 @@ const MAX_TEXT: u64 = 1 << 20;
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Text {
     /// What the agent should do
-    #[arg(long = "prompt", value_name = "TEXT", conflicts_with = "file")]
+    #[arg(short = 'p', long = "prompt", value_name = "TEXT", conflicts_with = "file")]
     pub(crate) prompt: Option<String>,
     /// File that says what the agent should do; - is standard input
     #[arg(short = 'f', long = "file", value_name = "FILE")]
@@ -109,6 +115,14 @@ fn decoded(mut bytes: Vec<u8>) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|error| format!("is not UTF-8 (byte {})", error.utf8_error().valid_up_to()))
 }
 
+/// Permissions in a file.
+pub(crate) fn permissions(file: Option<&Path>) -> Result<Option<Permissions>, CliError> {
+    let read = |text: String| {
+        serde_json::from_str(&text).map_err(|error| CliError::Usage(format!("--permissions: is not right: {error}")))
+    };
+    text_of("--permissions", file)?.map(read).transpose()
+}
+
 /// A label's `key=value`.
 pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
@@ -151,6 +165,24 @@ impl Paging {
     pub(crate) fn of(&self, route: Route) -> Route {
         route.query("page", self.page).query("size", self.size)
     }
+}
+
+/// `PROGRAM ARGUMENT…`.
+pub(crate) fn agent_command(text: &str) -> Result<AgentCommand, String> {
+    let mut words = text.split_whitespace().map(str::to_owned);
+    let program = words.next().ok_or("it is empty")?;
+    Ok(AgentCommand { program, args: words.collect(), directory: None })
+}
+
+/// `open`, `none`, or hosts separated by commas.
+pub(crate) fn network(text: &str) -> Result<Network, String> {
+    let words = || text.split(',').map(str::trim);
+    if words().count() > 1
+        && let Some(mode) = words().find(|word| ["open", "none"].contains(word))
+    {
+        return Err(format!("'{mode}' stands alone; a list has hosts only"));
+    }
+    text.parse().map_err(|problem: Problem| format!("{} {}", problem.field, problem.reason))
 }
 
 #[cfg(test)]

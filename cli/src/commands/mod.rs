@@ -1,14 +1,19 @@
 //! The commands, one per file.
 
+mod acp;
+mod chat;
 mod context;
 mod definition;
 mod executions;
+mod inbox;
 mod input;
+mod mcp;
 mod operations;
 mod project;
 mod replay;
 mod run;
 mod session;
+mod usage;
 
 use std::sync::Arc;
 
@@ -33,6 +38,12 @@ pub enum Command {
     /// Create, start, stop, follow and inspect sessions
     #[command(subcommand, visible_alias = "sessions")]
     Session(session::SessionCommand),
+    /// Talk with an agent, in a new session or one that is there
+    Chat(Box<chat::ChatArguments>),
+    /// Be an agent for an editor that speaks the Agent Client Protocol
+    Acp(Box<acp::Acp>),
+    /// List what waits for you: what agents ask and nobody has answered
+    Inbox(inbox::Inbox),
     /// Create, list and delete projects
     #[command(subcommand, visible_alias = "projects")]
     Project(project::ProjectCommand),
@@ -89,20 +100,26 @@ pub(crate) fn end(console: &Console, result: Result<Exit, CliError>) -> Exit {
 }
 
 pub(crate) async fn execute(command: Command, invocation: Invocation) -> Result<Exit, CliError> {
-    let Command::Context(command) = command else {
-        let connection = Connection::new(&invocation)?;
-        return match command {
-            Command::Run(arguments) => run::run(*arguments, &connection).await,
-            Command::Session(command) => session::run(command, &connection).await,
-            Command::Project(command) => project::run(command, &connection).await,
-            Command::Definition(command) => definition::run(command, &connection).await,
-            Command::Operations(command) => operations::run(command, &connection).await,
-            Command::Executions(command) => executions::run(command, &connection).await,
-            Command::Replay(command) => replay::run(command, &connection).await,
-            Command::Context(_) => Ok(Exit::Success),
-        };
+    let command = match command {
+        Command::Context(command) => return context::run(command, &invocation),
+        Command::Acp(arguments) => {
+            return acp::run(*arguments, Connection::new(&invocation), &invocation.console).await;
+        }
+        Command::Chat(arguments) => return chat::run(*arguments, &invocation).await,
+        command => command,
     };
-    context::run(command, &invocation)
+    let connection = Connection::new(&invocation)?;
+    match command {
+        Command::Run(arguments) => run::run(*arguments, &connection).await,
+        Command::Session(command) => session::run(command, &connection).await,
+        Command::Inbox(arguments) => inbox::list(arguments, &connection).await,
+        Command::Project(command) => project::run(command, &connection).await,
+        Command::Definition(command) => definition::run(command, &connection).await,
+        Command::Operations(command) => operations::run(command, &connection).await,
+        Command::Executions(command) => executions::run(command, &connection).await,
+        Command::Replay(command) => replay::run(command, &connection).await,
+        Command::Context(_) | Command::Acp(_) | Command::Chat(_) => Ok(Exit::Success),
+    }
 }
 
 impl Connection {

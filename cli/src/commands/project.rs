@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use ambient_wire::project::{Project, ProjectCreate};
+use ambient_wire::project::{Project, ProjectCreate, ProjectPatch};
 use chrono::Utc;
 use clap::Subcommand;
 
-use super::{Connection, input, operations};
+use super::{Connection, definition::PatchOf, input, operations, usage};
 use crate::{
     client::route::Route,
     error::CliError,
@@ -23,12 +23,12 @@ pub enum ProjectCommand {
         /// Unique name: lowercase letters, digits and dashes, 2-63 characters
         name: String,
         /// Display name
-        #[arg(long, value_name = "TEXT", default_value = "")]
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         display_name: String,
         /// What it is for
-        #[arg(long, value_name = "TEXT", default_value = "")]
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         description: String,
-        /// File with the text that precedes every session's prompt; - is standard input
+        /// File with a prompt for its sessions; - is standard input. Only stored: agents do not get it yet
         #[arg(short = 'f', long, value_name = "FILE")]
         file: Option<PathBuf>,
         /// Label, for selection; may be repeated
@@ -50,9 +50,18 @@ pub enum ProjectCommand {
         /// Id or name
         project: String,
     },
+    /// Change the given fields of a project
+    #[command(after_help = "Example:\n  ambient project patch demo --description 'to try things'")]
+    Patch(PatchOf<ProjectPatch>),
     /// List a project's operations, newest first
     #[command(after_help = "Example:\n  ambient project history local")]
     History {
+        /// Id or name
+        project: String,
+    },
+    /// Show what the model calls of a project's sessions have used, by day and model
+    #[command(after_help = "Example:\n  ambient project usage local")]
+    Usage {
         /// Id or name
         project: String,
     },
@@ -82,10 +91,15 @@ pub(super) async fn run(command: ProjectCommand, connection: &Connection) -> Res
             let answer = connection.client.get(&Route::new(["projects", &project])).await?;
             connection.object(&answer, |p: &Project| &p.id, details)
         }
+        ProjectCommand::Patch(patch) => {
+            let answer = connection.client.patch(&Route::new(["projects", patch.one()]), &patch.body()?).await?;
+            connection.object(&answer, |p: &Project| &p.id, |p| table(std::slice::from_ref(p)).render(""))
+        }
         ProjectCommand::History { project } => {
             let found: Project = connection.client.get(&Route::new(["projects", &project])).await?.decode()?;
             operations::history("project", &found.id, connection).await
         }
+        ProjectCommand::Usage { project } => usage::of_project(&project, connection).await,
         ProjectCommand::Delete { project } => {
             connection.client.delete(&Route::new(["projects", &project])).await?;
             connection.console.note(&format!("project {project} is being deleted, with its sessions"));

@@ -29,7 +29,11 @@ pub(super) async fn run(command: ReplayCommand, connection: &Connection) -> Resu
         connection.console.note(&format!("{checked}: every row is what its operations say"));
         return Ok(Exit::Success);
     }
-    connection.console.warn(&format!("{checked}: {} differ", found.divergences.len()));
+    let differ = match found.divergences.len() {
+        1 => "1 entity differs".to_owned(),
+        several => format!("{several} entities differ"),
+    };
+    connection.console.warn(&format!("{checked}: {differ} from what was recorded"));
     Ok(Exit::Failure)
 }
 

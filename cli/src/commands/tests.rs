@@ -41,14 +41,20 @@ fn server(request: &Received) -> Reply {
         "GET /sessions?project_id=local&phase=New" | "GET /sessions?name=none&project_id=local&size=10" => list(&[]),
         "GET /sessions?project_id=local" => list(&[stub::session(&json!({}))]),
         "GET /sessions/SESSION" => ok(&stub::session(&json!({"last_seq": 3}))),
+        "GET /sessions/SESSION?version=2" => ok(&stub::session(&json!({
+            "version": 2, "phase": "Running", "run": 1, "attempt": 1, "start_time": "2026-01-02T03:04:07Z",
+            "updated_at": "2026-01-02T03:04:10Z",
+            "conditions": [{"type": "Ready", "status": "True", "reason": "Idle", "message": "",
+                "last_transition_time": "2026-01-02T03:04:08Z", "observed_generation": 1}],
+        }))),
         "GET /sessions/SESSION/events?size=1000" => {
-            let event = |seq: i64| json!({"seq": seq, "type": "TEXT_MESSAGE_CONTENT", "data": {"delta": format!("{seq}\n")}, "at": "2026-01-02T03:04:05Z"});
+            let event = |seq: i64| json!({"seq": seq, "type": "agent.text", "data": {"type": "agent.text", "message_id": "m", "text": format!("{seq}\n")}, "at": "2026-01-02T03:04:05Z"});
             list(&[event(1), event(2), event(3)])
         }
         "GET /sessions/SESSION/workspace/src/a%20b.bin" => Reply::Http(200, "", "raw\u{1b}[31m".to_owned()),
         "GET /sessions/SESSION/workspace/src" => refused(400, "path: is a directory"),
         "GET /sessions/SESSION/workspace/out" => refused(400, "path: leads out of the workspace"),
-        "GET /sessions/SESSION/workspace?path=out" => refused(400, "path: is not a directory"),
+        "GET /sessions/SESSION/workspace?path=out" => refused(409, "path: is not a directory"),
         "GET /sessions/SESSION/workspace?path=src" | "GET /sessions/SESSION/workspace?path=" => {
             let entry = json!({"name": "a b.bin", "kind": "file", "size": 8, "modified": "2026-01-02T03:04:05Z"});
             ok(&json!({"path": "src", "entries": [entry], "truncated": false}))
@@ -90,6 +96,7 @@ fn hostile_server(request: &Received) -> Reply {
         "reconciled_repos": [{"name": HOSTILE, "url": HOSTILE, "branch": HOSTILE, "head": HOSTILE, "cloned_at": "2026-01-02T03:05:10Z"}]}),
     );
     let event = |seq: i64, event_type: &str, data: serde_json::Value| json!({"seq": seq, "type": event_type, "data": data, "at": "2026-01-02T03:04:05Z"});
+    let recorded = |seq: i64, data: serde_json::Value| event(seq, data["type"].as_str().unwrap(), data.clone());
     let line = request.line.replace(SESSION, "SESSION");
     match line.as_str() {
         "GET /sessions?project_id=local" => list(&[session]),
@@ -102,14 +109,57 @@ fn hostile_server(request: &Received) -> Reply {
             ok(&json!({"path": "", "entries": [entry], "truncated": true}))
         }
         "GET /sessions/SESSION/workspace/file" => Reply::Http(200, "", HOSTILE.to_owned()),
+        "GET /sessions/SESSION/git/log?size=50" => {
+            let signature = json!({"name": HOSTILE, "email": HOSTILE, "at": null});
+            let commit = json!({"commit": HOSTILE, "parents": [], "author": signature, "committer": signature, "message": HOSTILE, "message_truncated": false});
+            ok(&json!({"repo": HOSTILE, "items": [commit], "next": null}))
+        }
+        "GET /sessions/SESSION/git/list-branches" => {
+            let branch = json!({"name": HOSTILE, "commit": HOSTILE, "committed_at": null, "subject": HOSTILE});
+            ok(&json!({"repo": HOSTILE, "branch": HOSTILE, "local": [branch], "origin": [branch], "truncated": true}))
+        }
+        "GET /sessions/SESSION/git/merge-status" => {
+            ok(&json!({"repo": HOSTILE, "url": HOSTILE, "branch": HOSTILE, "origin": HOSTILE,
+            "head": HOSTILE, "ahead": 1, "behind": 1, "conflicts": [HOSTILE], "truncated": false}))
+        }
+        "GET /sessions/SESSION/workspace_stat?path=file" => {
+            ok(&json!({"path": HOSTILE, "kind": HOSTILE, "size": 8, "mode": HOSTILE,
+            "modified": "2026-01-02T03:04:05Z", "sha256": HOSTILE}))
+        }
         "GET /sessions/SESSION/git/diff" => Reply::Http(200, "", format!("diff --git a/{HOSTILE}\n+{HOSTILE}\r\n")),
         "GET /sessions/SESSION/events?size=1000" => list(&[
             event(1, "session.phase", json!({"phase": HOSTILE, "reason": HOSTILE, "message": HOSTILE})),
             event(2, "user.message", json!({"text": HOSTILE})),
-            event(3, "TOOL_CALL_START", json!({"toolCallId": "a", "toolCallName": HOSTILE})),
-            event(4, "TOOL_CALL_ARGS", json!({"toolCallId": "a", "delta": HOSTILE})),
-            event(5, "TOOL_CALL_RESULT", json!({"toolCallId": "a", "content": HOSTILE})),
-            event(6, "RUN_ERROR", json!({"code": HOSTILE, "message": HOSTILE})),
+            recorded(
+                3,
+                json!({"type": "tool.started", "tool_call_id": "a", "title": HOSTILE, "kind": "execute", "status": "pending",
+                "input": {"command": HOSTILE}, "content": [{"type": "diff", "path": HOSTILE, "new_text": HOSTILE}]}),
+            ),
+            recorded(
+                4,
+                json!({"type": "permission.requested", "interrupt_id": HOSTILE, "turn_id": "t", "tool_call_id": "b",
+                "title": HOSTILE, "kind": "edit", "paths": [HOSTILE], "fingerprint": "", "answers": ["once"]}),
+            ),
+            recorded(5, json!({"type": "tool.updated", "tool_call_id": "a", "status": "failed", "output": HOSTILE})),
+            recorded(
+                6,
+                json!({"type": "agent.plan", "entries": [{"content": HOSTILE, "priority": "low", "status": HOSTILE}]}),
+            ),
+            recorded(7, json!({"type": "agent.ended", "incarnation": 1, "exit_code": null, "reason": HOSTILE})),
+            recorded(8, json!({"type": "agent.settings", "mode": HOSTILE, "model": HOSTILE})),
+            recorded(9, json!({"type": "agent.notice", "text": HOSTILE})),
+            recorded(
+                10,
+                json!({"type": "turn.result", "turn_id": "t", "outcome": "error", "code": HOSTILE, "message": HOSTILE}),
+            ),
+            recorded(
+                11,
+                json!({"type": "usage", "turn_id": "t", "source": "agent", "currency": HOSTILE, "cost_micros": 1}),
+            ),
+            recorded(
+                12,
+                json!({"type": "turn.ended", "turn_id": "t", "message_id": "m", "last_message_seq": 1, "outcome": "error"}),
+            ),
         ]),
         _ => refused(404, HOSTILE),
     }
@@ -125,6 +175,10 @@ async fn nothing_from_a_server_moves_a_cursor_hides_or_passes_for_a_line_of_ours
         &["session", "files", SESSION],
         &["session", "files", SESSION, "file"],
         &["session", "diff", SESSION],
+        &["session", "log", SESSION],
+        &["session", "branches", SESSION],
+        &["session", "merge-status", SESSION],
+        &["session", "stat", SESSION, "./file"],
         &["session", "logs", SESSION],
         &["project", "get", SESSION],
     ];
@@ -137,7 +191,7 @@ async fn nothing_from_a_server_moves_a_cursor_hides_or_passes_for_a_line_of_ours
         for format in ["table", "name", "json"] {
             let (_, out, err) = ambient_on(true, &stub.url, &[command, &["-o", format]].concat()).await;
             assert!(harmless(&out.text()) && harmless(&err.text()), "{command:?}: {:?} {:?}", out.text(), err.text());
-            let is_file = command.contains(&"file") || command.contains(&"diff");
+            let is_file = command.ends_with(&["file"]) || command.contains(&"diff");
             // The agent's output has its own lines.
             let has_lines = is_file || command.contains(&"logs");
             assert!(has_lines || !out.text().contains("\nPhase:      Completed"), "{command:?}: {}", out.text());
@@ -256,7 +310,8 @@ async fn failures_end_with_their_codes() {
     let (exit, _, err) = ambient(&stub.url, &["session", "diff", SESSION]).await;
     assert_eq!((exit, err.text().as_str()), (Exit::Usage, "error: --repo: is required; there are a, b\n"));
     let (exit, out, err) = ambient(&stub.url, &["replay", "verify"]).await;
-    assert_eq!((exit, err.text().as_str()), (Exit::Failure, "9 operations of 2 entities replayed: 1 differ\n"));
+    let told = "9 operations of 2 entities replayed: 1 entity differs from what was recorded\n";
+    assert_eq!((exit, err.text().as_str()), (Exit::Failure, told));
     assert!(out.text().ends_with("session   x    3         hash\n"), "{}", out.text());
 }
 
@@ -290,7 +345,18 @@ async fn contexts_are_chosen_and_shown_without_their_tokens() {
     Token:    (redacted)
     Project:  p
     ");
-    insta::assert_snapshot!(run(&["context", "show", "two", "-o", "json"]).await.1, @r#"{"current":false,"name":"two","project":null,"token":"redacted","url":"http://127.0.0.1:2"}"#);
+    insta::assert_snapshot!(run(&["context", "show", "two", "-o", "json"]).await.1, @r#"{"name":"two","url":"http://127.0.0.1:2","token":"redacted","project":null,"current":false}"#);
+}
+
+#[tokio::test]
+async fn an_earlier_version_is_as_old_as_it_was_then() {
+    let stub = Stub::start(server).await;
+    let get = ["session", "get", &format!("id:{SESSION}"), "--at-version", "2"];
+    let (exit, out, _) = ambient(&stub.url, &get).await;
+    let out = out.text();
+    assert_eq!(exit, Exit::Success);
+    assert!(out.contains("Run:        1, attempt 1, for 3.0 s\n"), "{out}");
+    assert!(out.lines().last().unwrap().split_whitespace().eq(["Ready", "True", "Idle", "2s", "-"]), "{out}");
 }
 
 #[test]
@@ -334,4 +400,77 @@ fn wrong_arguments_are_told_apart_from_help() {
     ] {
         assert_eq!(code(wrong), Exit::Usage, "{wrong:?}");
     }
+}
+
+fn interrupt(id: &str, status: &str) -> serde_json::Value {
+    json!({"kind": "Interrupt", "id": id, "session_id": SESSION, "status": status, "outcome": null, "title": "Run make test",
+        "tool": "execute", "command": "make test", "paths": [], "tool_call_id": "c", "turn_id": "t",
+        "answers": ["once", "always", "reject"], "rule": {"effect": "allow", "tool": "execute", "command": "make test"},
+        "raised_at": "2026-01-02T03:04:05Z", "closed_at": null, "answer": null, "earlier_answer": null})
+}
+
+/// Of session `demo` one request waits, of session `two` several do.
+fn asking(request: &Received) -> Reply {
+    let line = request.line.replace(SESSION, "SESSION");
+    match line.as_str() {
+        "GET /inbox" | "GET /inbox?project_id=local" => {
+            list(&[json!({"kind": "InboxItem", "project_id": stub::PROJECT,
+            "project_name": "local", "session_id": SESSION, "session_name": "demo", "interrupt": interrupt("1-1-3", "waiting")})])
+        }
+        "GET /sessions?name=demo&project_id=local&size=10" => list(&[stub::session(&json!({}))]),
+        "GET /sessions?name=two&project_id=local&size=10" => list(&[stub::session(&json!({"id": "two"}))]),
+        "GET /sessions/SESSION/interrupts" => list(&[interrupt("1-1-2", "answered"), interrupt("1-1-3", "waiting")]),
+        "GET /sessions/two/interrupts" => list(&[interrupt("1-1-2", "waiting"), interrupt("1-1-3", "waiting")]),
+        "POST /sessions/SESSION/interrupts/1-1-3" | "POST /sessions/two/interrupts/1-1-2" => {
+            let mut answered = interrupt("1-1-3", "answered");
+            let given: serde_json::Value = serde_json::from_str(&request.body).unwrap();
+            answered["answer"] =
+                json!({"answer": given["answer"], "by": "me", "at": "2026-01-02T03:04:06Z", "message_id": null});
+            ok(&answered)
+        }
+        "POST /sessions" => ok(&stub::session(&json!({}))),
+        _ => refused(404, &format!("no route {}", request.line)),
+    }
+}
+
+#[tokio::test]
+async fn what_waits_is_listed_and_answered_by_the_session_alone_if_it_asks_one_thing() {
+    let stub = Stub::start(asking).await;
+    for arguments in [&["inbox"][..], &["inbox", "--this-project"]] {
+        let (_, out, _) = ambient(&stub.url, arguments).await;
+        assert!(out.text().contains("$ make test") && out.text().contains("1-1-3"), "{}", out.text());
+    }
+    let (exit, out, _) = ambient(&stub.url, &["session", "answer", "demo", "always"]).await;
+    assert_eq!(exit, Exit::Success);
+    insta::assert_snapshot!(out.text(), @"1-1-3 answered: Run make test; allowed from now on: make test");
+    let reject = ["session", "answer", "two", "1-1-2", "reject", "-m", "Use ninja"];
+    assert_eq!(ambient(&stub.url, &reject).await.0, Exit::Success);
+    let posted: Vec<_> = stub.requests().into_iter().filter(|request| request.line.starts_with("POST")).collect();
+    assert_eq!(posted[1].body, r#"{"answer":"reject","message":"Use ninja"}"#);
+    assert!(posted.iter().all(|request| request.headers.contains_key("idempotency-key")));
+
+    let (exit, _, err) = ambient(&stub.url, &["session", "answer", "two", "once"]).await;
+    assert_eq!(exit, Exit::Conflict);
+    insta::assert_snapshot!(err.text(), @"error: 2 requests wait; give the id of one: 1-1-2, 1-1-3");
+    let (exit, _, err) = ambient(&stub.url, &["session", "answer", "demo", "once", "-m", "x"]).await;
+    assert_eq!((exit, err.text().as_str()), (Exit::Usage, "error: --message: goes with reject only\n"));
+}
+
+#[tokio::test]
+async fn what_an_agent_may_do_comes_from_a_file_and_from_flags() {
+    let stub = Stub::start(asking).await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("permissions.json");
+    std::fs::write(&file, r#"{"rules": [{"effect": "deny", "path": "secrets/**"}], "otherwise": "allow"}"#).unwrap();
+    let file = file.to_str().unwrap();
+    let create = ["session", "create", "--permissions", file, "--allow", "make *", "--allow", "ls"];
+    assert_eq!(ambient(&stub.url, &create).await.0, Exit::Success);
+    let sent: serde_json::Value = serde_json::from_str(&stub.requests()[0].body).unwrap();
+    let allowed = |command: &str| json!({"effect": "allow", "tool": "execute", "command": command});
+    let rules = json!([allowed("make *"), allowed("ls"), {"effect": "deny", "path": "secrets/**"}]);
+    assert_eq!(sent["permissions"], json!({"rules": rules, "otherwise": "allow"}));
+    std::fs::write(file, r#"{"rule": []}"#).unwrap();
+    let (exit, _, err) = ambient(&stub.url, &["session", "create", "--permissions", file]).await;
+    assert_eq!(exit, Exit::Usage);
+    assert!(err.text().contains("--permissions") && err.text().contains("unknown field `rule`"), "{}", err.text());
 }

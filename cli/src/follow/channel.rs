@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use ambient_wire::live::{ClientFrame, SUBPROTOCOL, ServerFrame};
 use futures::{SinkExt, StreamExt};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout, timeout_at},
+};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
     tungstenite::{
@@ -37,6 +40,8 @@ pub(super) enum Failure {
 /// An open connection whose subscription has been requested.
 pub(super) struct Channel {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// When something was last heard.
+    heard_at: Instant,
 }
 
 impl Channel {
@@ -44,7 +49,7 @@ impl Channel {
         let request = request(client, session).map_err(Failure::Final)?;
         let opened = timeout(CONNECT_TIMEOUT, connect_async(request)).await;
         let (stream, _) = opened.map_err(|_| Failure::Lost("no response in time".to_owned()))?.map_err(failure)?;
-        let mut channel = Self { stream };
+        let mut channel = Self { stream, heard_at: Instant::now() };
         let channel_name = format!("session:{session}");
         let subscribe = ClientFrame::Subscribe { id: SUBSCRIPTION.to_owned(), channel: channel_name, after_seq };
         channel.send(&subscribe).await?;
@@ -57,10 +62,12 @@ impl Channel {
         sent.map_err(|_| Failure::Lost("the server is not reading".to_owned()))?.map_err(failure)
     }
 
-    /// The next frame; nothing for a keep-alive.
+    /// The next frame; nothing for a keep-alive. Cancel-safe: silence counts on.
     pub(super) async fn next(&mut self) -> Result<Option<ServerFrame>, Failure> {
-        let next = timeout(SILENCE_TIMEOUT, self.stream.next()).await;
-        match next.map_err(|_| Failure::Lost("nothing was heard for 45 s".to_owned()))? {
+        let next = timeout_at(self.heard_at + SILENCE_TIMEOUT, self.stream.next()).await;
+        let next = next.map_err(|_| Failure::Lost("nothing was heard for 45 s".to_owned()))?;
+        self.heard_at = Instant::now();
+        match next {
             None => Err(Failure::Lost("the server closed it".to_owned())),
             Some(Err(error)) => Err(failure(error)),
             Some(Ok(Message::Text(text))) => serde_json::from_str(&text)

@@ -10,8 +10,9 @@ pub(crate) mod render;
 use std::time::{Duration, Instant};
 
 use ambient_wire::live::{Event, ServerFrame};
+use futures::{FutureExt, future::BoxFuture};
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::time::sleep_until;
 
 use self::channel::{Channel, Failure};
 use crate::{
@@ -47,13 +48,21 @@ pub(crate) struct Snapshot {
     pub(crate) data: Value,
 }
 
+/// The way to the server. What was begun goes on when waiting for it was given up.
+enum Connection {
+    /// None before then.
+    Due(tokio::time::Instant),
+    Opening(BoxFuture<'static, Result<Channel, Failure>>),
+    Open(Box<Channel>),
+}
+
 /// A reader of a session's live log.
 pub(crate) struct Follower {
     client: Client,
     session: String,
     /// Last event handed out; unknown until the server has said where it starts.
     cursor: Option<i64>,
-    channel: Option<Channel>,
+    connection: Connection,
     backoff: Backoff,
     /// When the current connection was subscribed.
     subscribed_at: Option<Instant>,
@@ -70,7 +79,7 @@ impl Follower {
             client: client.clone(),
             session: session.to_owned(),
             cursor: after_seq,
-            channel: None,
+            connection: Connection::Due(tokio::time::Instant::now()),
             backoff: Backoff::new(patience),
             subscribed_at: None,
             connected_once: false,
@@ -78,29 +87,39 @@ impl Follower {
         }
     }
 
-    /// The next event. Cancel-safe (`select!`): nothing is lost.
+    /// The next event. Cancel-safe (`select!`): nothing is lost, and what was begun is not begun anew.
     pub(crate) async fn next(&mut self) -> Result<Step, CliError> {
         loop {
-            let result = match self.channel.as_mut() {
-                Some(channel) => channel.next().await,
-                None => self.connect().await.map(|()| None),
+            let result = match &mut self.connection {
+                Connection::Open(channel) => channel.next().await,
+                Connection::Opening(opening) => match opening.await {
+                    Ok(channel) => {
+                        (self.connection, self.connected_once) = (Connection::Open(Box::new(channel)), true);
+                        Ok(None)
+                    }
+                    Err(failure) => Err(failure),
+                },
+                Connection::Due(at) => {
+                    sleep_until(*at).await;
+                    self.connection = Connection::Opening(self.open());
+                    continue;
+                }
             };
             match result {
                 Ok(Some(frame)) => match self.accept(frame) {
                     Ok(Some(step)) => return Ok(step),
                     Ok(None) => {}
-                    Err(failure) => self.failed(failure).await?,
+                    Err(failure) => self.failed(failure)?,
                 },
                 Ok(None) => {}
-                Err(failure) => self.failed(failure).await?,
+                Err(failure) => self.failed(failure)?,
             }
         }
     }
 
-    async fn connect(&mut self) -> Result<(), Failure> {
-        self.channel = Some(Channel::open(&self.client, &self.session, self.cursor).await?);
-        self.connected_once = true;
-        Ok(())
+    fn open(&self) -> BoxFuture<'static, Result<Channel, Failure>> {
+        let (client, session, cursor) = (self.client.clone(), self.session.clone(), self.cursor);
+        async move { Channel::open(&client, &session, cursor).await }.boxed()
     }
 
     /// Handles a frame: an event to hand out, nothing, or a failed connection.
@@ -148,7 +167,7 @@ impl Follower {
                 self.client.console().warn(&format!(
                     "events after seq {seq} are no longer kept ({reason}); continuing with what is left"
                 ));
-                self.channel = None;
+                self.connection = Connection::Due(tokio::time::Instant::now());
                 Ok(())
             }
             "busy" => Err(Failure::Lost(reason)),
@@ -158,9 +177,9 @@ impl Follower {
         }
     }
 
-    /// Waits until it is time to reconnect.
-    async fn failed(&mut self, failure: Failure) -> Result<(), CliError> {
-        self.channel = None;
+    /// Says when to reconnect.
+    fn failed(&mut self, failure: Failure) -> Result<(), CliError> {
+        self.connection = Connection::Due(tokio::time::Instant::now());
         let cause = match failure {
             Failure::Final(error) => return Err(error),
             Failure::Lost(cause) => cause,
@@ -175,7 +194,7 @@ impl Follower {
         if !std::mem::replace(&mut self.told_lost, true) {
             self.say_lost(&cause);
         }
-        sleep(delay).await;
+        self.connection = Connection::Due(tokio::time::Instant::now() + delay);
         Ok(())
     }
 

@@ -96,6 +96,26 @@ async fn every_event_comes_once_and_in_order_however_connections_end() {
 }
 
 #[tokio::test]
+async fn a_connection_is_made_and_resumed_however_often_waiting_for_it_is_given_up() {
+    let stub = Stub::start(|request| match request.before {
+        0 => live([vec![subscribed(0)], events(1..=2)].concat(), false),
+        _ => live([vec![subscribed(2)], events([3]), vec![ended()]].concat(), true),
+    })
+    .await;
+    let (mut follower, _) = follower(&stub.url, Some(0), Duration::from_secs(60));
+    let mut seqs = Vec::new();
+    loop {
+        match follower.next().now_or_never() {
+            Some(Ok(Step::Event(event))) => seqs.push(event.seq),
+            Some(step) => break assert_eq!(step.unwrap(), Step::Ended("deleted".to_owned())),
+            None => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    }
+    assert_eq!(seqs, [1, 2, 3]);
+    assert_eq!(stub.cursors(), [Some(0), Some(2)], "each connection was made once");
+}
+
+#[tokio::test]
 async fn a_follower_without_a_cursor_takes_the_servers() {
     let stub = Stub::start(|request| match request.before {
         0 => live(vec![subscribed(41)], false),

@@ -3,12 +3,16 @@
 pub(crate) mod duration;
 pub(crate) mod escape;
 pub(crate) mod fields;
+pub(crate) mod figures;
 pub(crate) mod lines;
 pub(crate) mod table;
 
 use std::{
     io::{self, IsTerminal, Write},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use clap::ValueEnum;
@@ -95,8 +99,10 @@ pub(crate) struct Console {
     out: Sink,
     err: Sink,
     quiet: bool,
-    /// Whether a line on standard output can be redrawn.
-    redraws: bool,
+    /// Whether a line on standard output can be redrawn. While something else draws there, it cannot.
+    redraws: Arc<AtomicBool>,
+    /// A width that is not asked for.
+    width: Option<usize>,
 }
 
 impl Console {
@@ -108,8 +114,20 @@ impl Console {
             out: Sink::new(Box::new(out), out_terminal, color && !dumb),
             err: Sink::new(Box::new(err), err_terminal, color && !dumb),
             quiet,
-            redraws: out_terminal && !dumb,
+            redraws: Arc::new(AtomicBool::new(out_terminal && !dumb)),
+            width: None,
         }
+    }
+
+    /// A terminal that others write to too: whoever shares it decides when a line can be redrawn.
+    pub(crate) fn shared<W: Write + Send + Clone + 'static>(
+        writer: &W,
+        redraws: Arc<AtomicBool>,
+        color: bool,
+        quiet: bool,
+    ) -> Self {
+        let sink = || Sink::new(Box::new(writer.clone()), true, color);
+        Self { out: sink(), err: sink(), quiet, redraws, width: None }
     }
 
     /// Whether standard output is a terminal.
@@ -184,16 +202,19 @@ impl Console {
     }
 
     fn redraws(&self) -> bool {
-        self.redraws
+        self.redraws.load(Ordering::Relaxed)
     }
 
-    fn has_colors(&self) -> bool {
+    pub(crate) fn has_colors(&self) -> bool {
         self.out.color
     }
 
     /// Width of the terminal.
-    fn columns(&self) -> usize {
-        let size = if self.redraws { terminal_size::terminal_size_of(io::stdout()) } else { None };
+    pub(crate) fn columns(&self) -> usize {
+        if let Some(width) = self.width {
+            return width;
+        }
+        let size = if self.out.terminal { terminal_size::terminal_size_of(io::stdout()) } else { None };
         size.map_or(80, |(width, _)| usize::from(width.0))
     }
 
@@ -228,8 +249,6 @@ impl ByteStream<'_> {
 pub(crate) mod capture {
     //! A console whose output can be read back.
 
-    use std::sync::Arc;
-
     use super::*;
 
     /// What was written to a stream.
@@ -258,7 +277,17 @@ pub(crate) mod capture {
     pub(crate) fn console(terminal: bool, color: bool) -> (Arc<Console>, Captured, Captured) {
         let (out, err) = (Captured::default(), Captured::default());
         let sink = |captured: &Captured| Sink::new(Box::new(captured.clone()), terminal, color);
-        (Arc::new(Console { out: sink(&out), err: sink(&err), quiet: false, redraws: terminal }), out, err)
+        (
+            Arc::new(Console {
+                out: sink(&out),
+                err: sink(&err),
+                quiet: false,
+                redraws: Arc::new(terminal.into()),
+                width: Some(80),
+            }),
+            out,
+            err,
+        )
     }
 
     #[test]

@@ -37,7 +37,8 @@ impl Local {
         if fence.stopped_run < run {
             return Err(no_fence(run, fence.stopped_run));
         }
-        let mut evidence = vec![format!("fence stands at {}", fence.stopped_run)];
+        let mut evidence =
+            vec![format!("nothing of run {} or an earlier one can be launched any more", fence.stopped_run)];
         let mut remains = Vec::new();
         self.look_at_attempts(&paths, run, &mut evidence, &mut remains)?;
         self.look_at_processes(&paths, run, &mut evidence, &mut remains)?;
@@ -81,7 +82,7 @@ impl Local {
                     remains.push(format!("runner of attempt {attempt}: pid {}", started.pid));
                 }
                 Some(started) => {
-                    evidence.push(format!("attempt {attempt}: runner pid {} is gone", started.pid));
+                    evidence.push(format!("attempt {attempt}: its runner, pid {}, is gone", started.pid));
                     self.look_at_namespaces(paths, attempt, &started, evidence, remains)?;
                 }
             }
@@ -105,7 +106,7 @@ impl Local {
                 init.pid
             )),
             Some(init) => evidence.push(format!(
-                "attempt {attempt}: pid {}, the first of its PID namespace, has ended, and with it everything in there",
+                "attempt {attempt}: pid {}, the first of its PID namespace, has ended, and everything in it with it",
                 init.pid
             )),
             None if self.users(paths)?.is_some() => {
@@ -142,11 +143,10 @@ impl Local {
                     .collect::<Vec<_>>(),
             );
         }
-        let uids: String = marks.uids.iter().map(|uid| format!(", user id {uid}")).collect();
-        evidence.push(format!(
-            "no process in /proc has the nonce of one of {} attempts, its session{uids}",
-            attempts.len()
-        ));
+        let uids: Vec<String> = marks.uids.iter().map(u32::to_string).collect();
+        let uids = if uids.is_empty() { String::new() } else { format!(", nor its user id {}", uids.join(" or ")) };
+        let whose = if attempts.len() == 1 { "its attempt" } else { "one of its attempts" };
+        evidence.push(format!("no process in /proc has the nonce or the kernel session of {whose}{uids}"));
         Ok(())
     }
 
@@ -216,8 +216,8 @@ fn look_at_lock(
         return Ok(());
     }
     match open_lock(&path)?.try_lock() {
-        Ok(()) => evidence.push("life.lock is free".to_owned()),
-        Err(TryLockError::WouldBlock) => remains.push("life.lock is held".to_owned()),
+        Ok(()) => evidence.push("its lock is free".to_owned()),
+        Err(TryLockError::WouldBlock) => remains.push("its lock (life.lock) is held".to_owned()),
         Err(TryLockError::Error(error)) => return Err(io_error(format!("locking {}", path.display()), error)),
     }
     Ok(())

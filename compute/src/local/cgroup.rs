@@ -204,9 +204,7 @@ impl Mount {
         let path = path.strip_prefix(self.root.trim_end_matches('/')).unwrap_or(path);
         self.point.join(path.trim_start_matches('/'))
     }
-}
 
-impl Mount {
     /// Cgroups beneath which ours may be created, the best first.
     fn parents(&self, own: &str) -> Vec<PathBuf> {
         let own = self.own(own);

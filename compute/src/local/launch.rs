@@ -148,6 +148,10 @@ impl Local {
             socket: self.socket(&session.session_id, request.run),
             interactive: request.interactive,
             agent: request.agent.clone(),
+            agent_command: request.agent_command.clone(),
+            model: request.model.clone(),
+            network: request.network.clone().unwrap_or_else(|| self.options.network.clone()),
+            permissions: request.permissions.clone(),
             git_identity: request.git_identity.clone(),
             readable_paths: self.options.readable_paths.clone(),
             platform_paths: [&self.options.data_dir].into_iter().chain(&self.options.platform_paths).cloned().collect(),
@@ -220,7 +224,7 @@ impl Local {
 }
 
 fn check(request: &LaunchRequest) -> Result<(), ComputeError> {
-    if !AGENTS.contains(&request.agent.as_str()) {
+    if request.agent_command.is_none() && !AGENTS.contains(&request.agent.as_str()) {
         return Err(ComputeError::UnknownAgent { agent: request.agent.clone(), available: AGENTS.join(", ") });
     }
     if request.run < 1 || request.attempt < 1 {

@@ -209,7 +209,9 @@ impl Local {
     pub(super) fn delete_secrets(&self, session: &SessionRef, run: i64) -> Result<(), ComputeError> {
         check_session(session)?;
         let paths = self.paths(session);
-        for name in [SecretName::ServerToRunner, SecretName::RunnerToServer, SecretName::Environment] {
+        let all =
+            [SecretName::ServerToRunner, SecretName::RunnerToServer, SecretName::Environment, SecretName::ModelKeys];
+        for name in all {
             remove_file(&secret_path(&paths, run, name))?;
         }
         Ok(())
@@ -236,6 +238,7 @@ fn secret_path(paths: &SessionPaths, run: i64, name: SecretName) -> PathBuf {
         SecretName::ServerToRunner => paths.server_token(run),
         SecretName::RunnerToServer => paths.runner_token(run),
         SecretName::Environment => paths.environment(run),
+        SecretName::ModelKeys => paths.model_keys(run),
     }
 }
 

@@ -47,7 +47,7 @@ use std::{
 };
 
 pub use self::{
-    options::{Confinement, Limits, LocalOptions},
+    options::{Confinement, Limits, LocalOptions, Network},
     space::free_space,
     user_ids::{SESSION_UIDS, check_uid_base, probe_user_ids},
 };

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-pub use ambient_runner_protocol::{Confinement, Limits};
+pub use ambient_runner_protocol::{Confinement, Limits, Network};
 
 use crate::OwnLimits;
 
@@ -31,11 +31,13 @@ pub struct LocalOptions {
     pub disk_low_water: u64,
     /// How strictly agents are confined.
     pub confinement: Confinement,
+    /// What the agent of a session may reach of the network if that says nothing.
+    pub network: Network,
 }
 
 impl LocalOptions {
     /// Defaults: user ids from 1,900,000,000, 4,096 processes, 16,384 open files, files up to 64 GiB, no other limits, best effort,
-    /// no reserve, 64 MiB of low water.
+    /// an open network, no reserve, 64 MiB of low water.
     #[must_use]
     pub fn new(data_dir: PathBuf, runner_binary: PathBuf, host: String) -> Self {
         Self {
@@ -56,6 +58,7 @@ impl LocalOptions {
             disk_reserve: 0,
             disk_low_water: 64 << 20,
             confinement: Confinement::BestEffort,
+            network: Network::default(),
         }
     }
 }

@@ -15,7 +15,7 @@ use ambient_compute::{
     Compute, LaunchRequest, Launched, Observation, OwnLimits, RunnerState, Secret, SecretName, SessionRef,
     local::{LocalCompute, LocalOptions},
 };
-use ambient_runner_protocol::{GitIdentity, SessionPaths, Started};
+use ambient_runner_protocol::{GitIdentity, PermissionPolicy, SessionPaths, Started};
 use futures::{StreamExt, stream::BoxStream};
 use tempfile::TempDir;
 
@@ -123,8 +123,12 @@ pub fn request(session: &SessionRef, run: i64, attempt: i32) -> LaunchRequest {
         attempt,
         interactive: true,
         agent: "script".to_owned(),
+        agent_command: None,
+        model: None,
+        permissions: PermissionPolicy::default(),
         git_identity: GitIdentity { name: "Ada".to_owned(), email: "ada@example.com".to_owned() },
         limits: OwnLimits::default(),
+        network: None,
     }
 }
 
@@ -174,7 +178,7 @@ pub async fn next_end(observations: &mut BoxStream<'static, Observation>) -> Obs
 pub async fn begin(client: &Client, id: &str, script: &str) -> Reader {
     let mut reader = client.events(1, "", 0).await;
     client.deliver(id, 1, &format!("```\n{script}\n```")).await.expect(200);
-    reader.until(|record| is_custom(record, "ambient.tool_output")).await;
+    reader.until(|record| is_of_type(record, "tool.output")).await;
     reader
 }
 

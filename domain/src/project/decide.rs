@@ -71,7 +71,7 @@ fn validate(spec: &ProjectSpec) -> Result<(), Refusal> {
     if spec.settings.inactivity_timeout.is_some_and(|t| !(0..=365 * 86_400).contains(&t)) {
         return Err(Refusal::invalid("settings.inactivity_timeout", "must be 0 (off) to 31536000 seconds"));
     }
-    Ok(())
+    spec.settings.permissions.validate("settings.permissions")
 }
 
 fn patched(project: &Project, patch: &ProjectPatch) -> Decided {

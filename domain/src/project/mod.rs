@@ -15,6 +15,7 @@ use crate::{
     column::Column,
     effect::{Effect, LiveEvent, NameClaim, WorkflowInput},
     entity::{Context, Decision, Entity, Guard, Part, Refusal},
+    permission::Permissions,
 };
 
 pub use columns::member_name;
@@ -75,6 +76,9 @@ pub struct Settings {
     /// Seconds without activity before a session is stopped; 0 = never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inactivity_timeout: Option<i64>,
+    /// What sessions may do without asking, after what they and their agents say themselves.
+    #[serde(default, skip_serializing_if = "Permissions::is_empty")]
+    pub permissions: Permissions,
 }
 
 /// What people write about a project.
@@ -87,7 +91,7 @@ pub struct ProjectSpec {
     /// Description.
     #[serde(default)]
     pub description: String,
-    /// Precedes every session's prompt.
+    /// Prompt for its sessions; only stored so far.
     #[serde(default)]
     pub prompt: String,
     /// For selection.
@@ -111,7 +115,7 @@ pub struct ProjectPatch {
     /// Description.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Precedes every session's prompt.
+    /// Prompt for its sessions; only stored so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
     /// Set (value) or remove (null).

@@ -5,10 +5,12 @@ use chrono::{DateTime, Utc};
 use super::{
     condition::{ConditionStatus, ConditionType},
     event::Event,
+    interrupt,
     spec::Spec,
     state::{Lifecycle, Phase, ReconciledRepo, Run, RunOutcome, Session, StatusDetail},
     workflow_id,
 };
+use crate::{agent_launch::AgentLaunch, permission::Permissions};
 
 use ConditionStatus::{False, True, Unknown};
 use ConditionType::{
@@ -39,19 +41,39 @@ pub(super) fn created(id: &str, project_id: &str, by: &str, spec: &Spec, at: Dat
         start_time: None,
         completion_time: None,
         restart_count: 0,
+        interrupts: Vec::new(),
+        closed_interrupts: Vec::new(),
+        inherited_permissions: Permissions::default(),
+        permission_changes: 0,
+        permissions_in_force: 0,
+        setting_changes: 0,
+        settings_told: 0,
     }
 }
 
 pub(super) fn apply(s: &mut Session, event: &Event, at: DateTime<Utc>) {
+    change(s, event, at);
+    interrupt::show_waiting(s, at);
+}
+
+fn change(s: &mut Session, event: &Event, at: DateTime<Utc>) {
     match event {
         Event::Created { .. } => {}
         Event::SpecChanged { spec, declarative } => {
+            if s.spec.permissions != spec.permissions {
+                s.permission_changes += 1;
+            }
+            let settings = |spec: &Spec| (spec.agent_mode.clone(), spec.llm_model.clone(), spec.agent_options.clone());
+            // Without a runner there is nobody to tell: a launch goes by what is said then.
+            if s.has_runner() && settings(&s.spec) != settings(spec) {
+                s.setting_changes += 1;
+            }
             s.spec = (**spec).clone();
             if *declarative {
                 s.generation += 1;
             }
         }
-        Event::Started { run } => started(s, *run, at),
+        Event::Started { run, agent } => started(s, *run, agent.clone(), at),
         Event::MessageAccepted { message_id, .. } => {
             if let Some(run) = run_mut(s) {
                 run.last_message_id = Some(message_id.clone());
@@ -117,6 +139,18 @@ pub(super) fn apply(s: &mut Session, event: &Event, at: DateTime<Utc>) {
             }
             detail(s, "WorkflowLost", at);
         }
+        // Told in the log; the session itself keeps no messages.
+        Event::MessagesNotRun { .. } => {}
+        Event::InterruptRaised { request, earlier } => interrupt::apply_raised(s, request, earlier.as_ref(), at),
+        Event::InterruptAnswered { interrupt_id, given, rule, repeated: _ } => {
+            interrupt::apply_answered(s, interrupt_id, given, rule.as_ref());
+        }
+        Event::InterruptClosed { interrupt_id, outcome, answer: _ } => {
+            interrupt::apply_closed(s, interrupt_id, *outcome, at);
+        }
+        Event::PermissionsInherited { permissions } => s.inherited_permissions = permissions.clone(),
+        Event::PermissionsInForce { changes } => s.permissions_in_force = *changes,
+        Event::SettingsTold { changes } => s.settings_told = *changes,
         Event::Deleted => s.deleted_at = Some(at),
     }
 }
@@ -172,13 +206,18 @@ fn detail(s: &mut Session, reason: &str, at: DateTime<Utc>) {
     });
 }
 
-fn started(s: &mut Session, number: i64, at: DateTime<Utc>) {
-    let run = Run { number, attempt: 1, started_at: at, running_at: None, last_message_id: None };
+fn started(s: &mut Session, number: i64, agent: Option<Box<AgentLaunch>>, at: DateTime<Utc>) {
+    let run = Run { number, attempt: 1, started_at: at, running_at: None, last_message_id: None, agent };
     s.lifecycle = Lifecycle::Pending { run };
     s.start_time = Some(at);
     s.completion_time = None;
     // The workspace outlives runs, but each run must show anew what is in effect.
     s.observed_generation = 0;
+    s.interrupts.clear();
+    s.closed_interrupts.clear();
+    // Its launch goes by the permissions and settings as they are then.
+    s.permissions_in_force = s.permission_changes;
+    s.settings_told = s.setting_changes;
     s.conditions.retain(|c| !OF_THE_RUN.contains(&c.condition_type));
     s.set_condition(Ready, False, "Pending", "", at);
     detail(s, "Pending", at);

@@ -40,5 +40,7 @@ pub(super) const COLUMNS: &[Column] = &[
         .filtered("Session that they were made from."),
     Column::new("start_time", Time, |s| json!(s.start_time)).ordered(),
     Column::new("completion_time", Time, |s| json!(s.completion_time)).ordered(),
+    Column::new("waiting", Integer, |s| json!(s.waiting_count())).ordered(),
+    Column::new("runner_due", Boolean, |s| json!(s.runner_due())),
     Column::new("labels", Json, |s| json!(s.spec.labels)),
 ];

@@ -5,9 +5,16 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    attachment::Attachment,
     fact::Fact,
     resources::ResourcePatch,
     spec::{Repo, Spec},
+};
+use crate::{
+    agent_launch::AgentCommand,
+    mcp::McpServer,
+    network::Network,
+    permission::{Answer, Permissions},
 };
 
 /// Why a stop was requested.
@@ -45,6 +52,9 @@ pub struct Message {
     pub bytes: u64,
     /// SHA-256 of the text, hex.
     pub sha256: String,
+    /// What comes with the text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<Attachment>,
 }
 
 impl Message {
@@ -54,7 +64,7 @@ impl Message {
         use sha2::{Digest, Sha256};
         let hash = Sha256::digest(text.as_bytes());
         let sha256 = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { bytes: text.len() as u64, sha256 }
+        Self { bytes: text.len() as u64, sha256, attachments: Vec::new() }
     }
 }
 
@@ -78,6 +88,18 @@ pub struct SessionPatch {
     /// Prompt.
     #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
     pub prompt: Option<Option<String>>,
+    /// Command in place of the agent type's.
+    #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
+    pub agent_command: Option<Option<AgentCommand>>,
+    /// Mode of the agent.
+    #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
+    pub agent_mode: Option<Option<String>>,
+    /// Options of the agent to set (value) or remove (null).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_options: Option<BTreeMap<String, Option<String>>>,
+    /// All MCP servers; replaces them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mcp_servers: Option<Vec<McpServer>>,
     /// Maximum duration of a run, seconds.
     #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Option<i64>>,
@@ -96,9 +118,15 @@ pub struct SessionPatch {
     /// Limits to set (value) or to return to the server's (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_overrides: Option<ResourcePatch>,
+    /// What the agent may reach of the network.
+    #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
+    pub network: Option<Option<Network>>,
     /// Variables to set (id of the sealed value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment_variables: Option<BTreeMap<String, Option<String>>>,
+    /// All permissions; replaces them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permissions: Option<Permissions>,
 }
 
 /// Commands.
@@ -155,6 +183,16 @@ pub enum Command {
         /// Start the session if it is not running.
         #[serde(default)]
         start: bool,
+    },
+    /// A person's answer to what the agent asks.
+    AnswerInterrupt {
+        /// The request.
+        interrupt_id: String,
+        /// The answer.
+        answer: Answer,
+        /// With `reject`: what the agent is told instead, as the next message.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<Message>,
     },
     /// What a workflow or compute has observed.
     Fact {

@@ -1,9 +1,10 @@
 //! Decisions on people's commands; facts are in `fact.rs` next door (`decide_fact`).
 
 use super::{
+    attachment,
     command::{Command, Message, SessionPatch, StopReason},
     event::Event,
-    fact,
+    fact, interrupt,
     spec::{Repo, Spec},
     state::{Lifecycle, Phase, Run, RunOutcome, Session},
 };
@@ -17,6 +18,10 @@ pub(super) type Decided = Result<Decision<Event>, Refusal>;
 const ALREADY: Decision<Event> = Decision::NothingToDo(NothingToDo::Already);
 
 pub(super) fn decide(state: Option<&Session>, command: &Command, context: &Context) -> Decided {
+    decide_any(state, command, context).map(|decision| interrupt::closed_with_their_attempt(state, decision))
+}
+
+fn decide_any(state: Option<&Session>, command: &Command, context: &Context) -> Decided {
     match (state, command) {
         (None, Command::Create { session_id, project_id, spec, start }) => {
             create(session_id, project_id, spec, *start, context)
@@ -24,7 +29,9 @@ pub(super) fn decide(state: Option<&Session>, command: &Command, context: &Conte
         (Some(_), Command::Create { .. }) => Err(Refusal::new(RefusalCode::Conflict, "this Session already exists")),
         (None, Command::Fact { .. }) => Ok(Decision::NothingToDo(NothingToDo::Superseded)),
         (None, _) => Err(Refusal::new(RefusalCode::NotFound, "Session not found")),
-        (Some(session), Command::Fact { run, attempt, fact }) => Ok(fact::decide_fact(session, *run, *attempt, fact)),
+        (Some(session), Command::Fact { run, attempt, fact }) => {
+            Ok(fact::decide_fact(session, *run, *attempt, fact, context))
+        }
         (Some(session), Command::Delete) if session.deleted_at.is_some() => Ok(ALREADY),
         (Some(session), _) if session.deleted_at.is_some() => {
             Err(Refusal::new(RefusalCode::NotFound, "Session not found"))
@@ -38,11 +45,14 @@ fn decide_live(session: &Session, command: &Command, context: &Context) -> Decid
         Command::Patch(patch) => change_spec(session, patched(session, patch)?),
         Command::AddRepo(repo) => change_spec(session, with_repo(&session.spec, repo)?),
         Command::RemoveRepo { name } => change_spec(session, without_repo(&session.spec, name)?),
-        Command::Start { prompt } => start(session, prompt.as_ref()),
+        Command::Start { prompt } => start(session, prompt.as_ref(), context),
         Command::Stop { reason, run, force, .. } => stop(session, *reason, *run, *force),
         Command::Delete => Ok(Decision::Events(vec![Event::Deleted])),
         Command::SendMessage { message, start } => send_message(session, message, *start, context),
-        // handled by `decide`
+        Command::AnswerInterrupt { interrupt_id, answer, message } => {
+            interrupt::answer(session, interrupt_id, *answer, message.as_ref(), context)
+        }
+        // handled by `decide_any`
         Command::Create { .. } | Command::Fact { .. } => Ok(ALREADY),
     }
 }
@@ -56,14 +66,14 @@ fn create(session_id: &str, project_id: &str, spec: &Spec, start: bool, context:
         spec: Box::new(spec.clone()),
     }];
     if start {
-        events.extend(run_begins(session_id, 1, spec, None));
+        events.extend(run_begins(session_id, 1, spec, None, context));
     }
     Ok(Decision::Events(events))
 }
 
 /// A run with its first message: the given one, else the spec's prompt, else none.
-fn run_begins(session_id: &str, run: i64, spec: &Spec, prompt: Option<&Message>) -> Vec<Event> {
-    let mut events = vec![Event::Started { run }];
+fn run_begins(session_id: &str, run: i64, spec: &Spec, prompt: Option<&Message>, context: &Context) -> Vec<Event> {
+    let mut events = vec![Event::Started { run, agent: context.defaults.agent.clone() }];
     if let Some(message) = prompt.cloned().or_else(|| spec.prompt.as_deref().map(Message::of)) {
         let message_id = format!("{session_id}/{run}/prompt");
         events.push(Event::MessageAccepted { run, message_id, message, is_prompt: true });
@@ -71,11 +81,11 @@ fn run_begins(session_id: &str, run: i64, spec: &Spec, prompt: Option<&Message>)
     events
 }
 
-fn start(session: &Session, prompt: Option<&Message>) -> Decided {
+fn start(session: &Session, prompt: Option<&Message>, context: &Context) -> Decided {
     let next = session.run_number() + 1;
     match session.phase() {
         None | Some(Phase::Stopped | Phase::Completed | Phase::Failed) => {
-            Ok(Decision::Events(run_begins(&session.id, next, &session.spec, prompt)))
+            Ok(Decision::Events(run_begins(&session.id, next, &session.spec, prompt, context)))
         }
         Some(Phase::Stopping) => {
             Err(Refusal::new(RefusalCode::TryLater, "the Session is Stopping; it can be started when that has ended"))
@@ -109,6 +119,7 @@ fn stop(session: &Session, reason: StopReason, run: Option<i64>, force: bool) ->
 }
 
 fn send_message(session: &Session, message: &Message, start: bool, context: &Context) -> Decided {
+    attachment::validate(&message.attachments)?;
     let accepted = |run: i64| Event::MessageAccepted {
         run,
         message_id: context.operation_id.clone(),
@@ -130,7 +141,7 @@ fn send_message(session: &Session, message: &Message, start: bool, context: &Con
         Lifecycle::New | Lifecycle::Ended { .. } if start => {
             // The run starts with this message; the spec's prompt is not sent again.
             let run = session.run_number() + 1;
-            Ok(Decision::Events(vec![Event::Started { run }, accepted(run)]))
+            Ok(Decision::Events(vec![Event::Started { run, agent: context.defaults.agent.clone() }, accepted(run)]))
         }
         Lifecycle::New | Lifecycle::Ended { .. } => {
             let phase = session.phase().map_or_else(|| "New".to_owned(), |phase| phase.to_string());
@@ -170,14 +181,18 @@ fn fixed_while_active(old: &Spec, new: &Spec) -> Option<&'static str> {
         Some("prompt")
     } else if new.timeout != old.timeout {
         Some("timeout")
-    } else if new.llm_model != old.llm_model {
-        Some("llm_model")
+    } else if new.agent_command != old.agent_command {
+        Some("agent_command")
+    } else if new.mcp_servers != old.mcp_servers {
+        Some("mcp_servers")
     } else if new.llm_temperature.to_bits() != old.llm_temperature.to_bits() {
         Some("llm_temperature")
     } else if new.llm_max_tokens != old.llm_max_tokens {
         Some("llm_max_tokens")
     } else if new.resource_overrides != old.resource_overrides {
         Some("resource_overrides")
+    } else if new.network != old.network {
+        Some("network")
     } else if new.environment_variables != old.environment_variables {
         Some("environment_variables")
     } else {
@@ -193,26 +208,38 @@ fn patched(session: &Session, patch: &SessionPatch) -> Result<Spec, Refusal> {
         annotations,
         repos,
         prompt,
+        agent_command,
+        agent_mode,
+        agent_options,
+        mcp_servers,
         timeout,
         inactivity_timeout,
         llm_model,
         llm_temperature,
         llm_max_tokens,
         resource_overrides,
+        network,
         environment_variables,
+        permissions,
     } = patch.clone();
     spec.display_name = display_name.unwrap_or(spec.display_name);
     merge(&mut spec.labels, labels);
     merge(&mut spec.annotations, annotations);
     spec.repos = repos.unwrap_or(spec.repos);
     spec.prompt = prompt.unwrap_or(spec.prompt);
+    spec.agent_command = agent_command.unwrap_or(spec.agent_command);
+    spec.agent_mode = agent_mode.unwrap_or(spec.agent_mode);
+    merge(&mut spec.agent_options, agent_options);
+    spec.mcp_servers = mcp_servers.unwrap_or(spec.mcp_servers);
     spec.timeout = timeout.unwrap_or(spec.timeout);
     spec.inactivity_timeout = inactivity_timeout.unwrap_or(spec.inactivity_timeout);
     spec.llm_model = llm_model.unwrap_or(spec.llm_model);
     spec.llm_temperature = llm_temperature.unwrap_or(spec.llm_temperature);
     spec.llm_max_tokens = llm_max_tokens.unwrap_or(spec.llm_max_tokens);
     spec.resource_overrides = spec.resource_overrides.patched(&resource_overrides.unwrap_or_default());
+    spec.network = network.unwrap_or(spec.network);
     merge(&mut spec.environment_variables, environment_variables);
+    spec.permissions = permissions.unwrap_or(spec.permissions);
     Ok(spec)
 }
 

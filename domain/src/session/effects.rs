@@ -11,6 +11,7 @@ use super::{
     condition::ConditionType,
     decide::{self, Decided},
     event::Event,
+    interrupt::GivenAnswer,
     state::{Lifecycle, Session},
     workflow_id,
 };
@@ -39,6 +40,7 @@ impl Entity for Session {
             Command::Stop { .. } => "stop",
             Command::Delete => "delete",
             Command::SendMessage { .. } => "send_message",
+            Command::AnswerInterrupt { .. } => "answer_interrupt",
             Command::Fact { fact, .. } => fact.name(),
         }
     }
@@ -205,10 +207,19 @@ impl Session {
             Event::ConditionChanged { condition_type, .. } => condition(*condition_type),
             Event::Blocked { .. } => plain("session.blocked", json!(self.status_detail)),
             Event::Unblocked => plain("session.unblocked", json!(self.status_detail)),
+            Event::MessagesNotRun { message_ids } => {
+                plain("session.messages_not_run", json!({ "run": self.run_number(), "message_ids": message_ids }))
+            }
+            Event::InterruptRaised { .. } | Event::InterruptAnswered { .. } | Event::InterruptClosed { .. } => {
+                plain("session.interrupt", interrupt_change(event))
+            }
             Event::Deleted => plain("session.deleted", json!({})),
             Event::Created { .. }
             | Event::SpecChanged { .. }
             | Event::WorkflowLost { .. }
+            | Event::PermissionsInherited { .. }
+            | Event::PermissionsInForce { .. }
+            | Event::SettingsTold { .. }
             | Event::ReposMoved { .. } => None,
         }
     }
@@ -218,6 +229,9 @@ impl Session {
             "message_id": id, "run": run, "role": "user", "is_prompt": is_prompt,
             "bytes": message.bytes, "sha256": message.sha256,
         });
+        if !message.attachments.is_empty() {
+            data["attachments"] = json!(message.attachments);
+        }
         // The spec's own prompt is known here; the append fills in any other body.
         if let Some(prompt) = self.spec.prompt.as_ref().filter(|p| Message::of(p) == *message) {
             data["text"] = json!(prompt);
@@ -248,5 +262,28 @@ impl Session {
             "phase": phase, "reason": reason, "message": message, "exit_code": exit_code,
             "run": run.map(|r| r.number), "attempt": run.map(|r| r.attempt),
         })
+    }
+}
+
+/// `{change, interrupt_id, …}`.
+fn interrupt_change(event: &Event) -> serde_json::Value {
+    let given = |given: &GivenAnswer| {
+        let GivenAnswer { answer, by, at, message: _, message_id } = given;
+        json!({ "answer": answer, "by": by, "at": at, "message_id": message_id })
+    };
+    match event {
+        Event::InterruptRaised { request, earlier } => {
+            let mut data = json!(request);
+            data["change"] = json!("raised");
+            data["earlier_answer"] = json!(earlier.as_ref().map(given));
+            data
+        }
+        Event::InterruptAnswered { interrupt_id, given: answer, rule, repeated } => json!({
+            "change": "answered", "interrupt_id": interrupt_id, "given": given(answer), "repeated": repeated, "rule": rule,
+        }),
+        Event::InterruptClosed { interrupt_id, outcome, answer } => {
+            json!({ "change": "closed", "interrupt_id": interrupt_id, "outcome": outcome, "answer": answer })
+        }
+        _ => json!({}),
     }
 }

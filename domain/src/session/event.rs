@@ -8,8 +8,13 @@ use serde::{Deserialize, Serialize};
 use super::{
     command::Message,
     condition::{ConditionStatus, ConditionType},
+    interrupt::{GivenAnswer, InterruptOutcome, PermissionRequest},
     spec::Spec,
     state::{ReconciledRepo, RepoPosition, RepoProblem, RunOutcome},
+};
+use crate::{
+    agent_launch::AgentLaunch,
+    permission::{Answer, PermissionRule, Permissions},
 };
 
 /// An event. Stored forever: new shapes are new variants or optional fields.
@@ -38,6 +43,9 @@ pub enum Event {
     Started {
         /// Its number.
         run: i64,
+        /// What its agent is started with; absent in runs of earlier releases, which knew `script` only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        agent: Option<Box<AgentLaunch>>,
     },
     /// A message was accepted.
     MessageAccepted {
@@ -77,6 +85,11 @@ pub enum Event {
     StopBegan {
         /// How it ends.
         outcome: RunOutcome,
+    },
+    /// The run ends without the turns of these messages; they are not run later either.
+    MessagesNotRun {
+        /// Their ids.
+        message_ids: Vec<String>,
     },
     /// The run is over.
     Ended {
@@ -131,6 +144,52 @@ pub enum Event {
     WorkflowLost {
         /// Its workflow id.
         workflow_execution: String,
+    },
+    /// The agent asks, and waits.
+    InterruptRaised {
+        /// What.
+        request: Box<PermissionRequest>,
+        /// The lost answer to the same request of an earlier attempt.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        earlier: Option<GivenAnswer>,
+    },
+    /// A request was answered; the answer is to be handed over.
+    InterruptAnswered {
+        /// The request.
+        interrupt_id: String,
+        /// The answer.
+        given: GivenAnswer,
+        /// Rule that is now in front of the session's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rule: Option<PermissionRule>,
+        /// It is an earlier answer that was lost.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        repeated: bool,
+    },
+    /// A request is no longer open, or a closed one has ended otherwise than was thought.
+    InterruptClosed {
+        /// The request.
+        interrupt_id: String,
+        /// How it ended.
+        outcome: InterruptOutcome,
+        /// The answer that the agent was given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        answer: Option<Answer>,
+    },
+    /// What agent and project say about permissions, as of this launch.
+    PermissionsInherited {
+        /// All of it.
+        permissions: Permissions,
+    },
+    /// The runner goes by permissions as they were after so many changes.
+    PermissionsInForce {
+        /// Changes.
+        changes: i64,
+    },
+    /// The runner has been told the agent's settings as they were after so many changes.
+    SettingsTold {
+        /// Changes.
+        changes: i64,
     },
     /// Deleted.
     Deleted,

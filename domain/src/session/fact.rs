@@ -8,9 +8,13 @@ use serde::{Deserialize, Serialize};
 use super::{
     condition::{ConditionStatus, ConditionType},
     event::Event,
+    interrupt::{self, InterruptOutcome, PermissionRequest, WAITING_FOR_ANSWER},
     state::{Lifecycle, ReconciledRepo, RepoPosition, RepoProblem, Run, RunOutcome, Session},
 };
-use crate::entity::{Decision, NothingToDo};
+use crate::{
+    entity::{Context, Decision, NothingToDo},
+    permission::{Answer, Permissions},
+};
 
 /// Reason of a `Ready` that is False because the runner is alive but does not answer.
 pub const RUNNER_UNRESPONSIVE: &str = "RunnerUnresponsive";
@@ -73,6 +77,9 @@ pub enum Fact {
     TornDown {
         /// What was checked.
         evidence: Vec<String>,
+        /// Messages of the run whose turn never began.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        not_run: Vec<String>,
     },
     /// A generation took effect.
     Reconciled {
@@ -136,6 +143,36 @@ pub enum Fact {
         /// Its workflow id.
         workflow_execution: String,
     },
+    /// The agent asks, and waits.
+    InterruptRaised {
+        /// What.
+        request: Box<PermissionRequest>,
+    },
+    /// A request is no longer open.
+    InterruptClosed {
+        /// The request.
+        interrupt_id: String,
+        /// How it ended.
+        outcome: InterruptOutcome,
+        /// The answer that the agent was given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        answer: Option<Answer>,
+    },
+    /// What agent and project say about permissions at this launch.
+    PermissionsInherited {
+        /// All of it.
+        permissions: Permissions,
+    },
+    /// The runner goes by permissions as they were after so many changes.
+    PermissionsInForce {
+        /// Changes.
+        changes: i64,
+    },
+    /// The runner has been told the agent's settings as they were after so many changes.
+    SettingsTold {
+        /// Changes.
+        changes: i64,
+    },
 }
 
 /// Longest text of a fact, bytes.
@@ -165,9 +202,8 @@ impl Fact {
     fn texts(&mut self) -> Vec<&mut String> {
         match self {
             Self::Provisioning | Self::MarkRunning | Self::TurnStarted => Vec::new(),
-            Self::RunnerReady { missing_confinement: texts } | Self::TornDown { evidence: texts } => {
-                texts.iter_mut().collect()
-            }
+            Self::RunnerReady { missing_confinement: texts } => texts.iter_mut().collect(),
+            Self::TornDown { evidence, not_run } => evidence.iter_mut().chain(not_run).collect(),
             Self::Exited { code: _, reason } | Self::RunnerLost { reason } => vec![reason],
             Self::Fatal { reason, message }
             | Self::ReconcileFailed { generation: _, reason, message }
@@ -186,6 +222,12 @@ impl Fact {
             }
             Self::Unblocked { step, workflow_execution } => vec![step, workflow_execution],
             Self::WorkflowLost { workflow_execution } => vec![workflow_execution],
+            Self::InterruptRaised { request } => texts_of_request(request),
+            Self::InterruptClosed { interrupt_id, outcome: _, answer: _ } => vec![interrupt_id],
+            // People's, and checked when they were given.
+            Self::PermissionsInherited { permissions: _ }
+            | Self::PermissionsInForce { changes: _ }
+            | Self::SettingsTold { changes: _ } => Vec::new(),
         }
     }
 
@@ -209,6 +251,11 @@ impl Fact {
             Self::Blocked { .. } => "fact_blocked",
             Self::Unblocked { .. } => "fact_unblocked",
             Self::WorkflowLost { .. } => "fact_workflow_lost",
+            Self::InterruptRaised { .. } => "fact_interrupt_raised",
+            Self::InterruptClosed { .. } => "fact_interrupt_closed",
+            Self::PermissionsInherited { .. } => "fact_permissions_inherited",
+            Self::PermissionsInForce { .. } => "fact_permissions_in_force",
+            Self::SettingsTold { .. } => "fact_settings_told",
         }
     }
 }
@@ -219,28 +266,50 @@ fn texts_of_repo(repo: &mut ReconciledRepo) -> Vec<&mut String> {
     [name, url].into_iter().chain(branch).chain(head).chain(notices).chain(problem).collect()
 }
 
+fn texts_of_request(request: &mut PermissionRequest) -> Vec<&mut String> {
+    let PermissionRequest {
+        interrupt_id,
+        turn_id,
+        tool_call_id,
+        title,
+        kind: _,
+        command,
+        paths,
+        fingerprint,
+        answers: _,
+    } = request;
+    [interrupt_id, turn_id, tool_call_id, title, fingerprint].into_iter().chain(command).chain(paths).collect()
+}
+
 const ALREADY: Decision<Event> = Decision::NothingToDo(NothingToDo::Already);
 const SUPERSEDED: Decision<Event> = Decision::NothingToDo(NothingToDo::Superseded);
 
 /// Decides a fact. Total: whatever is reported, the answer is events, "already so", or "you are out of date".
-pub(super) fn decide_fact(session: &Session, run: i64, attempt: i32, fact: &Fact) -> Decision<Event> {
+pub(super) fn decide_fact(
+    session: &Session,
+    run: i64,
+    attempt: i32,
+    fact: &Fact,
+    context: &Context,
+) -> Decision<Event> {
     let Some(current) = session.run() else { return SUPERSEDED };
-    // A run is torn down as a whole; everything else is about one attempt (0 = the run).
-    let attempt_matters = attempt != 0 && !matches!(fact, Fact::TornDown { .. });
+    // A run is torn down as a whole, and requests are known by their ids; everything else is about one attempt (0 = the run).
+    let of_the_run = matches!(fact, Fact::TornDown { .. } | Fact::InterruptClosed { .. });
+    let attempt_matters = attempt != 0 && !of_the_run;
     if session.deleted_at.is_some() || run != current.number || (attempt_matters && attempt != current.attempt) {
         return SUPERSEDED;
     }
     match &session.lifecycle {
         Lifecycle::New => SUPERSEDED,
         Lifecycle::Pending { run } | Lifecycle::Creating { run } | Lifecycle::Running { run } => {
-            while_active(session, run, fact)
+            while_active(session, run, fact, context)
         }
         Lifecycle::Stopping { .. } => while_stopping(session, fact),
         Lifecycle::Ended { .. } => after_the_end(session, fact),
     }
 }
 
-fn while_active(session: &Session, run: &Run, fact: &Fact) -> Decision<Event> {
+fn while_active(session: &Session, run: &Run, fact: &Fact, context: &Context) -> Decision<Event> {
     let creating = matches!(session.lifecycle, Lifecycle::Creating { .. });
     let running = matches!(session.lifecycle, Lifecycle::Running { .. });
     match fact {
@@ -253,7 +322,11 @@ fn while_active(session: &Session, run: &Run, fact: &Fact) -> Decision<Event> {
         Fact::Exited { code, reason } => one(Event::StopBegan { outcome: outcome_of_exit(*code, reason) }),
         Fact::RunnerLost { reason } => runner_lost(run, reason),
         Fact::Fatal { reason, message } => one(failed(reason, message, None)),
-        Fact::TurnStarted if (creating || running) && ready_reason(session) != "Running" => one(Event::TurnStarted),
+        Fact::TurnStarted
+            if (creating || running) && !matches!(ready_reason(session), "Running" | WAITING_FOR_ANSWER) =>
+        {
+            one(Event::TurnStarted)
+        }
         Fact::TurnStarted => ALREADY,
         Fact::TurnEnded { last_message_id, outcome } => turn_ended(session, run, last_message_id.as_deref(), *outcome),
         // Nothing can be torn down before it is stopping.
@@ -281,14 +354,39 @@ fn while_active(session: &Session, run: &Run, fact: &Fact) -> Decision<Event> {
         Fact::WorkflowLost { workflow_execution } => {
             one(failed("WorkflowLost", &format!("execution {workflow_execution} is gone"), None))
         }
+        Fact::InterruptRaised { request } if creating || running => interrupt::raised(session, request, context),
+        // Nobody can ask before there is a runner.
+        Fact::InterruptRaised { .. } => SUPERSEDED,
+        Fact::InterruptClosed { interrupt_id, outcome, answer } => {
+            interrupt::closed(session, interrupt_id, *outcome, *answer)
+        }
+        Fact::PermissionsInherited { permissions } if *permissions == session.inherited_permissions => ALREADY,
+        Fact::PermissionsInherited { permissions } => {
+            one(Event::PermissionsInherited { permissions: permissions.clone() })
+        }
+        Fact::PermissionsInForce { changes } if *changes > session.permissions_in_force => {
+            one(Event::PermissionsInForce { changes: *changes })
+        }
+        Fact::PermissionsInForce { .. } => ALREADY,
+        Fact::SettingsTold { changes } if *changes > session.settings_told => {
+            one(Event::SettingsTold { changes: *changes })
+        }
+        Fact::SettingsTold { .. } => ALREADY,
     }
 }
 
 fn while_stopping(session: &Session, fact: &Fact) -> Decision<Event> {
     match fact {
-        Fact::TornDown { evidence } => one(Event::Ended { evidence: evidence.clone(), proven: true }),
+        Fact::TornDown { evidence, not_run } => {
+            let not_run = (!not_run.is_empty()).then(|| Event::MessagesNotRun { message_ids: not_run.clone() });
+            let ended = Event::Ended { evidence: evidence.clone(), proven: true };
+            Decision::Events(not_run.into_iter().chain([ended]).collect())
+        }
         // Reported with the end of the turn, which may have been inferred before from the end of its runner.
         Fact::ReposSeen { problems, positions } => repos_seen(session, problems, positions),
+        Fact::InterruptClosed { interrupt_id, outcome, answer } => {
+            interrupt::closed(session, interrupt_id, *outcome, *answer)
+        }
         Fact::Blocked { .. } => blocked(session, fact),
         Fact::Unblocked { step, workflow_execution } => unblocked(session, step, workflow_execution),
         Fact::Observed { condition_type: ConditionType::StopIncomplete, status, reason, message } => {
@@ -305,7 +403,7 @@ fn while_stopping(session: &Session, fact: &Fact) -> Decision<Event> {
 fn after_the_end(session: &Session, fact: &Fact) -> Decision<Event> {
     match fact {
         // The proof that a forced stop did not wait for.
-        Fact::TornDown { evidence } => {
+        Fact::TornDown { evidence, not_run: _ } => {
             observed(session, ConditionType::TornDown, ConditionStatus::True, "Proven", &evidence.join("; "))
         }
         Fact::ReposSeen { problems, positions } => repos_seen(session, problems, positions),

@@ -4,7 +4,9 @@
 //! that run's `TornDown` leaves Stopping; so a terminal phase proves that nothing of the run is left. Run, attempt and
 //! generation only grow.
 
+mod agent_command;
 mod apply;
+mod attachment;
 mod columns;
 mod command;
 mod condition;
@@ -12,14 +14,22 @@ mod decide;
 mod effects;
 mod event;
 mod fact;
+mod interrupt;
 mod resources;
 mod spec;
 mod state;
 
+pub use crate::agent_launch::{AgentCommand, AgentEndpoint, AgentLaunch, AgentSettings, DefinitionVersion};
+pub(crate) use agent_command::validate_command;
+pub use attachment::Attachment;
 pub use command::{Command, Message, SessionPatch, StopReason};
 pub use condition::{Condition, ConditionStatus, ConditionType};
 pub use event::Event;
 pub use fact::{Fact, RUNNER_UNRESPONSIVE, TurnOutcome};
+pub use interrupt::{
+    ClosedInterrupt, GivenAnswer, Interrupt, InterruptOutcome, MAX_CLOSED, MAX_OPEN, PermissionRequest,
+    WAITING_FOR_ANSWER,
+};
 pub use resources::{ResourceOverrides, ResourcePatch};
 pub(crate) use spec::launch;
 pub use spec::{Repo, Spec, Submodules};

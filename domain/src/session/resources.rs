@@ -63,6 +63,18 @@ impl ResourcePatch {
 }
 
 impl ResourceOverrides {
+    /// These, and where they leave something open, those.
+    #[must_use]
+    pub fn or(self, those: &Self) -> Self {
+        Self {
+            cpu: self.cpu.or(those.cpu),
+            memory: self.memory.or(those.memory),
+            processes: self.processes.or(those.processes),
+            disk: self.disk.or(those.disk),
+            open_files: self.open_files.or(those.open_files),
+        }
+    }
+
     /// Leaves everything to the server.
     #[must_use]
     pub fn is_empty(&self) -> bool {

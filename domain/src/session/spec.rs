@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::resources::ResourceOverrides;
+use super::{agent_command, resources::ResourceOverrides};
 use crate::{
+    agent_launch::AgentCommand,
     entity::{Refusal, RefusalCode},
+    mcp::{self, McpServer},
     name,
+    network::Network,
+    permission::Permissions,
 };
 
 /// A repository in the workspace.
@@ -51,7 +55,10 @@ impl Submodules {
     }
 }
 
-/// Desired state. `display_name`, `labels` and `annotations` change at any time; see `decide` for the rest.
+/// Most options of an agent.
+const MAX_OPTIONS: usize = 50;
+
+/// Desired state. `display_name`, `labels`, `annotations`, `permissions` and the agent's settings change at any time; see `decide` for the rest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
@@ -69,6 +76,18 @@ pub struct Spec {
     /// Program that runs as the agent, such as `script`. Named `agent` before schema version 2.
     #[serde(alias = "agent")]
     pub agent_type: String,
+    /// Command in place of the agent type's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_command: Option<AgentCommand>,
+    /// Mode of the agent, by its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_mode: Option<String>,
+    /// Options of the agent, by its ids of them and of their values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub agent_options: BTreeMap<String, String>,
+    /// MCP servers that the agent is told of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mcp_servers: Vec<McpServer>,
     /// Chat (true) or batch.
     pub interactive: bool,
     /// Complete at the end of a turn even if interactive.
@@ -89,9 +108,15 @@ pub struct Spec {
     /// Limits that replace the server's.
     #[serde(default, skip_serializing_if = "ResourceOverrides::is_empty")]
     pub resource_overrides: ResourceOverrides,
+    /// What the agent may reach of the network; its agent's or the server's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
     /// Environment variables for the agent: name to the id under which the value is sealed. Values are never in operations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment_variables: BTreeMap<String, String>,
+    /// What the agent may do without asking.
+    #[serde(default, skip_serializing_if = "Permissions::is_empty")]
+    pub permissions: Permissions,
     /// Session that this one was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_session_id: Option<String>,
@@ -111,6 +136,10 @@ impl Spec {
             repos: Vec::new(),
             agent_id: None,
             agent_type: String::new(),
+            agent_command: None,
+            agent_mode: None,
+            agent_options: BTreeMap::new(),
+            mcp_servers: Vec::new(),
             interactive: true,
             stop_on_run_finished: false,
             timeout: None,
@@ -119,7 +148,9 @@ impl Spec {
             llm_temperature: 0.7,
             llm_max_tokens: 4000,
             resource_overrides: ResourceOverrides::default(),
+            network: None,
             environment_variables: BTreeMap::new(),
+            permissions: Permissions::default(),
             parent_session_id: None,
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
@@ -146,12 +177,18 @@ impl Spec {
         }
         validate_repos(&self.repos)?;
         name::display("agent_type", &self.agent_type, 100)?;
+        self.agent_command.as_ref().map_or(Ok(()), agent_command::validate_command)?;
+        launch::mode(self.agent_mode.as_deref())?;
+        options(&self.agent_options)?;
+        mcp::validate(&self.mcp_servers)?;
         launch::timeout(self.timeout)?;
         launch::inactivity_timeout(Some(self.inactivity_timeout))?;
         launch::model(self.llm_model.as_deref())?;
         launch::temperature(Some(self.llm_temperature))?;
         launch::max_tokens(Some(self.llm_max_tokens))?;
         self.resource_overrides.validate()?;
+        self.network.as_ref().map_or(Ok(()), Network::validate)?;
+        self.permissions.validate("permissions")?;
         name::environment("environment_variables", self.environment_variables.keys())?;
         name::map("labels", &self.labels)?;
         name::map("annotations", &self.annotations)
@@ -176,6 +213,10 @@ pub(crate) mod launch {
         Ok(())
     }
 
+    pub(crate) fn mode(mode: Option<&str>) -> Result<(), Refusal> {
+        mode.map_or(Ok(()), |mode| name::display("agent_mode", mode, 200))
+    }
+
     pub(crate) fn model(model: Option<&str>) -> Result<(), Refusal> {
         model.map_or(Ok(()), |model| name::display("llm_model", model, 200))
     }
@@ -193,6 +234,15 @@ pub(crate) mod launch {
         }
         Ok(())
     }
+}
+
+fn options(options: &BTreeMap<String, String>) -> Result<(), Refusal> {
+    name::at_most(MAX_OPTIONS, "agent_options", options.len())?;
+    for (id, value) in options {
+        name::display("agent_options", id, 200)?;
+        name::display(&format!("agent_options.{id}"), value, 200)?;
+    }
+    Ok(())
 }
 
 fn validate_repos(repos: &[Repo]) -> Result<(), Refusal> {

@@ -8,7 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::{
     command::StopReason,
     condition::{Condition, ConditionStatus, ConditionType},
+    interrupt::{ClosedInterrupt, Interrupt},
     spec::Spec,
+};
+use crate::{
+    agent_launch::{AgentLaunch, AgentSettings},
+    permission::Permissions,
 };
 
 /// Phase of a session's life cycle. A session that was never started has none.
@@ -37,7 +42,7 @@ impl fmt::Display for Phase {
 }
 
 /// A start-to-stop cycle.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// From 1.
     pub number: i64,
@@ -51,6 +56,9 @@ pub struct Run {
     /// Id of the last accepted message (the prompt included).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_message_id: Option<String>,
+    /// What its agent is started with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Box<AgentLaunch>>,
 }
 
 /// How a run ends.
@@ -106,7 +114,7 @@ impl RunOutcome {
 }
 
 /// The state proper: a run exists exactly where it must.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Lifecycle {
     /// Never started.
@@ -246,6 +254,32 @@ pub struct Session {
     pub completion_time: Option<DateTime<Utc>>,
     /// Number of restarts over all runs.
     pub restart_count: i64,
+    /// Requests of the agent that are not closed, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interrupts: Vec<Interrupt>,
+    /// The last requests of the run that are closed, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub closed_interrupts: Vec<ClosedInterrupt>,
+    /// What agent and project said about permissions at the last launch.
+    #[serde(default, skip_serializing_if = "Permissions::is_empty")]
+    pub inherited_permissions: Permissions,
+    /// Number of changes of the session's own permissions.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub permission_changes: i64,
+    /// Number of changes that the runner goes by.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub permissions_in_force: i64,
+    /// Number of changes of the agent's settings: its mode, model and options.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub setting_changes: i64,
+    /// Number of changes that the runner has been told of.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub settings_told: i64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 impl Session {
@@ -309,6 +343,50 @@ impl Session {
             }
             Lifecycle::New | Lifecycle::Ended { .. } => Vec::new(),
         }
+    }
+
+    /// Requests that wait for a person.
+    pub fn waiting_interrupts(&self) -> impl Iterator<Item = &Interrupt> {
+        self.interrupts.iter().filter(|open| open.answer.is_none())
+    }
+
+    /// Requests whose answer is to be handed over.
+    pub fn answered_interrupts(&self) -> impl Iterator<Item = &Interrupt> {
+        self.interrupts.iter().filter(|open| open.answer.is_some())
+    }
+
+    /// How many requests people can answer now.
+    #[must_use]
+    pub fn waiting_count(&self) -> usize {
+        if self.has_runner() { self.waiting_interrupts().count() } else { 0 }
+    }
+
+    /// What the agent may do without asking: what the session, its agent and its project say, in this order.
+    #[must_use]
+    pub fn permissions(&self) -> Permissions {
+        Permissions::merged([&self.spec.permissions, &self.inherited_permissions])
+    }
+
+    /// Whether its runner has to be told something besides messages: answers, other permissions, other settings of the agent.
+    #[must_use]
+    pub fn runner_due(&self) -> bool {
+        let other_permissions = self.permission_changes > self.permissions_in_force;
+        let other_settings = self.setting_changes > self.settings_told;
+        self.has_runner() && (other_permissions || other_settings || self.answered_interrupts().next().is_some())
+    }
+
+    /// Mode, model and options that the agent of the current run is to have: what the session says now, else what the run was started with.
+    #[must_use]
+    pub fn agent_settings(&self) -> AgentSettings {
+        let launch = self.run().and_then(|run| run.agent.as_deref());
+        let mode = self.spec.agent_mode.clone().or_else(|| launch.and_then(|launch| launch.mode.clone()));
+        let model = self.spec.llm_model.clone().or_else(|| launch.and_then(|launch| launch.model.clone()));
+        AgentSettings { mode, model, options: self.spec.agent_options.clone() }
+    }
+
+    /// A runner may be at work for a run that is not ending.
+    pub(super) fn has_runner(&self) -> bool {
+        self.deleted_at.is_none() && matches!(self.lifecycle, Lifecycle::Creating { .. } | Lifecycle::Running { .. })
     }
 
     /// A condition.

@@ -74,7 +74,7 @@ pub fn send(start: bool) -> Command {
 }
 
 pub fn torn_down() -> Fact {
-    Fact::TornDown { evidence: vec!["no process".to_owned()] }
+    Fact::TornDown { evidence: vec!["no process".to_owned()], not_run: Vec::new() }
 }
 
 pub fn runner_lost() -> Fact {

@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Context, RunRef, delivery, facts, lease::HeldLease, silence::Silence};
+use super::{Context, RunRef, delivery, facts, lease::HeldLease, silence::Silence, turns};
 use crate::runner_client::{RunnerClient, RunnerClientError, RunnerEvents};
 
 /// Timeout for a runner's first frame.
@@ -230,6 +230,7 @@ pub(super) async fn store(
         epoch: lease.epoch(),
         log_id: log_id.to_owned(),
         cursor_before: *cursor,
+        changes: turns::changes(&records),
         records,
     };
     context.db.append_runner_events(batch).await?;

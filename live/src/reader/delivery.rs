@@ -1,13 +1,15 @@
-//! Messages to the runner, in order.
+//! Messages to the runner, in order; and beside them answers and permissions.
 
 use std::time::Duration;
 
 use ambient_persistence::StoredEvent;
 use ambient_persistence::retry::Backoff;
 use ambient_runner_protocol::DeliverMessage;
+use serde::Deserialize as _;
+use serde_json::Value;
 use tokio::{sync::Notify, time::Instant};
 
-use super::{Context, RunRef};
+use super::{Context, RunRef, answers::Answers};
 use crate::runner_client::RunnerClient;
 
 /// Minimum time between two looks: a talkative agent gives a hint with every batch.
@@ -16,9 +18,13 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(25);
 /// Delivers what there is, then again whenever `wake` says so, forever.
 pub(super) async fn deliver(context: &Context, run: &RunRef, client: &RunnerClient, wake: &Notify) {
     let mut backoff = Backoff::new(Duration::from_millis(50), context.options.longest_pause);
+    let mut answers = Answers::default();
     loop {
         let looked = Instant::now();
-        match deliver_some(context, run, client).await {
+        // One does not keep the other from being told.
+        let told = answers.tell(context, run, client).await;
+        let delivered = deliver_some(context, run, client).await;
+        match delivered.and_then(|any| Ok(told? || any)) {
             Ok(true) => backoff.reset(),
             Ok(false) => {
                 backoff.reset();
@@ -27,7 +33,7 @@ pub(super) async fn deliver(context: &Context, run: &RunRef, client: &RunnerClie
             }
             Err(reason) => {
                 metrics::counter!("ambient_message_delivery_retries_total").increment(1);
-                tracing::warn!(session = run.session_id, reason, "messages cannot be delivered; trying again");
+                tracing::warn!(session = run.session_id, reason, "the runner cannot be told everything; trying again");
                 tokio::time::sleep(backoff.pause()).await;
             }
         }
@@ -54,5 +60,9 @@ fn to_deliver(message: StoredEvent) -> Result<DeliverMessage, String> {
     let seq = message.seq;
     let id = message.message_id.ok_or_else(|| format!("message at {seq} has no id"))?;
     let text = message.data["text"].as_str().ok_or_else(|| format!("message {id} has no text"))?.to_owned();
-    Ok(DeliverMessage { id, seq, text })
+    let attachments = match &message.data["attachments"] {
+        Value::Null => Vec::new(),
+        given => Vec::deserialize(given).map_err(|error| format!("attachments of message {id}: {error}"))?,
+    };
+    Ok(DeliverMessage { id, seq, text, attachments })
 }

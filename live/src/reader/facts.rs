@@ -5,15 +5,23 @@ use std::time::Duration;
 use ambient_domain::session::{Fact, RepoPosition, RepoProblem, TurnOutcome};
 use ambient_persistence::retry::Backoff;
 use ambient_persistence::{RunnerCursor, RunnerRecord, StoreError};
-use ambient_wire::custom::{self, ENDED_BY_REQUEST};
-use serde::Deserialize;
+use ambient_wire::runner_event::{self, ENDED_BY_REQUEST, RunnerEvent};
 use serde_json::Value;
 use tokio::{sync::Notify, time::timeout};
 
-use super::{Context, RunRef};
+use super::{Context, RunRef, interrupts};
 
-const TYPES: &[&str] = &["RUN_STARTED"];
-const NAMES: &[&str] = &[custom::ATTEMPT_STARTED, custom::TURN_ENDED, custom::EXIT];
+/// Types of records that facts come from, and names of the CUSTOM events that earlier runners recorded in their place.
+const TYPES: &[&str] = &[
+    "attempt.started",
+    "turn.started",
+    "turn.ended",
+    "runner.exited",
+    interrupts::REQUESTED,
+    interrupts::CLOSED,
+    "RUN_STARTED",
+];
+const NAMES: &[&str] = &["ambient.attempt_started", "ambient.turn_ended", "ambient.exit"];
 /// Timeout of one attempt to deliver a fact.
 const REPORT: Duration = Duration::from_secs(10);
 
@@ -99,56 +107,57 @@ async fn report(context: &Context, run: &RunRef, attempt: i32, fact: &Fact) {
 }
 
 fn started_attempt(event: &Value) -> Option<i32> {
-    let attempt = event["value"]["attempt"].as_i64().filter(|_| event["name"] == custom::ATTEMPT_STARTED)?;
-    i32::try_from(attempt).ok()
+    match RunnerEvent::read(event)? {
+        RunnerEvent::AttemptStarted { attempt, .. } => Some(attempt),
+        _ => None,
+    }
 }
 
 /// The facts in a record, in order.
 fn facts_of(event: &Value) -> Vec<Fact> {
-    repos_seen(event).into_iter().chain(fact_of(event)).collect()
+    let mut facts = match RunnerEvent::read(event) {
+        Some(RunnerEvent::TurnStarted { .. }) => vec![Fact::TurnStarted],
+        Some(RunnerEvent::TurnEnded { message_id, result, problems, repos, .. }) => {
+            // Earlier runners do not report what was wrong, or what was checked out.
+            let seen = problems.map(|problems| repos_seen(problems, repos));
+            // A turn works on one message, so that message is its last.
+            let last_message_id = Some(message_id).filter(|id| !id.is_empty());
+            let ended = Fact::TurnEnded { last_message_id, outcome: outcome(result.outcome) };
+            seen.into_iter().chain([ended]).collect()
+        }
+        Some(RunnerEvent::RunnerExited { code, reason }) if reason != ENDED_BY_REQUEST => {
+            vec![Fact::Exited { code, reason }]
+        }
+        _ => Vec::new(),
+    };
+    facts.extend(interrupts::fact_of(event));
+    facts
 }
 
-/// The state of repositories at the end of a turn. Earlier runners do not report what was wrong, or what was checked out.
-fn repos_seen(event: &Value) -> Option<Fact> {
-    let told = event["value"].get("problems").filter(|_| event["name"] == custom::TURN_ENDED)?;
-    let told = Vec::<custom::RepoProblem>::deserialize(told).ok()?;
-    let problem = |problem: custom::RepoProblem| {
+fn outcome(told: runner_event::TurnOutcome) -> TurnOutcome {
+    match told {
+        runner_event::TurnOutcome::Finished => TurnOutcome::Finished,
+        runner_event::TurnOutcome::Interrupted => TurnOutcome::Interrupted,
+        runner_event::TurnOutcome::Error => TurnOutcome::Error,
+    }
+}
+
+/// The state of repositories at the end of a turn.
+fn repos_seen(problems: Vec<runner_event::RepoProblem>, repos: Vec<runner_event::RepoPosition>) -> Fact {
+    let problem = |problem: runner_event::RepoProblem| {
         (short(&problem.repo), RepoProblem { missing: problem.missing, reason: short(&problem.reason) })
     };
-    let problems = told.into_iter().take(MAX_REPOS).map(problem).collect();
-    let told = Vec::<custom::RepoPosition>::deserialize(&event["value"]["repos"]).unwrap_or_default();
-    let position = |custom::RepoPosition { repo, branch, head }| {
+    let position = |runner_event::RepoPosition { repo, branch, head }| {
         (short(&repo), RepoPosition { branch: branch.as_deref().map(short), head: head.as_deref().map(short) })
     };
-    let positions = told.into_iter().take(MAX_REPOS).map(position).collect();
-    Some(Fact::ReposSeen { problems, positions })
-}
-
-fn short(text: &str) -> String {
-    text.chars().take(MAX_TOLD).collect()
-}
-
-fn fact_of(event: &Value) -> Option<Fact> {
-    let value = &event["value"];
-    let text = |key: &str| value[key].as_str().map(str::to_owned);
-    match (event["type"].as_str()?, event["name"].as_str().unwrap_or_default()) {
-        ("RUN_STARTED", _) => Some(Fact::TurnStarted),
-        ("CUSTOM", custom::TURN_ENDED) => {
-            let outcome = match value["outcome"].as_str() {
-                Some("finished") => TurnOutcome::Finished,
-                Some("interrupted") => TurnOutcome::Interrupted,
-                _ => TurnOutcome::Error,
-            };
-            // A turn works on one message, so that message is its last.
-            Some(Fact::TurnEnded { last_message_id: text("last_message_id").or_else(|| text("message_id")), outcome })
-        }
-        ("CUSTOM", custom::EXIT) => {
-            let reason = text("reason").unwrap_or_default();
-            let code = i32::try_from(value["code"].as_i64()?).ok()?;
-            (reason != ENDED_BY_REQUEST).then_some(Fact::Exited { code, reason })
-        }
-        _ => None,
+    Fact::ReposSeen {
+        problems: problems.into_iter().take(MAX_REPOS).map(problem).collect(),
+        positions: repos.into_iter().take(MAX_REPOS).map(position).collect(),
     }
+}
+
+pub(super) fn short(text: &str) -> String {
+    text.chars().take(MAX_TOLD).collect()
 }
 
 #[cfg(test)]
@@ -157,28 +166,61 @@ mod tests {
 
     use super::*;
 
-    fn custom_event(name: &str, value: &Value) -> Value {
+    fn custom(name: &str, value: &Value) -> Value {
         json!({ "type": "CUSTOM", "name": name, "value": value })
+    }
+
+    /// As it is recorded today, and as earlier runners recorded it.
+    fn ended(more: &Value) -> [Value; 2] {
+        let mut told = json!({ "message_id": "m", "outcome": "interrupted", "last_message_seq": 4 });
+        told.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let (mut today, mut earlier) = (told.clone(), told);
+        (today["type"], today["turn_id"], earlier["run_id"]) = ("turn.ended".into(), "r".into(), "r".into());
+        [today, custom("ambient.turn_ended", &earlier)]
     }
 
     #[test]
     fn facts_are_what_the_log_says_and_an_asked_for_exit_is_none() {
-        assert_eq!(fact_of(&json!({ "type": "RUN_STARTED", "runId": "r" })), Some(Fact::TurnStarted));
-        let ended = json!({ "run_id": "r", "message_id": "m", "outcome": "interrupted", "last_message_seq": 4 });
+        for started in [
+            json!({ "type": "turn.started", "turn_id": "r", "message_id": "m" }),
+            json!({ "type": "RUN_STARTED", "runId": "r" }),
+        ] {
+            assert_eq!(facts_of(&started), [Fact::TurnStarted]);
+        }
         let fact = Fact::TurnEnded { last_message_id: Some("m".to_owned()), outcome: TurnOutcome::Interrupted };
-        assert_eq!(facts_of(&custom_event(custom::TURN_ENDED, &ended)), std::slice::from_ref(&fact));
-        let problems = json!({ "repo": "r", "missing": true, "reason": "gone" });
-        let repos = json!([{ "repo": "r", "branch": "b", "head": null }]);
-        let with = json!({ "message_id": "m", "outcome": "interrupted", "problems": [problems], "repos": repos });
+        for told in ended(&json!({})) {
+            assert_eq!(facts_of(&told), std::slice::from_ref(&fact), "{told}");
+        }
         let problem = RepoProblem { missing: true, reason: "gone".to_owned() };
         let position = RepoPosition { branch: Some("b".to_owned()), head: None };
         let (problems, positions) = ([("r".to_owned(), problem)].into(), [("r".to_owned(), position)].into());
         let seen = Fact::ReposSeen { problems, positions };
-        assert_eq!(facts_of(&custom_event(custom::TURN_ENDED, &with)), [seen, fact]);
-        let exit = |reason: &str| custom_event(custom::EXIT, &json!({ "code": 3, "reason": reason }));
-        assert_eq!(fact_of(&exit("x")), Some(Fact::Exited { code: 3, reason: "x".to_owned() }));
-        assert_eq!(fact_of(&exit(ENDED_BY_REQUEST)), None);
-        assert_eq!(fact_of(&custom_event(custom::SNAPSHOT, &json!({}))), None);
-        assert_eq!(started_attempt(&custom_event(custom::ATTEMPT_STARTED, &json!({ "attempt": 2 }))), Some(2));
+        let problems = json!([{ "repo": "r", "missing": true, "reason": "gone" }]);
+        for told in ended(&json!({ "problems": problems, "repos": [{ "repo": "r", "branch": "b", "head": null }] })) {
+            assert_eq!(facts_of(&told), [seen.clone(), fact.clone()], "{told}");
+        }
+        let exits = |reason: &str| {
+            let mut exit = json!({ "code": 3, "reason": reason });
+            let earlier = custom("ambient.exit", &exit);
+            exit["type"] = "runner.exited".into();
+            [exit, earlier].map(|exit| facts_of(&exit))
+        };
+        let exit = vec![Fact::Exited { code: 3, reason: "x".to_owned() }];
+        assert_eq!(exits("x"), [exit.clone(), exit]);
+        assert_eq!(exits(ENDED_BY_REQUEST), [vec![], vec![]]);
+    }
+
+    #[test]
+    fn an_attempt_is_known_by_its_first_record_which_is_no_fact() {
+        for begun in [
+            json!({ "type": "attempt.started", "log_id": "L", "attempt": 2, "resumed": true }),
+            custom("ambient.attempt_started", &json!({ "log_id": "L", "attempt": 2, "resumed": true })),
+        ] {
+            assert_eq!((started_attempt(&begun), facts_of(&begun)), (Some(2), vec![]));
+            let event_type = begun["type"].as_str().unwrap().to_owned();
+            assert!(matters(&RunnerRecord { n: 1, at: chrono::Utc::now(), event_type, data: begun }));
+        }
+        let snapshot = custom("ambient.snapshot", &json!({}));
+        assert_eq!((started_attempt(&snapshot), facts_of(&snapshot)), (None, vec![]));
     }
 }

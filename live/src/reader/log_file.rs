@@ -7,7 +7,7 @@ use std::{
 };
 
 use ambient_runner_protocol::Record;
-use ambient_wire::custom;
+use ambient_wire::runner_event::RunnerEvent;
 
 /// Longest line, bytes.
 const MAX_LINE: u64 = 64 * 1024 * 1024;
@@ -37,11 +37,11 @@ impl LogFile {
         let Some(first) = log.line()?.and_then(|line| serde_json::from_slice::<Record>(&line).ok()) else {
             return Ok(None);
         };
-        let begins = first.n == 1 && first.event["name"] == custom::ATTEMPT_STARTED;
-        let Some(log_id) = first.event["value"]["log_id"].as_str().filter(|_| begins) else {
+        let Some(RunnerEvent::AttemptStarted { log_id, .. }) = RunnerEvent::read(&first.event).filter(|_| first.n == 1)
+        else {
             return Err(std::io::Error::other("the log does not begin with the start of an attempt"));
         };
-        log_id.clone_into(&mut log.log_id);
+        log.log_id = log_id;
         // The first record counts too.
         log.lines.rewind()?;
         Ok(Some(log))
@@ -103,6 +103,10 @@ mod tests {
     use super::*;
 
     fn started() -> String {
+        r#"{"n":1,"at":"2026-01-01T00:00:00Z","event":{"type":"attempt.started","log_id":"L","attempt":1,"resumed":false}}"#.to_owned()
+    }
+
+    fn started_earlier() -> String {
         r#"{"n":1,"at":"2026-01-01T00:00:00Z","event":{"type":"CUSTOM","name":"ambient.attempt_started","value":{"log_id":"L","attempt":1}}}"#
             .to_owned()
     }
@@ -124,13 +128,15 @@ mod tests {
 
     #[test]
     fn whole_records_are_read_from_any_place_and_a_torn_tail_is_not() {
-        let text = format!("{}\n{}\n{}\n{}", started(), record(2), record(3), &record(4)[..20]);
-        let (_file, log) = log(&text);
-        let mut log = log.unwrap().unwrap();
-        assert_eq!(log.log_id(), "L");
-        log.skip_to(1).unwrap();
-        assert_eq!(rest(&mut log), [2, 3]);
-        assert_eq!(rest(&mut log), [0; 0]);
+        for started in [started(), started_earlier()] {
+            let text = format!("{started}\n{}\n{}\n{}", record(2), record(3), &record(4)[..20]);
+            let (_file, log) = log(&text);
+            let mut log = log.unwrap().unwrap();
+            assert_eq!(log.log_id(), "L");
+            log.skip_to(1).unwrap();
+            assert_eq!(rest(&mut log), [2, 3]);
+            assert_eq!(rest(&mut log), [0; 0]);
+        }
     }
 
     #[test]

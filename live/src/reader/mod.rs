@@ -8,7 +8,7 @@
 //! a durable cursor of their own (`runner_cursors.facts_reported`) that moves once a fact has been accepted or is out of date.
 //! That one path serves both the normal case and a process that dies between storing and reporting: whoever gets the
 //! lease next reports the rest, in order. Repeats are harmless, because facts are idempotent. The attempt a fact is
-//! about is the one whose `ambient.attempt_started` precedes it in the log.
+//! about is the one whose `attempt.started` precedes it in the log.
 //!
 //! An exit "terminated by request" is not a fact: whoever ended the runner knows, and a launch being undone must not look like a
 //! completed session.
@@ -16,21 +16,27 @@
 //! **Messages** are handed over in order while the session is Running; `delivered_seq` moves only when the runner has
 //! recorded the acceptance.
 //!
+//! **Answers** to permission requests, changed permissions, and changed settings of the agent, are told to the runner by whoever reads its log, from the session's row:
+//! again and again until the runner has them. A request is closed by what the log says about it.
+//!
 //! **Readiness**: a runner that is alive but gives no sign of life makes the session's `Ready` False (`RunnerUnresponsive`), and True
 //! again once it is heard; one that stays silent is lost, so that the next attempt ends it and takes over.
 //!
 //! If a runner cannot be reached for a second its lease is released, so that whoever stops the session can store the rest of
 //! the log from its file ([`RunnerReaders::drain_from_file`]).
 
+mod answers;
 mod connection;
 mod delivery;
 mod drain;
 mod facts;
+mod interrupts;
 mod lease;
 mod log_file;
 mod registry;
 mod silence;
 mod task;
+mod turns;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 

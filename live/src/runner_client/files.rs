@@ -1,10 +1,11 @@
-//! A file's content, as it arrives.
+//! A file's content, as it arrives and as it is sent.
 
 use std::{fmt, time::Duration};
 
+use ambient_wire::content::SHA256_HEADER;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream::BoxStream};
-use reqwest::{Response, header};
+use reqwest::{Body, RequestBuilder, Response, header};
 
 use super::{Result, RunnerClientError, unreachable};
 
@@ -31,6 +32,43 @@ impl fmt::Debug for FileContent {
     }
 }
 
+/// A file to be written.
+pub struct NewFile {
+    /// Creates the directories it is in.
+    pub parents: bool,
+    /// Whether it may be executed; as before if absent.
+    pub executable: Option<bool>,
+    /// `If-Match`: `*`, or the SHA-256 of what is to be replaced, as an entity tag.
+    pub if_match: Option<String>,
+    /// `If-None-Match`: `*`.
+    pub if_none_match: Option<String>,
+    /// Its content. A stream that fails leaves everything as it was.
+    pub content: BoxStream<'static, std::io::Result<Bytes>>,
+}
+
+impl fmt::Debug for NewFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewFile")
+            .field("parents", &self.parents)
+            .field("executable", &self.executable)
+            .finish_non_exhaustive()
+    }
+}
+
+impl NewFile {
+    pub(super) fn query(&self) -> Vec<(&'static str, String)> {
+        let executable = self.executable.map(|executable| ("executable", executable.to_string()));
+        [("parents", self.parents.to_string())].into_iter().chain(executable).collect()
+    }
+
+    pub(super) fn fill(self, request: RequestBuilder) -> RequestBuilder {
+        let conditions = [(header::IF_MATCH, self.if_match), (header::IF_NONE_MATCH, self.if_none_match)];
+        let conditions = conditions.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let request = conditions.fold(request, |request, (name, value)| request.header(name, value));
+        request.body(Body::wrap_stream(self.content))
+    }
+}
+
 impl FileContent {
     pub(super) fn of(response: Response, step: Duration) -> Result<Self> {
         let text = |name: header::HeaderName| {
@@ -38,7 +76,7 @@ impl FileContent {
         };
         let content_length = text(header::CONTENT_LENGTH).and_then(|text| text.parse().ok());
         let content_range = text(header::CONTENT_RANGE);
-        let sha256 = text(header::HeaderName::from_static("x-content-sha256"));
+        let sha256 = text(header::HeaderName::from_static(SHA256_HEADER));
         let status = response.status().as_u16();
         if status == 206 && content_range.is_none() {
             return Err(RunnerClientError::Protocol("a part without its range".to_owned()));

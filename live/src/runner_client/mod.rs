@@ -7,20 +7,30 @@ mod files;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use ambient_runner_protocol::{Accepted, DeliverMessage, Health, ReaderHello, RepoSpec, RepoStatus, RunnerError};
+use ambient_runner_protocol::{
+    Accepted, AgentSettings, AnswerTaken, DeliverMessage, Health, PermissionPolicy, ReaderHello, RepoSpec, RepoStatus,
+    RunnerError,
+};
 use ambient_wire::{
-    content::Listing,
-    git::{GitCommit, GitCommitted, GitPush, GitPushed, GitStatus, diff_header},
+    content::{FileMove, FileStatus, Listing},
+    git::{GitCommit, GitCommitted, GitDiffQuery, GitPush, GitPushed, GitStatus, diff_header},
+    git_history::{GitBranchCreate, GitBranchCreated, GitBranches, GitLog, GitLogQuery},
+    git_merge::{
+        GitAbandon, GitAbandoned, GitMergeQuery, GitMergeStatus, GitPull, GitPulled, GitSynchronize, GitSynchronized,
+    },
+    permission::InterruptAnswer,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 
 pub use events::RunnerEvents;
-pub use files::FileContent;
+pub use files::{FileContent, NewFile};
 
 /// Most routes.
 const QUICK: Duration = Duration::from_secs(15);
+/// Looks at a repository, for which a runner takes at most 50 s.
+const LOOK: Duration = Duration::from_secs(60);
 /// Clone, commit, push, diff: git and the network take their time.
 const SLOW: Duration = Duration::from_secs(600);
 /// The headers of a response with a long body, and each piece of the body.
@@ -125,12 +135,45 @@ impl RunnerClient {
         self.json(self.request(Method::POST, "/messages", &[]).json(message), STEP).await
     }
 
-    /// Ends the current turn.
+    /// Hands over an answer to a permission request; durably recorded when this returns. May be repeated: the agent gets one answer.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`]; status 404 if there was no such request.
+    pub async fn answer_request(&self, interrupt_id: &str, answer: &InterruptAnswer) -> Result<AnswerTaken> {
+        let request = self.request(Method::POST, &route("/interrupts/", interrupt_id)?, &[]);
+        self.json(request.json(answer), STEP).await
+    }
+
+    /// What the agent may do without asking from now on.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn set_policy(&self, policy: &PermissionPolicy) -> Result<()> {
+        self.nothing(self.request(Method::PUT, "/policy", &[]).json(policy), QUICK).await
+    }
+
+    /// Replaces the agent's settings, as far as it can change them while it runs.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn set_settings(&self, settings: &AgentSettings) -> Result<()> {
+        self.nothing(self.request(Method::PUT, "/settings", &[]).json(settings), QUICK).await
+    }
+
+    /// Ends the current turn; the next message's begins.
     ///
     /// # Errors
     /// See [`RunnerClientError`].
     pub async fn interrupt(&self) -> Result<()> {
         self.nothing(self.request(Method::POST, "/interrupt", &[]), QUICK).await
+    }
+
+    /// Ends the current turn; no other begins.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn halt(&self) -> Result<()> {
+        self.nothing(self.request(Method::POST, "/halt", &[]), QUICK).await
     }
 
     /// Asks it to shut down.
@@ -170,17 +213,39 @@ impl RunnerClient {
     /// # Errors
     /// See [`RunnerClientError`].
     pub async fn git_status(&self, repo: &str) -> Result<GitStatus> {
-        self.json(self.request(Method::GET, "/git/status", &[("repo", repo)]), Duration::from_secs(60)).await
+        self.json(self.request(Method::GET, "/git/status", &[("repo", repo)]), LOOK).await
     }
 
-    /// Unified diff against `base`, or the commit it was cloned at. Not always UTF-8.
+    /// A page of commits.
     ///
     /// # Errors
     /// See [`RunnerClientError`].
-    pub async fn git_diff(&self, repo: &str, base: Option<&str>) -> Result<GitDiff> {
-        let mut query = vec![("repo", repo)];
-        query.extend(base.map(|base| ("base", base)));
-        let request = self.request(Method::GET, "/git/diff", &query);
+    pub async fn git_log(&self, query: &GitLogQuery) -> Result<GitLog> {
+        self.json(self.request(Method::GET, "/git/log", &[]).query(query), LOOK).await
+    }
+
+    /// Branches of a repository and of its origin.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn git_branches(&self, repo: &str) -> Result<GitBranches> {
+        self.json(self.request(Method::GET, "/git/list-branches", &[("repo", repo)]), LOOK).await
+    }
+
+    /// Makes a branch.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn create_branch(&self, branch: &GitBranchCreate) -> Result<GitBranchCreated> {
+        self.json(self.request(Method::POST, "/git/create-branch", &[]).json(branch), SLOW).await
+    }
+
+    /// Unified diff. Not always UTF-8.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn git_diff(&self, query: &GitDiffQuery) -> Result<GitDiff> {
+        let request = self.request(Method::GET, "/git/diff", &[]).query(query);
         let diff = async {
             let response = self.answer(request).await?;
             let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
@@ -215,6 +280,38 @@ impl RunnerClient {
         self.json(self.request(Method::POST, "/git/push", &[]).json(push), SLOW).await
     }
 
+    /// Takes over commits of the origin.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn git_pull(&self, pull: &GitPull) -> Result<GitPulled> {
+        self.json(self.request(Method::POST, "/git/pull", &[]).json(pull), SLOW).await
+    }
+
+    /// Pulls and pushes.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn git_synchronize(&self, request: &GitSynchronize) -> Result<GitSynchronized> {
+        self.json(self.request(Method::POST, "/git/synchronize", &[]).json(request), SLOW).await
+    }
+
+    /// What merging the origin's branch would come to.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn merge_status(&self, query: &GitMergeQuery) -> Result<GitMergeStatus> {
+        self.json(self.request(Method::GET, "/git/merge-status", &[]).query(query), LOOK).await
+    }
+
+    /// Goes back to the commit that was cloned.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn git_abandon(&self, request: &GitAbandon) -> Result<GitAbandoned> {
+        self.json(self.request(Method::POST, "/git/abandon", &[]).json(request), SLOW).await
+    }
+
     /// Lists a directory of the workspace; empty = its root.
     ///
     /// # Errors
@@ -235,14 +332,55 @@ impl RunnerClient {
         FileContent::of(within(STEP, self.answer(request)).await?, STEP)
     }
 
+    /// What is known about something in the workspace; empty = the workspace itself.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn file_status(&self, path: &str, with_hash: bool) -> Result<FileStatus> {
+        let query = [("path", path), ("sha256", if with_hash { "true" } else { "false" })];
+        self.json(self.request(Method::GET, "/content-status", &query), STEP).await
+    }
+
+    /// Writes a file; whether it is new, and what it is now.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`]; status 412 if a condition does not hold.
+    pub async fn write(&self, path: &str, file: NewFile) -> Result<(bool, FileStatus)> {
+        let query = file.query();
+        let query: Vec<(&str, &str)> = query.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let request = file.fill(self.request(Method::PUT, &route("/content/", path)?, &query));
+        let written = async {
+            let response = self.answer(request).await?;
+            let created = response.status() == StatusCode::CREATED;
+            Ok((created, decode(&collect(response).await?)?))
+        };
+        within(SLOW, written).await
+    }
+
+    /// Removes a file, or a directory with everything in it.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn remove_file(&self, path: &str, recursive: bool) -> Result<()> {
+        let query = [("recursive", if recursive { "true" } else { "false" })];
+        self.nothing(self.request(Method::DELETE, &route("/content/", path)?, &query), SLOW).await
+    }
+
+    /// Moves a file or directory.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn move_file(&self, request: &FileMove) -> Result<FileStatus> {
+        self.json(self.request(Method::POST, "/content-move", &[]).json(request), SLOW).await
+    }
+
     fn request(&self, method: Method, route: &str, query: &[(&str, &str)]) -> RequestBuilder {
         let request = self.http.request(method, format!("http://runner{route}")).bearer_auth(&self.token);
         if query.is_empty() { request } else { request.query(query) }
     }
 
     async fn json<T: DeserializeOwned>(&self, request: RequestBuilder, limit: Duration) -> Result<T> {
-        let bytes = self.bytes(request, limit).await?;
-        serde_json::from_slice(&bytes).map_err(|e| RunnerClientError::Protocol(e.to_string()))
+        decode(&self.bytes(request, limit).await?)
     }
 
     async fn nothing(&self, request: RequestBuilder, limit: Duration) -> Result<()> {
@@ -291,6 +429,10 @@ fn route(prefix: &str, path: &str) -> Result<String> {
     let parts = path.split('/').filter(|part| !matches!(*part, "." | ""));
     let encoded: Vec<String> = parts.map(|part| utf8_percent_encode(part, SEGMENT).to_string()).collect();
     Ok(format!("{prefix}{}", encoded.join("/")))
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|e| RunnerClientError::Protocol(e.to_string()))
 }
 
 async fn collect(mut response: Response) -> Result<Vec<u8>> {

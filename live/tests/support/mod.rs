@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 pub mod runner;
+pub mod stand_in;
 
 use std::{
     collections::HashMap,
@@ -24,6 +25,7 @@ use ambient_persistence::{
     StoredEntity, new_id, to_micros,
 };
 use ambient_tests::TestDatabase;
+use ambient_wire::runner_event::RunnerEvent;
 use async_trait::async_trait;
 use chrono::Utc;
 use tokio::sync::watch;
@@ -156,13 +158,13 @@ impl Server {
         self.session(id).await.phase().map_or_else(String::new, |phase| phase.to_string())
     }
 
-    /// Events of runners' logs as stored, in order of seq: (log, n, name).
+    /// Events of runners' logs as stored, in order of seq: (log, n, type in today's words).
     pub async fn runner_events(&self, session_id: &str) -> Vec<(String, i64, String)> {
         let events = self.db.read_events(session_id, 0, 1_000_000).await.unwrap();
         assert!(events.iter().zip(1..).all(|(event, seq)| event.seq == seq), "seq has a gap");
         let of_runner = events.into_iter().filter_map(|event| {
-            let name =
-                if event.event_type == "CUSTOM" { event.data["name"].as_str()?.to_owned() } else { event.event_type };
+            let told = RunnerEvent::read(&event.data).map(|told| serde_json::to_value(told).unwrap());
+            let name = told.map_or(event.event_type, |told| told["type"].as_str().unwrap().to_owned());
             Some((event.log_id?, event.runner_seq?, name))
         });
         of_runner.collect()

@@ -155,7 +155,7 @@ impl AppendPart {
 
     /// Whether live events go with it.
     #[must_use]
-    pub fn has_live_events(&self) -> bool {
+    pub(crate) fn has_live_events(&self) -> bool {
         self.live.count > 0
     }
 

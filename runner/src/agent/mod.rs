@@ -1,25 +1,56 @@
 //! Agents this build can host.
 
+mod acp;
 mod blocks;
 mod output;
 mod script;
 mod shell;
 
+use ambient_runner_protocol::LaunchSpec;
+
 use crate::{
+    app::SharedApp,
     log::LogError,
     turn::{Turn, TurnEnd},
 };
 
-/// Names of the agents of this build.
-pub(crate) const AVAILABLE: [&str; 1] = ["script"];
+/// The agent that is built in.
+const SCRIPT: &str = "script";
 
-/// Works on one message.
+/// What works on an attempt's messages.
+pub(crate) enum Agent {
+    Script,
+    Acp(Box<acp::Host>),
+}
+
+/// Whether this build can host an attempt's agent.
 ///
 /// # Errors
-/// When the log fails.
-pub(crate) async fn work(turn: &Turn) -> Result<TurnEnd, LogError> {
-    match turn.app.attempt.spec.agent.as_str() {
-        "script" => script::work(turn).await,
-        other => Ok(TurnEnd::failed("AgentError", format!("agent '{other}' is not in this build"), None)),
+/// In words, if not.
+pub(crate) fn check(spec: &LaunchSpec) -> Result<(), String> {
+    if spec.agent_command.is_some() || spec.agent == SCRIPT {
+        return Ok(());
+    }
+    Err(format!("agent '{}' has no command, and is not built in, as {SCRIPT} is", spec.agent))
+}
+
+impl Agent {
+    pub(crate) fn new(app: &SharedApp) -> Self {
+        if app.attempt.spec.agent_command.is_some() {
+            Self::Acp(Box::new(acp::Host::new(app.clone())))
+        } else {
+            Self::Script
+        }
+    }
+
+    /// Works on one message.
+    ///
+    /// # Errors
+    /// When the log fails.
+    pub(crate) async fn work(&mut self, turn: &Turn) -> Result<TurnEnd, LogError> {
+        match self {
+            Self::Script => script::work(turn).await,
+            Self::Acp(host) => host.work(turn).await,
+        }
     }
 }

@@ -1,9 +1,8 @@
 //! A block's output, on its way into the log.
 
-use ambient_wire::custom;
-use serde_json::json;
+use ambient_wire::runner_event::{OutputStream, RunnerEvent};
 
-use crate::{event, log::LogError, turn::Turn};
+use crate::{log::LogError, turn::Turn};
 
 /// Most bytes of text per output record.
 pub(super) const CHUNK: usize = 16 * 1024;
@@ -31,13 +30,13 @@ impl<'a> Output<'a> {
         Self { turn, id, stdout, stderr, streamed: 0, held_back: 0, truncated: false, tail: String::new() }
     }
 
-    pub(super) async fn take(&mut self, stream: &'static str, bytes: &[u8]) -> Result<(), LogError> {
-        let decoder = if stream == "stdout" { &mut self.stdout } else { &mut self.stderr };
+    pub(super) async fn take(&mut self, stream: OutputStream, bytes: &[u8]) -> Result<(), LogError> {
+        let decoder = if stream == OutputStream::Stdout { &mut self.stdout } else { &mut self.stderr };
         let text = decoder.decode(bytes);
         self.record(stream, &text).await
     }
 
-    async fn record(&mut self, stream: &'static str, text: &str) -> Result<(), LogError> {
+    async fn record(&mut self, stream: OutputStream, text: &str) -> Result<(), LogError> {
         self.tail.push_str(text);
         if self.tail.len() > 2 * RESULT {
             self.tail = last(&self.tail, RESULT).to_owned();
@@ -56,28 +55,31 @@ impl<'a> Output<'a> {
             if self.streamed > MAX_STREAMED {
                 self.held_back += rest.len();
                 return self
-                    .emit("stderr", "\n[no more output is recorded except its end: the limit is 1 MiB per block]\n")
+                    .emit(
+                        OutputStream::Stderr,
+                        "\n[no more output is recorded except its end: the limit is 1 MiB per block]\n",
+                    )
                     .await;
             }
         }
         Ok(())
     }
 
-    async fn emit(&self, stream: &str, text: &str) -> Result<(), LogError> {
-        let value = json!({ "toolCallId": self.id, "stream": stream, "text": text });
-        self.turn.emit(vec![event::custom(custom::TOOL_OUTPUT, value)]).await
+    async fn emit(&self, stream: OutputStream, text: &str) -> Result<(), LogError> {
+        let output = RunnerEvent::ToolOutput { tool_call_id: self.id.to_owned(), stream, text: text.to_owned() };
+        self.turn.emit(vec![output]).await
     }
 
     /// The last part of the whole output.
     pub(super) async fn finish(mut self) -> Result<String, LogError> {
-        for stream in ["stdout", "stderr"] {
-            let decoder = if stream == "stdout" { &mut self.stdout } else { &mut self.stderr };
+        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
+            let decoder = if stream == OutputStream::Stdout { &mut self.stdout } else { &mut self.stderr };
             let text = decoder.finish();
             self.record(stream, &text).await?;
         }
         if self.held_back > 0 {
             // How it ends matters more than its middle: a result, an error, the last state of a progress bar.
-            self.emit("stdout", from_a_line(last(&self.tail, self.held_back.min(CHUNK)))).await?;
+            self.emit(OutputStream::Stdout, from_a_line(last(&self.tail, self.held_back.min(CHUNK)))).await?;
         }
         let tail = last(&self.tail, RESULT);
         let cut = self.truncated || tail.len() < self.tail.len();

@@ -15,6 +15,10 @@ const NOTHING_TO_RUN: &str = "There was nothing to run: the message has no fence
                               ``` without a language).";
 
 pub(super) async fn work(turn: &Turn) -> Result<TurnEnd, LogError> {
+    if !turn.message.attachments.is_empty() {
+        let text = "what the message came with is left out: the agent type script takes only text".to_owned();
+        turn.emit(vec![ambient_wire::runner_event::RunnerEvent::AgentNotice { text }]).await?;
+    }
     let pieces = match pieces(&turn.message.text) {
         Ok(pieces) => pieces,
         Err(Unclosed { line }) => {
@@ -31,7 +35,7 @@ pub(super) async fn work(turn: &Turn) -> Result<TurnEnd, LogError> {
         match piece {
             Piece::Text(text) => {
                 texts += 1;
-                turn.emit(event::text(&format!("{}/text/{texts}", turn.run_id), text)).await?;
+                turn.emit(vec![event::text(&format!("{}/text/{texts}", turn.run_id), text)]).await?;
             }
             Piece::Script(script) => {
                 blocks += 1;
@@ -48,7 +52,7 @@ pub(super) async fn work(turn: &Turn) -> Result<TurnEnd, LogError> {
         }
     }
     if blocks == 0 {
-        turn.emit(event::text(&format!("{}/text/{}", turn.run_id, texts + 1), NOTHING_TO_RUN)).await?;
+        turn.emit(vec![event::text(&format!("{}/text/{}", turn.run_id, texts + 1), NOTHING_TO_RUN)]).await?;
     }
     Ok(TurnEnd::Finished)
 }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use ambient_wire::runner_event::OutputStream;
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     process::Child,
@@ -50,7 +51,7 @@ pub(super) struct Call<'a> {
 
 impl Call<'_> {
     pub(super) async fn run(&self, script: &str, directory: &Path) -> Result<Ended, LogError> {
-        self.turn.emit(event::tool_call(&self.id, "shell", script)).await?;
+        self.turn.emit(vec![event::shell_call(&self.id, script)]).await?;
         let (mut child, _awaited) = match self.spawn(script, directory) {
             Ok(started) => started,
             Err(error) => {
@@ -79,8 +80,8 @@ impl Call<'_> {
     async fn follow(&self, child: &mut Child) -> Result<(Option<ExitStatus>, String), LogError> {
         let mut output = Output::new(self.turn, &self.id);
         let (chunks, mut received) = mpsc::channel(16);
-        listen("stdout", child.stdout.take(), chunks.clone());
-        listen("stderr", child.stderr.take(), chunks);
+        listen(OutputStream::Stdout, child.stdout.take(), chunks.clone());
+        listen(OutputStream::Stderr, child.stderr.take(), chunks);
         let (mut status, mut ending, mut last_words) = (None, Ending::NotAsked, None::<LastWords>);
         let mut is_open = true;
         while last_words.is_none() || is_open {
@@ -124,7 +125,7 @@ impl Call<'_> {
 
     /// Records the result. If a stop came first, that is why the turn ends, however the block did.
     async fn result(&self, output: &str, code: Option<i32>) -> Result<Ended, LogError> {
-        self.turn.emit(vec![event::tool_result(&self.id, output, code)]).await?;
+        self.turn.emit(vec![event::shell_result(&self.id, output, code)]).await?;
         Ok(match code {
             _ if self.turn.is_stopped() => Ended::Stopped,
             None => Ended::Failure { code: None, reason: "its end was not seen".to_owned() },
@@ -196,9 +197,9 @@ fn code_of(status: ExitStatus) -> i32 {
 
 /// Reads a pipe to its end, even if nobody listens any more: a background process must not die of a closed pipe.
 fn listen<R: AsyncRead + Unpin + Send + 'static>(
-    stream: &'static str,
+    stream: OutputStream,
     pipe: Option<R>,
-    chunks: mpsc::Sender<(&'static str, Vec<u8>)>,
+    chunks: mpsc::Sender<(OutputStream, Vec<u8>)>,
 ) {
     let Some(mut pipe) = pipe else { return };
     tokio::spawn(async move {

@@ -95,6 +95,7 @@ pub(crate) struct Git<'a> {
     most: usize,
     wanted: Option<Wanted>,
     whose: Whose,
+    paths: Vec<PathBuf>,
 }
 
 /// Which entries of a list are wanted.
@@ -123,7 +124,8 @@ impl<'a> Git<'a> {
     fn new(attempt: &'a Attempt, directory: PathBuf, rights: Rights, environment: Vec<(OsString, OsString)>) -> Self {
         let (program, patience) = ("git".into(), Duration::from_secs(60));
         let (input, most, wanted, whose) = (None, MAX_OUTPUT, None, Whose::Ours);
-        Self { attempt, program, directory, rights, environment, patience, input, most, wanted, whose }
+        let paths = Vec::new();
+        Self { attempt, program, directory, rights, environment, patience, input, most, wanted, whose, paths }
     }
 
     pub(crate) fn patience(mut self, patience: Duration) -> Self {
@@ -133,6 +135,12 @@ impl<'a> Git<'a> {
 
     pub(crate) fn input(mut self, input: impl Into<Vec<u8>>) -> Self {
         self.input = Some(input.into());
+        self
+    }
+
+    /// Arguments after the others, which need not be UTF-8.
+    pub(crate) fn paths(mut self, paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        self.paths.extend(paths);
         self
     }
 
@@ -244,7 +252,7 @@ impl<'a> Git<'a> {
         let what = self.what(arguments);
         let io = |source| GitError::Io { what: what.clone(), source };
         let mut command = confined(&self.rights, &self.directory, &self.program).map_err(io)?;
-        command.args(arguments).envs(self.environment).process_group(0).stdin(stdin);
+        command.args(arguments).args(self.paths).envs(self.environment).process_group(0).stdin(stdin);
         let (mut child, awaited) = self.attempt.processes.spawn(&mut command).map_err(io)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let (deadline, patience) = (Instant::now() + self.patience, self.patience);

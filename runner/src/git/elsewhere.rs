@@ -123,12 +123,30 @@ impl Repository<'_> {
     }
 
     async fn in_progress(&self) -> Result<Vec<String>> {
-        let folder = PathBuf::from(self.git().text(&["rev-parse", "--absolute-git-dir"]).await?);
-        let there = IN_PROGRESS.iter().filter(|(name, _)| folder.join(name).symlink_metadata().is_ok());
-        let what: BTreeSet<_> = there.map(|(_, what)| what).collect();
-        Ok(what
-            .into_iter()
-            .map(|what| format!("a {what} is in progress: what it has yet to do is not in the push"))
-            .collect())
+        let what = in_progress(self.git()).await?.into_iter();
+        Ok(what.map(|what| format!("a {what} is in progress: what it has yet to do is not in the push")).collect())
+    }
+}
+
+/// What is in progress in a repository of the workspace, such as a merge.
+///
+/// # Errors
+/// Git's.
+pub(super) async fn in_progress(git: Git<'_>) -> Result<BTreeSet<&'static str>> {
+    let folder = PathBuf::from(git.text(&["rev-parse", "--absolute-git-dir"]).await?);
+    let there = IN_PROGRESS.iter().filter(|(name, _)| folder.join(name).symlink_metadata().is_ok());
+    Ok(there.map(|(_, what)| *what).collect())
+}
+
+/// Refuses a change while something is in progress.
+///
+/// # Errors
+/// A conflict that names it; git's.
+pub(super) async fn refuse_in_progress(attempt: &Attempt, directory: &Path) -> Result<()> {
+    match in_progress(Git::repository(attempt, directory)).await?.first() {
+        Some(what) => {
+            Err(Error::Conflict(format!("a {what} is in progress in the workspace, and nothing was changed")))
+        }
+        None => Ok(()),
     }
 }

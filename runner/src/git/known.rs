@@ -32,4 +32,16 @@ pub(crate) struct Known {
     /// Latest commits pushed to branches of the origin.
     #[serde(default)]
     pub(crate) pushed: BTreeMap<String, String>,
+    /// The snapshot of the last turn.
+    #[serde(default)]
+    pub(crate) last: Option<Last>,
+}
+
+/// Where a turn has left a repository.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Last {
+    /// The snapshot.
+    pub(crate) commit: String,
+    /// What was checked out.
+    pub(crate) head: Option<String>,
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    FETCH, check_object,
     command::{Git, GitError},
     directory::Directory,
     origin::Origin,
@@ -20,6 +21,8 @@ use crate::{
 
 /// Together with the clone into the workspace it is less than the server waits for.
 const CLONE_PATIENCE: Duration = Duration::from_secs(500);
+/// Timeout for asking the origin where a branch is.
+const LIST: Duration = Duration::from_secs(60);
 /// Most branch names in a refusal.
 const MAX_NAMED: usize = 20;
 
@@ -129,6 +132,28 @@ impl<'a> Mirror<'a> {
             Err(GitError::Failed { code: 1 | 128, .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Where a branch of the origin is now; its history is in the mirror afterwards. None: the origin does not have it.
+    ///
+    /// # Errors
+    /// Git's.
+    pub(super) async fn fetch(&self, origin: &Origin, branch: &str, patience: Duration) -> Result<Option<String>> {
+        let (reference, upload) = (format!("refs/heads/{branch}"), origin.upload_pack());
+        let look = origin.allow(self.git(false, origin.readable())).patience(patience.min(LIST));
+        let upload = upload.as_deref().into_iter().collect::<Vec<_>>();
+        let arguments = [&["ls-remote", "--quiet"], &upload[..], &["--", &origin.url, &reference]].concat();
+        let listed = look.text(&arguments).await?;
+        let named = listed.lines().filter_map(|line| line.split_once('\t')).find(|(_, name)| *name == reference);
+        let Some((commit, _)) = named else { return Ok(None) };
+        check_object(commit)?;
+        if !self.has(commit).await? {
+            // Only its objects: branches come and go at the origin, and old and new names may exclude each other.
+            let fetch = origin.allow(self.git(true, origin.readable())).patience(patience);
+            let arguments = [&FETCH[..], &upload, &["--", &origin.url, &reference]].concat();
+            fetch.run(&arguments).await?;
+        }
+        Ok(Some(commit.to_owned()))
     }
 
     /// A directory in the mirror.

@@ -15,21 +15,31 @@
 //! * `submodules`: fetched and cloned
 //! * `known`: what is recorded about a repository
 //! * `working_tree`: as git sees it
+//! * `changes`: what a turn has changed
 //! * `renames`, `repos`: renames; the session's repositories
+//! * `look`: what bounds a look at a repository
 //! * `push`, `snapshot`: commits to an origin; a working tree kept as a commit
-//! * `operations`: what the routes ask for
+//! * `merge`: commits of the origin and the workspace brought together
+//! * `abandon`, `branches`, `history`, `operations`, `pull`: what the routes ask for
 
+pub(crate) mod abandon;
+pub(crate) mod branches;
+mod changes;
 pub(crate) mod command;
 mod directory;
 mod elsewhere;
 mod environment;
+pub(crate) mod history;
 mod known;
 mod large_files;
+mod look;
+mod merge;
 mod mirror;
 pub(crate) mod operations;
 mod origin;
 mod patch;
 mod platform;
+pub(crate) mod pull;
 pub(crate) mod push;
 mod renames;
 pub(crate) mod repos;

@@ -1,34 +1,29 @@
 //! Status, diff and commit, and the pushes at the end of a turn.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use ambient_wire::{
-    custom,
-    git::{GitCommit, GitCommitted, GitPush, GitStatus, LeftOut},
+    git::{GitChanges, GitCommit, GitCommitted, GitDiffQuery, GitPush, GitStatus, LeftOut},
+    runner_event::RunnerEvent,
 };
-use serde_json::Value;
-use tokio::time::timeout;
 
 use super::{
     check_object,
-    command::{Git, GitError},
+    command::Git,
+    look::{STEP, commit_named, count, in_time, named},
     patch, push, renames,
     repos::{self, Repos},
     status,
     working_tree::{Place, WorkingTree, terminated},
 };
 use crate::{
-    attempt::Attempt,
     error::{Error, Result},
-    event,
+    workspace_path,
 };
 
 const MAX_MESSAGE: usize = 64 * 1024;
 /// Largest diff, bytes.
 const MAX_DIFF: usize = 24 * 1024 * 1024;
-/// A status or diff, and each git command for it: the server waits for 60 s, so a git that hangs is named before that.
-const LOOK: Duration = Duration::from_secs(50);
-const STEP: Duration = Duration::from_secs(40);
 /// Timeout for each git command of a commit.
 const COMMIT_STEP: Duration = Duration::from_secs(60);
 
@@ -67,53 +62,41 @@ pub(crate) async fn status(repos: &Repos, repo: &str) -> Result<GitStatus> {
     .await
 }
 
-/// Within [`LOOK`], after which the server would no longer be listening.
-async fn in_time<T>(repo: &str, look: impl Future<Output = Result<T>>) -> Result<T> {
-    let late = || Error::Conflict(format!("examining repository '{repo}' takes longer than {} s", LOOK.as_secs()));
-    timeout(LOOK, look).await.unwrap_or_else(|_| Err(late()))
-}
-
-async fn count(attempt: &Attempt, directory: &Path, range: &str) -> Result<u64> {
-    let text =
-        Git::repository(attempt, directory).maybe(&["rev-list", "--count", "--end-of-options", range, "--"]).await?;
-    Ok(text.and_then(|text| text.parse().ok()).unwrap_or(0))
-}
-
-/// `GET /git/diff`: from `base` to the working tree, including new files.
+/// `GET /git/diff`: from `base` to the working tree, including new files; or a part of the way from the checked-out commit to it.
 ///
 /// # Errors
-/// Bad input; not found; too large; git's.
-pub(crate) async fn diff(repos: &Repos, repo: &str, base: Option<&str>) -> Result<Diff> {
+/// Bad input; not found; too large; a conflict if the agent's index cannot be read; git's.
+pub(crate) async fn diff(repos: &Repos, query: &GitDiffQuery) -> Result<Diff> {
+    let GitDiffQuery { repo, base, path, changes } = query;
+    let (repo, changes) = (named("repo", repo.as_deref())?, changes.unwrap_or_default());
+    if base.is_some() && changes != GitChanges::All {
+        let reason = "base: is only for all changes: what is staged and what is not is compared with the index";
+        return Err(Error::Conflict(reason.to_owned()));
+    }
+    let path = path.as_deref().map(|path| workspace_path::parse_beneath("path", path)).transpose()?;
     let (directory, known) = repos.directory(repo)?;
     in_time(repo, async {
         let from = match base {
             None => known.base.clone(),
-            Some(base) => Some(commit_named(&repos.attempt, &directory, base).await?),
+            Some(base) => Some(commit_named(&repos.attempt, &directory, "base", base).await?),
         };
         let place = Place::new(&directory, &known);
         let tree = WorkingTree::look(&repos.attempt, place, STEP).await?;
-        let (patch, truncated) = patch::since(tree.git(), from.as_deref(), (&["--cached"], &[]), MAX_DIFF).await?;
-        Ok(Diff { patch, truncated, left_out: tree.left_out.clone() })
+        let staged = match changes {
+            GitChanges::All => None,
+            GitChanges::Staged | GitChanges::Unstaged => Some(tree.staged().await?),
+        };
+        let git = tree.git().paths(path).variable("GIT_LITERAL_PATHSPECS", "1");
+        let (from, others) = match (changes, &staged) {
+            (GitChanges::Staged, Some(staged)) => (tree.head.as_deref(), (&[][..], vec![staged.as_str()])),
+            (_, Some(staged)) => (Some(staged.as_str()), (&["--cached"][..], Vec::new())),
+            (_, None) => (from.as_deref(), (&["--cached"][..], Vec::new())),
+        };
+        let (patch, truncated) = patch::since(git, from, (others.0, &others.1), MAX_DIFF).await?;
+        let left_out = if changes == GitChanges::Staged { Vec::new() } else { tree.left_out.clone() };
+        Ok(Diff { patch, truncated, left_out })
     })
     .await
-}
-
-/// The single commit that is meant, by any name git accepts.
-async fn commit_named(attempt: &Attempt, directory: &Path, base: &str) -> Result<String> {
-    if base.is_empty() || base.chars().count() > 255 || base.starts_with('-') || base.contains(['\0', '\n']) {
-        return Err(Error::bad("base", "is not a commit"));
-    }
-    let name = format!("{base}^{{commit}}");
-    let found = Git::repository(attempt, directory)
-        .text(&["rev-parse", "--verify", "--quiet", "--end-of-options", &name])
-        .await;
-    match found {
-        Ok(commit) if check_object(&commit).is_ok() => Ok(commit),
-        Ok(_) | Err(GitError::Failed { code: 1 | 128, .. }) => {
-            Err(Error::NotFound(format!("the repository has no commit '{base}'")))
-        }
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// `POST /git/commit`: everything that has changed.
@@ -154,14 +137,12 @@ pub(crate) async fn commit(repos: &Repos, request: &GitCommit) -> Result<GitComm
 ///
 /// # Errors
 /// In words, for the first push that failed.
-pub(crate) async fn push_all(repos: &Repos) -> std::result::Result<Vec<Value>, String> {
+pub(crate) async fn push_all(repos: &Repos) -> std::result::Result<Vec<RunnerEvent>, String> {
     let mut events = Vec::new();
     for (repo, branch) in repos.to_push() {
         let pushed = push::push(repos, &GitPush { repo: repo.clone(), branch: branch.clone() }).await;
         let pushed = pushed.map_err(|e| format!("repository '{repo}' cannot be pushed to branch '{branch}': {e}"))?;
-        let mut value = serde_json::to_value(pushed).map_err(|e| e.to_string())?;
-        value["repo"] = repo.into();
-        events.push(event::custom(custom::PUSHED, value));
+        events.push(RunnerEvent::RepoPushed { repo, pushed });
     }
     Ok(events)
 }

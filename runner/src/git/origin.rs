@@ -92,9 +92,24 @@ pub(super) fn denied(origin: &Origin, stderr: &str) -> Option<String> {
 fn unopened(path: &Path, error: &std::io::Error) -> Error {
     if error.kind() == std::io::ErrorKind::PermissionDenied {
         let user = rustix::process::geteuid().as_raw();
-        return bad(&format!("cannot be read: the session's user (uid {user}) has no right to it: {}", path.display()));
+        let who = format!("cannot be read: the session's user (uid {user})");
+        return bad(&match first_closed(path) {
+            Some(closed) => {
+                let closed = closed.display();
+                format!("{who} may not enter {closed}, which is above it; `chmod o+x {closed}` would let it")
+            }
+            None => format!("{who} has no right to it: {}", path.display()),
+        });
     }
     bad(&format!("{}: {error}", path.display()))
+}
+
+/// The first folder above it that cannot be entered.
+fn first_closed(path: &Path) -> Option<&Path> {
+    let is_closed =
+        |folder: &&Path| folder.join(".").metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied);
+    // From the innermost outwards: below a closed folder everything seems closed.
+    path.ancestors().skip(1).filter(is_closed).last()
 }
 
 fn bad(reason: &str) -> Error {

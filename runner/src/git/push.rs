@@ -7,7 +7,7 @@ use ambient_wire::git::{GitPush, GitPushed, LeftOut};
 use tokio::time::timeout;
 
 use super::{
-    FETCH, check_branch, check_object,
+    check_branch,
     command::{Git, GitError, SIGNALLED, quoted},
     directory::Directory,
     elsewhere::Repository,
@@ -28,7 +28,6 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Timeout for each git command, so that one that hangs is named.
 const STEP: Duration = Duration::from_secs(240);
-const LIST: Duration = Duration::from_secs(60);
 /// Timeout for checking what is not committed.
 const LOOK: Duration = Duration::from_secs(20);
 /// Largest pack that a push may bring, bytes.
@@ -122,7 +121,7 @@ struct Push<'a> {
 
 impl Push<'_> {
     async fn carry_out(&self, workspace: &Path) -> Result<Taken> {
-        let expected = self.expected().await?;
+        let expected = self.mirror.fetch(self.origin, self.branch, STEP).await?;
         if expected.as_deref() == Some(self.commit) {
             return Ok(Taken { commits: 0, created: false, is_unrelated: false, pointers: Vec::new() });
         }
@@ -167,26 +166,6 @@ impl Push<'_> {
 
     fn reference(&self) -> String {
         format!("refs/heads/{}", self.branch)
-    }
-
-    /// Where the origin's branch is now; its history is in the mirror afterwards.
-    async fn expected(&self) -> Result<Option<String>> {
-        let (origin, reference) = (self.origin, self.reference());
-        let upload = origin.upload_pack();
-        let look = origin.allow(self.mirror.git(false, origin.readable())).patience(LIST);
-        let upload = upload.as_deref().into_iter().collect::<Vec<_>>();
-        let arguments = [&["ls-remote", "--quiet"], &upload[..], &["--", &origin.url, &reference]].concat();
-        let listed = look.text(&arguments).await?;
-        let named = listed.lines().filter_map(|line| line.split_once('\t')).find(|(_, name)| *name == reference);
-        let Some((commit, _)) = named else { return Ok(None) };
-        check_object(commit)?;
-        if !self.mirror.has(commit).await? {
-            // Only its objects: branches come and go at the origin, and old and new names may exclude each other.
-            let fetch = origin.allow(self.mirror.git(true, origin.readable())).patience(STEP);
-            let arguments = [&FETCH[..], &upload, &["--", &origin.url, &reference]].concat();
-            fetch.run(&arguments).await?;
-        }
-        Ok(Some(commit.to_owned()))
     }
 
     /// Git that sees the mirror and what has come in.

@@ -8,9 +8,8 @@ use std::{
 };
 
 use ambient_runner_protocol::{RepoSpec, RepoStatus};
-use ambient_wire::custom;
+use ambient_wire::runner_event::RunnerEvent;
 use chrono::Utc;
-use serde_json::json;
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout_at},
@@ -20,7 +19,7 @@ use super::{
     HEAD, check_branch, check_name, check_object,
     command::Git,
     environment,
-    known::Known,
+    known::{Known, Last},
     large_files,
     mirror::{self, Mirror, remove_tree},
     origin, submodules,
@@ -29,7 +28,7 @@ use super::{
 use crate::{
     attempt::Attempt,
     error::{Error, Result},
-    event, life,
+    life,
     log::EventLog,
 };
 
@@ -111,21 +110,17 @@ impl Repos {
         self.large.read().ok().and_then(|all| all.get(name).cloned()).unwrap_or_default()
     }
 
-    /// Records what a snapshot has added.
+    /// Records a snapshot, and how much large files have added to the repository with it.
     ///
     /// # Errors
     /// A system error.
-    pub(super) fn note_large_files(&self, name: &str, added: u64, large: LargeFiles) -> Result<()> {
+    pub(super) fn note_snapshot(&self, name: &str, last: Last, added: u64, large: LargeFiles) -> Result<()> {
         if let Ok(mut all) = self.large.write() {
             all.insert(name.to_owned(), large);
         }
-        match self.get(name) {
-            Some(known) if added > 0 => {
-                let snapshot_bytes = known.snapshot_bytes.saturating_add(added);
-                record(self, name, Known { snapshot_bytes, ..known })
-            }
-            _ => Ok(()),
-        }
+        let Some(known) = self.get(name) else { return Ok(()) };
+        let snapshot_bytes = known.snapshot_bytes.saturating_add(added);
+        record(self, name, Known { snapshot_bytes, last: Some(last), ..known })
     }
 
     /// Records what has been pushed.
@@ -211,9 +206,8 @@ pub(crate) async fn put(repos: &Repos, name: &str, spec: &RepoSpec) -> Result<Re
         return Err(Error::Conflict(format!("the clone cannot be moved into the workspace as '{name}': {error}")));
     }
     if !notices.is_empty() {
-        let value = json!({ "repo": name, "notices": notices });
-        let told = repos.log.append(vec![event::custom(custom::REPO_NOTICES, value)]).await;
-        told.map_err(|e| Error::Internal(e.to_string()))?;
+        let told = RunnerEvent::RepoNotices { repo: name.to_owned(), notices };
+        repos.log.append(vec![told]).await.map_err(|e| Error::Internal(e.to_string()))?;
     }
     status(repos, name).await
 }
@@ -247,9 +241,9 @@ async fn clone(repos: &Repos, name: &str, spec: &RepoSpec, origin: &origin::Orig
         let (url, branch, push_to) = (origin.text.clone(), spec.branch.clone(), spec.push_to.clone());
         let cloned_at = Utc::now();
         let submodules = how;
-        let (snapshot_bytes, pushed) = (0, BTreeMap::new());
+        let (snapshot_bytes, pushed, last) = (0, BTreeMap::new(), None);
         let known =
-            Known { url, branch, push_to, base, cloned_at, notices, snapshot_bytes, submodules, modules, pushed };
+            Known { url, branch, push_to, base, cloned_at, notices, snapshot_bytes, submodules, modules, pushed, last };
         Ok((clone, known))
     };
     let made = made.await;

@@ -2,20 +2,19 @@
 
 use std::{path::Path, time::Duration};
 
-use ambient_wire::custom::{self, RepoPosition, RepoProblem};
+use ambient_wire::runner_event::{RepoPosition, RepoProblem, RepoSnapshot, RunnerEvent};
 use base64::Engine;
-use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    check_object,
+    changes, check_object,
     command::Git,
-    known::Known,
+    known::{Known, Last},
     patch,
     repos::{self, Repos},
     working_tree::{Place, Room, WorkingTree},
 };
-use crate::{error::Result, event, process::Mark};
+use crate::{error::Result, process::Mark};
 
 /// Most bytes of a patch in the log.
 const MAX_PATCH: usize = 128 * 1024;
@@ -25,7 +24,7 @@ const TREE_PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub(crate) struct Snapshots {
     /// The events that report them.
-    pub(crate) events: Vec<Value>,
+    pub(crate) events: Vec<RunnerEvent>,
     /// Repositories of which none could be taken.
     pub(crate) problems: Vec<RepoProblem>,
     /// What is checked out in the others.
@@ -44,9 +43,9 @@ pub(crate) async fn of_all(repos: &Repos, turn: u64, patience: Duration) -> Snap
                 let taken =
                     timeout_at(deadline, Snapshot { repos, repo, directory, reference, known, turn }.take()).await;
                 match taken {
-                    Ok(Ok((value, position))) => {
+                    Ok(Ok((snapshot, position))) => {
                         all.positions.push(position);
-                        all.events.push(event::custom(custom::SNAPSHOT, value));
+                        all.events.push(RunnerEvent::RepoSnapshot { snapshot });
                         continue;
                     }
                     Ok(Err(error)) => (false, error.to_string()),
@@ -55,7 +54,7 @@ pub(crate) async fn of_all(repos: &Repos, turn: u64, patience: Duration) -> Snap
             }
             Err(error) => (true, error.to_string()),
         };
-        all.events.push(event::custom(custom::SNAPSHOT_FAILED, json!({ "repo": name, "reason": reason })));
+        all.events.push(RunnerEvent::RepoSnapshotFailed { repo: name.clone(), reason: reason.clone() });
         all.problems.push(RepoProblem { repo: name, missing, reason });
     }
     all
@@ -73,7 +72,7 @@ struct Snapshot<'a> {
 
 impl Snapshot<'_> {
     /// The commit, and the patch that leads to it: people who come when the runner is gone read it in the log.
-    async fn take(&self) -> Result<(Value, RepoPosition)> {
+    async fn take(&self) -> Result<(RepoSnapshot, RepoPosition)> {
         let (repos, directory) = (self.repos, self.directory);
         let attempt = &*repos.attempt;
         let running = attempt.processes.count(Mark::Left(attempt.run_id(self.turn))).await;
@@ -90,27 +89,35 @@ impl Snapshot<'_> {
         let commit = tree.git().input(message).text(&arguments).await?;
         check_object(&commit)?;
         Git::repository(attempt, directory).run(&["update-ref", self.reference, &commit]).await?;
-        repos.note_large_files(self.repo, tree.added, tree.large.clone())?;
+        let changes = changes::of_turn(&tree, self.known, &commit).await;
+        let last = Last { commit: commit.clone(), head: tree.head.clone() };
+        repos.note_snapshot(self.repo, last, tree.added, tree.large.clone())?;
         let base = self.known.base.as_deref();
         let others = (&["--patch-with-stat"][..], &[commit.as_str()][..]);
         let (patch, truncated) = patch::since(tree.git(), base, others, MAX_PATCH).await?;
-        let mut value = json!({
-            "repo": self.repo, "commit": commit, "head": tree.head, "ref": self.reference, "base": base,
-            "patch_truncated": truncated, "left_out": tree.left_out, "running": running,
-        });
-        put_patch(&mut value, &patch);
         let (branch, _) = repos::position(attempt, directory).await?;
-        Ok((value, RepoPosition { repo: self.repo.to_owned(), branch, head: tree.head.clone() }))
+        let (text, exact) = as_text(&patch);
+        let snapshot = RepoSnapshot {
+            repo: self.repo.to_owned(),
+            commit,
+            head: tree.head.clone(),
+            reference: self.reference.to_owned(),
+            base: base.map(str::to_owned),
+            patch: text,
+            patch_truncated: truncated,
+            patch_exact: exact,
+            patch_base64: (!exact).then(|| base64::engine::general_purpose::STANDARD.encode(&patch)),
+            left_out: tree.left_out.clone(),
+            running: running as u64,
+            changes,
+        };
+        Ok((snapshot, RepoPosition { repo: self.repo.to_owned(), branch, head: tree.head.clone() }))
     }
 }
 
-/// JSON contains text, and the log no NUL: anything else is passed in a form of its own.
-fn put_patch(value: &mut Value, patch: &[u8]) {
+/// The text, and whether it is exact: JSON contains text, and the log no NUL.
+fn as_text(patch: &[u8]) -> (String, bool) {
     let text = String::from_utf8_lossy(patch).replace('\0', "\u{fffd}");
     let exact = text.as_bytes() == patch;
-    value["patch"] = text.into();
-    value["patch_exact"] = exact.into();
-    if !exact {
-        value["patch_base64"] = base64::engine::general_purpose::STANDARD.encode(patch).into();
-    }
+    (text, exact)
 }

@@ -1,6 +1,6 @@
 //! `git status --porcelain=v2 -z`, parsed strictly: malformed output is an error, never a shorter list.
 
-use ambient_wire::git::GitFile;
+use ambient_wire::{file_name::escape, git::GitFile};
 
 /// Most files that are reported.
 const MAX_FILES: usize = 10_000;
@@ -33,7 +33,7 @@ pub(super) fn changed_files(porcelain: &[u8]) -> Option<(Vec<GitFile>, bool)> {
             more = true;
             continue;
         }
-        files.push(GitFile { path: text(path), status, original_path: original.map(text) });
+        files.push(GitFile { path: escape(path), status, original_path: original.map(escape) });
     }
 }
 
@@ -43,10 +43,6 @@ fn fields(entry: &[u8], before: usize) -> Option<(String, &[u8])> {
     let letters = fields.nth(1).filter(|letters| letters.len() == 2 && letters.is_ascii())?;
     let path = fields.nth(before - 2).filter(|path| !path.is_empty())?;
     Some((String::from_utf8_lossy(letters).replace('.', " "), path))
-}
-
-fn text(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).into_owned()
 }
 
 #[cfg(test)]

@@ -34,10 +34,13 @@ pub(crate) fn enter(command: &[OsString]) -> i32 {
 fn join(order: &Order) -> Result<(), String> {
     let Place::Agents(init) = &order.rights.place else { return Err("no namespaces to enter".to_owned()) };
     let init = open(init).ok_or("the agent's namespaces have ended")?;
-    let all = ThreadNameSpaceType::USER
+    let mut all = ThreadNameSpaceType::USER
         | ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::PROCESS_ID;
+    if order.rights.own_network {
+        all |= ThreadNameSpaceType::NETWORK;
+    }
     use std::os::fd::AsFd;
     rustix::thread::move_into_thread_name_spaces(init.as_fd(), all)
         .map_err(|e| format!("cannot enter the agent's namespaces: {e}"))

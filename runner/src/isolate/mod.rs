@@ -1,4 +1,5 @@
-//! The agent's own namespaces: user, PID, mount and IPC, with a root that contains what it may see and nothing else.
+//! The agent's own namespaces: user, PID, mount and IPC, with a root that contains what it may see and nothing else; and, if its network
+//! is restricted, one with nothing but a loopback interface, on which only the runner listens.
 //!
 //! `isolate` (a re-execution with one thread, which a user namespace requires) creates the namespaces and starts `init`, the first
 //! process of the PID namespace. Init builds the root, gives up every right and waits: it ends when its pipe does, and the
@@ -7,12 +8,15 @@
 //! A command with rights other than the agent's (git that reads an origin) gets its own namespaces while it runs.
 
 mod enter;
+mod handover;
 pub(crate) mod init;
+mod loopback;
 mod root;
 mod stage;
 
 use std::{
-    os::fd::OwnedFd,
+    net::TcpListener,
+    os::{fd::OwnedFd, unix::net::UnixStream},
     path::PathBuf,
     process::Stdio,
     sync::{Mutex, OnceLock},
@@ -23,7 +27,7 @@ use ambient_runner_protocol::{Confinement, ProcessIdentity};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::{AsyncReadExt, unix::AsyncFd},
+    io::unix::AsyncFd,
     process::{ChildStdin, Command},
     time::timeout,
 };
@@ -47,6 +51,9 @@ pub(crate) struct Order {
     pub(crate) directory: PathBuf,
     /// Our runner: a stage ends when it does.
     pub(crate) runner: i32,
+    /// How many ports of a network of its own are handed to the runner.
+    #[serde(default)]
+    pub(crate) ports: usize,
 }
 
 /// What a stage (and init) report about the namespaces.
@@ -65,6 +72,7 @@ struct Shared {
     init: ProcessIdentity,
     read: Vec<PathBuf>,
     write: Vec<PathBuf>,
+    own_network: bool,
 }
 
 /// The namespaces of this attempt's agent. They end with this.
@@ -75,49 +83,66 @@ pub(crate) struct Namespaces {
     life: Mutex<Option<ChildStdin>>,
 }
 
+/// Namespaces that were created.
+pub(crate) struct Made {
+    pub(crate) namespaces: Namespaces,
+    /// What they lack, in words.
+    pub(crate) missing: Vec<String>,
+    /// Sockets that listen on their loopback interface.
+    pub(crate) ports: Vec<TcpListener>,
+}
+
 /// Where a command with these rights belongs: what the agent may not have is out of the agent's sight.
 pub(crate) fn place(rights: &Rights) -> Place {
     let Some(agents) = AGENTS.get() else { return Place::Here };
     let fits = rights.pinned.is_empty()
+        && rights.own_network == agents.own_network
         && rights.read.iter().all(|path| agents.read.contains(path))
         && rights.write.iter().all(|path| agents.write.contains(path));
     if fits { Place::Agents(agents.init.clone()) } else { Place::Own }
 }
 
 impl Namespaces {
-    /// Creates the agent's namespaces; also returns what they lack, in words. To be called once.
+    /// Creates the agent's namespaces, with so many ports that listen in a network of its own. To be called once.
     ///
     /// # Errors
     /// In words, if the kernel refuses.
-    pub(crate) async fn make(rights: &Rights, nonce: &str) -> Result<(Self, Vec<String>), String> {
+    pub(crate) async fn make(rights: &Rights, nonce: &str, ports: usize) -> Result<Made, String> {
         if rights.mode == Confinement::Off {
             return Err("confinement is switched off".to_owned());
         }
-        let order = Order { rights: rights.clone(), directory: PathBuf::from("/"), runner: own_pid() };
+        let order = Order { rights: rights.clone(), directory: PathBuf::from("/"), runner: own_pid(), ports };
         let order = serde_json::to_string(&order).map_err(|e| e.to_string())?;
         let mut command = Command::new("/proc/self/exe");
         command.arg("isolate").env_clear().env("AMBIENT_NONCE", nonce).env(ORDER, order);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let (output, stages) = UnixStream::pair().map_err(|e| e.to_string())?;
+        command.stdin(Stdio::piped()).stdout(OwnedFd::from(stages)).kill_on_drop(true);
         rights.apply_user(&mut command);
         let mut stage = command.spawn().map_err(|e| e.to_string())?;
-        let (life, output) = (stage.stdin.take(), stage.stdout.take());
-        let mut text = Vec::new();
+        // It has the stage's end of the socket.
+        drop(command);
+        let life = stage.stdin.take();
         let report = async {
-            let Some(output) = output else { return Ok(()) };
-            output.take(MAX_REPORT).read_to_end(&mut text).await?;
-            stage.wait().await.map(drop)
+            let told = handover::receive(output, ports).await?;
+            stage.wait().await.map(|_| told)
         };
-        timeout(PATIENCE, report).await.map_err(|_| "it took too long".to_owned())?.map_err(|e| e.to_string())?;
+        let report = timeout(PATIENCE, report).await.map_err(|_| "it took too long".to_owned())?;
+        let (text, handed) = report.map_err(|e| e.to_string())?;
         let (pid, missing) = match serde_json::from_slice(&text) {
             Ok(Report::Made { pid, missing }) => (pid, missing),
             Ok(Report::Failed(reason)) => return Err(reason),
             Err(_) => return Err("the stage that makes them ended without a word".to_owned()),
         };
+        if handed.len() != ports {
+            return Err("the ports of their network were not handed over".to_owned());
+        }
         // Its parent has ended, so it is our child, and its number is not reused until we wait for it.
         let init = identity(pid)?;
         let handle = open(&init).ok_or("their first process has ended")?;
-        let _ = AGENTS.set(Shared { init: init.clone(), read: rights.read.clone(), write: rights.write.clone() });
-        Ok((Self { init, handle, life: Mutex::new(life) }, missing))
+        let (read, write) = (rights.read.clone(), rights.write.clone());
+        let _ = AGENTS.set(Shared { init: init.clone(), read, write, own_network: rights.own_network });
+        let namespaces = Self { init, handle, life: Mutex::new(life) };
+        Ok(Made { namespaces, missing, ports: handed })
     }
 
     /// Asks every process of the namespace to end.

@@ -70,6 +70,11 @@ impl Client {
         self.send("POST", "/messages", serde_json::json!({ "id": id, "seq": seq, "text": text })).await
     }
 
+    /// Writes a file; `headers` are whole lines.
+    pub async fn write(&self, path: &str, headers: &str, content: &[u8]) -> Answer {
+        self.request("PUT", &format!("/content/{path}"), headers, content).await
+    }
+
     async fn request(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
         let exchange = async {
             let mut stream = UnixStream::connect(&self.socket).await.unwrap();
@@ -157,19 +162,20 @@ impl Reader {
     }
 
     /// Records up to and including the first that fits; checks that there are no gaps.
-    pub async fn until(&mut self, fits: impl Fn(&Record) -> bool) -> Vec<Record> {
+    pub async fn until(&mut self, mut fits: impl FnMut(&Record) -> bool) -> Vec<Record> {
         let mut seen = Vec::new();
         loop {
             match self.next().await {
                 Some(RunnerFrame::Records { records }) => {
+                    let mut found = false;
                     for record in records {
                         assert!(self.last == 0 || record.n == self.last + 1, "a gap after {}", self.last);
                         self.last = record.n;
+                        found = found || fits(&record);
                         seen.push(record);
                     }
-                    if let Some(end) = seen.iter().position(&fits) {
-                        // Nothing is lost: a later call goes on after the last record it was shown.
-                        assert!(end < seen.len());
+                    // Nothing is lost: a later call goes on after the last record it was shown.
+                    if found {
                         return seen;
                     }
                 }
@@ -181,31 +187,34 @@ impl Reader {
 
     /// Records up to the `count`th end of a turn.
     pub async fn until_turn_ended(&mut self) -> Vec<Record> {
-        self.until(|record| is_custom(record, "ambient.turn_ended")).await
+        self.until(|record| is_of_type(record, "turn.ended")).await
     }
 }
 
-pub fn is_custom(record: &Record, name: &str) -> bool {
-    record.event["type"] == "CUSTOM" && record.event["name"] == name
+pub fn is_of_type(record: &Record, name: &str) -> bool {
+    record.event["type"] == name
+}
+
+/// Whether a turn has ended, with this outcome.
+pub fn has_ended(record: &Record, outcome: &str) -> bool {
+    is_of_type(record, "turn.ended") && record.event["outcome"] == outcome
 }
 
 pub fn kind(record: &Record) -> String {
-    let event = &record.event;
-    let name = if event["type"] == "CUSTOM" { &event["name"] } else { &event["type"] };
-    name.as_str().unwrap().to_owned()
+    record.event["type"].as_str().unwrap().to_owned()
 }
 
 pub fn kinds(records: &[Record]) -> Vec<String> {
     records.iter().map(kind).collect()
 }
 
-pub fn custom<'a>(records: &'a [Record], name: &str) -> Vec<&'a Value> {
-    records.iter().filter(|record| is_custom(record, name)).map(|record| &record.event["value"]).collect()
+pub fn of_type<'a>(records: &'a [Record], name: &str) -> Vec<&'a Value> {
+    records.iter().filter(|record| is_of_type(record, name)).map(|record| &record.event).collect()
 }
 
 /// All output of tools, in order.
 pub fn output(records: &[Record]) -> String {
-    custom(records, "ambient.tool_output").iter().map(|value| value["text"].as_str().unwrap()).collect()
+    of_type(records, "tool.output").iter().map(|value| value["text"].as_str().unwrap()).collect()
 }
 
 /// Kills every process, our own excepted, whose command line or environment names the directory.

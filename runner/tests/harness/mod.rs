@@ -50,6 +50,10 @@ impl Session {
             socket: directory.path().join("s.sock"),
             interactive,
             agent: "script".to_owned(),
+            agent_command: None,
+            model: None,
+            network: ambient_wire::network::Network::default(),
+            permissions: ambient_wire::permission::PermissionPolicy::default(),
             git_identity: GitIdentity { name: "Ada".to_owned(), email: "ada@example.com".to_owned() },
             readable_paths: Vec::new(),
             platform_paths: Vec::new(),
@@ -217,7 +221,7 @@ pub async fn run(runner: &Runner, id: &str, script: &str) -> String {
     let mut records = Vec::new();
     loop {
         records.extend(reader.until_turn_ended().await);
-        let ended = custom(&records, "ambient.turn_ended").into_iter().any(|turn| turn["message_id"] == id);
+        let ended = of_type(&records, "turn.ended").into_iter().any(|turn| turn["message_id"] == id);
         if ended {
             return output(&records);
         }

@@ -9,6 +9,8 @@ use std::{
     path::Path,
 };
 
+use serde_json::json;
+
 use crate::{support::short_dir, world::World};
 
 #[tokio::test]
@@ -143,4 +145,36 @@ async fn the_api_gives_nothing_to_an_agent_without_a_token() {
         ))
         .await;
     assert!(!printed.contains(" 200 "), "{printed}");
+}
+
+#[tokio::test]
+async fn what_others_write_into_the_workspace_stays_in_it_and_is_the_agents() {
+    let world = World::new().await;
+    let agent = world.attacker(None).await;
+    let secret = world.victims_secret_file();
+    let victims = secret.parent().unwrap().display().to_string();
+    let at = |path: &str| format!("/sessions/{}/workspace/{path}", agent.id);
+    let write = async |path: &str| {
+        world.server.send(world.server.request(reqwest::Method::PUT, &at(path)).body("overwritten")).await.status
+    };
+    assert_eq!(write("mine").await, 201);
+    assert!(agent.run("cd ..; echo more >> mine && stat -c %u mine . && echo 'as one'").await.contains("as one"));
+
+    let link = format!("cd ..; ln -sfn '{victims}' out; ln -sfn '{}' file; mkdir turn", secret.display());
+    let turn = "(for i in $(seq 3000); do mv turn aside; ln -sfn out turn; rm turn; mv aside turn; done) >/dev/null 2>&1 & true";
+    agent.run(&format!("{link}; {turn}")).await;
+    for path in ["out/secret.txt", "out/new", "file", "file/x", "../home/x"] {
+        assert!((400..500).contains(&write(path).await), "{path}");
+    }
+    for i in 0..20 {
+        assert!(write(&format!("turn/{i}")).await < 500);
+        assert!(world.server.delete(&at("turn/secret.txt")).await.status < 500);
+        let body = json!({"from": "turn/secret.txt", "to": format!("taken-{i}")});
+        assert!(world.server.post(&format!("/sessions/{}/workspace_move", agent.id), body).await.status >= 400);
+    }
+    world.server.delete(&at("out?recursive=true")).await.expect(204);
+    let left: Vec<_> =
+        fs::read_dir(secret.parent().unwrap()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(left, ["secret.txt"]);
+    assert_eq!(fs::read_to_string(&secret).unwrap().trim(), crate::world::SECRET);
 }

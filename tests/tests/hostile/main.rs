@@ -7,6 +7,7 @@
 
 mod files;
 mod git;
+mod network;
 mod processes;
 mod reads;
 #[path = "../support/mod.rs"]

@@ -3,9 +3,9 @@
 use std::{fs, path::PathBuf, sync::Arc};
 
 use ambient_tests::TestDatabase;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{Origin, Server, eventually, script};
+use crate::support::{Origin, Server, eventually, runner, script};
 
 /// Stands in the victim's workspace and environment, and nowhere else.
 pub(crate) const SECRET: &str = "victims-secret-72c1";
@@ -44,6 +44,14 @@ impl World {
         Attacker { world: self.clone(), id }
     }
 
+    /// An interactive session with this network.
+    pub(crate) async fn attacker_in(self: &Arc<Self>, network: serde_json::Value) -> Attacker {
+        let body = json!({"project_id": "hostile", "interactive": true, "network": network, "prompt": script("echo 'here I am'")});
+        let id = self.server.session(body).await;
+        self.server.printed(&id, "here I am").await;
+        Attacker { world: self.clone(), id }
+    }
+
     pub(crate) fn victims_secret_file(&self) -> PathBuf {
         self.server.session_dir(&self.victim).join("workspace/secret.txt")
     }
@@ -76,10 +84,7 @@ impl Attacker {
 
     /// Has the agent run this, which may end its own shell too.
     pub(crate) async fn attempt(&self, shell: &str) {
-        let ended = async || {
-            let events = self.world.server.events(&self.id).await;
-            events.iter().filter(|event| event["data"]["name"] == "ambient.turn_ended").count()
-        };
+        let ended = async || runner::ended(&self.world.server.events(&self.id).await).len();
         let before = ended().await;
         let path = format!("/sessions/{}/messages", self.id);
         self.world.server.post(&path, json!({"text": script(shell)})).await.expect(201);
@@ -97,11 +102,7 @@ impl Attacker {
     }
 
     async fn printed(&self) -> String {
-        let text = |event: &Value| {
-            let output = event["data"]["name"] == "ambient.tool_output";
-            output.then(|| event["data"]["value"]["text"].as_str().unwrap_or_default().to_owned())
-        };
-        self.world.server.events(&self.id).await.iter().filter_map(text).collect()
+        self.world.server.events(&self.id).await.iter().filter_map(runner::output).collect()
     }
 
     pub(crate) fn dir(&self) -> PathBuf {

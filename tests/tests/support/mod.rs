@@ -1,7 +1,9 @@
 //! Real servers on the test's own database, used as users do. What a test starts ends with it.
 
+pub(crate) mod fake_agent;
 pub(crate) mod live;
 pub(crate) mod processes;
+pub(crate) mod runner;
 
 use std::{
     fs::{self, File, Permissions},
@@ -297,10 +299,7 @@ impl Server {
 
     /// Waits until the agent has printed this.
     pub(crate) async fn printed(&self, id: &str, text: &str) {
-        let fits = |event: &Value| {
-            let value = &event["data"]["value"];
-            event["data"]["name"] == "ambient.tool_output" && value["text"].as_str().is_some_and(|t| t.contains(text))
-        };
+        let fits = |event: &Value| runner::output(event).is_some_and(|printed| printed.contains(text));
         self.event(id, &format!("the agent prints {text:?}"), fits).await;
     }
 
@@ -394,6 +393,25 @@ impl Origin {
 
     pub(crate) fn url(&self) -> String {
         format!("file://{}", self.path().display())
+    }
+
+    /// Whoever reads from it waits until [`Self::let_go`]: its configuration includes a pipe without a writer.
+    pub(crate) fn hold(&self) {
+        let made = Command::new("mkfifo").args(["-m", "0666"]).arg(self.pipe()).status().unwrap();
+        assert!(made.success());
+        self.git(&self.path(), &["config", "include.path", &self.pipe().display().to_string()]);
+    }
+
+    pub(crate) fn let_go(&self) {
+        let config = self.path().join("config");
+        let held = fs::read_to_string(&config).unwrap();
+        fs::write(&config, held.split("[include]").next().unwrap()).unwrap();
+        // Lets in those who wait, who then read nothing.
+        drop(fs::OpenOptions::new().read(true).write(true).open(self.pipe()).unwrap());
+    }
+
+    fn pipe(&self) -> PathBuf {
+        self.dir.path().join("pipe")
     }
 
     /// Git as its owner, on any directory.

@@ -56,6 +56,6 @@ async fn issue_credentials(s: &Services, i: &WorkflowInput) -> StepResult {
 
 async fn launch_runner(s: &Services, i: &WorkflowInput) -> StepResult {
     let session = s.active_session(i).await?;
-    s.compute.launch(&launch_request(&session, i)).await?;
+    s.compute.launch(&launch_request(s, &session, i).await?).await?;
     Ok(Progress::Done)
 }

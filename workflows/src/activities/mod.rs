@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 use ambient_domain::{WorkflowInput, session::Fact};
 use serde::{Deserialize, Serialize};
 use temporalio_sdk::{
-    ActivityExecutionError, ActivityOptions, WorkflowContext,
+    ActivityCancellationType, ActivityExecutionError, ActivityOptions, WorkflowContext,
     activities::{ActivityContext, ActivityError},
 };
 use temporalio_workflow::workflows::WorkflowImplementation;
@@ -61,13 +61,24 @@ pub(crate) async fn place<W: WorkflowImplementation>(
     Ok(host_queue(ctx.task_queue(), &host))
 }
 
+/// Reports that the run cannot succeed. The stop that follows from the report cancels the reporting workflow: with `to_the_end` it waits
+/// for the outcome all the same.
 pub(crate) async fn report_failure<W: WorkflowImplementation>(
     ctx: &WorkflowContext<W>,
     input: &WorkflowInput,
     reason: String,
     message: String,
+    to_the_end: bool,
 ) -> Result<Progress, ActivityExecutionError> {
-    let options = ActivityOptions::start_to_close_timeout(Duration::from_secs(30));
+    let cancellation = if to_the_end {
+        ActivityCancellationType::WaitCancellationCompleted
+    } else {
+        ActivityCancellationType::TryCancel
+    };
+    let options = ActivityOptions::with_start_to_close_timeout(Duration::from_secs(30))
+        .heartbeat_timeout(Duration::from_secs(10))
+        .cancellation_type(cancellation)
+        .build();
     let failure = FailureReport { input: input.clone(), reason, message };
     ctx.execute_activity(Activities::report_failure, failure, options).await
 }

@@ -16,6 +16,9 @@ use crate::{
 const MAX_NOTICES: usize = 8;
 const MAX_NOTICE: usize = 500;
 
+/// Reason of the conditions while the repositories are not as wanted.
+const CLONE_FAILED: &str = "RepoCloneFailed";
+
 /// The session's state once its repositories are as wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Then {
@@ -37,13 +40,15 @@ pub(super) async fn repos(s: &Services, by: &str, i: &WorkflowInput, then: Then)
         }
         Err((name, error)) => {
             let message = format!("repository '{name}': {error}");
+            // By itself: a `ReconcileFailed` that says the same as the last one changes nothing, not even "Cloning".
+            s.report(by, i, repos_are_not(CLONE_FAILED, message.clone())).await?;
             let fact = Fact::ReconcileFailed {
                 generation: session.generation,
-                reason: "RepoCloneFailed".to_owned(),
+                reason: CLONE_FAILED.to_owned(),
                 message: message.clone(),
             };
             s.report(by, i, fact).await?;
-            Err(StepError::Retry { reason: "RepoCloneFailed", message })
+            Err(StepError::Retry { reason: CLONE_FAILED, message })
         }
     }
 }
@@ -70,7 +75,7 @@ async fn bring_about(
     }
     let mut reconciled = Vec::with_capacity(wanted.len());
     for repo in wanted {
-        if !stay.iter().any(|there| there.name == repo.name && !there.missing) {
+        if !stay.iter().any(|there| there.name == repo.name && !there.missing) && !keeps_failing(session) {
             tell_of_clone(s, by, i, repo).await?;
         }
         let (url, branch, push_to) = (repo.url.clone(), repo.branch.clone(), repo.push_to.clone());
@@ -85,13 +90,26 @@ async fn bring_about(
 
 /// Before it: it may take long.
 async fn tell_of_clone(s: &Services, by: &str, i: &WorkflowInput, repo: &Repo) -> Result<(), StepError> {
-    let fact = Fact::Observed {
+    let message = format!("repository '{}' is being cloned from {}", repo.name, repo.url);
+    s.report(by, i, repos_are_not("Cloning", message)).await.map(drop)
+}
+
+/// Whether an attempt with this spec has failed while the session runs. More follow until someone changes the spec, and the failure says more
+/// than "Cloning"; each change back and forth would also be an operation.
+fn keeps_failing(session: &Session) -> bool {
+    matches!(session.lifecycle, Lifecycle::Running { .. })
+        && session
+            .condition(ConditionType::ReposReconciled)
+            .is_some_and(|c| c.reason == CLONE_FAILED && c.observed_generation == session.generation)
+}
+
+fn repos_are_not(reason: &str, message: String) -> Fact {
+    Fact::Observed {
         condition_type: ConditionType::ReposReconciled,
         status: ConditionStatus::False,
-        reason: "Cloning".to_owned(),
-        message: format!("repository '{}' is being cloned from {}", repo.name, repo.url),
-    };
-    s.report(by, i, fact).await.map(drop)
+        reason: reason.to_owned(),
+        message,
+    }
 }
 
 fn submodules(which: session::Submodules) -> Submodules {

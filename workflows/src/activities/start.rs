@@ -5,13 +5,18 @@ use std::{collections::BTreeMap, time::Duration};
 use ambient_compute::{LaunchRequest, OwnLimits, RunnerState, Secret, SecretName};
 use ambient_domain::{
     WorkflowInput,
+    agent::Agent,
+    permission::Permissions,
+    project::Project,
     quantity::{Bytes, Cpu},
-    session::{Fact, ResourceOverrides, Session},
+    session::{self, Fact, ResourceOverrides, Session},
 };
-use ambient_runner_protocol::GitIdentity;
+use ambient_live::{agent, permissions};
+use ambient_runner_protocol::{AgentCommand, AgentEndpoint, GitIdentity, Network};
 
 use super::project;
 use crate::{
+    network::network,
     observer,
     services::{Services, StepError, StepResult, session_ref},
     step::Progress,
@@ -19,6 +24,9 @@ use crate::{
 
 /// Lifetime of a runner-to-server token, seconds.
 pub const TOKEN_LIFE: i64 = 3_600;
+
+/// Longest wait of one attempt for a runner to answer; shorter than the step's timeout, so that its failure says what was waited for.
+const READY_WITHIN: Duration = Duration::from_secs(110);
 
 /// Checks of a runner that is coming up, a millisecond apart, before the session is checked again and the pauses get longer.
 const FAST_LOOKS: u32 = 40;
@@ -32,9 +40,31 @@ pub(super) async fn bring_up_runner(s: &Services, by: &str, i: &WorkflowInput) -
     s.compute.ensure_workspace(&session_ref(i)).await?;
     prove_gone(s, i).await?;
     write_credentials(s, i, &session).await?;
+    let session = inherit_permissions(s, by, i, session).await?;
     // The fence decides whether it is still wanted: whoever stops the session raises it first.
-    s.compute.launch(&launch_request(&session, i)).await?;
+    s.compute.launch(&launch_request(s, &session, i).await?).await?;
     Ok(Progress::Done)
+}
+
+/// The session, with what its agent and its project say about permissions now. What they say later counts from the next launch on.
+async fn inherit_permissions(
+    s: &Services,
+    by: &str,
+    i: &WorkflowInput,
+    session: Session,
+) -> Result<Session, StepError> {
+    let agent = match &session.spec.agent_id {
+        Some(id) => s.db.load::<Agent>(id).await?.filter(|agent| agent.deleted_at.is_none()),
+        None => None,
+    };
+    let project = s.db.load::<Project>(&i.project_id).await?;
+    let of_agent = agent.map(|agent| agent.spec.permissions);
+    let of_project = project.map(|project| project.spec.settings.permissions);
+    let permissions = Permissions::merged(of_agent.iter().chain(&of_project));
+    if permissions == session.inherited_permissions {
+        return Ok(session);
+    }
+    s.report_and_read(by, i, Fact::PermissionsInherited { permissions }).await
 }
 
 pub(super) async fn prove_gone(s: &Services, i: &WorkflowInput) -> Result<(), StepError> {
@@ -48,10 +78,17 @@ pub(super) async fn prove_gone(s: &Services, i: &WorkflowInput) -> Result<(), St
 }
 
 pub(super) async fn write_credentials(s: &Services, i: &WorkflowInput, session: &Session) -> Result<(), StepError> {
-    let (variables, session) = (&session.spec.environment_variables, session_ref(i));
+    // The session's own go before those of its agent's definition.
+    let launch = session.run().and_then(|run| run.agent.as_deref());
+    let mut variables = launch.map(|launch| launch.environment_variables.clone()).unwrap_or_default();
+    variables.extend(session.spec.environment_variables.clone());
+    let session = session_ref(i);
     if !variables.is_empty() {
-        let environment = environment(s, variables).await?;
+        let environment = environment(s, &variables).await?;
         s.compute.write_secret(&session, i.run, SecretName::Environment, &environment).await?;
+    }
+    if let Some(keys) = &s.models.keys {
+        s.compute.write_secret(&session, i.run, SecretName::ModelKeys, keys).await?;
     }
     let token = Secret::new(s.tokens.server_to_runner(&i.session_id, i.run));
     s.compute.write_secret(&session, i.run, SecretName::ServerToRunner, &token).await?;
@@ -89,19 +126,56 @@ async fn write_runner_token(s: &Services, i: &WorkflowInput) -> Result<(), StepE
     Ok(())
 }
 
-pub(super) fn launch_request(session: &Session, i: &WorkflowInput) -> LaunchRequest {
-    LaunchRequest {
+pub(super) async fn launch_request(
+    s: &Services,
+    session: &Session,
+    i: &WorkflowInput,
+) -> Result<LaunchRequest, StepError> {
+    // What this run's own attempts have used its runner knows.
+    let used = if s.models.has_budget() { s.db.model_usage_before(&session.id, i.run).await? } else { (0, 0) };
+    Ok(LaunchRequest {
         session: session_ref(i),
         run: i.run,
         attempt: i.attempt,
         interactive: session.spec.interactive,
         agent: session.spec.agent_type.clone(),
+        agent_command: agent_command(session),
+        model: s.models.endpoint_of(session, used),
+        permissions: permissions::policy(&session.permissions()),
         git_identity: GitIdentity {
             name: format!("{} (Ambient session)", session.spec.display_name),
             email: format!("{}@sessions.ambient.invalid", session.id.to_lowercase()),
         },
         limits: own_limits(&session.spec.resource_overrides),
-    }
+        network: launch_network(session),
+    })
+}
+
+/// How the run's agent is started; none for one that is built into the runner.
+fn agent_command(session: &Session) -> Option<AgentCommand> {
+    let launch = session.run()?.agent.as_deref()?;
+    let command = launch.command.as_ref()?;
+    Some(AgentCommand {
+        program: command.program.clone(),
+        args: command.args.clone(),
+        environment: launch.environment.clone(),
+        endpoint: launch.endpoint.clone().map(|session::AgentEndpoint { path, variable, usual }| AgentEndpoint {
+            path,
+            variable,
+            usual,
+        }),
+        directory: command.directory.clone(),
+        home_files: launch.home_files.clone(),
+        settings: agent::settings(session),
+        mcp_servers: launch.mcp_servers.iter().map(agent::mcp_server).collect(),
+        conversation: None,
+    })
+}
+
+/// What the run was started with; one that an earlier release has started knows only the session's own.
+fn launch_network(session: &Session) -> Option<Network> {
+    let launch = session.run().and_then(|run| run.agent.as_deref());
+    launch.map_or(session.spec.network.as_ref(), |launch| launch.network.as_ref()).map(network)
 }
 
 fn own_limits(own: &ResourceOverrides) -> OwnLimits {
@@ -116,9 +190,14 @@ fn own_limits(own: &ResourceOverrides) -> OwnLimits {
 
 /// Waits until the runner answers. A local one takes some 10 ms: checks are a millisecond apart at first, and only ask compute.
 pub(super) async fn await_runner(s: &Services, by: &str, i: &WorkflowInput) -> StepResult {
+    let began = tokio::time::Instant::now();
     let mut pause = Duration::from_millis(1);
     let mut looks = 0;
     loop {
+        if began.elapsed() > READY_WITHIN {
+            let message = format!("the runner has not answered for {} s", READY_WITHIN.as_secs());
+            return Err(StepError::Retry { reason: "RunnerNotReady", message });
+        }
         if looks == 0 || looks > FAST_LOOKS {
             s.active_session(i).await?;
         }

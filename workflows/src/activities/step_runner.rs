@@ -10,7 +10,7 @@ use temporalio_sdk::{
 
 use crate::{
     services::{Services, StepError},
-    step::Progress,
+    step::{Progress, is_last_attempt},
 };
 
 /// From this attempt on a failing step is reported to people.
@@ -80,6 +80,7 @@ impl StepRunner {
             Err(StepError::Fatal { reason, message }) => (reason, message, false),
         };
         let attempt = ctx.info().attempt;
+        let retry = retry && !is_last_attempt(ctx.info().retry_policy.as_ref(), attempt);
         tracing::warn!(
             step = name,
             session = input.session_id,

@@ -38,10 +38,10 @@ pub(super) async fn interrupt_agent(s: &Services, i: &WorkflowInput) -> StepResu
     Ok(Progress::Done)
 }
 
-/// Interrupts the agent, and waits until it has ended its turn.
+/// Ends the agent's turn and waits until it has ended; messages that wait get none any more.
 async fn idle_when_asked(s: &Services, i: &WorkflowInput) -> Result<(), StepError> {
     let runner = s.runner(i).await?;
-    runner.interrupt().await?;
+    runner.halt().await?;
     while runner.health().await?.state != "idle" {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -88,7 +88,9 @@ pub(super) async fn prove_torn_down(s: &Services, by: &str, i: &WorkflowInput) -
     let mut evidence = proof.evidence;
     evidence.push(format!("on host {}", proof.host));
     evidence.push("its tokens are revoked".to_owned());
-    s.report(by, i, Fact::TornDown { evidence }).await
+    // The log is complete: an earlier step has drained it.
+    let not_run = s.db.messages_not_run(&i.session_id, i.run).await?;
+    s.report(by, i, Fact::TornDown { evidence, not_run }).await
 }
 
 pub(super) async fn prove_session_gone(s: &Services, i: &WorkflowInput) -> StepResult {
@@ -108,6 +110,19 @@ pub(super) async fn delete_workspace(s: &Services, i: &WorkflowInput) -> StepRes
     s.compute.delete_workspace(&session_ref(i)).await?;
     s.db.mark_workspace_deleted(&i.session_id).await?;
     Ok(Progress::Done)
+}
+
+/// All that session-delete does, in its order.
+pub(super) async fn delete_all(s: &Services, i: &WorkflowInput) -> Result<(), StepError> {
+    raise_fence(s, i, i64::MAX).await?;
+    revoke_credentials(s, i).await?;
+    terminate_runner(s, i).await?;
+    drain_rest_of_log(s, i).await?;
+    delete_run_objects(s, i).await?;
+    prove_session_gone(s, i).await?;
+    forget_secrets(s, i).await?;
+    delete_workspace(s, i).await?;
+    Ok(())
 }
 
 pub(super) async fn report_incomplete(s: &Services, by: &str, i: &WorkflowInput) -> StepResult {

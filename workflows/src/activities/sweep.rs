@@ -8,6 +8,7 @@ use ambient_domain::{
     session::{Fact, Lifecycle, Phase, Session},
 };
 
+use super::stop;
 use crate::{
     executions::{ExecutionError, ExecutionFilter},
     observer,
@@ -103,7 +104,35 @@ async fn remove_what_is_over(s: &Services, found: &Inventory) -> Result<(), Step
         s.compute.raise_fence(&found.session, run).await?;
         s.compute.terminate(&found.session, run, Duration::from_secs(2)).await?;
     }
-    Ok(())
+    match row {
+        Some(session) if session.deleted_at.is_some() => finish_deletion(s, &session).await,
+        _ => Ok(()),
+    }
+}
+
+/// An administrator may have ended the execution that deletes a session. Nobody can delete it again, so what is left of it goes here.
+async fn finish_deletion(s: &Services, session: &Session) -> Result<(), StepError> {
+    let filter = ExecutionFilter {
+        workflow: Some("session-delete".to_owned()),
+        entity_id: Some(session.id.clone()),
+        page: 1,
+        size: PAGE,
+        ..ExecutionFilter::default()
+    };
+    let listed = s.executions.list(&filter).await;
+    let (executions, _) = listed.map_err(|error| StepError::retry("EngineUnavailable", &error))?;
+    // None: its start is still to come.
+    if executions.is_empty() || !executions.iter().all(|execution| is_closed(&execution.status)) {
+        return Ok(());
+    }
+    tracing::warn!(session = session.id, "finishing a deletion that nobody is at work on");
+    let input = WorkflowInput {
+        project_id: session.project_id.clone(),
+        session_id: session.id.clone(),
+        run: session.run_number(),
+        attempt: 0,
+    };
+    stop::delete_all(s, &input).await
 }
 
 async fn compare_with_runner(s: &Services, id: &str) -> Result<(), StepError> {

@@ -130,3 +130,26 @@ async fn what_a_runner_says_of_its_end_is_taken_whatever_characters_it_has() {
     world.closed(&id).await;
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_that_an_administrator_terminates_is_finished_by_the_sweep() {
+    let world = World::with_short_timers().await;
+    let (project, id) = (world.project().await, new_id());
+    world.new_session(&id, &project, world.interactive(), true).await;
+    let session = world.idle(&id).await;
+    let (held, let_go) = Fault::held("terminate-runner");
+    world.faults.plan(&id, &[held]);
+    world.ask::<Session>(&id, Command::Delete).await.unwrap();
+    wait_for("the deletion", || async { (world.faults.begun(&id, "terminate-runner") > 0).then_some(()) }).await;
+    let execution = world.open_execution(&id, "session-delete").await;
+    // Nothing is taken from an execution that is at work.
+    sweep_passes(&world).await;
+    assert!(world.paths(&session).root.exists());
+    world.executions.terminate(&execution, "by the test").await.unwrap();
+    world.faults.clear(&id);
+    drop(let_go);
+    sweep_passes(&world).await;
+    wait_for("what is left to go", || async { (!world.paths(&session).root.exists()).then_some(()) }).await;
+    world.nothing_left(&session).await;
+    world.end().await;
+}

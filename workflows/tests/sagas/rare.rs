@@ -12,8 +12,11 @@ use ambient_domain::{
 use ambient_persistence::new_id;
 use ambient_wire::execution::PendingActivity;
 use ambient_workflows::{
-    TASK_QUEUE, session_delete, session_reconcile::SessionReconcile, session_start, session_stop, step::Step, sweep,
-    token_refresh,
+    TASK_QUEUE, session_delete,
+    session_reconcile::SessionReconcile,
+    session_start, session_stop,
+    step::{FEW_LOST, Step},
+    sweep, token_refresh,
 };
 use futures::future::join_all;
 use temporalio_client::WorkflowStartOptions;
@@ -165,7 +168,7 @@ async fn a_start_whose_step_does_not_come_to_an_end_fails() {
     world.new_session(&id, &project, Spec { repos: vec![repo], ..world.interactive() }, true).await;
     let start = workflow_id::start(&id, 1, 1);
     let mut attempt = 0;
-    while attempt < 3 {
+    while attempt < i32::try_from(FEW_LOST).unwrap() {
         pending(&world, &start, "reconcile-and-mark-running", |a| a.attempt > attempt && a.state == "Started").await;
         attempt += 1;
         // Longer than between two heartbeats, shorter than the start's deadline. A heartbeat that comes first, with the new time, keeps

@@ -1,7 +1,14 @@
 //! session-start: fail at every step, every undo twice.
 
-use ambient_domain::session::{Command, Phase, Repo, Session, workflow_id};
+use ambient_domain::{
+    agent::{Agent, AgentSpec},
+    definition,
+    permission::Permissions,
+    project::{self, Project},
+    session::{Command, ConditionStatus, ConditionType, Phase, Repo, Session, SessionPatch, Spec, workflow_id},
+};
 use ambient_persistence::new_id;
+use ambient_runner_protocol::LaunchSpec;
 use ambient_workflows::{session_start, step::Step};
 use futures::future::join_all;
 
@@ -66,6 +73,44 @@ async fn a_step_that_made_the_session_run_and_is_repeated_does_not_end_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clone_that_failed_is_told_as_failed_however_often_it_is_tried() {
+    let world = World::new().await;
+    let (project, fails, runs) = (world.project().await, new_id(), new_id());
+    let broken = Repo { url: "file:///nowhere/at/all".to_owned(), ..world.repo("second") };
+    let reason = |session: &Session| {
+        let condition = session.condition(ConditionType::ReposReconciled).unwrap();
+        (condition.status, condition.reason.clone(), condition.message.starts_with("repository 'second': "))
+    };
+    let failed = (ConditionStatus::False, "RepoCloneFailed".to_owned(), true);
+
+    let spec = Spec { repos: vec![broken.clone()], ..world.interactive() };
+    world.new_session(&fails, &project, spec, true).await;
+    assert_eq!(reason(&world.in_phase(&fails, Phase::Failed).await), failed);
+
+    world.new_session(&runs, &project, world.interactive(), true).await;
+    world.idle(&runs).await;
+    world.ask::<Session>(&runs, Command::AddRepo(broken)).await.unwrap();
+    let attempts = |count: usize| {
+        let (world, runs) = (&world, &runs);
+        wait_for("attempts to clone", move || async move {
+            (world.faults.begun(runs, "reconcile-repos") >= count).then_some(())
+        })
+    };
+    attempts(3).await;
+    let told = world.session(&runs).await;
+    assert_eq!(reason(&told), failed);
+    attempts(5).await;
+    assert_eq!(world.session(&runs).await.version, told.version, "attempts that fail alike are no news");
+    world.ask::<Session>(&runs, Command::RemoveRepo { name: "second".to_owned() }).await.unwrap();
+    world.session_where(&runs, "repositories as wanted", |session| reason(session).0 == ConditionStatus::True).await;
+    for id in [&fails, &runs] {
+        world.ask::<Session>(id, Command::Delete).await.unwrap();
+        world.closed(id).await;
+    }
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_undo_that_is_done_twice_leaves_what_one_leaves() {
     let world = World::new().await;
     let project = world.project().await;
@@ -92,4 +137,36 @@ async fn undone_twice(world: &World, project: &str, at: usize) {
     assert_eq!(session.status_detail.as_ref().map(|detail| detail.reason.as_str()), Some("Injected"));
     world.closed(&id).await;
     world.torn_down(&session).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_launch_goes_by_what_session_agent_and_project_say_about_permissions_and_a_later_change_is_told() {
+    let world = World::new().await;
+    let (project, agent, id) = (world.project().await, new_id(), new_id());
+    let allowing = |command: &str| {
+        let rules = serde_json::json!({"rules": [{"effect": "allow", "command": command}]});
+        serde_json::from_value::<Permissions>(rules).unwrap()
+    };
+    let settings = project::Settings { permissions: allowing("of the project"), ..project::Settings::default() };
+    let patch = project::ProjectPatch { settings: Some(settings), ..project::ProjectPatch::default() };
+    world.ask::<Project>(&project, project::Command::Patch(patch)).await.unwrap();
+    let spec = AgentSpec { permissions: allowing("of the agent"), ..AgentSpec::default() };
+    let (id_of_agent, project_id, name) = (agent.clone(), project.clone(), "tester".to_owned());
+    let create = definition::Command::Create { id: id_of_agent, project_id, name, spec: Box::new(spec) };
+    world.ask::<Agent>(&agent, create).await.unwrap();
+    let spec = Spec { agent_id: Some(agent), permissions: allowing("of the session"), ..world.interactive() };
+    world.new_session(&id, &project, spec, true).await;
+    let session = world.idle(&id).await;
+    let launch = std::fs::read(world.paths(&session).launch(1, 1)).unwrap();
+    let launch: LaunchSpec = serde_json::from_slice(&launch).unwrap();
+    let commands: Vec<_> = launch.permissions.rules.iter().filter_map(|rule| rule.command.as_deref()).collect();
+    assert_eq!(commands, ["of the session", "of the agent", "of the project"]);
+    assert!(!session.runner_due());
+
+    let patch = SessionPatch { permissions: Some(allowing("changed")), ..SessionPatch::default() };
+    world.ask::<Session>(&id, Command::Patch(patch)).await.unwrap();
+    world.session_where(&id, "the runner is told", |session| session.permissions_in_force == 1).await;
+    world.ask::<Session>(&id, Command::Delete).await.unwrap();
+    world.closed(&id).await;
+    world.end().await;
 }

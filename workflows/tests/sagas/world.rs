@@ -28,8 +28,8 @@ use ambient_runner_protocol::{SessionPaths, Started};
 use ambient_tests::TestDatabase;
 use ambient_wire::execution::{HistoryEvent, WorkflowExecution};
 use ambient_workflows::{
-    EngineClient, ExecutionFilter, Executions, RunnerEnds, Services, TASK_QUEUE, TemporalExecutions, WorkerHealth,
-    WorkerHost, WorkerSettings,
+    EngineClient, ExecutionFilter, Executions, Models, RunnerEnds, Services, TASK_QUEUE, TemporalExecutions,
+    WorkerHealth, WorkerHost, WorkerSettings,
     replay::{ClientHistories, EngineHistories},
 };
 use chrono::TimeDelta;
@@ -122,6 +122,7 @@ impl World {
             readers: readers.clone(),
             tokens,
             vault: Vault::open(&db, &[7; 32]).await.unwrap(),
+            models: Models::default(),
             executions: executions.clone(),
             clock: Clock::new(now),
             hook: Arc::new(faults.clone()),
@@ -211,6 +212,10 @@ impl World {
             prompt: Some("```sh\necho turn >> \"$HOME/marks\"\n```".to_owned()),
             repos: vec![self.repo("first")],
             agent_id: None,
+            agent_command: None,
+            agent_mode: None,
+            agent_options: std::collections::BTreeMap::new(),
+            mcp_servers: Vec::new(),
             agent_type: "script".to_owned(),
             interactive: true,
             stop_on_run_finished: false,
@@ -220,7 +225,9 @@ impl World {
             llm_temperature: 0.7,
             llm_max_tokens: 4000,
             resource_overrides: ambient_domain::session::ResourceOverrides::default(),
+            network: None,
             environment_variables: Default::default(),
+            permissions: ambient_domain::permission::Permissions::default(),
             parent_session_id: None,
             labels: Default::default(),
             annotations: Default::default(),

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::{CommandError, Output};
-use crate::commands::say::say;
+use crate::commands::{first, say::say};
 use crate::{
     commands::database,
     config::{ConfigFlags, ServerConfig},
@@ -20,6 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Flags of `engine drain`.
 #[derive(Debug, Args)]
+#[command(mut_args(first(&["config", "data_dir", "engine", "wait", "undo"])))]
 pub struct DrainFlags {
     #[command(flatten)]
     config: Box<ConfigFlags>,

@@ -3,7 +3,12 @@
 use std::path::PathBuf;
 
 use ambient_runner_protocol::RunnerError;
-use ambient_wire::{content::Listing, git::GitStatus};
+use ambient_wire::{
+    content::{FileMove, FileStatus, Listing},
+    git::GitStatus,
+    git_history::{GitLog, GitLogQuery},
+    git_merge::GitPull,
+};
 use axum::{
     Json, Router,
     body::Body,
@@ -11,7 +16,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use serde::Deserialize;
 
@@ -23,8 +28,12 @@ pub fn listen(directory: &std::path::Path, token: String) -> PathBuf {
     let listener = tokio::net::UnixListener::bind(&socket).unwrap();
     let router = Router::new()
         .route("/content", get(list))
-        .route("/content/{*path}", get(file))
+        .route("/content/{*path}", get(file).put(write).delete(remove))
+        .route("/content-status", get(file_status))
+        .route("/content-move", post(relocate))
         .route("/git/status", get(status))
+        .route("/git/log", get(log))
+        .route("/git/pull", post(pull))
         .layer(middleware::from_fn_with_state(token, only));
     tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     socket
@@ -66,6 +75,65 @@ async fn file(Path(path): Path<String>, headers: HeaderMap) -> Response {
         ("link", _) => refused(StatusCode::BAD_REQUEST, "bad_input", Some("path")),
         _ => refused(StatusCode::NOT_FOUND, "not_found", None),
     }
+}
+
+fn status_of(path: String, sha256: Option<String>) -> FileStatus {
+    let modified = chrono::DateTime::UNIX_EPOCH;
+    FileStatus { path, kind: "file".to_owned(), size: 10, mode: "0644".to_owned(), modified, sha256 }
+}
+
+/// Says in the sum what it was sent.
+async fn write(Path(path): Path<String>, request: Request) -> Response {
+    let (query, headers) = (request.uri().query().unwrap_or_default().to_owned(), request.headers().clone());
+    let Ok(bytes) = axum::body::to_bytes(request.into_body(), usize::MAX).await else {
+        return refused(StatusCode::BAD_REQUEST, "bad_input", Some("body"));
+    };
+    if headers.contains_key("if-match") {
+        return refused(StatusCode::PRECONDITION_FAILED, "stale", None);
+    }
+    let status = if path.starts_with("new/") { StatusCode::CREATED } else { StatusCode::OK };
+    (status, Json(status_of(path, Some(format!("{query} {}", bytes.len()))))).into_response()
+}
+
+#[derive(Deserialize)]
+struct Removal {
+    recursive: bool,
+}
+
+async fn remove(Path(path): Path<String>, Query(Removal { recursive }): Query<Removal>) -> Response {
+    match path.as_str() {
+        "dir" if !recursive => refused(StatusCode::BAD_REQUEST, "bad_input", Some("recursive")),
+        "dir" | "a.txt" => StatusCode::NO_CONTENT.into_response(),
+        _ => refused(StatusCode::NOT_FOUND, "not_found", None),
+    }
+}
+
+#[derive(Deserialize)]
+struct About {
+    path: String,
+    sha256: bool,
+}
+
+async fn file_status(Query(About { path, sha256 }): Query<About>) -> Json<FileStatus> {
+    Json(status_of(path, sha256.then(|| "abc".to_owned())))
+}
+
+async fn relocate(Json(request): Json<FileMove>) -> Response {
+    match request.to.as_str() {
+        "taken" if !request.overwrite => refused(StatusCode::CONFLICT, "conflict", None),
+        _ => Json(status_of(request.to, None)).into_response(),
+    }
+}
+
+/// Says in the cursor what it was asked.
+async fn log(Query(query): Query<GitLogQuery>) -> Json<GitLog> {
+    let next = serde_json::to_string(&query).ok();
+    Json(GitLog { repo: query.repo.unwrap(), items: Vec::new(), next })
+}
+
+async fn pull(Json(request): Json<GitPull>) -> Response {
+    assert_eq!(request.repo, "demo");
+    refused(StatusCode::CONFLICT, "conflict", None)
 }
 
 #[derive(Deserialize)]

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
+use ambient_wire::network::Network;
 use clap::{ArgMatches, Args, FromArgMatches};
 use serde_json::{Map, Value, json};
 
 use super::{
     super::{Connection, input},
     field::{self, Field},
+    network, permissions,
     variables::{self, Variables},
 };
 use crate::{client::route::Route, error::CliError};
@@ -88,13 +90,19 @@ pub(super) struct Create {
     prompt_file: Option<PathBuf>,
     #[arg(skip)]
     variables: Variables,
+    #[arg(skip)]
+    permissions: Option<PathBuf>,
+    #[arg(skip)]
+    network: Option<Network>,
 }
 
 impl Create {
     pub(super) fn read(matches: &ArgMatches, fields: &[Field]) -> Result<Self, clap::Error> {
         let given = Self::from_arg_matches(matches)?;
         let (fields, prompt_file) = (field::given(matches, fields), field::given_file(matches));
-        Ok(Self { fields, prompt_file, variables: variables::given(matches), ..given })
+        let (variables, permissions) = (variables::given(matches), permissions::given(matches));
+        let network = network::given(matches);
+        Ok(Self { fields, prompt_file, variables, permissions, network, ..given })
     }
 
     /// The request body.
@@ -104,10 +112,12 @@ impl Create {
         body.extend(self.fields);
         let prompt = input::text_of("--file", self.prompt_file.as_deref())?;
         body.extend(prompt.map(|text| ("prompt".to_owned(), json!(text))));
-        add(&mut body, "labels", input::by_key("--label", self.labels)?.into_iter().map(|(k, v)| (k, json!(v))));
+        add(&mut body, "labels", input::by_key("--label", self.labels)?.into_iter().map(|(k, v)| (k, json!(v))))?;
         let annotations = input::by_key("--annotation", self.annotations)?;
-        add(&mut body, "annotations", annotations.into_iter().map(|(k, v)| (k, json!(v))));
+        add(&mut body, "annotations", annotations.into_iter().map(|(k, v)| (k, json!(v))))?;
         self.variables.add_to(&mut body)?;
+        permissions::add_to(&mut body, self.permissions.as_deref())?;
+        network::add_to(&mut body, self.network);
         Ok(Value::Object(body))
     }
 }
@@ -145,13 +155,19 @@ pub(super) struct Patch {
     prompt_file: Option<PathBuf>,
     #[arg(skip)]
     variables: Variables,
+    #[arg(skip)]
+    permissions: Option<PathBuf>,
+    #[arg(skip)]
+    network: Option<Network>,
 }
 
 impl Patch {
     pub(super) fn read(matches: &ArgMatches, fields: &[Field]) -> Result<Self, clap::Error> {
         let given = Self::from_arg_matches(matches)?;
         let (fields, prompt_file) = (field::given(matches, fields), field::given_file(matches));
-        Ok(Self { fields, prompt_file, variables: variables::given(matches), ..given })
+        let (variables, permissions) = (variables::given(matches), permissions::given(matches));
+        let network = network::given(matches);
+        Ok(Self { fields, prompt_file, variables, permissions, network, ..given })
     }
 
     /// The request body.
@@ -169,9 +185,11 @@ impl Patch {
         for (field, flag, set, removed) in maps {
             let set = set.into_iter().map(|(key, value)| (key, json!(value)));
             let removed = removed.into_iter().map(|key| (key, Value::Null));
-            add(&mut body, field, input::by_key(flag, set.chain(removed))?);
+            add(&mut body, field, input::by_key(flag, set.chain(removed))?)?;
         }
         self.variables.add_to(&mut body)?;
+        permissions::add_to(&mut body, self.permissions.as_deref())?;
+        network::add_to(&mut body, self.network);
         if body.is_empty() {
             return Err(CliError::Usage("nothing to change: give a flag for each field to change".to_owned()));
         }
@@ -189,12 +207,21 @@ fn object(file: Option<&std::path::Path>) -> Result<Map<String, Value>, CliError
     }
 }
 
-/// Adds entries to a map in the body, if there are any.
-pub(super) fn add(body: &mut Map<String, Value>, field: &str, entries: impl IntoIterator<Item = (String, Value)>) {
+/// Adds entries to a map in the body, if there are any. They override a null; anything else that is not a map could only be lost.
+pub(super) fn add(
+    body: &mut Map<String, Value>,
+    field: &str,
+    entries: impl IntoIterator<Item = (String, Value)>,
+) -> Result<(), CliError> {
     let mut entries = entries.into_iter().peekable();
-    if entries.peek().is_some()
-        && let Some(map) = body.entry(field).or_insert_with(|| json!({})).as_object_mut()
-    {
-        map.extend(entries);
+    if entries.peek().is_none() {
+        return Ok(());
     }
+    let map = body.entry(field).or_insert(Value::Null);
+    if map.is_null() {
+        *map = json!({});
+    }
+    let map = map.as_object_mut().ok_or_else(|| CliError::Usage(format!("--from: {field} is not an object")))?;
+    map.extend(entries);
+    Ok(())
 }

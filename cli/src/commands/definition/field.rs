@@ -22,6 +22,8 @@ pub(super) struct Field {
     /// The argument's id: `url` alone is the server's.
     id: String,
     flag: String,
+    /// The flag of the field's own name, which is also taken.
+    own: String,
     about: String,
     value: Type,
     required: bool,
@@ -32,12 +34,23 @@ pub(super) struct Field {
 /// Fields covered by other flags.
 const APART: [&str; 4] = ["project_id", "name", "labels", "annotations"];
 
+impl Field {
+    /// Whether null clears it, by another rule than its schema's.
+    pub(super) fn cleared_if(self, clears: impl Fn(&str) -> bool) -> Self {
+        Self { nullable: clears(&self.name), ..self }
+    }
+
+    /// Whether null clears it.
+    pub(super) fn is_cleared(&self) -> bool {
+        self.nullable
+    }
+}
+
 /// Fields of a body that changes something, each with a flag. A field that is not nullable at creation treats absent and null
 /// alike, so it cannot be cleared.
 pub(super) fn of_patch(schema: &Value, create: &[Field]) -> Vec<Field> {
-    let clears = |field: &Field| create.iter().any(|other| other.name == field.name && other.nullable);
-    let narrowed = |field: Field| Field { nullable: clears(&field), ..field };
-    of_schema(schema).into_iter().map(narrowed).collect()
+    let clears = |name: &str| create.iter().any(|other| other.name == name && other.nullable);
+    of_schema(schema).into_iter().map(|field| field.cleared_if(clears)).collect()
 }
 
 /// Fields of a body, each with a flag.
@@ -61,6 +74,7 @@ pub(super) fn of_schema(schema: &Value) -> Vec<Field> {
         let about = property["description"].as_str().unwrap_or_default();
         Some(Field {
             flag: flag(name),
+            own: name.replace('_', "-"),
             id: format!("field {name}"),
             name: name.clone(),
             about: about.trim_end_matches('.').to_owned(),
@@ -96,16 +110,24 @@ pub(super) fn with_flags(command: Command, fields: &'static [Field], creates: bo
     };
     fields.iter().fold(command, |command, field| {
         let arg = Arg::new(field.id.as_str()).long(field.flag.as_str()).help(field.about.as_str());
+        // The field's own name too, unless the server has taken it.
+        let arg = if field.own == "url" { arg } else { arg.alias(field.own.as_str()) };
         let arg = match field.value {
             Type::Text => arg.value_name("TEXT"),
             Type::Integer => arg.value_name("NUMBER").value_parser(value_parser!(i64)).allow_negative_numbers(true),
-            Type::Number => arg.value_name("NUMBER").value_parser(value_parser!(f64)).allow_negative_numbers(true),
+            Type::Number => arg.value_name("NUMBER").value_parser(number).allow_negative_numbers(true),
             Type::Boolean => arg.value_name("true|false").value_parser(value_parser!(bool)),
         };
         let arg = if field.required && creates { arg.required_unless_present("from") } else { arg };
         let command = command.arg(arg.action(ArgAction::Set));
         if field.name == "prompt" { command.arg(prompt_file(field)) } else { command }
     })
+}
+
+/// JSON has no other numbers: "nan", or one that is too big, would be sent as null, which clears the field.
+fn number(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "is not a number".to_owned())?;
+    if number.is_finite() { Ok(number) } else { Err("is not a finite number".to_owned()) }
 }
 
 const PROMPT_FILE: &str = "prompt file";

@@ -3,6 +3,9 @@
 
 mod arguments;
 mod field;
+mod network;
+mod patched;
+mod permissions;
 mod show;
 mod variables;
 
@@ -12,6 +15,7 @@ use ambient_wire::{agent::Agent, api::List as Page, definition::Definition};
 use clap::{ArgMatches, Args as _, Command, FromArgMatches, Subcommand};
 use serde_json::Value;
 
+pub(super) use self::patched::PatchOf;
 use self::{
     arguments::{Create, Get, List, One, Patch},
     field::Field,
@@ -45,6 +49,10 @@ pub(crate) struct Kind {
     patch: Vec<Field>,
     /// Whether it has environment variables.
     has_variables: bool,
+    /// Whether it has permissions.
+    has_permissions: bool,
+    /// Whether it has a network.
+    has_network: bool,
 }
 
 impl Kind {
@@ -62,6 +70,8 @@ impl Kind {
             patch: field::of_patch(&D::patch_schema(), &create),
             create,
             has_variables: variables::are_in(&schema),
+            has_permissions: permissions::are_in(&schema),
+            has_network: network::is_in(&schema),
         }
     }
 
@@ -76,25 +86,29 @@ impl Kind {
 
     fn with_flags(&self, command: Command, fields: &'static [Field], creates: bool) -> Command {
         let command = field::with_flags(command, fields, creates);
-        if self.has_variables { variables::with_flags(command, creates) } else { command }
+        let command = if self.has_variables { variables::with_flags(command, creates) } else { command };
+        let command = if self.has_permissions { permissions::with_flag(command) } else { command };
+        if self.has_network { network::with_flag(command) } else { command }
     }
 
     fn arguments(&'static self) -> Command {
-        let help = |command: Command, about: &'static str, example: &str| {
+        let help = |command: Command, about: String, example: &str| {
             // After the arguments, which would otherwise bring their own text.
             command.about(about).after_help(format!("Example:\n  ambient {} {example}", self.command))
         };
         let create = self.with_flags(Create::augment_args(Command::new("create")), &self.create, true);
         let example = format!("create NAME{}", field::required(&self.create));
-        let create = help(create, "Create one; its name must be unique in the project", &example);
+        let word = self.word();
+        let create = help(create, format!("Create {}; its name must be unique in the project", a(&word)), &example);
         let list = List::augment_args(Command::new("list").visible_alias("ls"));
-        let list = help(list, "List those in the project", "list --label team=web");
-        let get = help(Get::augment_args(Command::new("get")), "Show one", "get NAME -o json");
+        let list = help(list, format!("List the project's {word}s"), "list --label team=web");
+        let get = help(Get::augment_args(Command::new("get")), format!("Show {}", a(&word)), "get NAME -o json");
         let patch = self.with_flags(Patch::augment_args(Command::new("patch")), &self.patch, false);
-        let patch = help(patch, "Change the given fields of one", "patch NAME --label team=web");
+        let patch = help(patch, format!("Change the given fields of {}", a(&word)), "patch NAME --label team=web");
         let one = |verb: &'static str| One::augment_args(Command::new(verb));
-        let delete = help(one("delete"), "Delete one; its name becomes free", "delete NAME");
-        let history = help(one("history"), "List the operations of one, newest first", "history NAME");
+        let delete = help(one("delete"), format!("Delete {}; its name becomes free", a(&word)), "delete NAME");
+        let history =
+            help(one("history"), format!("List the operations of {}, newest first", a(&word)), "history NAME");
         Command::new(self.command.as_str())
             .visible_alias(self.alias.as_str())
             .about(self.about)
@@ -102,6 +116,11 @@ impl Kind {
             .arg_required_else_help(true)
             .subcommands([create, list, get, patch, delete, history])
     }
+}
+
+/// `an agent`.
+fn a(word: &str) -> String {
+    format!("{} {word}", if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" })
 }
 
 /// Commands for a definition. One is named by its name within the project, or by its id.

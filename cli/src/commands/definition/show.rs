@@ -58,9 +58,13 @@ pub(super) fn details(kind: &Kind, one: &Value) -> String {
     fields.into_text()
 }
 
-/// `Repo url` of `repo_url`.
-fn title(field: &str) -> String {
-    let words = field.replace('_', " ");
+/// Written in capitals wherever they are shown.
+const ACRONYMS: [&str; 7] = ["api", "cpu", "id", "llm", "mcp", "uid", "url"];
+
+/// `Repo URL` of `repo_url`.
+pub(super) fn title(field: &str) -> String {
+    let word = |word: &str| if ACRONYMS.contains(&word) { word.to_uppercase() } else { word.to_owned() };
+    let words = field.split('_').map(word).collect::<Vec<_>>().join(" ");
     let (first, rest) = words.split_at(words.chars().next().map_or(0, char::len_utf8));
     first.to_uppercase() + rest
 }

@@ -7,7 +7,7 @@ use crate::{
     commands::{Invocation, end, execute},
     config::Environment,
     output::capture,
-    stub::{PROJECT, Received, Reply, Stub, ok, refused},
+    stub::{PROJECT, Received, Reply, Stub, ok, refused, session},
 };
 use clap::Parser;
 
@@ -58,7 +58,7 @@ async fn what_flags_say_is_what_is_asked_for() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), r#"{"prompt": "from the file", "resource_overrides": {"cpu": "2"}}"#).unwrap();
     let from = file.path().to_str().unwrap();
-    let create = ["agent", "create", "reviewer", "--from", from, "--prompt", "Be kind.", "--model", "m"];
+    let create = ["agent", "create", "reviewer", "--from", from, "--prompt", "Be kind.", "--llm-model", "m"];
     let more = ["--llm-temperature", "0.5", "--timeout", "60", "--interactive", "false", "--label", "team=web"];
     assert_eq!(ambient(&stub, &[&create[..], &more].concat()).await.0, Exit::Success);
     let sent = json!({"project_id": "local", "name": "reviewer", "prompt": "Be kind.", "llm_model": "m", "llm_temperature": 0.5,
@@ -70,6 +70,27 @@ async fn what_flags_say_is_what_is_asked_for() {
     let sent = json!({"name": "critic", "llm_model": null, "labels": {"team": null}});
     assert_eq!(body(&stub, "PATCH /agents"), sent);
     assert_eq!(ambient(&stub, &["agent", "patch", "reviewer"]).await.0, Exit::Usage);
+
+    // Flags override the file's null; into anything else but an object they would be lost.
+    std::fs::write(file.path(), r#"{"labels": null, "annotations": null, "environment_variables": null}"#).unwrap();
+    let flags = ["--label", "c=3", "--annotation", "a=b", "--env", "A=b"];
+    for (verb, line) in [("patch", "PATCH /agents"), ("create", "POST /agents")] {
+        assert_eq!(
+            ambient(&stub, &[&["agent", verb, "reviewer", "--from", from][..], &flags].concat()).await.0,
+            Exit::Success
+        );
+        let sent = body(&stub, line);
+        let maps = ["labels", "annotations", "environment_variables"].map(|field| sent[field].clone());
+        assert_eq!(maps, [json!({"c": "3"}), json!({"a": "b"}), json!({"A": "b"})]);
+    }
+    for field in ["labels", "annotations", "environment_variables"] {
+        std::fs::write(file.path(), json!({field: ["x"]}).to_string()).unwrap();
+        for verb in ["patch", "create"] {
+            let given = [&["agent", verb, "reviewer", "--from", from][..], &flags].concat();
+            let (exit, _, err) = ambient(&stub, &given).await;
+            assert_eq!((exit, err), (Exit::Usage, format!("error: --from: {field} is not an object\n")));
+        }
+    }
 
     std::fs::write(file.path(), "Be thorough.\n").unwrap();
     assert_eq!(ambient(&stub, &["agent", "patch", "reviewer", "-f", from]).await.0, Exit::Success);
@@ -92,6 +113,33 @@ async fn what_flags_say_is_what_is_asked_for() {
 }
 
 #[tokio::test]
+async fn sessions_and_projects_are_changed_in_the_same_way() {
+    let stub = Stub::start(|request| match request.line.replace(ID, "ID").as_str() {
+        "PATCH /sessions/ID" => ok(&session(&json!({}))),
+        "PATCH /projects/local" => ok(&json!({"kind": "Project", "id": PROJECT, "href": "", "version": 2, "name": "local",
+            "created_at": "2026-01-02T03:04:05Z", "updated_at": "2026-01-02T03:04:05Z", "display_name": "", "prompt": "",
+            "description": "to try things", "labels": {}, "annotations": {}, "settings": {}, "status": "Active",
+            "provisioned": true})),
+        _ => refused(404, "not found"),
+    })
+    .await;
+    let id = format!("id:{ID}");
+    let patch =
+        ["session", "patch", &id, "--name", "other", "--timeout", "60", "--llm-model", "m", "--clear", "prompt"];
+    assert_eq!(
+        ambient(&stub, &[&patch[..], &["--env", "A=b", "--remove-label", "team"]].concat()).await.0,
+        Exit::Success
+    );
+    let sent = json!({"name": "other", "timeout": 60, "llm_model": "m", "prompt": null, "environment_variables": {"A": "b"},
+        "labels": {"team": null}});
+    assert_eq!(body(&stub, "PATCH /sessions"), sent);
+    assert_eq!(ambient(&stub, &["session", "patch", &id]).await.0, Exit::Usage);
+    let patch = ["project", "patch", "local", "--description", "to try things", "--annotation", "a=b"];
+    assert_eq!(ambient(&stub, &patch).await.0, Exit::Success);
+    assert_eq!(body(&stub, "PATCH /projects"), json!({"description": "to try things", "annotations": {"a": "b"}}));
+}
+
+#[tokio::test]
 async fn a_definition_is_shown_by_its_fields() {
     let stub = Stub::start(server).await;
     let (_, list, _) = ambient(&stub, &["agents", "ls"]).await;
@@ -109,13 +157,13 @@ async fn a_definition_is_shown_by_its_fields() {
     Project:                    2PzyKuGf4Pp1cYCmLvjkxyDiEBC
     Created:                    2026-01-02T03:04:05Z by admin
     Version:                    2
-    Agent type:                 script
     Description:                Reads
                                 changes
-    Environment variable names: API_KEY, STAGE
     Prompt:                     Be kind.
-    Label:                      team=web
+    Agent type:                 script
+    Environment variable names: API_KEY, STAGE
     Resource override:          cpu=2
+    Label:                      team=web
     ");
     let (_, json, _) = ambient(&stub, &["agent", "get", "reviewer", "--at-version", "1", "-o", "json"]).await;
     assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), agent());
@@ -130,9 +178,22 @@ async fn a_definition_is_shown_by_its_fields() {
 }
 
 #[test]
+fn acronyms_are_in_capitals() {
+    for (field, title) in
+        [("repo_url", "Repo URL"), ("url", "URL"), ("llm_model", "LLM model"), ("agent_id", "Agent ID")]
+    {
+        assert_eq!(super::show::title(field), title);
+    }
+}
+
+#[test]
 fn help_says_what_a_command_does() {
     let told = |arguments: &[&str]| Arguments::try_parse_from(arguments).unwrap_err().render().to_string();
-    assert!(told(&["ambient", "agent", "create", "--help"]).starts_with("Create one"));
+    assert!(told(&["ambient", "agent", "create", "--help"]).starts_with("Create an agent; its name"));
+    assert!(
+        told(&["ambient", "repository-ref", "patch", "--help"])
+            .starts_with("Change the given fields of a repository ref")
+    );
     let all = told(&["ambient", "repository-ref", "--help"]);
     assert!(all.starts_with("Repository references") && !all.contains("rguments of"), "{all}");
 }
@@ -144,8 +205,14 @@ fn wrong_flags_are_refused() {
         &["agent", "create"],
         &["agent", "create", "x", "--timeout", "soon"],
         &["agent", "create", "x", "--interactive", "maybe"],
+        &["agent", "create", "x", "--llm-temperature", "nan"],
+        &["agent", "patch", "x", "--llm-temperature", "inf"],
+        &["session", "patch", "x", "--llm-temperature", "infinity"],
+        &["session", "patch", "x", "--llm-temperature", "1e400"],
         &["agent", "patch", "x", "--clear", "prompt"],
         &["agent", "create", "x", "--prompt", "y", "-f", "z"],
+        &["session", "patch", "x", "--clear", "inactivity_timeout"],
+        &["project", "patch", "x", "--clear", "prompt"],
         &["repository-ref", "create", "x", "--repo-url", "https://h/x", "-f", "z"],
         &["repository-ref", "create", "x"],
         &["repository-ref", "create", "x", "--repo-url", "https://h/x", "--env", "A=b"],
@@ -153,5 +220,8 @@ fn wrong_flags_are_refused() {
     ] {
         let error = Arguments::try_parse_from(["ambient"].iter().chain(wrong)).unwrap_err();
         assert!(error.use_stderr(), "{wrong:?}");
+        if let Some(flag) = wrong.iter().find(|flag| **flag == "--llm-temperature") {
+            assert!(error.to_string().contains(flag) && error.to_string().contains("finite"), "{error}");
+        }
     }
 }

@@ -25,8 +25,8 @@ pub(super) fn are_in(schema: &Value) -> bool {
 
 /// Adds the flags.
 pub(super) fn with_flags(command: Command, creates: bool) -> Command {
-    let about = "Variable of its sessions, sealed and never shown again; with NAME alone its value is taken from this terminal's \
-                 environment; may be repeated";
+    let about = "Environment variable, sealed and never shown again; with NAME alone its value is taken from this terminal's environment; \
+                 may be repeated";
     let set = Arg::new(SET).long(SET).value_name("NAME[=VALUE]").value_parser(input::variable);
     let command = command.arg(set.action(ArgAction::Append).help(about));
     if creates {
@@ -51,7 +51,6 @@ impl Variables {
     pub(super) fn add_to(self, body: &mut Map<String, Value>) -> Result<(), CliError> {
         let set = self.set.into_iter().map(|(name, value)| (name, json!(value)));
         let removed = self.removed.into_iter().map(|name| (name, Value::Null));
-        add(body, FIELD, input::by_key("--env", set.chain(removed))?);
-        Ok(())
+        add(body, FIELD, input::by_key("--env", set.chain(removed))?)
     }
 }

@@ -64,7 +64,7 @@ pub enum ExecutionsCommand {
         /// Workflow id
         id: String,
         /// Reason, for people
-        #[arg(long, value_name = "TEXT", default_value = "")]
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         reason: String,
     },
     /// End an execution at once, without cleaning up
@@ -75,7 +75,7 @@ pub enum ExecutionsCommand {
         /// Workflow id
         id: String,
         /// Reason, for people
-        #[arg(long, value_name = "TEXT", default_value = "")]
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         reason: String,
     },
 }
@@ -192,7 +192,7 @@ fn details(e: &WorkflowExecution) -> String {
     fields.add("Execution", &e.id);
     fields.add("Workflow", &e.workflow);
     fields.add("Status", &e.status);
-    fields.add("Run id", if e.run_id.is_empty() { "-" } else { &e.run_id });
+    fields.add("Run ID", if e.run_id.is_empty() { "-" } else { &e.run_id });
     fields.add("Started", time(e.started_at));
     fields.add("Closed", time(e.closed_at));
     fields.add("Ran", ran(e, Utc::now()));
@@ -237,7 +237,7 @@ mod tests {
         Execution:  session-start/2abc/1.1
         Workflow:   session-start
         Status:     Running
-        Run id:     -
+        Run ID:     -
         Started:    1970-01-01T00:00:00.000Z
         Closed:     1970-01-01T00:01:15.000Z
         Ran:        1 min 15 s

@@ -1,13 +1,12 @@
 //! What a run's live events say about how it went.
 
 use ambient_wire::{
-    custom,
     git::{GitPushed, LeftOut},
     live::Event,
+    runner_event::{RepoSnapshot, RunnerEvent},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::commands::session::is_terminal;
@@ -75,38 +74,26 @@ impl Record {
                 at: event.at,
             }),
             "session.deleted" => self.deleted = true,
-            "CUSTOM" => self.custom(event.data["name"].as_str().unwrap_or_default(), &event.data["value"]),
-            _ => {}
+            _ => self.recorded(RunnerEvent::read(&event.data)),
         }
     }
 
-    fn custom(&mut self, name: &str, value: &Value) {
-        match name {
-            custom::PUSHED => {
-                let Ok(what) = GitPushed::deserialize(value) else { return };
-                let pushed = Pushed { repo: text(value, "repo"), what };
-                self.pushes.retain(|known| known.repo != pushed.repo);
-                self.pushes.push(pushed);
+    fn recorded(&mut self, event: Option<RunnerEvent>) {
+        match event {
+            Some(RunnerEvent::RepoPushed { repo, pushed }) => {
+                self.pushes.retain(|known| known.repo != repo);
+                self.pushes.push(Pushed { repo, what: pushed });
             }
-            custom::SNAPSHOT => {
-                let snapshot = Snapshot {
-                    repo: text(value, "repo"),
-                    commit: text(value, "commit"),
-                    patch: patch(value),
-                    patch_truncated: value["patch_truncated"] == true,
-                    left_out: Vec::deserialize(&value["left_out"]).unwrap_or_default(),
-                    head: value["head"].as_str().map(str::to_owned),
-                    running: value["running"].as_u64().unwrap_or_default(),
-                };
+            Some(RunnerEvent::RepoSnapshot { snapshot }) => {
+                let snapshot = Snapshot::from(snapshot);
                 self.not_taken.retain(|known| known.repo != snapshot.repo);
                 self.snapshots.retain(|known| known.repo != snapshot.repo);
                 self.snapshots.push(snapshot);
             }
-            custom::SNAPSHOT_FAILED => {
-                let failed = NoSnapshot { repo: text(value, "repo"), reason: text(value, "reason") };
-                self.snapshots.retain(|known| known.repo != failed.repo);
-                self.not_taken.retain(|known| known.repo != failed.repo);
-                self.not_taken.push(failed);
+            Some(RunnerEvent::RepoSnapshotFailed { repo, reason }) => {
+                self.snapshots.retain(|known| known.repo != repo);
+                self.not_taken.retain(|known| known.repo != repo);
+                self.not_taken.push(NoSnapshot { repo, reason });
             }
             _ => {}
         }
@@ -123,10 +110,20 @@ impl Record {
     }
 }
 
-/// Kept as it is: a value that is not text has its own form.
-fn patch(value: &Value) -> Vec<u8> {
-    let exact = value["patch_base64"].as_str().and_then(|text| STANDARD.decode(text).ok());
-    exact.unwrap_or_else(|| text(value, "patch").into_bytes())
+impl From<RepoSnapshot> for Snapshot {
+    fn from(told: RepoSnapshot) -> Self {
+        // Kept as it is: a patch that is not text has its own form.
+        let exact = told.patch_base64.and_then(|text| STANDARD.decode(text).ok());
+        Self {
+            repo: told.repo,
+            commit: told.commit,
+            patch: exact.unwrap_or_else(|| told.patch.into_bytes()),
+            patch_truncated: told.patch_truncated,
+            left_out: told.left_out,
+            head: told.head,
+            running: told.running,
+        }
+    }
 }
 
 fn text(value: &Value, field: &str) -> String {

@@ -38,21 +38,25 @@ fn course(end: &'static str, reason: &'static str) -> Vec<stub_frames::Frame> {
         phase(1, "Pending", "Pending"),
         phase(2, "Creating", "Creating"),
         phase(5, "Running", "Running"),
-        event(6, "TEXT_MESSAGE_CONTENT", json!({"delta": "Working.\n"})),
+        event(6, "agent.text", json!({"type": "agent.text", "message_id": "m", "text": "Working.\n"})),
         event(
             7,
             "CUSTOM",
-            json!({"name": "ambient.snapshot", "value": {"repo": "demo", "commit": "0123456789abcdef", "ref": ""}}),
+            json!({"type": "CUSTOM", "name": "ambient.snapshot", "value": {"repo": "demo", "commit": "0123456789abcdef", "ref": ""}}),
         ),
         event(
             8,
-            "CUSTOM",
-            json!({"name": "ambient.pushed", "value": {
-                "repo": "demo", "url": "file:///r", "branch": "out", "commit": "fedcba9876543210", "commits": 2,
-                "created": true, "uncommitted": 1
-            }}),
+            "repo.pushed",
+            json!({
+                "type": "repo.pushed", "repo": "demo", "url": "file:///r", "branch": "out", "commit": "fedcba9876543210",
+                "commits": 2, "created": true, "uncommitted": 1
+            }),
         ),
-        event(8, "CUSTOM", json!({"name": "ambient.turn_ended", "value": {"outcome": "finished", "exit_code": 0}})),
+        event(
+            8,
+            "turn.ended",
+            json!({"type": "turn.ended", "turn_id": "t", "message_id": "m", "last_message_seq": 1, "outcome": "finished"}),
+        ),
         phase(90, "Stopping", reason),
         phase(95, end, reason),
     ]
@@ -202,6 +206,44 @@ async fn the_first_interrupt_stops_the_session_and_the_second_leaves_it() {
     assert!(stub.lines().contains(&format!("POST /sessions/{SESSION}/stop")));
     assert!(!stub.lines().iter().any(|line| line.starts_with("DELETE")), "what is left to itself is not deleted");
     assert!(ran.err.text().ends_with(&format!("\n  stop:   ambient session stop {SESSION}\n")), "{}", ran.err.text());
+}
+
+/// What `run` says when it is interrupted twice, the second time this long after the server has been asked to stop the session.
+async fn told_at_the_second_interrupt(pause: std::time::Duration) -> String {
+    let stub = Stub::start(move |request| match request.line.as_str() {
+        "POST /sessions" => ok(&stub::session(&json!({"phase": "Pending", "run": 1}))),
+        line if line.ends_with("/ws") => numbered(vec![phase(1, "Pending", ""), phase(2, "Running", "")]),
+        _ => ok(&stub::session(&json!({"phase": "Stopping", "run": 1}))),
+    })
+    .await;
+    let (sender, interrupts) = mpsc::channel(2);
+    let (url, stop) = (stub.url.clone(), format!("POST /sessions/{SESSION}/stop"));
+    let running = tokio::spawn(async move { run(&url, &["--prompt", "Do it"], interrupts).await });
+    while stub.cursors().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    sender.send(()).await.unwrap();
+    while !stub.lines().contains(&stop) {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(pause).await;
+    sender.send(()).await.unwrap();
+    let ran = running.await.unwrap();
+    assert_eq!(ran.result.unwrap(), Exit::Interrupted);
+    ran.err.text()
+}
+
+#[tokio::test]
+async fn a_stop_that_was_accepted_goes_on_without_the_command() {
+    let told = format!("the stop goes on without this command\n  follow: ambient session attach {SESSION}\n");
+    // Nothing shows from outside when the answer has arrived; a busy machine takes longer.
+    for milliseconds in [50, 500, 5_000] {
+        let text = told_at_the_second_interrupt(std::time::Duration::from_millis(milliseconds)).await;
+        if text.ends_with(&told) {
+            return;
+        }
+    }
+    panic!("not told");
 }
 
 #[tokio::test]

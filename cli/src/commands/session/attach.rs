@@ -6,7 +6,11 @@ use ambient_wire::session::{MessageCreate, Session};
 use clap::Args;
 use tokio::sync::mpsc;
 
-use super::{is_terminal, send, show};
+use super::{
+    is_terminal,
+    questions::{How, Questions},
+    send, show,
+};
 use crate::{
     commands::Connection,
     error::CliError,
@@ -49,6 +53,11 @@ pub(super) async fn attach(arguments: Attach, connection: &Connection) -> Result
     let after = arguments.after_seq.or(session.last_seq).unwrap_or_default();
     let mut follower = Follower::new(&client, &id, Some(after), patience);
     let mut renderer = Renderer::new(connection.console.clone(), connection.format);
+    let mut questions = Questions::new(&id, How::Line);
+    for waiting in questions.so_far(&client).await? {
+        renderer.interrupt(&waiting)?;
+        questions.say_how(&connection.console, waiting["interrupt_id"].as_str().unwrap_or_default());
+    }
     let mut messages = messages();
     let mut exit = Exit::Success;
     let mut goes_on = !session.phase.as_deref().is_none_or(is_terminal);
@@ -56,8 +65,11 @@ pub(super) async fn attach(arguments: Attach, connection: &Connection) -> Result
         tokio::select! {
             step = follower.next() => match step? {
                 Step::Snapshot(snapshot) => renderer.snapshot(&snapshot)?,
+                // Told above.
+                Step::Event(event) if questions.knows(&event) => {}
                 Step::Event(event) => {
                     renderer.event(&event)?;
+                    questions.take(&event, &connection.console);
                     goes_on |= event.event_type == "session.phase";
                     if event.event_type == "session.phase" && event.data["phase"].as_str().is_some_and(is_terminal) {
                         break;
@@ -71,9 +83,12 @@ pub(super) async fn attach(arguments: Attach, connection: &Connection) -> Result
             message = messages.recv() => match message {
                 Some(text) if text.trim().is_empty() => {}
                 Some(text) => {
-                    let message = MessageCreate { text, start: false };
+                    let sent = match questions.answer(&text) {
+                        Some((request, given)) => questions.send(&client, request, &given).await,
+                        None => send::post(&client, &id, &MessageCreate { text, ..MessageCreate::default() }).await.map(drop),
+                    };
                     // A refused message is no reason to stop following.
-                    if let Err(error) = send::post(&client, &id, &message).await {
+                    if let Err(error) = sent {
                         connection.console.error(&error.report());
                         exit = error.exit();
                     }
@@ -106,7 +121,7 @@ fn say_where(connection: &Connection, session: &Session) {
 
 /// Messages from standard input: each line, and each code block as a whole. Read by a separate thread, because a read from a
 /// terminal cannot be cancelled: the thread must not keep the process from exiting.
-fn messages() -> mpsc::Receiver<String> {
+pub(crate) fn messages() -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(16);
     std::thread::spawn(move || {
         let mut block = Block::default();
@@ -124,6 +139,13 @@ fn messages() -> mpsc::Receiver<String> {
         }
     });
     receiver
+}
+
+/// Whether a text ends within a code block.
+pub(crate) fn is_within_block(text: &str) -> bool {
+    let mut block = Block::default();
+    text.lines().for_each(|line| drop(block.take(line)));
+    !block.lines.is_empty()
 }
 
 /// Lines of a fenced code block that is not closed yet.

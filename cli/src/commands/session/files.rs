@@ -1,4 +1,4 @@
-//! `ambient session files`.
+//! `ambient session files|cat`.
 
 use ambient_wire::content::{Entry, Listing};
 use chrono::SecondsFormat;
@@ -16,8 +16,8 @@ use crate::{
 pub struct Files {
     /// Id or name
     session: String,
-    /// Folder to list or file to print, relative to the workspace [default: the workspace itself]
-    #[arg(default_value = "")]
+    /// Folder to list or file to print; begins with the repository's folder, such as hello/src [default: the workspace itself]
+    #[arg(default_value = "", hide_default_value = true)]
     path: String,
     /// Only print a file, never list a folder
     #[arg(long, requires = "path", hide = true)]
@@ -25,6 +25,22 @@ pub struct Files {
     /// Print a file to a terminal unescaped, whatever the terminal does with it; output elsewhere is always exact
     #[arg(long, requires = "path")]
     raw: bool,
+}
+
+/// Flags of `session cat`.
+#[derive(Debug, Clone, Args)]
+pub struct Cat {
+    /// Id or name
+    session: String,
+    /// File to print; begins with the repository's folder, such as hello/README.md
+    path: String,
+    /// Print to a terminal unescaped, whatever the terminal does with it; output elsewhere is always exact
+    #[arg(long)]
+    raw: bool,
+}
+
+pub(super) async fn cat(Cat { session, path, raw }: Cat, connection: &Connection) -> Result<Exit, CliError> {
+    files(Files { session, path, cat: true, raw }, connection).await
 }
 
 pub(super) async fn files(arguments: Files, connection: &Connection) -> Result<Exit, CliError> {
@@ -40,7 +56,7 @@ pub(super) async fn files(arguments: Files, connection: &Connection) -> Result<E
         Ok(file) => print(file, arguments.raw, connection).await,
         // What is not a file may be a folder; if it is neither, the error about the file says more.
         Err(CliError::Api { status: 400, error }) if !arguments.cat => match list(&id, &path, connection).await {
-            Err(CliError::Api { status: 400, .. }) => Err(CliError::Api { status: 400, error }),
+            Err(CliError::Api { status: 400 | 409, .. }) => Err(CliError::Api { status: 400, error }),
             listed => listed,
         },
         Err(error) => Err(error),
@@ -48,7 +64,7 @@ pub(super) async fn files(arguments: Files, connection: &Connection) -> Result<E
 }
 
 /// The normalised path; one that could leave the workspace is refused right here.
-fn relative(path: &str) -> Result<String, CliError> {
+pub(super) fn relative(path: &str) -> Result<String, CliError> {
     if path.starts_with('/') {
         return Err(CliError::Usage(format!("PATH: '{path}' must be relative to the workspace")));
     }

@@ -22,9 +22,20 @@ use crate::{
 pub struct Diff {
     /// Id or name
     session: String,
+    /// File or folder, relative to the repository [default: all of it]
+    path: Option<String>,
     /// Repository; may be left out if there is only one
     #[arg(long, value_name = "NAME")]
     repo: Option<String>,
+    /// Commit to compare with [default: the one that was cloned]
+    #[arg(long, value_name = "COMMIT", conflicts_with_all = ["staged", "unstaged"])]
+    base: Option<String>,
+    /// Only what the agent's git add has taken
+    #[arg(long, conflicts_with = "unstaged")]
+    staged: bool,
+    /// Only what the agent's git add has not taken
+    #[arg(long)]
+    unstaged: bool,
 }
 
 /// Flags of `session push`.
@@ -45,15 +56,20 @@ pub(super) async fn print_diff(arguments: Diff, connection: &Connection) -> Resu
         return Err(CliError::Usage("--output: a diff is text; it has no other form".to_owned()));
     }
     let id = connection.session_id(&arguments.session).await?;
+    let changes = arguments.staged.then_some("staged").or(arguments.unstaged.then_some("unstaged"));
+    let route = diff(&id, arguments.repo).query("base", arguments.base).query("path", arguments.path);
+    show_diff(&route.query("changes", changes), connection).await
+}
+
+/// Where the changes in a repository of a session are.
+pub(crate) fn diff(id: &str, repo: Option<String>) -> Route {
+    Route::new(["sessions", id, "git", "diff"]).query("repo", repo)
+}
+
+/// Prints changes.
+pub(crate) async fn show_diff(route: &Route, connection: &Connection) -> Result<Exit, CliError> {
     // Files need not be UTF-8, so the diff need not be either.
-    let route = Route::new(["sessions", &id, "git", "diff"]).query("repo", arguments.repo);
-    let (head, diff) = match connection.client.get_bytes(&route).await {
-        // The request's field is a flag here.
-        Err(CliError::Api { error, .. }) if error.details.iter().any(|detail| detail.field == "repo") => {
-            return Err(CliError::Usage(format!("--{}", error.reason)));
-        }
-        diff => diff?,
-    };
+    let (head, diff) = connection.client.get_bytes(route).await.map_err(of_flag)?;
     let (console, left_out) = (&connection.console, left_out(&head)?);
     if diff.is_empty() && left_out.is_empty() {
         console.note("no changes");
@@ -66,6 +82,16 @@ pub(super) async fn print_diff(arguments: Diff, connection: &Connection) -> Resu
         return Err(CliError::refused(Exit::Failure, "the diff is too long: it is truncated here, and will not apply"));
     }
     Ok(Exit::Success)
+}
+
+/// The request's field is a flag here.
+pub(super) fn of_flag(error: CliError) -> CliError {
+    match error {
+        CliError::Api { error, .. } if error.details.iter().any(|detail| detail.field == "repo") => {
+            CliError::Usage(format!("--{}", error.reason))
+        }
+        other => other,
+    }
 }
 
 /// What the diff does not show.
@@ -88,7 +114,7 @@ pub(super) async fn push(arguments: Push, connection: &Connection) -> Result<Exi
 }
 
 /// The requested repository.
-fn repository(session: &Session, wanted: Option<&str>) -> Result<String, CliError> {
+pub(super) fn repository(session: &Session, wanted: Option<&str>) -> Result<String, CliError> {
     let names: Vec<_> = session.reconciled_repos.iter().map(|repo| repo.name.as_str()).collect();
     match (wanted, names.as_slice()) {
         (Some(wanted), _) => Ok(wanted.to_owned()),

@@ -1,15 +1,15 @@
-//! `ambient session create|start|stop|delete`.
+//! `ambient session create|patch|start|stop|delete`.
 
 use std::time::Duration;
 
-use ambient_wire::session::{Session, SessionStart, SessionStop};
+use ambient_wire::session::{Session, SessionPatch, SessionStart, SessionStop};
 use clap::Args;
 use tokio::time::{Instant, sleep};
 
 use super::{is_terminal, show, spec::Spec};
 use crate::{
     client::{answer::Answer, route::Route},
-    commands::{Connection, input::Text},
+    commands::{Connection, definition::PatchOf, input::Text},
     error::CliError,
     exit::Exit,
 };
@@ -34,10 +34,9 @@ pub struct Create {
     start: bool,
 }
 
-/// Flags of waiting.
+/// Flags of waiting; what for is up to the command.
 #[derive(Debug, Clone, Args)]
 struct Wait {
-    /// Wait until it has started, or ended
     #[arg(long)]
     wait: bool,
     /// How long to wait, seconds
@@ -47,6 +46,7 @@ struct Wait {
 
 /// Flags of `session start`.
 #[derive(Debug, Clone, Args)]
+#[command(mut_arg("wait", |arg| arg.help("Wait until it runs, or has already ended")))]
 pub struct Start {
     /// Id or name
     session: String,
@@ -58,6 +58,7 @@ pub struct Start {
 
 /// Flags of `session stop`.
 #[derive(Debug, Clone, Args)]
+#[command(mut_arg("wait", |arg| arg.help("Wait until it has ended: Stopped, Completed or Failed")))]
 pub struct Stop {
     /// Id or name
     session: String,
@@ -81,6 +82,13 @@ pub(super) async fn create(arguments: Create, connection: &Connection) -> Result
         if arguments.start { "follow it with 'ambient session attach" } else { "start it with 'ambient session start" };
     connection.console.note(&format!("{next} {}'", session.id));
     Ok(Exit::Success)
+}
+
+pub(super) async fn patch(patch: &PatchOf<SessionPatch>, connection: &Connection) -> Result<Exit, CliError> {
+    let body = patch.body()?;
+    let id = connection.session_id(patch.one()).await?;
+    let answer = connection.client.patch(&Route::new(["sessions", &id]), &body).await?;
+    print(connection, &answer)
 }
 
 pub(super) async fn start(arguments: Start, connection: &Connection) -> Result<Exit, CliError> {

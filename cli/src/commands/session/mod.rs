@@ -1,19 +1,29 @@
 //! `ambient session`.
 
+pub(super) mod answer;
 pub(super) mod attach;
+mod change;
 mod files;
-mod git;
+pub(super) mod git;
+mod history;
 mod lifecycle;
 mod logs;
+mod merge;
+pub(super) mod questions;
 mod repo;
-mod send;
+pub(super) mod send;
 pub(super) mod show;
 pub(super) mod spec;
+mod turns;
+pub(super) mod wanted;
 
-use ambient_wire::{api::List, session::Session};
+use ambient_wire::{
+    api::List,
+    session::{Session, SessionPatch},
+};
 use clap::Subcommand;
 
-use super::{Connection, is_id, operations};
+use super::{Connection, definition::PatchOf, is_id, operations, usage};
 use crate::{client::route::Route, error::CliError, exit::Exit};
 
 /// Commands for sessions. A session is named by its name within the project, or by its id.
@@ -28,6 +38,9 @@ pub enum SessionCommand {
     /// Show a session with its conditions
     #[command(after_help = "Example:\n  ambient session get fix")]
     Get(show::Get),
+    /// Change the given fields of a session; what a run uses can be changed only while none is active
+    #[command(after_help = "Example:\n  ambient session patch fix --timeout 600 --label team=web")]
+    Patch(PatchOf<SessionPatch>),
     /// List a session's operations, newest first
     #[command(after_help = "Example:\n  ambient session history fix")]
     History {
@@ -46,24 +59,82 @@ pub enum SessionCommand {
         /// Id or name
         session: String,
     },
-    /// Follow a session from now on and talk to it: each line, or code block, is a message; Ctrl-D detaches
+    /// Follow a session from now on and talk to it: each line, or code block, is a message, or an answer to what the agent asks; Ctrl-D detaches
     #[command(after_help = "Example:\n  ambient session attach fix")]
     Attach(attach::Attach),
     /// Show what happened in a session
     #[command(after_help = "Example:\n  ambient session logs fix --follow")]
     Logs(logs::Logs),
+    /// Answer what the agent asks: once, always or reject
+    #[command(
+        after_help = "Example:\n  ambient session answer fix once\n  ambient session answer fix 1-1-3 reject --message 'Use make'"
+    )]
+    Answer(answer::Answer),
     /// Send a message
     #[command(after_help = "Example:\n  ambient session send fix 'Now run the tests'")]
     Send(send::Send),
     /// List a folder in a running session's workspace, or print a file from it
-    #[command(after_help = "Example:\n  ambient session files fix src\n  ambient session files fix README.md")]
+    #[command(
+        after_help = "Example:\n  ambient session files fix hello/src         # hello is the repository's folder\n  ambient session files fix hello/README.md"
+    )]
     Files(files::Files),
+    /// Print a file from a running session's workspace
+    #[command(after_help = "Example:\n  ambient session cat fix hello/README.md > README.md")]
+    Cat(files::Cat),
+    /// Show what is known about a file or folder in a running session's workspace
+    #[command(after_help = "Example:\n  ambient session stat fix hello/README.md --sha256")]
+    Stat(change::Stat),
+    /// Write a file into a running session's workspace, from a local one or standard input
+    #[command(
+        after_help = "Example:\n  ambient session put fix ./notes.md hello/docs/ --parents\n  make data | ambient session put fix - hello/data.csv"
+    )]
+    Put(change::Put),
+    /// Remove files and folders from a running session's workspace
+    #[command(after_help = "Example:\n  ambient session rm fix hello/build --recursive")]
+    Rm(change::Remove),
+    /// Move or rename a file or folder in a running session's workspace
+    #[command(after_help = "Example:\n  ambient session mv fix hello/old.md hello/new.md")]
+    Mv(change::Move),
     /// Print the changes in a running session's repository
-    #[command(after_help = "Example:\n  ambient session diff fix | git apply")]
+    #[command(
+        after_help = "Example:\n  ambient session diff fix | git apply\n  ambient session diff fix src/main.rs --unstaged"
+    )]
     Diff(git::Diff),
+    /// List the commits in a running session's repository, newest first
+    #[command(
+        after_help = "Example:\n  ambient session log fix --ref origin/main\n  ambient session log fix src/main.rs"
+    )]
+    Log(history::Log),
+    /// List the branches of a running session's repository, and of its origin
+    #[command(after_help = "Example:\n  ambient session branches fix")]
+    Branches(history::Branches),
+    /// Make a branch in a running session's repository
+    #[command(after_help = "Example:\n  ambient session branch fix topic --switch")]
+    Branch(history::Branch),
+    /// Take over new commits of the origin into a running session's repository
+    #[command(after_help = "Example:\n  ambient session pull fix --rebase")]
+    Pull(merge::Pull),
+    /// Show what a merge with the origin would come to, conflicts included
+    #[command(after_help = "Example:\n  ambient session merge-status fix --branch main")]
+    MergeStatus(merge::MergeStatus),
+    /// Pull from a branch of the origin, then push to it
+    #[command(after_help = "Example:\n  ambient session sync fix --branch main --rebase")]
+    Sync(merge::Sync),
+    /// Take a running session's repository back to the commit that was cloned; what is given up is kept on a reference
+    #[command(after_help = "Example:\n  ambient session abandon fix")]
+    Abandon(merge::Abandon),
     /// Push the commits in a running session's repository to a branch of its origin
     #[command(after_help = "Example:\n  ambient session push fix --branch fix/readme")]
     Push(git::Push),
+    /// List what came of each message: how it ended, what it used and changed; or show one turn, with the diff since the clone
+    #[command(after_help = "Example:\n  ambient session turns fix\n  ambient session turns fix 1-2")]
+    Turns(turns::Turns),
+    /// Show what a session's model calls have used, by run and model
+    #[command(after_help = "Example:\n  ambient session usage fix")]
+    Usage {
+        /// Id or name
+        session: String,
+    },
     /// Add, remove and list repositories
     #[command(subcommand)]
     Repo(repo::RepoCommand),
@@ -74,6 +145,7 @@ pub(super) async fn run(command: SessionCommand, connection: &Connection) -> Res
         SessionCommand::Create(arguments) => lifecycle::create(*arguments, connection).await,
         SessionCommand::List(arguments) => show::list(*arguments, connection).await,
         SessionCommand::Get(arguments) => show::get(arguments, connection).await,
+        SessionCommand::Patch(patch) => lifecycle::patch(&patch, connection).await,
         SessionCommand::History { session } => {
             operations::history("session", &connection.session_id(&session).await?, connection).await
         }
@@ -82,10 +154,25 @@ pub(super) async fn run(command: SessionCommand, connection: &Connection) -> Res
         SessionCommand::Delete { session } => lifecycle::delete(&session, connection).await,
         SessionCommand::Attach(arguments) => attach::attach(arguments, connection).await,
         SessionCommand::Logs(arguments) => logs::logs(arguments, connection).await,
+        SessionCommand::Answer(arguments) => answer::answer(arguments, connection).await,
         SessionCommand::Send(arguments) => send::send(arguments, connection).await,
         SessionCommand::Files(arguments) => files::files(arguments, connection).await,
+        SessionCommand::Cat(arguments) => files::cat(arguments, connection).await,
+        SessionCommand::Stat(arguments) => change::stat(arguments, connection).await,
+        SessionCommand::Put(arguments) => change::put(arguments, connection).await,
+        SessionCommand::Rm(arguments) => change::remove(arguments, connection).await,
+        SessionCommand::Mv(arguments) => change::relocate(arguments, connection).await,
         SessionCommand::Diff(arguments) => git::print_diff(arguments, connection).await,
+        SessionCommand::Log(arguments) => history::log(arguments, connection).await,
+        SessionCommand::Branches(arguments) => history::branches(arguments, connection).await,
+        SessionCommand::Branch(arguments) => history::branch(arguments, connection).await,
+        SessionCommand::Pull(arguments) => merge::pull(arguments, connection).await,
+        SessionCommand::MergeStatus(arguments) => merge::merge_status(arguments, connection).await,
+        SessionCommand::Sync(arguments) => merge::synchronize(arguments, connection).await,
+        SessionCommand::Abandon(arguments) => merge::abandon(arguments, connection).await,
         SessionCommand::Push(arguments) => git::push(arguments, connection).await,
+        SessionCommand::Turns(arguments) => turns::turns(arguments, connection).await,
+        SessionCommand::Usage { session } => usage::of_session(&session, connection).await,
         SessionCommand::Repo(command) => repo::run(command, connection).await,
     }
 }

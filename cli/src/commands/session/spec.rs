@@ -1,16 +1,23 @@
 //! A new session's spec, from flags.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use ambient_wire::{
+    agent_type::AgentCommand,
     git::Submodules,
+    network::Network,
+    permission::{PermissionEffect, PermissionRule, Permissions},
+    runner_event::ToolKind,
     session::{Repo, ResourceOverrides, SecretText, SessionCreate},
 };
 use clap::Args;
 use tokio::{process::Command, time::timeout};
 
 use crate::{
-    commands::{Connection, input},
+    commands::{Connection, input, mcp},
     error::CliError,
     local_repository,
     output::Console,
@@ -35,12 +42,25 @@ pub(crate) struct Spec {
     /// Which submodules of each --repo to fetch: none, their recorded commits, or all of them with history [default: none]
     #[arg(long, value_name = "HOW", requires = "repos", value_parser = input::submodules())]
     pub(crate) submodules: Option<Submodules>,
-    /// Agent that the session belongs to, by name or id; see 'ambient agent list'. Only recorded: its settings are not inherited yet
+    /// Agent that the session belongs to, by name or id; see 'ambient agent list'. What the session leaves open comes from it
     #[arg(long, value_name = "AGENT")]
     pub(crate) agent: Option<String>,
-    /// Program that runs as the agent [default: script, which runs the shell blocks of its prompt]
+    /// Program that runs as the agent, such as codex; see 'ambient agent-type list' [default: script, which runs the shell blocks of its
+    /// prompt]
     #[arg(long, value_name = "TYPE")]
     pub(crate) agent_type: Option<String>,
+    /// Command in place of the agent type's, which speaks the Agent Client Protocol; its words are separated by spaces
+    #[arg(long, value_name = "COMMAND", value_parser = input::agent_command)]
+    pub(crate) agent_command: Option<AgentCommand>,
+    /// Mode that the agent is put into, by its own name for it
+    #[arg(long, value_name = "MODE")]
+    pub(crate) agent_mode: Option<String>,
+    /// Option that the agent is given, by its own names; may be repeated
+    #[arg(long = "agent-option", value_name = "ID=VALUE", value_parser = input::label)]
+    pub(crate) agent_options: Vec<(String, String)>,
+    /// File with MCP servers for the agent, as a JSON list in the API's form or as in .mcp.json; - is standard input
+    #[arg(long = "mcp", value_name = "FILE")]
+    pub(crate) mcp_servers: Option<PathBuf>,
     /// Maximum duration of a run in seconds [default: 300 for a batch session, else no limit]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) timeout: Option<i64>,
@@ -48,7 +68,7 @@ pub(crate) struct Spec {
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i64).range(0..))]
     pub(crate) inactivity_timeout: Option<i64>,
     /// Model for the agent to use
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, alias = "llm-model", value_name = "MODEL")]
     pub(crate) model: Option<String>,
     /// CPU limit, such as 500m or 2 [default: the server's]
     #[arg(long, value_name = "CPU")]
@@ -65,16 +85,35 @@ pub(crate) struct Spec {
     /// Maximum number of open files per process
     #[arg(long, value_name = "NUMBER")]
     pub(crate) open_files: Option<u64>,
+    /// What the agent may reach of the network: open, none, or hosts separated by commas, such as github.com,*.crates.io [default: its
+    /// agent's, or else the server's]
+    #[arg(long, value_name = "open|none|HOST,…", value_parser = input::network)]
+    pub(crate) network: Option<Network>,
     /// Environment variable for the agent, sealed and never shown again; NAME alone takes the value from this shell's environment;
     /// may be repeated
     #[arg(long = "env", value_name = "NAME[=VALUE]", value_parser = input::variable)]
     pub(crate) environment: Vec<(String, SecretText)>,
+    /// File with what the agent may do without asking, as a JSON object in the API's form; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) permissions: Option<PathBuf>,
+    /// Command that the agent may run without asking, with * for any text; goes before the rules of --permissions; may be repeated
+    #[arg(long = "allow", value_name = "COMMAND")]
+    pub(crate) allowed: Vec<String>,
     /// Label to find it by; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = input::label)]
     pub(crate) labels: Vec<(String, String)>,
 }
 
 impl Spec {
+    /// The same, with folders of repositories that are relative to `folder`.
+    pub(crate) fn starting_at(&self, folder: &Path) -> Self {
+        let placed = |repo: &String| match repo.contains("://") {
+            true => repo.clone(),
+            false => folder.join(repo).to_string_lossy().into_owned(),
+        };
+        Self { repos: self.repos.iter().map(placed).collect(), ..self.clone() }
+    }
+
     fn limits(&self) -> ResourceOverrides {
         ResourceOverrides {
             cpu: self.cpu.clone(),
@@ -83,6 +122,18 @@ impl Spec {
             disk: self.disk.clone(),
             open_files: self.open_files,
         }
+    }
+
+    fn permissions(&self) -> Result<Permissions, CliError> {
+        let mut permissions = input::permissions(self.permissions.as_deref())?.unwrap_or_default();
+        let allowed = self.allowed.iter().map(|command| PermissionRule {
+            effect: PermissionEffect::Allow,
+            tool: Some(ToolKind::Execute),
+            command: Some(command.clone()),
+            path: None,
+        });
+        permissions.rules.splice(0..0, allowed);
+        Ok(permissions)
     }
 
     /// The session to create; warns if a folder has changes that a clone would not have.
@@ -120,11 +171,17 @@ impl Spec {
                 None => None,
             },
             agent_type: self.agent_type.clone(),
+            agent_command: self.agent_command.clone(),
+            agent_mode: self.agent_mode.clone(),
+            agent_options: input::by_key("--agent-option", self.agent_options.iter().cloned())?,
+            mcp_servers: self.mcp_servers.as_deref().map_or(Ok(Vec::new()), mcp::servers)?,
             timeout: self.timeout,
             inactivity_timeout: self.inactivity_timeout,
             llm_model: self.model.clone(),
             resource_overrides: Some(self.limits()).filter(|limits| *limits != ResourceOverrides::default()),
+            network: self.network.clone(),
             environment_variables: input::by_key("--env", self.environment.iter().cloned())?,
+            permissions: self.permissions()?,
             labels: input::by_key("--label", self.labels.iter().cloned())?,
             ..SessionCreate::default()
         })

@@ -1,43 +1,65 @@
 //! Live events for people: the agent's text and output on standard output, everything around it on standard error.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+mod agent;
+mod calls;
+mod diff;
+mod folded;
+mod interrupts;
+mod markdown;
+mod usage;
+mod words;
+
+use std::{io, sync::Arc};
 
 use ambient_wire::{
-    custom::{self, ENDED_BY_REQUEST},
-    git::GitPushed,
     live::Event,
+    runner_event::{PlanEntry, RunnerEvent, ToolKind},
 };
 use serde::Deserialize;
 use serde_json::Value;
 
+use self::{
+    calls::Calls,
+    folded::Folded,
+    markdown::Markdown,
+    usage::Spent,
+    words::{headline_of, sentence, text},
+};
 use super::Snapshot;
 use crate::output::{
     Console, OutputFormat, Style, escape,
     lines::{Lines, Source},
-    table::cut,
 };
 
-/// Most tool calls remembered at once, and most bytes of one call's arguments.
-const MAX_CALLS: usize = 256;
-const MAX_ARGUMENTS: usize = 64 << 10;
-/// Longest line made from an agent's text, characters.
-const MAX_LINE: usize = 160;
+pub(crate) use words::first_line;
 
-/// A tool call between its start and its result.
-#[derive(Debug, Default)]
-struct Call {
-    name: String,
-    arguments: String,
-    announced: bool,
-    streamed: bool,
+/// What was printed last on standard output.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+enum Block {
+    #[default]
+    Nothing,
+    /// A message of the agent.
+    Words(String),
+    /// A thought.
+    Thought(String),
+    /// A tool call.
+    Call,
+    /// The line of a call in progress, which can still be replaced.
+    Open(String),
 }
 
 /// Prints events one after another.
 pub(crate) struct Renderer {
     console: Arc<Console>,
     format: OutputFormat,
-    calls: BTreeMap<String, Call>,
     lines: Lines,
+    calls: Calls,
+    block: Block,
+    plan: Vec<PlanEntry>,
+    spent: Spent,
+    /// For a conversation: calls take a line each, and what the agent says is drawn.
+    folded: Option<Folded>,
+    markdown: Option<Markdown>,
     /// What the last phase said, so that the next need not repeat it.
     told: String,
 }
@@ -45,7 +67,24 @@ pub(crate) struct Renderer {
 impl Renderer {
     pub(crate) fn new(console: Arc<Console>, format: OutputFormat) -> Self {
         let lines = Lines::new(console.clone());
-        Self { console, format, calls: BTreeMap::new(), lines, told: String::new() }
+        Self {
+            console,
+            format,
+            lines,
+            calls: Calls::default(),
+            block: Block::default(),
+            plan: Vec::new(),
+            spent: Spent::default(),
+            folded: None,
+            markdown: None,
+            told: String::new(),
+        }
+    }
+
+    /// Shows a conversation rather than a run: without its routine, and with calls folded unless their details are wanted.
+    pub(crate) fn of_conversation(console: Arc<Console>, details: bool) -> Self {
+        let markdown = console.out_is_terminal().then(Markdown::new);
+        Self { folded: Some(Folded::new(details)), markdown, ..Self::new(console, OutputFormat::Table) }
     }
 
     /// Prints an event in the requested format.
@@ -66,9 +105,24 @@ impl Renderer {
         }
     }
 
+    /// Prints a request that waits, as if its event had arrived.
+    pub(crate) fn interrupt(&mut self, data: &Value) -> io::Result<()> {
+        if self.format == OutputFormat::Table { self.told_of_interrupt(data) } else { Ok(()) }
+    }
+
+    /// Ends the line in progress: something else is going to be written.
+    pub(crate) fn pause(&mut self) -> io::Result<()> {
+        self.draw_rest()?;
+        self.lines.end_line()?;
+        if matches!(self.block, Block::Open(_)) {
+            self.block = Block::Call;
+        }
+        Ok(())
+    }
+
     /// Ends the line in progress.
     pub(crate) fn finish(mut self) -> io::Result<()> {
-        self.lines.end_line()
+        self.pause()
     }
 
     fn messages(&mut self, data: &Value) -> io::Result<()> {
@@ -81,7 +135,7 @@ impl Renderer {
         for message in data["messages"].as_array().into_iter().flatten() {
             match text(message, "role") {
                 "user" => self.prompted(text(message, "content"))?,
-                "tool" => self.outcome(text(message, "content"), &message["exitCode"])?,
+                "tool" => self.outcome(text(message, "content"), message["exitCode"].as_i64())?,
                 _ => self.said(message)?,
             }
         }
@@ -90,11 +144,14 @@ impl Renderer {
 
     /// The agent's text, and the calls it made with it.
     fn said(&mut self, message: &Value) -> io::Result<()> {
-        self.lines.write(Source::Words, text(message, "content"))?;
-        self.lines.end(Source::Words)?;
+        if !text(message, "content").is_empty() {
+            self.words(text(message, "id").to_owned(), text(message, "content"))?;
+            self.block(Block::Nothing)?;
+        }
         for call in message["toolCalls"].as_array().into_iter().flatten() {
-            let line = headline(text(&call["function"], "name"), text(&call["function"], "arguments"));
-            self.console.styled(Style::Bold, &format!("{}\n", escape::line(&line)))?;
+            let kind = ToolKind::deserialize(&message["kind"]).ok();
+            let line = headline_of(kind, text(&call["function"], "name"), text(&call["function"], "arguments"));
+            self.call_line(&line)?;
         }
         Ok(())
     }
@@ -103,33 +160,41 @@ impl Renderer {
         let data = &event.data;
         match event.event_type.as_str() {
             "session.phase" => self.phase(data),
+            "session.condition" if self.folded.is_some() => Ok(()),
             "session.condition" => self.condition(data),
             "session.blocked" if !data.is_null() => {
-                self.progress(Style::Yellow, &format!("  waiting: {}", sentence(data, "reason", "blocked_on")))
+                let why = sentence(text(data, "reason"), text(data, "blocked_on"));
+                self.progress(Style::Yellow, &format!("  waiting: {why}"))
             }
+            "session.messages_not_run" => {
+                let told = match data["message_ids"].as_array().map_or(0, Vec::len) {
+                    1 => "  not run: 1 message, which was still waiting for its turn (-o json has its id)".to_owned(),
+                    several => {
+                        format!(
+                            "  not run: {several} messages, which were still waiting for their turns (-o json has their ids)"
+                        )
+                    }
+                };
+                self.progress(Style::Yellow, &told)
+            }
+            "session.interrupt" => self.told_of_interrupt(data),
             "session.deleted" => self.progress(Style::Bold, "● deleted"),
             "user.message" => self.prompted(text(data, "text")),
-            "RUN_ERROR" => self.turn_ended(data),
-            "TEXT_MESSAGE_CONTENT" | "TEXT_MESSAGE_CHUNK" => self.lines.write(Source::Words, text(data, "delta")),
-            "TEXT_MESSAGE_START" | "TEXT_MESSAGE_END" => self.lines.end(Source::Words),
-            "TOOL_CALL_START" => {
-                self.call_started(text(data, "toolCallId"), text(data, "toolCallName"));
-                Ok(())
-            }
-            "TOOL_CALL_ARGS" => {
-                self.call_arguments(text(data, "toolCallId"), text(data, "delta"));
-                Ok(())
-            }
-            "TOOL_CALL_END" => self.announce(text(data, "toolCallId")),
-            "TOOL_CALL_RESULT" => self.result(data),
-            "CUSTOM" => self.custom(text(data, "name"), &data["value"]),
-            // Events that a later release may send, and those that only frame others.
-            _ => Ok(()),
+            // None: events that a later release may record, and those of earlier ones that only frame others.
+            _ => RunnerEvent::read(data).map_or(Ok(()), |event| self.recorded(event)),
         }
+    }
+
+    fn told_of_interrupt(&mut self, data: &Value) -> io::Result<()> {
+        interrupts::lines(data).iter().try_for_each(|(style, line)| self.progress(*style, line))
     }
 
     fn phase(&mut self, data: &Value) -> io::Result<()> {
         let (phase, reason) = (text(data, "phase"), text(data, "reason"));
+        if self.folded.is_some() && matches!(phase, "Pending" | "Creating" | "Running" | "Stopping") {
+            text(data, "message").clone_into(&mut self.told);
+            return Ok(());
+        }
         let style = match phase {
             "Failed" => Style::Red,
             "Completed" => Style::Green,
@@ -149,157 +214,78 @@ impl Renderer {
 
     fn condition(&mut self, data: &Value) -> io::Result<()> {
         let not = if text(data, "status") == "True" { "" } else { "not " };
-        let (condition, reason) = (text(data, "type"), sentence(data, "reason", "message"));
+        let (condition, reason) = (text(data, "type"), sentence(text(data, "reason"), text(data, "message")));
         let why = if reason == condition || reason.is_empty() { String::new() } else { format!(": {reason}") };
         self.progress(Style::Dim, &format!("  {not}{condition}{why}"))
-    }
-
-    /// A turn that did not finish: it was stopped, or it failed.
-    fn turn_ended(&mut self, data: &Value) -> io::Result<()> {
-        text(data, "message").clone_into(&mut self.told);
-        match text(data, "code") {
-            "Interrupted" | "Terminated" => {
-                self.progress(Style::Yellow, &format!("  turn stopped: {}", text(data, "message")))
-            }
-            _ => self.progress(Style::Red, &format!("  turn failed: {}", sentence(data, "code", "message"))),
-        }
     }
 
     fn prompted(&mut self, text: &str) -> io::Result<()> {
         self.progress(Style::Cyan, &format!("> {}", first_line(text)))
     }
 
-    fn call_started(&mut self, id: &str, name: &str) {
-        // A call without a result is kept; the oldest is evicted.
-        if self.calls.len() >= MAX_CALLS {
-            self.calls.pop_first();
-        }
-        self.calls.insert(id.to_owned(), Call { name: name.to_owned(), ..Call::default() });
-    }
-
-    fn call_arguments(&mut self, id: &str, delta: &str) {
-        if let Some(call) = self.calls.get_mut(id).filter(|call| call.arguments.len() + delta.len() <= MAX_ARGUMENTS) {
-            call.arguments.push_str(delta);
-        }
-    }
-
-    /// Says which call it is, once its arguments are complete.
-    fn announce(&mut self, id: &str) -> io::Result<()> {
-        let Some(call) = self.calls.get_mut(id).filter(|call| !call.announced) else {
+    /// Something else begins on standard output: on a terminal an empty line sets it apart, except for one call after another.
+    fn block(&mut self, next: Block) -> io::Result<()> {
+        if self.block == next {
             return Ok(());
-        };
-        call.announced = true;
-        let line = headline(&call.name, &call.arguments);
-        self.lines.end_line()?;
-        self.console.styled(Style::Bold, &format!("{}\n", escape::line(&line)))
-    }
-
-    fn output(&mut self, value: &Value) -> io::Result<()> {
-        let id = text(value, "toolCallId");
-        self.announce(id)?;
-        if let Some(call) = self.calls.get_mut(id) {
-            call.streamed = true;
         }
-        let source = if text(value, "stream") == "stderr" { Source::Errors } else { Source::Output };
-        self.lines.write(source, text(value, "text"))
+        self.end_block()?;
+        let is_call = |block: &Block| matches!(block, Block::Call | Block::Open(_));
+        let are_calls = is_call(&self.block) && is_call(&next);
+        let before = std::mem::replace(&mut self.block, next);
+        if before != Block::Nothing && !are_calls && self.console.out_is_terminal() {
+            self.console.data("\n")?;
+        }
+        Ok(())
     }
 
-    fn result(&mut self, data: &Value) -> io::Result<()> {
-        let id = text(data, "toolCallId");
-        self.announce(id)?;
-        let streamed = self.calls.remove(id).is_some_and(|call| call.streamed);
-        self.outcome(if streamed { "" } else { text(data, "content") }, &data["exitCode"])
+    /// What was said so far is whole: nothing of it is held back.
+    fn end_block(&mut self) -> io::Result<()> {
+        self.draw_rest()?;
+        match self.block {
+            Block::Words(_) => self.lines.end(Source::Words),
+            Block::Thought(_) => self.lines.end(Source::Thoughts),
+            Block::Call | Block::Open(_) | Block::Nothing => self.lines.end_line(),
+        }
     }
 
-    fn outcome(&mut self, content: &str, exit_code: &Value) -> io::Result<()> {
+    /// What was held back of the agent's words.
+    fn draw_rest(&mut self) -> io::Result<()> {
+        match self.markdown.as_mut().map(Markdown::finish) {
+            Some(rest) if !rest.is_empty() => self.lines.write(Source::Words, &rest),
+            _ => Ok(()),
+        }
+    }
+
+    /// Which call begins, on a line of its own.
+    fn call_line(&mut self, line: &str) -> io::Result<()> {
+        self.block(Block::Call)?;
+        self.lines.end_line()?;
+        self.console.styled(Style::Bold, &format!("{}\n", escape::line(line)))
+    }
+
+    /// What a call came to.
+    fn outcome(&mut self, content: &str, exit_code: Option<i64>) -> io::Result<()> {
+        if !content.is_empty() {
+            self.block(Block::Call)?;
+        }
         self.lines.write(Source::Output, content)?;
         self.lines.end(Source::Output)?;
         self.lines.end(Source::Errors)?;
-        match exit_code.as_i64() {
+        match exit_code {
             None | Some(0) => Ok(()),
             Some(code) => self.console.styled(Style::Red, &format!("exit code {code}\n")),
         }
     }
 
-    fn custom(&mut self, name: &str, value: &Value) -> io::Result<()> {
-        match name {
-            custom::TOOL_OUTPUT => self.output(value),
-            custom::ATTEMPT_STARTED if value["resumed"] == true => {
-                self.progress(Style::Dim, &format!("  runner is back (attempt {})", value["attempt"]))
-            }
-            custom::SNAPSHOT => {
-                let commit = cut(text(value, "commit"), 13);
-                let running = value["running"].as_u64().filter(|running| *running > 0);
-                let moving =
-                    running.map(|n| format!(", while {n} processes of the agent were running")).unwrap_or_default();
-                self.progress(Style::Dim, &format!("  snapshot of {}: {commit}{moving}", text(value, "repo")))
-            }
-            custom::PUSHED => {
-                let Ok(pushed) = GitPushed::deserialize(value) else { return Ok(()) };
-                self.progress(Style::Dim, &format!("  {}", pushed.words()))?;
-                let repo = text(value, "repo");
-                pushed.remarks().try_for_each(|remark| self.progress(Style::Yellow, &format!("  {repo}: {remark}")))
-            }
-            custom::REPO_NOTICES => {
-                let repo = text(value, "repo");
-                for notice in value["notices"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-                    self.progress(Style::Yellow, &format!("  {repo}: {notice}"))?;
-                }
-                Ok(())
-            }
-            custom::SNAPSHOT_FAILED => {
-                self.progress(Style::Yellow, &format!("  no snapshot of {}", sentence(value, "repo", "reason")))
-            }
-            // The phases already say this.
-            custom::EXIT if [ENDED_BY_REQUEST, self.told.as_str()].contains(&text(value, "reason")) => Ok(()),
-            custom::EXIT => {
-                self.progress(Style::Dim, &format!("  runner ended: {} {}", value["code"], text(value, "reason")))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// A line beside the output. If both streams go to the same terminal, it starts on a new line.
     fn progress(&mut self, style: Style, line: &str) -> io::Result<()> {
-        if self.console.out_is_terminal() {
-            self.lines.end_line()?;
-        }
+        self.aside()?;
         self.console.progress(style, line);
         Ok(())
     }
-}
 
-fn text<'a>(data: &'a Value, field: &str) -> &'a str {
-    data[field].as_str().unwrap_or_default()
-}
-
-/// `word: explanation`, leaving out what is empty.
-fn sentence(data: &Value, word: &str, explanation: &str) -> String {
-    match (text(data, word), text(data, explanation)) {
-        (word, "") => word.to_owned(),
-        ("", explanation) => explanation.to_owned(),
-        (word, explanation) => format!("{word}: {explanation}"),
-    }
-}
-
-fn first_line(text: &str) -> String {
-    // A fence says nothing, but its content does.
-    let is_fence = |line: &str| line.starts_with("```") || line.starts_with("~~~");
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut lines = text.lines().filter(|line| !line.trim().is_empty() && !is_fence(line.trim_start()));
-    let first = cut(lines.next().unwrap_or_default().trim(), MAX_LINE);
-    if lines.next().is_some() { format!("{first} …") } else { first }
-}
-
-/// A call on one line: a shell call as its first command, any other as name and arguments.
-fn headline(name: &str, arguments: &str) -> String {
-    let parsed: Value = serde_json::from_str(arguments).unwrap_or_default();
-    let named = ["script", "command", "cmd"].into_iter().find_map(|key| parsed[key].as_str());
-    // The script agent's arguments are the script itself.
-    let script = named.or_else(|| (name == "shell" && !parsed.is_object()).then_some(arguments));
-    match script {
-        Some(script) => format!("$ {}", first_line(script)),
-        None => cut(format!("[{name}] {}", arguments.trim()).trim_end(), MAX_LINE),
+    fn aside(&mut self) -> io::Result<()> {
+        if self.console.out_is_terminal() { self.pause() } else { Ok(()) }
     }
 }
 

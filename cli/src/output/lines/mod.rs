@@ -26,6 +26,10 @@ pub(crate) enum Source {
     Output,
     /// Standard error of a tool.
     Errors,
+    /// What the agent thinks.
+    Thoughts,
+    /// What a call came to, in a line of ours.
+    Calls,
 }
 
 #[derive(Debug, Default)]
@@ -37,14 +41,13 @@ struct Stream {
 /// The line in progress, on standard output.
 pub(crate) struct Lines {
     console: Arc<Console>,
-    streams: [Stream; 3],
+    streams: [Stream; 5],
     canvas: Canvas,
 }
 
 impl Lines {
     pub(crate) fn new(console: Arc<Console>) -> Self {
-        let (live, colors) = (console.redraws(), console.has_colors());
-        let canvas = Canvas { live, colors, ..Canvas::default() };
+        let canvas = Canvas { colors: console.has_colors(), ..Canvas::default() };
         Self { console, streams: Default::default(), canvas }
     }
 
@@ -52,7 +55,7 @@ impl Lines {
     pub(crate) fn write(&mut self, source: Source, text: &str) -> io::Result<()> {
         let Stream { sequences, pen } = &mut self.streams[source as usize];
         let (canvas, base) = (&mut self.canvas, base(source));
-        canvas.columns = self.console.columns();
+        (canvas.live, canvas.columns) = (self.console.redraws(), self.console.columns());
         for c in text.chars() {
             sequences.push(c, &mut |found| canvas.take(&found, pen, base));
         }
@@ -90,7 +93,11 @@ impl Drop for Lines {
 }
 
 fn base(source: Source) -> Pen {
-    if source == Source::Errors { Pen::YELLOW } else { Pen::default() }
+    match source {
+        Source::Errors => Pen::YELLOW,
+        Source::Thoughts => Pen::DIM,
+        Source::Words | Source::Output | Source::Calls => Pen::default(),
+    }
 }
 
 /// The current line, and what still has to be written of it.

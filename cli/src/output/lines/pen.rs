@@ -27,6 +27,13 @@ impl Pen {
     pub(super) const YELLOW: Self =
         Self { foreground: Color::Indexed(3), background: Color::Default, emphases: [false; EMPHASES.len()] };
 
+    /// The pen for what is only beside the matter.
+    pub(super) const DIM: Self = Self {
+        foreground: Color::Default,
+        background: Color::Default,
+        emphases: [false, true, false, false, false, false],
+    };
+
     /// Applies the parameters of an SGR sequence.
     pub(super) fn apply(&mut self, parameters: &str) {
         let mut groups = parameters.split(';');

@@ -15,7 +15,10 @@ use std::{
     time::Duration,
 };
 
-use ambient_wire::git::{InSubmodule, LeftOut, LeftOutReason};
+use ambient_wire::{
+    file_name::escape,
+    git::{InSubmodule, LeftOut, LeftOutReason},
+};
 
 use self::inside::Inspection;
 use super::{
@@ -41,6 +44,8 @@ const ROOM: u64 = 512 * 1024 * 1024;
 const MAX_LEFT_OUT: usize = 1_000;
 /// Largest list of changed files, bytes.
 pub(super) const MAX_LIST: usize = 16 * 1024 * 1024;
+/// Largest index of an agent's that is read, bytes.
+const MAX_INDEX: usize = 64 * 1024 * 1024;
 /// Files that git opens wherever they are: it hangs forever on one that is a pipe.
 const READ_BY_GIT: [&[u8]; 3] = [b".gitignore", b".gitattributes", b".gitmodules"];
 
@@ -178,6 +183,16 @@ impl<'a> WorkingTree<'a> {
         Self::keep(attempt, place, patience, &room).await
     }
 
+    /// For commits only: nobody looks at the files, and the repository does not grow.
+    ///
+    /// # Errors
+    /// Git's; a system error.
+    pub(super) async fn commits(attempt: &'a Attempt, directory: &Path, patience: Duration) -> Result<Self> {
+        let mut tree = Self::new(attempt, directory, patience).await?;
+        tree.apart = Some(tree.scratch.join("objects"));
+        Ok(tree)
+    }
+
     /// How many files differ from the checked-out commit.
     pub(super) fn changes(&self) -> u64 {
         self.changed.iter().filter(|path| !path.ends_with(b"/")).count().try_into().unwrap_or(u64::MAX)
@@ -228,6 +243,45 @@ impl<'a> WorkingTree<'a> {
             }
             None => git.variable("GIT_OBJECT_DIRECTORY", &self.objects),
         }
+    }
+
+    /// The same with the objects of another repository.
+    pub(super) fn git_with(&self, other: &Path) -> Git<'a> {
+        let mut all = self.objects.clone().into_os_string();
+        all.push(":");
+        all.push(other.join("objects"));
+        self.git().variable("GIT_ALTERNATE_OBJECT_DIRECTORIES", all)
+    }
+
+    /// Git in the agent's repository.
+    pub(super) fn agents(&self) -> Git<'a> {
+        Git::repository(self.attempt, &self.directory).patience(self.patience)
+    }
+
+    /// Replaces the files of one tree by those of another, by git in the agent's repository, with an index of ours. Files that are in neither stay,
+    /// and if one has changed since the first tree was made, nothing happens.
+    ///
+    /// # Errors
+    /// Git's.
+    pub(super) async fn replace(&self, from: &str, to: &str) -> std::result::Result<(), GitError> {
+        let git = || self.agents().variable("GIT_INDEX_FILE", self.scratch.join("replaced"));
+        git().run(&["read-tree", from]).await?;
+        let refreshed = git().run(&["update-index", "-q", "--refresh"]).await;
+        refreshed.map(drop).or_else(|error| if gave_up_some(&error) { Ok(()) } else { Err(error) })?;
+        git().run(&["read-tree", "-m", "-u", from, to]).await.map(drop)
+    }
+
+    /// The agent's index as a tree. It is read by name, and not locked or changed.
+    ///
+    /// # Errors
+    /// A conflict if files in it are not merged; git's.
+    pub(super) async fn staged(&self) -> Result<String> {
+        let entries =
+            self.agents().most(MAX_INDEX).run(&["ls-files", "--stage", "-z", "--full-name", "--sparse"]).await?;
+        let own = || self.git().variable("GIT_INDEX_FILE", self.scratch.join("staged"));
+        own().input(entries).run(&["update-index", "-z", "--index-info"]).await?;
+        let tree = own().text(&["write-tree"]).await?;
+        Ok(check_object(&tree)?.to_owned())
     }
 
     /// The index becomes the commit's; finds what exists besides, and what has changed.
@@ -316,7 +370,7 @@ impl<'a> WorkingTree<'a> {
         }
         let one = |(path, reason): (&Vec<u8>, &LeftOutReason)| {
             let submodule = self.submodules.get(path).filter(|_| *reason == LeftOutReason::Submodule).copied();
-            LeftOut { path: String::from_utf8_lossy(path).into_owned(), reason: *reason, submodule }
+            LeftOut { path: escape(path), reason: *reason, submodule }
         };
         let more = LeftOut { path: String::new(), reason: LeftOutReason::More, submodule: None };
         let more = (names.len() > MAX_LEFT_OUT).then_some(more);

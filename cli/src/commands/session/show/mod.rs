@@ -20,6 +20,7 @@ use crate::{
     },
     error::CliError,
     exit::Exit,
+    follow::render::first_line,
     output::{
         duration,
         fields::Fields,
@@ -36,7 +37,7 @@ pub struct ListArguments {
     /// Exact name
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Only those of this agent, by name or id
+    /// Only those of this agent, by name or id; a deleted agent's sessions are found by its id alone
     #[arg(long, value_name = "AGENT")]
     agent: Option<String>,
     /// Only those that have this label; may be repeated, and all must match
@@ -57,7 +58,7 @@ pub struct ListArguments {
 pub struct Get {
     /// Id or name
     session: String,
-    /// The session as it was at this version
+    /// The session as it was at this version, with ages and durations up to then
     #[arg(long, value_name = "VERSION")]
     at_version: Option<i64>,
 }
@@ -99,7 +100,9 @@ async fn project_names(connection: &Connection) -> Result<BTreeMap<String, Strin
 pub(super) async fn get(arguments: Get, connection: &Connection) -> Result<Exit, CliError> {
     let id = connection.session_id(&arguments.session).await?;
     let answer = connection.client.get(&Route::new(["sessions", &id]).query("version", arguments.at_version)).await?;
-    connection.object(&answer, |s: &Session| &s.id, |s| details(s, Utc::now()))
+    // An earlier version is shown as it was then: its ages and durations end with it.
+    let now = |s: &Session| if arguments.at_version.is_some() { s.updated_at } else { Utc::now() };
+    connection.object(&answer, |s: &Session| &s.id, |s| details(s, now(s)))
 }
 
 /// The phase; a session that was never started is New.
@@ -176,7 +179,10 @@ fn details(s: &Session, now: DateTime<Utc>) -> String {
 
 fn head(s: &Session, now: DateTime<Utc>) -> Fields {
     let kind = if s.interactive { "interactive" } else { "batch" };
-    let timeout = s.timeout.map_or_else(|| "no timeout".to_owned(), |seconds| format!("timeout {seconds} s"));
+    let mut timeout = s.timeout.map_or_else(|| "no timeout".to_owned(), |seconds| format!("timeout {seconds} s"));
+    if s.interactive && s.inactivity_timeout > 0 {
+        timeout += &format!(", stopped after {} s without activity", s.inactivity_timeout);
+    }
     let ran = s.start_time.map(|start| duration::span(s.completion_time.unwrap_or(now) - start));
     let mut fields = Fields::new(12);
     fields.add("Session", format!("{} ({})", s.name, s.id));
@@ -191,13 +197,25 @@ fn head(s: &Session, now: DateTime<Utc>) -> Fields {
         fields.add("Run", format!("{}, attempt {}, for {}", s.run, s.attempt, ran.unwrap_or_default()));
     }
     if let Some(prompt) = &s.prompt {
-        fields.add("Prompt", cut(prompt.trim().lines().next().unwrap_or_default(), 100));
+        fields.add("Prompt", cut(&first_line(prompt), 100));
+    }
+    if let Some(model) = &s.llm_model {
+        fields.add("Model", model);
+    }
+    if !s.environment_variable_names.is_empty() {
+        fields.add("Variables", s.environment_variable_names.join(", "));
     }
     if let Some(limits) = limits(&s.resource_overrides) {
         fields.add("Limits", limits);
     }
+    if let Some(network) = &s.network {
+        fields.add("Network", network.to_string());
+    }
     for (key, value) in &s.labels {
         fields.add("Label", format!("{key}={value}"));
+    }
+    for (key, value) in &s.annotations {
+        fields.add("Annotation", format!("{key}={}", cut(value, 100)));
     }
     fields.add("Version", s.version.to_string());
     fields

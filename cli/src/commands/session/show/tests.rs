@@ -42,7 +42,9 @@ fn a_session_says_in_a_line_how_it_is_and_why() {
 #[test]
 fn a_session_in_full() {
     let full = session(&json!({
-        "phase": "Stopping", "run": 1, "attempt": 2, "prompt": "# Task\nmore", "labels": {"team": "a"},
+        "phase": "Stopping", "run": 1, "attempt": 2, "prompt": "```\n# Task\nmore", "labels": {"team": "a"},
+        "interactive": true, "inactivity_timeout": 3600, "llm_model": "m-1", "environment_variable_names": ["BAR", "FOO"],
+        "annotations": {"note": "x"},
         "resource_overrides": {"cpu": "500m", "memory": "2Gi", "processes": 256},
         "start_time": "2026-01-02T03:05:00Z",
         "repos": [{"url": "file:///r"}, {"url": "https://example.org/x.git", "name": "x", "branch": "dev"}],
@@ -57,12 +59,15 @@ fn a_session_in_full() {
     Session:    demo (2PzyKuGf4Pp1cYCmLvjkxyDiEBD)
     Project:    2PzyKuGf4Pp1cYCmLvjkxyDiEBC
     Phase:      Stopping
-    Kind:       batch, agent type script, timeout 300 s
+    Kind:       interactive, agent type script, timeout 300 s, stopped after 3600 s without activity
     Created:    2026-01-02T03:04:05Z by admin
     Run:        1, attempt 2, for 9 min 5 s
-    Prompt:     # Task
+    Prompt:     # Task …
+    Model:      m-1
+    Variables:  BAR, FOO
     Limits:     cpu 500m, memory 2Gi, processes 256
     Label:      team=a
+    Annotation: note=x
     Version:    1
     Outcome:    Failed (RunnerExit, exit code 3): block 1 ended with 3
     Waits:      StopIncomplete since 2026-01-02T03:10:00Z, for process 12, next try 2026-01-02T03:15:00Z, execution session-stop/x/1
