@@ -2,6 +2,7 @@
 
 use ambient_domain::{
     agent::Agent,
+    project::Settings,
     session::{AgentLaunch, DefinitionVersion, Spec},
 };
 use ambient_wire::agent_type::AgentType as Wire;
@@ -56,11 +57,16 @@ impl AgentType {
     }
 }
 
-/// What a run is started with: from the session, else from its agent's definition, else from the agent type.
+/// What a run is started with: from the session, else from its agent's definition, else from its project, else from the agent type.
 ///
 /// # Errors
 /// If the agent type is not installed, or has no command.
-pub(crate) fn launch(spec: &Spec, definition: Option<&Agent>, types: &[AgentType]) -> ApiResult<AgentLaunch> {
+pub(crate) fn launch(
+    spec: &Spec,
+    definition: Option<&Agent>,
+    project: &Settings,
+    types: &[AgentType],
+) -> ApiResult<AgentLaunch> {
     let of = |name: &str| types.iter().find(|known| known.name == name);
     let known = of(&spec.agent_type).ok_or_else(|| {
         ApiError::new(
@@ -70,6 +76,9 @@ pub(crate) fn launch(spec: &Spec, definition: Option<&Agent>, types: &[AgentType
     })?;
     let own = definition.map(|definition| &definition.spec);
     let given = spec.agent_command.clone().or_else(|| own.and_then(|own| own.agent_command.clone()));
+    // A project's command is that of its agent type, and no other's.
+    let is_of_project = spec.agent_type == project.agent_type.as_deref().unwrap_or(CUSTOM);
+    let given = given.or_else(|| project.agent_command.clone().filter(|_| is_of_project));
     let mut launch = known.launch.clone();
     if given.is_none() {
         if known.name == CUSTOM {
@@ -90,11 +99,14 @@ pub(crate) fn launch(spec: &Spec, definition: Option<&Agent>, types: &[AgentType
     let mode = spec.agent_mode.clone().or_else(|| own.and_then(|own| own.agent_mode.clone()));
     launch.mode = mode.or(launch.mode);
     launch.model.clone_from(&spec.llm_model);
-    launch.network = spec.network.clone().or_else(|| own.and_then(|own| own.network.clone()));
+    launch.network =
+        spec.network.clone().or_else(|| own.and_then(|own| own.network.clone())).or_else(|| project.network.clone());
+    let of_agent = || own.and_then(|own| own.setup_script.clone());
+    launch.setup_script = spec.setup_script.clone().or_else(of_agent).or_else(|| project.setup_script.clone());
     launch.mcp_servers = match own {
         _ if !spec.mcp_servers.is_empty() => spec.mcp_servers.clone(),
-        Some(own) => own.mcp_servers.clone(),
-        None => Vec::new(),
+        Some(own) if !own.mcp_servers.is_empty() => own.mcp_servers.clone(),
+        _ => project.mcp_servers.clone(),
     };
     Ok(launch)
 }

@@ -68,8 +68,8 @@ pub(crate) fn repo(given: &Repo) -> ApiResult<()> {
 }
 
 /// What an agent may reach of the network, if that is said.
-pub(crate) fn network(given: Option<&Network>) -> ApiResult<()> {
-    let named = |problem: network::Problem| ApiError::invalid(format!("network.{}", problem.field), problem.reason);
+pub(crate) fn network(field: &str, given: Option<&Network>) -> ApiResult<()> {
+    let named = |problem: network::Problem| ApiError::invalid(format!("{field}.{}", problem.field), problem.reason);
     given.map_or(Ok(()), |given| given.check().map_err(named))
 }
 

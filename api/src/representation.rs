@@ -4,7 +4,7 @@ use ambient_compute::Resource;
 use ambient_domain::{
     permission::Permissions,
     project::{Permission, Project, Role, Settings, SubjectType},
-    session::{self, Session},
+    session::{self, AgentCommand, Session},
 };
 use ambient_live::permissions as as_runners_say;
 use ambient_persistence::{Operation, StoredEvent, Waiting};
@@ -36,8 +36,31 @@ pub(crate) fn project(project: &Project) -> wire_project::Project {
 }
 
 fn settings(settings: &Settings) -> wire_project::ProjectSettings {
-    let Settings { llm_model, inactivity_timeout, permissions } = settings.clone();
-    wire_project::ProjectSettings { llm_model, inactivity_timeout, permissions: shown(&permissions) }
+    let Settings {
+        llm_model,
+        inactivity_timeout,
+        permissions,
+        agent_type,
+        agent_command,
+        mcp_servers,
+        network,
+        setup_script,
+    } = settings.clone();
+    wire_project::ProjectSettings {
+        llm_model,
+        inactivity_timeout,
+        permissions: shown(&permissions),
+        agent_type,
+        agent_command: agent_command.map(command),
+        mcp_servers: mcp::shown(&mcp_servers),
+        network: network.as_ref().map(ambient_workflows::network),
+        setup_script,
+    }
+}
+
+fn command(command: AgentCommand) -> ambient_wire::agent_type::AgentCommand {
+    let AgentCommand { program, args, directory } = command;
+    ambient_wire::agent_type::AgentCommand { program, args, directory }
 }
 
 /// A role in a project.
@@ -82,11 +105,7 @@ pub(crate) fn session(session: &Session, last_seq: Option<i64>) -> wire::Session
         repos: spec.repos.iter().map(repo).collect(),
         agent_id: spec.agent_id.clone(),
         agent_type: spec.agent_type.clone(),
-        agent_command: spec.agent_command.clone().map(
-            |ambient_domain::session::AgentCommand { program, args, directory }| {
-                ambient_wire::agent_type::AgentCommand { program, args, directory }
-            },
-        ),
+        agent_command: spec.agent_command.clone().map(command),
         agent_mode: spec.agent_mode.clone(),
         agent_options: spec.agent_options.clone(),
         mcp_servers: mcp::shown(&spec.mcp_servers),
@@ -99,6 +118,7 @@ pub(crate) fn session(session: &Session, last_seq: Option<i64>) -> wire::Session
         llm_max_tokens: spec.llm_max_tokens,
         resource_overrides: resources(&spec.resource_overrides),
         network: spec.network.as_ref().map(ambient_workflows::network),
+        setup_script: spec.setup_script.clone(),
         environment_variable_names: spec.environment_variables.keys().cloned().collect(),
         permissions: shown(&spec.permissions),
         parent_session_id: spec.parent_session_id.clone(),
@@ -109,6 +129,7 @@ pub(crate) fn session(session: &Session, last_seq: Option<i64>) -> wire::Session
         run: session.run_number(),
         attempt: session.run().map_or(0, |run| run.attempt),
         sdk_restart_count: session.restart_count,
+        sdk_session_id: session.agent_session_id.clone(),
         generation: session.generation,
         observed_generation: session.observed_generation,
         start_time: session.start_time,

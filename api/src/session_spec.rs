@@ -63,9 +63,17 @@ pub(crate) fn resolve(
 ) -> ApiResult<Spec> {
     let body = SessionCreate { name: body.name.as_deref().map(given::composed), ..body };
     check(&body)?;
-    let defaults = defaults(&project.spec.settings, server);
+    let settings = &project.spec.settings;
+    let defaults = defaults(settings, server);
     let of_agent = agent.map(|agent| agent.spec.clone()).unwrap_or_default();
-    let has_command = body.agent_command.is_some() || of_agent.agent_command.is_some();
+    let given_type = body.agent_type.or(of_agent.agent_type);
+    let mut has_command = body.agent_command.is_some() || of_agent.agent_command.is_some();
+    let given_type = if given_type.is_none() && !has_command {
+        has_command = settings.agent_command.is_some();
+        settings.agent_type.clone()
+    } else {
+        given_type
+    };
     let interactive = body.interactive.or(of_agent.interactive).unwrap_or(true);
     let limits = resources(body.resource_overrides.unwrap_or_default(), server)?;
     Ok(Spec {
@@ -73,7 +81,7 @@ pub(crate) fn resolve(
         prompt: body.prompt,
         repos: named_repos(body.repos)?,
         agent_id: body.agent_id,
-        agent_type: agent_type(body.agent_type.or(of_agent.agent_type), has_command, server.agent_types)?,
+        agent_type: agent_type(given_type, has_command, server.agent_types)?,
         agent_command: body.agent_command.map(agent_command),
         agent_mode: body.agent_mode,
         agent_options: body.agent_options,
@@ -91,6 +99,7 @@ pub(crate) fn resolve(
         llm_max_tokens: body.llm_max_tokens.or(of_agent.llm_max_tokens).unwrap_or(DEFAULT_MAX_TOKENS),
         resource_overrides: limits.or(&of_agent.resource_overrides),
         network: body.network.map(network),
+        setup_script: body.setup_script,
         // Sealed once the session has its id.
         environment_variables: BTreeMap::new(),
         permissions: permissions(body.permissions),
@@ -105,7 +114,7 @@ fn check(body: &SessionCreate) -> ApiResult<()> {
     given::optional_name("name", body.name.as_deref(), MAX_NAME_CHARS)?;
     given::repos(&body.repos)?;
     given::optional_name("llm_model", body.llm_model.as_deref(), MAX_MODEL_CHARS)?;
-    given::network(body.network.as_ref())?;
+    given::network("network", body.network.as_ref())?;
     given::permissions("permissions", &body.permissions)?;
     given::labels(&body.labels)?;
     given::annotations(&body.annotations)
@@ -115,7 +124,7 @@ fn check_patch(body: &SessionPatch) -> ApiResult<()> {
     given::optional_name("name", body.name.as_deref(), MAX_NAME_CHARS)?;
     given::repos(body.repos.as_deref().unwrap_or_default())?;
     given::optional_name("llm_model", body.llm_model.as_ref().and_then(Option::as_deref), MAX_MODEL_CHARS)?;
-    given::network(body.network.as_ref().and_then(Option::as_ref))?;
+    given::network("network", body.network.as_ref().and_then(Option::as_ref))?;
     body.permissions.iter().flatten().try_for_each(|all| given::permissions("permissions", all))?;
     body.labels.as_ref().map_or(Ok(()), given::labels)?;
     body.annotations.as_ref().map_or(Ok(()), given::annotations)
@@ -140,6 +149,7 @@ pub(crate) fn patch(body: SessionPatch, server: ServerDefaults<'_>) -> ApiResult
         llm_max_tokens,
         resource_overrides,
         network: given_network,
+        setup_script,
         environment_variables: _,
         permissions: given_permissions,
         labels,
@@ -164,11 +174,12 @@ pub(crate) fn patch(body: SessionPatch, server: ServerDefaults<'_>) -> ApiResult
         llm_max_tokens,
         resource_overrides: resource_overrides.map(|patch| resource_patch(patch, server)).transpose()?,
         network: given_network.map(|given| given.map(network)),
+        setup_script,
     })
 }
 
 /// A network in the domain's form.
-fn network(given: wire_network::Network) -> network::Network {
+pub(crate) fn network(given: wire_network::Network) -> network::Network {
     use {network::NetworkMode as Domain, wire_network::NetworkMode as Wire};
     let mode = match given.mode {
         Wire::Open => Domain::Open,
@@ -277,7 +288,7 @@ pub(crate) fn attachments(given: Vec<Attachment>) -> Vec<session::Attachment> {
     given.into_iter().map(one).collect()
 }
 
-fn agent_command(given: wire_type::AgentCommand) -> AgentCommand {
+pub(crate) fn agent_command(given: wire_type::AgentCommand) -> AgentCommand {
     let wire_type::AgentCommand { program, args, directory } = given;
     AgentCommand { program, args, directory }
 }
@@ -285,17 +296,17 @@ fn agent_command(given: wire_type::AgentCommand) -> AgentCommand {
 fn agent_type(given: Option<String>, has_command: bool, there_are: &[String]) -> ApiResult<String> {
     let usual = if has_command { agent_types::CUSTOM } else { agent_types::SCRIPT };
     let agent_type = given.unwrap_or_else(|| usual.to_owned());
-    known_agent_type(Some(&agent_type), there_are)?;
+    known_agent_type("agent_type", Some(&agent_type), there_are)?;
     Ok(agent_type)
 }
 
 /// Refuses an agent type that this server does not have.
-pub(crate) fn known_agent_type(given: Option<&str>, there_are: &[String]) -> ApiResult<()> {
+pub(crate) fn known_agent_type(field: &str, given: Option<&str>, there_are: &[String]) -> ApiResult<()> {
     match given {
         Some(given) if !there_are.iter().any(|known| known == given) => {
             // Well-formed, and perhaps known to another server.
             let problem = format!("'{}' is not on this server; it has: {}", given.escape_debug(), there_are.join(", "));
-            Err(ApiError::new(Number::NotFound, format!("agent_type: {problem}")).at("agent_type", problem))
+            Err(ApiError::new(Number::NotFound, format!("{field}: {problem}")).at(field, problem))
         }
         _ => Ok(()),
     }

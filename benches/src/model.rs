@@ -149,6 +149,7 @@ impl Scene {
             git_identity: GitIdentity { name: "bench".to_owned(), email: "bench@localhost.invalid".to_owned() },
             limits: OwnLimits::default(),
             network: None,
+            setup_script: None,
         };
         compute.launch(&request).await?;
         Ok(Self { compute, session, paths: SessionPaths { root }, dir })

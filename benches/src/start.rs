@@ -106,6 +106,7 @@ impl Bare {
             git_identity: GitIdentity { name: "bench".to_owned(), email: "bench@localhost.invalid".to_owned() },
             limits: ambient_compute::OwnLimits::default(),
             network: None,
+            setup_script: None,
         };
         let began = Instant::now();
         self.compute.launch(&request).await?;

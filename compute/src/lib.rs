@@ -46,6 +46,8 @@ pub struct LaunchRequest {
     pub limits: OwnLimits,
     /// What its agent may reach of the network; compute's applies if it is not said.
     pub network: Option<Network>,
+    /// See [`ambient_runner_protocol::LaunchSpec::setup_script`].
+    pub setup_script: Option<String>,
 }
 
 /// A session's own limits.

@@ -73,6 +73,9 @@ pub struct AgentSpec {
     /// What its sessions' agents may reach of the network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
+    /// What prepares its sessions' workspaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup_script: Option<String>,
     /// Environment variables for its sessions: name to the id under which the value is sealed. Values are never in operations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment_variables: BTreeMap<String, String>,
@@ -140,6 +143,9 @@ pub struct AgentPatch {
     /// What its sessions' agents may reach of the network.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
     pub network: Option<Option<Network>>,
+    /// What prepares its sessions' workspaces.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub setup_script: Option<Option<String>>,
     /// Variables to set (id of the sealed value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment_variables: Option<BTreeMap<String, Option<String>>>,
@@ -187,6 +193,7 @@ impl DefinitionSpec for AgentSpec {
         launch::inactivity_timeout(self.inactivity_timeout)?;
         self.resource_overrides.validate()?;
         self.network.as_ref().map_or(Ok(()), Network::validate)?;
+        launch::setup_script(self.setup_script.as_deref())?;
         name::environment("environment_variables", self.environment_variables.keys())?;
         self.permissions.validate("permissions")?;
         name::map("labels", &self.labels)?;
@@ -213,6 +220,7 @@ impl DefinitionSpec for AgentSpec {
             patch.resource_overrides.map_or_else(ResourcePatch::default, |all| all.unwrap_or(ResourcePatch::CLEARED));
         spec.resource_overrides = spec.resource_overrides.patched(&limits);
         spec.network = patch.network.unwrap_or(spec.network);
+        spec.setup_script = patch.setup_script.unwrap_or(spec.setup_script);
         merge(&mut spec.environment_variables, patch.environment_variables);
         spec.permissions = patch.permissions.map_or(spec.permissions, Option::unwrap_or_default);
         merge(&mut spec.labels, patch.labels);

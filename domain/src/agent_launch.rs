@@ -56,6 +56,9 @@ pub struct AgentLaunch {
     /// What it may reach of the network; the server's when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
+    /// What prepares the workspace before its first turn; the repositories' own when absent, nothing when empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup_script: Option<String>,
 }
 
 /// Where an agent asks models: through the proxy at `path`, else at the value of the session's `variable`, else at `usual`.

@@ -98,6 +98,11 @@ impl Refusal {
     pub fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { code: RefusalCode::Invalid, field: Some(field.into()), reason: reason.into() }
     }
+    /// The same, of a field that is in another.
+    #[must_use]
+    pub fn within(self, outer: &str) -> Self {
+        Self { field: self.field.map(|field| format!("{outer}.{field}")), ..self }
+    }
 }
 
 /// What must hold in the append's transaction, because it is not in the entity's own state.

@@ -119,6 +119,9 @@ pub struct LaunchSpec {
     /// [`EXIT_PREREQUISITE`].
     #[serde(default, skip_serializing_if = "Network::is_open")]
     pub network: Network,
+    /// Shell script that prepares the workspace before the first turn; none = each repository's own, empty = nothing is run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup_script: Option<String>,
     /// What the agent may do without asking.
     #[serde(default)]
     pub permissions: PermissionPolicy,

@@ -117,6 +117,11 @@ impl SessionPaths {
     pub fn conversation(&self, run: i64) -> PathBuf {
         self.run_dir(run).join("conversation.json")
     }
+    /// What the workspace was prepared with last, so that it is not done again. The runner alone writes it.
+    #[must_use]
+    pub fn setup(&self) -> PathBuf {
+        self.root.join("setup.json")
+    }
     /// Scripts that the runner has the agent's shell run, in a place the agent can read but not write; emptied at launch.
     #[must_use]
     pub fn blocks(&self) -> PathBuf {

@@ -5,6 +5,7 @@
 
 use std::{
     fs::File,
+    io::Read,
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::fs::MetadataExt,
@@ -146,6 +147,28 @@ pub(crate) async fn read(app: SharedApp, path: String, headers: &HeaderMap) -> R
         headers.insert(SHA256_HEADER, value);
     }
     Ok(response)
+}
+
+/// A file of the workspace that is to have at most `limit` bytes; none if there is none.
+///
+/// # Errors
+/// It is larger, not a file, or cannot be read.
+pub(crate) async fn small_file(workspace: &Path, path: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+    let (workspace, path) = (workspace.to_owned(), path.to_owned());
+    blocking(move || {
+        let file = match open(&workspace, &path, OFlags::empty()) {
+            Ok(file) => file,
+            Err(Error::NotFound(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut bytes = Vec::new();
+        file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| stream_failure("path", &path, &e))?;
+        if bytes.len() as u64 > limit {
+            return Err(Error::TooLarge(format!("it is longer than {limit} bytes")));
+        }
+        Ok(Some(bytes))
+    })
+    .await
 }
 
 fn read_blocking(workspace: &Path, path: &str) -> Result<(File, u64, Option<String>)> {

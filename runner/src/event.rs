@@ -9,10 +9,10 @@ pub(crate) fn text(message_id: &str, text: &str) -> RunnerEvent {
 }
 
 /// A shell call begins.
-pub(crate) fn shell_call(tool_call_id: &str, script: &str) -> RunnerEvent {
+pub(crate) fn shell_call(tool_call_id: &str, title: &str, script: &str) -> RunnerEvent {
     RunnerEvent::ToolStarted {
         tool_call_id: tool_call_id.to_owned(),
-        title: "shell".to_owned(),
+        title: title.to_owned(),
         kind: ToolKind::Execute,
         status: ToolStatus::InProgress,
         input: json!({ "script": script }),

@@ -7,7 +7,7 @@ use ambient_wire::runner_event::{PermissionOutcome, RunnerEvent, TurnOutcome, Tu
 use tokio::sync::watch;
 
 use crate::{
-    agent::Agent,
+    agent::{Agent, Setup},
     app::{App, SharedApp},
     ending::{End, Stop},
     git::{
@@ -30,7 +30,7 @@ const HASTY_SNAPSHOT_PATIENCE: Duration = Duration::from_secs(4);
 
 /// Works on message after message until the runner ends, or is halted: what still waits then is not run.
 pub(crate) async fn run(app: SharedApp, mut outbox: Outbox, mut turns: u64) {
-    let mut agent = Agent::new(&app);
+    let (mut agent, mut setup) = (Agent::new(&app), Setup::default());
     loop {
         let message = tokio::select! {
             biased;
@@ -43,7 +43,7 @@ pub(crate) async fn run(app: SharedApp, mut outbox: Outbox, mut turns: u64) {
         };
         let Some(stop) = app.current.begin() else { return };
         turns += 1;
-        let ended = one(&app, &mut agent, turns, message, stop).await;
+        let ended = one(&app, (&mut setup, &mut agent), turns, message, stop).await;
         app.current.end();
         match ended {
             Ok(TurnEnd::Failed { message, exit_code, .. }) if !app.attempt.spec.interactive => {
@@ -59,7 +59,7 @@ pub(crate) async fn run(app: SharedApp, mut outbox: Outbox, mut turns: u64) {
 
 async fn one(
     app: &SharedApp,
-    agent: &mut Agent,
+    (setup, agent): (&mut Setup, &mut Agent),
     number: u64,
     message: DeliverMessage,
     stop: watch::Receiver<Option<Stop>>,
@@ -71,7 +71,7 @@ async fn one(
     let started = RunnerEvent::TurnStarted { turn_id: run_id.clone(), message_id: message.id.clone() };
     app.log.append(vec![started]).await?;
     let turn = Turn::new(app.clone(), run_id, number, message, stop);
-    let outcome = match work(&turn, agent).await {
+    let outcome = match work(&turn, setup, agent).await {
         Err(LogError::Full) => {
             app.attempt.processes.end(Mark::Turn(turn.run_id.clone()), INTERRUPT_PATIENCE).await;
             TurnEnd::failed("LogFull", LogError::Full.to_string(), None)
@@ -89,8 +89,8 @@ async fn one(
     Ok(outcome)
 }
 
-/// The agent's work. Once the turn is stopped no model answers and no connection is left, and once its budget is used up it is stopped.
-async fn work(turn: &Turn, agent: &mut Agent) -> Result<TurnEnd, LogError> {
+/// The agent's work, in a workspace that is set up. Once the turn is stopped no model answers and no connection is left, and once its budget is used up it is stopped.
+async fn work(turn: &Turn, setup: &mut Setup, agent: &mut Agent) -> Result<TurnEnd, LogError> {
     let attempt = &turn.app.attempt;
     attempt.open_ways(&turn.run_id);
     let exceeded = async {
@@ -107,8 +107,14 @@ async fn work(turn: &Turn, agent: &mut Agent) -> Result<TurnEnd, LogError> {
         attempt.close_ways().await;
         std::future::pending::<Infallible>().await
     };
+    let work = async {
+        match setup.prepare(turn).await? {
+            Some(end) => Ok(end),
+            None => agent.work(turn).await,
+        }
+    };
     let worked = tokio::select! {
-        worked = agent.work(turn) => worked?,
+        worked = work => worked?,
         never = stops => match never {},
     };
     if turn.is_stopped() {

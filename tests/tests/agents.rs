@@ -82,8 +82,11 @@ async fn a_request_is_answered_once_and_survives_the_death_of_the_server() {
 
     let nonces = nonces_of(&server.session_dir(&id));
     server.post(&format!("/sessions/{id}/stop"), json!({})).await.expect(202);
-    server.phase(&id, "Stopped").await;
+    let stopped = server.phase(&id, "Stopped").await;
     assert_eq!(marked(&nonces), Vec::<u32>::new(), "nothing of the agent is left");
+    let events = server.events(&id).await;
+    let started = events.iter().rfind(|event| event["type"] == "agent.started").unwrap();
+    assert_eq!(stopped["sdk_session_id"], started["data"]["agent_session_id"]);
     server.verified().await;
 }
 

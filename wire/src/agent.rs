@@ -74,6 +74,9 @@ pub struct Agent {
     /// What its sessions' agents may reach of the network.
     #[serde(default)]
     pub network: Option<Network>,
+    /// Shell script that prepares its sessions' workspaces, unless a session has its own.
+    #[serde(default)]
+    pub setup_script: Option<String>,
     /// Names of its environment variables; values are never shown.
     #[serde(default)]
     pub environment_variable_names: Vec<String>,
@@ -145,6 +148,9 @@ pub struct AgentCreate {
     /// What its sessions' agents may reach of the network.
     #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
+    /// Shell script that prepares its sessions' workspaces, unless a session has its own; at most 64 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup_script: Option<String>,
     /// Environment variables for its sessions, such as API keys. Values are sealed, at most 16 KiB, and never shown again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = BTreeMap<String, String>)]
@@ -217,6 +223,9 @@ pub struct AgentPatch {
     /// What its sessions' agents may reach of the network; null: the server's.
     #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
     pub network: Option<Option<Network>>,
+    /// Shell script that prepares its sessions' workspaces; null: the repositories' own.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub setup_script: Option<Option<String>>,
     /// Environment variables to set (value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<BTreeMap<String, Option<String>>>)]

@@ -57,6 +57,43 @@ pub enum ResumeStatus {
     Cancelled,
 }
 
+/// Body of `POST /sessions/{id}/agui/feedback`: a `META` event. `type`, and what the payload says beyond this, are passed over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(example = json!({ "type": "META", "metaType": "thumbs_down", "payload": { "messageId": "m-1", "comment": "It broke the build." } }))]
+pub struct Feedback {
+    /// Good or bad.
+    pub meta_type: FeedbackRating,
+    /// What it is about, and why.
+    #[serde(default)]
+    pub payload: FeedbackPayload,
+}
+
+/// Good or bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FeedbackRating {
+    /// Good.
+    ThumbsUp,
+    /// Bad.
+    ThumbsDown,
+}
+
+/// What a person's feedback is about, and why.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FeedbackPayload {
+    /// Message that it is about; the session as a whole when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<String>,
+    /// Why, in a word or two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// In words; at most 16 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
 /// A run of AG-UI: a turn, or the part of one up to a permission request or after it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AguiRun {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::runner_event::PermissionAnswer;
+use crate::{agui::FeedbackRating, runner_event::PermissionAnswer};
 
 /// WebSocket subprotocol.
 pub const SUBPROTOCOL: &str = "ambient.v1";
@@ -19,7 +19,7 @@ pub struct Event {
     /// Type.
     #[serde(rename = "type")]
     pub event_type: String,
-    /// Payload, by `type`: a `UserMessageEvent` of `user.message`, `PhaseEvent` of `session.phase`, `Condition` of `session.condition`,
+    /// Payload, by `type`: a `UserMessageEvent` of `user.message`, `FeedbackEvent` of `user.feedback`, `PhaseEvent` of `session.phase`, `Condition` of `session.condition`,
     /// `StatusDetail` of `session.blocked`, `MessagesNotRunEvent` of `session.messages_not_run`, else, unless it begins with `session.`, a
     /// `RunnerEvent`, whose `type` it also is.
     pub data: Value,
@@ -44,6 +44,24 @@ pub struct UserMessageEvent {
     pub sha256: String,
     /// Text.
     pub text: String,
+}
+
+/// Payload of `user.feedback`: what a person thinks of what the agent has said or done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FeedbackEvent {
+    /// Good or bad.
+    pub rating: FeedbackRating,
+    /// Who says so.
+    pub by: String,
+    /// Message that it is about; the session as a whole when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<String>,
+    /// Why, in a word or two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// In words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
 }
 
 /// Payload of `session.phase`: the session entered a phase.

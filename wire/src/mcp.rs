@@ -44,3 +44,13 @@ pub enum McpServer {
         headers: BTreeMap<String, String>,
     },
 }
+
+impl McpServer {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Stdio { name, .. } | Self::Http { name, .. } | Self::Sse { name, .. } => name,
+        }
+    }
+}

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    api::{object, one_object},
+    agent_type::AgentCommand,
+    api::{object, objects, one_object},
+    mcp::McpServer,
+    network::Network,
     permission::Permissions,
 };
 
@@ -59,6 +62,21 @@ pub struct ProjectSettings {
     /// What sessions may do without asking, after what they and their agents say themselves.
     #[serde(default, deserialize_with = "one_object", skip_serializing_if = "Permissions::is_empty")]
     pub permissions: Permissions,
+    /// Program that runs as the agent, where neither session nor agent says; `script`, or `custom` with a command, when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_type: Option<String>,
+    /// Command in place of that agent type's; it speaks the Agent Client Protocol.
+    #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub agent_command: Option<AgentCommand>,
+    /// MCP servers that agents are told of, where neither session nor agent has any.
+    #[serde(default, deserialize_with = "objects", skip_serializing_if = "Vec::is_empty")]
+    pub mcp_servers: Vec<McpServer>,
+    /// What agents may reach of the network; the server's when absent.
+    #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+    /// Shell script that prepares workspaces, where neither session nor agent has one; the repositories' own when absent. At most 64 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup_script: Option<String>,
 }
 
 /// `POST /projects`.

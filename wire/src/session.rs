@@ -74,6 +74,9 @@ pub struct Session {
     /// What its agent may reach of the network, if the session itself says so; else its agent's definition does, or the server.
     #[serde(default)]
     pub network: Option<Network>,
+    /// Shell script that prepares its workspace, if the session itself says so.
+    #[serde(default)]
+    pub setup_script: Option<String>,
     /// Names of its environment variables; their values are never shown.
     #[serde(default)]
     pub environment_variable_names: Vec<String>,
@@ -96,6 +99,9 @@ pub struct Session {
     pub attempt: i32,
     /// Number of restarts over all runs.
     pub sdk_restart_count: i64,
+    /// The agent's own id of its conversation; null if it has none, as `script`, or has not started yet.
+    #[serde(default)]
+    pub sdk_session_id: Option<String>,
     /// Version of the declarative part of the spec.
     pub generation: i64,
     /// Generation in effect.
@@ -296,7 +302,7 @@ pub struct SessionCreate {
     #[serde(default, deserialize_with = "objects")]
     pub repos: Vec<Repo>,
     /// Agent that the session belongs to, in the same project. What the session leaves open comes from it: agent type, model and limits when the session
-    /// is created; command, mode, network, variables and permissions at each start.
+    /// is created; command, mode, network, setup script, variables and permissions at each start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_id: Option<String>,
     /// Agent type; the agent's, or else `script`, when absent.
@@ -341,6 +347,10 @@ pub struct SessionCreate {
     /// What the agent may reach of the network; its agent's, or else the server's, when absent.
     #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
+    /// Shell script that prepares the workspace before the first turn, with the agent's rights; its agent's, or else each repository's
+    /// `.ambient/setup.sh`, when absent; empty: none. At most 64 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup_script: Option<String>,
     /// Environment variables for the agent, such as API keys. Values are sealed, at most 16 KiB, and never shown again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = BTreeMap<String, String>)]
@@ -409,6 +419,9 @@ pub struct SessionPatch {
     /// What the agent may reach of the network; null: its agent's, or else the server's.
     #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
     pub network: Option<Option<Network>>,
+    /// Shell script that prepares the workspace; null: its agent's, or else the repositories' own.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub setup_script: Option<Option<String>>,
     /// Environment variables to set (value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<BTreeMap<String, Option<String>>>)]

@@ -3,8 +3,8 @@
 use ambient_domain::{
     permission::{Answer, Permissions, ToolKind},
     session::{
-        Command, ConditionStatus, ConditionType, Fact, InterruptOutcome, Message, PermissionRequest, ReconciledRepo,
-        Repo, RepoPosition, RepoProblem, Session, SessionPatch, StopReason, TurnOutcome,
+        Command, ConditionStatus, ConditionType, Fact, Feedback, InterruptOutcome, Message, PermissionRequest, Rating,
+        ReconciledRepo, Repo, RepoPosition, RepoProblem, Session, SessionPatch, StopReason, TurnOutcome,
     },
 };
 use ambient_persistence::to_micros;
@@ -13,7 +13,7 @@ use rand::{Rng, seq::IndexedRandom};
 use serde_json::json;
 
 pub(crate) fn command(rng: &mut impl Rng, known: Option<&Session>) -> Command {
-    match rng.random_range(0..12) {
+    match rng.random_range(0..13) {
         0 => patch(rng),
         1 => Command::Start { prompt: rng.random_bool(0.5).then(|| Message::of("again")) },
         2 => stop(rng),
@@ -21,6 +21,7 @@ pub(crate) fn command(rng: &mut impl Rng, known: Option<&Session>) -> Command {
         4 => repo(rng),
         5 => answer(rng, known),
         6 => request(rng, known),
+        7 => feedback(rng),
         _ => fact(rng, known),
     }
 }
@@ -51,6 +52,11 @@ fn repo(rng: &mut impl Rng) -> Command {
     } else {
         Command::RemoveRepo { name }
     }
+}
+
+fn feedback(rng: &mut impl Rng) -> Command {
+    let comment = rng.random_bool(0.5).then(|| "in words".to_owned());
+    Command::GiveFeedback(Feedback { rating: Rating::ThumbsUp, message_id: None, reason: None, comment })
 }
 
 /// Of the current attempt.

@@ -81,6 +81,11 @@ pub(crate) struct Creation {
 }
 
 impl Registered {
+    /// Agent types of this server.
+    pub(crate) fn agent_types(&self) -> &[String] {
+        self.access().state().agent_types()
+    }
+
     /// Creates a project; the caller owns it.
     pub(crate) async fn create_project(
         &self,
@@ -150,7 +155,12 @@ impl Authorized<Project, Edit> {
         let Creation { mut spec, agent, start, secrets } = creation;
         spec.validate().map_err(ApiError::from).map_err(super::session::with_api_names)?;
         let launch = match start {
-            true => Some(Box::new(agent_types::launch(&spec, agent.as_ref(), self.access.state.known_agent_types())?)),
+            true => Some(Box::new(agent_types::launch(
+                &spec,
+                agent.as_ref(),
+                &self.target.spec.settings,
+                self.access.state.known_agent_types(),
+            )?)),
             false => None,
         };
         let secrets = secrets.into_iter().map(|(name, value)| (name, Some(value))).collect();
@@ -192,6 +202,11 @@ impl<R: Right> Authorized<Project, R> {
             Some(agent) => Ok(Some(agent)),
             None => Err(ApiError::not_found("Agent", id).at("agent_id", "no such Agent in this Project")),
         }
+    }
+
+    /// Agent types of this server.
+    pub(crate) fn agent_types(&self) -> &[String] {
+        self.access.state().agent_types()
     }
 
     /// What its sessions fall back to.

@@ -5,12 +5,13 @@ use ambient_compute::{Resource, SessionRef};
 use ambient_domain::{
     Defaults, Entity,
     agent::Agent,
-    project::{Project, Role},
-    session::{AgentLaunch, Command, Message, Repo, Session, StopReason},
+    project::{Project, Role, Settings},
+    session::{self, AgentLaunch, Command, Message, Repo, Session, StopReason},
 };
 use ambient_live::{Beginning, SubscribeError, permissions, snapshot::SnapshotError};
 use ambient_persistence::{StoredEvent, UsageBy, UsageOf, is_ksuid};
 use ambient_wire::{
+    agui::{Feedback, FeedbackPayload, FeedbackRating},
     permission::InterruptAnswer,
     session::{Attachment, SessionPatch},
     turn::Turn,
@@ -171,6 +172,17 @@ impl Authorized<Session, Edit> {
         self.access.call(&self.target.id, request, options).await
     }
 
+    /// Records what a person thinks.
+    pub(crate) async fn give_feedback(&self, given: Feedback, options: WriteOptions<'_>) -> ApiResult<Reply<Session>> {
+        self.refuse_the_agent("give feedback")?;
+        let FeedbackPayload { message_id, reason, comment } = given.payload;
+        let rating = match given.meta_type {
+            FeedbackRating::ThumbsUp => session::Rating::ThumbsUp,
+            FeedbackRating::ThumbsDown => session::Rating::ThumbsDown,
+        };
+        self.command(Command::GiveFeedback(session::Feedback { rating, message_id, reason, comment }), options).await
+    }
+
     /// What is asked of people, their agents must not do for them.
     fn refuse_the_agent(&self, what: &str) -> ApiResult<()> {
         match self.access.principal.session_id() {
@@ -206,7 +218,7 @@ impl Authorized<Session, Edit> {
         let settings = project.map(|project| project.spec.settings).unwrap_or_default();
         let mut defaults = session_spec::defaults(&settings, self.access.state.server_defaults());
         if starts && !self.is_running() {
-            defaults.agent = Some(Box::new(self.launch().await?));
+            defaults.agent = Some(Box::new(self.launch(&settings).await?));
         }
         Ok(defaults)
     }
@@ -218,12 +230,12 @@ impl Authorized<Session, Edit> {
     }
 
     /// What a run that starts now is started with.
-    async fn launch(&self) -> ApiResult<AgentLaunch> {
+    async fn launch(&self, project: &Settings) -> ApiResult<AgentLaunch> {
         let definition = match &self.target.spec.agent_id {
             Some(id) => self.access.state.parts().database.load::<Agent>(id).await?.filter(|agent| !agent.is_deleted()),
             None => None,
         };
-        agent_types::launch(&self.target.spec, definition.as_ref(), self.access.state.known_agent_types())
+        agent_types::launch(&self.target.spec, definition.as_ref(), project, self.access.state.known_agent_types())
     }
 }
 

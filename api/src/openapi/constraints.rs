@@ -99,6 +99,9 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
         ("ProjectCreate", "name", project_name),
         ("ProjectSettings", "llm_model", named(200)),
         ("ProjectSettings", "inactivity_timeout", inactivity.clone()),
+        ("ProjectSettings", "agent_type", named(100)),
+        ("ProjectSettings", "mcp_servers", json!({"maxItems": 20})),
+        ("ProjectSettings", "setup_script", text.clone()),
         ("ProjectPermission", "subject_name", named(200)),
         ("Repo", "name", repo_name),
         ("Repo", "url", pattern(git_url::PATTERN, git_url::MAX)),
@@ -151,6 +154,9 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
         ("GitPush", "repo", any_repo),
         ("GitPush", "branch", branch()),
         ("InterruptAnswer", "message", json!({"pattern": SAYS_SOMETHING})),
+        ("FeedbackPayload", "messageId", pattern(ONE_LINE, 256)),
+        ("FeedbackPayload", "reason", pattern(ONE_LINE, 256)),
+        ("FeedbackPayload", "comment", json!({"pattern": TEXT, "maxLength": 4096})),
         ("PermissionRule", "command", json!({"pattern": SAYS_SOMETHING})),
         ("PermissionRule", "path", json!({"pattern": SAYS_SOMETHING})),
         ("Network", "allow", allow_list()),
@@ -194,7 +200,7 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
         ]);
     }
     for schema in ["SessionCreate", "SessionPatch", "AgentCreate", "AgentPatch"] {
-        all.push((schema, "mcp_servers", json!({"maxItems": 20})));
+        all.extend([(schema, "mcp_servers", json!({"maxItems": 20})), (schema, "setup_script", text.clone())]);
     }
     for (schema, labels) in [("SessionCreate", labels as fn(&Value) -> Value), ("SessionPatch", labels_patch)] {
         all.extend([

@@ -23,7 +23,7 @@ use std::{
 
 use ambient_wire::{
     error::{Error, ErrorDetail},
-    live::{ClientFrame, MessagesNotRunEvent, PhaseEvent, ServerFrame, UserMessageEvent},
+    live::{ClientFrame, FeedbackEvent, MessagesNotRunEvent, PhaseEvent, ServerFrame, UserMessageEvent},
     runner_event::RunnerEvent,
 };
 use serde_json::{Map, Value, json};
@@ -45,8 +45,15 @@ use crate::{
 
 const BEARER: &str = "bearer";
 /// The WebSocket's frames, and what events say: they are in the document although no operation refers to them.
-const FRAMES: [&str; 6] =
-    ["ClientFrame", "ServerFrame", "RunnerEvent", "UserMessageEvent", "PhaseEvent", "MessagesNotRunEvent"];
+const FRAMES: [&str; 7] = [
+    "ClientFrame",
+    "ServerFrame",
+    "RunnerEvent",
+    "UserMessageEvent",
+    "FeedbackEvent",
+    "PhaseEvent",
+    "MessagesNotRunEvent",
+];
 /// Where `ambient up` listens by default. Clients are given their own server's address.
 const SERVER: &str = "http://127.0.0.1:7080";
 
@@ -68,6 +75,7 @@ const SERVER: &str = "http://127.0.0.1:7080";
         ServerFrame,
         RunnerEvent,
         UserMessageEvent,
+        FeedbackEvent,
         PhaseEvent,
         MessagesNotRunEvent
     )),

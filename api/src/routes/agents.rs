@@ -19,9 +19,9 @@ impl Served for AgentSpec {
         given::optional_url("repo_url", body.repo_url.as_deref())?;
         given::optional_name("llm_model", body.llm_model.as_deref(), MAX_MODEL)?;
         given::optional_name("agent_type", body.agent_type.as_deref(), MAX_AGENT_TYPE)?;
-        session_spec::known_agent_type(body.agent_type.as_deref(), access.state().agent_types())?;
+        session_spec::known_agent_type("agent_type", body.agent_type.as_deref(), access.state().agent_types())?;
         session_spec::resources(body.resource_overrides.clone().unwrap_or_default(), access.state().server_defaults())?;
-        given::network(body.network.as_ref())?;
+        given::network("network", body.network.as_ref())?;
         given::permissions("permissions", &body.permissions)?;
         given::labels(&body.labels)?;
         given::annotations(&body.annotations)
@@ -37,10 +37,10 @@ impl Served for AgentSpec {
         given::optional_url("repo_url", flat(&body.repo_url).as_deref())?;
         given::optional_name("llm_model", flat(&body.llm_model).as_deref(), MAX_MODEL)?;
         given::optional_name("agent_type", flat(&body.agent_type).as_deref(), MAX_AGENT_TYPE)?;
-        session_spec::known_agent_type(flat(&body.agent_type).as_deref(), access.state().agent_types())?;
+        session_spec::known_agent_type("agent_type", flat(&body.agent_type).as_deref(), access.state().agent_types())?;
         let limits = body.resource_overrides.clone().flatten();
         session_spec::resource_patch(limits, access.state().server_defaults())?;
-        given::network(body.network.as_ref().and_then(Option::as_ref))?;
+        given::network("network", body.network.as_ref().and_then(Option::as_ref))?;
         body.permissions.iter().flatten().try_for_each(|all| given::permissions("permissions", all))?;
         body.labels.as_ref().map_or(Ok(()), given::labels)?;
         body.annotations.as_ref().map_or(Ok(()), given::annotations)

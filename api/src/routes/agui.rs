@@ -3,7 +3,7 @@
 use ambient_domain::session::Session;
 use ambient_wire::{
     BASE,
-    agui::{AgentCapabilities, AguiRun, MessagesSnapshot, RunAgentInput},
+    agui::{AgentCapabilities, AguiRun, Feedback, MessagesSnapshot, RunAgentInput},
     api::List,
 };
 use axum::{
@@ -23,9 +23,9 @@ use crate::{
     },
     authority::{Accepted, Authorized, Edit, View},
     error::{ApiError, ApiResult},
-    extract::{Act, Conditions, ConversationJson, Fingerprint, NoBody, Query, WriteOptions},
+    extract::{Act, Conditions, ConversationJson, Fingerprint, Json, NoBody, Query, Write, WriteOptions},
     list, representation,
-    responses::{Acting, Reading},
+    responses::{Acting, Changing, Reading},
 };
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -120,6 +120,19 @@ pub(super) async fn list(
     responses((status = 204, description = "It ends, or there was none"), Acting))]
 pub(super) async fn interrupt(session: Authorized<Session, Edit>, Act(NoBody): Act<NoBody>) -> ApiResult<StatusCode> {
     session.interrupt_turn().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What a person thinks of what the agent has said or done, as an AG-UI event `META` (`thumbs_up`, `thumbs_down`). It is an operation of the session, and
+/// in its log (`user.feedback`); the agent is not told.
+#[utoipa::path(post, path = "/sessions/{session_id}/agui/feedback", operation_id = "giveAguiFeedback", tag = "agui", request_body = Feedback,
+    params(("session_id" = String, Path, description = "Session")),
+    responses((status = 204, description = "It is recorded"), Changing))]
+pub(super) async fn feedback(
+    session: Authorized<Session, Edit>,
+    write: Write<Json<Feedback>>,
+) -> ApiResult<StatusCode> {
+    session.give_feedback(write.body.0.clone(), write.options()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

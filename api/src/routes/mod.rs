@@ -69,6 +69,7 @@ pub(crate) fn resources() -> OpenApiRouter<AppState> {
         .routes(routes!(agui::messages))
         .routes(routes!(agui::list))
         .routes(routes!(agui::interrupt))
+        .routes(routes!(agui::feedback))
         .routes(routes!(agui::capabilities))
         .routes(routes!(live::session))
         .routes(routes!(live::connect))

@@ -12,7 +12,7 @@ use crate::{
     extract::{Json, NoBody, Query, VersionParams, Write},
     given,
     list::{self, ListParams},
-    representation,
+    mcp, representation,
     respond::Shown,
     responses::{Changing, Creating, Listing, Reading},
     session_spec,
@@ -20,6 +20,7 @@ use crate::{
 
 const MAX_NAME: usize = ambient_wire::name::MAX;
 const MAX_MODEL: usize = 200;
+const MAX_AGENT_TYPE: usize = 100;
 
 /// Projects in which the caller has a role.
 #[utoipa::path(get, path = "/projects", operation_id = "listProjects", tag = "projects", params(ListParams<Project>),
@@ -39,7 +40,7 @@ pub(super) async fn list(
 pub(super) async fn create(caller: Registered, write: Write<Json<ProjectCreate>>) -> ApiResult<Shown<Wire>> {
     write.conditions.no_version_yet()?;
     let Json(body) = &write.body;
-    check(body)?;
+    check(body, caller.agent_types())?;
     let reply = caller.create_project(body.name.clone(), spec(body), write.options()).await?;
     let body = representation::project(&reply.state);
     let href = body.href.clone();
@@ -69,7 +70,7 @@ pub(super) async fn patch(
     project: Authorized<Project, Admin>,
     write: Write<Json<WirePatch>>,
 ) -> ApiResult<Shown<Wire>> {
-    check_patch(&write.body.0)?;
+    check_patch(&write.body.0, project.agent_types())?;
     let reply = project.patch(patch_of(write.body.0.clone()), write.options()).await?;
     Ok(Shown::ok(representation::project(&reply.state), reply.state.version).by(reply.operation_id))
 }
@@ -86,29 +87,32 @@ pub(super) async fn delete(project: Authorized<Project, Admin>, write: Write<NoB
     Ok(shown.by(reply.operation_id))
 }
 
-fn check(body: &ProjectCreate) -> ApiResult<()> {
-    check_texts(Some(&body.display_name), Some(&body.description), Some(&body.settings))?;
+fn check(body: &ProjectCreate, agent_types: &[String]) -> ApiResult<()> {
+    check_texts(Some(&body.display_name), Some(&body.description))?;
+    check_settings(&body.settings, agent_types)?;
     given::labels(&body.labels)?;
     given::annotations(&body.annotations)
 }
 
-fn check_patch(body: &WirePatch) -> ApiResult<()> {
-    check_texts(body.display_name.as_deref(), body.description.as_deref(), body.settings.as_ref())?;
+fn check_patch(body: &WirePatch, agent_types: &[String]) -> ApiResult<()> {
+    check_texts(body.display_name.as_deref(), body.description.as_deref())?;
+    body.settings.as_ref().map_or(Ok(()), |settings| check_settings(settings, agent_types))?;
     body.labels.as_ref().map_or(Ok(()), given::labels)?;
     body.annotations.as_ref().map_or(Ok(()), given::annotations)
 }
 
 /// A display name may be empty: the name is shown instead.
-fn check_texts(
-    display_name: Option<&str>,
-    description: Option<&str>,
-    settings: Option<&ProjectSettings>,
-) -> ApiResult<()> {
+fn check_texts(display_name: Option<&str>, description: Option<&str>) -> ApiResult<()> {
     given::optional_name("display_name", display_name.filter(|name| !name.is_empty()), MAX_NAME)?;
-    given::text("description", description.unwrap_or_default())?;
-    let model = settings.and_then(|settings| settings.llm_model.as_deref());
-    given::optional_name("settings.llm_model", model, MAX_MODEL)?;
-    settings.map_or(Ok(()), |settings| given::permissions("settings.permissions", &settings.permissions))
+    given::text("description", description.unwrap_or_default())
+}
+
+fn check_settings(settings: &ProjectSettings, agent_types: &[String]) -> ApiResult<()> {
+    given::optional_name("settings.llm_model", settings.llm_model.as_deref(), MAX_MODEL)?;
+    given::permissions("settings.permissions", &settings.permissions)?;
+    given::optional_name("settings.agent_type", settings.agent_type.as_deref(), MAX_AGENT_TYPE)?;
+    session_spec::known_agent_type("settings.agent_type", settings.agent_type.as_deref(), agent_types)?;
+    given::network("settings.network", settings.network.as_ref())
 }
 
 fn spec(body: &ProjectCreate) -> ProjectSpec {
@@ -122,6 +126,24 @@ fn patch_of(body: WirePatch) -> ProjectPatch {
 }
 
 fn settings_of(settings: ProjectSettings) -> Settings {
-    let ProjectSettings { llm_model, inactivity_timeout, permissions } = settings;
-    Settings { llm_model, inactivity_timeout, permissions: session_spec::permissions(permissions) }
+    let ProjectSettings {
+        llm_model,
+        inactivity_timeout,
+        permissions,
+        agent_type,
+        agent_command,
+        mcp_servers,
+        network,
+        setup_script,
+    } = settings;
+    Settings {
+        llm_model,
+        inactivity_timeout,
+        permissions: session_spec::permissions(permissions),
+        agent_type,
+        agent_command: agent_command.map(session_spec::agent_command),
+        mcp_servers: mcp::given(mcp_servers),
+        network: network.map(session_spec::network),
+        setup_script,
+    }
 }

@@ -4,8 +4,10 @@
 
 mod authorisation;
 mod bad_input;
+mod defaults;
 mod definitions;
 mod document;
+mod feedback;
 mod interrupts;
 mod listener;
 mod live;

@@ -137,5 +137,20 @@ fn details(p: &Project) -> String {
     if let Some(seconds) = p.settings.inactivity_timeout {
         fields.add("Inactivity", format!("{seconds} s"));
     }
+    if let Some(agent_type) = &p.settings.agent_type {
+        fields.add("Agent type", agent_type);
+    }
+    if let Some(command) = &p.settings.agent_command {
+        fields.add_text("Command", &[std::slice::from_ref(&command.program), &command.args].concat().join(" "));
+    }
+    for server in &p.settings.mcp_servers {
+        fields.add_text("MCP server", server.name());
+    }
+    if let Some(network) = &p.settings.network {
+        fields.add("Network", network.to_string());
+    }
+    if let Some(script) = &p.settings.setup_script {
+        fields.add_text("Setup script", script);
+    }
     fields.into_text()
 }

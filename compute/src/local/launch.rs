@@ -150,6 +150,7 @@ impl Local {
             agent: request.agent.clone(),
             agent_command: request.agent_command.clone(),
             model: request.model.clone(),
+            setup_script: request.setup_script.clone(),
             network: request.network.clone().unwrap_or_else(|| self.options.network.clone()),
             permissions: request.permissions.clone(),
             git_identity: request.git_identity.clone(),

@@ -129,6 +129,7 @@ pub fn request(session: &SessionRef, run: i64, attempt: i32) -> LaunchRequest {
         git_identity: GitIdentity { name: "Ada".to_owned(), email: "ada@example.com".to_owned() },
         limits: OwnLimits::default(),
         network: None,
+        setup_script: None,
     }
 }
 

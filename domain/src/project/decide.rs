@@ -1,10 +1,14 @@
 //! Decisions on a project.
 
-use super::{Command, Event, Permission, Project, ProjectPatch, ProjectPhase, ProjectSpec, Role, SubjectType};
+use super::{
+    Command, Event, Permission, Project, ProjectPatch, ProjectPhase, ProjectSpec, Role, Settings, SubjectType,
+};
 use crate::{
     entity::{Context, Decision, NothingToDo, Refusal, RefusalCode},
-    name,
+    mcp, name,
+    network::Network,
     patch::merge,
+    session::{launch, validate_command},
 };
 
 type Decided = Result<Decision<Event>, Refusal>;
@@ -71,7 +75,18 @@ fn validate(spec: &ProjectSpec) -> Result<(), Refusal> {
     if spec.settings.inactivity_timeout.is_some_and(|t| !(0..=365 * 86_400).contains(&t)) {
         return Err(Refusal::invalid("settings.inactivity_timeout", "must be 0 (off) to 31536000 seconds"));
     }
-    spec.settings.permissions.validate("settings.permissions")
+    spec.settings.permissions.validate("settings.permissions")?;
+    sessions(&spec.settings).map_err(|refusal| refusal.within("settings"))
+}
+
+/// What sessions go by, where neither they nor their agents say.
+fn sessions(settings: &Settings) -> Result<(), Refusal> {
+    let Settings { agent_type, agent_command, mcp_servers, network, setup_script, .. } = settings;
+    agent_type.as_ref().map_or(Ok(()), |agent_type| name::display("agent_type", agent_type, 100))?;
+    agent_command.as_ref().map_or(Ok(()), validate_command)?;
+    mcp::validate(mcp_servers)?;
+    network.as_ref().map_or(Ok(()), Network::validate)?;
+    launch::setup_script(setup_script.as_deref())
 }
 
 fn patched(project: &Project, patch: &ProjectPatch) -> Decided {

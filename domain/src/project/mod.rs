@@ -12,9 +12,12 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    agent_launch::AgentCommand,
     column::Column,
     effect::{Effect, LiveEvent, NameClaim, WorkflowInput},
     entity::{Context, Decision, Entity, Guard, Part, Refusal},
+    mcp::McpServer,
+    network::Network,
     permission::Permissions,
 };
 
@@ -79,6 +82,21 @@ pub struct Settings {
     /// What sessions may do without asking, after what they and their agents say themselves.
     #[serde(default, skip_serializing_if = "Permissions::is_empty")]
     pub permissions: Permissions,
+    /// Program that runs as the agent, where neither session nor agent says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_type: Option<String>,
+    /// Command of that agent type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_command: Option<AgentCommand>,
+    /// MCP servers that agents are told of, where neither session nor agent has any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mcp_servers: Vec<McpServer>,
+    /// What agents may reach of the network; the server's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+    /// What prepares workspaces; the repositories' own when absent, nothing when empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup_script: Option<String>,
 }
 
 /// What people write about a project.

@@ -48,6 +48,7 @@ pub(super) fn created(id: &str, project_id: &str, by: &str, spec: &Spec, at: Dat
         permissions_in_force: 0,
         setting_changes: 0,
         settings_told: 0,
+        agent_session_id: None,
     }
 }
 
@@ -140,7 +141,7 @@ fn change(s: &mut Session, event: &Event, at: DateTime<Utc>) {
             detail(s, "WorkflowLost", at);
         }
         // Told in the log; the session itself keeps no messages.
-        Event::MessagesNotRun { .. } => {}
+        Event::MessagesNotRun { .. } | Event::FeedbackGiven { .. } => {}
         Event::InterruptRaised { request, earlier } => interrupt::apply_raised(s, request, earlier.as_ref(), at),
         Event::InterruptAnswered { interrupt_id, given, rule, repeated: _ } => {
             interrupt::apply_answered(s, interrupt_id, given, rule.as_ref());
@@ -151,6 +152,7 @@ fn change(s: &mut Session, event: &Event, at: DateTime<Utc>) {
         Event::PermissionsInherited { permissions } => s.inherited_permissions = permissions.clone(),
         Event::PermissionsInForce { changes } => s.permissions_in_force = *changes,
         Event::SettingsTold { changes } => s.settings_told = *changes,
+        Event::AgentStarted { agent_session_id } => s.agent_session_id = Some(agent_session_id.clone()),
         Event::Deleted => s.deleted_at = Some(at),
     }
 }

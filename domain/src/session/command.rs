@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     attachment::Attachment,
     fact::Fact,
+    feedback::Feedback,
     resources::ResourcePatch,
     spec::{Repo, Spec},
 };
@@ -121,6 +122,9 @@ pub struct SessionPatch {
     /// What the agent may reach of the network.
     #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
     pub network: Option<Option<Network>>,
+    /// What prepares the workspace.
+    #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
+    pub setup_script: Option<Option<String>>,
     /// Variables to set (id of the sealed value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment_variables: Option<BTreeMap<String, Option<String>>>,
@@ -194,6 +198,8 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<Message>,
     },
+    /// What a person thinks of what the agent has said or done.
+    GiveFeedback(Feedback),
     /// What a workflow or compute has observed.
     Fact {
         /// The run it is about.

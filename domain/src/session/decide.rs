@@ -52,6 +52,11 @@ fn decide_live(session: &Session, command: &Command, context: &Context) -> Decid
         Command::AnswerInterrupt { interrupt_id, answer, message } => {
             interrupt::answer(session, interrupt_id, *answer, message.as_ref(), context)
         }
+        Command::GiveFeedback(feedback) => {
+            feedback.validate()?;
+            let (feedback, by) = (feedback.clone(), context.principal.clone());
+            Ok(Decision::Events(vec![Event::FeedbackGiven { feedback, by }]))
+        }
         // handled by `decide_any`
         Command::Create { .. } | Command::Fact { .. } => Ok(ALREADY),
     }
@@ -193,6 +198,8 @@ fn fixed_while_active(old: &Spec, new: &Spec) -> Option<&'static str> {
         Some("resource_overrides")
     } else if new.network != old.network {
         Some("network")
+    } else if new.setup_script != old.setup_script {
+        Some("setup_script")
     } else if new.environment_variables != old.environment_variables {
         Some("environment_variables")
     } else {
@@ -219,6 +226,7 @@ fn patched(session: &Session, patch: &SessionPatch) -> Result<Spec, Refusal> {
         llm_max_tokens,
         resource_overrides,
         network,
+        setup_script,
         environment_variables,
         permissions,
     } = patch.clone();
@@ -238,6 +246,7 @@ fn patched(session: &Session, patch: &SessionPatch) -> Result<Spec, Refusal> {
     spec.llm_max_tokens = llm_max_tokens.unwrap_or(spec.llm_max_tokens);
     spec.resource_overrides = spec.resource_overrides.patched(&resource_overrides.unwrap_or_default());
     spec.network = network.unwrap_or(spec.network);
+    spec.setup_script = setup_script.unwrap_or(spec.setup_script);
     merge(&mut spec.environment_variables, environment_variables);
     spec.permissions = permissions.unwrap_or(spec.permissions);
     Ok(spec)

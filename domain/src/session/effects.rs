@@ -41,6 +41,7 @@ impl Entity for Session {
             Command::Delete => "delete",
             Command::SendMessage { .. } => "send_message",
             Command::AnswerInterrupt { .. } => "answer_interrupt",
+            Command::GiveFeedback(_) => "give_feedback",
             Command::Fact { fact, .. } => fact.name(),
         }
     }
@@ -213,6 +214,11 @@ impl Session {
             Event::InterruptRaised { .. } | Event::InterruptAnswered { .. } | Event::InterruptClosed { .. } => {
                 plain("session.interrupt", interrupt_change(event))
             }
+            Event::FeedbackGiven { feedback, by } => {
+                let mut data = json!(feedback);
+                data["by"] = json!(by);
+                plain("user.feedback", data)
+            }
             Event::Deleted => plain("session.deleted", json!({})),
             Event::Created { .. }
             | Event::SpecChanged { .. }
@@ -220,6 +226,7 @@ impl Session {
             | Event::PermissionsInherited { .. }
             | Event::PermissionsInForce { .. }
             | Event::SettingsTold { .. }
+            | Event::AgentStarted { .. }
             | Event::ReposMoved { .. } => None,
         }
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     command::Message,
     condition::{ConditionStatus, ConditionType},
+    feedback::Feedback,
     interrupt::{GivenAnswer, InterruptOutcome, PermissionRequest},
     spec::Spec,
     state::{ReconciledRepo, RepoPosition, RepoProblem, RunOutcome},
@@ -190,6 +191,18 @@ pub enum Event {
     SettingsTold {
         /// Changes.
         changes: i64,
+    },
+    /// The agent has or continues a conversation.
+    AgentStarted {
+        /// Its own id of it.
+        agent_session_id: String,
+    },
+    /// A person has said what they think of what the agent says or does.
+    FeedbackGiven {
+        /// What they think.
+        feedback: Feedback,
+        /// Who.
+        by: String,
     },
     /// Deleted.
     Deleted,

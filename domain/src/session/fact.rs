@@ -173,6 +173,11 @@ pub enum Fact {
         /// Changes.
         changes: i64,
     },
+    /// The agent's process is ready, and has or continues this conversation.
+    AgentStarted {
+        /// Its own id of the conversation.
+        agent_session_id: String,
+    },
 }
 
 /// Longest text of a fact, bytes.
@@ -222,6 +227,7 @@ impl Fact {
             }
             Self::Unblocked { step, workflow_execution } => vec![step, workflow_execution],
             Self::WorkflowLost { workflow_execution } => vec![workflow_execution],
+            Self::AgentStarted { agent_session_id } => vec![agent_session_id],
             Self::InterruptRaised { request } => texts_of_request(request),
             Self::InterruptClosed { interrupt_id, outcome: _, answer: _ } => vec![interrupt_id],
             // People's, and checked when they were given.
@@ -256,6 +262,7 @@ impl Fact {
             Self::PermissionsInherited { .. } => "fact_permissions_inherited",
             Self::PermissionsInForce { .. } => "fact_permissions_in_force",
             Self::SettingsTold { .. } => "fact_settings_told",
+            Self::AgentStarted { .. } => "fact_agent_started",
         }
     }
 }
@@ -372,6 +379,12 @@ fn while_active(session: &Session, run: &Run, fact: &Fact, context: &Context) ->
             one(Event::SettingsTold { changes: *changes })
         }
         Fact::SettingsTold { .. } => ALREADY,
+        Fact::AgentStarted { agent_session_id } if session.agent_session_id.as_ref() == Some(agent_session_id) => {
+            ALREADY
+        }
+        Fact::AgentStarted { agent_session_id } => {
+            one(Event::AgentStarted { agent_session_id: agent_session_id.clone() })
+        }
     }
 }
 

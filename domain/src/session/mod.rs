@@ -14,6 +14,7 @@ mod decide;
 mod effects;
 mod event;
 mod fact;
+mod feedback;
 mod interrupt;
 mod resources;
 mod spec;
@@ -26,6 +27,7 @@ pub use command::{Command, Message, SessionPatch, StopReason};
 pub use condition::{Condition, ConditionStatus, ConditionType};
 pub use event::Event;
 pub use fact::{Fact, RUNNER_UNRESPONSIVE, TurnOutcome};
+pub use feedback::{Feedback, Rating};
 pub use interrupt::{
     ClosedInterrupt, GivenAnswer, Interrupt, InterruptOutcome, MAX_CLOSED, MAX_OPEN, PermissionRequest,
     WAITING_FOR_ANSWER,

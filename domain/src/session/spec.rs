@@ -111,6 +111,9 @@ pub struct Spec {
     /// What the agent may reach of the network; its agent's or the server's when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
+    /// What prepares the workspace before a run's first turn; its agent's or the repositories' own when absent, nothing when empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup_script: Option<String>,
     /// Environment variables for the agent: name to the id under which the value is sealed. Values are never in operations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment_variables: BTreeMap<String, String>,
@@ -149,6 +152,7 @@ impl Spec {
             llm_max_tokens: 4000,
             resource_overrides: ResourceOverrides::default(),
             network: None,
+            setup_script: None,
             environment_variables: BTreeMap::new(),
             permissions: Permissions::default(),
             parent_session_id: None,
@@ -188,6 +192,7 @@ impl Spec {
         launch::max_tokens(Some(self.llm_max_tokens))?;
         self.resource_overrides.validate()?;
         self.network.as_ref().map_or(Ok(()), Network::validate)?;
+        launch::setup_script(self.setup_script.as_deref())?;
         self.permissions.validate("permissions")?;
         name::environment("environment_variables", self.environment_variables.keys())?;
         name::map("labels", &self.labels)?;
@@ -211,6 +216,15 @@ pub(crate) mod launch {
             return Err(Refusal::invalid("inactivity_timeout", "must be 0 (off) to 31536000 seconds"));
         }
         Ok(())
+    }
+
+    pub(crate) fn setup_script(script: Option<&str>) -> Result<(), Refusal> {
+        const MAX: usize = 64 * 1024;
+        let Some(script) = script else { return Ok(()) };
+        if script.len() > MAX {
+            return Err(Refusal::invalid("setup_script", format!("must have at most {MAX} bytes")));
+        }
+        name::text("setup_script", script)
     }
 
     pub(crate) fn mode(mode: Option<&str>) -> Result<(), Refusal> {

@@ -275,6 +275,9 @@ pub struct Session {
     /// Number of changes that the runner has been told of.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub settings_told: i64,
+    /// The agent's own id of its conversation, as its newest process has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_session_id: Option<String>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]

@@ -14,6 +14,7 @@ use super::{Context, RunRef, interrupts};
 /// Types of records that facts come from, and names of the CUSTOM events that earlier runners recorded in their place.
 const TYPES: &[&str] = &[
     "attempt.started",
+    "agent.started",
     "turn.started",
     "turn.ended",
     "runner.exited",
@@ -117,6 +118,7 @@ fn started_attempt(event: &Value) -> Option<i32> {
 fn facts_of(event: &Value) -> Vec<Fact> {
     let mut facts = match RunnerEvent::read(event) {
         Some(RunnerEvent::TurnStarted { .. }) => vec![Fact::TurnStarted],
+        Some(RunnerEvent::AgentStarted { agent_session_id, .. }) => vec![Fact::AgentStarted { agent_session_id }],
         Some(RunnerEvent::TurnEnded { message_id, result, problems, repos, .. }) => {
             // Earlier runners do not report what was wrong, or what was checked out.
             let seen = problems.map(|problems| repos_seen(problems, repos));
@@ -187,6 +189,12 @@ mod tests {
         ] {
             assert_eq!(facts_of(&started), [Fact::TurnStarted]);
         }
+        let (id, offers) = ("thread-7", json!({}));
+        let agent = json!({
+            "type": "agent.started", "incarnation": 2, "name": "a", "version": "1", "agent_session_id": id,
+            "conversation": "loaded", "offers": offers,
+        });
+        assert_eq!(facts_of(&agent), [Fact::AgentStarted { agent_session_id: id.to_owned() }]);
         let fact = Fact::TurnEnded { last_message_id: Some("m".to_owned()), outcome: TurnOutcome::Interrupted };
         for told in ended(&json!({})) {
             assert_eq!(facts_of(&told), std::slice::from_ref(&fact), "{told}");

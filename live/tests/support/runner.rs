@@ -63,6 +63,7 @@ impl Runner {
             agent_command: None,
             model: None,
             network: ambient_wire::network::Network::default(),
+            setup_script: None,
             permissions: ambient_wire::permission::PermissionPolicy::default(),
             git_identity: GitIdentity { name: "Ada".to_owned(), email: "ada@example.com".to_owned() },
             readable_paths: Vec::new(),

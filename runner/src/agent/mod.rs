@@ -4,9 +4,12 @@ mod acp;
 mod blocks;
 mod output;
 mod script;
+mod setup;
 mod shell;
 
 use ambient_runner_protocol::LaunchSpec;
+
+pub(crate) use setup::Setup;
 
 use crate::{
     app::SharedApp,

@@ -39,7 +39,9 @@ pub(super) async fn work(turn: &Turn) -> Result<TurnEnd, LogError> {
             }
             Piece::Script(script) => {
                 blocks += 1;
-                let call = shell::Call { turn, id: format!("{}/shell/{blocks}", turn.run_id), number: blocks };
+                let id = format!("{}/shell/{blocks}", turn.run_id);
+                let file = format!("block-{}-{blocks}.sh", turn.number);
+                let call = shell::Call { turn, id, title: "shell", file };
                 match call.run(script, &directory).await? {
                     shell::Ended::Success => {}
                     shell::Ended::Stopped => return Ok(TurnEnd::Stopped),

@@ -42,16 +42,18 @@ pub(super) enum Ended {
     Stopped,
 }
 
-/// A tool call `shell`.
+/// A tool call that runs a shell script.
 pub(super) struct Call<'a> {
     pub(super) turn: &'a Turn,
     pub(super) id: String,
-    pub(super) number: u32,
+    pub(super) title: &'a str,
+    /// Name of the file that the script is written to; one that the session has not had.
+    pub(super) file: String,
 }
 
 impl Call<'_> {
     pub(super) async fn run(&self, script: &str, directory: &Path) -> Result<Ended, LogError> {
-        self.turn.emit(vec![event::shell_call(&self.id, script)]).await?;
+        self.turn.emit(vec![event::shell_call(&self.id, self.title, script)]).await?;
         let (mut child, _awaited) = match self.spawn(script, directory) {
             Ok(started) => started,
             Err(error) => {
@@ -65,7 +67,7 @@ impl Call<'_> {
 
     fn spawn(&self, script: &str, directory: &Path) -> std::io::Result<(Child, Awaited<'_>)> {
         let attempt = &self.turn.app.attempt;
-        let path = attempt.paths.blocks().join(format!("block-{}-{}.sh", self.turn.number, self.number));
+        let path = attempt.paths.blocks().join(&self.file);
         let mut file = life::create_new(&path)?;
         file.write_all(script.as_bytes())?;
         // For the agent's user. Others do not get past the session's folder.

@@ -18,6 +18,9 @@ pub use words::{content_in_words, output_in_words, script_of};
 /// so it is no news about the session.
 pub const ENDED_BY_REQUEST: &str = "terminated by request";
 
+/// How the title of a call begins that prepares the workspace; the script's path may follow.
+pub const SETUP_SCRIPT: &str = "setup script";
+
 /// An event, as an object with `type`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type")]

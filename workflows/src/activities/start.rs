@@ -148,6 +148,7 @@ pub(super) async fn launch_request(
         },
         limits: own_limits(&session.spec.resource_overrides),
         network: launch_network(session),
+        setup_script: setup_script(session),
     })
 }
 
@@ -176,6 +177,11 @@ fn agent_command(session: &Session) -> Option<AgentCommand> {
 fn launch_network(session: &Session) -> Option<Network> {
     let launch = session.run().and_then(|run| run.agent.as_deref());
     launch.map_or(session.spec.network.as_ref(), |launch| launch.network.as_ref()).map(network)
+}
+
+fn setup_script(session: &Session) -> Option<String> {
+    let launch = session.run().and_then(|run| run.agent.as_deref());
+    launch.map_or(session.spec.setup_script.as_ref(), |launch| launch.setup_script.as_ref()).cloned()
 }
 
 fn own_limits(own: &ResourceOverrides) -> OwnLimits {

@@ -226,6 +226,7 @@ impl World {
             llm_max_tokens: 4000,
             resource_overrides: ambient_domain::session::ResourceOverrides::default(),
             network: None,
+            setup_script: None,
             environment_variables: Default::default(),
             permissions: ambient_domain::permission::Permissions::default(),
             parent_session_id: None,

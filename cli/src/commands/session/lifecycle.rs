@@ -1,9 +1,10 @@
-//! `ambient session create|patch|start|stop|delete`.
+//! `ambient session create|patch|start|stop|interrupt|delete`.
 
 use std::time::Duration;
 
 use ambient_wire::session::{Session, SessionPatch, SessionStart, SessionStop};
 use clap::Args;
+use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::{is_terminal, show, spec::Spec};
@@ -109,6 +110,13 @@ pub(super) async fn stop(arguments: Stop, connection: &Connection) -> Result<Exi
     let answer = connection.client.post(&Route::new(["sessions", &id, "stop"]), &body).await?;
     let answer = wait(connection, &arguments.wait, answer, is_terminal).await?;
     print(connection, &answer)
+}
+
+pub(super) async fn interrupt(session: &str, connection: &Connection) -> Result<Exit, CliError> {
+    let id = connection.session_id(session).await?;
+    connection.client.post(&Route::new(["sessions", &id, "agui", "interrupt"]), &json!({})).await?;
+    connection.console.note("the turn in progress ends, if there is one");
+    Ok(Exit::Success)
 }
 
 pub(super) async fn delete(session: &str, connection: &Connection) -> Result<Exit, CliError> {

@@ -53,6 +53,12 @@ pub enum SessionCommand {
     /// Stop a session; its workspace is kept
     #[command(after_help = "Example:\n  ambient session stop fix --wait")]
     Stop(lifecycle::Stop),
+    /// End the turn in progress; the session goes on with the next message
+    #[command(after_help = "Example:\n  ambient session interrupt fix")]
+    Interrupt {
+        /// Id or name
+        session: String,
+    },
     /// Delete a session and its workspace
     #[command(after_help = "Example:\n  ambient session delete fix")]
     Delete {
@@ -151,6 +157,7 @@ pub(super) async fn run(command: SessionCommand, connection: &Connection) -> Res
         }
         SessionCommand::Start(arguments) => lifecycle::start(arguments, connection).await,
         SessionCommand::Stop(arguments) => lifecycle::stop(arguments, connection).await,
+        SessionCommand::Interrupt { session } => lifecycle::interrupt(&session, connection).await,
         SessionCommand::Delete { session } => lifecycle::delete(&session, connection).await,
         SessionCommand::Attach(arguments) => attach::attach(arguments, connection).await,
         SessionCommand::Logs(arguments) => logs::logs(arguments, connection).await,

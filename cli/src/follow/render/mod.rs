@@ -180,6 +180,14 @@ impl Renderer {
             "session.interrupt" => self.told_of_interrupt(data),
             "session.deleted" => self.progress(Style::Bold, "● deleted"),
             "user.message" => self.prompted(text(data, "text")),
+            "user.feedback" => {
+                let thumb = if text(data, "rating") == "thumbs_up" { "good" } else { "bad" };
+                let why = sentence(text(data, "reason"), text(data, "comment"));
+                self.progress(
+                    Style::Dim,
+                    &format!("  {}", sentence(&format!("rated {thumb} by {}", text(data, "by")), &why)),
+                )
+            }
             // None: events that a later release may record, and those of earlier ones that only frame others.
             _ => RunnerEvent::read(data).map_or(Ok(()), |event| self.recorded(event)),
         }

@@ -1,6 +1,6 @@
 //! Texts on one line.
 
-use ambient_wire::runner_event::{ToolKind, script_of};
+use ambient_wire::runner_event::{SETUP_SCRIPT, ToolKind, script_of};
 use serde_json::Value;
 
 use crate::output::table::cut;
@@ -37,9 +37,10 @@ pub(super) fn command_line(kind: ToolKind, input: &Value) -> Option<String> {
     Some(format!("$ {}", first_line(&script)))
 }
 
-/// A call on one line: a command as its first line, any other by its title.
+/// A call on one line: a command as its first line, any other, and a setup script, by its title.
 pub(super) fn headline(kind: ToolKind, title: &str, input: &Value) -> String {
-    command_line(kind, input).unwrap_or_else(|| {
+    let command = if title.starts_with(SETUP_SCRIPT) { None } else { command_line(kind, input) };
+    command.unwrap_or_else(|| {
         let title = first_line(title);
         format!("▸ {}", if title.is_empty() { word(kind) } else { &title })
     })

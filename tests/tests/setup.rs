@@ -1,0 +1,70 @@
+//! Setup scripts: whose runs, what people are told when one fails, and a crash of the server in the middle of one.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code, reason = "tests")]
+
+mod support;
+
+use ambient_tests::TestDatabase;
+use serde_json::json;
+use support::{Server, script};
+
+#[tokio::test]
+async fn the_sessions_script_goes_before_its_agents_and_a_killed_server_does_not_run_it_again() {
+    let database = TestDatabase::new().await;
+    let mut server = Server::new(&database, "one");
+    server.restart().await;
+    server.project("setup").await;
+    let agent = json!({ "project_id": "setup", "name": "careful", "setup_script": "echo of the agent >> done" });
+    let agent = server.post("/agents", agent).await.expect(201);
+    assert_eq!(agent["setup_script"], "echo of the agent >> done");
+    let prompt = script("cat done; echo 'all shown'");
+
+    let body = json!({ "project_id": "setup", "prompt": prompt, "agent_id": agent["id"] });
+    let id = server.session(body).await;
+    server.printed(&id, "of the agent\nall shown").await;
+
+    let own = "echo of the session >> done; touch begun; until [ -e go ]; do sleep 0.05; done";
+    let body = json!({ "project_id": "setup", "prompt": prompt, "agent_id": agent["id"], "setup_script": own });
+    let id = server.session(body).await;
+    let workspace = server.session_dir(&id).join("workspace");
+    support::eventually("the script is up", async || workspace.join("begun").exists().then_some(())).await;
+    server.kill();
+    server.restart().await;
+    std::fs::write(workspace.join("go"), "").unwrap();
+    server.printed(&id, "all shown").await;
+    assert_eq!(std::fs::read_to_string(workspace.join("done")).unwrap(), "of the session\n");
+
+    let path = format!("/sessions/{id}");
+    let patch = json!({ "setup_script": null });
+    let refused = server.send(server.request(reqwest::Method::PATCH, &path).json(&patch)).await;
+    assert_eq!(refused.status, 409, "{}", refused.json);
+    assert!(refused.json.to_string().contains("setup_script cannot change while"), "{}", refused.json);
+    server.post(&format!("{path}/stop"), json!({})).await.expect(202);
+    server.phase(&id, "Stopped").await;
+    let changed = server.send(server.request(reqwest::Method::PATCH, &path).json(&patch)).await.expect(200);
+    assert_eq!(changed["setup_script"], json!(null));
+    for given in ["#".repeat(65_537), "a\0b".to_owned()] {
+        for path in ["/sessions", "/agents"] {
+            let body = json!({ "project_id": "setup", "name": "x", "setup_script": given });
+            let answer = server.post(path, body).await;
+            assert_eq!(answer.status, 400, "{}", answer.json);
+            assert!(answer.json.to_string().contains("setup_script"), "{}", answer.json);
+        }
+    }
+    server.verified().await;
+}
+
+#[tokio::test]
+async fn a_batch_session_whose_script_fails_is_failed_with_the_reason() {
+    let database = TestDatabase::new().await;
+    let mut server = Server::new(&database, "one");
+    server.restart().await;
+    server.project("setup").await;
+    let body = json!({
+        "project_id": "setup", "prompt": script("touch asked"), "interactive": false, "setup_script": "exit 7",
+    });
+    let id = server.session(body).await;
+    let failed = server.phase(&id, "Failed").await;
+    let outcome = failed["outcome"].to_string();
+    assert!(outcome.contains("PrerequisiteFailed"), "{failed:#}");
+    assert!(outcome.contains("setup script failed: exit code 7"), "{failed:#}");
+}
