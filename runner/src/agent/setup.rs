@@ -92,7 +92,7 @@ impl Setup {
         let attempt = &turn.app.attempt;
         let scripts = match scripts(attempt, &turn.app.repos).await {
             Ok(scripts) => scripts,
-            Err(reason) => return Ok(Some(failed(&reason, ""))),
+            Err(reason) => return Ok(Some(failed(turn, &reason, ""))),
         };
         let before = key(attempt, &turn.app.repos, &scripts).await;
         if !scripts.is_empty() && (before.is_none() || before != on_record(attempt)) {
@@ -121,18 +121,23 @@ async fn run(turn: &Turn, number: u32, script: &Script) -> Result<Option<TurnEnd
     let Ok(ended) = timeout(PATIENCE, call.run(&script.text, &script.folder)).await else {
         turn.app.attempt.processes.end(Mark::Turn(turn.run_id.clone()), INTERRUPT_PATIENCE).await;
         turn.emit(vec![event::shell_result(&id, "", None)]).await?;
-        return Ok(Some(failed(&script.title, &format!("it took longer than {} minutes", PATIENCE.as_secs() / 60))));
+        return Ok(Some(failed(
+            turn,
+            &script.title,
+            &format!("it took longer than {} minutes", PATIENCE.as_secs() / 60),
+        )));
     };
     Ok(match ended? {
         shell::Ended::Success => None,
         shell::Ended::Stopped => Some(TurnEnd::Stopped),
-        shell::Ended::Failure { reason, .. } => Some(failed(&script.title, &reason)),
+        shell::Ended::Failure { reason, .. } => Some(failed(turn, &script.title, &reason)),
     })
 }
 
-fn failed(what: &str, reason: &str) -> TurnEnd {
+fn failed(turn: &Turn, what: &str, reason: &str) -> TurnEnd {
     let because = if reason.is_empty() { String::new() } else { format!(" failed: {reason}") };
-    let message = format!("{what}{because}; the agent was not asked, and the next message tries again");
+    let again = if turn.app.attempt.spec.interactive { ", and the next message tries again" } else { "" };
+    let message = format!("{what}{because}; the agent was not asked{again}");
     TurnEnd::failed("SetupFailed", message, Some(EXIT_PREREQUISITE))
 }
 
