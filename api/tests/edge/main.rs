@@ -9,6 +9,7 @@ mod document;
 mod interrupts;
 mod listener;
 mod live;
+mod output;
 mod resources;
 mod support;
 mod unread;

@@ -8,7 +8,8 @@ use super::{
     attachment::Attachment,
     fact::Fact,
     resources::ResourcePatch,
-    spec::{Repo, Spec},
+    output::Repo,
+    spec::Spec,
 };
 use crate::{
     agent_launch::AgentCommand,
@@ -85,6 +86,9 @@ pub struct SessionPatch {
     /// All repositories; replaces them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repos: Option<Vec<Repo>>,
+    /// Place of the repository that the agent works in.
+    #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
+    pub main_repo_index: Option<Option<u32>>,
     /// Prompt.
     #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
     pub prompt: Option<Option<String>>,

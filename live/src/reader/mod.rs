@@ -36,6 +36,7 @@ mod log_file;
 mod registry;
 mod silence;
 mod task;
+mod runs;
 mod turns;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};

@@ -429,6 +429,16 @@ impl Origin {
         self.git(&self.path(), &["show", &format!("{branch}:{path}")])
     }
 
+    /// Commit of a branch.
+    pub(crate) fn head(&self, branch: &str) -> String {
+        self.git(&self.path(), &["rev-parse", branch]).trim().to_owned()
+    }
+
+    /// Whether there is such a branch.
+    pub(crate) fn has(&self, branch: &str) -> bool {
+        !self.git(&self.path(), &["branch", "--list", branch]).trim().is_empty()
+    }
+
     /// Number of commits of a branch.
     pub(crate) fn commits(&self, branch: &str) -> usize {
         self.git(&self.path(), &["rev-list", "--count", branch]).trim().parse().unwrap()

@@ -17,6 +17,7 @@ pub(super) fn lines(session: &Session, record: &Record) -> Vec<(Style, String)> 
     lines.extend(left_out(record).into_iter().map(|line| (Style::Yellow, line)));
     lines.extend(not_taken(record).into_iter().map(|line| (Style::Yellow, line)));
     lines.extend(pushes(record));
+    lines.extend(record.not_pushed.iter().map(|(repo, how)| (Style::Yellow, format!("  {repo}: {how}"))));
     lines.into_iter().map(|(style, line)| (style, escape::line(&line).into_owned())).collect()
 }
 
