@@ -70,6 +70,8 @@ async fn what_is_not_to_be_pushed_is_not_by_hand_either() {
     assert!(of_type(&records, "repo.pushed").is_empty());
     let refused = runner.client.send("POST", "/git/push", json!({ "repo": "up", "branch": "b" })).await.expect(409);
     assert!(refused.text().contains("output.push_to"), "{}", refused.text());
+    let sync = json!({ "repo": "up", "branch": "b" });
+    runner.client.send("POST", "/git/synchronize", sync).await.expect(409);
     assert_eq!(subjects(&session, "up.git", "b"), "");
 }
 

@@ -14,6 +14,8 @@ use super::turns::{MAX_WORDS, short};
 /// Longest name of a repository, branch or commit, and longest URL, characters: runners are not trusted.
 const MAX_NAME: usize = 300;
 const MAX_URL: usize = 2_100;
+/// Most repositories that a batch tells of.
+const MAX_REPOS: usize = 200;
 
 /// Takes in what an event says.
 pub(super) fn take(run: &mut RunChange, index: usize, at: DateTime<Utc>, event: &RunnerEvent) {
@@ -56,7 +58,8 @@ fn note(run: &mut RunChange, status: RepoOutputStatus) {
     let RepoOutputStatus { url, branch, commit, .. } = status.clone();
     let (url, branch, commit) = (cut(url, MAX_URL), cut(branch, MAX_NAME), cut(commit, MAX_NAME));
     let status = RepoOutputStatus { repo: repo.clone(), url, branch, commit, ..status };
-    if let Ok(told) = serde_json::to_value(status) {
+    let has_room = run.repos.len() < MAX_REPOS || run.repos.contains_key(&repo);
+    if let Some(told) = serde_json::to_value(status).ok().filter(|_| has_room) {
         run.repos.insert(repo, told);
     }
 }

@@ -79,6 +79,10 @@ fn take(found: &mut TurnChanges, index: usize, at: DateTime<Utc>, event: RunnerE
             });
             current(found).repos.push(json!({ "repo": snapshot.repo, "snapshot": kept }));
         }
+        RunnerEvent::RepoPushFailed { repo, url, branch, reason } => {
+            let failed = short(&format!("it could not be pushed to branch {branch} of {url}: {reason}"), MAX_WORDS);
+            current(found).repos.push(json!({ "repo": repo, "failed": failed }));
+        }
         RunnerEvent::RepoPushed { repo, pushed } => {
             current(found).repos.push(json!({ "repo": repo, "pushed": pushed }));
         }

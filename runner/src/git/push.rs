@@ -67,9 +67,8 @@ pub(super) async fn carry(repos: &Repos, repo: &str, branch: &str) -> Result<Git
     let attempt = &*repos.attempt;
     let _one = repos.pushing.lock().await;
     let (directory, known) = repos.directory(repo)?;
-    let never = || Error::Conflict(format!("repository '{repo}' is not pushed: its output.push_to is 'none'"));
     // Opened again: what it was when it was cloned does not count.
-    let origin = origin::open(attempt, known.destination().ok_or_else(never)?)?;
+    let origin = origin::open(attempt, destination(repo, &known)?)?;
     let (_, head) = repos::position(attempt, &directory).await?;
     // Before the push, and no reason against it.
     let place = Place::new(&directory, &known);
@@ -110,6 +109,15 @@ pub(super) async fn carry(repos: &Repos, repo: &str, branch: &str) -> Result<Git
     let (commits, created) = (taken.commits, taken.created);
     let notices = taken.notices(branch, &left_out).chain(behind).collect();
     Ok(GitPushed { url: origin.text, branch: branch.to_owned(), commit, commits, created, uncommitted, notices })
+}
+
+/// URL of the repository that this one is pushed to.
+///
+/// # Errors
+/// A conflict if it is not to be pushed.
+pub(super) fn destination<'k>(repo: &str, known: &'k Known) -> Result<&'k str> {
+    let never = || Error::Conflict(format!("repository '{repo}' is not pushed: its output.push_to is 'none'"));
+    known.destination().ok_or_else(never)
 }
 
 /// What the origin accepted.

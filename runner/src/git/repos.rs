@@ -242,11 +242,11 @@ fn check_output(attempt: &Attempt, spec: &RepoSpec) -> Result<()> {
     const TARGET: &str = "output.target_repo";
     let RepoOutput { push_to, target_repo, target_branch } = &spec.output;
     target_branch.as_deref().map(|branch| check_branch("output.target_branch", branch)).transpose()?;
-    if spec.auto_push && target_branch.is_none() {
-        return Err(Error::bad("output.target_branch", "is missing: it is pushed automatically"));
-    }
     match (push_to, target_repo) {
         (PushTo::None, _) if spec.auto_push => Err(Error::bad("auto_push", "is for repositories that are pushed")),
+        _ if spec.auto_push && target_branch.is_none() => {
+            Err(Error::bad("output.target_branch", "is missing: it is pushed automatically"))
+        }
         (PushTo::Fork, None) => Err(Error::bad(TARGET, "is missing: it is pushed to a fork")),
         (PushTo::Fork, Some(url)) => origin::open(attempt, url).map(drop).map_err(|error| match error {
             Error::BadInput { reason, .. } => Error::bad(TARGET, format!("output.target_repo: {reason}")),

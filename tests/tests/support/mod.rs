@@ -424,6 +424,15 @@ impl Origin {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// A fork of it: another origin, with the same history.
+    pub(crate) fn fork(&self) -> Self {
+        let fork = Self { dir: short_dir() };
+        self.git(&self.path(), &["clone", "-q", "--bare", ".", &fork.path().display().to_string()]);
+        fork.git(&fork.path(), &["config", "core.sharedRepository", "0666"]);
+        fork.open_to_everyone();
+        fork
+    }
+
     /// A file of a branch.
     pub(crate) fn file(&self, branch: &str, path: &str) -> String {
         self.git(&self.path(), &["show", &format!("{branch}:{path}")])
