@@ -9,8 +9,8 @@ use ambient_domain::{
 use ambient_live::permissions as as_runners_say;
 use ambient_persistence::{Operation, RunRow, StoredEvent, Waiting};
 use ambient_wire::{
-    BASE, agui, interrupt, live, operation, permission as wire_permission, project as wire_project,
-    repo as wire_repo, session as wire,
+    BASE, agui, interrupt, live, operation, permission as wire_permission, project as wire_project, repo as wire_repo,
+    session as wire,
 };
 use serde::Deserialize;
 

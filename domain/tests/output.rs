@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use support::{ID, at, context, create, new_session, spec, step};
 
 fn with(repos: &[&str], main: Option<u32>) -> Spec {
-    let repos: Vec<Value> = repos.iter().map(|name| json!({"name": name, "url": format!("https://h/o/{name}")})).collect();
+    let repos: Vec<Value> =
+        repos.iter().map(|name| json!({"name": name, "url": format!("https://h/o/{name}")})).collect();
     Spec { repos: serde_json::from_value(json!(repos)).unwrap(), main_repo_index: main, ..spec(true, false) }
 }
 
@@ -29,7 +30,11 @@ fn patch(fields: Value) -> Command {
 fn a_main_repository_that_is_not_there_is_refused_by_its_field() {
     for (repos, main) in [(&[][..], 0), (&["a", "b"][..], 2), (&["a"][..], u32::MAX)] {
         let refusal = step(None, &create(with(repos, Some(main))), &context(1)).map(|_| ()).unwrap_err();
-        assert_eq!((refusal.code, refusal.field.as_deref()), (RefusalCode::Conflict, Some("main_repo_index")), "{refusal:?}");
+        assert_eq!(
+            (refusal.code, refusal.field.as_deref()),
+            (RefusalCode::Conflict, Some("main_repo_index")),
+            "{refusal:?}"
+        );
     }
     let session = new_session(with(&["a", "b"], Some(1)));
     let fewer = patch(json!({"repos": [{"name": "a", "url": "https://h/o/a"}]}));
@@ -42,7 +47,10 @@ fn the_main_repository_stays_the_same_when_others_are_removed() {
     let session = new_session(with(&["a", "b", "c"], Some(1)));
     assert_eq!(session.spec.main_repo().unwrap().name, "b");
     let without_one_before = remove(&session, "a");
-    assert_eq!((without_one_before.spec.main_repo_index, &*without_one_before.spec.main_repo().unwrap().name), (Some(0), "b"));
+    assert_eq!(
+        (without_one_before.spec.main_repo_index, &*without_one_before.spec.main_repo().unwrap().name),
+        (Some(0), "b")
+    );
     assert_eq!(remove(&session, "c").spec.main_repo_index, Some(1));
     let without_it = remove(&session, "b");
     assert_eq!((without_it.spec.main_repo_index, without_it.spec.main_repo()), (None, None));

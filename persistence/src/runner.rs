@@ -12,8 +12,7 @@ use crate::{
     database::Database,
     error::{StoreError, is_unique_violation},
     ids::to_micros,
-    model_usage,
-    run_results,
+    model_usage, run_results,
     turn_results::{self, TurnChanges},
 };
 

@@ -4,7 +4,9 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{FromRow, PgConnection};
 
-use crate::{canonical::replace_nul, database::Database, error::StoreError, model_usage::UsageChange, run_results::RunChange};
+use crate::{
+    canonical::replace_nul, database::Database, error::StoreError, model_usage::UsageChange, run_results::RunChange,
+};
 
 /// Most entries about repositories that a turn holds.
 const MAX_ENTRIES: i64 = 500;

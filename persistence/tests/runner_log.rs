@@ -11,8 +11,8 @@ use std::{
 
 use ambient_domain::session::Session;
 use ambient_persistence::{
-    AGENT, Database, ModelUsage, PROXY, RunChange, RunnerAppendError, RunnerBatch, RunnerLease, RunnerRecord, TurnChange,
-    TurnChanges, TurnEnd, TurnStarted, UsageBy, UsageChange, UsageOf, UsageRow, VerifyScope,
+    AGENT, Database, ModelUsage, PROXY, RunChange, RunnerAppendError, RunnerBatch, RunnerLease, RunnerRecord,
+    TurnChange, TurnChanges, TurnEnd, TurnStarted, UsageBy, UsageChange, UsageOf, UsageRow, VerifyScope,
 };
 use chrono::Utc;
 use serde_json::{Value, json};

@@ -24,7 +24,11 @@ fn to_fork(url: &str, fork: &str, branch: &str) -> Value {
 /// Subjects of a branch's commits, the newest first; nothing if it does not exist.
 fn subjects(session: &Session, repo: &str, branch: &str) -> String {
     let repo = session.directory().join(repo);
-    if git(&repo, &["branch", "--list", branch]).is_empty() { String::new() } else { git(&repo, &["log", "--format=%s", branch]) }
+    if git(&repo, &["branch", "--list", branch]).is_empty() {
+        String::new()
+    } else {
+        git(&repo, &["log", "--format=%s", branch])
+    }
 }
 
 fn result(records: &[Record]) -> &Value {
@@ -42,7 +46,10 @@ async fn a_fork_gets_the_commits_and_the_origin_none() {
     runner.client.deliver("a", 1, &format!("```\n{COMMIT}\n```")).await.expect(200);
     let records = reader.until_turn_ended().await;
     let pushed = of_type(&records, "repo.pushed")[0];
-    assert_eq!((&pushed["url"], &pushed["branch"], &pushed["commits"]), (&json!(fork_url), &json!("agent/x"), &json!(1)));
+    assert_eq!(
+        (&pushed["url"], &pushed["branch"], &pushed["commits"]),
+        (&json!(fork_url), &json!("agent/x"), &json!(1))
+    );
     assert_eq!(subjects(&session, "fork.git", "agent/x"), "work\nfirst");
     assert_eq!(subjects(&session, "up.git", "agent/x"), "");
 
@@ -115,7 +122,8 @@ async fn no_configuration_of_the_workspace_leads_a_push_elsewhere() {
         format!("git config --global 'url.{evil}.insteadOf' '{fork_url}'"),
         "git config push.default nothing".to_owned(),
         "git config remote.pushDefault evil".to_owned(),
-        "mkdir -p .git/hooks; printf '#!/bin/sh\\ngit update-ref refs/heads/main HEAD~1\\n' > .git/hooks/pre-push".to_owned(),
+        "mkdir -p .git/hooks; printf '#!/bin/sh\\ngit update-ref refs/heads/main HEAD~1\\n' > .git/hooks/pre-push"
+            .to_owned(),
         "chmod +x .git/hooks/pre-push".to_owned(),
     ];
     let script = format!("```\n{COMMIT}\n{}\n```", redirected.join("\n"));
@@ -124,7 +132,10 @@ async fn no_configuration_of_the_workspace_leads_a_push_elsewhere() {
     assert_eq!(result(&records)["outcome"], "finished", "{:?}", result(&records));
     assert_eq!(of_type(&records, "repo.pushed")[0]["url"], json!(fork_url));
     assert_eq!(subjects(&session, "fork.git", "out"), "work\nfirst");
-    assert_eq!((subjects(&session, "evil.git", "out"), subjects(&session, "up.git", "out")), (String::new(), String::new()));
+    assert_eq!(
+        (subjects(&session, "evil.git", "out"), subjects(&session, "up.git", "out")),
+        (String::new(), String::new())
+    );
 }
 
 #[tokio::test]
@@ -153,7 +164,8 @@ async fn what_is_abandoned_or_pushed_by_hand_is_in_the_log() {
     runner.client.send("PUT", "/repos/up", json!({ "url": url })).await.expect(200);
     git(&session.paths.workspace().join("up"), &["commit", "--quiet", "--allow-empty", "-m", "x"]);
     let mut reader = runner.client.events(1, "", 0).await;
-    let pushed = runner.client.send("POST", "/git/push", json!({ "repo": "up", "branch": "b" })).await.expect(200).json();
+    let pushed =
+        runner.client.send("POST", "/git/push", json!({ "repo": "up", "branch": "b" })).await.expect(200).json();
     let abandoned = runner.client.send("POST", "/git/abandon", json!({ "repo": "up" })).await.expect(200).json();
     let records = reader.until(|record| harness::is_of_type(record, "repo.abandoned")).await;
     assert_eq!(of_type(&records, "repo.pushed")[0]["commit"], pushed["commit"]);

@@ -42,7 +42,10 @@ async fn a_session_works_in_its_main_repository_and_tells_what_became_of_its_for
     let pushed = told(&server, &id, "pushed").await;
     let (branch, status) = (format!("ambient/{id}"), &pushed["repo_statuses"][0]);
     assert_eq!(pushed["repo_statuses"].as_array().unwrap().len(), 1, "nothing has become of the other");
-    assert_eq!((&status["repo"], &status["url"], &status["branch"]), (&json!("log"), &json!(fork.url()), &json!(branch)));
+    assert_eq!(
+        (&status["repo"], &status["url"], &status["branch"]),
+        (&json!("log"), &json!(fork.url()), &json!(branch))
+    );
     assert_eq!((status["commit"].as_str().unwrap(), fork.commits(&branch)), (&*fork.head(&branch), 2));
     assert!(!origin.has(&branch));
     server.event(&id, "the turn's end", |event| event["type"] == "turn.ended").await;

@@ -141,7 +141,8 @@ mod tests {
         assert!(error.to_string().contains("\"target_branch\""), "{error}");
         let repo = Repo { url: "file:///r".to_owned(), output: RepoOutput::same("out".to_owned()), ..Repo::default() };
         let written = serde_json::to_value(&repo).unwrap();
-        let shown = json!({"url": "file:///r", "output": {"push_to": "same", "target_branch": "out"}, "auto_push": false});
+        let shown =
+            json!({"url": "file:///r", "output": {"push_to": "same", "target_branch": "out"}, "auto_push": false});
         assert_eq!(written, shown);
         assert_eq!(serde_json::from_value::<Repo>(written).unwrap(), repo);
     }

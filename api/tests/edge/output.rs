@@ -19,7 +19,10 @@ async fn an_output_is_kept_as_it_was_given_and_can_be_changed() {
     let body = create(json!([{"url": URL, "output": fork, "auto_push": true}, {"url": URL, "name": "b"}]));
     let session = server.post("/sessions", body).await.expect(StatusCode::CREATED);
     assert_eq!((&session["repos"][0]["output"], &session["repos"][0]["auto_push"]), (&fork, &json!(true)));
-    assert_eq!((&session["repos"][1]["output"], &session["repos"][1]["auto_push"]), (&json!({"push_to": "same"}), &json!(false)));
+    assert_eq!(
+        (&session["repos"][1]["output"], &session["repos"][1]["auto_push"]),
+        (&json!({"push_to": "same"}), &json!(false))
+    );
     assert_eq!(session["main_repo_index"], Value::Null);
 
     let path = format!("/sessions/{}", session["id"].as_str().unwrap());
@@ -57,7 +60,8 @@ async fn what_cannot_be_together_is_refused_by_the_field() {
 
     let session = server.post("/sessions", create(json!([pushed(URL)]))).await.expect(StatusCode::CREATED);
     let path = format!("/sessions/{}", session["id"].as_str().unwrap());
-    let add = |body: Value| server.post(&format!("{path}/repos"), body);
+    let repos = format!("{path}/repos");
+    let add = |body: Value| server.post(&repos, body);
     let mut same = pushed(URL);
     same["name"] = json!("again");
     assert_eq!(add(same).await.fault(409), "output.target_branch");

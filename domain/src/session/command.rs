@@ -4,13 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    attachment::Attachment,
-    fact::Fact,
-    resources::ResourcePatch,
-    output::Repo,
-    spec::Spec,
-};
+use super::{attachment::Attachment, fact::Fact, output::Repo, resources::ResourcePatch, spec::Spec};
 use crate::{
     agent_launch::AgentCommand,
     mcp::McpServer,

@@ -33,8 +33,8 @@ pub use interrupt::{
 };
 pub use output::{PushTo, Repo, RepoOutput, Submodules, default_branch, same_destination, validate_output};
 pub use resources::{ResourceOverrides, ResourcePatch};
-pub(crate) use spec::launch;
 pub use spec::Spec;
+pub(crate) use spec::launch;
 pub use state::{Lifecycle, Phase, ReconciledRepo, RepoPosition, RepoProblem, Run, RunOutcome, Session, StatusDetail};
 
 /// Most launches per run.

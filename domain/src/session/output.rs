@@ -266,7 +266,8 @@ mod tests {
         let same = [pushed("https://h/o/x.git", Some("out")), repo(json!({})), fork.clone()];
         assert_eq!(same_destination(&same), Some((0, 2)));
         assert_eq!(same_destination(&[pushed("file:///a.git", None), pushed("file:///a/.git", None)]), Some((0, 1)));
-        let others = [fork, pushed("https://h/o/x", Some("b")), pushed("https://h/o/x", None), pushed("https://h/O/x", None)];
+        let others =
+            [fork, pushed("https://h/o/x", Some("b")), pushed("https://h/o/x", None), pushed("https://h/O/x", None)];
         assert_eq!(same_destination(&others), None);
         let by_hand = |url: &str| Repo { auto_push: false, ..pushed(url, Some("out")) };
         assert_eq!(same_destination(&[by_hand("file:///a"), by_hand("file:///a")]), None);

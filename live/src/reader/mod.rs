@@ -34,9 +34,9 @@ mod interrupts;
 mod lease;
 mod log_file;
 mod registry;
+mod runs;
 mod silence;
 mod task;
-mod runs;
 mod turns;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};

@@ -92,7 +92,8 @@ mod tests {
     fn what_was_said_last_of_a_repository_counts() {
         let pushed = json!({"type": "repo.pushed", "repo": "a", "url": "file:///a", "branch": "x", "commit": "12", "commits": 1,
             "created": true, "uncommitted": 0});
-        let failed = json!({"type": "repo.push_failed", "repo": "b", "url": "file:///b", "branch": "y", "reason": "refused"});
+        let failed =
+            json!({"type": "repo.push_failed", "repo": "b", "url": "file:///b", "branch": "y", "reason": "refused"});
         let abandoned = json!({"type": "repo.abandoned", "repo": "a", "branch": "main", "commit": "10", "commits": 1, "files": 0,
             "kept": "11", "reference": "refs/x", "left_out": []});
         let run = taken(&[pushed.clone(), failed.clone()]);
@@ -100,7 +101,10 @@ mod tests {
         assert_eq!((&run.repos["b"]["status"], &run.repos["b"]["message"]), (&json!("failed"), &json!("refused")));
         let run = taken(&[failed, pushed, abandoned]);
         let a = &run.repos["a"];
-        assert_eq!((&a["status"], &a["branch"], &a["commit"], &a["url"]), (&json!("abandoned"), &json!("main"), &json!("11"), &json!(null)));
+        assert_eq!(
+            (&a["status"], &a["branch"], &a["commit"], &a["url"]),
+            (&json!("abandoned"), &json!("main"), &json!("11"), &json!(null))
+        );
         assert_eq!((run.turn, run.turn_ended), (None, None));
     }
 

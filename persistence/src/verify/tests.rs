@@ -83,7 +83,8 @@ async fn under_the_former_name(pool: &PgPool, id: &str) {
 
 /// Turns a session into what a release stored that knew a branch to push to and no other output (schema version 2).
 async fn under_a_branch_to_push_to(pool: &PgPool, id: &str) {
-    const NOW: &str = r#"{"auto_push":true,"name":"r","output":{"push_to":"same","target_branch":"out"},"url":"file:///r"}"#;
+    const NOW: &str =
+        r#"{"auto_push":true,"name":"r","output":{"push_to":"same","target_branch":"out"},"url":"file:///r"}"#;
     const THEN: &str = r#"{"name":"r","push_to":"out","url":"file:///r"}"#;
     sqlx::raw_sql("alter table ambient.operations disable trigger operations_append_only").execute(pool).await.unwrap();
     let mut previous = GENESIS;

@@ -237,14 +237,7 @@ impl World {
 
     pub(crate) fn repo(&self, name: &str) -> Repo {
         let (name, url) = (name.to_owned(), self.origin.clone());
-        Repo {
-            name,
-            url,
-            branch: None,
-            output: RepoOutput::default(),
-            auto_push: false,
-            submodules: Submodules::None,
-        }
+        Repo { name, url, branch: None, output: RepoOutput::default(), auto_push: false, submodules: Submodules::None }
     }
 
     pub(crate) fn paths(&self, session: &Session) -> SessionPaths {

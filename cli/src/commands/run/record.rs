@@ -92,7 +92,8 @@ impl Record {
             }
             Some(RunnerEvent::RepoAbandoned { repo, abandoned }) => {
                 self.forget_push(&repo);
-                let kept = abandoned.kept.map(|kept| format!(", kept as {}", kept.chars().take(12).collect::<String>()));
+                let kept =
+                    abandoned.kept.map(|kept| format!(", kept as {}", kept.chars().take(12).collect::<String>()));
                 self.not_pushed.push((repo, format!("abandoned{}", kept.unwrap_or_default())));
             }
             Some(RunnerEvent::RepoSnapshot { snapshot }) => {

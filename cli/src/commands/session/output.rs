@@ -74,7 +74,10 @@ mod tests {
         let (output, auto_push) = flags.output();
         assert_eq!((output.push_to, output.target_branch, auto_push), (PushTo::Fork, None, true));
         let flags = OutputFlags { no_push: true, ..OutputFlags::default() };
-        assert_eq!((flags.output().0.push_to, flags.output().1, flags.given()), (PushTo::None, false, Some("--no-push")));
+        assert_eq!(
+            (flags.output().0.push_to, flags.output().1, flags.given()),
+            (PushTo::None, false, Some("--no-push"))
+        );
         assert_eq!(OutputFlags::default().given(), None);
     }
 

@@ -1,11 +1,6 @@
 //! `ambient session repo`.
 
-use ambient_wire::{
-    api::List,
-    git::Submodules,
-    repo::Repo,
-    session::SessionRepo,
-};
+use ambient_wire::{api::List, git::Submodules, repo::Repo, session::SessionRepo};
 use clap::Subcommand;
 
 use super::output::OutputFlags;

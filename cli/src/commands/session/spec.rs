@@ -10,8 +10,8 @@ use ambient_wire::{
     git::Submodules,
     network::Network,
     permission::{PermissionEffect, PermissionRule, Permissions},
-    runner_event::ToolKind,
     repo::Repo,
+    runner_event::ToolKind,
     session::{ResourceOverrides, SecretText, SessionCreate},
 };
 use clap::Args;
