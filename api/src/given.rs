@@ -9,17 +9,18 @@ use std::{borrow::Cow, collections::BTreeMap};
 use ambient_domain::{
     name::{MAX_ENTRIES, MAX_REPOS, is_key},
     permission::MAX_RULES,
+    session,
 };
 use ambient_wire::{
     git_url, name,
     network::{self, Network},
     permission::Permissions,
     redact,
-    session::Repo,
+    repo::Repo,
 };
 use unicode_normalization::UnicodeNormalization as _;
 
-use crate::error::{ApiError, ApiResult};
+use crate::error::{ApiError, ApiResult, Number};
 
 /// A name in its composed form (NFC): an é of one character and an é of two are the same name.
 pub(crate) fn composed(name: &str) -> String {
@@ -62,6 +63,16 @@ pub(crate) fn repos(repos: &[Repo]) -> ApiResult<()> {
     repos.iter().enumerate().try_for_each(|(i, repo)| in_repo(&format!("repos[{i}]."), repo))
 }
 
+/// That no two repositories are pushed to the same branch. `added`: the last one comes alone, as the body.
+pub(crate) fn destinations(repos: &[session::Repo], added: bool) -> ApiResult<()> {
+    let Some((earlier, later)) = session::same_destination(repos) else { return Ok(()) };
+    let prefix = if added { String::new() } else { format!("repos[{later}].") };
+    let field = format!("{prefix}output.target_branch");
+    let other = repos.get(earlier).map(|repo| repo.name.as_str()).unwrap_or_default();
+    let problem = format!("repository '{other}' is pushed to the same branch of the same repository");
+    Err(ApiError::new(Number::Conflict, format!("{field}: {problem}")).at(field, problem))
+}
+
 /// A repository by itself.
 pub(crate) fn repo(given: &Repo) -> ApiResult<()> {
     in_repo("", given)
@@ -95,12 +106,12 @@ pub(crate) fn optional_url(field: &str, url: Option<&str>) -> ApiResult<()> {
 
 fn in_repo(prefix: &str, repo: &Repo) -> ApiResult<()> {
     optional_url(&format!("{prefix}url"), Some(&repo.url))?;
-    for (field, given) in [("branch", &repo.branch), ("push_to", &repo.push_to)] {
+    for (field, given) in [("branch", &repo.branch), ("output.target_branch", &repo.output.target_branch)] {
         if let Some(given) = given {
             branch(&format!("{prefix}{field}"), given)?;
         }
     }
-    Ok(())
+    optional_url(&format!("{prefix}output.target_repo"), repo.output.target_repo.as_deref())
 }
 
 /// A label's or annotation's value; none in a patch that removes it.

@@ -7,10 +7,12 @@ use ambient_domain::{
     session::{self, AgentCommand, Session},
 };
 use ambient_live::permissions as as_runners_say;
-use ambient_persistence::{Operation, StoredEvent, Waiting};
+use ambient_persistence::{Operation, RunRow, StoredEvent, Waiting};
 use ambient_wire::{
-    BASE, agui, interrupt, live, operation, permission as wire_permission, project as wire_project, session as wire,
+    BASE, agui, interrupt, live, operation, permission as wire_permission, project as wire_project, repo as wire_repo,
+    session as wire,
 };
+use serde::Deserialize;
 
 use crate::mcp;
 
@@ -103,6 +105,7 @@ pub(crate) fn session(session: &Session, last_seq: Option<i64>) -> wire::Session
         name: spec.display_name.clone(),
         prompt: spec.prompt.clone(),
         repos: spec.repos.iter().map(repo).collect(),
+        main_repo_index: spec.main_repo_index,
         agent_id: spec.agent_id.clone(),
         agent_type: spec.agent_type.clone(),
         agent_command: spec.agent_command.clone().map(command),
@@ -138,6 +141,9 @@ pub(crate) fn session(session: &Session, last_seq: Option<i64>) -> wire::Session
         conditions: session.conditions.iter().map(condition).collect(),
         status_detail: session.status_detail.as_ref().map(status_detail),
         reconciled_repos: session.reconciled_repos.iter().map(reconciled_repo).collect(),
+        repo_statuses: None,
+        results: None,
+        error: None,
         last_seq,
     }
 }
@@ -236,14 +242,37 @@ fn resources(limits: &session::ResourceOverrides) -> wire::ResourceOverrides {
     }
 }
 
-fn repo(repo: &session::Repo) -> wire::Repo {
-    wire::Repo {
+fn repo(repo: &session::Repo) -> wire_repo::Repo {
+    wire_repo::Repo {
         name: Some(repo.name.clone()),
         url: repo.url.clone(),
         branch: repo.branch.clone(),
-        push_to: repo.push_to.clone(),
+        output: output(&repo.output),
+        auto_push: repo.auto_push,
         submodules: submodules(repo.submodules),
     }
+}
+
+fn output(output: &session::RepoOutput) -> wire_repo::RepoOutput {
+    let session::RepoOutput { push_to, target_repo, target_branch } = output.clone();
+    let push_to = match push_to {
+        session::PushTo::Same => wire_repo::PushTo::Same,
+        session::PushTo::Fork => wire_repo::PushTo::Fork,
+        session::PushTo::None => wire_repo::PushTo::None,
+    };
+    wire_repo::RepoOutput { push_to, target_repo, target_branch }
+}
+
+/// What the current or last run has come to so far, added to a session.
+pub(crate) fn with_results(mut shown: wire::Session, run: RunRow) -> wire::Session {
+    let RunRow { repo_statuses, results, error } = run;
+    // Ordered by name. A status that cannot be read is one of a later release.
+    let statuses = repo_statuses.as_object().into_iter().flat_map(serde_json::Map::values);
+    shown.repo_statuses = Some(statuses.filter_map(|status| Deserialize::deserialize(status).ok()).collect());
+    shown.results = results;
+    let failed = shown.outcome.as_ref().filter(|outcome| outcome.phase == "Failed");
+    shown.error = error.or_else(|| failed.map(|outcome| format!("{}: {}", outcome.reason, outcome.message)));
+    shown
 }
 
 fn submodules(which: session::Submodules) -> ambient_wire::git::Submodules {

@@ -18,7 +18,8 @@ use ambient_wire::{
     git::Submodules,
     name as wire_name, network as wire_network,
     permission::Permissions,
-    session::{self as wire, Attachment, Repo, SessionCreate, SessionPatch},
+    repo::{PushTo, Repo},
+    session::{self as wire, Attachment, SessionCreate, SessionPatch},
 };
 
 use crate::{
@@ -80,6 +81,7 @@ pub(crate) fn resolve(
         display_name: body.name.unwrap_or_else(|| name_of_prompt(body.prompt.as_deref())),
         prompt: body.prompt,
         repos: named_repos(body.repos)?,
+        main_repo_index: body.main_repo_index,
         agent_id: body.agent_id,
         agent_type: agent_type(given_type, has_command, server.agent_types)?,
         agent_command: body.agent_command.map(agent_command),
@@ -138,6 +140,7 @@ pub(crate) fn patch(body: SessionPatch, server: ServerDefaults<'_>) -> ApiResult
         name,
         prompt,
         repos,
+        main_repo_index,
         agent_command: command,
         agent_mode,
         agent_options,
@@ -162,6 +165,7 @@ pub(crate) fn patch(body: SessionPatch, server: ServerDefaults<'_>) -> ApiResult
         labels,
         annotations,
         repos: repos.map(named_repos).transpose()?,
+        main_repo_index,
         prompt,
         agent_command: command.map(|given| given.map(agent_command)),
         agent_mode,
@@ -243,13 +247,31 @@ fn quantity<T: FromStr<Err = NotAQuantity>>(name: &str, text: Option<String>) ->
     text.map(|text| text.parse().map_err(named)).transpose()
 }
 
-/// A repository to add; without a name it gets the URL's.
-pub(crate) fn repo(repo: Repo) -> ApiResult<session::Repo> {
+/// A repository to add to these; without a name it gets the URL's.
+pub(crate) fn repo(repo: Repo, present: &[session::Repo]) -> ApiResult<session::Repo> {
     given::repo(&repo)?;
-    let Repo { name, url, branch, push_to, submodules } = repo;
-    let name = name.unwrap_or_else(|| name::repo_name_of_url(&url));
+    let name = repo.name.clone().unwrap_or_else(|| name::repo_name_of_url(&repo.url));
     not_a_route("name", &name)?;
-    Ok(session::Repo { name, url, branch, push_to, submodules: as_domain(submodules) })
+    let repo = as_named(repo, name);
+    session::validate_output("", &repo)?;
+    if present.iter().all(|other| other.name != repo.name) {
+        given::destinations(&[present, std::slice::from_ref(&repo)].concat(), true)?;
+    }
+    Ok(repo)
+}
+
+fn as_named(given: Repo, name: String) -> session::Repo {
+    let Repo { name: _, url, branch, output, auto_push, submodules } = given;
+    let output = session::RepoOutput {
+        push_to: match output.push_to {
+            PushTo::Same => session::PushTo::Same,
+            PushTo::Fork => session::PushTo::Fork,
+            PushTo::None => session::PushTo::None,
+        },
+        target_repo: output.target_repo,
+        target_branch: output.target_branch,
+    };
+    session::Repo { name, url, branch, output, auto_push, submodules: as_domain(submodules) }
 }
 
 fn as_domain(which: Submodules) -> session::Submodules {
@@ -323,12 +345,13 @@ fn named_repos(repos: Vec<Repo>) -> ApiResult<Vec<session::Repo>> {
         })
     };
     let named = |(i, repo): (usize, Repo)| {
-        let name = name(repo.name, &repo.url, &mut taken);
+        let name = name(repo.name.clone(), &repo.url, &mut taken);
         not_a_route(&format!("repos[{i}].name"), &name)?;
-        let Repo { name: _, url, branch, push_to, submodules } = repo;
-        Ok(session::Repo { name, url, branch, push_to, submodules: as_domain(submodules) })
+        Ok(as_named(repo, name))
     };
-    repos.into_iter().enumerate().map(named).collect()
+    let repos: Vec<_> = repos.into_iter().enumerate().map(named).collect::<ApiResult<_>>()?;
+    given::destinations(&repos, false)?;
+    Ok(repos)
 }
 
 fn unique(name: &str, taken: &[String]) -> String {
@@ -348,7 +371,7 @@ mod tests {
         assert_eq!(name_of_prompt(Some("---\n\u{200b}\n- fix https://bot:ab/cd@h/x")), "fix https://…@h/x");
         let named = |name: Option<&str>, url: &str| {
             let (name, url) = (name.map(str::to_owned), url.to_owned());
-            Repo { name, url, branch: None, push_to: None, submodules: Submodules::None }
+            Repo { name, url, ..Repo::default() }
         };
         let url = |url: &str| named(None, url);
         let given = named(Some("b"), "file:///x");

@@ -6,7 +6,10 @@ mod support;
 use ambient_live::{RunnerClient, RunnerClientError};
 use ambient_runner_protocol::{DeliverMessage, ReaderHello, RepoSpec, RunnerFrame};
 use ambient_tests::TestDatabase;
-use ambient_wire::git::{GitCommit, GitDiffQuery, GitPush, Submodules};
+use ambient_wire::{
+    git::{GitCommit, GitDiffQuery, GitPush, Submodules},
+    repo::RepoOutput,
+};
 use futures::StreamExt;
 use support::{Server, runner::Runner, tokens};
 
@@ -56,7 +59,14 @@ async fn every_route_works_and_failures_keep_their_kind() {
     let hello = ReaderHello { epoch: 5, log_id: String::new(), after: 0 };
     assert!(matches!(stranger.events(&hello).await, Err(RunnerClientError::Unauthorized)));
 
-    let repo = RepoSpec { url: origin(&runner), branch: None, push_to: None, submodules: Submodules::None };
+    let repo = RepoSpec {
+        url: origin(&runner),
+        branch: None,
+        output: RepoOutput::default(),
+        auto_push: false,
+        main: false,
+        submodules: Submodules::None,
+    };
     let cloned = client.ensure_repo("code", &repo).await.unwrap();
     assert_eq!(client.repos().await.unwrap(), [cloned]);
     std::fs::write(runner.paths.workspace().join("code/ä ?#%.txt"), "0123456789").unwrap();

@@ -28,6 +28,7 @@ mod outbox;
 mod placement;
 mod replay;
 pub mod retry;
+mod run_results;
 mod runner;
 mod runner_log;
 mod snapshots;
@@ -54,6 +55,7 @@ pub use model_usage::{AGENT, ModelUsage, PROXY, UsageBy, UsageChange, UsageOf, U
 pub use operations::{Operation, OperationFilter, OperationPage};
 pub use outbox::{OutboxCounts, OutboxRow};
 pub use replay::{Concerned, EntityReplay};
+pub use run_results::{RunChange, RunRow};
 pub use runner::{RunnerAppendError, RunnerBatch, RunnerLease, RunnerRecord, SessionRuntime};
 pub use runner_log::{EventPage, RunnerCursor, RunnerSession};
 pub use snapshots::Snapshot;

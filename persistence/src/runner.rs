@@ -12,7 +12,7 @@ use crate::{
     database::Database,
     error::{StoreError, is_unique_violation},
     ids::to_micros,
-    model_usage,
+    model_usage, run_results,
     turn_results::{self, TurnChanges},
 };
 
@@ -64,7 +64,7 @@ pub struct RunnerBatch {
     pub cursor_before: i64,
     /// Records in order, `n` above `cursor_before`.
     pub records: Vec<RunnerRecord>,
-    /// What they say about turns and usage.
+    /// What they say about turns, usage and the run.
     pub changes: TurnChanges,
 }
 
@@ -176,12 +176,13 @@ impl Database {
         let mut tx = begin(self.pool(), "begin").await?;
         fence(&mut tx, &batch).await?;
         move_cursor(&mut tx, &batch).await?;
-        let TurnChanges { turns, usage } = std::mem::take(&mut batch.changes);
+        let TurnChanges { turns, usage, run: of_run } = std::mem::take(&mut batch.changes);
         let (session_id, run, count) = (batch.session_id.clone(), batch.run, batch.records.len());
         let last_seq = insert_records(&mut tx, batch).await?;
         let first_seq = last_seq - i64::try_from(count).unwrap_or(i64::MAX) + 1;
         turn_results::store(&mut tx, (&session_id, run), first_seq, turns).await?;
         model_usage::store(&mut tx, (&session_id, run), usage).await?;
+        run_results::store(&mut tx, (&session_id, run), first_seq, of_run).await?;
         tx.commit().await?;
         Ok(last_seq)
     }

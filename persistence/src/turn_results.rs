@@ -4,18 +4,22 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{FromRow, PgConnection};
 
-use crate::{canonical::replace_nul, database::Database, error::StoreError, model_usage::UsageChange};
+use crate::{
+    canonical::replace_nul, database::Database, error::StoreError, model_usage::UsageChange, run_results::RunChange,
+};
 
 /// Most entries about repositories that a turn holds.
 const MAX_ENTRIES: i64 = 500;
 
-/// What a batch of a runner's log says about turns and usage.
+/// What a batch of a runner's log says about turns, usage and the run.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TurnChanges {
     /// In order.
     pub turns: Vec<TurnChange>,
     /// In order.
     pub usage: Vec<UsageChange>,
+    /// About the run.
+    pub run: RunChange,
 }
 
 /// What it says about one turn.

@@ -11,8 +11,8 @@ use std::{
 
 use ambient_domain::session::Session;
 use ambient_persistence::{
-    AGENT, Database, ModelUsage, PROXY, RunnerAppendError, RunnerBatch, RunnerLease, RunnerRecord, TurnChange,
-    TurnChanges, TurnEnd, TurnStarted, UsageBy, UsageChange, UsageOf, UsageRow, VerifyScope,
+    AGENT, Database, ModelUsage, PROXY, RunChange, RunnerAppendError, RunnerBatch, RunnerLease, RunnerRecord,
+    TurnChange, TurnChanges, TurnEnd, TurnStarted, UsageBy, UsageChange, UsageOf, UsageRow, VerifyScope,
 };
 use chrono::Utc;
 use serde_json::{Value, json};
@@ -324,4 +324,49 @@ async fn a_turn_is_one_row_whatever_batches_tell_of_it() {
     assert_eq!((ended.tool_calls, ended.permission_requests), (3, 1));
     assert_eq!(ended.repos, json!([{"repo": "a", "failed": "no\u{fffd}space"}]));
     assert_eq!(s.db.turns(&session.id, Some(2), 1, 10).await.unwrap(), (Vec::new(), 0));
+}
+
+#[tokio::test]
+async fn a_run_is_one_row_that_holds_the_last_word_on_each_repository() {
+    let s = store().await;
+    let project = new_project(&s.db, "demo").await;
+    let session = new_session(&s.db, &project, true).await;
+    let lease = lease(&s.db, &session, "server-1").await.unwrap();
+    assert_eq!(s.db.run_results(&session.id, 1).await.unwrap(), None);
+    let status = |status: &str| json!({"status": status, "message": "a\u{0}b"});
+    let said = |id: &str, text: &str| json!({"type": "agent.text", "message_id": id, "text": text});
+    let other = json!({"type": "tool.started"});
+
+    let events = [json!({"type": "turn.started"}), said("1", "first"), said("2", "se"), other.clone()];
+    let mut first = told(&session, &lease, 0, &events);
+    let started = Some(TurnStarted { message_id: "m".to_owned(), at: Utc::now(), index: 0 });
+    first.changes.turns = vec![TurnChange { number: Some(1), started, ..TurnChange::default() }];
+    first.changes.run.repos.insert("a".to_owned(), status("pushed"));
+    s.db.append_runner_events(first).await.unwrap();
+    let row = s.db.run_results(&session.id, 1).await.unwrap().unwrap();
+    assert_eq!((row.results, row.error), (None, None));
+
+    let mut second = told(&session, &lease, 4, &[said("2", "cond"), json!({"type": "turn.ended"}), said("3", "third")]);
+    second.changes.run = RunChange {
+        repos: [("a".to_owned(), status("abandoned")), ("b".to_owned(), status("failed"))].into(),
+        turn: Some(Some("PushFailed: no".to_owned())),
+        turn_ended: Some(1),
+    };
+    s.db.append_runner_events(second.clone()).await.unwrap();
+    // Once more, after an unknown outcome of the commit.
+    assert!(s.db.append_runner_events(second).await.is_err());
+    let row = s.db.run_results(&session.id, 1).await.unwrap().unwrap();
+    assert_eq!((row.results.as_deref(), row.error.as_deref()), (Some("second"), Some("PushFailed: no")));
+    let told_of = |status: &str| json!({"status": status, "message": "a\u{fffd}b"});
+    assert_eq!(row.repo_statuses, json!({"a": told_of("abandoned"), "b": told_of("failed")}));
+
+    // A turn that says nothing leaves what was said, and one that finishes has no error.
+    let mut third = told(&session, &lease, 7, &[json!({"type": "turn.started"}), other, json!({"type": "turn.ended"})]);
+    let started = Some(TurnStarted { message_id: "n".to_owned(), at: Utc::now(), index: 0 });
+    third.changes.turns = vec![TurnChange { number: Some(2), started, ..TurnChange::default() }];
+    third.changes.run = RunChange { turn: Some(None), turn_ended: Some(2), ..RunChange::default() };
+    s.db.append_runner_events(third).await.unwrap();
+    let row = s.db.run_results(&session.id, 1).await.unwrap().unwrap();
+    assert_eq!((row.results.as_deref(), row.error), (Some("second"), None));
+    assert_eq!(s.db.run_results(&session.id, 2).await.unwrap(), None);
 }

@@ -1,6 +1,6 @@
 //! Repositories that a runner is told to have, and those it has.
 
-use ambient_wire::git::Submodules;
+use ambient_wire::{git::Submodules, repo::RepoOutput};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -13,13 +13,23 @@ pub struct RepoSpec {
     /// Branch to check out; the remote's default when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
-    /// Branch of the origin that the runner pushes HEAD to (never forced) at the end of every successful turn, before
-    /// the turn's `RUN_FINISHED`; a failed push fails the turn (`RUN_ERROR`, code `PushFailed`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub push_to: Option<String>,
+    /// Where its commits go. One that is pushed automatically has a `target_branch`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub output: RepoOutput,
+    /// Whether the runner pushes HEAD there (never forced) at the end of every successful turn, before the turn's `turn.result`; a failed
+    /// push fails the turn (code `PushFailed`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub auto_push: bool,
+    /// Whether the agent works in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub main: bool,
     /// Which submodules are fetched when it is cloned.
     #[serde(default, skip_serializing_if = "Submodules::is_none")]
     pub submodules: Submodules,
+}
+
+fn is_default(output: &RepoOutput) -> bool {
+    *output == RepoOutput::default()
 }
 
 /// A repository that a session has.

@@ -129,18 +129,24 @@ async fn work(turn: &Turn, setup: &mut Setup, agent: &mut Agent) -> Result<TurnE
     }
 }
 
-/// What a successful turn hands in; one that cannot do so has failed.
+/// What a successful turn hands in; one that cannot do so has failed. Each push is recorded before the next begins, and one that fails
+/// does not keep others back.
 async fn push(turn: &Turn) -> Result<TurnEnd, LogError> {
-    let pushed = tokio::select! {
-        biased;
-        () = turn.stopped() => return Ok(TurnEnd::Stopped),
-        pushed = operations::push_all(&turn.app.repos) => pushed,
-    };
-    match pushed {
-        Ok(events) if events.is_empty() => Ok(TurnEnd::Finished),
-        Ok(events) => turn.app.log.append(events).await.map(|_| TurnEnd::Finished),
-        Err(reason) => Ok(TurnEnd::failed("PushFailed", reason, None)),
+    let repos = &turn.app.repos;
+    let mut failed = None;
+    for destination in repos.to_push() {
+        let event = tokio::select! {
+            biased;
+            () = turn.stopped() => return Ok(TurnEnd::Stopped),
+            event = operations::push_to(repos, destination) => event,
+        };
+        if let RunnerEvent::RepoPushFailed { repo, branch, reason, .. } = &event {
+            let why = || format!("repository '{repo}' cannot be pushed to branch '{branch}': {reason}");
+            failed.get_or_insert_with(why);
+        }
+        turn.app.log.append(vec![event]).await?;
     }
+    Ok(failed.map_or(TurnEnd::Finished, |reason| TurnEnd::failed("PushFailed", reason, None)))
 }
 
 /// Records what the work came to, the snapshots, and the end of the turn.

@@ -393,7 +393,7 @@ async fn what_a_batch_turn_leaves_running_changes_nothing_that_is_handed_in() {
     let session = Session::new(false);
     let url = session.origin("up");
     let runner = session.start().await;
-    runner.client.send("PUT", "/repos/up", json!({ "url": url, "push_to": "out" })).await.expect(200);
+    runner.client.send("PUT", "/repos/up", harness::pushed(&url, "out")).await.expect(200);
     let mut reader = runner.client.events(1, "", 0).await;
     let busy = "while :; do git commit -q --allow-empty -m more; date +%N > ticks; done >/dev/null 2>&1";
     let script = format!("```\n({busy}) &\n(env -i PATH=\"$PATH\" setsid sh -c '({busy}) &')\nsleep 0.3\n```");

@@ -269,8 +269,8 @@ async fn a_turn_that_went_well_pushes_and_one_that_cannot_has_failed() {
     let url = session.origin("up");
     let origin = session.directory().join("up.git");
     let mut runner = session.start().await;
-    let put = |push_to: &str| runner.client.send("PUT", "/repos/up", json!({ "url": url, "push_to": push_to }));
-    put("bad..name").await.expect_bad("push_to");
+    let put = |branch: &str| runner.client.send("PUT", "/repos/up", harness::pushed(&url, branch));
+    put("bad..name").await.expect_bad("output.target_branch");
     put("first").await.expect(200);
     put("result").await.expect(200);
     let mut reader = runner.client.events(1, "", 0).await;

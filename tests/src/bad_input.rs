@@ -14,6 +14,7 @@ pub fn sessions(project: &str, origin: &str) -> Vec<(Value, &'static str)> {
         body[field] = value;
         body
     };
+    let fork = |url: &str| json!({"push_to": "fork", "target_repo": url});
     let repo = |field: &str, value: Value| {
         let mut repo = json!({"url": origin});
         repo[field] = value;
@@ -78,11 +79,23 @@ pub fn sessions(project: &str, origin: &str) -> Vec<(Value, &'static str)> {
         (repo("name", json!("status")), "repos[0].name"),
         (repo("name", json!("../x")), "repos[0].name"),
         (repo("branch", json!("--upload-pack=x")), "repos[0].branch"),
-        (repo("push_to", json!("-f")), "repos[0].push_to"),
+        (repo("push_to", json!("out")), "repos[0].push_to"),
+        (repo("output", json!("out")), "repos[0].output"),
+        (repo("output", json!([])), "repos[0].output"),
+        (repo("output", json!({"push_to": "elsewhere"})), "repos[0].output.push_to"),
+        (repo("output", json!({"bogus": 1})), "repos[0].output.bogus"),
+        (repo("output", json!({"target_branch": "-f"})), "repos[0].output.target_branch"),
+        (repo("output", json!({"target_repo": origin})), "repos[0].output.target_repo"),
+        (repo("output", json!({"push_to": "fork"})), "repos[0].output.target_repo"),
+        (repo("output", fork("https://bot:secret@example.invalid/a")), "repos[0].output.target_repo"),
+        (repo("output", fork("ssh://example.invalid/a")), "repos[0].output.target_repo"),
+        (repo("output", json!({"push_to": "none", "target_branch": "x"})), "repos[0].output.target_branch"),
+        (repo("auto_push", json!("yes")), "repos[0].auto_push"),
+        (with("main_repo_index", json!(-1)), "main_repo_index"),
         (repo("branch", json!("HEAD")), "repos[0].branch"),
-        (repo("push_to", json!("+main")), "repos[0].push_to"),
+        (repo("output", json!({"target_branch": "+main"})), "repos[0].output.target_branch"),
         (repo("submodules", json!("all")), "repos[0].submodules"),
-        (repo("push_to", json!("a\u{200b}b")), "repos[0].push_to"),
+        (repo("output", json!({"target_branch": "a\u{200b}b"})), "repos[0].output.target_branch"),
         (json!({}), "project_id"),
         (json!([]), "body"),
     ];

@@ -93,7 +93,7 @@ async fn sessions_survive_kill_9_of_the_server_at_any_point_and_work_exactly_onc
     for round in 0..ROUNDS {
         let body = json!({
             "project_id": "crash", "interactive": false, "start": true, "timeout": 120, "prompt": working(&format!("round-{round}")),
-            "repos": [{"url": origin.url(), "push_to": format!("out-{round}")}],
+            "repos": [{"name": "log", "url": origin.url(), "output": {"target_branch": format!("out-{round}")}, "auto_push": true}],
         });
         let request = server.request(Method::POST, "/sessions").header("idempotency-key", format!("round-{round}"));
         let request = request.json(&body).build().unwrap();
@@ -113,6 +113,7 @@ async fn sessions_survive_kill_9_of_the_server_at_any_point_and_work_exactly_onc
         assert_eq!(origin.commits(&branch), 2);
         let events = complete_log(&server, &id).await;
         assert_eq!(runner::begun_and_finished(&events), (1, 1), "{id}");
+        pushed_once(&server, &id, &events, &branch, &origin.head(&branch)).await;
         let followed = follower.finish().await;
         assert_eq!(
             seqs(&followed),
@@ -121,6 +122,47 @@ async fn sessions_survive_kill_9_of_the_server_at_any_point_and_work_exactly_onc
         );
     }
     assert_eq!(server.get("/sessions?size=0").await.expect(200)["total"], ROUNDS, "one session for each key");
+    server.verified().await;
+}
+
+/// The log tells of one push, and the session of the same.
+async fn pushed_once(server: &Server, id: &str, events: &[Value], branch: &str, commit: &str) {
+    let pushes = events.iter().filter(|event| event["type"] == "repo.pushed").count();
+    let session = server.get(&format!("/sessions/{id}")).await.expect(200);
+    let statuses = session["repo_statuses"].as_array().unwrap();
+    assert_eq!((pushes, statuses.len()), (1, 1), "{statuses:?}");
+    let told = ["repo", "status", "branch", "commit"].map(|field| statuses[0][field].as_str().unwrap());
+    assert_eq!(told, ["log", "pushed", branch, commit], "{id}");
+    assert_eq!((&session["error"], &session["results"]), (&Value::Null, &Value::Null), "{id}");
+}
+
+/// How long after a turn's push its server is killed, ms: before its end is recorded, and after.
+const KILLS_AT_THE_END: [u64; 4] = [0, 20, 60, 150];
+
+#[tokio::test]
+async fn a_server_killed_at_the_end_of_a_turn_tells_once_of_what_was_pushed() {
+    let database = TestDatabase::new().await;
+    let mut server = Server::start(&database, "one").await;
+    let origin = Origin::new();
+    server.project("crash").await;
+    for (round, delay) in KILLS_AT_THE_END.into_iter().enumerate() {
+        let branch = format!("end-{round}");
+        let prompt = script(&format!("echo {branch} >> log.txt\ngit add log.txt\ngit commit -q -m {branch}"));
+        let body = json!({
+            "project_id": "crash", "interactive": false, "start": true, "timeout": 120, "prompt": prompt,
+            "repos": [{"name": "log", "url": origin.url(), "output": {"target_branch": branch}, "auto_push": true}],
+        });
+        let id = server.post("/sessions", body).await.expect(201)["id"].as_str().unwrap().to_owned();
+        eventually("the branch is pushed", async || origin.has(&branch).then_some(())).await;
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        server.kill();
+        server.restart().await;
+        server.phase(&id, "Completed").await;
+        let events = complete_log(&server, &id).await;
+        assert_eq!(runner::begun_and_finished(&events), (1, 1), "{id}");
+        pushed_once(&server, &id, &events, &branch, &origin.head(&branch)).await;
+        assert_eq!(origin.commits(&branch), 2);
+    }
     server.verified().await;
 }
 

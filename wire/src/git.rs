@@ -228,16 +228,16 @@ pub struct GitCommitted {
 pub struct GitPush {
     /// Repository.
     pub repo: String,
-    /// Branch of the origin; never forced.
+    /// Branch of the origin, or of the fork that the repository's output names; never forced.
     pub branch: String,
 }
 
 /// Response to a push.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GitPushed {
-    /// The origin.
+    /// The repository that was pushed to: the origin, or a fork of it.
     pub url: String,
-    /// Branch of the origin.
+    /// Branch there.
     pub branch: String,
     /// Commit it now points to.
     pub commit: String,

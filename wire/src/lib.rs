@@ -25,6 +25,7 @@ pub mod operation;
 pub mod permission;
 pub mod project;
 pub mod redact;
+pub mod repo;
 pub mod repository_ref;
 pub mod runner_event;
 pub mod session;

@@ -9,10 +9,10 @@ use utoipa::ToSchema;
 use crate::{
     agent_type::AgentCommand,
     api::{object, objects, one_object, optional_objects, present, present_object},
-    git::Submodules,
     mcp::McpServer,
     network::Network,
     permission::Permissions,
+    repo::{Repo, RepoOutputStatus},
 };
 
 /// A session.
@@ -38,6 +38,9 @@ pub struct Session {
     pub prompt: Option<String>,
     /// Wanted repositories.
     pub repos: Vec<Repo>,
+    /// Place in `repos`, from 0, of the one that the agent works in; null: the only one, or else the workspace.
+    #[serde(default)]
+    pub main_repo_index: Option<u32>,
     /// Agent that the session belongs to.
     pub agent_id: Option<String>,
     /// Program that runs as the agent.
@@ -118,6 +121,16 @@ pub struct Session {
     pub status_detail: Option<StatusDetail>,
     /// Repositories as they currently are.
     pub reconciled_repos: Vec<ReconciledRepo>,
+    /// What has become of its repositories in the current or last run, in the order of their names; those that were neither pushed nor
+    /// abandoned are not in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repo_statuses: Option<Vec<RepoOutputStatus>>,
+    /// What the agent said last in the current or last run, as of the end of its last turn; at most 16,000 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<String>,
+    /// What went wrong in the current or last run: why its last turn did not finish, or why the run failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// Highest seq of the live log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seq: Option<i64>,
@@ -215,26 +228,6 @@ pub struct SessionOutcome {
     pub exit_code: Option<i32>,
 }
 
-/// A wanted repository.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Repo {
-    /// Directory in the workspace; the last part of the URL when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// `https://…` or `file:///…`.
-    pub url: String,
-    /// Branch; the remote's default when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub branch: Option<String>,
-    /// Branch of the origin to push to at the end of every successful turn (`ambient run --push`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub push_to: Option<String>,
-    /// Which submodules are fetched when it is cloned; none when absent.
-    #[serde(default, skip_serializing_if = "Submodules::is_none")]
-    pub submodules: Submodules,
-}
-
 /// A repository as it is in the workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReconciledRepo {
@@ -301,6 +294,9 @@ pub struct SessionCreate {
     /// Repositories.
     #[serde(default, deserialize_with = "objects")]
     pub repos: Vec<Repo>,
+    /// Place in `repos`, from 0, of the one that the agent works in; when absent, the only one, or else the workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub main_repo_index: Option<u32>,
     /// Agent that the session belongs to, in the same project. What the session leaves open comes from it: agent type, model and limits when the session
     /// is created; command, mode, network, setup script, variables and permissions at each start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -386,6 +382,9 @@ pub struct SessionPatch {
     /// All repositories; replaces them.
     #[serde(default, deserialize_with = "optional_objects", skip_serializing_if = "Option::is_none")]
     pub repos: Option<Vec<Repo>>,
+    /// Place in `repos`, from 0, of the one that the agent works in; null: the only one, or else the workspace.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub main_repo_index: Option<Option<u32>>,
     /// Command in place of the agent type's; null: none.
     #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
     pub agent_command: Option<Option<AgentCommand>>,

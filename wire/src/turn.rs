@@ -81,7 +81,7 @@ pub struct TurnRepo {
     pub base: Option<String>,
     /// Commits and files of this turn; null if they could not be told.
     pub changes: Option<RepoChanges>,
-    /// What was pushed.
+    /// What was pushed, at its end, or by hand until the next turn began.
     pub pushed: Option<GitPushed>,
     /// What is wrong with it.
     pub problem: Option<String>,

@@ -9,7 +9,7 @@ use ambient_domain::{
     session::{self, AgentLaunch, Command, Message, Repo, Session, StopReason},
 };
 use ambient_live::{Beginning, SubscribeError, permissions, snapshot::SnapshotError};
-use ambient_persistence::{StoredEvent, UsageBy, UsageOf, is_ksuid};
+use ambient_persistence::{RunRow, StoredEvent, UsageBy, UsageOf, is_ksuid};
 use ambient_wire::{
     agui::{Feedback, FeedbackPayload, FeedbackRating},
     permission::InterruptAnswer,
@@ -285,6 +285,12 @@ impl<R: Right> Authorized<Session, R> {
         let of = UsageOf::Turns(&self.target.id, (row.run, row.number), (row.run, row.number));
         let used = self.access.model_usage(of, UsageBy::Turn).await?;
         Ok(turns::with_patches(turns::shown(&self.target, row, &used), &snapshots))
+    }
+
+    /// What its current or last run has come to.
+    pub(crate) async fn results(&self) -> ApiResult<RunRow> {
+        let database = &self.access.state.parts().database;
+        Ok(database.run_results(&self.target.id, self.target.run_number()).await?.unwrap_or_default())
     }
 
     /// Where an interrupt was requested, and where it was closed.

@@ -8,12 +8,15 @@ use serde_json::{Value, json};
 use super::tree::{each_operation, schema_ref, schemas};
 
 /// Properties that responses leave out when empty (`skip_serializing_if`), besides `next` of a list.
-const MAY_BE_ABSENT: [(&str, &str); 5] = [
+const MAY_BE_ABSENT: [(&str, &str); 8] = [
     ("ApiError", "details"),
     ("GitFile", "original_path"),
     ("GitPushed", "notices"),
     ("LeftOut", "submodule"),
+    ("Session", "error"),
     ("Session", "last_seq"),
+    ("Session", "repo_statuses"),
+    ("Session", "results"),
 ];
 
 /// Requires all other properties of schemas used only in responses. What a frame or an event consists of stays as it is: it leaves out what is

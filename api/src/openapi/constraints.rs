@@ -24,7 +24,7 @@ const COMMIT: &str = "^[^-\\u0000\\n][^\\u0000\\n]*$";
 /// An execution's: `workflow/entity/…`.
 const EXECUTION_ID: &str = "^[!-~]{1,1000}$";
 /// Schemas of request bodies.
-const BODIES: [&str; 20] = [
+const BODIES: [&str; 21] = [
     "EndRequest",
     "FileMove",
     "GitAbandon",
@@ -41,6 +41,7 @@ const BODIES: [&str; 20] = [
     "ProjectPermission",
     "ProjectSettings",
     "Repo",
+    "RepoOutput",
     "SessionCreate",
     "SessionPatch",
     "SessionStart",
@@ -72,6 +73,8 @@ pub(super) fn constrain(document: &mut Value) {
         crate::definitions::constrain(document, resource);
     }
     allow_list_needs_hosts(&mut document["components"]["schemas"]["Network"]);
+    a_fork_is_named(&mut document["components"]["schemas"]["RepoOutput"]);
+    what_is_not_pushed_is_not_pushed_automatically(&mut document["components"]["schemas"]["Repo"]);
     batch_needs_a_prompt(&mut document["components"]["schemas"]["SessionCreate"]);
     let paths = document.get_mut("paths").and_then(Value::as_object_mut).into_iter().flatten();
     for (path, item) in paths {
@@ -106,7 +109,8 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
         ("Repo", "name", repo_name),
         ("Repo", "url", pattern(git_url::PATTERN, git_url::MAX)),
         ("Repo", "branch", branch()),
-        ("Repo", "push_to", branch()),
+        ("RepoOutput", "target_repo", pattern(git_url::PATTERN, git_url::MAX)),
+        ("RepoOutput", "target_branch", branch()),
         ("SessionCreate", "project_id", pattern("^[A-Za-z0-9-]+$", 63)),
         ("SessionCreate", "agent_id", json!({"pattern": ID})),
         ("SessionCreate", "agent_type", named(100)),
@@ -207,6 +211,7 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
             (schema, "name", named(name::MAX)),
             (schema, "prompt", text.clone()),
             (schema, "repos", json!({"maxItems": MAX_REPOS})),
+            (schema, "main_repo_index", json!({"minimum": 0, "maximum": MAX_REPOS - 1})),
             (schema, "timeout", timeout.clone()),
             (schema, "inactivity_timeout", inactivity.clone()),
             (
@@ -240,6 +245,24 @@ fn allow_list_needs_hosts(network: &mut Value) {
     network["if"] = json!({"properties": {"mode": {"const": "allow_list"}}});
     network["then"] = json!({"properties": {"allow": {"minItems": 1}}, "required": ["allow"]});
     network["else"] = json!({"properties": {"allow": {"maxItems": 0}}});
+}
+
+/// A fork has a URL, nothing else has; and where nothing is pushed there is no branch.
+fn a_fork_is_named(output: &mut Value) {
+    let goes_to = |which: &str| json!({"properties": {"push_to": {"const": which}}, "required": ["push_to"]});
+    let absent = |field: &str| json!({"properties": {field: {"type": "null"}}});
+    output["allOf"] = json!([
+        {"if": goes_to("fork"),
+         "then": {"properties": {"target_repo": {"type": "string"}}, "required": ["target_repo"]},
+         "else": absent("target_repo")},
+        {"if": goes_to("none"), "then": absent("target_branch")},
+    ]);
+}
+
+fn what_is_not_pushed_is_not_pushed_automatically(repo: &mut Value) {
+    let none = json!({"properties": {"push_to": {"const": "none"}}, "required": ["push_to"]});
+    repo["if"] = json!({"properties": {"output": none}, "required": ["output"]});
+    repo["then"] = json!({"properties": {"auto_push": {"const": false}}});
 }
 
 /// Interactive, or with a prompt.

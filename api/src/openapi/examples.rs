@@ -24,7 +24,7 @@ pub(super) fn add(document: &mut Value) {
 
 #[cfg(test)]
 mod tests {
-    use ambient_wire::{error, execution, git, interrupt, live, operation, permission, project, session};
+    use ambient_wire::{error, execution, git, interrupt, live, operation, permission, project, repo, session};
     use serde::{Serialize, de::DeserializeOwned};
 
     use super::*;
@@ -58,7 +58,8 @@ mod tests {
                 "ProjectCreate" => is_of::<project::ProjectCreate>(&example),
                 "ProjectPatch" => is_of::<project::ProjectPatch>(&example),
                 "ProjectPermission" => is_of::<project::ProjectPermission>(&example),
-                "Repo" => is_of::<session::Repo>(&example),
+                "Repo" => is_of::<repo::Repo>(&example),
+                "RepoOutput" => is_of::<repo::RepoOutput>(&example),
                 "RunAgentInput" => is_of::<ambient_wire::agui::RunAgentInput>(&example),
                 "Session" => is_of::<session::Session>(&example),
                 "SessionCreate" => is_of::<session::SessionCreate>(&example),

@@ -104,7 +104,7 @@ pub(super) async fn commit(
     session.git_commit(&commit).await.map(Answer)
 }
 
-/// Pushes to a branch of the origin; never forces.
+/// Pushes to a branch of the origin, or of the fork that the repository's output names; never forces. Refused if that output is `none`.
 #[utoipa::path(post, path = "/sessions/{session_id}/git/push", operation_id = "pushGit", tag = "workspace", request_body = GitPush,
     params(("session_id" = String, Path, description = "Session")),
     responses((status = 200, description = "Where the branch now points", body = GitPushed), Proxied, Acting))]

@@ -3,7 +3,8 @@
 use ambient_domain::session::{Phase, Session, workflow_id};
 use ambient_wire::{
     api::List,
-    session::{Repo, Session as Wire, SessionRepo},
+    repo::Repo,
+    session::{Session as Wire, SessionRepo},
 };
 
 use crate::{
@@ -26,7 +27,8 @@ path_parameter!(
     params(("session_id" = String, Path, description = "Session")),
     responses((status = 202, description = "Wanted; while a run is active, Location is the execution that clones it", body = Wire), Changing))]
 pub(super) async fn add(session: Authorized<Session, Edit>, write: Write<Json<Repo>>) -> ApiResult<Shown<Wire>> {
-    let reply = session.add_repo(session_spec::repo(write.body.0.clone())?, write.options()).await?;
+    let repo = session_spec::repo(write.body.0.clone(), &session.get().spec.repos)?;
+    let reply = session.add_repo(repo, write.options()).await?;
     Ok(wanted(&reply.state).by(reply.operation_id))
 }
 

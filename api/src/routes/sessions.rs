@@ -59,7 +59,8 @@ pub(super) async fn get(
         return Ok(Shown::ok(representation::session(&then, None), version));
     }
     let last_seq = session.last_seq().await?;
-    Ok(Shown::ok(representation::session(session.get(), Some(last_seq)), session.get().version))
+    let shown = representation::session(session.get(), Some(last_seq));
+    Ok(Shown::ok(representation::with_results(shown, session.results().await?), session.get().version))
 }
 
 /// Changes a session by a JSON merge patch. What a run has already used cannot be changed while it is active.

@@ -11,6 +11,7 @@ mod feedback;
 mod interrupts;
 mod listener;
 mod live;
+mod output;
 mod resources;
 mod support;
 mod unread;

@@ -5,11 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    attachment::Attachment,
-    fact::Fact,
-    feedback::Feedback,
-    resources::ResourcePatch,
-    spec::{Repo, Spec},
+    attachment::Attachment, fact::Fact, feedback::Feedback, output::Repo, resources::ResourcePatch, spec::Spec,
 };
 use crate::{
     agent_launch::AgentCommand,
@@ -86,6 +82,9 @@ pub struct SessionPatch {
     /// All repositories; replaces them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repos: Option<Vec<Repo>>,
+    /// Place of the repository that the agent works in.
+    #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
+    pub main_repo_index: Option<Option<u32>>,
     /// Prompt.
     #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
     pub prompt: Option<Option<String>>,

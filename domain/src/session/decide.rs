@@ -1,11 +1,14 @@
 //! Decisions on people's commands; facts are in `fact.rs` next door (`decide_fact`).
 
+use std::cmp::Ordering;
+
 use super::{
     attachment,
     command::{Command, Message, SessionPatch, StopReason},
     event::Event,
     fact, interrupt,
-    spec::{Repo, Spec},
+    output::Repo,
+    spec::Spec,
     state::{Lifecycle, Phase, Run, RunOutcome, Session},
 };
 use crate::{
@@ -184,6 +187,8 @@ fn change_spec(session: &Session, spec: Spec) -> Decided {
 fn fixed_while_active(old: &Spec, new: &Spec) -> Option<&'static str> {
     if new.prompt != old.prompt {
         Some("prompt")
+    } else if new.main_repo().map(|repo| &repo.name) != old.main_repo().map(|repo| &repo.name) {
+        Some("main_repo_index")
     } else if new.timeout != old.timeout {
         Some("timeout")
     } else if new.agent_command != old.agent_command {
@@ -214,6 +219,7 @@ fn patched(session: &Session, patch: &SessionPatch) -> Result<Spec, Refusal> {
         labels,
         annotations,
         repos,
+        main_repo_index,
         prompt,
         agent_command,
         agent_mode,
@@ -234,6 +240,7 @@ fn patched(session: &Session, patch: &SessionPatch) -> Result<Spec, Refusal> {
     merge(&mut spec.labels, labels);
     merge(&mut spec.annotations, annotations);
     spec.repos = repos.unwrap_or(spec.repos);
+    spec.main_repo_index = main_repo_index.unwrap_or(spec.main_repo_index);
     spec.prompt = prompt.unwrap_or(spec.prompt);
     spec.agent_command = agent_command.unwrap_or(spec.agent_command);
     spec.agent_mode = agent_mode.unwrap_or(spec.agent_mode);
@@ -261,7 +268,7 @@ fn with_repo(spec: &Spec, repo: &Repo) -> Result<Spec, Refusal> {
             code: RefusalCode::Conflict,
             field: Some("name".to_owned()),
             reason: format!(
-                "repository '{}' exists with different settings (url, branch, push_to or submodules); remove it first",
+                "repository '{}' exists with different settings (url, branch, output, auto_push or submodules); remove it first",
                 repo.name
             ),
         });
@@ -273,11 +280,16 @@ fn with_repo(spec: &Spec, repo: &Repo) -> Result<Spec, Refusal> {
 
 fn without_repo(spec: &Spec, name: &str) -> Result<Spec, Refusal> {
     let mut spec = spec.clone();
-    let before = spec.repos.len();
-    spec.repos.retain(|r| r.name != name);
-    if spec.repos.len() == before {
+    let Some(place) = spec.repos.iter().position(|repo| repo.name == name) else {
         return Err(Refusal::new(RefusalCode::NotFound, format!("repository '{name}' not found")));
-    }
+    };
+    spec.repos.remove(place);
+    // It is the same repository afterwards, or none.
+    spec.main_repo_index = spec.main_repo_index.and_then(|main| match usize::try_from(main).ok()?.cmp(&place) {
+        Ordering::Less => Some(main),
+        Ordering::Equal => None,
+        Ordering::Greater => main.checked_sub(1),
+    });
     Ok(spec)
 }
 

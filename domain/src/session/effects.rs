@@ -24,7 +24,7 @@ use crate::{
 impl Entity for Session {
     const KIND: &'static str = "session";
     const TITLE: &'static str = "Session";
-    const SCHEMA_VERSION: i32 = 2;
+    const SCHEMA_VERSION: i32 = 3;
     const COLUMNS: &'static [Column<Self>] = COLUMNS;
     const HAS_LIVE_LOG: bool = true;
     type Command = Command;

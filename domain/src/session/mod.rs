@@ -16,6 +16,7 @@ mod event;
 mod fact;
 mod feedback;
 mod interrupt;
+mod output;
 mod resources;
 mod spec;
 mod state;
@@ -32,9 +33,10 @@ pub use interrupt::{
     ClosedInterrupt, GivenAnswer, Interrupt, InterruptOutcome, MAX_CLOSED, MAX_OPEN, PermissionRequest,
     WAITING_FOR_ANSWER,
 };
+pub use output::{PushTo, Repo, RepoOutput, Submodules, default_branch, same_destination, validate_output};
 pub use resources::{ResourceOverrides, ResourcePatch};
+pub use spec::Spec;
 pub(crate) use spec::launch;
-pub use spec::{Repo, Spec, Submodules};
 pub use state::{Lifecycle, Phase, ReconciledRepo, RepoPosition, RepoProblem, Run, RunOutcome, Session, StatusDetail};
 
 /// Most launches per run.

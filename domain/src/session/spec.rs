@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{agent_command, resources::ResourceOverrides};
+use super::{
+    agent_command,
+    output::{self, Repo},
+    resources::ResourceOverrides,
+};
 use crate::{
     agent_launch::AgentCommand,
     entity::{Refusal, RefusalCode},
@@ -13,47 +17,6 @@ use crate::{
     network::Network,
     permission::Permissions,
 };
-
-/// A repository in the workspace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Repo {
-    /// Directory in the workspace; unique in the session.
-    pub name: String,
-    /// `https://…` or `file:///…`.
-    pub url: String,
-    /// Branch; the remote's default when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub branch: Option<String>,
-    /// Branch of the origin to push to at the end of every successful turn.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub push_to: Option<String>,
-    /// Which submodules are fetched when it is cloned.
-    #[serde(default, skip_serializing_if = "Submodules::is_none")]
-    pub submodules: Submodules,
-}
-
-/// Which submodules of a repository are fetched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Submodules {
-    /// None.
-    #[default]
-    None,
-    /// The recorded commit of each, and none of theirs.
-    Shallow,
-    /// All of them, with history, and theirs in turn.
-    Recursive,
-}
-
-impl Submodules {
-    /// Whether nothing is fetched.
-    #[must_use]
-    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
-    pub fn is_none(&self) -> bool {
-        *self == Self::None
-    }
-}
 
 /// Most options of an agent.
 const MAX_OPTIONS: usize = 50;
@@ -70,6 +33,9 @@ pub struct Spec {
     /// Repositories.
     #[serde(default)]
     pub repos: Vec<Repo>,
+    /// Place in `repos`, from 0, of the one that the agent works in; when absent, the only one, or else the workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub main_repo_index: Option<u32>,
     /// Agent that the session belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_id: Option<String>,
@@ -137,6 +103,7 @@ impl Spec {
             display_name: String::new(),
             prompt: None,
             repos: Vec::new(),
+            main_repo_index: None,
             agent_id: None,
             agent_type: String::new(),
             agent_command: None,
@@ -161,6 +128,12 @@ impl Spec {
         }
     }
 
+    /// The repository that the agent works in, if one is named.
+    #[must_use]
+    pub fn main_repo(&self) -> Option<&Repo> {
+        self.repos.get(usize::try_from(self.main_repo_index?).ok()?)
+    }
+
     /// Ends after one turn.
     #[must_use]
     pub fn completes_with_turn(&self) -> bool {
@@ -179,7 +152,8 @@ impl Spec {
         if !self.interactive && self.prompt.as_deref().unwrap_or_default().trim().is_empty() {
             return Err(Refusal::invalid("prompt", "a batch session (interactive=false) needs a prompt"));
         }
-        validate_repos(&self.repos)?;
+        output::validate(&self.repos)?;
+        main_repo(self.main_repo_index, self.repos.len())?;
         name::display("agent_type", &self.agent_type, 100)?;
         self.agent_command.as_ref().map_or(Ok(()), agent_command::validate_command)?;
         launch::mode(self.agent_mode.as_deref())?;
@@ -259,21 +233,13 @@ fn options(options: &BTreeMap<String, String>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn validate_repos(repos: &[Repo]) -> Result<(), Refusal> {
-    name::at_most(name::MAX_REPOS, "repos", repos.len())?;
-    for (i, repo) in repos.iter().enumerate() {
-        name::repo_name(&format!("repos[{i}].name"), &repo.name)?;
-        name::git_url(&format!("repos[{i}].url"), &repo.url)?;
-        if let Some(branch) = &repo.branch {
-            name::branch(&format!("repos[{i}].branch"), branch)?;
+fn main_repo(index: Option<u32>, count: usize) -> Result<(), Refusal> {
+    match index.map(usize::try_from) {
+        Some(Ok(index)) if index >= count => {
+            let there_are = if count == 0 { "there are none".to_owned() } else { format!("the last is {}", count - 1) };
+            let reason = format!("main_repo_index: there is no repository {index}; {there_are}");
+            Err(Refusal { code: RefusalCode::Conflict, field: Some("main_repo_index".to_owned()), reason })
         }
-        if let Some(branch) = &repo.push_to {
-            name::branch(&format!("repos[{i}].push_to"), branch)?;
-        }
-        if repos[..i].iter().any(|other| other.name == repo.name) {
-            let reason = format!("repos[{i}].name: '{}' is used twice", repo.name);
-            return Err(Refusal { code: RefusalCode::Conflict, field: Some(format!("repos[{i}].name")), reason });
-        }
+        _ => Ok(()),
     }
-    Ok(())
 }

@@ -34,6 +34,7 @@ mod interrupts;
 mod lease;
 mod log_file;
 mod registry;
+mod runs;
 mod silence;
 mod task;
 mod turns;

@@ -1,4 +1,4 @@
-//! What a batch of a runner's log says about turns and usage, for the tables that outlive the log's events.
+//! What a batch of a runner's log says about turns, usage and the run, for the tables that outlive the log's events.
 
 use ambient_persistence::{
     AGENT, ModelUsage, PROXY, RunnerRecord, TurnChange, TurnChanges, TurnEnd, TurnStarted, UsageChange,
@@ -7,12 +7,14 @@ use ambient_wire::runner_event::{RunnerEvent, TurnOutcome, TurnResult, Usage, Us
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
+use super::runs;
+
 /// Longest text that is kept, characters.
-const MAX_WORDS: usize = 2_000;
+pub(super) const MAX_WORDS: usize = 2_000;
 /// Longest name of a model, characters.
 const MAX_MODEL: usize = 200;
 /// What can say anything about them: most records do not, and are not parsed.
-const TYPES: [&str; 10] = [
+const TYPES: [&str; 12] = [
     "turn.started",
     "turn.result",
     "turn.ended",
@@ -23,6 +25,8 @@ const TYPES: [&str; 10] = [
     "repo.snapshot",
     "repo.snapshot_failed",
     "repo.pushed",
+    "repo.push_failed",
+    "repo.abandoned",
 ];
 
 /// What the records say, in order.
@@ -32,6 +36,7 @@ pub(super) fn changes(records: &[RunnerRecord]) -> TurnChanges {
         if TYPES.contains(&record.event_type.as_str())
             && let Some(event) = RunnerEvent::read(&record.data)
         {
+            runs::take(&mut found.run, index, record.at, &event);
             take(&mut found, index, record.at, event);
         }
     }
@@ -73,6 +78,10 @@ fn take(found: &mut TurnChanges, index: usize, at: DateTime<Utc>, event: RunnerE
                 "left_out": snapshot.left_out.len(),
             });
             current(found).repos.push(json!({ "repo": snapshot.repo, "snapshot": kept }));
+        }
+        RunnerEvent::RepoPushFailed { repo, url, branch, reason } => {
+            let failed = short(&format!("it could not be pushed to branch {branch} of {url}: {reason}"), MAX_WORDS);
+            current(found).repos.push(json!({ "repo": repo, "failed": failed }));
         }
         RunnerEvent::RepoPushed { repo, pushed } => {
             current(found).repos.push(json!({ "repo": repo, "pushed": pushed }));
@@ -146,7 +155,7 @@ fn used(turn_id: &str, source: UsageSource, model: &str, usage: &Usage, at: Date
     Some(UsageChange { turn: number(turn_id).unwrap_or(0), source, model: short(model, MAX_MODEL), at, usage })
 }
 
-fn short(text: &str, most: usize) -> String {
+pub(super) fn short(text: &str, most: usize) -> String {
     text.chars().map(|letter| if letter == '\0' { '\u{fffd}' } else { letter }).take(most).collect()
 }
 

@@ -17,9 +17,14 @@ use crate::{
 
 /// A session, changed once.
 async fn session(db: &Database) -> String {
+    session_with(db, json!([])).await
+}
+
+async fn session_with(db: &Database, repos: Value) -> String {
     let (id, project_id) = (new_id(), new_id());
     let spec = json!({"display_name": "test", "agent_type": "script", "interactive": true, "inactivity_timeout": 0,
-        "llm_temperature": 0.7, "llm_max_tokens": 4000, "annotations": {"agent": "kept"}});
+        "llm_temperature": 0.7, "llm_max_tokens": 4000, "annotations": {"agent": "kept"},
+        "repos": repos});
     let spec = Box::new(serde_json::from_value(spec).unwrap());
     let create = Command::Create { session_id: id.clone(), project_id, spec, start: false };
     let patch: Command = serde_json::from_value(json!({"command": "patch", "display_name": "changed"})).unwrap();
@@ -73,6 +78,32 @@ async fn under_the_former_name(pool: &PgPool, id: &str) {
                   alter table ambient.sessions drop column agent_id;
                   alter table ambient.sessions rename column agent_type to agent;
                   delete from ambient._migrations where version = 7";
+    sqlx::raw_sql(undone).execute(pool).await.unwrap();
+}
+
+/// Turns a session into what a release stored that knew a branch to push to and no other output (schema version 2).
+async fn under_a_branch_to_push_to(pool: &PgPool, id: &str) {
+    const NOW: &str =
+        r#"{"auto_push":true,"name":"r","output":{"push_to":"same","target_branch":"out"},"url":"file:///r"}"#;
+    const THEN: &str = r#"{"name":"r","push_to":"out","url":"file:///r"}"#;
+    sqlx::raw_sql("alter table ambient.operations disable trigger operations_append_only").execute(pool).await.unwrap();
+    let mut previous = GENESIS;
+    for version in 1..=2_i64 {
+        let sql = "update ambient.operations set schema_version = 2, previous_hash = $3,
+                       input = convert_to(replace(convert_from(input, 'utf8'), $4, $5), 'utf8'),
+                       events = convert_to(replace(convert_from(events, 'utf8'), $4, $5), 'utf8')
+                   where entity_id = $1 and version = $2 returning *";
+        let query = sqlx::query(sql).bind(id).bind(version).bind(&previous[..]).bind(NOW).bind(THEN);
+        previous = hash_of(&query.fetch_one(pool).await.unwrap()).unwrap();
+        let sql = "update ambient.operations set hash = $3 where entity_id = $1 and version = $2";
+        sqlx::query(sql).bind(id).bind(version).bind(&previous[..]).execute(pool).await.unwrap();
+    }
+    let sql = "update ambient.sessions set schema_version = 2, last_hash = $2,
+                   spec = jsonb_set(spec, '{repos,0}', $3::jsonb) where id = $1";
+    sqlx::query(sql).bind(id).bind(&previous[..]).bind(THEN).execute(pool).await.unwrap();
+    let undone = "alter table ambient.operations enable trigger operations_append_only;
+                  drop table ambient.session_runs;
+                  delete from ambient._migrations where version = 16";
     sqlx::raw_sql(undone).execute(pool).await.unwrap();
 }
 
@@ -136,6 +167,34 @@ async fn a_session_whose_agent_type_was_called_agent_is_what_it_was() {
     let mut folded = EntityReplay::of_kind("session").unwrap();
     for operation in db.logged_operations(&history, 0).await.unwrap() {
         assert!(operation.input.to_string().contains("\"agent\"") || operation.command == "patch");
+        assert_eq!(folded.next(&operation, true), Ok(None));
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_was_pushed_to_a_branch_is_what_it_was_with_that_branch_as_its_output() {
+    let database = TestDatabase::new().await;
+    let db = Database::connect(&database.url(), DatabaseOptions::default()).await.unwrap();
+    db.migrate().await.unwrap();
+    let repos = json!([
+        {"name": "r", "url": "file:///r", "output": {"target_branch": "out"}, "auto_push": true},
+        {"name": "s", "url": "file:///s", "branch": "main"},
+    ]);
+    let id = session_with(&db, repos).await;
+    let now = db.load::<Session>(&id).await.unwrap().unwrap();
+    assert_eq!(now.spec.repos[0].output.target_branch.as_deref(), Some("out"));
+    under_a_branch_to_push_to(db.pool(), &id).await;
+
+    db.migrate().await.unwrap();
+    let report = db.verify(&VerifyScope::default()).await.unwrap();
+    assert!(report.is_clean(), "{:?}", report.divergences);
+    assert_eq!(db.load::<Session>(&id).await.unwrap().unwrap(), now);
+    assert_eq!(db.load_at::<Session>(&id, 1).await.unwrap().unwrap().spec.repos, now.spec.repos);
+    let history = Concerned { entity_kind: "session".to_owned(), entity_id: id.clone(), from: 1, to: 2 };
+    let mut folded = EntityReplay::of_kind("session").unwrap();
+    let operations = db.logged_operations(&history, 0).await.unwrap();
+    assert!(operations.iter().all(|operation| operation.events.to_string().contains(r#""push_to":"out""#)));
+    for operation in operations {
         assert_eq!(folded.next(&operation, true), Ok(None));
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use ambient_wire::{
     git::LeftOutReason,
     git_merge::{GitAbandon, GitAbandoned},
+    runner_event::RunnerEvent,
 };
 use chrono::Utc;
 
@@ -26,6 +27,16 @@ const STEP: Duration = Duration::from_secs(120);
 /// # Errors
 /// Bad input; not found; a conflict if not everything can be kept; git's.
 pub(crate) async fn abandon(repos: &Repos, request: &GitAbandon) -> Result<GitAbandoned> {
+    let abandoned = give_up(repos, request).await?;
+    let told = RunnerEvent::RepoAbandoned { repo: request.repo.clone(), abandoned: abandoned.clone() };
+    // Whoever dies here has given it up without saying so: asked again, there is nothing to give up, and that is told.
+    if let Err(error) = repos.tell(told).await {
+        tracing::warn!(%error, repo = request.repo, "what was abandoned cannot be recorded");
+    }
+    Ok(abandoned)
+}
+
+async fn give_up(repos: &Repos, request: &GitAbandon) -> Result<GitAbandoned> {
     let attempt = &*repos.attempt;
     let _one = repos.pushing.lock().await;
     let (directory, known) = repos.directory(&request.repo)?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ambient_wire::{
-    git::{GitChanges, GitCommit, GitCommitted, GitDiffQuery, GitPush, GitStatus, LeftOut},
+    git::{GitChanges, GitCommit, GitCommitted, GitDiffQuery, GitStatus, LeftOut},
     runner_event::RunnerEvent,
 };
 
@@ -12,7 +12,7 @@ use super::{
     command::Git,
     look::{STEP, commit_named, count, in_time, named},
     patch, push, renames,
-    repos::{self, Repos},
+    repos::{self, Destination, Repos},
     status,
     working_tree::{Place, WorkingTree, terminated},
 };
@@ -22,6 +22,8 @@ use crate::{
 };
 
 const MAX_MESSAGE: usize = 64 * 1024;
+/// Longest reason why a push failed, characters.
+const MAX_REASON: usize = 4_000;
 /// Largest diff, bytes.
 const MAX_DIFF: usize = 24 * 1024 * 1024;
 /// Timeout for each git command of a commit.
@@ -133,16 +135,14 @@ pub(crate) async fn commit(repos: &Repos, request: &GitCommit) -> Result<GitComm
     Ok(GitCommitted { commit: Some(check_object(&commit)?.to_owned()), left_out })
 }
 
-/// Pushes what should be pushed at the end of a successful turn; returns the events that report it.
-///
-/// # Errors
-/// In words, for the first push that failed.
-pub(crate) async fn push_all(repos: &Repos) -> std::result::Result<Vec<RunnerEvent>, String> {
-    let mut events = Vec::new();
-    for (repo, branch) in repos.to_push() {
-        let pushed = push::push(repos, &GitPush { repo: repo.clone(), branch: branch.clone() }).await;
-        let pushed = pushed.map_err(|e| format!("repository '{repo}' cannot be pushed to branch '{branch}': {e}"))?;
-        events.push(RunnerEvent::RepoPushed { repo, pushed });
+/// Pushes a repository at the end of a successful turn; the event that reports it.
+pub(crate) async fn push_to(repos: &Repos, destination: Destination) -> RunnerEvent {
+    let Destination { repo, url, branch } = destination;
+    match push::carry(repos, &repo, &branch).await {
+        Ok(pushed) => RunnerEvent::RepoPushed { repo, pushed },
+        Err(error) => {
+            let reason: String = error.to_string().chars().take(MAX_REASON).collect();
+            RunnerEvent::RepoPushFailed { repo, url, branch, reason }
+        }
     }
-    Ok(events)
 }

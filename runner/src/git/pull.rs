@@ -42,6 +42,7 @@ const MAX_CONFLICTS: usize = 1_000;
 /// Bad input; not found; a conflict that leaves everything as it was; git's.
 pub(crate) async fn pull(repos: &Repos, request: &GitPull) -> Result<GitPulled> {
     let branch = request.branch.as_deref().map(|branch| check_branch("branch", branch)).transpose()?;
+    push::destination(&request.repo, &repos.directory(&request.repo)?.1)?;
     let pulled = pull_if_there(repos, &request.repo, branch, request.strategy).await?;
     pulled.ok_or_else(|| Error::NotFound(format!("the origin has no branch '{}'", branch.unwrap_or_default())))
 }
@@ -52,6 +53,7 @@ pub(crate) async fn pull(repos: &Repos, request: &GitPull) -> Result<GitPulled> 
 /// See [`pull`] and [`push::push`]; what was pulled stays if the push fails.
 pub(crate) async fn synchronize(repos: &Repos, request: &GitSynchronize) -> Result<GitSynchronized> {
     let branch = check_branch("branch", &request.branch)?;
+    push::destination(&request.repo, &repos.directory(&request.repo)?.1)?;
     let pulled = pull_if_there(repos, &request.repo, Some(branch), request.strategy).await?;
     let push = GitPush { repo: request.repo.clone(), branch: branch.to_owned() };
     Ok(GitSynchronized { pulled, pushed: push::push(repos, &push).await? })

@@ -1,9 +1,13 @@
-//! From the workspace to the origin: a commit comes in as a pack, is checked where only the mirror can be read, and is pushed from
+//! From the workspace to the origin, or a fork of it: a commit comes in as a pack, is checked where only the mirror can be read, and is pushed from
 //! there. What is reported afterwards is what the origin said.
 
 use std::{path::Path, time::Duration};
 
-use ambient_wire::git::{GitPush, GitPushed, LeftOut};
+use ambient_wire::{
+    git::{GitPush, GitPushed, LeftOut},
+    repo::PushTo,
+    runner_event::RunnerEvent,
+};
 use tokio::time::timeout;
 
 use super::{
@@ -40,17 +44,31 @@ const HISTORIC: &str = "--strict=badDate=warn,badDateOverflow=warn,badEmail=warn
     emptyName=warn,missingEmail=warn,missingNameBeforeEmail=warn,missingSpaceBeforeDate=warn,missingSpaceBeforeEmail=warn,\
     missingTaggerEntry=warn,multipleAuthors=warn,nulInCommit=warn,zeroPaddedDate=warn,zeroPaddedFilemode=warn";
 
-/// `POST /git/push`: the checked-out commit to a branch of the origin it was cloned from; never forced.
+/// `POST /git/push`: by hand, to any branch of the repository that its output names.
 ///
 /// # Errors
-/// Bad input; not found; a conflict if the origin refuses; git's.
+/// As [`carry`].
 pub(crate) async fn push(repos: &Repos, request: &GitPush) -> Result<GitPushed> {
-    let branch = check_branch("branch", &request.branch)?;
+    let GitPush { repo, branch } = request;
+    let pushed = carry(repos, repo, branch).await?;
+    // Whoever dies here has pushed without saying so; the next push does.
+    if let Err(error) = repos.tell(RunnerEvent::RepoPushed { repo: repo.clone(), pushed: pushed.clone() }).await {
+        tracing::warn!(%error, repo, "a push cannot be recorded");
+    }
+    Ok(pushed)
+}
+
+/// The checked-out commit to a branch of the repository that its output names; never forced.
+///
+/// # Errors
+/// Bad input; not found; a conflict if it is not to be pushed or the origin refuses; git's.
+pub(super) async fn carry(repos: &Repos, repo: &str, branch: &str) -> Result<GitPushed> {
+    let branch = check_branch("branch", branch)?;
     let attempt = &*repos.attempt;
     let _one = repos.pushing.lock().await;
-    let (directory, known) = repos.directory(&request.repo)?;
+    let (directory, known) = repos.directory(repo)?;
     // Opened again: what it was when it was cloned does not count.
-    let origin = origin::open(attempt, &known.url)?;
+    let origin = origin::open(attempt, destination(repo, &known)?)?;
     let (_, head) = repos::position(attempt, &directory).await?;
     // Before the push, and no reason against it.
     let place = Place::new(&directory, &known);
@@ -62,7 +80,10 @@ pub(crate) async fn push(repos: &Repos, request: &GitPush) -> Result<GitPushed> 
     };
     let commit = head.ok_or_else(|| Error::Conflict("there is no commit to push".to_owned()))?;
     let work = async {
-        let mirror = Mirror::ensure(attempt, &request.repo, &origin).await?;
+        let mirror = match known.role.output.push_to {
+            PushTo::Fork => Mirror::ensure(attempt, repo, &origin::open(attempt, &known.url)?).await?,
+            PushTo::Same | PushTo::None => Mirror::ensure(attempt, repo, &origin).await?,
+        };
         let repository = Repository { attempt, directory: &directory, commit: &commit, pushed: &known.pushed };
         let behind = repository.left_behind(&mirror).await;
         let incoming = Incoming::make(&mirror).await?;
@@ -73,7 +94,7 @@ pub(crate) async fn push(repos: &Repos, request: &GitPush) -> Result<GitPushed> 
             && let Err(error) = incoming.keep(&mirror)
         {
             // The origin has it. The next push sends it once more.
-            tracing::warn!(%error, repo = request.repo, "what was pushed cannot be kept in the mirror");
+            tracing::warn!(%error, repo, "what was pushed cannot be kept in the mirror");
         }
         incoming.remove().await;
         pushed.map(|taken| (taken, behind))
@@ -81,13 +102,22 @@ pub(crate) async fn push(repos: &Repos, request: &GitPush) -> Result<GitPushed> 
     let pushed = timeout(PATIENCE, work).await;
     let too_late = || Error::Git(format!("the push took longer than {} s", PATIENCE.as_secs()));
     let (taken, behind) = pushed.unwrap_or_else(|_| Err(too_late()))?;
-    if let Err(error) = repos.note_pushed(&request.repo, branch, &commit) {
+    if let Err(error) = repos.note_pushed(repo, branch, &commit) {
         // Another push may report that a branch is not pushed.
-        tracing::warn!(%error, repo = request.repo, "what was pushed cannot be recorded");
+        tracing::warn!(%error, repo, "what was pushed cannot be recorded");
     }
     let (commits, created) = (taken.commits, taken.created);
     let notices = taken.notices(branch, &left_out).chain(behind).collect();
     Ok(GitPushed { url: origin.text, branch: branch.to_owned(), commit, commits, created, uncommitted, notices })
+}
+
+/// URL of the repository that this one is pushed to.
+///
+/// # Errors
+/// A conflict if it is not to be pushed.
+pub(super) fn destination<'k>(repo: &str, known: &'k Known) -> Result<&'k str> {
+    let never = || Error::Conflict(format!("repository '{repo}' is not pushed: its output.push_to is 'none'"));
+    known.destination().ok_or_else(never)
 }
 
 /// What the origin accepted.

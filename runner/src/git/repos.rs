@@ -8,8 +8,10 @@ use std::{
 };
 
 use ambient_runner_protocol::{RepoSpec, RepoStatus};
-use ambient_wire::runner_event::RunnerEvent;
-use chrono::Utc;
+use ambient_wire::{
+    repo::{PushTo, RepoOutput},
+    runner_event::RunnerEvent,
+};
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout_at},
@@ -19,7 +21,7 @@ use super::{
     HEAD, check_branch, check_name, check_object,
     command::Git,
     environment,
-    known::{Known, Last},
+    known::{Known, Last, Role},
     large_files,
     mirror::{self, Mirror, remove_tree},
     origin, submodules,
@@ -69,7 +71,7 @@ impl Repos {
             let path = entry?.path();
             let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
             if path.extension().is_some_and(|extension| extension == "json") && check_name("name", &name).is_ok() {
-                known.insert(name, serde_json::from_slice(&std::fs::read(&path)?)?);
+                known.insert(name, Known::read(&std::fs::read(&path)?)?);
             }
         }
         let large = RwLock::default();
@@ -99,10 +101,22 @@ impl Repos {
         }
     }
 
-    /// Repositories that are pushed at the end of a turn, with the branch.
-    pub(crate) fn to_push(&self) -> Vec<(String, String)> {
+    /// Repositories that are pushed at the end of a turn.
+    pub(crate) fn to_push(&self) -> Vec<Destination> {
         let Ok(known) = self.known.read() else { return Vec::new() };
-        known.iter().filter_map(|(name, known)| Some((name.clone(), known.push_to.clone()?))).collect()
+        let destination = |(name, known): (&String, &Known)| {
+            let (url, branch) = (known.destination()?.to_owned(), known.role.output.target_branch.clone()?);
+            Some(Destination { repo: name.clone(), url, branch })
+        };
+        known.iter().filter(|(_, known)| known.role.auto_push).filter_map(destination).collect()
+    }
+
+    /// Records an event.
+    ///
+    /// # Errors
+    /// When the log cannot be written.
+    pub(super) async fn tell(&self, event: RunnerEvent) -> Result<()> {
+        self.log.append(vec![event]).await.map(drop).map_err(|e| Error::Internal(e.to_string()))
     }
 
     /// Large files of a repository's newest snapshot.
@@ -139,14 +153,24 @@ impl Repos {
         record(self, name, known)
     }
 
-    /// Where an agent works: in the only repository, else in the workspace.
+    /// Where an agent works: in the main repository, without one in the only one, else in the workspace.
     pub(crate) fn working_directory(&self) -> PathBuf {
         let workspace = self.attempt.paths.workspace();
-        match self.names().as_slice() {
-            [name] if missing(&workspace.join(name)).is_none() => workspace.join(name),
-            _ => workspace,
-        }
+        let Ok(known) = self.known.read() else { return workspace };
+        let main = known.iter().find(|(_, known)| known.role.main).map(|(name, _)| name);
+        let only = || known.keys().next().filter(|_| known.len() == 1);
+        let chosen = main.or_else(only).map(|name| workspace.join(name));
+        chosen.filter(|place| missing(place).is_none()).unwrap_or(workspace)
     }
+}
+
+/// Where a repository is pushed to at the end of a turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Destination {
+    pub(crate) repo: String,
+    /// The repository that takes it.
+    pub(crate) url: String,
+    pub(crate) branch: String,
 }
 
 /// All repositories. Those still being examined when the time is up are reported with a notice instead of their branch.
@@ -167,7 +191,7 @@ pub(crate) async fn list(repos: &Repos) -> Vec<RepoStatus> {
 pub(crate) async fn put(repos: &Repos, name: &str, spec: &RepoSpec) -> Result<RepoStatus> {
     check_name("name", name)?;
     spec.branch.as_deref().map(|branch| check_branch("branch", branch)).transpose()?;
-    spec.push_to.as_deref().map(|branch| check_branch("push_to", branch)).transpose()?;
+    check_output(&repos.attempt, spec)?;
     let origin = origin::open(&repos.attempt, &spec.url)?;
     let _one = repos.change.lock().await;
     let place = repos.attempt.paths.workspace().join(name);
@@ -176,8 +200,9 @@ pub(crate) async fn put(repos: &Repos, name: &str, spec: &RepoSpec) -> Result<Re
         Some(known) if there && known.url == spec.url => {
             repos.directory(name)?;
             let as_asked = known.submodules == spec.submodules;
-            if known.push_to != spec.push_to {
-                record(repos, name, Known { push_to: spec.push_to.clone(), ..known })?;
+            let role = Role::of(spec);
+            if known.role != role {
+                record(repos, name, Known { role, ..known })?;
             }
             let mut status = status(repos, name).await?;
             if !as_asked {
@@ -207,9 +232,28 @@ pub(crate) async fn put(repos: &Repos, name: &str, spec: &RepoSpec) -> Result<Re
     }
     if !notices.is_empty() {
         let told = RunnerEvent::RepoNotices { repo: name.to_owned(), notices };
-        repos.log.append(vec![told]).await.map_err(|e| Error::Internal(e.to_string()))?;
+        repos.tell(told).await?;
     }
     status(repos, name).await
+}
+
+/// A fork that cannot be opened is told now, not when the work is done.
+fn check_output(attempt: &Attempt, spec: &RepoSpec) -> Result<()> {
+    const TARGET: &str = "output.target_repo";
+    let RepoOutput { push_to, target_repo, target_branch } = &spec.output;
+    target_branch.as_deref().map(|branch| check_branch("output.target_branch", branch)).transpose()?;
+    match (push_to, target_repo) {
+        (PushTo::None, _) if spec.auto_push => Err(Error::bad("auto_push", "is for repositories that are pushed")),
+        _ if spec.auto_push && target_branch.is_none() => {
+            Err(Error::bad("output.target_branch", "is missing: it is pushed automatically"))
+        }
+        (PushTo::Fork, None) => Err(Error::bad(TARGET, "is missing: it is pushed to a fork")),
+        (PushTo::Fork, Some(url)) => origin::open(attempt, url).map(drop).map_err(|error| match error {
+            Error::BadInput { reason, .. } => Error::bad(TARGET, format!("output.target_repo: {reason}")),
+            other => other,
+        }),
+        _ => Ok(()),
+    }
 }
 
 async fn clone(repos: &Repos, name: &str, spec: &RepoSpec, origin: &origin::Origin) -> Result<(PathBuf, Known)> {
@@ -238,12 +282,7 @@ async fn clone(repos: &Repos, name: &str, spec: &RepoSpec, origin: &origin::Orig
         }
         notices.extend(large_files::check_out(&repos.attempt, &clone, &lfs).await);
         notices.extend(lfs.notices);
-        let (url, branch, push_to) = (origin.text.clone(), spec.branch.clone(), spec.push_to.clone());
-        let cloned_at = Utc::now();
-        let submodules = how;
-        let (snapshot_bytes, pushed, last) = (0, BTreeMap::new(), None);
-        let known =
-            Known { url, branch, push_to, base, cloned_at, notices, snapshot_bytes, submodules, modules, pushed, last };
+        let known = Known { notices, modules, ..Known::cloned(origin.text.clone(), spec, base) };
         Ok((clone, known))
     };
     let made = made.await;

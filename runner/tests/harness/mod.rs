@@ -212,6 +212,11 @@ pub fn git(directory: &Path, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
+/// A repository that is pushed to a branch of its origin at the end of every successful turn, as the runner is told.
+pub fn pushed(url: &str, branch: &str) -> serde_json::Value {
+    serde_json::json!({ "url": url, "output": { "push_to": "same", "target_branch": branch }, "auto_push": true })
+}
+
 /// `yes`/`no` and what was tried, a line each.
 const TRY: &str = "try() { if \"$@\" >/dev/null 2>&1; then echo \"yes $*\"; else echo \"no $*\"; fi; }\n";
 

@@ -37,7 +37,8 @@ impl World {
 
     /// An interactive session with a clone of the origin in `repo`.
     pub(crate) async fn attacker(self: &Arc<Self>, push_to: Option<&str>) -> Attacker {
-        let repo = json!({"name": "repo", "url": self.origin.url(), "push_to": push_to});
+        let output = json!({"target_branch": push_to});
+        let repo = json!({"name": "repo", "url": self.origin.url(), "output": output, "auto_push": push_to.is_some()});
         let body = json!({"project_id": "hostile", "interactive": true, "repos": [repo], "prompt": script("echo 'here I am'")});
         let id = self.server.session(body).await;
         self.server.printed(&id, "here I am").await;

@@ -424,9 +424,28 @@ impl Origin {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// A fork of it: another origin, with the same history.
+    pub(crate) fn fork(&self) -> Self {
+        let fork = Self { dir: short_dir() };
+        self.git(&self.path(), &["clone", "-q", "--bare", ".", &fork.path().display().to_string()]);
+        fork.git(&fork.path(), &["config", "core.sharedRepository", "0666"]);
+        fork.open_to_everyone();
+        fork
+    }
+
     /// A file of a branch.
     pub(crate) fn file(&self, branch: &str, path: &str) -> String {
         self.git(&self.path(), &["show", &format!("{branch}:{path}")])
+    }
+
+    /// Commit of a branch.
+    pub(crate) fn head(&self, branch: &str) -> String {
+        self.git(&self.path(), &["rev-parse", branch]).trim().to_owned()
+    }
+
+    /// Whether there is such a branch.
+    pub(crate) fn has(&self, branch: &str) -> bool {
+        !self.git(&self.path(), &["branch", "--list", branch]).trim().is_empty()
     }
 
     /// Number of commits of a branch.

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::git::{GitPushed, LeftOut};
+use crate::{
+    git::{GitPushed, LeftOut},
+    git_merge::GitAbandoned,
+};
 
 mod earlier;
 mod words;
@@ -286,7 +289,7 @@ pub enum RunnerEvent {
         /// In words.
         reason: String,
     },
-    /// A repository was pushed at the end of a turn. Except for `uncommitted` and `notices` it is what the origin at `url` said, not the
+    /// A repository was pushed, at the end of a turn or by hand. Except for `uncommitted` and `notices` it is what the origin at `url` said, not the
     /// workspace.
     #[serde(rename = "repo.pushed")]
     RepoPushed {
@@ -295,6 +298,27 @@ pub enum RunnerEvent {
         /// What was pushed.
         #[serde(flatten)]
         pushed: GitPushed,
+    },
+    /// A repository could not be pushed at the end of a turn.
+    #[serde(rename = "repo.push_failed")]
+    RepoPushFailed {
+        /// Its directory.
+        repo: String,
+        /// Repository that it was to be pushed to.
+        url: String,
+        /// Branch there.
+        branch: String,
+        /// In words.
+        reason: String,
+    },
+    /// A repository was put back to the commit that was cloned.
+    #[serde(rename = "repo.abandoned")]
+    RepoAbandoned {
+        /// Its directory.
+        repo: String,
+        /// What was given up.
+        #[serde(flatten)]
+        abandoned: GitAbandoned,
     },
     /// Last record before the runner exits.
     #[serde(rename = "runner.exited")]

@@ -5,7 +5,10 @@ use ambient_domain::{
     session::{self, ConditionStatus, ConditionType, Fact, Lifecycle, ReconciledRepo, Repo, Session},
 };
 use ambient_runner_protocol::{RepoSpec, RepoStatus};
-use ambient_wire::git::Submodules;
+use ambient_wire::{
+    git::Submodules,
+    repo::{PushTo, RepoOutput},
+};
 
 use crate::{
     services::{Services, StepError},
@@ -78,8 +81,7 @@ async fn bring_about(
         if !stay.iter().any(|there| there.name == repo.name && !there.missing) && !keeps_failing(session) {
             tell_of_clone(s, by, i, repo).await?;
         }
-        let (url, branch, push_to) = (repo.url.clone(), repo.branch.clone(), repo.push_to.clone());
-        let spec = RepoSpec { url, branch, push_to, submodules: submodules(repo.submodules) };
+        let spec = as_asked(session, repo);
         match runner.ensure_repo(&repo.name, &spec).await {
             Ok(status) => reconciled.push(as_reconciled(status)),
             Err(error) => return Ok(Err((repo.name.clone(), error.to_string()))),
@@ -110,6 +112,23 @@ fn repos_are_not(reason: &str, message: String) -> Fact {
         reason: reason.to_owned(),
         message,
     }
+}
+
+/// As the runner is asked for it: what is pushed automatically has a branch by then.
+fn as_asked(session: &Session, repo: &Repo) -> RepoSpec {
+    let Repo { name, url, branch, output, auto_push, submodules: which } = repo.clone();
+    let unnamed = || auto_push.then(|| session::default_branch(&session.id));
+    let output = RepoOutput {
+        push_to: match output.push_to {
+            session::PushTo::Same => PushTo::Same,
+            session::PushTo::Fork => PushTo::Fork,
+            session::PushTo::None => PushTo::None,
+        },
+        target_repo: output.target_repo,
+        target_branch: output.target_branch.or_else(unnamed),
+    };
+    let main = session.spec.main_repo().is_some_and(|main| main.name == name);
+    RepoSpec { url, branch, output, auto_push, main, submodules: submodules(which) }
 }
 
 fn submodules(which: session::Submodules) -> Submodules {

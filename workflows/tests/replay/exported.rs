@@ -102,6 +102,7 @@ fn spec() -> Spec {
     Spec {
         display_name: "first".to_owned(),
         prompt: Some("hello".to_owned()),
+        main_repo_index: None,
         repos: Vec::new(),
         agent_id: None,
         agent_command: None,

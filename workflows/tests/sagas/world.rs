@@ -19,7 +19,7 @@ use ambient_compute::{
 };
 use ambient_domain::{
     project::{self, Project},
-    session::{Command, ConditionStatus, ConditionType, Phase, Repo, Session, Spec, Submodules},
+    session::{Command, ConditionStatus, ConditionType, Phase, Repo, RepoOutput, Session, Spec, Submodules},
 };
 use ambient_engine::HistoryReader;
 use ambient_live::{ReaderOptions, RunnerReaders, Tokens};
@@ -210,6 +210,7 @@ impl World {
         Spec {
             display_name: "saga".to_owned(),
             prompt: Some("```sh\necho turn >> \"$HOME/marks\"\n```".to_owned()),
+            main_repo_index: None,
             repos: vec![self.repo("first")],
             agent_id: None,
             agent_command: None,
@@ -237,7 +238,7 @@ impl World {
 
     pub(crate) fn repo(&self, name: &str) -> Repo {
         let (name, url) = (name.to_owned(), self.origin.clone());
-        Repo { name, url, branch: None, push_to: None, submodules: Submodules::None }
+        Repo { name, url, branch: None, output: RepoOutput::default(), auto_push: false, submodules: Submodules::None }
     }
 
     pub(crate) fn paths(&self, session: &Session) -> SessionPaths {

@@ -60,6 +60,8 @@ pub(super) struct Record {
     pub(super) not_taken: Vec<NoSnapshot>,
     /// The latest for each repository.
     pub(super) pushes: Vec<Pushed>,
+    /// Repositories whose latest push failed, or that were abandoned since, in words.
+    pub(super) not_pushed: Vec<(String, String)>,
     pub(super) deleted: bool,
 }
 
@@ -81,8 +83,18 @@ impl Record {
     fn recorded(&mut self, event: Option<RunnerEvent>) {
         match event {
             Some(RunnerEvent::RepoPushed { repo, pushed }) => {
-                self.pushes.retain(|known| known.repo != repo);
+                self.forget_push(&repo);
                 self.pushes.push(Pushed { repo, what: pushed });
+            }
+            Some(RunnerEvent::RepoPushFailed { repo, url, branch, reason }) => {
+                self.forget_push(&repo);
+                self.not_pushed.push((repo, format!("not pushed to {branch} of {url}: {reason}")));
+            }
+            Some(RunnerEvent::RepoAbandoned { repo, abandoned }) => {
+                self.forget_push(&repo);
+                let kept =
+                    abandoned.kept.map(|kept| format!(", kept as {}", kept.chars().take(12).collect::<String>()));
+                self.not_pushed.push((repo, format!("abandoned{}", kept.unwrap_or_default())));
             }
             Some(RunnerEvent::RepoSnapshot { snapshot }) => {
                 let snapshot = Snapshot::from(snapshot);
@@ -97,6 +109,11 @@ impl Record {
             }
             _ => {}
         }
+    }
+
+    fn forget_push(&mut self, repo: &str) {
+        self.pushes.retain(|known| known.repo != repo);
+        self.not_pushed.retain(|(known, _)| known != repo);
     }
 
     /// The current phase.

@@ -17,6 +17,7 @@ pub(super) fn lines(session: &Session, record: &Record) -> Vec<(Style, String)> 
     lines.extend(left_out(record).into_iter().map(|line| (Style::Yellow, line)));
     lines.extend(not_taken(record).into_iter().map(|line| (Style::Yellow, line)));
     lines.extend(pushes(record));
+    lines.extend(record.not_pushed.iter().map(|(repo, how)| (Style::Yellow, format!("  {repo}: {how}"))));
     lines.into_iter().map(|(style, line)| (style, escape::line(&line).into_owned())).collect()
 }
 
@@ -125,9 +126,34 @@ fn pushes(record: &Record) -> Vec<(Style, String)> {
 
 #[cfg(test)]
 mod tests {
-    use ambient_wire::git::{LeftOut, LeftOutReason};
+    use ambient_wire::{
+        git::{LeftOut, LeftOutReason},
+        live::Event,
+    };
 
     use super::*;
+
+    #[test]
+    fn the_last_word_on_a_repository_is_said() {
+        let event = |data: serde_json::Value| {
+            let event_type = data["type"].as_str().unwrap_or_default().to_owned();
+            Event { seq: 1, event_type, data, at: chrono::DateTime::UNIX_EPOCH }
+        };
+        let failed = serde_json::json!({
+            "type": "repo.push_failed", "repo": "a", "url": "file:///r", "branch": "out", "reason": "refused",
+        });
+        let pushed = serde_json::json!({
+            "type": "repo.pushed", "repo": "a", "url": "file:///r", "branch": "out", "commit": "0123456789abcdef", "commits": 1,
+            "created": true, "uncommitted": 0,
+        });
+        let mut record = Record::default();
+        record.take(&event(pushed.clone()));
+        record.take(&event(failed));
+        assert!(record.pushes.is_empty());
+        assert_eq!(record.not_pushed, [("a".to_owned(), "not pushed to out of file:///r: refused".to_owned())]);
+        record.take(&event(pushed));
+        assert_eq!((record.pushes.len(), record.not_pushed.len()), (1, 0));
+    }
 
     #[test]
     fn of_a_list_that_was_cut_the_rest_is_at_least_so_much() {

@@ -85,7 +85,8 @@ fn numbered(frames: Vec<stub_frames::Frame>) -> Reply {
 fn batch_server(end: &'static str, reason: &'static str) -> impl Fn(&Received) -> Reply {
     move |request| match request.line.as_str() {
         "POST /sessions" => {
-            let repos = json!([{"url": "file:///r", "push_to": "out"}]);
+            let repos =
+                json!([{"url": "file:///r", "output": {"push_to": "same", "target_branch": "out"}, "auto_push": true}]);
             ok(&stub::session(&json!({"phase": "Pending", "run": 1, "repos": repos})))
         }
         line if line.ends_with("/ws") => numbered(course(end, reason)),
@@ -125,7 +126,10 @@ async fn a_batch_session_is_made_followed_and_summed_up() {
         (&sent["interactive"], &sent["start"], &sent["prompt"], &sent["project_id"], &sent["labels"]["a"]),
         (&json!(false), &json!(true), &json!("Do it"), &json!("local"), &json!("b"))
     );
-    assert_eq!(sent["repos"], json!([{"url": "file:///r", "push_to": "out"}]));
+    assert_eq!(
+        sent["repos"],
+        json!([{"url": "file:///r", "output": {"push_to": "same", "target_branch": "out"}, "auto_push": true}])
+    );
     assert_eq!(ran.out.text(), "Working.\n");
     insta::assert_snapshot!(ran.err.text(), @"
     session 2PzyKuGf4Pp1cYCmLvjkxyDiEBD (demo)

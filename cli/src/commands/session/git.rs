@@ -43,7 +43,7 @@ pub struct Diff {
 pub struct Push {
     /// Id or name
     session: String,
-    /// Branch of the origin; never force-pushed
+    /// Branch of the origin, or of the fork that its commits go to; never force-pushed
     #[arg(long, value_name = "BRANCH")]
     branch: String,
     /// Repository; may be left out if there is only one

@@ -9,6 +9,7 @@ mod history;
 mod lifecycle;
 mod logs;
 mod merge;
+pub(crate) mod output;
 pub(super) mod questions;
 mod repo;
 pub(super) mod send;

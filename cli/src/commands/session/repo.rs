@@ -1,12 +1,9 @@
 //! `ambient session repo`.
 
-use ambient_wire::{
-    api::List,
-    git::Submodules,
-    session::{Repo, SessionRepo},
-};
+use ambient_wire::{api::List, git::Submodules, repo::Repo, session::SessionRepo};
 use clap::Subcommand;
 
+use super::output::OutputFlags;
 use crate::{
     OutputFormat,
     client::route::Route,
@@ -34,9 +31,8 @@ pub enum RepoCommand {
         /// Branch [default: the origin's default branch]
         #[arg(long, value_name = "BRANCH")]
         branch: Option<String>,
-        /// Push the commits to this branch of the origin at the end of every successful turn
-        #[arg(long = "push", value_name = "BRANCH")]
-        push_to: Option<String>,
+        #[command(flatten)]
+        output: OutputFlags,
         /// Which submodules to fetch: none, their recorded commits, or all of them with history
         #[arg(long, value_name = "HOW", default_value = "none", value_parser = input::submodules())]
         submodules: Submodules,
@@ -60,10 +56,11 @@ pub enum RepoCommand {
 pub(super) async fn run(command: RepoCommand, connection: &Connection) -> Result<Exit, CliError> {
     let client = &connection.client;
     match command {
-        RepoCommand::Add { session, url, name, branch, push_to, submodules } => {
+        RepoCommand::Add { session, url, name, branch, output, submodules } => {
             let url = local_repository::resolve("URL", &url)?.url;
             let id = connection.session_id(&session).await?;
-            let repo = Repo { name, url, branch, push_to, submodules };
+            let (output, auto_push) = output.output();
+            let repo = Repo { name, url, branch, output, auto_push, submodules };
             let answer = client.post(&Route::new(["sessions", &id, "repos"]), &repo).await?;
             if connection.format == OutputFormat::Json {
                 connection.console.json(answer.text())?;

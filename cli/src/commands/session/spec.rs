@@ -10,12 +10,14 @@ use ambient_wire::{
     git::Submodules,
     network::Network,
     permission::{PermissionEffect, PermissionRule, Permissions},
+    repo::Repo,
     runner_event::ToolKind,
-    session::{Repo, ResourceOverrides, SecretText, SessionCreate},
+    session::{ResourceOverrides, SecretText, SessionCreate},
 };
 use clap::Args;
 use tokio::{process::Command, time::timeout};
 
+use super::output::OutputFlags;
 use crate::{
     commands::{Connection, input, mcp},
     error::CliError,
@@ -36,9 +38,11 @@ pub(crate) struct Spec {
     /// Branch of the (only) repository [default: its default branch]
     #[arg(long, value_name = "BRANCH", requires = "repos")]
     pub(crate) branch: Option<String>,
-    /// Push the commits to this branch of the origin (never forced) at the end of every successful turn
-    #[arg(long = "push", value_name = "BRANCH", requires = "repos")]
-    pub(crate) push_to: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: OutputFlags,
+    /// Which --repo the agent works in, counted from 0 [default: the only one, or else the workspace above them]
+    #[arg(long, value_name = "NUMBER", requires = "repos")]
+    pub(crate) main_repo: Option<u32>,
     /// Which submodules of each --repo to fetch: none, their recorded commits, or all of them with history [default: none]
     #[arg(long, value_name = "HOW", requires = "repos", value_parser = input::submodules())]
     pub(crate) submodules: Option<Submodules>,
@@ -150,18 +154,25 @@ impl Spec {
         if self.branch.is_some() && self.repos.len() != 1 {
             return Err(CliError::Usage("--branch: needs exactly one --repo".to_owned()));
         }
+        if let Some(flag) = self.output.given().filter(|_| self.repos.is_empty()) {
+            return Err(CliError::Usage(format!("{flag}: needs a --repo")));
+        }
+        if self.output.fork.is_some() && self.repos.len() != 1 {
+            return Err(CliError::Usage("--fork: needs exactly one --repo".to_owned()));
+        }
         let mut repos = Vec::with_capacity(self.repos.len());
         for given in &self.repos {
             let found = local_repository::resolve("--repo", given)?;
             if let Some(folder) = &found.working_tree {
                 warn_of_changes(folder, console).await;
             }
-            let (branch, push_to) = (self.branch.clone(), self.push_to.clone());
+            let (output, auto_push) = self.output.output();
             repos.push(Repo {
                 name: None,
                 url: found.url,
-                branch,
-                push_to,
+                branch: self.branch.clone(),
+                output,
+                auto_push,
                 submodules: self.submodules.unwrap_or_default(),
             });
         }
@@ -170,6 +181,7 @@ impl Spec {
             name: self.name.clone(),
             prompt,
             repos,
+            main_repo_index: self.main_repo,
             agent_id: match &self.agent {
                 Some(agent) => Some(connection.agent_id(agent).await?),
                 None => None,

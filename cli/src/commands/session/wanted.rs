@@ -12,7 +12,7 @@ use crate::{client::route::Route, commands::Connection, error::CliError, exit::E
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Wanted {
     /// Session to go on with, by id or name, instead of a new one
-    #[arg(long, value_name = "SESSION", conflicts_with = "Spec")]
+    #[arg(long, value_name = "SESSION", conflicts_with_all = ["Spec", "OutputFlags"])]
     pub(crate) session: Option<String>,
     #[command(flatten)]
     spec: Spec,

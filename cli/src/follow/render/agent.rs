@@ -196,6 +196,14 @@ impl Renderer {
                 self.progress(Style::Yellow, &format!("  no snapshot of {}", sentence(&repo, &reason)))
             }
             RunnerEvent::RepoPushed { repo, pushed } => self.pushed(&repo, &pushed),
+            RunnerEvent::RepoPushFailed { repo, url, branch, reason } => {
+                let told = format!("{repo}: not pushed to {branch} of {url}: {reason}");
+                self.progress(Style::Yellow, &format!("  {}", first_line(&told)))
+            }
+            RunnerEvent::RepoAbandoned { repo, abandoned } => {
+                let back: String = abandoned.commit.chars().take(12).collect();
+                self.progress(Style::Dim, &format!("  {repo}: abandoned, back at {back}"))
+            }
             _ => Ok(()),
         }
     }

@@ -10,7 +10,7 @@ use ambient_wire::{
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Args;
 
-use super::is_terminal;
+use super::{is_terminal, output::in_words};
 use crate::{
     OutputFormat,
     client::route::Route,
@@ -22,11 +22,14 @@ use crate::{
     exit::Exit,
     follow::render::first_line,
     output::{
-        duration,
+        duration, escape,
         fields::Fields,
         table::{Table, cut},
     },
 };
+
+/// How much is shown of what the agent said last, characters.
+const MAX_RESULTS: usize = 200;
 
 /// Flags of `session list`.
 #[derive(Debug, Clone, Args)]
@@ -167,9 +170,18 @@ fn details(s: &Session, now: DateTime<Utc>) -> String {
         let more = more.into_iter().filter_map(|(name, value)| Some(format!(", {name} {}", value?)));
         fields.add("Waits", format!("{} since {}{}", detail.reason, time(detail.since), more.collect::<String>()));
     }
+    if let Some(error) = &s.error {
+        fields.add("Error", first_line(error));
+    }
+    if let Some(results) = &s.results {
+        fields.add("Results", cut(&first_line(results), MAX_RESULTS));
+    }
     let mut text = fields.into_text();
     if !s.repos.is_empty() {
         text += &format!("\n{}", repos(s).render(""));
+    }
+    for status in s.repo_statuses.iter().flatten() {
+        text += &format!("{}\n", escape::line(&format!("{}: {}", status.repo, in_words(status))));
     }
     if !s.conditions.is_empty() {
         text += &format!("\n{}", conditions(s, now).render(""));

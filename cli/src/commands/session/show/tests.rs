@@ -102,3 +102,25 @@ fn a_session_in_full() {
     Version:    1
     ");
 }
+
+#[test]
+fn a_session_says_what_became_of_its_repositories() {
+    let status = |repo: &str, status: &str, commit: Value, message: Value| {
+        json!({"repo": repo, "status": status, "url": "file:///r", "branch": "out", "commit": commit, "message": message,
+               "at": "2026-01-02T03:05:00Z"})
+    };
+    let shown = details(
+        &session(&json!({
+            "repo_statuses": [
+                status("a", "pushed", json!("0123456789abcdef"), Value::Null),
+                status("b\u{1b}[2J", "failed", Value::Null, json!("the origin refused the push")),
+            ],
+            "results": "All done.\nMore of it.", "error": "PushFailed: repository 'b' cannot be pushed",
+        })),
+        now(),
+    );
+    let has = |line: &str| assert!(shown.lines().any(|shown| shown == line), "{shown}");
+    has("a: pushed 0123456789ab to out of file:///r");
+    has("b\\u{1b}[2J: not pushed to out of file:///r: the origin refused the push");
+    assert!(shown.contains("PushFailed: repository 'b' cannot be pushed") && shown.contains("All done."), "{shown}");
+}
