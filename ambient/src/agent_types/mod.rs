@@ -129,7 +129,7 @@ impl Catalogue {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use super::*;
 
@@ -144,8 +144,11 @@ mod tests {
         assert!(catalogue.is_installed("codex"), "what has no package is on the machine");
         let types = catalogue.agent_types();
         let names: Vec<&str> = types.iter().map(|known| known.name.as_str()).collect();
-        assert_eq!(names, ["script", "custom", "codex", "mine"]);
-        assert_eq!(types[3].launch.command.as_ref().unwrap().args, ["acp"]);
+        assert_eq!(
+            names,
+            ["script", "custom", "claude", "codex", "codex-2", "copilot", "gemini", "mine", "opencode", "qwen"]
+        );
+        assert_eq!(types[7].launch.command.as_ref().unwrap().args, ["acp"]);
         for (text, told) in [
             ("[\"a b\"]\ntitle=\"\"\ncommand=[\"x\"]", "[a b]: a name"),
             ("[script]\ntitle=\"\"\ncommand=[\"x\"]", "neither 'script'"),
@@ -174,6 +177,35 @@ mod tests {
             std::fs::write(&file, text).unwrap();
             let error = Catalogue::load(Some(&file), dir.path()).unwrap_err().to_string();
             assert!(error.contains(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_releases_entries_are_exact_and_their_files_are_whole_with_and_without_a_model() {
+        let catalogue = Catalogue::load(None, Path::new("/agents")).unwrap();
+        for known in catalogue.agent_types() {
+            let Some(command) = &known.launch.command else { continue };
+            let words = std::iter::once(&command.program).chain(&command.args).chain(known.launch.environment.values());
+            let left: Vec<_> = words.filter(|word| word.contains("{install}") || word.contains("{node}")).collect();
+            assert!(left.is_empty(), "{}: {left:?}", known.name);
+            assert!(command.program.starts_with("/agents/"), "{}: the machine's own program", known.name);
+            assert!(!known.variables.is_empty(), "{}", known.name);
+            let endpoint = known.launch.endpoint.as_ref().expect("it can be told where models are");
+            for (file, text) in &known.launch.home_files {
+                // What is left out, line by line, when there is no value.
+                let mut open = vec!["{model}", "{model_token}", "{model_url}"];
+                open.extend(endpoint.usual.is_none().then_some("{endpoint}"));
+                let without: String =
+                    text.split_inclusive('\n').filter(|line| !open.iter().any(|name| line.contains(name))).collect();
+                for text in [text, &without] {
+                    let is_whole = match file.rsplit_once('.').unwrap().1 {
+                        "json" => serde_json::from_str::<serde_json::Value>(text).is_ok(),
+                        "toml" => toml::from_str::<toml::Table>(text).is_ok(),
+                        _ => panic!("{file}"),
+                    };
+                    assert!(is_whole, "{}: {file}: {text}", known.name);
+                }
+            }
         }
     }
 }
