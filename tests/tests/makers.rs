@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use support::{
     Server,
     processes::{marked, nonces_of, signal},
-    real_agents::{KEY, folder, server},
+    real_agents::{KEY, bare_server, folder, server},
     runner,
 };
 
@@ -64,7 +64,8 @@ impl World {
     async fn new(maker: Maker) -> Self {
         let (database, model) = (TestDatabase::new().await, ScriptedModel::start(Some(KEY)).await.unwrap());
         let server = server(&database, &model, maker.agent, maker.model).await;
-        let body = json!({ "project_id": "agents", "agent_type": maker.agent });
+        // Whatever they want of others than the model, they do not get, and it is told.
+        let body = json!({ "project_id": "agents", "agent_type": maker.agent, "network": { "mode": "none" } });
         let session = server.post("/sessions", body).await.expect(201);
         let id = session["id"].as_str().unwrap().to_owned();
         Self { maker, model, server, id, turns: 0, minute: 0, _database: database }
@@ -270,6 +271,8 @@ async fn everything(maker: Maker) {
     interrupts(&mut world).await;
     is_lost(&mut world).await;
     stops_and_loads(&mut world).await;
+    let refused: Vec<RunnerEvent> = world.told().await.into_iter().filter(is_refusal).collect();
+    assert!(refused.is_empty(), "they ask nobody but the model: {refused:#?}");
     world.server.verified().await;
 }
 
@@ -397,6 +400,10 @@ async fn stops_and_loads(world: &mut World) {
     world.stop().await;
 }
 
+fn is_refusal(event: &RunnerEvent) -> bool {
+    matches!(event, RunnerEvent::NetworkRefused { .. })
+}
+
 fn kind(event: &RunnerEvent) -> Option<ToolKind> {
     match event {
         RunnerEvent::ToolStarted { kind, .. } => Some(*kind),
@@ -424,6 +431,12 @@ async fn claude() {
 
 #[tokio::test]
 #[ignore = "takes an agent from npm, and a minute: by hand"]
+async fn codex() {
+    everything(Maker { escalates: true, ..Maker::of("codex") }).await;
+}
+
+#[tokio::test]
+#[ignore = "takes an agent from npm, and a minute: by hand"]
 async fn codex_2() {
     everything(Maker { escalates: true, ..Maker::of("codex-2") }).await;
 }
@@ -438,4 +451,44 @@ async fn qwen() {
 #[ignore = "takes an agent from npm, and a minute: by hand"]
 async fn copilot() {
     everything(Maker::of("copilot")).await;
+}
+
+/// Without the server's model endpoint: with a key, an endpoint and a model of the session's own.
+async fn with_a_key_of_its_own(maker: Maker, key: &str, url: &str, path: &str) {
+    let (database, model) = (TestDatabase::new().await, ScriptedModel::start(Some(KEY)).await.unwrap());
+    let server = bare_server(&database, maker.agent).await;
+    let body = json!({ "project_id": "agents", "agent_type": maker.agent, "llm_model": maker.model, "prompt": "SCENARIO=hello",
+        "environment_variables": { key: KEY, url: format!("{}{path}", model.url()) } });
+    let id = server.session(body).await;
+    let deadline = Instant::now() + PATIENCE;
+    let result = loop {
+        let events = server.events(&id).await;
+        if let Some(result) = runner::ended(&events).first().cloned() {
+            assert!(!holds_the_key(serde_json::to_string(&events).unwrap().as_bytes()));
+            break result;
+        }
+        assert!(Instant::now() < deadline, "{}: {events:#?}", maker.agent);
+        tokio::time::sleep(LOOK_AGAIN).await;
+    };
+    assert_eq!(result.outcome, TurnOutcome::Finished, "{result:?} {:#?}", server.events(&id).await);
+    assert!(model.seen().iter().any(|call| call.scenario == "hello" && call.ending == Ending::Done));
+    server.post(&format!("/sessions/{id}/stop"), json!({})).await.expect(202);
+    server.phase(&id, "Stopped").await;
+}
+
+#[tokio::test]
+#[ignore = "takes agents from npm, and a minute: make agents"]
+async fn keys_of_sessions() {
+    let gemini = Maker { model: "gemini-2.5-flash", ..Maker::of("gemini") };
+    with_a_key_of_its_own(gemini, "GEMINI_API_KEY", "GOOGLE_GEMINI_BASE_URL", "").await;
+    with_a_key_of_its_own(Maker::of("claude"), "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "").await;
+    with_a_key_of_its_own(Maker::of("opencode"), "OPENAI_API_KEY", "OPENAI_BASE_URL", "/v1").await;
+}
+
+#[tokio::test]
+#[ignore = "takes agents from npm, and a minute: by hand"]
+async fn keys_of_other_sessions() {
+    with_a_key_of_its_own(Maker::of("codex-2"), "OPENAI_API_KEY", "OPENAI_BASE_URL", "/v1").await;
+    with_a_key_of_its_own(Maker::of("qwen"), "OPENAI_API_KEY", "OPENAI_BASE_URL", "/v1").await;
+    with_a_key_of_its_own(Maker::of("copilot"), "COPILOT_PROVIDER_API_KEY", "COPILOT_PROVIDER_BASE_URL", "/v1").await;
 }

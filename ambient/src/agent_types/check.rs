@@ -9,7 +9,7 @@ use ambient_domain::session::AgentCommand;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    process::{Child, ChildStdin, ChildStdout, Command},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
     time::timeout,
 };
 
@@ -17,8 +17,8 @@ use tokio::{
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How much of what it writes is read, bytes.
 const MAX_OUTPUT: u64 = 1024 * 1024;
-/// How much of what it writes to standard error is told, bytes.
-const MAX_WORDS: u64 = 4096;
+/// How much of what it writes to standard error is told, bytes: the end of it.
+const MAX_WORDS: usize = 512;
 /// After its end, how long its standard error is still read.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// The user with the fewest rights, `nobody`.
@@ -47,6 +47,8 @@ pub async fn check(known: &AgentType) -> Result<Checked, String> {
     lay_down(known, home.path()).map_err(|error| format!("its files cannot be written: {error}"))?;
     let mut child = start(known, command, home.path()).map_err(|error| format!("it cannot be started: {error}"))?;
     let group = child.id();
+    // Read all the time: one that is full of words would wait to be read.
+    let words = tokio::spawn(last_words(child.stderr.take()));
     let answer = match child.stdin.take().zip(child.stdout.take()) {
         Some((stdin, stdout)) => timeout(PATIENCE, ask(stdin, stdout)).await,
         None => Ok(Err("it has no pipes".to_owned())),
@@ -57,8 +59,9 @@ pub async fn check(known: &AgentType) -> Result<Checked, String> {
     if let Some(group) = group.and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw) {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
-    let words = last_words(&mut child).await;
     let _ = child.wait().await;
+    // Whatever holds it open beyond its end.
+    let words = timeout(LAST_WORDS, words).await.ok().and_then(Result::ok).unwrap_or_default();
     let answer = answer.map_err(|reason| if words.is_empty() { reason } else { format!("{reason}: {words}") })?;
     let info = |field: &str| shown(answer["agentInfo"][field].as_str().unwrap_or_default());
     Ok(Checked { name: info("name"), version: info("version"), offers: offers(&answer["agentCapabilities"]) })
@@ -135,12 +138,15 @@ async fn ask(mut stdin: ChildStdin, stdout: ChildStdout) -> Result<Value, String
     }
 }
 
-async fn last_words(child: &mut Child) -> String {
-    let Some(stderr) = child.stderr.take() else { return String::new() };
-    let mut words = Vec::new();
-    // Whatever holds it open beyond its end.
-    let _ = timeout(LAST_WORDS, stderr.take(MAX_WORDS).read_to_end(&mut words)).await;
-    shown(String::from_utf8_lossy(&words).trim())
+/// Reads standard error to its end; returns the last of it.
+async fn last_words(stderr: Option<ChildStderr>) -> String {
+    let Some(mut stderr) = stderr else { return String::new() };
+    let (mut kept, mut part) = (Vec::new(), [0; MAX_WORDS]);
+    while let Ok(read @ 1..) = stderr.read(&mut part).await {
+        kept.extend_from_slice(&part[..read]);
+        kept.drain(..kept.len().saturating_sub(MAX_WORDS));
+    }
+    shown(String::from_utf8_lossy(&kept).trim())
 }
 
 /// What of its capabilities makes a difference.
@@ -164,7 +170,7 @@ fn offers(capabilities: &Value) -> Vec<String> {
 
 /// For a terminal: what an agent says is no more than text.
 fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || *c == '\n').take(500).collect::<String>().replace('\n', " ")
+    text.chars().filter(|c| !c.is_control() || *c == '\n').take(MAX_WORDS).collect::<String>().replace('\n', " ")
 }
 
 #[cfg(test)]
@@ -199,8 +205,8 @@ mod tests {
         let checked = check(&agent(&script)).await.unwrap();
         assert_eq!((checked.name.as_str(), checked.version.as_str()), ("A", "1"));
         assert_eq!(checked.offers, ["load", "mcp http", "session list"]);
-        let told = check(&agent("echo no library >&2; exit 1")).await.unwrap_err();
-        assert!(told.ends_with(": no library"), "{told}");
+        let told = check(&agent("seq 100000 >&2; echo no library >&2; exit 1")).await.unwrap_err();
+        assert!(told.ends_with(" 100000 no library"), "{told}");
         let other = r#"echo '{"id":0,"result":{"protocolVersion":2}}'"#;
         let told = check(&agent(&format!("read line; {other}; sleep 600"))).await.unwrap_err();
         assert!(told.contains("version 2"), "{told}");

@@ -100,12 +100,11 @@ impl Package {
     }
 
     fn problem(&self) -> Option<&'static str> {
-        let is_path = !self.binary.starts_with('/') && !self.binary.split('/').any(|part| part == "..");
         if !is_package(&self.npm) {
             Some("install.npm is not the name of a package")
         } else if !is_exact(&self.version) {
             Some("install.version is not an exact version")
-        } else if !is_path {
+        } else if !is_inside(&self.binary) {
             Some("install.binary is not a path below the package")
         } else if !self.with.iter().all(|(name, version)| is_package(name) && is_exact(version)) {
             Some("install.with has the name of no package, or not an exact version")
@@ -118,6 +117,11 @@ impl Package {
 /// How npm's packages name this machine.
 fn arch() -> &'static str {
     if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" }
+}
+
+/// A path that leads nowhere else.
+fn is_inside(path: &str) -> bool {
+    !path.is_empty() && !path.starts_with('/') && !path.split('/').any(|part| part == "..")
 }
 
 fn is_package(name: &str) -> bool {
@@ -145,6 +149,9 @@ impl Entry {
         }
         if self.node.as_deref().is_some_and(|version| !is_exact(version)) {
             return Some("node is not an exact version");
+        }
+        if !self.files.keys().all(|file| is_inside(file)) {
+            return Some("files has a name that is not a path below the home");
         }
         let texts = self.command.iter().chain(self.environment.values()).chain(self.files.values());
         if self.node.is_none() && texts.into_iter().any(|text| text.contains("{node}")) {

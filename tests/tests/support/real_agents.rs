@@ -18,8 +18,7 @@ pub(crate) fn folder() -> PathBuf {
 
 /// A server that has the agent, and the scripted model for all dialects, with a project `agents`.
 pub(crate) async fn server(database: &TestDatabase, model: &ScriptedModel, agent: &str, model_name: &str) -> Server {
-    let mut server = Server::new(database, "one");
-    server.settings = vec![
+    let settings = vec![
         ("AMBIENT_OPENAI_URL", format!("{}/v1", model.url())),
         ("AMBIENT_OPENAI_KEY", KEY.to_owned()),
         ("AMBIENT_ANTHROPIC_URL", model.url()),
@@ -27,8 +26,19 @@ pub(crate) async fn server(database: &TestDatabase, model: &ScriptedModel, agent
         ("AMBIENT_GEMINI_URL", model.url()),
         ("AMBIENT_GEMINI_KEY", KEY.to_owned()),
         ("AMBIENT_DEFAULT_MODEL", model_name.to_owned()),
-        ("AMBIENT_AGENTS_DIR", folder().to_string_lossy().into_owned()),
     ];
+    with_settings(database, agent, settings).await
+}
+
+/// A server that has the agent, and no model, with a project `agents`.
+pub(crate) async fn bare_server(database: &TestDatabase, agent: &str) -> Server {
+    with_settings(database, agent, Vec::new()).await
+}
+
+async fn with_settings(database: &TestDatabase, agent: &str, settings: Vec<(&'static str, String)>) -> Server {
+    let mut server = Server::new(database, "one");
+    server.settings = settings;
+    server.settings.push(("AMBIENT_AGENTS_DIR", folder().to_string_lossy().into_owned()));
     let (data_dir, agent) = (server.data_dir(), agent.to_owned());
     let installed = tokio::task::spawn_blocking(move || {
         let mut install = Command::new(binary("ambient"));
