@@ -1,7 +1,7 @@
 # Every target does its own set-up: a clean clone and `make <target>` is all it takes.
 # The targets are few and each is one line; the work is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down test hostile lint fmt openapi contract corpus bench bench-engine conformance temporal clean clients ci-full
+.PHONY: help setup build demo up down test hostile lint fmt openapi contract agents corpus bench bench-engine conformance temporal clean clients ci-full
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\): *[a-z ]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -36,6 +36,9 @@ clients: build   ## TypeScript, Go and Python clients: generated from the OpenAP
 
 contract: build  ## check that the server matches its OpenAPI document: schemathesis with three seeds
 	@scripts/schemathesis
+
+agents: build    ## real agents of three makers, from npm, with a model that follows a script
+	@scripts/agents
 
 lint: setup      ## formatting, clippy, dependencies, shell scripts, licences, crate and module graph, OpenAPI document
 	@scripts/lint

@@ -131,7 +131,7 @@ async fn a_request_waits_for_its_answer_which_is_given_once() {
     let session = session("");
     let (runner, mut reader) = begin(&session).await;
     for (seq, answer, option) in
-        [(1, "once", "opt-allow_once"), (2, "always", "opt-allow_always"), (3, "reject", "opt-reject_once")]
+        [(1, "once", "opt-allow_once"), (2, "always", "opt-allow_once"), (3, "reject", "opt-reject_once")]
     {
         runner.client.deliver(&format!("m{seq}"), seq, "ask c1 rm -r build").await.expect(200);
         let request = until(&mut reader, "permission.requested").await;

@@ -27,6 +27,7 @@ impl Conversation {
         if text.contains(SCENARIO) {
             text.clone_into(&mut self.text);
             self.step = 0;
+            self.tools.escalates = self.parameter("ESCALATE").is_some();
         }
     }
 

@@ -15,6 +15,7 @@
 //! | `err401`, `err429`, `err500` | that status | |
 //!
 //! `CWD` is the folder before file names, for tools that want absolute paths; `COMMAND` reaches to the end of its line. With
+//! `ESCALATE=1` commands ask to run outside of the agent's own sandbox, where its tool has an argument for that. With
 //! `USAGE=input,cached,output,reasoning` the answer reports these figures. Any other name is answered with a sentence that says so.
 
 use std::time::Duration;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-const WRITE: [&str; 5] = ["write", "write_file", "Write", "write_to_file", "fs_write"];
+const WRITE: [&str; 6] = ["write", "write_file", "Write", "write_to_file", "fs_write", "create"];
 const EDIT: [&str; 6] = ["edit", "replace", "Edit", "edit_file", "replace_in_file", "str_replace"];
 const READ: [&str; 6] = ["read", "read_file", "Read", "view", "fs_read", "read_files"];
 const SHELL: [&str; 9] = [
@@ -59,7 +59,11 @@ pub(crate) enum Declared {
 
 /// Tools that an agent declares, by name.
 #[derive(Debug, Default)]
-pub(crate) struct Tools(pub(crate) BTreeMap<String, Declared>);
+pub(crate) struct Tools {
+    pub(crate) declared: BTreeMap<String, Declared>,
+    /// Commands ask to run outside of the agent's sandbox, where a tool has an argument for that.
+    pub(crate) escalates: bool,
+}
 
 /// A call of a tool.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,7 +76,7 @@ pub(crate) struct ToolCall {
 impl Tools {
     pub(crate) fn declare(&mut self, name: &Value, schema: &Value) {
         if let Some(name) = name.as_str() {
-            self.0.insert(name.to_owned(), Declared::Schema(schema.clone()));
+            self.declared.insert(name.to_owned(), Declared::Schema(schema.clone()));
         }
     }
 
@@ -128,6 +132,11 @@ impl Tools {
         if schema["properties"].get("description").is_some() {
             call.arguments["description"] = json!("scripted");
         }
+        // Codex's name for it.
+        if self.escalates && schema["properties"].get("sandbox_permissions").is_some() {
+            call.arguments["sandbox_permissions"] = json!("require_escalated");
+            call.arguments["justification"] = json!("scripted");
+        }
         Some(call)
     }
 
@@ -154,7 +163,7 @@ impl Tools {
     }
 
     fn patch(&self, patch: &str) -> Option<ToolCall> {
-        match self.0.get(PATCH)? {
+        match self.declared.get(PATCH)? {
             Declared::Freeform => Some(ToolCall { name: PATCH.to_owned(), arguments: json!(patch) }),
             Declared::Schema(schema) => {
                 let argument = property(schema, &["patchText", "input", "patch"], "input");
@@ -165,7 +174,7 @@ impl Tools {
 
     /// The first of these names that is declared with a schema.
     fn first<'a>(&'a self, names: &[&'a str]) -> Option<(&'a str, &'a Value)> {
-        names.iter().find_map(|name| match self.0.get(*name)? {
+        names.iter().find_map(|name| match self.declared.get(*name)? {
             Declared::Schema(schema) => Some((*name, schema)),
             Declared::Freeform => None,
         })
@@ -240,7 +249,7 @@ mod tests {
         let command = r"printf '%s' 'it'\''s
 ' > '/w/a b.txt'";
         assert_eq!(call.arguments, json!({ "command": ["bash", "-lc", command] }));
-        tools.0.insert("apply_patch".to_owned(), Declared::Freeform);
+        tools.declared.insert("apply_patch".to_owned(), Declared::Freeform);
         let call = tools.call(&write()).unwrap();
         assert_eq!(call.arguments, "*** Begin Patch\n*** Add File: /w/a b.txt\n+it's\n*** End Patch\n");
     }

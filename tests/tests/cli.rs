@@ -124,10 +124,10 @@ async fn wrong_calls_are_told_apart_by_their_exit_codes() {
     assert_eq!(code(&["run"]).await, Some(64));
     assert_eq!(code(&["run", "--prompt", "x", "--bogus"]).await, Some(64));
     assert_eq!(code(&["session", "get", "nope"]).await, Some(4));
-    let unknown = cli.run(&["run", "--agent-type", "claude", "--prompt", "x"]).await;
+    let unknown = cli.run(&["run", "--agent-type", "nobodys", "--prompt", "x"]).await;
     assert_eq!(unknown.status.code(), Some(4), "{}", text(&unknown.stderr));
     let told = text(&unknown.stderr);
-    assert!(told.contains("claude") && told.contains("script"), "an unknown agent type lists those there are: {told}");
+    assert!(told.contains("nobodys") && told.contains("script"), "an unknown agent type lists those there are: {told}");
     let former = cli.run(&["run", "--agent", "script", "--prompt", "x"]).await;
     assert_eq!(former.status.code(), Some(4));
     assert!(text(&former.stderr).contains("--agent-type"), "{}", text(&former.stderr));

@@ -3,47 +3,18 @@
 
 mod support;
 
-use std::{collections::BTreeSet, path::PathBuf, process::Command};
+use std::collections::BTreeSet;
 
 use ambient_scripted_model::{Ending, ScriptedModel};
 use ambient_tests::TestDatabase;
 use ambient_wire::runner_event::{Conversation, RunnerEvent, TurnOutcome, UsageSource};
 use serde_json::{Value, json};
 use support::{
-    Server, binary, eventually,
+    Server, eventually,
     processes::{marked, nonces_of},
+    real_agents::{KEY, server},
     runner,
 };
-
-/// In no word of anything else.
-const KEY: &str = "canary-5c0de4f1";
-
-/// Where agents are installed: once for all tests, since that takes a network and a while.
-fn agents() -> PathBuf {
-    let given = std::env::var_os("AMBIENT_TEST_AGENTS_DIR").map(PathBuf::from);
-    given.unwrap_or_else(|| binary("ambient").parent().unwrap().with_file_name("tmp").join("agents"))
-}
-
-async fn server(database: &TestDatabase, model: &ScriptedModel) -> Server {
-    let mut server = Server::new(database, "one");
-    server.settings = vec![
-        ("AMBIENT_OPENAI_URL", format!("{}/v1", model.url())),
-        ("AMBIENT_OPENAI_KEY", KEY.to_owned()),
-        ("AMBIENT_DEFAULT_MODEL", "scripted".to_owned()),
-        ("AMBIENT_AGENTS_DIR", agents().to_string_lossy().into_owned()),
-    ];
-    let data_dir = server.data_dir();
-    let installed = tokio::task::spawn_blocking(move || {
-        let mut install = Command::new(binary("ambient"));
-        install.args(["agent-type", "install", "codex"]).env("AMBIENT_AGENTS_DIR", agents());
-        install.env("AMBIENT_DATA_DIR", data_dir).env("AMBIENT_SERVER_CONFIG", "/dev/null").output().unwrap()
-    });
-    let installed = installed.await.unwrap();
-    assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
-    server.restart().await;
-    server.project("codex").await;
-    server
-}
 
 /// Answers whatever waits with "once", until that many turns have ended; the commands that were asked for.
 async fn answer_until(server: &Server, id: &str, turns: usize) -> BTreeSet<String> {
@@ -68,8 +39,8 @@ fn told(events: &[Value]) -> Vec<RunnerEvent> {
 #[tokio::test]
 async fn codex_edits_asks_is_answered_loads_its_conversation_and_is_stopped_with_its_model_call() {
     let (database, model) = (TestDatabase::new().await, ScriptedModel::start(Some(KEY)).await.unwrap());
-    let server = server(&database, &model).await;
-    let body = json!({ "project_id": "codex", "agent_type": "codex", "prompt": "SCENARIO=edit" });
+    let server = server(&database, &model, "codex", "scripted").await;
+    let body = json!({ "project_id": "agents", "agent_type": "codex", "prompt": "SCENARIO=edit" });
     let id = server.session(body).await;
     let commands = answer_until(&server, &id, 1).await;
     let events = server.events(&id).await;

@@ -1,13 +1,23 @@
 //! Installing an agent: an exact version of a package, none of whose scripts are run.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{
+    fs::{File, TryLockError},
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
-use tokio::{process::Command, time::timeout};
+use tokio::{
+    process::Command,
+    time::{sleep, timeout},
+};
 
 use super::{Catalogue, Package};
 
-/// Timeout for an installation.
+/// Timeout for an installation, and for waiting for another.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// While another process installs, how often it is looked whether it is done.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Why an agent was not installed.
 #[derive(Debug, thiserror::Error)]
@@ -36,36 +46,75 @@ pub enum InstallError {
     },
 }
 
-/// Installs an agent; true if it was not here before. In one step: a broken installation is none.
+/// Installs an agent, and the Node.js that runs it; true if it was not here before. Each in one step: a broken installation is none. Only one
+/// process installs at a time.
 ///
 /// # Errors
 /// [`InstallError`].
 pub async fn install(catalogue: &Catalogue, name: &str) -> Result<bool, InstallError> {
     let entry = catalogue.get(name).ok_or_else(|| InstallError::Unknown(name.to_owned()))?;
-    let (Some(package), Some(place)) = (&entry.install, catalogue.place(name)) else {
+    if entry.install.is_none() && entry.node.is_none() {
         return Err(InstallError::NothingToInstall(name.to_owned(), entry.command.join(" ")));
-    };
+    }
     if catalogue.is_installed(name) {
         return Ok(false);
     }
-    let file = |path: &Path| {
-        let path = path.display().to_string();
-        move |source| InstallError::File { path, source }
-    };
-    let folder = place.parent().unwrap_or(&place);
-    std::fs::create_dir_all(folder).map_err(file(folder))?;
+    std::fs::create_dir_all(&catalogue.folder).map_err(file(&catalogue.folder))?;
+    let _only_one = lock(&catalogue.folder.join(".lock")).await?;
+    if catalogue.is_installed(name) {
+        return Ok(false);
+    }
+    let mut bin = None;
+    if let Some(version) = &entry.node {
+        let node = catalogue.node(version);
+        put(&Package::of_node(version), &catalogue.place_of_node(version), None).await?;
+        bin = node.parent().map(Path::to_owned);
+    }
+    if let (Some(package), Some(place)) = (&entry.install, catalogue.place(name)) {
+        put(package, &place, bin.as_deref()).await?;
+    }
+    Ok(true)
+}
+
+fn file(path: &Path) -> impl FnOnce(std::io::Error) -> InstallError {
+    let path = path.display().to_string();
+    move |source| InstallError::File { path, source }
+}
+
+/// Waits for whoever installs something else.
+async fn lock(path: &Path) -> Result<File, InstallError> {
+    let lock = File::options().append(true).create(true).open(path).map_err(file(path))?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(LOOK_AGAIN).await,
+            Err(TryLockError::WouldBlock) => {
+                let busy = std::io::Error::other("another process is installing an agent, and does not end");
+                return Err(file(path)(busy));
+            }
+            Err(TryLockError::Error(error)) => return Err(file(path)(error)),
+        }
+    }
+}
+
+/// Puts a package to its place, unless it is there; `bin` has the Node.js that npm runs on.
+async fn put(package: &Package, place: &Path, bin: Option<&Path>) -> Result<(), InstallError> {
+    if package.program(place).is_file() {
+        return Ok(());
+    }
+    let folder = place.parent().unwrap_or(place);
+    let name = place.file_name().unwrap_or_default().to_string_lossy();
     let new = folder.join(format!(".{name}-{}", std::process::id()));
     remove(&new).map_err(file(&new))?;
     std::fs::create_dir_all(&new).map_err(file(&new))?;
-    let fetched = fetch(package, &new).await;
-    if let Err(error) = fetched {
+    if let Err(error) = fetch(package, &new, bin).await {
         let _ = remove(&new);
         return Err(error);
     }
     // What is there is not whole, or it would have counted as installed.
-    remove(&place).map_err(file(&place))?;
-    std::fs::rename(&new, &place).map_err(file(&place))?;
-    Ok(true)
+    remove(place).map_err(file(place))?;
+    std::fs::rename(&new, place).map_err(file(place))
 }
 
 /// It is fine if there is nothing.
@@ -76,9 +125,9 @@ fn remove(folder: &Path) -> std::io::Result<()> {
     }
 }
 
-async fn fetch(package: &Package, folder: &Path) -> Result<(), InstallError> {
-    let exact = format!("{}@{}", package.name(), package.version);
-    let failed = |reason: String| InstallError::Npm { package: exact.clone(), reason };
+async fn fetch(package: &Package, folder: &Path, bin: Option<&Path>) -> Result<(), InstallError> {
+    let exact = package.exact();
+    let failed = |reason: String| InstallError::Npm { package: exact.join(" "), reason };
     let mut npm = Command::new("npm");
     npm.args([
         "install",
@@ -94,7 +143,13 @@ async fn fetch(package: &Package, folder: &Path) -> Result<(), InstallError> {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AMBIENT_")) {
         npm.env_remove(name);
     }
-    npm.arg(folder).arg(&exact).stdin(Stdio::null()).kill_on_drop(true);
+    if let Some(bin) = bin {
+        // What a package asks for by a range, npm chooses for the Node.js that it runs on.
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths(std::iter::once(bin.to_owned()).chain(std::env::split_paths(&path)));
+        npm.env("PATH", path.map_err(|error| failed(error.to_string()))?);
+    }
+    npm.arg(folder).args(&exact).stdin(Stdio::null()).kill_on_drop(true);
     let done = timeout(PATIENCE, npm.output()).await.map_err(|_| failed("it took too long".to_owned()))?;
     let done =
         done.map_err(|error| failed(format!("npm cannot be run: {error}; Node.js is needed to install agents")))?;
@@ -103,7 +158,7 @@ async fn fetch(package: &Package, folder: &Path) -> Result<(), InstallError> {
         let end: Vec<&str> = said.lines().rev().take(5).collect();
         return Err(failed(format!("{}: {}", done.status, end.into_iter().rev().collect::<Vec<_>>().join("; "))));
     }
-    if !package.folder(folder).join(&package.binary).is_file() {
+    if !package.program(folder).is_file() {
         return Err(failed(format!("the package has no file {}", package.binary)));
     }
     Ok(())

@@ -3,6 +3,8 @@
 //! The release has a catalogue; operators extend it, or replace an entry, with a file of the same form. An agent is installed to a folder of
 //! its own, outside the data directory, that sessions can read and nobody but the server's user can write.
 
+mod check;
+mod entry;
 mod install;
 
 use std::{
@@ -12,67 +14,14 @@ use std::{
 
 use ambient_api::AgentType;
 use ambient_domain::session::{AgentCommand, AgentEndpoint, AgentLaunch};
-use serde::Deserialize;
-
+pub use check::{Checked, check};
+pub use entry::{CatalogueError, Entry, Package};
+use entry::{Endpoint, parse};
 pub use install::{InstallError, install};
 
 const CATALOGUE: &str = include_str!("catalogue.toml");
 /// Largest file of agent types, bytes.
 const MAX_FILE: u64 = 1024 * 1024;
-
-/// A catalogue that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{file}: {problem}")]
-pub struct CatalogueError {
-    file: String,
-    problem: String,
-}
-
-/// An entry of the catalogue.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Entry {
-    /// What it is.
-    pub title: String,
-    /// How it gets here; absent = it is on the machine already.
-    #[serde(default)]
-    pub install: Option<Package>,
-    /// Program and arguments.
-    pub command: Vec<String>,
-    #[serde(default)]
-    endpoint: Option<Endpoint>,
-    /// What a session has to set for it.
-    #[serde(default)]
-    pub variables: Vec<String>,
-    #[serde(default)]
-    mode: Option<String>,
-    #[serde(default)]
-    environment: BTreeMap<String, String>,
-    #[serde(default)]
-    files: BTreeMap<String, String>,
-}
-
-/// A package of npm's registry.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Package {
-    /// Its name; `{arch}` is `x64` or `arm64`.
-    npm: String,
-    /// Exact version.
-    pub version: String,
-    /// What has to be there afterwards, below its folder.
-    binary: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Endpoint {
-    #[serde(default)]
-    path: String,
-    variable: String,
-    #[serde(default)]
-    usual: Option<String>,
-}
 
 /// All entries, by name.
 #[derive(Debug, Clone)]
@@ -118,16 +67,25 @@ impl Catalogue {
         Some(self.folder.join(format!("{name}-{}", package.version)))
     }
 
+    /// Where the Node.js of that version is, or will be. No entry's place is in this folder: they have their names and versions.
+    fn place_of_node(&self, version: &str) -> PathBuf {
+        self.folder.join("node").join(version)
+    }
+
+    /// The program `node` of that version.
+    fn node(&self, version: &str) -> PathBuf {
+        Package::of_node(version).program(&self.place_of_node(version))
+    }
+
     /// Whether what is needed is there.
     #[must_use]
     pub fn is_installed(&self, name: &str) -> bool {
-        match self.get(name).map(|entry| &entry.install) {
-            None => false,
-            Some(None) => true,
-            Some(Some(package)) => {
-                self.place(name).is_some_and(|place| package.folder(&place).join(&package.binary).is_file())
-            }
-        }
+        let Some(entry) = self.get(name) else { return false };
+        let has_package = entry
+            .install
+            .as_ref()
+            .is_none_or(|package| self.place(name).is_some_and(|place| package.program(&place).is_file()));
+        has_package && entry.node.as_ref().is_none_or(|version| self.node(version).is_file())
     }
 
     /// All agent types of a server.
@@ -141,9 +99,12 @@ impl Catalogue {
     fn agent_type(&self, name: &str, entry: &Entry) -> AgentType {
         let folder = self.place(name).zip(entry.install.as_ref()).map(|(place, package)| package.folder(&place));
         let folder = folder.map(|folder| folder.to_string_lossy().into_owned()).unwrap_or_default();
-        let mut command = entry.command.iter().map(|word| word.replace("{install}", &folder));
+        let node = entry.node.as_ref().map(|version| self.node(version).to_string_lossy().into_owned());
+        let node = node.unwrap_or_default();
+        let put = |text: &String| text.replace("{install}", &folder).replace("{node}", &node);
+        let mut command = entry.command.iter().map(put);
         let program = command.next().unwrap_or_default();
-        let placed = |(name, value): (&String, &String)| (name.clone(), value.replace("{install}", &folder));
+        let placed = |(name, value): (&String, &String)| (name.clone(), put(value));
         AgentType {
             name: name.to_owned(),
             title: entry.title.clone(),
@@ -166,57 +127,9 @@ impl Catalogue {
     }
 }
 
-impl Package {
-    fn name(&self) -> String {
-        let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
-        self.npm.replace("{arch}", arch)
-    }
-
-    /// Its folder in the place it was installed to.
-    fn folder(&self, place: &Path) -> PathBuf {
-        place.join("node_modules").join(self.name())
-    }
-}
-
-fn parse(file: &str, text: &str) -> Result<BTreeMap<String, Entry>, CatalogueError> {
-    let wrong = |problem: String| CatalogueError { file: file.to_owned(), problem };
-    let entries: BTreeMap<String, Entry> = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
-    for (name, entry) in &entries {
-        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if name.is_empty()
-            || name.len() > 63
-            || !name.chars().all(legal)
-            || ["script", "custom"].contains(&name.as_str())
-        {
-            return Err(wrong(format!(
-                "[{name}]: a name is 1 to 63 of a-z, 0-9 and '-', and neither 'script' nor 'custom'"
-            )));
-        }
-        if entry.command.first().is_none_or(String::is_empty) {
-            return Err(wrong(format!("[{name}]: command needs a program")));
-        }
-        if let Some(package) = &entry.install {
-            let legal = |c: char| c.is_ascii_alphanumeric() || "@/-_.{}".contains(c);
-            let is_path = !package.binary.starts_with('/') && !package.binary.split('/').any(|part| part == "..");
-            if !package.npm.chars().all(legal) || package.npm.contains("..") || package.npm.starts_with('-') {
-                return Err(wrong(format!("[{name}]: install.npm is not the name of a package")));
-            }
-            if package.version.is_empty()
-                || !package.version.chars().all(|c| c.is_ascii_alphanumeric() || "-.+".contains(c))
-            {
-                return Err(wrong(format!("[{name}]: install.version is not an exact version")));
-            }
-            if !is_path {
-                return Err(wrong(format!("[{name}]: install.binary is not a path below the package")));
-            }
-        }
-    }
-    Ok(entries)
-}
-
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use super::*;
 
@@ -231,20 +144,69 @@ mod tests {
         assert!(catalogue.is_installed("codex"), "what has no package is on the machine");
         let types = catalogue.agent_types();
         let names: Vec<&str> = types.iter().map(|known| known.name.as_str()).collect();
-        assert_eq!(names, ["script", "custom", "codex", "mine"]);
-        assert_eq!(types[3].launch.command.as_ref().unwrap().args, ["acp"]);
+        assert_eq!(
+            names,
+            ["script", "custom", "claude", "codex", "codex-2", "copilot", "gemini", "mine", "opencode", "qwen"]
+        );
+        assert_eq!(types[7].launch.command.as_ref().unwrap().args, ["acp"]);
         for (text, told) in [
             ("[\"a b\"]\ntitle=\"\"\ncommand=[\"x\"]", "[a b]: a name"),
             ("[script]\ntitle=\"\"\ncommand=[\"x\"]", "neither 'script'"),
             ("[a]\ntitle=\"\"\ncommand=[]", "command needs a program"),
             ("[a]\ntitle=\"\"\ncommand=[\"x\"]\ncolour=1", "colour"),
-            ("[a]\ntitle=\"\"\ncommand=[\"x\"]\ninstall={npm=\"../x\",version=\"1\",binary=\"b\"}", "install.npm"),
-            ("[a]\ntitle=\"\"\ncommand=[\"x\"]\ninstall={npm=\"x\",version=\"^1\",binary=\"b\"}", "install.version"),
-            ("[a]\ntitle=\"\"\ncommand=[\"x\"]\ninstall={npm=\"x\",version=\"1\",binary=\"../b\"}", "install.binary"),
+            ("[a]\ntitle=\"\"\ncommand=[\"x\"]\ninstall={npm=\"../x\",version=\"1.0.0\",binary=\"b\"}", "install.npm"),
+            (
+                "[a]\ntitle=\"\"\ncommand=[\"x\"]\ninstall={npm=\"x\",version=\"^1.0.0\",binary=\"b\"}",
+                "install.version",
+            ),
+            (
+                "[a]\ntitle=\"\"\ncommand=[\"x\"]\ninstall={npm=\"x\",version=\"latest\",binary=\"b\"}",
+                "install.version",
+            ),
+            (
+                "[a]\ntitle=\"\"\ncommand=[\"x\"]\ninstall={npm=\"x\",version=\"1.0.0\",binary=\"b\",with={y=\"~1\"}}",
+                "install.with",
+            ),
+            ("[a]\ntitle=\"\"\ncommand=[\"x\"]\nnode=\"22\"", "node is not"),
+            ("[a]\ntitle=\"\"\ncommand=[\"{node}\"]", "{node} is used"),
+            ("[a]\ntitle=\"\"\ncommand=[\"x\"]\n[a.files]\n\"../x\"=\"\"", "files has a name"),
+            (
+                "[a]\ntitle=\"\"\ncommand=[\"x\"]\ninstall={npm=\"x\",version=\"1.0.0\",binary=\"../b\"}",
+                "install.binary",
+            ),
         ] {
             std::fs::write(&file, text).unwrap();
             let error = Catalogue::load(Some(&file), dir.path()).unwrap_err().to_string();
             assert!(error.contains(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_releases_entries_are_exact_and_their_files_are_whole_with_and_without_a_model() {
+        let catalogue = Catalogue::load(None, Path::new("/agents")).unwrap();
+        for known in catalogue.agent_types() {
+            let Some(command) = &known.launch.command else { continue };
+            let words = std::iter::once(&command.program).chain(&command.args).chain(known.launch.environment.values());
+            let left: Vec<_> = words.filter(|word| word.contains("{install}") || word.contains("{node}")).collect();
+            assert!(left.is_empty(), "{}: {left:?}", known.name);
+            assert!(command.program.starts_with("/agents/"), "{}: the machine's own program", known.name);
+            assert!(!known.variables.is_empty(), "{}", known.name);
+            let endpoint = known.launch.endpoint.as_ref().expect("it can be told where models are");
+            for (file, text) in &known.launch.home_files {
+                // What is left out, line by line, when there is no value.
+                let mut open = vec!["{model}", "{model_token}", "{model_url}"];
+                open.extend(endpoint.usual.is_none().then_some("{endpoint}"));
+                let without: String =
+                    text.split_inclusive('\n').filter(|line| !open.iter().any(|name| line.contains(name))).collect();
+                for text in [text, &without] {
+                    let is_whole = match file.rsplit_once('.').unwrap().1 {
+                        "json" => serde_json::from_str::<serde_json::Value>(text).is_ok(),
+                        "toml" => toml::from_str::<toml::Table>(text).is_ok(),
+                        _ => text.is_empty(),
+                    };
+                    assert!(is_whole, "{}: {file}: {text}", known.name);
+                }
+            }
         }
     }
 }

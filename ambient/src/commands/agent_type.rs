@@ -18,8 +18,8 @@ pub enum AgentTypeCommand {
     List(ConfigFlags),
     /// Install agents, each in an exact version, without running any script of theirs
     Install(InstallFlags),
-    /// Check that installed agents are whole
-    Check(ConfigFlags),
+    /// Start installed agents, and print who they are and what they offer
+    Check(CheckFlags),
 }
 
 /// Flags of `install`.
@@ -32,12 +32,22 @@ pub struct InstallFlags {
     config: ConfigFlags,
 }
 
+/// Flags of `check`.
+#[derive(Debug, Args)]
+pub struct CheckFlags {
+    /// Agent types, by name [default: all that are installed]
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    #[command(flatten)]
+    config: ConfigFlags,
+}
+
 impl AgentTypeCommand {
     pub(super) async fn run(self, output: Output) -> Result<ExitCode, CommandError> {
         match self {
             Self::List(flags) => list(&catalogue(&flags)?, output),
             Self::Install(flags) => return install(&catalogue(&flags.config)?, &flags.names).await,
-            Self::Check(flags) => return Ok(check(&catalogue(&flags)?, output)),
+            Self::Check(flags) => return check(&catalogue(&flags.config)?, &flags.names, output).await,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -82,20 +92,49 @@ async fn install(catalogue: &Catalogue, names: &[String]) -> Result<ExitCode, Co
     Ok(ExitCode::SUCCESS)
 }
 
-fn check(catalogue: &Catalogue, output: Output) -> ExitCode {
-    let broken: Vec<&String> = catalogue
-        .entries()
-        .map(|(name, _)| name)
-        .filter(|name| catalogue.place(name).is_some_and(|place| place.exists()) && !catalogue.is_installed(name))
-        .collect();
-    match output {
-        Output::Json => say(json!({ "broken": broken })),
-        Output::Table if broken.is_empty() => say("all installed agents are whole"),
-        Output::Table => {
-            for name in &broken {
-                say(format_args!("{name}: its program is not there; install it again"));
-            }
+/// One after the other: some need much memory.
+async fn check(catalogue: &Catalogue, names: &[String], output: Output) -> Result<ExitCode, CommandError> {
+    if let Some(name) = names.iter().find(|name| catalogue.get(name).is_none()) {
+        return Err(agent_types::InstallError::Unknown(name.clone()).into());
+    }
+    let is_there =
+        |name: &String| catalogue.is_installed(name) || catalogue.place(name).is_some_and(|place| place.exists());
+    let types = catalogue.agent_types();
+    let wanted = types.iter().filter(|known| {
+        catalogue.get(&known.name).is_some()
+            && if names.is_empty() { is_there(&known.name) } else { names.contains(&known.name) }
+    });
+    let (mut all, mut is_fine) = (Vec::new(), true);
+    for known in wanted {
+        let found = if known.installed { agent_types::check(known).await } else { Err(absent(&known.name)) };
+        is_fine &= found.is_ok();
+        match (output, &found) {
+            (Output::Json, Ok(found)) => all.push(json!({
+                "name": known.name, "agent": found.name, "version": found.version, "offers": found.offers, "problem": null,
+            })),
+            (Output::Json, Err(problem)) => all.push(json!({
+                "name": known.name, "agent": null, "version": null, "offers": [], "problem": problem,
+            })),
+            (Output::Table, Ok(found)) => say(format_args!(
+                "{:<12} {} {}{}",
+                known.name,
+                if found.name.is_empty() { "starts" } else { &found.name },
+                found.version,
+                if found.offers.is_empty() { String::new() } else { format!(": {}", found.offers.join(", ")) }
+            )),
+            (Output::Table, Err(problem)) => say(format_args!("{:<12} does not work: {problem}", known.name)),
         }
     }
-    if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    match output {
+        Output::Json => say(json!(all)),
+        Output::Table if names.is_empty() && !types.iter().any(|known| is_there(&known.name)) => {
+            say("no agent is installed; see 'ambient agent-type list'");
+        }
+        Output::Table => {}
+    }
+    Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn absent(name: &str) -> String {
+    format!("it is not installed, or not whole; 'ambient agent-type install {name}' installs it")
 }

@@ -29,7 +29,7 @@ pub(super) fn read(body: &Value) -> Conversation {
         match (tool["type"].as_str(), tool["name"].as_str()) {
             (Some("function"), _) => conversation.tools.declare(&tool["name"], &tool["parameters"]),
             (Some("custom"), Some(name)) => {
-                conversation.tools.0.insert(name.to_owned(), Declared::Freeform);
+                conversation.tools.declared.insert(name.to_owned(), Declared::Freeform);
             }
             _ => {}
         }

@@ -3,6 +3,7 @@
 pub(crate) mod fake_agent;
 pub(crate) mod live;
 pub(crate) mod processes;
+pub(crate) mod real_agents;
 pub(crate) mod runner;
 
 use std::{

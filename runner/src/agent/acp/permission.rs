@@ -142,7 +142,7 @@ impl Options {
         }
     }
 
-    /// "Always" is kept by a rule of ours too, so it needs no option of its own.
+    /// "Always" is kept by a rule of ours, so it needs no option of its own.
     fn answers(&self) -> Vec<PermissionAnswer> {
         let once = self.allow_once.as_ref().map(|_| PermissionAnswer::Once);
         let always = self.allow_always.as_ref().or(self.allow_once.as_ref()).map(|_| PermissionAnswer::Always);
@@ -153,7 +153,8 @@ impl Options {
     fn choose(&self, answer: PermissionAnswer) -> Option<acp::PermissionOptionId> {
         match answer {
             PermissionAnswer::Once => self.allow_once.clone(),
-            PermissionAnswer::Always => self.allow_always.clone().or_else(|| self.allow_once.clone()),
+            // The rule allows what the person was told, and an agent's own "always" more: every command of that program, say.
+            PermissionAnswer::Always => self.allow_once.clone().or_else(|| self.allow_always.clone()),
             PermissionAnswer::Reject => self.reject_once.clone().or_else(|| self.reject_always.clone()),
         }
     }
@@ -175,7 +176,7 @@ mod tests {
         ]);
         let id = |answer| all.choose(answer).map(|id| id.0.to_string());
         assert_eq!(id(PermissionAnswer::Once).as_deref(), Some("ao"));
-        assert_eq!(id(PermissionAnswer::Always).as_deref(), Some("aa"));
+        assert_eq!(id(PermissionAnswer::Always).as_deref(), Some("ao"), "the rule is ours");
         assert_eq!(id(PermissionAnswer::Reject).as_deref(), Some("ro"));
         let few = Options::of(&[option("ao", AllowOnce)]);
         assert_eq!(few.choose(PermissionAnswer::Always).map(|id| id.0.to_string()).as_deref(), Some("ao"));
@@ -183,5 +184,6 @@ mod tests {
         let only = Options::of(&[option("aa", AllowAlways)]);
         assert_eq!(only.answers(), [PermissionAnswer::Always, PermissionAnswer::Reject]);
         assert_eq!(only.choose(PermissionAnswer::Once), None, "once is never made always");
+        assert_eq!(only.choose(PermissionAnswer::Always).map(|id| id.0.to_string()).as_deref(), Some("aa"));
     }
 }
