@@ -16,17 +16,21 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // What every listener needs, whatever it speaks.
     ("connections", &[]),
     ("persistence", &["domain", "postgres"]),
-    ("live", &["domain", "wire", "runner-protocol", "persistence"]),
+    ("snapshots", &["removal", "runner-protocol"]),
+    ("live", &["domain", "wire", "runner-protocol", "persistence", "snapshots"]),
     ("actors", &["domain", "persistence", "live"]),
     ("engine", &["connections", "postgres"]),
     ("removal", &[]),
     ("compute", &["domain", "removal", "runner-protocol"]),
     ("runner", &["removal", "wire", "runner-protocol"]),
     ("cli", &["wire"]),
-    ("workflows", &["domain", "wire", "runner-protocol", "persistence", "live", "actors", "compute", "engine"]),
+    ("workflows", &["domain", "wire", "runner-protocol", "persistence", "live", "actors", "compute", "engine", "snapshots"]),
     (
         "api",
-        &["connections", "domain", "wire", "runner-protocol", "persistence", "live", "actors", "compute", "workflows"],
+        &[
+            "connections", "domain", "wire", "runner-protocol", "persistence", "live", "actors", "compute", "snapshots",
+            "workflows",
+        ],
     ),
     // Tests of whole servers remove what compute keeps of a data directory.
     ("tests", &["postgres", "compute", "wire"]),

@@ -312,6 +312,24 @@ impl RunnerClient {
         self.json(self.request(Method::POST, "/git/abandon", &[]).json(request), SLOW).await
     }
 
+    /// A pack of a snapshot that waits to be stored.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn pack(&self, id: &str) -> Result<FileContent> {
+        let request = self.request(Method::GET, &route("/packs/", id)?, &[]);
+        FileContent::of(within(STEP, self.answer(request)).await?, STEP)
+    }
+
+    /// A pack is stored, or is not going to be: the runner need not keep it. Succeeds if it is gone.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn settle_pack(&self, id: &str, is_stored: bool) -> Result<()> {
+        let query = [("stored", if is_stored { "true" } else { "false" })];
+        self.nothing(self.request(Method::DELETE, &route("/packs/", id)?, &query), QUICK).await
+    }
+
     /// Lists a directory of the workspace; empty = its root.
     ///
     /// # Errors

@@ -1,0 +1,111 @@
+//! Where the store is.
+
+use std::{
+    fmt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use object_store::{
+    ClientOptions, ObjectStore, RetryConfig, aws::AmazonS3Builder, local::LocalFileSystem, prefix::PrefixStore,
+};
+
+use crate::{error::StoreError, transport::Transport};
+
+/// Retries of one request, and the time for all of them: whoever reads a log waits for it.
+const RETRIES: usize = 4;
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Where packs are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A folder of this machine; created if it is not there, and closed to everyone else.
+    Folder(PathBuf),
+    /// An S3-compatible store.
+    S3(S3),
+}
+
+/// A bucket.
+#[derive(Clone, PartialEq, Eq)]
+pub struct S3 {
+    /// Its name.
+    pub bucket: String,
+    /// What the keys begin with; empty for nothing.
+    pub prefix: String,
+    /// URL of the service; AWS's own if absent.
+    pub endpoint: Option<String>,
+    /// Region.
+    pub region: String,
+    /// Access key id and secret; without them the usual variables and the machine's role are tried.
+    pub credentials: Option<(String, String)>,
+}
+
+impl fmt::Debug for S3 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3")
+            .field("bucket", &self.bucket)
+            .field("prefix", &self.prefix)
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(path) => write!(f, "{}", path.display()),
+            Self::S3(S3 { bucket, prefix, endpoint, .. }) => {
+                write!(f, "s3://{bucket}")?;
+                if !prefix.is_empty() {
+                    write!(f, "/{prefix}")?;
+                }
+                endpoint.as_ref().map_or(Ok(()), |endpoint| write!(f, " at {endpoint}"))
+            }
+        }
+    }
+}
+
+impl Place {
+    /// Whether servers on other machines can have the same one.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::S3(_))
+    }
+
+    pub(crate) fn open(&self) -> Result<Arc<dyn ObjectStore>, StoreError> {
+        match self {
+            Self::Folder(path) => {
+                let io = |e: std::io::Error| StoreError::Local(format!("{}: {e}", path.display()));
+                std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(io)?;
+                let folder = LocalFileSystem::new_with_prefix(path)?;
+                Ok(Arc::new(folder.with_fsync(true).with_automatic_cleanup(true)))
+            }
+            Self::S3(s3) => {
+                let is_plain = s3.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
+                let mut builder = match &s3.credentials {
+                    Some((id, secret)) => {
+                        AmazonS3Builder::new().with_access_key_id(id).with_secret_access_key(secret)
+                    }
+                    None => AmazonS3Builder::from_env(),
+                };
+                builder = builder
+                    .with_bucket_name(&s3.bucket)
+                    .with_region(&s3.region)
+                    .with_client_options(ClientOptions::new().with_allow_http(is_plain))
+                    .with_retry(RetryConfig { max_retries: RETRIES, retry_timeout: RETRY, ..RetryConfig::default() })
+                    .with_http_connector(Transport);
+                if let Some(endpoint) = &s3.endpoint {
+                    builder = builder.with_endpoint(endpoint);
+                }
+                let store = builder.build()?;
+                Ok(match s3.prefix.as_str() {
+                    "" => Arc::new(store),
+                    prefix => Arc::new(PrefixStore::new(store, prefix)),
+                })
+            }
+        }
+    }
+}
