@@ -41,6 +41,8 @@ pub struct Limits {
     pub pack: u64,
     /// All packs of a session, bytes, without what sessions share.
     pub session: u64,
+    /// Days to keep the packs of a session that is over, after the newest; 0 = until the session is deleted.
+    pub keep_days: u32,
 }
 
 /// The store. Clones share it.
@@ -56,6 +58,7 @@ struct Inner {
     /// Where packs are kept until they are checked.
     scratch: PathBuf,
     failed: Mutex<Option<(Instant, String)>>,
+    swept: Mutex<Option<Instant>>,
 }
 
 impl std::fmt::Debug for SnapshotStore {
@@ -103,7 +106,7 @@ impl SnapshotStore {
         std::fs::DirBuilder::new().recursive(true).create(&scratch)?;
         std::fs::set_permissions(&scratch, std::fs::Permissions::from_mode(0o711))?;
         let store = place.open()?;
-        Ok(Self { inner: Arc::new(Inner { store, place, limits, scratch, failed: Mutex::default() }) })
+        Ok(Self { inner: Arc::new(Inner { store, place, limits, scratch, failed: Mutex::default(), swept: Mutex::default() }) })
     }
 
     /// Where it is.
@@ -273,6 +276,17 @@ impl SnapshotStore {
             }
         }
         Ok((sessions.into_values().collect(), bases))
+    }
+
+    /// Whether this process has not swept the store for so long; then it is about to.
+    #[must_use]
+    pub fn sweep_is_due(&self, every: Duration) -> bool {
+        let mut swept = self.inner.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = swept.is_none_or(|at| at.elapsed() >= every);
+        if is_due {
+            *swept = Some(Instant::now());
+        }
+        is_due
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<(Path, DateTime<Utc>, u64)>, StoreError> {
