@@ -88,8 +88,7 @@ impl Server {
         let ends = Arc::new(RunnerEnds::new(compute.clone(), actors.clone(), db.clone()));
         let snapshots = snapshots::open(config, &db).await.map_err(part("snapshot store"))?;
         let options = ReaderOptions { snapshots: snapshots.clone(), ..ReaderOptions::default() };
-        let readers =
-            RunnerReaders::start(db.clone(), hints.clone(), tokens.clone(), ends.clone(), ends, options);
+        let readers = RunnerReaders::start(db.clone(), hints.clone(), tokens.clone(), ends.clone(), ends, options);
         engine_choice::settle(config, &db).await.map_err(part("engine"))?;
         let engine = WorkflowEngine::start(config, &db).await.map_err(part("engine"))?;
         let health = WorkerHealth::default();

@@ -18,7 +18,9 @@ const NOBODY: [u32; 2] = [65_534, 65_535];
 /// A folder that cannot be made.
 pub(crate) async fn open(config: &ServerConfig, db: &Database) -> Result<Option<SnapshotStore>, StoreError> {
     let Some(place) = config.snapshots.place(&config.data_dir) else {
-        tracing::warn!("snapshots are not stored (snapshot_store = \"none\"): turns can be looked at only while their workspace exists");
+        tracing::warn!(
+            "snapshots are not stored (snapshot_store = \"none\"): turns can be looked at only while their workspace exists"
+        );
         return Ok(None);
     };
     let others = db.other_hosts(&config.host).await.unwrap_or_default();

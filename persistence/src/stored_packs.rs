@@ -35,7 +35,8 @@ impl Database {
     /// # Errors
     /// When the database cannot be reached.
     pub async fn pack_bases(&self, session_ids: &[String]) -> Result<Vec<String>, StoreError> {
-        let sql = "select distinct r -> 'snapshot' ->> 'base' from ambient.session_turns t, jsonb_array_elements(t.repos) r
+        let sql =
+            "select distinct r -> 'snapshot' ->> 'base' from ambient.session_turns t, jsonb_array_elements(t.repos) r
                    where t.session_id = any($1) and r -> 'snapshot' ->> 'base' is not null";
         Ok(sqlx::query_scalar(sql).bind(session_ids).fetch_all(self.pool()).await?)
     }

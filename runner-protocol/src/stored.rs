@@ -59,3 +59,14 @@ pub enum StoredAnswer {
     Refused(RunnerError),
 }
 
+/// What became of a pack that a runner offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PackEnd {
+    /// It is stored: later ones may build on it.
+    Stored,
+    /// It is not going to be.
+    NotStored,
+    /// Neither is it, because what it builds on is no longer there: the next one builds on the base alone.
+    Anew,
+}

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use ambient_runner_protocol::{
-    Accepted, AgentSettings, AnswerTaken, CONTRACT_VERSION, DeliverMessage, Health, PermissionPolicy, RepoSpec,
-    RepoStatus,
+    Accepted, AgentSettings, AnswerTaken, CONTRACT_VERSION, DeliverMessage, Health, PackEnd, PermissionPolicy,
+    RepoSpec, RepoStatus,
 };
 use ambient_wire::{
     content::{FileMove, FileStatus, Listing},
@@ -260,7 +260,7 @@ async fn read_pack(State(app): State<SharedApp>, Text(id): Text) -> Result<Respo
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SettleQuery {
-    stored: bool,
+    end: PackEnd,
 }
 
 async fn settle_pack(
@@ -268,7 +268,7 @@ async fn settle_pack(
     Text(id): Text,
     Parameters(query): Parameters<SettleQuery>,
 ) -> Result<StatusCode> {
-    packs::settle(&app.repos, &id, query.stored)?;
+    packs::settle(&app.repos, &id, query.end)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

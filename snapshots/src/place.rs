@@ -8,15 +8,20 @@ use std::{
     time::Duration,
 };
 
+use futures::StreamExt;
 use object_store::{
-    ClientOptions, ObjectStore, RetryConfig, aws::AmazonS3Builder, local::LocalFileSystem, prefix::PrefixStore,
+    ClientOptions, ObjectStore, RetryConfig, aws::AmazonS3Builder, local::LocalFileSystem, path::Path,
+    prefix::PrefixStore,
 };
+use tokio::time::timeout;
 
 use crate::{error::StoreError, transport::Transport};
 
 /// Retries of one request, and the time for all of them: whoever reads a log waits for it.
 const RETRIES: usize = 4;
 const RETRY: Duration = Duration::from_secs(10);
+/// Timeout for a check.
+const CHECK: Duration = Duration::from_secs(15);
 
 /// Where packs are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +79,20 @@ impl Place {
         matches!(self, Self::S3(_))
     }
 
+    /// Asks an S3-compatible store whether it can be used, and changes nothing.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        if !self.is_shared() {
+            return Ok(());
+        }
+        let store = self.open()?;
+        let looked = async { store.list(Some(&Path::from("check"))).next().await.transpose().map(drop) };
+        let late = |_| StoreError::Unavailable(format!("there was no answer within {} s", CHECK.as_secs()));
+        Ok(timeout(CHECK, looked).await.map_err(late)??)
+    }
+
     pub(crate) fn open(&self) -> Result<Arc<dyn ObjectStore>, StoreError> {
         match self {
             Self::Folder(path) => {
@@ -86,9 +105,7 @@ impl Place {
             Self::S3(s3) => {
                 let is_plain = s3.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
                 let mut builder = match &s3.credentials {
-                    Some((id, secret)) => {
-                        AmazonS3Builder::new().with_access_key_id(id).with_secret_access_key(secret)
-                    }
+                    Some((id, secret)) => AmazonS3Builder::new().with_access_key_id(id).with_secret_access_key(secret),
                     None => AmazonS3Builder::from_env(),
                 };
                 builder = builder

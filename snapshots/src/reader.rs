@@ -1,11 +1,6 @@
 //! What packs hold, as git says in a folder that is thrown away. The program that runs git confined is the runner's.
 
-use std::{
-    path::PathBuf,
-    process::Stdio,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, process::Stdio, sync::Arc, time::Duration};
 
 use ambient_runner_protocol::{Confinement, RunnerError, StoredAnswer, StoredLook, StoredOrder};
 use tokio::{
@@ -15,11 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{
-    error::StoreError,
-    key::Key,
-    store::SnapshotStore,
-};
+use crate::{error::StoreError, key::Key, store::SnapshotStore};
 
 /// How many look at once, and how long one waits for its turn.
 const AT_ONCE: usize = 4;

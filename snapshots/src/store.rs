@@ -106,7 +106,9 @@ impl SnapshotStore {
         std::fs::DirBuilder::new().recursive(true).create(&scratch)?;
         std::fs::set_permissions(&scratch, std::fs::Permissions::from_mode(0o711))?;
         let store = place.open()?;
-        Ok(Self { inner: Arc::new(Inner { store, place, limits, scratch, failed: Mutex::default(), swept: Mutex::default() }) })
+        Ok(Self {
+            inner: Arc::new(Inner { store, place, limits, scratch, failed: Mutex::default(), swept: Mutex::default() }),
+        })
     }
 
     /// Where it is.
@@ -201,7 +203,8 @@ impl SnapshotStore {
             let mut left = size;
             while let Some(piece) = pieces.try_next().await? {
                 let length = piece.len() as u64;
-                left = left.checked_sub(length).ok_or_else(|| StoreError::Unavailable("it gave too much".to_owned()))?;
+                left =
+                    left.checked_sub(length).ok_or_else(|| StoreError::Unavailable("it gave too much".to_owned()))?;
                 file.write_all(&piece).await?;
             }
             file.flush().await?;

@@ -357,7 +357,8 @@ impl ServerConfig {
         if !(1..=3_650).contains(&self.retention_days) {
             return Err(self.invalid("retention_days", "must be from 1 to 3650".to_owned()));
         }
-        let problems = [self.limits.problem(), self.models.problem(), self.snapshots.problem(), self.temporal.problem()];
+        let problems =
+            [self.limits.problem(), self.models.problem(), self.snapshots.problem(), self.temporal.problem()];
         if let Some((key, message)) = problems.into_iter().flatten().next() {
             return Err(self.invalid(key, message));
         }

@@ -115,7 +115,9 @@ impl TryFrom<String> for SnapshotPlace {
             return Err("the bucket's name must have 3 to 63 letters, digits, '-', '.' or '_'".to_owned());
         }
         if !prefix.is_empty() && !prefix.split('/').all(is_part) {
-            return Err("the prefix must consist of letters, digits, '-', '.' and '_', with '/' between parts".to_owned());
+            return Err(
+                "the prefix must consist of letters, digits, '-', '.' and '_', with '/' between parts".to_owned()
+            );
         }
         Ok(Self::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
     }

@@ -113,7 +113,8 @@ impl AppState {
     /// Assembles the parts.
     #[must_use]
     pub fn new(parts: AppParts) -> Self {
-        let AppParts { database, actors, hub, tokens, vault, compute, executions, snapshots, prometheus, config } = parts;
+        let AppParts { database, actors, hub, tokens, vault, compute, executions, snapshots, prometheus, config } =
+            parts;
         let agent_types = config.agent_types.iter().map(|known| known.name.clone()).collect();
         let live_connections = Arc::new(tokio::sync::Semaphore::new(config.max_live_connections));
         let shared = Shared {

@@ -75,7 +75,10 @@ impl<R: Right> Authorized<Session, R> {
         most: u64,
     ) -> ApiResult<Found> {
         let Some(reader) = &self.access.state.parts().snapshots else {
-            return Err(ApiError::new(Number::Conflict, "this server has no snapshot store (snapshot_store = \"none\")"));
+            return Err(ApiError::new(
+                Number::Conflict,
+                "this server has no snapshot store (snapshot_store = \"none\")",
+            ));
         };
         for names in [&mut bases, &mut packs] {
             names.sort_unstable();

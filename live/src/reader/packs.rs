@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::{io::AsyncReadExt, time::timeout};
 
 use super::{Context, RunRef};
-use crate::runner_client::{RunnerClient, RunnerClientError};
+use crate::runner_client::{PackEnd, RunnerClient, RunnerClientError};
 
 const SNAPSHOT: &str = "repo.snapshot";
 /// Timeout for the packs of one snapshot.
@@ -40,7 +40,7 @@ pub(super) enum Source<'a> {
 /// A pack that the runner need not keep any longer.
 pub(super) struct Settled {
     id: String,
-    is_stored: bool,
+    end: PackEnd,
 }
 
 /// Why a snapshot is not stored.
@@ -54,6 +54,8 @@ enum NotStored {
     Io(#[from] std::io::Error),
     #[error("{0}")]
     Refused(String),
+    #[error("an earlier pack that it builds on is no longer in the store")]
+    Gone,
 }
 
 /// Stores the packs that the records name; where that fails, the record says so from then on.
@@ -78,7 +80,12 @@ pub(super) async fn keep(
         };
         // The base is kept for the snapshots to come.
         let ids = packs.iter().filter(|pack| pack.base.is_none()).map(|pack| pack.id.clone());
-        settled.extend(ids.map(|id| Settled { id, is_stored: stored.is_ok() }));
+        let end = match &stored {
+            Ok(()) => PackEnd::Stored,
+            Err(NotStored::Gone) => PackEnd::Anew,
+            Err(_) => PackEnd::NotStored,
+        };
+        settled.extend(ids.map(|id| Settled { id, end }));
         if let Err(error) = stored {
             tracing::warn!(session = run.session_id, %error, "a snapshot is not stored");
             metrics::counter!("ambient_snapshots_not_stored_total").increment(1);
@@ -100,9 +107,9 @@ fn late() -> NotStored {
 
 /// After the records are stored: the runner may remove the packs. One that is not told keeps them a little longer.
 pub(super) async fn settle(source: Source<'_>, settled: Vec<Settled>) {
-    for Settled { id, is_stored } in settled {
+    for Settled { id, end } in settled {
         let told = match source {
-            Source::Runner(client) => client.settle_pack(&id, is_stored).await.map_err(|error| error.to_string()),
+            Source::Runner(client) => client.settle_pack(&id, end).await.map_err(|error| error.to_string()),
             Source::Folder(folder) => match std::fs::remove_file(file(folder, &id)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.to_string()),
                 _ => Ok(()),
@@ -125,7 +132,7 @@ struct Storing<'a> {
 }
 
 impl Storing<'_> {
-    /// The base if it is missing, and the last one; those between are there, or the runner would not build on them.
+    /// The base if it is missing, and the last one; those between are there, unless they were removed since.
     async fn all(&self, packs: &[RepoPack]) -> Result<(), NotStored> {
         let odd = |pack: &RepoPack| !is_pack(&pack.id) || pack.base.as_deref().is_some_and(|base| !is_commit(base));
         if packs.iter().any(odd) {
@@ -151,6 +158,9 @@ impl Storing<'_> {
             };
             if is_there {
                 continue;
+            }
+            if pack.base.is_none() && !is_last {
+                return Err(NotStored::Gone);
             }
             if pack.base.is_none() {
                 self.check_room(pack).await?;

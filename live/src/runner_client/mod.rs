@@ -24,6 +24,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 
+pub use ambient_runner_protocol::PackEnd;
 pub use events::RunnerEvents;
 pub use files::{FileContent, NewFile};
 
@@ -325,8 +326,13 @@ impl RunnerClient {
     ///
     /// # Errors
     /// See [`RunnerClientError`].
-    pub async fn settle_pack(&self, id: &str, is_stored: bool) -> Result<()> {
-        let query = [("stored", if is_stored { "true" } else { "false" })];
+    pub async fn settle_pack(&self, id: &str, end: PackEnd) -> Result<()> {
+        let end = match end {
+            PackEnd::Stored => "stored",
+            PackEnd::NotStored => "not_stored",
+            PackEnd::Anew => "anew",
+        };
+        let query = [("end", end)];
         self.nothing(self.request(Method::DELETE, &route("/packs/", id)?, &query), QUICK).await
     }
 

@@ -3,6 +3,7 @@
 
 use std::{path::Path, sync::PoisonError, time::Duration};
 
+use ambient_runner_protocol::PackEnd;
 use ambient_wire::runner_event::RepoPack;
 use axum::{
     body::Body,
@@ -86,9 +87,12 @@ pub(super) async fn pack(
 /// What `pack-objects --revs` reads.
 fn wanted(way: &Way<'_>, commit: &str, tree: &str, base: Option<&str>) -> String {
     let without = |what: &str| base.map(|base| format!("^{base}{what}\n")).unwrap_or_default();
+    // Trees too: of commits that the wanted one does not descend from, git leaves out nothing but themselves.
     match way {
-        Way::History(Some(stored)) => format!("{commit}\n{}^{}\n", without(""), stored.commit),
-        Way::History(None) => format!("{commit}\n{}", without("")),
+        Way::History(Some(Stored { commit: last, .. })) => {
+            format!("{commit}\n{}{}^{last}\n^{last}^{{tree}}\n", without(""), without("^{tree}"))
+        }
+        Way::History(None) => format!("{commit}\n{}{}", without(""), without("^{tree}")),
         Way::Files => format!("{tree}\n{}", without("^{tree}")),
     }
 }
@@ -130,15 +134,20 @@ pub(crate) async fn read(repos: &Repos, id: &str) -> Result<Response> {
     Ok((headers, Body::from_stream(ReaderStream::with_capacity(file, 64 * 1024))).into_response())
 }
 
-/// `DELETE /packs/{id}`: a server needs it no longer. If it is stored, later ones build on it.
+/// `DELETE /packs/{id}`: a server needs it no longer.
 ///
 /// # Errors
 /// Bad input; a system error.
-pub(crate) fn settle(repos: &Repos, id: &str, is_stored: bool) -> Result<()> {
+pub(crate) fn settle(repos: &Repos, id: &str, end: PackEnd) -> Result<()> {
     let path = repos.attempt.paths.outgoing_pack(check_id(id)?);
     let sent = repos.packing.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
-    if let Some((name, stored)) = sent.filter(|_| is_stored) {
-        vault::note_stored(&repos.attempt, &name, &stored).map_err(|e| Error::io("cannot note the pack", &e))?;
+    if let Some((name, stored)) = sent {
+        let noted = match end {
+            PackEnd::Stored => vault::note_stored(&repos.attempt, &name, Some(&stored)),
+            PackEnd::Anew => vault::note_stored(&repos.attempt, &name, None),
+            PackEnd::NotStored => Ok(()),
+        };
+        noted.map_err(|e| Error::io("cannot note the pack", &e))?;
     }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("cannot remove the pack", &error)),

@@ -22,7 +22,8 @@ use super::{
     known::{Known, Last},
     large_files,
     mirror::{self, Mirror, remove_tree},
-    origin, submodules, vault::{self, Packing},
+    origin, submodules,
+    vault::{self, Packing},
     working_tree::LargeFiles,
 };
 use crate::{

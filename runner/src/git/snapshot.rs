@@ -43,7 +43,8 @@ pub(crate) async fn of_all(repos: &Repos, turn: u64, patience: Duration) -> Snap
                 let reference = format!("refs/ambient/snapshots/{}-{turn}", repos.attempt.spec.run);
                 let (repo, directory, reference, known) = (&*name, &*directory, &*reference, &known);
                 let taken =
-                    timeout_at(deadline, Snapshot { repos, repo, directory, reference, known, turn, deadline }.take()).await;
+                    timeout_at(deadline, Snapshot { repos, repo, directory, reference, known, turn, deadline }.take())
+                        .await;
                 match taken {
                     Ok(Ok((snapshot, position))) => {
                         all.positions.push(position);

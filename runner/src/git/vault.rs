@@ -85,12 +85,12 @@ pub(super) fn stored(attempt: &Attempt, name: &str) -> Option<Stored> {
     serde_json::from_slice(&std::fs::read(place(attempt, name).join(STORED_FILE)).ok()?).ok()
 }
 
-/// Records it.
+/// Records it, or that nothing is.
 ///
 /// # Errors
 /// A system error.
-pub(super) fn note_stored(attempt: &Attempt, name: &str, stored: &Stored) -> std::io::Result<()> {
-    life::write_record(&place(attempt, name).join(STORED_FILE), stored)
+pub(super) fn note_stored(attempt: &Attempt, name: &str, stored: Option<&Stored>) -> std::io::Result<()> {
+    life::write_record(&place(attempt, name).join(STORED_FILE), &stored)
 }
 
 impl<'a> Vault<'a> {

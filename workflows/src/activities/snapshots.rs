@@ -48,11 +48,16 @@ pub(super) async fn sweep(s: &Services) -> Result<(), StepError> {
     };
     let (sessions, bases) = contents;
     let mut kept: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    // A store may be shared with another database, of which nothing is known here.
+    let mut strange = BTreeSet::new();
     for some in sessions.chunks(AT_ONCE) {
         let ids: Vec<String> = some.iter().map(|packs| packs.session.clone()).collect();
         let owners = s.db.pack_owners(&ids).await?;
         for packs in some {
             let owner = owners.iter().find(|owner| owner.id == packs.session && owner.project_id == packs.project);
+            if owner.is_none() {
+                strange.insert(packs.project.clone());
+            }
             match owner.and_then(|owner| why_over(owner, packs.newest, store.limits().keep_days)) {
                 Some(why) => {
                     tracing::info!(session = packs.session, why, bytes = packs.bytes, "removing snapshots");
@@ -62,6 +67,7 @@ pub(super) async fn sweep(s: &Services) -> Result<(), StepError> {
             }
         }
     }
+    let bases = bases.into_iter().filter(|(project, _, _)| !strange.contains(project)).collect();
     remove_bases(s, store, bases, &kept).await
 }
 
@@ -108,12 +114,8 @@ mod tests {
 
     #[test]
     fn only_what_is_provably_over_is_removed() {
-        let owner = |is_deleted, is_active| PackOwner {
-            id: "s".to_owned(),
-            project_id: "p".to_owned(),
-            is_deleted,
-            is_active,
-        };
+        let owner =
+            |is_deleted, is_active| PackOwner { id: "s".to_owned(), project_id: "p".to_owned(), is_deleted, is_active };
         let (now, old) = (Utc::now(), Utc::now() - chrono::Duration::days(90));
         assert!(why_over(&owner(true, false), now, 0).is_some());
         assert!(why_over(&owner(false, false), old, 90).is_some());
