@@ -9,7 +9,7 @@
 //!
 //! Which module may use which: a module uses those on the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
 //!
-//! * `error`, `key`: what can go wrong; names of packs
+//! * `error`, `key`, `scratch`: what can go wrong; names of packs; folders for what is on its way
 //! * `transport`: HTTP to an S3-compatible store
 //! * `place`: where the store is
 //! * `store`: packs in it
@@ -19,6 +19,7 @@ mod error;
 mod key;
 mod place;
 mod reader;
+mod scratch;
 mod store;
 mod transport;
 

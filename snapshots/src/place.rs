@@ -22,6 +22,10 @@ const RETRIES: usize = 4;
 const RETRY: Duration = Duration::from_secs(10);
 /// Timeout for a check.
 const CHECK: Duration = Duration::from_secs(15);
+/// What is still incomplete after this long was left by a process that has ended.
+const STAGED: Duration = Duration::from_secs(24 * 3600);
+/// Deepest folder.
+const MAX_DEPTH: usize = 8;
 
 /// Where packs are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +103,7 @@ impl Place {
                 let io = |e: std::io::Error| StoreError::Local(format!("{}: {e}", path.display()));
                 std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(io)?;
+                remove_staged(path, STAGED).map_err(io)?;
                 let folder = LocalFileSystem::new_with_prefix(path)?;
                 Ok(Arc::new(folder.with_fsync(true).with_automatic_cleanup(true)))
             }
@@ -124,5 +129,47 @@ impl Place {
                 })
             }
         }
+    }
+}
+
+/// Removes packs that were never complete: the local store writes them under their name with `#` and a number, and lists them nowhere.
+fn remove_staged(folder: &std::path::Path, older_than: Duration) -> std::io::Result<()> {
+    let mut folders = vec![(folder.to_owned(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            let about = entry.metadata()?;
+            if about.is_dir() && depth < MAX_DEPTH {
+                folders.push((entry.path(), depth + 1));
+            }
+            let is_old = about.modified()?.elapsed().is_ok_and(|age| age > older_than);
+            let name = entry.file_name();
+            let is_staged = name.to_string_lossy().contains(".pack#");
+            if about.is_file() && is_staged && is_old {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Duration, remove_staged};
+
+    #[test]
+    fn only_what_was_never_complete_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep = folder.path().join("p/sessions/s");
+        std::fs::create_dir_all(&deep).unwrap();
+        for name in ["a.pack", "a.pack#1", "b"] {
+            std::fs::write(deep.join(name), "x").unwrap();
+        }
+        remove_staged(folder.path(), Duration::from_secs(60)).unwrap();
+        assert_eq!(std::fs::read_dir(&deep).unwrap().count(), 3);
+        remove_staged(folder.path(), Duration::ZERO).unwrap();
+        let mut left: Vec<_> = std::fs::read_dir(&deep).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["a.pack", "b"]);
     }
 }

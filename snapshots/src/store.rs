@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    os::unix::fs::PermissionsExt,
     path::{Path as FilePath, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -21,6 +20,7 @@ use crate::{
     error::StoreError,
     key::{Key, is_id},
     place::Place,
+    scratch::Scratch,
 };
 
 /// Timeout for a request of which nothing is transferred, and what each MiB adds to it.
@@ -56,7 +56,7 @@ struct Inner {
     place: Place,
     limits: Limits,
     /// Where packs are kept until they are checked.
-    scratch: PathBuf,
+    scratch: Scratch,
     failed: Mutex<Option<(Instant, String)>>,
     swept: Mutex<Option<Instant>>,
 }
@@ -95,16 +95,13 @@ impl std::fmt::Debug for Incoming {
 }
 
 impl SnapshotStore {
-    /// Opens the store; an S3-compatible one is not asked yet. What an earlier process left in `scratch`, a folder of this server's
-    /// alone, is removed.
+    /// Opens the store; an S3-compatible one is not asked yet. What processes that have ended left in `scratch`, a folder of this machine's
+    /// servers, is removed.
     ///
     /// # Errors
     /// A folder that cannot be made; settings that cannot be.
     pub fn open(place: Place, limits: Limits, scratch: PathBuf) -> Result<Self, StoreError> {
-        ambient_removal::remove_tree(&scratch)?;
-        // Others pass through to what is theirs.
-        std::fs::DirBuilder::new().recursive(true).create(&scratch)?;
-        std::fs::set_permissions(&scratch, std::fs::Permissions::from_mode(0o711))?;
+        let scratch = Scratch::make(&scratch)?;
         let store = place.open()?;
         Ok(Self {
             inner: Arc::new(Inner { store, place, limits, scratch, failed: Mutex::default(), swept: Mutex::default() }),
@@ -137,7 +134,7 @@ impl SnapshotStore {
     /// # Errors
     /// A system error.
     pub fn incoming(&self) -> Result<Incoming, StoreError> {
-        let (file, path) = tempfile::NamedTempFile::new_in(&self.inner.scratch)?.into_parts();
+        let (file, path) = tempfile::NamedTempFile::new_in(&self.inner.scratch.path)?.into_parts();
         Ok(Incoming { file: tokio::fs::File::from_std(file), path, hash: Sha256::new(), bytes: 0 })
     }
 
@@ -341,7 +338,7 @@ impl SnapshotStore {
     }
 
     pub(crate) fn scratch(&self) -> &FilePath {
-        &self.inner.scratch
+        &self.inner.scratch.path
     }
 }
 

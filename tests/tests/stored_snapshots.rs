@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use support::{Origin, Server, eventually, script};
 
 async fn started(server: &Server, origin: &Origin, project: &str, prompt: &str) -> String {
-    server.project(project).await;
     let repo = json!({"name": "hello", "url": origin.url()});
     server.session(json!({"project_id": project, "prompt": script(prompt), "repos": [repo], "interactive": true})).await
 }
@@ -39,10 +38,12 @@ async fn diff(server: &Server, id: &str, turn: &str, query: &str) -> String {
     diff
 }
 
+/// Files that are whole, below a folder.
 fn packs(root: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(root) else { return Vec::new() };
     let paths = entries.map(|entry| entry.unwrap().path());
-    paths.flat_map(|path| if path.is_dir() { packs(&path) } else { vec![path] }).collect()
+    let all = paths.flat_map(|path| if path.is_dir() { packs(&path) } else { vec![path] });
+    all.filter(|path| path.extension().is_some_and(|extension| extension == "pack")).collect()
 }
 
 async fn stopped(server: &Server, id: &str) {
@@ -55,6 +56,7 @@ async fn a_turn_is_looked_at_when_its_workspace_is_gone_and_its_packs_go_with_th
     let database = TestDatabase::new().await;
     let server = Server::start(&database, "one").await;
     let origin = Origin::new();
+    server.project("kept").await;
     let id = started(&server, &origin, "kept", "echo one > a.txt; git add a.txt; git commit -qm one").await;
     let first = turn(&server, &id, "1-1").await;
     assert_eq!(
@@ -62,7 +64,7 @@ async fn a_turn_is_looked_at_when_its_workspace_is_gone_and_its_packs_go_with_th
         (&json!(true), &Value::Null),
         "{first}"
     );
-    server.post(&format!("/sessions/{id}/messages"), json!({"text": script("echo two > b.txt")})).await.expect(202);
+    server.post(&format!("/sessions/{id}/messages"), json!({"text": script("echo two > b.txt")})).await.expect(201);
     turn(&server, &id, "1-2").await;
     let other = started(&server, &origin, "kept", "echo other > a.txt").await;
     turn(&server, &other, "1-1").await;
@@ -90,7 +92,9 @@ async fn a_turn_is_looked_at_when_its_workspace_is_gone_and_its_packs_go_with_th
     assert!(diff(&server, &other, "1-1", "").await.contains("+other"));
     server.delete("/projects/kept").await;
     eventually("all packs are gone", async || packs(&store).is_empty().then_some(())).await;
-    assert_eq!(packs(&server.data_dir().join("snapshot-scratch")), Vec::<PathBuf>::new());
+    let scratch = fs::read_dir(server.data_dir().join("snapshot-scratch")).unwrap().next().unwrap().unwrap().path();
+    let left: Vec<_> = fs::read_dir(scratch).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["lock"]);
 }
 
 #[tokio::test]
@@ -98,6 +102,7 @@ async fn a_server_killed_while_snapshots_are_stored_loses_none_and_stores_none_t
     let database = TestDatabase::new().await;
     let mut server = Server::start(&database, "one").await;
     let origin = Origin::new();
+    server.project("killed").await;
     let id = started(&server, &origin, "killed", "echo 0 > f.txt").await;
     turn(&server, &id, "1-1").await;
     // A pack that is written, and whose event is not: the server is killed when the pack appears.
@@ -105,7 +110,7 @@ async fn a_server_killed_while_snapshots_are_stored_loses_none_and_stores_none_t
     for round in 2..6 {
         let before = packs(&store).len();
         let shell = format!("sleep 0.5; echo {round} > f.txt; head -c 100000 /dev/urandom > r.bin");
-        server.post(&format!("/sessions/{id}/messages"), json!({"text": script(&shell)})).await.expect(202);
+        server.post(&format!("/sessions/{id}/messages"), json!({"text": script(&shell)})).await.expect(201);
         while packs(&store).len() == before {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
@@ -119,7 +124,7 @@ async fn a_server_killed_while_snapshots_are_stored_loses_none_and_stores_none_t
     }
     // Killed while the agent works, and stopped right after: what the runner has left on the disk is stored from there.
     let text = script("sleep 1; echo last > last.txt");
-    server.post(&format!("/sessions/{id}/messages"), json!({"text": text})).await.expect(202);
+    server.post(&format!("/sessions/{id}/messages"), json!({"text": text})).await.expect(201);
     turn_began(&server, &id, "1-6").await;
     server.kill();
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
@@ -151,6 +156,7 @@ async fn a_store_that_cannot_be_used_or_a_limit_stops_no_turn_and_is_told() {
     .into();
     server.restart().await;
     let origin = Origin::new();
+    server.project("away").await;
     let id = started(&server, &origin, "away", "echo one > a.txt").await;
     let told = turn(&server, &id, "1-1").await;
     assert_eq!((&told["status"], &told["repos"][0]["stored"]), (&json!("finished"), &json!(false)), "{told}");
@@ -164,7 +170,7 @@ async fn a_store_that_cannot_be_used_or_a_limit_stops_no_turn_and_is_told() {
     server.settings = vec![("AMBIENT_SNAPSHOT_SESSION_LIMIT", "200Ki".to_owned())];
     server.restart().await;
     let say = async |shell: &str| {
-        server.post(&format!("/sessions/{id}/messages"), json!({"text": script(shell)})).await.expect(202);
+        server.post(&format!("/sessions/{id}/messages"), json!({"text": script(shell)})).await.expect(201);
     };
     say("echo two > b.txt").await;
     assert_eq!(turn(&server, &id, "1-2").await["repos"][0]["stored"], true);
