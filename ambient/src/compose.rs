@@ -19,13 +19,14 @@ use ambient_domain::{
 use ambient_engine::Engine;
 use ambient_live::{HubOptions, LiveHub, ReaderOptions, RunnerReaders, Tokens};
 use ambient_persistence::{Database, DatabaseOptions, Hints, StoreError, Vault};
+use ambient_snapshots::Reader;
 use ambient_workflows::{
     Executions, Models, NoHook, RunnerEnds, Services, TemporalExecutions, WorkerHealth, WorkerHost,
 };
 
 use crate::{
     config::{Confinement, ServerConfig},
-    engine_choice, keys, open_files,
+    engine_choice, keys, open_files, snapshots,
     workflow_engine::{WorkflowEngine, worker_settings},
 };
 
@@ -85,14 +86,9 @@ impl Server {
         let hub = LiveHub::start(db.clone(), hints.clone(), HubOptions::default());
         let compute: Arc<dyn Compute> = Arc::new(LocalCompute::new(local_options(config)).map_err(part("compute"))?);
         let ends = Arc::new(RunnerEnds::new(compute.clone(), actors.clone(), db.clone()));
-        let readers = RunnerReaders::start(
-            db.clone(),
-            hints.clone(),
-            tokens.clone(),
-            ends.clone(),
-            ends,
-            ReaderOptions::default(),
-        );
+        let snapshots = snapshots::open(config, &db).await.map_err(part("snapshot store"))?;
+        let options = ReaderOptions { snapshots: snapshots.clone(), ..ReaderOptions::default() };
+        let readers = RunnerReaders::start(db.clone(), hints.clone(), tokens.clone(), ends.clone(), ends, options);
         engine_choice::settle(config, &db).await.map_err(part("engine"))?;
         let engine = WorkflowEngine::start(config, &db).await.map_err(part("engine"))?;
         let health = WorkerHealth::default();
@@ -105,6 +101,7 @@ impl Server {
             tokens: tokens.clone(),
             vault: vault.clone(),
             models: models(config),
+            snapshots: snapshots.clone(),
             executions: executions.clone(),
             clock: Clock::system(),
             hook: Arc::new(NoHook),
@@ -121,6 +118,7 @@ impl Server {
             executions,
             ticket_key: ticket_key(&vault),
             vault,
+            snapshots: snapshots.map(|store| snapshots::reader(config, store)),
         };
         let state = app_state(config, parts)?;
         Ok(Self { db, hints, actors, readers, engine, worker, state })
@@ -264,6 +262,7 @@ struct EdgeParts {
     compute: Arc<dyn Compute>,
     executions: Executions,
     ticket_key: [u8; 32],
+    snapshots: Option<Reader>,
 }
 
 fn app_state(config: &ServerConfig, parts: EdgeParts) -> Result<AppState, ComposeError> {
@@ -285,6 +284,7 @@ fn app_state(config: &ServerConfig, parts: EdgeParts) -> Result<AppState, Compos
         vault: parts.vault,
         compute: parts.compute,
         executions: parts.executions,
+        snapshots: parts.snapshots,
         prometheus: crate::telemetry::metrics(),
         config: api,
     }))

@@ -15,5 +15,6 @@ pub mod log_tail;
 mod open_files;
 pub mod port_holder;
 pub mod postgres;
+mod snapshots;
 pub mod telemetry;
 mod workflow_engine;

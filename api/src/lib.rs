@@ -14,6 +14,7 @@
 //!   in the document
 //! * `agent_types`, `observe`: programs that run as agents; a request's ids and logs
 //! * `usage`: what model calls have used
+//! * `stored`: what turns say about stored snapshots
 //! * `turns`: what messages came to
 //! * `session_spec`: specifications of sessions
 //! * `authority`: who may do what to what
@@ -47,6 +48,7 @@ mod router;
 mod routes;
 mod schema_rules;
 mod session_spec;
+mod stored;
 mod turns;
 mod usage;
 

@@ -103,6 +103,17 @@ impl IntoResponses for Writing {
     }
 }
 
+/// Failures of looks into stored snapshots.
+pub(crate) struct Stored;
+
+impl IntoResponses for Stored {
+    fn responses() -> Documented {
+        let mut all = Reading::responses();
+        all.extend(document(&[Number::Conflict, Number::TooLarge]));
+        all
+    }
+}
+
 /// Failures of requests to the session's runner.
 pub(crate) struct Proxied;
 

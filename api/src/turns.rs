@@ -8,7 +8,7 @@ use ambient_wire::turn::{Turn, TurnRepo, TurnStatus};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::usage;
+use crate::{stored::StoredSnapshot, usage};
 
 /// `{run}-{number}`.
 pub(crate) fn parse(id: &str) -> Option<(i64, i64)> {
@@ -70,6 +70,8 @@ fn repos(told: &Value) -> Vec<TurnRepo> {
             repo.head = text(&snapshot["head"]);
             repo.base = text(&snapshot["base"]);
             repo.changes = Deserialize::deserialize(&snapshot["changes"]).ok().flatten();
+            let stored = StoredSnapshot::deserialize(snapshot).ok();
+            (repo.stored, repo.not_stored) = stored.map(|stored| stored.state()).unwrap_or_default();
         }
         if position.is_object() {
             (repo.branch, repo.head) = (text(&position["branch"]), text(&position["head"]));

@@ -45,6 +45,7 @@ mod agent;
 mod model;
 mod repo;
 mod session_paths;
+mod stored;
 
 use std::path::PathBuf;
 
@@ -60,6 +61,7 @@ pub use ambient_wire::{
 pub use model::{MODEL, MODEL_TOKEN, MODEL_URL, ModelBudget, ModelDialect, ModelEndpoint, ModelPrice};
 pub use repo::{RepoSpec, RepoStatus};
 pub use session_paths::SessionPaths;
+pub use stored::{PackEnd, StoredAnswer, StoredLook, StoredOrder};
 
 /// Version of the files and frames below; a runner refuses any other.
 pub const CONTRACT_VERSION: u32 = 1;

@@ -91,6 +91,21 @@ impl SessionPaths {
     pub fn mirrors(&self) -> PathBuf {
         self.root.join("mirrors")
     }
+    /// The runner's checked copies of snapshots, bare repositories `packs/{name}.git`; closed to the agent.
+    #[must_use]
+    pub fn packs(&self) -> PathBuf {
+        self.root.join("packs")
+    }
+    /// Packs that wait for a server to store them.
+    #[must_use]
+    pub fn outgoing(&self) -> PathBuf {
+        self.packs().join("out")
+    }
+    /// One of them, by its id.
+    #[must_use]
+    pub fn outgoing_pack(&self, id: &str) -> PathBuf {
+        self.outgoing().join(format!("{id}.pack"))
+    }
     /// Token with which a server talks to the runner (mode 0600).
     #[must_use]
     pub fn server_token(&self, run: i64) -> PathBuf {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use ambient_runner_protocol::{
-    Accepted, AgentSettings, AnswerTaken, CONTRACT_VERSION, DeliverMessage, Health, PermissionPolicy, RepoSpec,
-    RepoStatus,
+    Accepted, AgentSettings, AnswerTaken, CONTRACT_VERSION, DeliverMessage, Health, PackEnd, PermissionPolicy,
+    RepoSpec, RepoStatus,
 };
 use ambient_wire::{
     content::{FileMove, FileStatus, Listing},
@@ -35,7 +35,7 @@ use crate::{
     ending::{End, Stop},
     error::{Error, Result},
     file_change::Condition,
-    git::{abandon, branches, history, operations, pull, push, repos},
+    git::{abandon, branches, history, operations, packs, pull, push, repos},
     messages, reader,
     turns::ACK_PATIENCE,
 };
@@ -74,6 +74,7 @@ pub(crate) fn router(app: SharedApp) -> Router {
         .route("/git/abandon", post(git_abandon))
         .route("/git/commit", post(git_commit))
         .route("/git/push", post(git_push))
+        .route("/packs/{id}", get(read_pack).delete(settle_pack))
         .route("/content", get(list_content))
         .route("/content/{*path}", get(read_content).put(write_content).delete(remove_content))
         .route("/content-status", get(content_status))
@@ -250,6 +251,25 @@ async fn git_commit(State(app): State<SharedApp>, Body(request): Body<GitCommit>
 async fn git_push(State(app): State<SharedApp>, Body(request): Body<GitPush>) -> Result<Json<GitPushed>> {
     let push = tokio::spawn(async move { push::push(&app.repos, &request).await });
     push.await.map_err(|e| Error::Internal(e.to_string()))?.map(Json)
+}
+
+async fn read_pack(State(app): State<SharedApp>, Text(id): Text) -> Result<Response> {
+    packs::read(&app.repos, &id).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SettleQuery {
+    end: PackEnd,
+}
+
+async fn settle_pack(
+    State(app): State<SharedApp>,
+    Text(id): Text,
+    Parameters(query): Parameters<SettleQuery>,
+) -> Result<StatusCode> {
+    packs::settle(&app.repos, &id, query.end)?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 #[derive(Deserialize)]

@@ -95,6 +95,13 @@ enum Command {
         #[arg(last = true, required = true)]
         arguments: Vec<OsString>,
     },
+    /// Reads a stored snapshot, for a server.
+    #[command(hide = true)]
+    ReadStored {
+        /// What to read, as JSON.
+        #[arg(long)]
+        order: String,
+    },
     /// Maps two user ids into our parent's namespace.
     #[command(hide = true)]
     MapUsers {
@@ -151,6 +158,7 @@ fn main() -> ExitCode {
             users::map(process, runner_user, agent_user).map_or_else(|reason| refused(&reason), |()| ExitCode::SUCCESS)
         }
         Command::Confine { rights, command } => refused(&confine::become_command(&rights, &command)),
+        Command::ReadStored { order } => exit_code(git::stored::read(&order)),
         Command::Isolate { command } => exit_code(isolate::isolate(&command)),
         Command::Init => exit_code(isolate::init::run()),
         Command::Enter { command } => exit_code(isolate::enter(&command)),

@@ -212,10 +212,22 @@ impl Drop for Awaited<'_> {
 /// # Errors
 /// When the rights cannot be serialised.
 pub(crate) fn confined(rights: &Rights, directory: &Path, program: &OsStr) -> std::io::Result<Command> {
+    confined_in(isolate::place(rights), rights, directory, program)
+}
+
+/// The same in a given place.
+///
+/// # Errors
+/// When the rights cannot be written down.
+pub(crate) fn confined_in(
+    place: Place,
+    rights: &Rights,
+    directory: &Path,
+    program: &OsStr,
+) -> std::io::Result<Command> {
     let mut command = Command::new("/proc/self/exe");
     command.current_dir(directory).env_clear();
     rights.apply_user(&mut command);
-    let place = isolate::place(rights);
     let stage = match place {
         Place::Here => "confine",
         Place::Agents(_) => "enter",

@@ -125,7 +125,7 @@ type Begun = (SharedApp, Outbox, History, UnixListener);
 
 async fn start(spec: LaunchSpec, paths: SessionPaths) -> Result<Begun, Refusal> {
     agent::check(&spec).map_err(Refusal::Prerequisite)?;
-    for directory in [paths.workspace(), paths.home(), paths.tmp(), paths.blocks(), paths.mirrors()] {
+    for directory in [paths.workspace(), paths.home(), paths.tmp(), paths.blocks(), paths.mirrors(), paths.outgoing()] {
         std::fs::create_dir_all(directory)?;
     }
     // Nothing of an earlier attempt is left in them, whatever it did to keep it.

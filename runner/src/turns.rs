@@ -11,7 +11,7 @@ use crate::{
     app::{App, SharedApp},
     ending::{End, Stop},
     git::{
-        operations,
+        operations, packs,
         snapshot::{self, Snapshots},
     },
     history::{Fate, History},
@@ -70,6 +70,10 @@ async fn one(
     }
     let started = RunnerEvent::TurnStarted { turn_id: run_id.clone(), message_id: message.id.clone() };
     app.log.append(vec![started]).await?;
+    tokio::spawn({
+        let app = app.clone();
+        async move { packs::prepare(&app.repos).await }
+    });
     let turn = Turn::new(app.clone(), run_id, number, message, stop);
     let outcome = match work(&turn, setup, agent).await {
         Err(LogError::Full) => {

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{git::GitPushed, runner_event::RepoChanges, usage::TokenUsage};
 
@@ -85,6 +85,12 @@ pub struct TurnRepo {
     pub pushed: Option<GitPushed>,
     /// What is wrong with it.
     pub problem: Option<String>,
+    /// The snapshot is in the snapshot store: `turns/{id}/diff` works, whatever becomes of the workspace.
+    #[serde(default)]
+    pub stored: bool,
+    /// Why it is not.
+    #[serde(default)]
+    pub not_stored: Option<String>,
     /// Unified diff from `base` to the snapshot, at most 128 KiB; only of a single turn, while its events are kept.
     #[serde(default)]
     pub patch: Option<String>,
@@ -92,3 +98,46 @@ pub struct TurnRepo {
     #[serde(default)]
     pub patch_truncated: bool,
 }
+
+/// `GET turns/{id}/diff`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct TurnDiffQuery {
+    /// Repository; may be absent if the turn has only one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repo: Option<String>,
+    /// Only this file or folder, relative to the repository.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// What to compare with: the turn before (the clone, for the first) when absent, or the clone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(inline)]
+    pub from: Option<TurnDiffFrom>,
+}
+
+/// What a turn is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TurnDiffFrom {
+    /// The snapshot of the turn before; for the first one, what was cloned.
+    #[default]
+    Previous,
+    /// What was cloned.
+    Base,
+}
+
+/// `GET turns/{id}/file`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct TurnFileQuery {
+    /// Repository; may be absent if the turn has only one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repo: Option<String>,
+    /// The file, relative to the repository.
+    pub path: String,
+}
+
+/// Header of [`TurnFileQuery`]'s response: the file's mode, as git has it.
+pub const FILE_MODE: &str = "x-file-mode";

@@ -14,6 +14,7 @@ use ambient_live::{
     token::Tokens,
 };
 use ambient_persistence::{Database, StoreError, StoredEntity, Vault, VaultError};
+use ambient_snapshots::SnapshotStore;
 use async_trait::async_trait;
 
 use crate::{executions::Executions, models::Models, step::Progress};
@@ -64,6 +65,8 @@ pub struct Services {
     pub vault: Vault,
     /// Where sessions' models are asked.
     pub models: Models,
+    /// Where snapshots are kept, if they are.
+    pub snapshots: Option<SnapshotStore>,
     /// Executions, for the sweep.
     pub executions: Executions,
     /// Time.

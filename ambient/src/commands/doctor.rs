@@ -49,7 +49,7 @@ fn check(name: &'static str, verdict: CheckStatus, detail: impl Into<String>) ->
 pub(super) async fn run(config: &ServerConfig, output: Output) -> Result<ExitCode, CommandError> {
     let mut checks =
         vec![git(), git_lfs(), runner(&config.runner_binary), landlock(), namespaces(), database(config).await];
-    checks.extend([data_dir(&config.data_dir), space(config), port(config)]);
+    checks.extend([data_dir(&config.data_dir), space(config), snapshots(config).await, port(config)]);
     if rustix::process::geteuid().is_root() {
         checks.push(session_uids(config));
     }
@@ -229,6 +229,22 @@ fn space(config: &ServerConfig) -> Check {
             check("space", verdict, format!("{mib} MiB free in {shown}"))
         }
         None => check("space", CheckStatus::Failed, format!("{}: the file system does not answer", existing.display())),
+    }
+}
+
+/// A folder is one server's own. Whether a bucket can be used is asked.
+async fn snapshots(config: &ServerConfig) -> Check {
+    let Some(place) = config.snapshots.place(&config.data_dir) else {
+        let text = "not stored (snapshot_store = \"none\"): turns can be looked at only while their workspace exists";
+        return check("snapshots", CheckStatus::Warning, text);
+    };
+    if !place.is_shared() {
+        let text = format!("in {place}, for this server alone: several servers on one database need an s3:// place");
+        return check("snapshots", CheckStatus::Ok, text);
+    }
+    match place.check().await {
+        Ok(()) => check("snapshots", CheckStatus::Ok, format!("in {place}")),
+        Err(error) => check("snapshots", CheckStatus::Failed, format!("{place}: {error}")),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::{LimitFlags, ModelFlags, TemporalFlags};
+use super::{LimitFlags, ModelFlags, SnapshotFlags, TemporalFlags};
 
 /// Flags of `up`, `server`, `config` and the like: each overrides the variable and the file key of its name.
 /// Values are text here; they are parsed in one place along with the other layers.
@@ -80,6 +80,10 @@ pub struct ConfigFlags {
     #[command(flatten)]
     #[serde(flatten)]
     pub models: ModelFlags,
+    /// Where snapshots are kept.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub snapshots: SnapshotFlags,
     /// Settings that apply only with Temporal.
     #[command(flatten)]
     #[serde(flatten)]

@@ -11,7 +11,7 @@ use std::{
 use serde::de::DeserializeOwned;
 use toml::Value;
 
-use super::{ConfigError, ConfigFlags, FILE_VARIABLE, keys, models};
+use super::{ConfigError, ConfigFlags, FILE_VARIABLE, keys, models, snapshots};
 
 /// `AMBIENT_*` variables that are not server settings: the command line's, and those of tests.
 const OTHER_VARIABLES: &[&str] =
@@ -118,7 +118,7 @@ impl Layers {
         if let Some(key) = self.file.keys().find(|key| !keys().any(|known| known == key.as_str())) {
             return Err(ConfigError::UnknownKey { path, key: key.clone() });
         }
-        let secrets = ["database_url", "temporal_api_key"].into_iter().chain(models::SECRETS);
+        let secrets = ["database_url", "temporal_api_key"].into_iter().chain(models::SECRETS).chain(snapshots::SECRETS);
         let secret = secrets.into_iter().find(|key| self.file.contains_key(*key));
         if let Some(key) = secret.filter(|_| readable_by_others(&path)) {
             self.warnings.push(format!("{} contains {key} and others may read it; chmod 600", path.display()));

@@ -12,6 +12,7 @@ mod models;
 mod money;
 mod prices;
 mod secret;
+mod snapshots;
 mod temporal;
 
 use std::{
@@ -35,6 +36,7 @@ pub use self::{
     money::Money,
     prices::{Price, Prices},
     secret::Secret,
+    snapshots::{SnapshotConfig, SnapshotFlags, SnapshotPlace},
     temporal::{TemporalConfig, TemporalFlags, WorkerVersioning},
 };
 use crate::agent_types::{Catalogue, CatalogueError};
@@ -94,6 +96,9 @@ pub struct ServerConfig {
     /// Where sessions' models are asked.
     #[serde(flatten)]
     pub models: ModelConfig,
+    /// Where snapshots are kept, how much, and for how long.
+    #[serde(flatten)]
+    pub snapshots: SnapshotConfig,
     /// Settings that apply only with Temporal.
     #[serde(flatten)]
     pub temporal: TemporalConfig,
@@ -105,7 +110,7 @@ pub struct ServerConfig {
     pub warnings: Vec<String>,
 }
 
-/// Keys of the configuration file except the limits', the models' and Temporal's, in the order of [`ServerConfig`].
+/// Keys of the configuration file except the limits', the models', the snapshots' and Temporal's, in the order of [`ServerConfig`].
 const SERVER_KEYS: &[&str] = &[
     "database_url",
     "listen",
@@ -131,7 +136,7 @@ const SERVER_KEYS: &[&str] = &[
 
 /// Keys of the configuration file, in display order.
 pub fn keys() -> impl Iterator<Item = &'static str> {
-    SERVER_KEYS.iter().chain(limits::KEYS).chain(models::KEYS).chain(temporal::KEYS).copied()
+    SERVER_KEYS.iter().chain(limits::KEYS).chain(models::KEYS).chain(snapshots::KEYS).chain(temporal::KEYS).copied()
 }
 
 /// Format of the log.
@@ -279,6 +284,7 @@ impl ServerConfig {
             default_model: layers.take("default_model")?,
             limits: LimitConfig::take(&mut layers)?,
             models: ModelConfig::take(&mut layers)?,
+            snapshots: SnapshotConfig::take(&mut layers)?,
             temporal: TemporalConfig::take(&mut layers)?,
             data_dir,
             config_file: layers.path.clone(),
@@ -351,9 +357,9 @@ impl ServerConfig {
         if !(1..=3_650).contains(&self.retention_days) {
             return Err(self.invalid("retention_days", "must be from 1 to 3650".to_owned()));
         }
-        if let Some((key, message)) =
-            self.limits.problem().or_else(|| self.models.problem()).or_else(|| self.temporal.problem())
-        {
+        let problems =
+            [self.limits.problem(), self.models.problem(), self.snapshots.problem(), self.temporal.problem()];
+        if let Some((key, message)) = problems.into_iter().flatten().next() {
             return Err(self.invalid(key, message));
         }
         Ok(())

@@ -15,7 +15,7 @@
 //! * `state`: the router's state and its parts
 //! * `authenticate`: from credentials to a principal
 //! * `access`: the lookup that carries the permission
-//! * `execution`, `live_principal`, `operation`, `platform`, `runner`, `secrets`: what can be done to each of these
+//! * `execution`, `live_principal`, `operation`, `platform`, `runner`, `secrets`, `stored`: what can be done to each of these
 //! * `definition`, `session`: the same for entities with variables
 //! * `project`: the same for what contains them all
 
@@ -34,6 +34,7 @@ mod secrets;
 mod session;
 mod state;
 mod static_token;
+mod stored;
 mod ticket;
 
 pub(crate) use self::{

@@ -74,6 +74,8 @@ pub struct AppParts {
     pub compute: Arc<dyn Compute>,
     /// Workflow executions.
     pub executions: Executions,
+    /// Looks into stored snapshots, if there are any.
+    pub snapshots: Option<ambient_snapshots::Reader>,
     /// Renders `/metrics`; none = 404 there.
     pub prometheus: Option<PrometheusHandle>,
     /// Settings.
@@ -94,6 +96,7 @@ pub(super) struct Shared {
     pub(super) vault: Vault,
     pub(super) compute: Arc<dyn Compute>,
     pub(super) executions: Executions,
+    pub(super) snapshots: Option<ambient_snapshots::Reader>,
     prometheus: Option<PrometheusHandle>,
     config: ApiConfig,
     agent_types: Vec<String>,
@@ -110,7 +113,8 @@ impl AppState {
     /// Assembles the parts.
     #[must_use]
     pub fn new(parts: AppParts) -> Self {
-        let AppParts { database, actors, hub, tokens, vault, compute, executions, prometheus, config } = parts;
+        let AppParts { database, actors, hub, tokens, vault, compute, executions, snapshots, prometheus, config } =
+            parts;
         let agent_types = config.agent_types.iter().map(|known| known.name.clone()).collect();
         let live_connections = Arc::new(tokio::sync::Semaphore::new(config.max_live_connections));
         let shared = Shared {
@@ -121,6 +125,7 @@ impl AppState {
             vault,
             compute,
             executions,
+            snapshots,
             prometheus,
             config,
             agent_types,

@@ -6,6 +6,7 @@ use ambient_domain::{Refusal, RefusalCode};
 use ambient_live::{RunnerClientError, SubscribeError};
 use ambient_persistence::{StoreError, VaultError};
 use ambient_runner_protocol::RunnerError;
+use ambient_snapshots::{ReadError, StoreError as SnapshotError};
 use ambient_workflows::executions::ExecutionError;
 
 use super::{ApiError, Number};
@@ -120,6 +121,27 @@ fn of_runner(error: RunnerError, status: u16) -> ApiError {
     match field {
         Some(field) => ApiError::new(number, reason.clone()).at(field, reason),
         None => ApiError::new(number, reason),
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        let told = error.to_string();
+        match error {
+            ReadError::Refused(error) => match error.code.as_str() {
+                "bad_input" => Self::invalid(error.field.unwrap_or_else(|| "path".to_owned()), error.reason),
+                "not_found" => Self::new(Number::NotFound, error.reason),
+                "too_large" => Self::new(Number::TooLarge, error.reason),
+                _ => Self::new(Number::Conflict, error.reason),
+            },
+            ReadError::Store(SnapshotError::NotFound) => Self::new(
+                Number::Conflict,
+                "the snapshot is no longer in the store: it was kept for as long as configured, or another server has it in its folder",
+            ),
+            ReadError::Store(SnapshotError::TooLarge(reason)) => Self::new(Number::TooLarge, reason),
+            ReadError::Store(SnapshotError::Unavailable(_)) | ReadError::Busy => Self::unavailable(told, SOON),
+            ReadError::Store(SnapshotError::Local(_)) | ReadError::Failed(_) => Self::internal(&told),
+        }
     }
 }
 

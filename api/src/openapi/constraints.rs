@@ -291,7 +291,9 @@ fn constrain_parameter(path: &str, parameter: &mut Value) {
             json!({"pattern": format!("^(?![./]*$){BENEATH}"), "minLength": 1, "example": "src/main.rs"})
         }
         // So is a part of a repository.
-        ("query", "path") if path.ends_with("/workspace_file") || path.contains("/git/") => {
+        ("query", "path")
+            if path.ends_with("/workspace_file") || path.contains("/git/") || path.contains("/turns/") =>
+        {
             json!({"pattern": format!("^(?![./]*$){BENEATH}"), "minLength": 1, "example": "src/main.rs"})
         }
         ("query", "path") => json!({"pattern": format!("^{BENEATH}")}),

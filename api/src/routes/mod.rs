@@ -60,6 +60,8 @@ pub(crate) fn resources() -> OpenApiRouter<AppState> {
         .routes(routes!(interrupts::inbox))
         .routes(routes!(turns::list))
         .routes(routes!(turns::get))
+        .routes(routes!(turns::diff))
+        .routes(routes!(turns::file))
         .routes(routes!(usage::of_session))
         .routes(routes!(usage::of_project))
         .routes(routes!(events::list))

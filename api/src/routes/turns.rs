@@ -1,8 +1,16 @@
 //! `/sessions/{s}/turns`: what came of each message.
 
 use ambient_domain::session::Session;
-use ambient_wire::{api::List, turn::Turn};
-use axum::Json as Answer;
+use ambient_wire::{
+    api::List,
+    git::diff_header,
+    turn::{FILE_MODE, Turn, TurnDiffQuery, TurnFileQuery},
+};
+use axum::{
+    Json as Answer,
+    http::{HeaderName, header},
+    response::{IntoResponse, Response},
+};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -11,7 +19,7 @@ use crate::{
     error::{ApiError, ApiResult},
     extract::{Query, path_parameter},
     list,
-    responses::Reading,
+    responses::{Reading, Stored},
 };
 
 path_parameter!(
@@ -60,4 +68,39 @@ pub(super) async fn list(
     responses((status = 200, description = "The turn", body = Turn), Reading))]
 pub(super) async fn get(session: Authorized<Session, View>, TurnId(id): TurnId) -> ApiResult<Answer<Turn>> {
     session.turn(&id).await.map(Answer)
+}
+
+/// What a turn has changed in a repository, committed or not, or all turns up to it: a unified diff that applies byte for byte with
+/// `git apply`. It comes from the snapshot store, so no workspace is needed. At most 24 MiB.
+#[utoipa::path(get, path = "/sessions/{session_id}/turns/{turn_id}/diff", operation_id = "getSessionTurnDiff", tag = "sessions",
+    params(("session_id" = String, Path, description = "Session"), ("turn_id" = String, Path, description = "`{run}-{number}`"), TurnDiffQuery),
+    responses((status = 200, description = "Unified diff", body = String, content_type = "text/x-diff", headers(
+        ("x-diff-truncated" = String, description = "`true` if the diff is truncated: it does not apply"),
+    )), Stored))]
+pub(super) async fn diff(
+    session: Authorized<Session, View>,
+    TurnId(id): TurnId,
+    Query(query): Query<TurnDiffQuery>,
+) -> ApiResult<Response> {
+    let found = session.turn_diff(&id, query).await?;
+    let headers = [(header::CONTENT_TYPE, "text/x-diff"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    let told = [(HeaderName::from_static(diff_header::TRUNCATED), found.truncated.to_string())];
+    Ok((headers, told, found.content).into_response())
+}
+
+/// A file as a turn has left it, from the snapshot store. At most 64 MiB. A symbolic link is given as what it leads to.
+#[utoipa::path(get, path = "/sessions/{session_id}/turns/{turn_id}/file", operation_id = "getSessionTurnFile", tag = "sessions",
+    params(("session_id" = String, Path, description = "Session"), ("turn_id" = String, Path, description = "`{run}-{number}`"), TurnFileQuery),
+    responses((status = 200, description = "Its content", body = String, content_type = "application/octet-stream", headers(
+        ("x-file-mode" = String, description = "Its mode as git has it: `100644`, `100755`, or `120000` for a symbolic link"),
+    )), Stored))]
+pub(super) async fn file(
+    session: Authorized<Session, View>,
+    TurnId(id): TurnId,
+    Query(query): Query<TurnFileQuery>,
+) -> ApiResult<Response> {
+    let found = session.turn_file(&id, query).await?;
+    let headers = [(header::CONTENT_TYPE, "application/octet-stream"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    let told = [(HeaderName::from_static(FILE_MODE), found.mode.unwrap_or_default())];
+    Ok((headers, told, found.content).into_response())
 }

@@ -163,7 +163,7 @@ impl Local {
             make_directory(&directory, 0o700)?;
             give(&directory, users.map(|users| users.agent))?;
         }
-        for directory in [paths.repos(), self.socket_dir(&session.session_id)] {
+        for directory in [paths.repos(), paths.packs(), self.socket_dir(&session.session_id)] {
             make_directory(&directory, 0o700)?;
         }
         make_directory(&paths.runs(), if users.is_some() { 0o750 } else { 0o700 })?;

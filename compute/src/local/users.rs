@@ -56,7 +56,9 @@ impl Local {
             _ => known.agent,
         };
         let io = |error| io_error(format!("owner of the runner's files in {}", paths.root.display()), error);
-        for folder in [paths.mirrors(), paths.repos(), paths.blocks(), self.socket_dir(&session.session_id)] {
+        for folder in
+            [paths.mirrors(), paths.repos(), paths.packs(), paths.blocks(), self.socket_dir(&session.session_id)]
+        {
             hand_over(&folder, runner).map_err(io)?;
         }
         hand_over_content(&paths.run_dir(run), runner).map_err(io)?;

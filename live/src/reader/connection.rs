@@ -10,7 +10,13 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Context, RunRef, delivery, facts, lease::HeldLease, silence::Silence, turns};
+use super::{
+    Context, RunRef, delivery, facts,
+    lease::HeldLease,
+    packs::{self, Source},
+    silence::Silence,
+    turns,
+};
 use crate::runner_client::{RunnerClient, RunnerClientError, RunnerEvents};
 
 /// Timeout for a runner's first frame.
@@ -204,7 +210,9 @@ impl Reading<'_> {
         }
         let records: Vec<RunnerRecord> = records.into_iter().map(to_store).collect();
         let matters = records.iter().any(facts::matters);
-        store(self.context, self.run, self.lease, &place.log_id, &mut place.cursor, records).await?;
+        let source = Source::Runner(self.client);
+        let append = Append { context: self.context, run: self.run, lease: self.lease, source };
+        append.store(&place.log_id, &mut place.cursor, records).await?;
         if matters || place.cursor - place.facts_seen >= FACTS_STRIDE {
             place.facts_seen = place.cursor;
             self.facts_due.notify_one();
@@ -213,31 +221,47 @@ impl Reading<'_> {
     }
 }
 
-/// One transaction; then the subscribers are told.
-pub(super) async fn store(
-    context: &Context,
-    run: &RunRef,
-    lease: &HeldLease,
-    log_id: &str,
-    cursor: &mut i64,
-    records: Vec<RunnerRecord>,
-) -> Result<(), RunnerAppendError> {
-    let count = records.len();
-    let after = records.last().map_or(*cursor, |record| record.n);
-    let batch = RunnerBatch {
-        session_id: run.session_id.clone(),
-        run: run.run,
-        epoch: lease.epoch(),
-        log_id: log_id.to_owned(),
-        cursor_before: *cursor,
-        changes: turns::changes(&records),
-        records,
-    };
-    context.db.append_runner_events(batch).await?;
-    *cursor = after;
-    context.hints.publish(Hint::Live(run.session_id.clone()));
-    metrics::counter!("ambient_runner_records_stored_total").increment(count as u64);
-    Ok(())
+/// Where records of a run are stored.
+#[derive(Clone, Copy)]
+pub(super) struct Append<'a> {
+    pub(super) context: &'a Context,
+    pub(super) run: &'a RunRef,
+    pub(super) lease: &'a HeldLease,
+    /// Of the packs that they name.
+    pub(super) source: Source<'a>,
+}
+
+impl Append<'_> {
+    /// Packs, then one transaction; then the subscribers are told, and the runner which packs it need not keep.
+    ///
+    /// # Errors
+    /// See [`RunnerAppendError`].
+    pub(super) async fn store(
+        &self,
+        log_id: &str,
+        cursor: &mut i64,
+        mut records: Vec<RunnerRecord>,
+    ) -> Result<(), RunnerAppendError> {
+        let Self { context, run, lease, source } = *self;
+        let count = records.len();
+        let after = records.last().map_or(*cursor, |record| record.n);
+        let settled = packs::keep(context, run, source, &mut records).await;
+        let batch = RunnerBatch {
+            session_id: run.session_id.clone(),
+            run: run.run,
+            epoch: lease.epoch(),
+            log_id: log_id.to_owned(),
+            cursor_before: *cursor,
+            changes: turns::changes(&records),
+            records,
+        };
+        context.db.append_runner_events(batch).await?;
+        *cursor = after;
+        context.hints.publish(Hint::Live(run.session_id.clone()));
+        metrics::counter!("ambient_runner_records_stored_total").increment(count as u64);
+        packs::settle(source, settled).await;
+        Ok(())
+    }
 }
 
 /// A record in the live log's form.

@@ -6,10 +6,17 @@ use std::{
 };
 
 use ambient_persistence::{RunnerAppendError, StoreError};
-use ambient_runner_protocol::{ReaderHello, Record, RunnerFrame};
+use ambient_runner_protocol::{ReaderHello, Record, RunnerFrame, SessionPaths};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Context, RunRef, connection, facts, lease::HeldLease, log_file::LogFile};
+use super::{
+    Context, RunRef,
+    connection::{self, Append},
+    facts,
+    lease::HeldLease,
+    log_file::LogFile,
+    packs::Source,
+};
 
 /// How long to wait for another process's lease: its reader releases it soon after the runner is gone.
 const LEASE_PATIENCE: Duration = Duration::from_secs(8);
@@ -98,6 +105,10 @@ pub(super) async fn drain_file(context: &Context, run: &RunRef, path: &Path) -> 
 async fn store_rest(context: &Context, run: &RunRef, path: &Path, lease: &HeldLease) -> Result<u64, DrainError> {
     let Some((mut log, mut cursor)) = open_after_cursor(context, run, path).await? else { return Ok(0) };
     let log_id = log.log_id().to_owned();
+    // The log is in the run's folder, which is among the session's runs.
+    let root = path.ancestors().nth(3).unwrap_or(path).to_owned();
+    let packs = SessionPaths { root }.outgoing();
+    let append = Append { context, run, lease, source: Source::Folder(&packs) };
     let mut stored = 0;
     loop {
         let piece;
@@ -107,7 +118,7 @@ async fn store_rest(context: &Context, run: &RunRef, path: &Path, lease: &HeldLe
         }
         stored += piece.len() as u64;
         let records = piece.into_iter().map(connection::to_store).collect();
-        connection::store(context, run, lease, &log_id, &mut cursor, records).await?;
+        append.store(&log_id, &mut cursor, records).await?;
     }
 }
 

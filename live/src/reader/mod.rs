@@ -22,6 +22,8 @@
 //! **Readiness**: a runner that is alive but gives no sign of life makes the session's `Ready` False (`RunnerUnresponsive`), and True
 //! again once it is heard; one that stays silent is lost, so that the next attempt ends it and takes over.
 //!
+//! **Packs** of snapshots go to the snapshot store before the event that names them is stored.
+//!
 //! If a runner cannot be reached for a second its lease is released, so that whoever stops the session can store the rest of
 //! the log from its file ([`RunnerReaders::drain_from_file`]).
 
@@ -33,6 +35,7 @@ mod facts;
 mod interrupts;
 mod lease;
 mod log_file;
+mod packs;
 mod registry;
 mod runs;
 mod silence;
@@ -43,6 +46,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use ambient_domain::session::Fact;
 use ambient_persistence::{Database, Hints, new_id};
+use ambient_snapshots::SnapshotStore;
 use async_trait::async_trait;
 
 pub use drain::DrainError;
@@ -129,6 +133,8 @@ pub struct ReaderOptions {
     pub batch_records: usize,
     /// Approximate bytes per transaction.
     pub batch_bytes: usize,
+    /// Where packs of snapshots go; none = they are not stored.
+    pub snapshots: Option<SnapshotStore>,
 }
 
 impl Default for ReaderOptions {
@@ -147,6 +153,7 @@ impl Default for ReaderOptions {
             drain_patience: Duration::from_secs(3),
             batch_records: 256,
             batch_bytes: 1024 * 1024,
+            snapshots: None,
         }
     }
 }

@@ -75,7 +75,8 @@ fn take(found: &mut TurnChanges, index: usize, at: DateTime<Utc>, event: RunnerE
             // The patch is in the log.
             let kept = json!({
                 "commit": snapshot.commit, "head": snapshot.head, "base": snapshot.base, "changes": snapshot.changes,
-                "left_out": snapshot.left_out.len(),
+                "left_out": snapshot.left_out.len(), "tree": snapshot.tree, "packs": snapshot.packs,
+                "not_stored": snapshot.not_stored.map(|reason| short(&reason, MAX_WORDS)),
             });
             current(found).repos.push(json!({ "repo": snapshot.repo, "snapshot": kept }));
         }

@@ -24,6 +24,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 
+pub use ambient_runner_protocol::PackEnd;
 pub use events::RunnerEvents;
 pub use files::{FileContent, NewFile};
 
@@ -310,6 +311,29 @@ impl RunnerClient {
     /// See [`RunnerClientError`].
     pub async fn git_abandon(&self, request: &GitAbandon) -> Result<GitAbandoned> {
         self.json(self.request(Method::POST, "/git/abandon", &[]).json(request), SLOW).await
+    }
+
+    /// A pack of a snapshot that waits to be stored.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn pack(&self, id: &str) -> Result<FileContent> {
+        let request = self.request(Method::GET, &route("/packs/", id)?, &[]);
+        FileContent::of(within(STEP, self.answer(request)).await?, STEP)
+    }
+
+    /// A pack is stored, or is not going to be: the runner need not keep it. Succeeds if it is gone.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn settle_pack(&self, id: &str, end: PackEnd) -> Result<()> {
+        let end = match end {
+            PackEnd::Stored => "stored",
+            PackEnd::NotStored => "not_stored",
+            PackEnd::Anew => "anew",
+        };
+        let query = [("end", end)];
+        self.nothing(self.request(Method::DELETE, &route("/packs/", id)?, &query), QUICK).await
     }
 
     /// Lists a directory of the workspace; empty = its root.

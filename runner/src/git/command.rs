@@ -347,7 +347,7 @@ impl Drop for Running<'_> {
 }
 
 /// Reads to the end and keeps the first `most` bytes; true if there was more.
-async fn take<R: AsyncRead + Unpin>(pipe: Option<R>, most: usize) -> (Vec<u8>, bool) {
+pub(super) async fn take<R: AsyncRead + Unpin>(pipe: Option<R>, most: usize) -> (Vec<u8>, bool) {
     let (mut kept, mut more) = (Vec::new(), false);
     let Some(mut pipe) = pipe else { return (kept, more) };
     let mut buffer = vec![0; 16 * 1024];

@@ -109,18 +109,24 @@ pub(super) fn of_agents(attempt: &Attempt) -> Environment {
 
 /// For git on a mirror: nothing from the agent's homes and folders, and of the session's variables only those for the way out.
 pub(super) fn of_tool(attempt: &Attempt, repository: &Path) -> Environment {
+    let mut environment = of_stored(repository);
+    environment.push(("AMBIENT_NONCE".into(), attempt.spec.nonce.clone().into()));
+    environment.push(("GIT_CONFIG_GLOBAL".into(), configuration(attempt).into()));
+    let network = attempt.environment.iter().filter(|(name, _)| NETWORK.contains(&name.as_str()));
+    environment.extend(network.map(|(name, value)| (name.into(), value.into())));
+    environment
+}
+
+/// For git on stored packs: nothing from outside the repository.
+pub(super) fn of_stored(repository: &Path) -> Environment {
     let mut environment: Environment = Vec::new();
     put(&mut environment, &ALWAYS);
     put(&mut environment, &[("PATH", DEFAULT_PATH), ("LANG", "C.UTF-8"), ("GIT_CONFIG_NOSYSTEM", "1")]);
     put(&mut environment, &[("HOME", "/nonexistent"), ("XDG_CONFIG_HOME", "/nonexistent")]);
-    environment.push(("AMBIENT_NONCE".into(), attempt.spec.nonce.clone().into()));
-    environment.push(("GIT_CONFIG_GLOBAL".into(), configuration(attempt).into()));
-    environment.push(("GIT_ALLOW_PROTOCOL".into(), "none".into()));
+    put(&mut environment, &[("GIT_CONFIG_GLOBAL", "/dev/null"), ("GIT_ALLOW_PROTOCOL", "none")]);
     environment.push(("GIT_DIR".into(), repository.into()));
     environment.push(("TMPDIR".into(), repository.into()));
     configure(&mut environment, &TOOL);
-    let network = attempt.environment.iter().filter(|(name, _)| NETWORK.contains(&name.as_str()));
-    environment.extend(network.map(|(name, value)| (name.into(), value.into())));
     environment
 }
 

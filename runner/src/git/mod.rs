@@ -9,15 +9,17 @@
 //! * `environment`, `scratch`, `special`, `status`: what git is told and reports; folders of our own
 //! * `command`, `directory`: one git process; directories that are opened before anything is said about them
 //! * `patch`, `platform`, `sparse`: diffs, what belongs to the platform, files that are not checked out
+//! * `stored`: snapshots read where no session is
 //! * `origin`: what a repository is cloned from
 //! * `mirror`: the runner's own repositories
+//! * `vault`: what is known to be whole, out of the agent's reach
 //! * `elsewhere`, `large_files`: what a push does not contain; Git LFS
 //! * `submodules`: fetched and cloned
 //! * `known`: what is recorded about a repository
 //! * `working_tree`: as git sees it
 //! * `changes`: what a turn has changed
 //! * `renames`, `repos`: renames; the session's repositories
-//! * `look`: what bounds a look at a repository
+//! * `look`, `packs`: what bounds a look at a repository; checked packs of snapshots
 //! * `push`, `snapshot`: commits to an origin; a working tree kept as a commit
 //! * `merge`: commits of the origin and the workspace brought together
 //! * `abandon`, `branches`, `history`, `operations`, `pull`: what the routes ask for
@@ -37,6 +39,7 @@ mod merge;
 mod mirror;
 pub(crate) mod operations;
 mod origin;
+pub(crate) mod packs;
 mod patch;
 mod platform;
 pub(crate) mod pull;
@@ -48,7 +51,9 @@ pub(crate) mod snapshot;
 mod sparse;
 mod special;
 mod status;
+pub(crate) mod stored;
 mod submodules;
+mod vault;
 mod working_tree;
 
 use crate::error::{Error, Result};
@@ -58,6 +63,31 @@ const FETCH: [&str; 5] = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-hea
 
 /// Reports the commit that is checked out, even if its object is missing: that is not the same as none.
 const HEAD: [&str; 4] = ["rev-parse", "--verify", "--quiet", "HEAD"];
+
+/// Faults of objects found in real histories. Agents add such histories to others', so they are no reason to refuse; what could
+/// harm whoever checks the commit out is.
+const HISTORIC: &str = "--strict=badDate=warn,badDateOverflow=warn,badEmail=warn,badFilemode=warn,badName=warn,badTimezone=warn,\
+    emptyName=warn,missingEmail=warn,missingNameBeforeEmail=warn,missingSpaceBeforeDate=warn,missingSpaceBeforeEmail=warn,\
+    missingTaggerEntry=warn,multipleAuthors=warn,nulInCommit=warn,zeroPaddedDate=warn,zeroPaddedFilemode=warn";
+
+/// An empty bare repository, whose history ends at `base`; its object format is that of the id `like`.
+///
+/// # Errors
+/// A system error.
+fn make_bare(place: &std::path::Path, base: Option<&str>, like: &str) -> std::io::Result<()> {
+    for folder in ["objects/pack", "refs"] {
+        std::fs::create_dir_all(place.join(folder))?;
+    }
+    let format = match like.len() {
+        64 => "\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectformat = sha256\n",
+        _ => "\trepositoryformatversion = 0\n\tbare = true\n",
+    };
+    std::fs::write(place.join("config"), format!("[core]\n{format}"))?;
+    if let Some(base) = base {
+        std::fs::write(place.join("shallow"), format!("{base}\n"))?;
+    }
+    std::fs::write(place.join("HEAD"), "ref: refs/heads/none\n")
+}
 
 /// As a single shell word, for commands in git's configuration.
 fn quoted_for_shell(path: &std::path::Path) -> String {

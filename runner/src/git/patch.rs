@@ -3,7 +3,7 @@
 use super::command::{Git, GitError};
 
 /// Flags that override the repository's configuration and attributes.
-const EXACTLY: [&str; 13] = [
+pub(super) const EXACTLY: [&str; 13] = [
     "diff",
     "--binary",
     "--full-index",

@@ -11,7 +11,7 @@ use ambient_wire::{
 use tokio::time::timeout;
 
 use super::{
-    check_branch,
+    HISTORIC, check_branch,
     command::{Git, GitError, SIGNALLED, quoted},
     directory::Directory,
     elsewhere::Repository,
@@ -38,11 +38,6 @@ const LOOK: Duration = Duration::from_secs(20);
 const MAX_PACK: u64 = 2 << 30;
 /// Prefix of folders where packs come in.
 const INCOMING: &str = "incoming-";
-/// Faults of objects found in real histories. Agents add such histories to others', so they are no reason to refuse; what could
-/// harm whoever checks the commit out is.
-const HISTORIC: &str = "--strict=badDate=warn,badDateOverflow=warn,badEmail=warn,badFilemode=warn,badName=warn,badTimezone=warn,\
-    emptyName=warn,missingEmail=warn,missingNameBeforeEmail=warn,missingSpaceBeforeDate=warn,missingSpaceBeforeEmail=warn,\
-    missingTaggerEntry=warn,multipleAuthors=warn,nulInCommit=warn,zeroPaddedDate=warn,zeroPaddedFilemode=warn";
 
 /// `POST /git/push`: by hand, to any branch of the repository that its output names.
 ///

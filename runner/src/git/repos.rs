@@ -25,6 +25,7 @@ use super::{
     large_files,
     mirror::{self, Mirror, remove_tree},
     origin, submodules,
+    vault::{self, Packing},
     working_tree::LargeFiles,
 };
 use crate::{
@@ -55,6 +56,8 @@ pub(crate) struct Repos {
     change: Mutex<()>,
     /// One push at a time, and no removal meanwhile.
     pub(super) pushing: Mutex<()>,
+    /// Packs of snapshots.
+    pub(super) packing: Packing,
 }
 
 impl Repos {
@@ -74,8 +77,8 @@ impl Repos {
                 known.insert(name, Known::read(&std::fs::read(&path)?)?);
             }
         }
-        let large = RwLock::default();
-        Ok(Self { attempt, log, known: RwLock::new(known), large, change: Mutex::new(()), pushing: Mutex::new(()) })
+        let (known, large, packing) = (RwLock::new(known), RwLock::default(), Packing::default());
+        Ok(Self { attempt, log, known, large, change: Mutex::new(()), pushing: Mutex::new(()), packing })
     }
 
     /// Names, sorted.
@@ -83,7 +86,7 @@ impl Repos {
         self.known.read().map(|known| known.keys().cloned().collect()).unwrap_or_default()
     }
 
-    fn get(&self, name: &str) -> Option<Known> {
+    pub(super) fn get(&self, name: &str) -> Option<Known> {
         self.known.read().ok()?.get(name).cloned()
     }
 
@@ -350,6 +353,7 @@ async fn forget(repos: &Repos, name: &str) -> Result<()> {
     if let Ok(mut known) = repos.known.write() {
         known.remove(name);
     }
+    remove_tree(vault::place(&repos.attempt, name)).await.map_err(io)?;
     mirror::remove(&repos.attempt, name).await.map_err(io)
 }
 

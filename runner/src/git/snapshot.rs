@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use ambient_wire::runner_event::{RepoPosition, RepoProblem, RepoSnapshot, RunnerEvent};
+use ambient_wire::runner_event::{RepoPack, RepoPosition, RepoProblem, RepoSnapshot, RunnerEvent};
 use base64::Engine;
 use tokio::time::{Instant, timeout_at};
 
@@ -10,7 +10,7 @@ use super::{
     changes, check_object,
     command::Git,
     known::{Known, Last},
-    patch,
+    packs, patch,
     repos::{self, Repos},
     working_tree::{Place, Room, WorkingTree},
 };
@@ -18,6 +18,8 @@ use crate::{error::Result, process::Mark};
 
 /// Most bytes of a patch in the log.
 const MAX_PATCH: usize = 128 * 1024;
+/// What is left for the rest once the time for packs is over.
+const RESERVE: Duration = Duration::from_millis(500);
 const TREE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Snapshots of a turn.
@@ -41,7 +43,8 @@ pub(crate) async fn of_all(repos: &Repos, turn: u64, patience: Duration) -> Snap
                 let reference = format!("refs/ambient/snapshots/{}-{turn}", repos.attempt.spec.run);
                 let (repo, directory, reference, known) = (&*name, &*directory, &*reference, &known);
                 let taken =
-                    timeout_at(deadline, Snapshot { repos, repo, directory, reference, known, turn }.take()).await;
+                    timeout_at(deadline, Snapshot { repos, repo, directory, reference, known, turn, deadline }.take())
+                        .await;
                 match taken {
                     Ok(Ok((snapshot, position))) => {
                         all.positions.push(position);
@@ -68,6 +71,7 @@ struct Snapshot<'a> {
     reference: &'a str,
     known: &'a Known,
     turn: u64,
+    deadline: Instant,
 }
 
 impl Snapshot<'_> {
@@ -97,6 +101,8 @@ impl Snapshot<'_> {
         let (patch, truncated) = patch::since(tree.git(), base, others, MAX_PATCH).await?;
         let (branch, _) = repos::position(attempt, directory).await?;
         let (text, exact) = as_text(&patch);
+        let packed = self.pack(&object, &commit).await;
+        let (packs, not_stored) = packed.map_or_else(|reason| (Vec::new(), Some(reason)), |packs| (packs, None));
         let snapshot = RepoSnapshot {
             repo: self.repo.to_owned(),
             commit,
@@ -110,8 +116,18 @@ impl Snapshot<'_> {
             left_out: tree.left_out.clone(),
             running: running as u64,
             changes,
+            tree: Some(object),
+            packs,
+            not_stored,
         };
         Ok((snapshot, RepoPosition { repo: self.repo.to_owned(), branch, head: tree.head.clone() }))
+    }
+
+    /// Its packs, or in words why there are none. Without them there still is a snapshot.
+    async fn pack(&self, tree: &str, commit: &str) -> std::result::Result<Vec<RepoPack>, String> {
+        let end = self.deadline.checked_sub(RESERVE).unwrap_or(self.deadline);
+        let packed = timeout_at(end, packs::pack(self.repos, self.repo, self.directory, (tree, commit))).await;
+        packed.map_err(|_| "there was not enough time to make its pack".to_owned())?.map_err(|error| error.to_string())
     }
 }
 

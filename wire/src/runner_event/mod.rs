@@ -634,6 +634,27 @@ pub struct RepoSnapshot {
     /// What the turn has changed; none if that could not be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<RepoChanges>,
+    /// Tree of the snapshot: all its files; none in what earlier runners recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<String>,
+    /// The checked packs that together hold the tree, in the snapshot store; empty if it is not stored.
+    #[serde(default)]
+    pub packs: Vec<RepoPack>,
+    /// Why it is not stored; none if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_stored: Option<String>,
+}
+
+/// A pack of git objects.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct RepoPack {
+    /// SHA-256 of its bytes, in hex.
+    pub id: String,
+    /// Its size, bytes.
+    pub bytes: u64,
+    /// Commit whose tree it holds, if it is the one that all turns build on: where the repository was cloned at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
 }
 
 /// What a turn has changed in a repository.

@@ -3,6 +3,7 @@
 mod earlier;
 mod project;
 mod reconcile;
+mod snapshots;
 mod start;
 mod step_runner;
 mod stop;

@@ -9,6 +9,7 @@ use ambient_domain::{
 };
 use ambient_persistence::{KindVisitor, StoredEntity, visit_kinds};
 
+use super::snapshots;
 use crate::{
     services::{Services, StepError, StepResult},
     step::Progress,
@@ -80,6 +81,7 @@ pub(super) async fn await_sessions_gone(s: &Services, i: &WorkflowInput) -> Step
 pub(super) async fn delete_space(s: &Services, i: &WorkflowInput) -> StepResult {
     // Sessions that are still being deleted will be gone at a later attempt.
     s.compute.delete_project(&i.project_id).await.map_err(|error| StepError::retry("SessionsRemain", &error))?;
+    snapshots::forget_project(s, &i.project_id).await;
     Ok(Progress::Done)
 }
 

@@ -7,6 +7,7 @@ use ambient_domain::{
     session::{ConditionStatus, ConditionType, Fact},
 };
 
+use super::snapshots;
 use crate::{
     services::{Services, StepError, StepResult, session_ref},
     step::Progress,
@@ -109,6 +110,7 @@ pub(super) async fn forget_secrets(s: &Services, i: &WorkflowInput) -> StepResul
 pub(super) async fn delete_workspace(s: &Services, i: &WorkflowInput) -> StepResult {
     s.compute.delete_workspace(&session_ref(i)).await?;
     s.db.mark_workspace_deleted(&i.session_id).await?;
+    snapshots::forget_session(s, &i.project_id, &i.session_id).await;
     Ok(Progress::Done)
 }
 

@@ -8,7 +8,7 @@ use ambient_domain::{
     session::{Fact, Lifecycle, Phase, Session},
 };
 
-use super::stop;
+use super::{snapshots, stop};
 use crate::{
     executions::{ExecutionError, ExecutionFilter},
     observer,
@@ -168,6 +168,7 @@ fn is_over(row: Option<&Session>, run: i64) -> bool {
 pub(super) async fn records(s: &Services) -> StepResult {
     s.db.purge_expired(10_000).await?;
     s.vault.remove_unused(10_000).await?;
+    snapshots::sweep(s).await?;
     let mut swept = Swept::default();
     let old = s.compute.old_deletions().await?;
     for id in s.db.deleted_for_good(&old).await? {

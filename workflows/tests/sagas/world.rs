@@ -123,6 +123,7 @@ impl World {
             tokens,
             vault: Vault::open(&db, &[7; 32]).await.unwrap(),
             models: Models::default(),
+            snapshots: None,
             executions: executions.clone(),
             clock: Clock::new(now),
             hook: Arc::new(faults.clone()),

@@ -59,6 +59,7 @@ impl Server {
             vault: Vault::open(&database, &[7; 32]).await.unwrap(),
             compute: compute.clone(),
             executions: Arc::new(executions::TestExecutions { database: database.clone() }),
+            snapshots: None,
             prometheus: Some(PrometheusBuilder::new().build_recorder().handle()),
             config,
         });

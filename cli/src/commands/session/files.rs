@@ -37,9 +37,24 @@ pub struct Cat {
     /// Print to a terminal unescaped, whatever the terminal does with it; output elsewhere is always exact
     #[arg(long)]
     raw: bool,
+    /// As this turn has left it, such as 1-2: the second of run 1; works when the workspace is gone
+    #[arg(long, value_name = "TURN")]
+    turn: Option<String>,
 }
 
-pub(super) async fn cat(Cat { session, path, raw }: Cat, connection: &Connection) -> Result<Exit, CliError> {
+pub(super) async fn cat(Cat { session, path, raw, turn }: Cat, connection: &Connection) -> Result<Exit, CliError> {
+    if let Some(turn) = turn {
+        let whole = relative(&path)?;
+        let Some((repo, path)) = whole.split_once('/') else {
+            return Err(CliError::Usage(format!(
+                "PATH: '{whole}' must begin with the repository's folder, such as hello/README.md"
+            )));
+        };
+        let id = connection.session_id(&session).await?;
+        let route = Route::new(["sessions", &id, "turns", &turn, "file"]);
+        let route = route.query("repo", Some(repo)).query("path", Some(path));
+        return print(connection.client.stream(&route).await?, raw, connection).await;
+    }
     files(Files { session, path, cat: true, raw }, connection).await
 }
 

@@ -36,6 +36,12 @@ pub struct Diff {
     /// Only what the agent's git add has not taken
     #[arg(long)]
     unstaged: bool,
+    /// What this turn has changed, such as 1-2: the second of run 1; works when the workspace is gone
+    #[arg(long, value_name = "TURN", conflicts_with_all = ["base", "staged", "unstaged"])]
+    turn: Option<String>,
+    /// With --turn: compare with the turn before (previous), or with what was cloned (base) [default: previous]
+    #[arg(long, value_name = "WHAT", requires = "turn", value_parser = ["previous", "base"])]
+    from: Option<String>,
 }
 
 /// Flags of `session push`.
@@ -56,6 +62,10 @@ pub(super) async fn print_diff(arguments: Diff, connection: &Connection) -> Resu
         return Err(CliError::Usage("--output: a diff is text; it has no other form".to_owned()));
     }
     let id = connection.session_id(&arguments.session).await?;
+    if let Some(turn) = &arguments.turn {
+        let route = Route::new(["sessions", &id, "turns", turn, "diff"]).query("repo", arguments.repo);
+        return show_diff(&route.query("from", arguments.from).query("path", arguments.path), connection).await;
+    }
     let changes = arguments.staged.then_some("staged").or(arguments.unstaged.then_some("unstaged"));
     let route = diff(&id, arguments.repo).query("base", arguments.base).query("path", arguments.path);
     show_diff(&route.query("changes", changes), connection).await

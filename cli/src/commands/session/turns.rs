@@ -137,6 +137,7 @@ fn of_repo(repo: &TurnRepo) -> String {
         lines.extend(changes.more_files.then(|| "  and more files".to_owned()));
     }
     lines.extend(repo.pushed.as_ref().map(|pushed| format!("  {}", pushed.words())));
+    lines.extend(repo.not_stored.as_ref().map(|reason| format!("  the snapshot is not stored: {reason}")));
     lines.extend(repo.problem.as_ref().map(|problem| format!("  problem: {problem}")));
     let mut text: String = lines.iter().map(|line| format!("{}\n", escape::line(line))).collect();
     if let Some(patch) = repo.patch.as_deref().filter(|patch| !patch.is_empty()) {
