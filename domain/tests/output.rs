@@ -20,7 +20,7 @@ fn remove(session: &Session, name: &str) -> Session {
     step(Some(session), &Command::RemoveRepo { name: name.to_owned() }, &context(9)).unwrap().unwrap().after
 }
 
-fn patch(fields: Value) -> Command {
+fn patch(fields: &Value) -> Command {
     let mut patch = json!({"command": "patch"});
     patch.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     serde_json::from_value(patch).unwrap()
@@ -37,7 +37,7 @@ fn a_main_repository_that_is_not_there_is_refused_by_its_field() {
         );
     }
     let session = new_session(with(&["a", "b"], Some(1)));
-    let fewer = patch(json!({"repos": [{"name": "a", "url": "https://h/o/a"}]}));
+    let fewer = patch(&json!({"repos": [{"name": "a", "url": "https://h/o/a"}]}));
     let refusal = step(Some(&session), &fewer, &context(2)).map(|_| ()).unwrap_err();
     assert_eq!(refusal.field.as_deref(), Some("main_repo_index"));
 }
@@ -59,7 +59,7 @@ fn the_main_repository_stays_the_same_when_others_are_removed() {
 #[test]
 fn the_main_repository_is_another_only_while_no_run_is_active() {
     let stopped = new_session(with(&["a", "b"], Some(0)));
-    let other = patch(json!({"main_repo_index": 1}));
+    let other = patch(&json!({"main_repo_index": 1}));
     assert_eq!(step(Some(&stopped), &other, &context(2)).unwrap().unwrap().after.spec.main_repo_index, Some(1));
     let started = step(Some(&stopped), &Command::Start { prompt: None }, &context(2)).unwrap().unwrap().after;
     for command in [other, Command::RemoveRepo { name: "a".to_owned() }] {

@@ -22,7 +22,7 @@ pub struct AgentCommand {
     /// How it is told where models are asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<AgentEndpoint>,
-    /// Folder in the workspace that it works in; the workspace, or its only repository, when absent.
+    /// Folder in the workspace that it works in; the main repository, or else the workspace, when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<String>,
     /// Files that are written to its home before it starts, by path in it.

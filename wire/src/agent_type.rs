@@ -28,7 +28,7 @@ pub struct AgentCommand {
     /// Arguments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
-    /// Folder in the workspace that it works in; the only repository, or else the workspace, when absent.
+    /// Folder in the workspace that it works in; the main repository, or else the workspace, when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<String>,
 }

@@ -7,7 +7,7 @@ use crate::support::Server;
 
 const URL: &str = "https://example.invalid/team/r.git";
 
-fn create(repos: Value) -> Value {
+fn create(repos: &Value) -> Value {
     json!({"project_id": "demo", "repos": repos})
 }
 
@@ -16,7 +16,7 @@ async fn an_output_is_kept_as_it_was_given_and_can_be_changed() {
     let server = Server::start().await;
     server.project("demo").await;
     let fork = json!({"push_to": "fork", "target_repo": "https://example.invalid/me/r.git"});
-    let body = create(json!([{"url": URL, "output": fork, "auto_push": true}, {"url": URL, "name": "b"}]));
+    let body = create(&json!([{"url": URL, "output": fork, "auto_push": true}, {"url": URL, "name": "b"}]));
     let session = server.post("/sessions", body).await.expect(StatusCode::CREATED);
     assert_eq!((&session["repos"][0]["output"], &session["repos"][0]["auto_push"]), (&fork, &json!(true)));
     assert_eq!(
@@ -39,7 +39,7 @@ async fn an_output_is_kept_as_it_was_given_and_can_be_changed() {
 async fn the_former_field_is_answered_with_what_to_write() {
     let server = Server::start().await;
     server.project("demo").await;
-    let refused = server.post("/sessions", create(json!([{"url": URL, "push_to": "out"}]))).await;
+    let refused = server.post("/sessions", create(&json!([{"url": URL, "push_to": "out"}]))).await;
     assert_eq!(refused.fault(400), "repos[0].push_to");
     let problem = refused.json()["details"][0]["problem"].as_str().unwrap().to_owned();
     assert!(problem.contains("target_branch") && problem.contains("auto_push"), "{problem}");
@@ -50,15 +50,15 @@ async fn what_cannot_be_together_is_refused_by_the_field() {
     let server = Server::start().await;
     server.project("demo").await;
     let pushed = |url: &str| json!({"url": url, "output": {"target_branch": "out"}, "auto_push": true});
-    let twice = create(json!([pushed(URL), {"url": URL}, pushed("https://EXAMPLE.invalid:443/team/r/")]));
+    let twice = create(&json!([pushed(URL), {"url": URL}, pushed("https://EXAMPLE.invalid:443/team/r/")]));
     assert_eq!(server.post("/sessions", twice).await.fault(409), "repos[2].output.target_branch");
-    let mut beyond = create(json!([pushed(URL)]));
+    let mut beyond = create(&json!([pushed(URL)]));
     beyond["main_repo_index"] = json!(1);
     assert_eq!(server.post("/sessions", beyond).await.fault(409), "main_repo_index");
-    let never = create(json!([{"url": URL, "output": {"push_to": "none"}, "auto_push": true}]));
+    let never = create(&json!([{"url": URL, "output": {"push_to": "none"}, "auto_push": true}]));
     assert_eq!(server.post("/sessions", never).await.fault(400), "repos[0].auto_push");
 
-    let session = server.post("/sessions", create(json!([pushed(URL)]))).await.expect(StatusCode::CREATED);
+    let session = server.post("/sessions", create(&json!([pushed(URL)]))).await.expect(StatusCode::CREATED);
     let path = format!("/sessions/{}", session["id"].as_str().unwrap());
     let repos = format!("{path}/repos");
     let add = |body: Value| server.post(&repos, body);

@@ -181,7 +181,7 @@ pub(super) fn validate(repos: &[Repo]) -> Result<(), Refusal> {
 /// A refusal that names the field, after `prefix`.
 pub fn validate_output(prefix: &str, repo: &Repo) -> Result<(), Refusal> {
     let RepoOutput { push_to, target_repo, target_branch } = &repo.output;
-    let refuse = |field: &str, why: &str| Err(Refusal::invalid(&format!("{prefix}{field}"), why));
+    let refuse = |field: &str, why: &str| Err(Refusal::invalid(format!("{prefix}{field}"), why));
     if let Some(url) = target_repo {
         name::git_url(&format!("{prefix}output.target_repo"), url)?;
     }
@@ -209,7 +209,7 @@ mod tests {
 
     use super::*;
 
-    fn repo(fields: Value) -> Repo {
+    fn repo(fields: &Value) -> Repo {
         let mut repo = json!({"name": "r", "url": "https://h/o/r.git"});
         for (name, value) in fields.as_object().into_iter().flatten() {
             repo[name] = value.clone();
@@ -219,14 +219,14 @@ mod tests {
 
     #[test]
     fn a_branch_that_earlier_releases_pushed_to_is_an_output() {
-        let earlier = repo(json!({"push_to": "out"}));
-        assert_eq!(earlier, repo(json!({"output": {"target_branch": "out"}, "auto_push": true})));
+        let earlier = repo(&json!({"push_to": "out"}));
+        assert_eq!(earlier, repo(&json!({"output": {"target_branch": "out"}, "auto_push": true})));
         let stored = serde_json::to_value(&earlier).unwrap();
         let now = json!({"name": "r", "url": "https://h/o/r.git", "auto_push": true,
                          "output": {"push_to": "same", "target_branch": "out"}});
         assert_eq!(stored, now);
-        assert_eq!(repo(stored), earlier);
-        assert_eq!(serde_json::to_value(repo(json!({}))).unwrap(), json!({"name": "r", "url": "https://h/o/r.git"}));
+        assert_eq!(repo(&stored), earlier);
+        assert_eq!(serde_json::to_value(repo(&json!({}))).unwrap(), json!({"name": "r", "url": "https://h/o/r.git"}));
         for odd in [json!({"push_to": "a", "auto_push": true}), json!({"pushto": "a"})] {
             let mut stored = json!({"name": "r", "url": "https://h/o/r.git"});
             stored.as_object_mut().unwrap().extend(odd.as_object().unwrap().clone());
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn an_output_that_leads_nowhere_is_refused_by_its_field() {
         let refused = |fields: Value| {
-            let refusal = validate(&[repo(json!({})), Repo { name: "s".to_owned(), ..repo(fields) }]).unwrap_err();
+            let refusal = validate(&[repo(&json!({})), Repo { name: "s".to_owned(), ..repo(&fields) }]).unwrap_err();
             refusal.field.unwrap()
         };
         let credentials = "https://bot:s3cret@h/o/r.git";
@@ -253,17 +253,17 @@ mod tests {
             assert_eq!(refused(fields.clone()), field, "{fields}");
         }
         let fork = json!({"output": {"push_to": "fork", "target_repo": "https://h/f/r"}, "auto_push": true});
-        assert_eq!(validate(&[repo(fork)]), Ok(()));
+        assert_eq!(validate(&[repo(&fork)]), Ok(()));
     }
 
     #[test]
     fn two_repositories_that_are_pushed_to_the_same_place_are_found_however_it_is_written() {
         let pushed = |url: &str, branch: Option<&str>| {
-            repo(json!({"url": url, "output": {"target_branch": branch}, "auto_push": true}))
+            repo(&json!({"url": url, "output": {"target_branch": branch}, "auto_push": true}))
         };
-        let fork = repo(json!({"auto_push": true,
+        let fork = repo(&json!({"auto_push": true,
             "output": {"push_to": "fork", "target_repo": "https://H:443/o/x/", "target_branch": "out"}}));
-        let same = [pushed("https://h/o/x.git", Some("out")), repo(json!({})), fork.clone()];
+        let same = [pushed("https://h/o/x.git", Some("out")), repo(&json!({})), fork.clone()];
         assert_eq!(same_destination(&same), Some((0, 2)));
         assert_eq!(same_destination(&[pushed("file:///a.git", None), pushed("file:///a/.git", None)]), Some((0, 1)));
         let others =

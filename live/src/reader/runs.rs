@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn the_last_turn_says_what_went_wrong_and_one_that_finishes_that_nothing_did() {
         let failed = json!({"type": "turn.result", "turn_id": "s/1/1", "outcome": "error", "code": "PushFailed", "message": "no"});
-        let run = taken(&[failed.clone()]);
+        let run = taken(std::slice::from_ref(&failed));
         assert_eq!(run.turn, Some(Some("PushFailed: no".to_owned())));
         let ended = |outcome: &str| json!({"type": "turn.ended", "turn_id": "s/1/1", "message_id": "m", "last_message_seq": 1, "outcome": outcome});
         let run = taken(&[failed, ended("error")]);

@@ -21,17 +21,6 @@ pub struct OutputFlags {
 }
 
 impl OutputFlags {
-    /// The first flag that is given.
-    pub(crate) fn given(&self) -> Option<&'static str> {
-        let flags = [
-            (self.push_branch.is_some(), "--push"),
-            (self.auto_push, "--auto-push"),
-            (self.fork.is_some(), "--fork"),
-            (self.no_push, "--no-push"),
-        ];
-        flags.into_iter().find(|(given, _)| *given).map(|(_, flag)| flag)
-    }
-
     /// The output, and whether it is pushed automatically.
     pub(crate) fn output(&self) -> (RepoOutput, bool) {
         let push_to = match &self.fork {
@@ -74,11 +63,7 @@ mod tests {
         let (output, auto_push) = flags.output();
         assert_eq!((output.push_to, output.target_branch, auto_push), (PushTo::Fork, None, true));
         let flags = OutputFlags { no_push: true, ..OutputFlags::default() };
-        assert_eq!(
-            (flags.output().0.push_to, flags.output().1, flags.given()),
-            (PushTo::None, false, Some("--no-push"))
-        );
-        assert_eq!(OutputFlags::default().given(), None);
+        assert_eq!((flags.output().0.push_to, flags.output().1), (PushTo::None, false));
     }
 
     #[test]

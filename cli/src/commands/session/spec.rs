@@ -27,7 +27,13 @@ use crate::{
 
 /// Flags for a session's spec.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Session")]
+#[command(
+    next_help_heading = "Session",
+    mut_arg("push_branch", |flag| flag.requires("repos")),
+    mut_arg("auto_push", |flag| flag.requires("repos")),
+    mut_arg("fork", |flag| flag.requires("repos")),
+    mut_arg("no_push", |flag| flag.requires("repos"))
+)]
 pub(crate) struct Spec {
     /// Display name [default: made from the prompt]
     #[arg(long, value_name = "NAME")]
@@ -153,9 +159,6 @@ impl Spec {
         let (project, console) = (connection.project()?, &connection.console);
         if self.branch.is_some() && self.repos.len() != 1 {
             return Err(CliError::Usage("--branch: needs exactly one --repo".to_owned()));
-        }
-        if let Some(flag) = self.output.given().filter(|_| self.repos.is_empty()) {
-            return Err(CliError::Usage(format!("{flag}: needs a --repo")));
         }
         if self.output.fork.is_some() && self.repos.len() != 1 {
             return Err(CliError::Usage("--fork: needs exactly one --repo".to_owned()));
