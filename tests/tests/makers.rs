@@ -35,7 +35,9 @@ struct Maker {
     agent: &'static str,
     /// A name that it takes for one of a model.
     model: &'static str,
-    /// It edits files with commands, and asks to run them outside of its sandbox.
+    /// It edits files with patches or commands, which it need not ask for.
+    patches: bool,
+    /// It asks to run commands outside of its sandbox.
     escalates: bool,
     /// It names its records of a conversation by the minute in which that began, and empties them when it loads them within that minute.
     records_by_minute: bool,
@@ -43,7 +45,7 @@ struct Maker {
 
 impl Maker {
     fn of(agent: &'static str) -> Self {
-        Self { agent, model: "scripted", escalates: false, records_by_minute: false }
+        Self { agent, model: "scripted", patches: false, escalates: false, records_by_minute: false }
     }
 }
 
@@ -278,13 +280,15 @@ async fn everything(maker: Maker) {
 
 /// New, prompt, edit, "once".
 async fn edits(world: &mut World) {
-    let folder = world.in_workspace("");
-    world.start(&format!("SCENARIO=edit CWD={}", folder.display().to_string().trim_end_matches('/'))).await;
+    // The tools of some want whole names of files, those of others none.
+    let folder = world.server.session_dir(&world.id).join("workspace");
+    let named = if world.maker.patches { String::new() } else { format!(" CWD={}", folder.display()) };
+    world.start(&format!("SCENARIO=edit{named}")).await;
     let asked = world.finished(once()).await;
     assert_eq!(fs::read_to_string(world.in_workspace("notes.txt")).unwrap(), "one\nTWO\n");
     assert_eq!(fs::read_to_string(world.in_workspace("shell.txt")).unwrap(), "from-shell\n");
     let of = |tool: &str| asked.iter().filter(|request| request["tool"] == tool).count();
-    assert!(of("execute") >= 1 && (of("edit") >= 1 || world.maker.escalates), "{asked:#?}");
+    assert!(of("execute") >= 1 && (of("edit") >= 1 || world.maker.patches), "{asked:#?}");
     let says = |request: &Value| request["command"].as_str().is_some_and(|command| command.contains("echo from-shell"));
     assert_eq!(asked.iter().filter(|request| says(request)).count(), 1, "{asked:#?}");
     let told = world.told().await;
@@ -393,7 +397,7 @@ async fn stops_and_loads(world: &mut World) {
     assert!(world.model.seen()[calls..].iter().any(knows), "the model is told what was said before");
     let kinds: Vec<ToolKind> = world.told().await.iter().filter_map(kind).collect();
     assert!(
-        (kinds.contains(&ToolKind::Edit) || world.maker.escalates) && kinds.contains(&ToolKind::Execute),
+        (kinds.contains(&ToolKind::Edit) || world.maker.patches) && kinds.contains(&ToolKind::Execute),
         "{kinds:?}"
     );
     world.the_key_is_nowhere().await;
@@ -432,13 +436,13 @@ async fn claude() {
 #[tokio::test]
 #[ignore = "takes an agent from npm, and a minute: by hand"]
 async fn codex() {
-    everything(Maker { escalates: true, ..Maker::of("codex") }).await;
+    everything(Maker { patches: true, ..Maker::of("codex") }).await;
 }
 
 #[tokio::test]
 #[ignore = "takes an agent from npm, and a minute: by hand"]
 async fn codex_2() {
-    everything(Maker { escalates: true, ..Maker::of("codex-2") }).await;
+    everything(Maker { patches: true, escalates: true, ..Maker::of("codex-2") }).await;
 }
 
 #[tokio::test]
