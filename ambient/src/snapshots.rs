@@ -32,7 +32,7 @@ pub(crate) async fn open(config: &ServerConfig, db: &Database) -> Result<Option<
              set snapshot_store to an s3:// place"
         );
     }
-    let store = SnapshotStore::open(place, config.snapshots.limits(), config.data_dir.join("snapshot-scratch"))?;
+    let store = SnapshotStore::open(place, config.snapshots.limits(), &config.data_dir.join("snapshot-scratch"))?;
     if let Err(error) = store.check().await {
         tracing::warn!(place = %store.place(), %error, "the snapshot store cannot be used right now");
     }

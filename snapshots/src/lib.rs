@@ -9,7 +9,8 @@
 //!
 //! Which module may use which: a module uses those on the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
 //!
-//! * `error`, `key`, `scratch`: what can go wrong; names of packs; folders for what is on its way
+//! * `error`, `scratch`: what can go wrong; folders for what is on its way
+//! * `key`: names of packs
 //! * `transport`: HTTP to an S3-compatible store
 //! * `place`: where the store is
 //! * `store`: packs in it

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path as FilePath, PathBuf},
+    path::Path as FilePath,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -100,8 +100,8 @@ impl SnapshotStore {
     ///
     /// # Errors
     /// A folder that cannot be made; settings that cannot be.
-    pub fn open(place: Place, limits: Limits, scratch: PathBuf) -> Result<Self, StoreError> {
-        let scratch = Scratch::make(&scratch)?;
+    pub fn open(place: Place, limits: Limits, scratch: &FilePath) -> Result<Self, StoreError> {
+        let scratch = Scratch::make(scratch)?;
         let store = place.open()?;
         Ok(Self {
             inner: Arc::new(Inner { store, place, limits, scratch, failed: Mutex::default(), swept: Mutex::default() }),

@@ -18,7 +18,7 @@ const PROJECT: &str = "3MPRBY3LpC4o66HBKBbrVbd0zsU";
 static BUCKETS: AtomicUsize = AtomicUsize::new(0);
 
 fn open(place: Place, folder: &Path) -> SnapshotStore {
-    SnapshotStore::open(place, LIMITS, folder.join("scratch")).unwrap()
+    SnapshotStore::open(place, LIMITS, &folder.join("scratch")).unwrap()
 }
 
 /// A bucket that is empty; none where there is no such store.
@@ -156,7 +156,7 @@ async fn a_pack_above_the_limit_is_not_read() {
     let key = Key::Turn { project: PROJECT, session: "s", pack: &"a".repeat(64) };
     put(&open(place.clone(), folder.path()), key, &[0; 100]).await.unwrap();
     let limits = Limits { pack: 99, ..LIMITS };
-    let small = SnapshotStore::open(place, limits, folder.path().join("other")).unwrap();
+    let small = SnapshotStore::open(place, limits, &folder.path().join("other")).unwrap();
     let fetched = small.fetch(key, &folder.path().join("copy")).await;
     assert!(matches!(fetched, Err(StoreError::TooLarge(_))));
 }

@@ -148,6 +148,7 @@ async fn world() -> World {
             .replace("{name}", "demo")
             .replace("{path}", "a.txt")
             .replace("/workspace_file", "/workspace_file?path=a.txt")
+            .replace("/file", "/file?path=a.txt")
     };
     let mut routes = Vec::new();
     for (template, item) in document["paths"].as_object().unwrap() {

@@ -2,6 +2,7 @@
 //! then handed to the agent, and once.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex},
 };
@@ -15,7 +16,7 @@ use ambient_wire::permission::InterruptAnswer;
 use axum::{
     Json, Router,
     extract::{
-        Path, State, WebSocketUpgrade,
+        Path, Query, State, WebSocketUpgrade,
         ws::{Message, WebSocket},
     },
     http::StatusCode,
@@ -48,6 +49,8 @@ struct Shared {
     faults: Mutex<Vec<Fault>>,
     /// Requests of which it knows nothing.
     forgets: Mutex<Vec<String>>,
+    /// What it gives for packs, by their ids.
+    packs: Mutex<BTreeMap<String, Vec<u8>>>,
 }
 
 /// The runner.
@@ -68,6 +71,7 @@ impl StandIn {
             given: Mutex::default(),
             faults: Mutex::default(),
             forgets: Mutex::default(),
+            packs: Mutex::default(),
         });
         let listener = tokio::net::UnixListener::bind(directory.path().join("s.sock")).unwrap();
         let router = Router::new()
@@ -76,6 +80,7 @@ impl StandIn {
             .route("/messages", post(message))
             .route("/interrupts/{id}", post(answer))
             .route("/policy", put(policy))
+            .route("/packs/{id}", get(pack).delete(settle))
             .with_state(shared.clone());
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let stand_in = Self { directory, shared, serving };
@@ -107,6 +112,11 @@ impl StandIn {
     /// The next answers meet with this, the last first.
     pub fn fail(&self, faults: &[Fault]) {
         self.shared.faults.lock().unwrap().extend(faults);
+    }
+
+    /// Offers a pack.
+    pub fn offer(&self, id: &str, content: &[u8]) {
+        self.shared.packs.lock().unwrap().insert(id.to_owned(), content.to_vec());
     }
 
     pub fn forget(&self, id: &str) {
@@ -151,6 +161,25 @@ async fn health(State(shared): State<Arc<Shared>>) -> Json<Health> {
         log_id: shared.log_id.clone(),
         state: "working".to_owned(),
     })
+}
+
+async fn pack(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
+    match shared.packs.lock().unwrap().get(&id) {
+        Some(content) => content.clone().into_response(),
+        None => {
+            let error = RunnerError { code: "not_found".to_owned(), reason: "no such pack".to_owned(), field: None };
+            (StatusCode::NOT_FOUND, Json(error)).into_response()
+        }
+    }
+}
+
+async fn settle(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> StatusCode {
+    shared.told.lock().unwrap().push(format!("{} {id}", query["end"]));
+    StatusCode::NO_CONTENT
 }
 
 async fn message(State(shared): State<Arc<Shared>>, Json(message): Json<DeliverMessage>) -> Json<Accepted> {

@@ -14,7 +14,10 @@ use super::{
     repos::{self, Repos},
     working_tree::{Place, Room, WorkingTree},
 };
-use crate::{error::Result, process::Mark};
+use crate::{
+    error::{Error, Result},
+    process::Mark,
+};
 
 /// Most bytes of a patch in the log.
 const MAX_PATCH: usize = 128 * 1024;
@@ -98,10 +101,14 @@ impl Snapshot<'_> {
         repos.note_snapshot(self.repo, last, tree.added, tree.large.clone())?;
         let base = self.known.base.as_deref();
         let others = (&["--patch-with-stat"][..], &[commit.as_str()][..]);
-        let (patch, truncated) = patch::since(tree.git(), base, others, MAX_PATCH).await?;
-        let (branch, _) = repos::position(attempt, directory).await?;
+        // Side by side: people wait for the end of the turn.
+        let shown = async {
+            let patch = patch::since(tree.git(), base, others, MAX_PATCH).await?;
+            Ok::<_, Error>((patch, repos::position(attempt, directory).await?))
+        };
+        let (shown, packed) = tokio::join!(shown, self.pack(&object, &commit));
+        let ((patch, truncated), (branch, _)) = shown?;
         let (text, exact) = as_text(&patch);
-        let packed = self.pack(&object, &commit).await;
         let (packs, not_stored) = packed.map_or_else(|reason| (Vec::new(), Some(reason)), |packs| (packs, None));
         let snapshot = RepoSnapshot {
             repo: self.repo.to_owned(),
