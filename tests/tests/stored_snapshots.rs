@@ -184,3 +184,55 @@ async fn a_store_that_cannot_be_used_or_a_limit_stops_no_turn_and_is_told() {
     say("rm big; echo three > c.txt").await;
     assert_eq!(turn(&server, &id, "1-4").await["repos"][0]["stored"], true);
 }
+
+#[tokio::test]
+async fn a_sweep_removes_what_is_provably_over_and_nothing_else() {
+    let database = TestDatabase::new().await;
+    let mut server = Server::start(&database, "one").await;
+    let origin = Origin::new();
+    server.project("swept").await;
+    let mut ids = Vec::new();
+    for name in ["deleted", "kept", "old"] {
+        let id = started(&server, &origin, "swept", &format!("echo {name} > a.txt")).await;
+        turn(&server, &id, "1-1").await;
+        stopped(&server, &id).await;
+        ids.push(id);
+    }
+    let [deleted, kept, old] = &ids[..] else { panic!() };
+    let store = server.data_dir().join("snapshots");
+    let of =
+        |id: &str| packs(&store).into_iter().filter(|path| path.to_string_lossy().contains(id)).collect::<Vec<_>>();
+    let base = of("/bases/").pop().unwrap();
+    // As a crash leaves them: the session is deleted, its pack is there.
+    let pack = of(deleted).pop().unwrap();
+    let content = fs::read(&pack).unwrap();
+    server.delete(&format!("/sessions/{deleted}")).await;
+    eventually("its packs are gone", async || of(deleted).is_empty().then_some(())).await;
+    server.stop().await;
+    fs::create_dir_all(pack.parent().unwrap()).unwrap();
+    fs::write(&pack, content).unwrap();
+    // Another database's, in the same store.
+    let others = store.join("3MPRBY3LpC4o66HBKBbrVbd0zsU");
+    let strange = [others.join("sessions/s/x.pack"), others.join("bases").join(base.file_name().unwrap())];
+    for path in &strange {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "another database's").unwrap();
+    }
+    let unused = base.with_file_name(format!("{}.pack", "a".repeat(40)));
+    fs::write(&unused, "nothing builds on it").unwrap();
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(100 * 24 * 3600);
+    for path in strange.iter().chain([&of(old)[0], &base, &unused]) {
+        fs::File::options().write(true).open(path).unwrap().set_modified(long_ago).unwrap();
+    }
+    server.restart().await;
+    // A sweep a minute; the first one of a process looks at the store.
+    let deadline = std::time::Instant::now() + 2 * support::PATIENCE;
+    while !(of(deleted).is_empty() && of(old).is_empty() && !unused.exists()) {
+        assert!(std::time::Instant::now() < deadline, "{:?}", packs(&store));
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(strange.iter().all(|path| path.exists()) && base.exists() && of(kept).len() == 1, "{:?}", packs(&store));
+    assert!(diff(&server, kept, "1-1", "").await.contains("+kept"));
+    let (status, reason) = text(&server, &format!("/sessions/{old}/turns/1-1/diff")).await;
+    assert!(status == 409 && reason.contains("no longer in the store"), "{reason}");
+}
