@@ -234,7 +234,8 @@ async fn an_operation_of_a_newer_release_makes_the_actor_refuse_and_not_guess() 
     let w = world().await;
     let project = new_project(&w.actors, "demo").await;
     sqlx::query("update ambient.projects set schema_version = 99").execute(w.db.pool()).await.unwrap();
-    let patch = project::Command::Patch(ProjectPatch { description: Some("x".to_owned()), ..Default::default() });
+    let patch =
+        project::Command::Patch(Box::new(ProjectPatch { description: Some("x".to_owned()), ..Default::default() }));
     let refused = ask::<Project>(&w.second().await, &project, patch).await.unwrap_err();
     assert!(matches!(&refused, CallError::Unavailable { reason } if reason.contains("schema version 99")), "{refused}");
 }

@@ -177,7 +177,10 @@ async fn a_script_has_the_agents_rights_and_whatever_is_in_its_place_holds_nothi
     type InItsPlace<'a> = (&'a str, Box<dyn Fn(&PathBuf)>);
     let places: [InItsPlace<'_>; 5] = [
         ("a link", Box::new(move |path| symlink(&secret, path).unwrap())),
-        ("a pipe", Box::new(|path| assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success()))),
+        (
+            "a pipe",
+            Box::new(|path| assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success())),
+        ),
         ("not text", Box::new(|path| std::fs::write(path, b"echo \xff").unwrap())),
         ("NUL", Box::new(|path| std::fs::write(path, b"echo \0").unwrap())),
         ("long", Box::new(|path| std::fs::write(path, "#".repeat(70_000)).unwrap())),

@@ -108,7 +108,7 @@ impl Authorized<Project, Admin> {
         patch: project::ProjectPatch,
         options: WriteOptions<'_>,
     ) -> ApiResult<Reply<Project>> {
-        self.command(project::Command::Patch(patch), options).await
+        self.command(project::Command::Patch(Box::new(patch)), options).await
     }
 
     /// Deletes it with all its sessions.

@@ -23,7 +23,7 @@ use crate::{
     },
     authority::{Accepted, Authorized, Edit, View},
     error::{ApiError, ApiResult},
-    extract::{Act, Conditions, ConversationJson, Fingerprint, Json, NoBody, Query, Write, WriteOptions},
+    extract::{Act, Conditions, ConversationJson, Fingerprint, NoBody, OpaqueJson, Query, Write, WriteOptions},
     list, representation,
     responses::{Acting, Changing, Reading},
 };
@@ -130,7 +130,7 @@ pub(super) async fn interrupt(session: Authorized<Session, Edit>, Act(NoBody): A
     responses((status = 204, description = "It is recorded"), Changing))]
 pub(super) async fn feedback(
     session: Authorized<Session, Edit>,
-    write: Write<Json<Feedback>>,
+    write: Write<OpaqueJson<Feedback>>,
 ) -> ApiResult<StatusCode> {
     session.give_feedback(write.body.0.clone(), write.options()).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -189,7 +189,7 @@ pub enum Command {
         owner: String,
     },
     /// Change.
-    Patch(ProjectPatch),
+    Patch(Box<ProjectPatch>),
     /// Grant a role, replacing the subject's previous one.
     Grant(Permission),
     /// Revoke a subject's role.

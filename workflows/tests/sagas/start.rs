@@ -149,7 +149,7 @@ async fn a_launch_goes_by_what_session_agent_and_project_say_about_permissions_a
     };
     let settings = project::Settings { permissions: allowing("of the project"), ..project::Settings::default() };
     let patch = project::ProjectPatch { settings: Some(settings), ..project::ProjectPatch::default() };
-    world.ask::<Project>(&project, project::Command::Patch(patch)).await.unwrap();
+    world.ask::<Project>(&project, project::Command::Patch(Box::new(patch))).await.unwrap();
     let spec = AgentSpec { permissions: allowing("of the agent"), ..AgentSpec::default() };
     let (id_of_agent, project_id, name) = (agent.clone(), project.clone(), "tester".to_owned());
     let create = definition::Command::Create { id: id_of_agent, project_id, name, spec: Box::new(spec) };
