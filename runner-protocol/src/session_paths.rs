@@ -135,7 +135,7 @@ impl SessionPaths {
     /// What the workspace was prepared with last, so that it is not done again. The runner alone writes it.
     #[must_use]
     pub fn setup(&self) -> PathBuf {
-        self.root.join("setup.json")
+        self.repos().join(".setup")
     }
     /// Scripts that the runner has the agent's shell run, in a place the agent can read but not write; emptied at launch.
     #[must_use]

@@ -55,7 +55,8 @@ impl History {
                 let fate = if result.code.as_deref() == Some("RunnerLost") {
                     Fate::Lost
                 } else {
-                    Fate::Ended { failed: result.outcome == TurnOutcome::Error, exit_code: result.exit_code }
+                    let failed = result.outcome == TurnOutcome::Error || result.code.as_deref() == Some("Interrupted");
+                    Fate::Ended { failed, exit_code: result.exit_code }
                 };
                 self.fates.insert(message_id, fate);
                 self.open_turn = None;

@@ -50,6 +50,13 @@ pub(crate) async fn run(app: SharedApp, mut outbox: Outbox, mut turns: u64) {
                 app.ending.begin(failure(exit_code, message));
                 return;
             }
+            // It takes no other message: a runner that is halted is ended by whoever halted it.
+            Ok(TurnEnd::Stopped)
+                if !app.attempt.spec.interactive && !app.current.is_halted() && app.ending.now().is_none() =>
+            {
+                app.ending.begin(failure(None, "its turn was interrupted".to_owned()));
+                return;
+            }
             Ok(_) => {}
             // The watch on the log ends the runner.
             Err(error) => return tracing::error!(%error, "the turn cannot be recorded"),

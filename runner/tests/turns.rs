@@ -245,3 +245,40 @@ async fn only_an_exit_code_that_stands_for_a_signal_is_told_as_one() {
         assert_eq!(error.event["message"], format!("shell block 1 failed: {told}"));
     }
 }
+
+#[tokio::test]
+async fn a_batch_runner_whose_turn_is_interrupted_ends_because_it_takes_no_other_message() {
+    let session = Session::new(false);
+    let mut runner = session.start().await;
+    let mut reader = runner.client.events(1, "", 0).await;
+    runner.client.deliver("a", 1, "```\necho ready\nsleep 600\n```").await.expect(200);
+    reader.until(|record| is_of_type(record, "tool.output")).await;
+    runner.client.send("POST", "/interrupt", serde_json::json!({})).await.expect(204);
+    let records = reader.until(|record| is_of_type(record, "runner.exited")).await;
+    assert_eq!(of_type(&records, "turn.ended")[0]["code"], "Interrupted");
+    reader.ack(records.last().unwrap().n).await;
+    assert_eq!(runner.exit_code().await, Some(1));
+    assert_eq!(session.exited().unwrap().reason, "its turn was interrupted");
+}
+
+#[tokio::test]
+async fn a_reference_in_the_way_of_a_snapshot_does_not_keep_it_from_being_taken() {
+    let session = Session::new(true);
+    let url = session.origin("up");
+    let runner = session.start().await;
+    runner.client.send("PUT", "/repos/up", serde_json::json!({ "url": url })).await.expect(200);
+    let mut reader = runner.client.events(1, "", 0).await;
+    for (n, hide) in
+        ["git update-ref refs/ambient/snapshots/1-1/x HEAD", "rm -rf .git/refs/ambient; : > .git/refs/ambient"]
+            .into_iter()
+            .enumerate()
+    {
+        let text = format!("```\n{hide}\necho {n} > secret\n```");
+        runner.client.deliver(&n.to_string(), 1, &text).await.expect(200);
+        let records = reader.until_turn_ended().await;
+        let snapshots = of_type(&records, "repo.snapshot");
+        assert_eq!(snapshots.len(), 1, "{hide}: {records:?}");
+        assert_eq!(snapshots[0]["ref"], "");
+        assert!(snapshots[0]["patch"].as_str().unwrap().contains(&format!("+{n}")), "{hide}");
+    }
+}

@@ -21,7 +21,13 @@ impl From<object_store::Error> for StoreError {
     fn from(error: object_store::Error) -> Self {
         match error {
             object_store::Error::NotFound { .. } => Self::NotFound,
-            other => Self::Unavailable(one_line(&other)),
+            other => {
+                let why = one_line(&other);
+                tracing::warn!(why, "the snapshot store cannot be used");
+                // Users are told of it; the server's own folders are none of their business.
+                let is_folder = why.contains("LocalFileSystem");
+                Self::Unavailable(if is_folder { "the server's log says why".to_owned() } else { why })
+            }
         }
     }
 }

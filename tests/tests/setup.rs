@@ -40,6 +40,15 @@ async fn the_sessions_script_goes_before_its_agents_and_a_killed_server_does_not
     assert!(refused.json.to_string().contains("setup_script cannot change while"), "{}", refused.json);
     server.post(&format!("{path}/stop"), json!({})).await.expect(202);
     server.phase(&id, "Stopped").await;
+    server.post(&format!("{path}/start"), json!({})).await.expect(202);
+    support::eventually("the next run's turn ends", async || {
+        (support::runner::ended(&server.events(&id).await).len() == 2).then_some(())
+    })
+    .await;
+    let again = std::fs::read_to_string(workspace.join("done")).unwrap();
+    assert_eq!(again, "of the session\n", "the workspace is as it was set up");
+    server.post(&format!("{path}/stop"), json!({})).await.expect(202);
+    server.phase(&id, "Stopped").await;
     let changed = server.send(server.request(reqwest::Method::PATCH, &path).json(&patch)).await.expect(200);
     assert_eq!(changed["setup_script"], json!(null));
     for given in ["#".repeat(65_537), "a\0b".to_owned()] {

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::api::one_object;
+
 /// Body of `POST /sessions/{id}/agui`: a `RunAgentInput`. `state`, `context`, `tools` and `forwardedProps` are passed over: tools of the
 /// client are not supported.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -65,7 +67,7 @@ pub struct Feedback {
     /// Good or bad.
     pub meta_type: FeedbackRating,
     /// What it is about, and why.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "one_object")]
     pub payload: FeedbackPayload,
 }
 

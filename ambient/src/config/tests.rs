@@ -79,7 +79,7 @@ fn every_setting_can_come_from_the_environment() {
         "EUR",
         "1000000",
         "9.99",
-        "s3://b/p",
+        "s3://bucket/p",
         "https://s3",
         "r",
         "k",

@@ -68,6 +68,15 @@ pub(crate) fn text(argument: &str, given: Option<&str>, file: Option<&Path>) -> 
     }
 }
 
+/// A script in the file that `flag` names, which may be empty.
+pub(crate) fn script_of(flag: &str, file: Option<&Path>) -> Result<Option<String>, CliError> {
+    let Some(text) = file.map(|file| read(flag, file)).transpose()? else { return Ok(None) };
+    if text.contains('\0') {
+        return Err(CliError::Usage(format!("{flag}: contains a NUL")));
+    }
+    Ok(Some(text))
+}
+
 /// A text in the file that `flag` names.
 pub(crate) fn text_of(flag: &str, file: Option<&Path>) -> Result<Option<String>, CliError> {
     file.map(|file| checked(flag, read(flag, file)?)).transpose()

@@ -95,7 +95,15 @@ impl Snapshot<'_> {
         let message = format!("Snapshot after turn {} of run {}\n", self.turn, attempt.spec.run);
         let commit = tree.git().input(message).text(&arguments).await?;
         check_object(&commit)?;
-        Git::repository(attempt, directory).run(&["update-ref", self.reference, &commit]).await?;
+        // The reference is the agent's, which can be in its way. The snapshot does not depend on it.
+        let kept = Git::repository(attempt, directory).run(&["update-ref", self.reference, &commit]).await;
+        let reference = match kept {
+            Ok(_) => self.reference.to_owned(),
+            Err(error) => {
+                tracing::warn!(repo = self.repo, %error, "a snapshot has no reference");
+                String::new()
+            }
+        };
         let changes = changes::of_turn(&tree, self.known, &commit).await;
         let last = Last { commit: commit.clone(), head: tree.head.clone() };
         repos.note_snapshot(self.repo, last, tree.added, tree.large.clone())?;
@@ -114,7 +122,7 @@ impl Snapshot<'_> {
             repo: self.repo.to_owned(),
             commit,
             head: tree.head.clone(),
-            reference: self.reference.to_owned(),
+            reference,
             base: base.map(str::to_owned),
             patch: text,
             patch_truncated: truncated,

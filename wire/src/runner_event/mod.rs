@@ -613,7 +613,7 @@ pub struct RepoSnapshot {
     pub commit: String,
     /// Commit that was checked out; none if there was none.
     pub head: Option<String>,
-    /// Where the snapshot is kept in the repository.
+    /// Where the snapshot is kept in the repository; empty if the agent was in the way.
     #[serde(rename = "ref")]
     pub reference: String,
     /// Where it was cloned at.

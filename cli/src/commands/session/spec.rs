@@ -100,7 +100,7 @@ pub(crate) struct Spec {
     #[arg(long, value_name = "open|none|HOST,…", value_parser = input::network)]
     pub(crate) network: Option<Network>,
     /// Shell script that prepares the workspace before the first turn; - is standard input; an empty file means none [default: its
-    /// agent's, or else .ambient/setup.sh of each repository]
+    /// agent's or project's, or else .ambient/setup.sh of each repository]
     #[arg(long = "setup", value_name = "FILE")]
     pub(crate) setup_script: Option<PathBuf>,
     /// Environment variable for the agent, sealed and never shown again; NAME alone takes the value from this shell's environment;
@@ -199,7 +199,7 @@ impl Spec {
             llm_model: self.model.clone(),
             resource_overrides: Some(self.limits()).filter(|limits| *limits != ResourceOverrides::default()),
             network: self.network.clone(),
-            setup_script: input::text_of("--setup", self.setup_script.as_deref())?,
+            setup_script: input::script_of("--setup", self.setup_script.as_deref())?,
             environment_variables: input::by_key("--env", self.environment.iter().cloned())?,
             permissions: self.permissions()?,
             labels: input::by_key("--label", self.labels.iter().cloned())?,
