@@ -20,13 +20,14 @@ use ambient_engine::Engine;
 use ambient_live::{HubOptions, LiveHub, ReaderOptions, RunnerReaders, Tokens};
 use ambient_persistence::{Database, DatabaseOptions, Hints, StoreError, Vault};
 use ambient_snapshots::Reader;
+use ambient_telemetry::{Exporter, Requests};
 use ambient_workflows::{
-    Executions, Models, NoHook, RunnerEnds, Services, TemporalExecutions, WorkerHealth, WorkerHost,
+    Executions, NoHook, Retention, RunnerEnds, Services, TemporalExecutions, WorkerHealth, WorkerHost,
 };
 
 use crate::{
     config::{Confinement, ServerConfig},
-    engine_choice, keys, open_files, snapshots,
+    engine_choice, keys, open_files, snapshots, traces,
     workflow_engine::{WorkflowEngine, worker_settings},
 };
 
@@ -66,6 +67,7 @@ pub struct Server {
     readers: RunnerReaders,
     engine: WorkflowEngine,
     worker: WorkerHost,
+    traces: Option<Exporter>,
     state: AppState,
 }
 
@@ -75,7 +77,8 @@ impl Server {
     /// # Errors
     /// When one cannot be started; nothing of the server is then left running except tasks that end with the process.
     pub async fn start(config: &ServerConfig, database_url: &str) -> Result<Self, ComposeError> {
-        let db = Database::connect(database_url, DatabaseOptions::default()).await.map_err(part("database"))?;
+        let options = DatabaseOptions { traces: config.otel.is_on(), ..DatabaseOptions::default() };
+        let db = Database::connect(database_url, options).await.map_err(part("database"))?;
         tell_transport(&db).await.map_err(part("database"))?;
         db.migrate().await.map_err(part("database schema"))?;
         let key = keys::vault_key(&config.data_dir).map_err(part("vault key"))?;
@@ -87,12 +90,14 @@ impl Server {
         let compute: Arc<dyn Compute> = Arc::new(LocalCompute::new(local_options(config)).map_err(part("compute"))?);
         let ends = Arc::new(RunnerEnds::new(compute.clone(), actors.clone(), db.clone()));
         let snapshots = snapshots::open(config, &db).await.map_err(part("snapshot store"))?;
-        let options = ReaderOptions { snapshots: snapshots.clone(), ..ReaderOptions::default() };
+        let model_limits = config.models.models().server.limits;
+        let options = ReaderOptions { snapshots: snapshots.clone(), model_limits, ..ReaderOptions::default() };
         let readers = RunnerReaders::start(db.clone(), hints.clone(), tokens.clone(), ends.clone(), ends, options);
         engine_choice::settle(config, &db).await.map_err(part("engine"))?;
         let engine = WorkflowEngine::start(config, &db).await.map_err(part("engine"))?;
         let health = WorkerHealth::default();
         let executions = executions(&db, &engine, &health);
+        let retention = Retention::new(config.retention.rules(config.snapshots.snapshot_keep_days));
         let services = Services {
             db: db.clone(),
             actors: actors.clone(),
@@ -100,8 +105,9 @@ impl Server {
             readers: readers.clone(),
             tokens: tokens.clone(),
             vault: vault.clone(),
-            models: models(config),
+            models: config.models.models(),
             snapshots: snapshots.clone(),
+            retention: retention.clone(),
             executions: executions.clone(),
             clock: Clock::system(),
             hook: Arc::new(NoHook),
@@ -109,8 +115,10 @@ impl Server {
         let settings = worker_settings(config);
         let worker = WorkerHost::start(engine.client(), services, hints.clone(), health, settings);
         let worker = worker.await.map_err(part("workflow worker"))?;
+        let traces = traces::start(config, &db, &executions).map_err(part("traces"))?;
         let parts = EdgeParts {
             db: db.clone(),
+            traces: traces.as_ref().map(Exporter::requests),
             actors: actors.clone(),
             hub,
             tokens,
@@ -119,9 +127,10 @@ impl Server {
             ticket_key: ticket_key(&vault),
             vault,
             snapshots: snapshots.map(|store| snapshots::reader(config, store)),
+            retention,
         };
         let state = app_state(config, parts)?;
-        Ok(Self { db, hints, actors, readers, engine, worker, state })
+        Ok(Self { db, hints, actors, readers, engine, worker, traces, state })
     }
 
     /// Serves requests until `shutdown`, then ends every part in order.
@@ -149,6 +158,11 @@ impl Server {
         tokio::select! {
             () = serving => {}
             () = patience => {}
+        }
+        // Those who answer requests are gone, so that what they tell has an end.
+        drop(self.state);
+        if let Some(traces) = self.traces {
+            traces.shutdown().await;
         }
         self.worker.shutdown(GRACE).await;
         self.readers.shutdown().await;
@@ -200,13 +214,6 @@ fn executions(db: &Database, engine: &WorkflowEngine, health: &WorkerHealth) -> 
     let (fit, health) = (engine.readiness(), health.clone());
     let ready = move || fit().and_then(|()| health.check());
     Arc::new(TemporalExecutions::new(engine.client(), engine.namespace(), db.clone(), Box::new(ready)))
-}
-
-/// Where sessions' models are asked. The keys leave this process only for the runners.
-fn models(config: &ServerConfig) -> Models {
-    let keys = config.models.keys();
-    let keys = if keys.is_empty() { None } else { serde_json::to_string(&keys).ok() };
-    Models { endpoint: config.models.endpoint(), keys: keys.map(ambient_compute::Secret::new) }
 }
 
 fn actor_options(config: &ServerConfig) -> ActorOptions {
@@ -263,15 +270,20 @@ struct EdgeParts {
     executions: Executions,
     ticket_key: [u8; 32],
     snapshots: Option<Reader>,
+    retention: Retention,
+    traces: Option<Requests>,
 }
 
 fn app_state(config: &ServerConfig, parts: EdgeParts) -> Result<AppState, ComposeError> {
     let admin = keys::admin_token(&config.admin_token_file).map_err(part("administrator's token"))?;
+    let agent_types = config.agent_types().map_err(part("agent types"))?.agent_types();
+    check_default_agent_type(&config.default_agent_type, &agent_types).map_err(part("agent types"))?;
     let api = ApiConfig {
         default_model: config.default_model.clone(),
-        models: config.models.known(config.default_model.as_deref()),
+        default_agent_type: config.default_agent_type.clone(),
+        models: config.models.models().server,
         session_maxima: config.limits.maxima(),
-        agent_types: config.agent_types().map_err(part("agent types"))?.agent_types(),
+        agent_types,
         static_tokens: vec![StaticToken::new(&admin, Principal::platform_admin(ADMIN))],
         ticket_key: parts.ticket_key,
         ..ApiConfig::default()
@@ -285,9 +297,20 @@ fn app_state(config: &ServerConfig, parts: EdgeParts) -> Result<AppState, Compos
         compute: parts.compute,
         executions: parts.executions,
         snapshots: parts.snapshots,
+        retention: parts.retention,
         prometheus: crate::telemetry::metrics(),
+        traces: parts.traces,
         config: api,
     }))
+}
+
+/// One that nobody could run would only be noticed at the first session.
+fn check_default_agent_type(name: &str, known: &[ambient_api::AgentType]) -> Result<(), String> {
+    let names: Vec<&str> = known.iter().map(|known| known.name.as_str()).filter(|name| *name != "custom").collect();
+    if names.contains(&name) {
+        return Ok(());
+    }
+    Err(format!("default_agent_type: there is no '{}'; there are: {}", name.escape_debug(), names.join(", ")))
 }
 
 /// Any server of the database makes and checks live tickets, so their key comes from its vault.

@@ -17,4 +17,5 @@ pub mod port_holder;
 pub mod postgres;
 mod snapshots;
 pub mod telemetry;
+mod traces;
 mod workflow_engine;

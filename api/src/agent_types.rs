@@ -2,7 +2,7 @@
 
 use ambient_domain::{
     agent::Agent,
-    project::Settings,
+    project::ProjectSpec,
     session::{AgentLaunch, DefinitionVersion, Spec},
 };
 use ambient_wire::agent_type::AgentType as Wire;
@@ -64,9 +64,10 @@ impl AgentType {
 pub(crate) fn launch(
     spec: &Spec,
     definition: Option<&Agent>,
-    project: &Settings,
+    of_project: &ProjectSpec,
     types: &[AgentType],
 ) -> ApiResult<AgentLaunch> {
+    let project = &of_project.settings;
     let of = |name: &str| types.iter().find(|known| known.name == name);
     let known = of(&spec.agent_type).ok_or_else(|| {
         ApiError::new(
@@ -95,7 +96,8 @@ pub(crate) fn launch(
     launch.command = given.or(launch.command);
     launch.definition =
         definition.map(|definition| DefinitionVersion { id: definition.id.clone(), version: definition.version });
-    launch.environment_variables = own.map(|own| own.environment_variables.clone()).unwrap_or_default();
+    launch.environment_variables.clone_from(&of_project.environment_variables);
+    launch.environment_variables.extend(own.map(|own| own.environment_variables.clone()).unwrap_or_default());
     let mode = spec.agent_mode.clone().or_else(|| own.and_then(|own| own.agent_mode.clone()));
     launch.mode = mode.or(launch.mode);
     launch.model.clone_from(&spec.llm_model);

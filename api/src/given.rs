@@ -12,7 +12,9 @@ use ambient_domain::{
     session,
 };
 use ambient_wire::{
-    git_url, name,
+    file_name, git_url,
+    model::{self, ModelBudget, ModelRules, ModelSource},
+    name,
     network::{self, Network},
     permission::Permissions,
     redact,
@@ -25,6 +27,26 @@ use crate::error::{ApiError, ApiResult, Number};
 /// A name in its composed form (NFC): an é of one character and an é of two are the same name.
 pub(crate) fn composed(name: &str) -> String {
     name.nfc().collect()
+}
+
+/// Longest part of a path, bytes.
+const MAX_PART: usize = 255;
+
+/// A path for a file in a workspace, in its shortest form. A runner refuses what this does, but for git's own folders.
+pub(crate) fn workspace_path(field: &str, text: &str) -> ApiResult<String> {
+    let bad = |reason: &str| Err(ApiError::invalid(field, reason));
+    let path = file_name::in_workspace(text).map_err(|reason| ApiError::invalid(field, reason))?;
+    let mut parts = path.split(|byte| *byte == b'/');
+    if path.is_empty() {
+        bad("must name something in the workspace")
+    } else if parts.clone().any(|part| part.len() > MAX_PART) {
+        bad("must have names of at most 255 bytes")
+    } else if parts.any(|part| part.eq_ignore_ascii_case(b".git")) {
+        // Whatever the case: git takes none of these into a commit.
+        bad("must not lead into git's own folder")
+    } else {
+        Ok(file_name::escape(&path))
+    }
 }
 
 /// A name of at most `max` characters.
@@ -91,6 +113,49 @@ pub(crate) fn permissions(field: &str, given: &Permissions) -> ApiResult<()> {
         text(&format!("{field}.rules[{i}].command"), rule.command.as_deref().unwrap_or_default())?;
         text(&format!("{field}.rules[{i}].path"), rule.path.as_deref().unwrap_or_default())
     })
+}
+
+/// What is said about models; the domain checks the rest.
+pub(crate) fn models(field: &str, given: &ModelRules) -> ApiResult<()> {
+    let ModelRules { allowed, limits, endpoints } = given;
+    at_most(model::MAX_ALLOWED, &format!("{field}.allowed"), allowed.len())?;
+    for (i, one) in allowed.iter().enumerate() {
+        let entry = format!("{field}.allowed[{i}]");
+        if one.is_empty() || one.len() > model::MAX_MODEL || one.contains(char::is_control) {
+            let problem = format!("must have 1 to {} bytes and no control characters", model::MAX_MODEL);
+            return Err(ApiError::invalid(entry, problem));
+        }
+        text(&entry, one)?;
+    }
+    model_limits(&format!("{field}.limits"), limits.tokens, limits.cost_micros)?;
+    for (provider, source) in endpoints.iter() {
+        model_source(&format!("{field}.endpoints.{provider}"), source)?;
+    }
+    Ok(())
+}
+
+/// A project's budget, if there is one.
+pub(crate) fn model_budget(field: &str, given: Option<&ModelBudget>) -> ApiResult<()> {
+    given.map_or(Ok(()), |budget| model_limits(field, budget.tokens, budget.cost_micros))
+}
+
+fn model_limits(field: &str, tokens: Option<u64>, cost_micros: Option<u64>) -> ApiResult<()> {
+    for (name, limit) in [("tokens", tokens), ("cost_micros", cost_micros)] {
+        if limit.is_some_and(|limit| limit > model::MAX_LIMIT) {
+            return Err(ApiError::invalid(format!("{field}.{name}"), format!("must be at most {}", model::MAX_LIMIT)));
+        }
+    }
+    Ok(())
+}
+
+fn model_source(field: &str, source: &ModelSource) -> ApiResult<()> {
+    if let Some(Err(problem)) = source.base_url.as_deref().map(model::check_base_url) {
+        return Err(ApiError::invalid(format!("{field}.base_url"), problem));
+    }
+    if let Some(variable) = &source.key_variable {
+        ambient_domain::name::environment(&format!("{field}.key_variable"), [variable].into_iter())?;
+    }
+    Ok(())
 }
 
 /// A branch.

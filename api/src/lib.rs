@@ -8,7 +8,7 @@
 //!
 //! Which module may use which: a module uses those on the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
 //!
-//! * `mcp`: MCP servers
+//! * `mcp`, `model_rules`: MCP servers, what is said about models
 //! * `error`, `representation`, `schema_rules`: failures, the JSON of entities, what the document says about values
 //! * `envelope`, `extract`, `given`, `kinds`, `respond`, `responses`: failures that no route sees, what a handler gets from a request, checks on input, responses, failures
 //!   in the document
@@ -39,6 +39,7 @@ mod list;
 mod listener;
 mod live;
 mod mcp;
+mod model_rules;
 mod observe;
 mod openapi;
 mod representation;

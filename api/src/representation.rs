@@ -4,6 +4,7 @@ use ambient_compute::Resource;
 use ambient_domain::{
     permission::Permissions,
     project::{Permission, Project, Role, Settings, SubjectType},
+    retention::Retention,
     session::{self, AgentCommand, Session},
 };
 use ambient_live::permissions as as_runners_say;
@@ -14,7 +15,7 @@ use ambient_wire::{
 };
 use serde::Deserialize;
 
-use crate::mcp;
+use crate::{mcp, model_rules};
 
 /// A project.
 pub(crate) fn project(project: &Project) -> wire_project::Project {
@@ -33,6 +34,7 @@ pub(crate) fn project(project: &Project) -> wire_project::Project {
         provisioned: project.provisioned,
         labels: project.spec.labels.clone(),
         annotations: project.spec.annotations.clone(),
+        environment_variable_names: project.spec.environment_variables.keys().cloned().collect(),
         settings: settings(&project.spec.settings),
     }
 }
@@ -47,6 +49,9 @@ fn settings(settings: &Settings) -> wire_project::ProjectSettings {
         mcp_servers,
         network,
         setup_script,
+        retention: Retention { event_days, workspace_days, snapshot_days },
+        models,
+        model_budget,
     } = settings.clone();
     wire_project::ProjectSettings {
         llm_model,
@@ -57,6 +62,9 @@ fn settings(settings: &Settings) -> wire_project::ProjectSettings {
         mcp_servers: mcp::shown(&mcp_servers),
         network: network.as_ref().map(ambient_workflows::network),
         setup_script,
+        retention: ambient_wire::retention::Retention { event_days, workspace_days, snapshot_days },
+        models: model_rules::shown(&models),
+        model_budget: model_budget.map(model_rules::shown_budget),
     }
 }
 
@@ -123,6 +131,7 @@ pub(crate) fn session(session: &Session, last_seq: Option<i64>) -> wire::Session
         network: spec.network.as_ref().map(ambient_workflows::network),
         setup_script: spec.setup_script.clone(),
         environment_variable_names: spec.environment_variables.keys().cloned().collect(),
+        models: model_rules::shown(&spec.models),
         permissions: shown(&spec.permissions),
         parent_session_id: spec.parent_session_id.clone(),
         labels: spec.labels.clone(),
@@ -145,6 +154,7 @@ pub(crate) fn session(session: &Session, last_seq: Option<i64>) -> wire::Session
         results: None,
         error: None,
         last_seq,
+        retention: None,
     }
 }
 
@@ -343,9 +353,10 @@ fn standing_of(repo: &session::ReconciledRepo) -> &'static str {
     }
 }
 
-/// A session's repositories: what is wanted, and their state.
-pub(crate) fn session_repos(session: &Session) -> Vec<wire::SessionRepo> {
-    let standing = |name: &str| session.reconciled_repos.iter().find(|repo| repo.name == name);
+/// A session's repositories: what is wanted, and their state; without a workspace there are none yet.
+pub(crate) fn session_repos(session: &Session, has_workspace: bool) -> Vec<wire::SessionRepo> {
+    let reconciled = if has_workspace { session.reconciled_repos.as_slice() } else { &[] };
+    let standing = |name: &str| reconciled.iter().find(|repo| repo.name == name);
     let wanted = session.spec.repos.iter().map(|repo| {
         let there = standing(&repo.name).filter(|there| there.url == repo.url);
         wire::SessionRepo {
@@ -358,8 +369,7 @@ pub(crate) fn session_repos(session: &Session) -> Vec<wire::SessionRepo> {
             notices: there.map(notices).unwrap_or_default(),
         }
     });
-    let unwanted =
-        session.reconciled_repos.iter().filter(|there| !session.spec.repos.iter().any(|r| r.name == there.name));
+    let unwanted = reconciled.iter().filter(|there| !session.spec.repos.iter().any(|r| r.name == there.name));
     let removing = unwanted.map(|there| wire::SessionRepo {
         name: there.name.clone(),
         url: there.url.clone(),

@@ -13,12 +13,13 @@ use crate::{
 
 /// Everything the server serves.
 pub fn router(state: AppState) -> Router {
+    let traces = state.traces();
     let (router, _) = openapi::documented().split_for_parts();
     router
         .fallback(|| async { ApiError::new(Number::UnknownRoute, Number::UnknownRoute.meaning()) })
         .layer(Extension(TakesQuery(openapi::takes_a_query)))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn(observe))
+        .layer(middleware::from_fn_with_state(traces, observe))
         .with_state(state)
 }
 

@@ -25,7 +25,7 @@ use ambient_wire::{
 use crate::{
     agent_types,
     error::{ApiError, ApiResult, Number},
-    given, mcp,
+    given, mcp, model_rules,
 };
 
 const DEFAULT_NAME: &str = "session";
@@ -40,6 +40,8 @@ const MAX_AGENT_TYPE: usize = 100;
 pub(crate) struct ServerDefaults<'a> {
     /// Model if neither session nor project names one.
     pub(crate) llm_model: Option<&'a str>,
+    /// Agent type if neither session, agent nor project names one, or gives a command.
+    pub(crate) agent_type: &'a str,
     /// Agent types in this build.
     pub(crate) agent_types: &'a [String],
     /// The most a session may ask for.
@@ -83,7 +85,7 @@ pub(crate) fn resolve(
         repos: named_repos(body.repos)?,
         main_repo_index: body.main_repo_index,
         agent_id: body.agent_id,
-        agent_type: agent_type(given_type, has_command, server.agent_types)?,
+        agent_type: agent_type(given_type, has_command, server)?,
         agent_command: body.agent_command.map(agent_command),
         agent_mode: body.agent_mode,
         agent_options: body.agent_options,
@@ -104,6 +106,7 @@ pub(crate) fn resolve(
         setup_script: body.setup_script,
         // Sealed once the session has its id.
         environment_variables: BTreeMap::new(),
+        models: model_rules::given(body.models),
         permissions: permissions(body.permissions),
         parent_session_id: body.parent_session_id,
         labels: body.labels,
@@ -117,6 +120,7 @@ fn check(body: &SessionCreate) -> ApiResult<()> {
     given::repos(&body.repos)?;
     given::optional_name("llm_model", body.llm_model.as_deref(), MAX_MODEL_CHARS)?;
     given::network("network", body.network.as_ref())?;
+    given::models("models", &body.models)?;
     given::permissions("permissions", &body.permissions)?;
     given::labels(&body.labels)?;
     given::annotations(&body.annotations)
@@ -127,6 +131,7 @@ fn check_patch(body: &SessionPatch) -> ApiResult<()> {
     given::repos(body.repos.as_deref().unwrap_or_default())?;
     given::optional_name("llm_model", body.llm_model.as_ref().and_then(Option::as_deref), MAX_MODEL_CHARS)?;
     given::network("network", body.network.as_ref().and_then(Option::as_ref))?;
+    body.models.iter().flatten().try_for_each(|rules| given::models("models", rules))?;
     body.permissions.iter().flatten().try_for_each(|all| given::permissions("permissions", all))?;
     body.labels.as_ref().map_or(Ok(()), given::labels)?;
     body.annotations.as_ref().map_or(Ok(()), given::annotations)
@@ -154,12 +159,14 @@ pub(crate) fn patch(body: SessionPatch, server: ServerDefaults<'_>) -> ApiResult
         network: given_network,
         setup_script,
         environment_variables: _,
+        models,
         permissions: given_permissions,
         labels,
         annotations,
     } = body;
     Ok(session::SessionPatch {
         environment_variables: None,
+        models: models.map(|given| model_rules::given(given.unwrap_or_default())),
         permissions: given_permissions.map(|given| permissions(given.unwrap_or_default())),
         display_name: name,
         labels,
@@ -315,10 +322,10 @@ pub(crate) fn agent_command(given: wire_type::AgentCommand) -> AgentCommand {
     AgentCommand { program, args, directory }
 }
 
-fn agent_type(given: Option<String>, has_command: bool, there_are: &[String]) -> ApiResult<String> {
-    let usual = if has_command { agent_types::CUSTOM } else { agent_types::SCRIPT };
+fn agent_type(given: Option<String>, has_command: bool, server: ServerDefaults<'_>) -> ApiResult<String> {
+    let usual = if has_command { agent_types::CUSTOM } else { server.agent_type };
     let agent_type = given.unwrap_or_else(|| usual.to_owned());
-    known_agent_type("agent_type", Some(&agent_type), there_are)?;
+    known_agent_type("agent_type", Some(&agent_type), server.agent_types)?;
     Ok(agent_type)
 }
 
@@ -382,9 +389,14 @@ mod tests {
 
     #[test]
     fn an_unknown_agent_type_is_told_with_those_there_are() {
-        let error = agent_type(Some("claude".to_owned()), false, &["script".to_owned()]).unwrap_err();
-        assert_eq!(error.to_string(), "agent_type: 'claude' is not on this server; it has: script");
-        assert_eq!(agent_type(None, false, &["script".to_owned()]).unwrap(), "script");
-        assert_eq!(agent_type(None, true, &["custom".to_owned()]).unwrap(), "custom");
+        let there_are = ["script", "codex", "custom"].map(str::to_owned);
+        let maxima = ResourceOverrides::default();
+        let server =
+            |agent_type| ServerDefaults { llm_model: None, agent_type, agent_types: &there_are, maxima: &maxima };
+        let error = agent_type(Some("claude".to_owned()), false, server("script")).unwrap_err();
+        assert_eq!(error.to_string(), "agent_type: 'claude' is not on this server; it has: script, codex, custom");
+        assert_eq!(agent_type(None, false, server("script")).unwrap(), "script");
+        assert_eq!(agent_type(None, false, server("codex")).unwrap(), "codex");
+        assert_eq!(agent_type(None, true, server("codex")).unwrap(), "custom");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ambient_domain::session::{Phase, Session};
-use ambient_persistence::{TurnRow, UsageRow};
+use ambient_persistence::{Removed, TurnRow, UsageRow};
 use ambient_wire::turn::{Turn, TurnRepo, TurnStatus};
 use serde::Deserialize;
 use serde_json::Value;
@@ -18,8 +18,9 @@ pub(crate) fn parse(id: &str) -> Option<(i64, i64)> {
 }
 
 /// A turn of the session, with the rows of usage that are its own among these.
-pub(crate) fn shown(session: &Session, row: TurnRow, used: &[UsageRow]) -> Turn {
+pub(crate) fn shown(session: &Session, row: TurnRow, used: &[UsageRow], removed: Option<&Removed>) -> Turn {
     let status = status(session, &row);
+    let removed = removed.filter(|removed| row.first_seq < removed.retained_from_seq);
     Turn {
         kind: "Turn".to_owned(),
         id: format!("{}-{}", row.run, row.number),
@@ -40,6 +41,7 @@ pub(crate) fn shown(session: &Session, row: TurnRow, used: &[UsageRow]) -> Turn 
         permission_requests: row.permission_requests,
         usage: usage::total(used.iter().filter(|used| (used.run, used.turn) == (row.run, row.number))),
         repos: repos(&row.repos),
+        events_removed_at: removed.and_then(|removed| removed.events_removed_at),
     }
 }
 

@@ -1,10 +1,14 @@
 //! How what model calls have used is added up and shown.
 
+use ambient_domain::model_rules::ModelBudget;
+use ambient_live::Used;
 use ambient_persistence::{PROXY, UsageRow};
 use ambient_wire::{
     runner_event::UsageSource,
-    usage::{DayUsage, ModelUsage, RunUsage, TokenUsage},
+    usage::{BudgetUsage, DayUsage, ModelUsage, RunUsage, TokenUsage},
 };
+
+use crate::model_rules;
 
 /// All of it.
 pub(crate) fn total<'a>(rows: impl IntoIterator<Item = &'a UsageRow>) -> TokenUsage {
@@ -30,6 +34,22 @@ pub(crate) fn total<'a>(rows: impl IntoIterator<Item = &'a UsageRow>) -> TokenUs
         (total.cost_micros, total.currency) = (None, None);
     }
     total
+}
+
+/// What is left of a budget.
+pub(crate) fn of_budget(budget: ModelBudget, used: Used, currency: &str) -> BudgetUsage {
+    let ModelBudget { tokens, cost_micros, period } = budget;
+    BudgetUsage {
+        period: period.map(model_rules::shown_period),
+        since: used.since,
+        currency: currency.to_owned(),
+        tokens,
+        used_tokens: used.tokens,
+        left_tokens: tokens.map(|limit| limit.saturating_sub(used.tokens)),
+        cost_micros,
+        used_cost_micros: used.cost_micros,
+        left_cost_micros: cost_micros.map(|limit| limit.saturating_sub(used.cost_micros)),
+    }
 }
 
 /// Rows with the same key are next to each other.

@@ -1,6 +1,6 @@
 //! Benchmarks of the product, each compared with a ceiling or a peer that is measured in the same run.
 //!
-//! `make bench` and `make bench-engine` run them; `figures commands engine live start model` some. Invariants: every measurement has a bound in
+//! `make bench` and `make bench-engine` run them; `figures commands engine live start model turn` some. Invariants: every measurement has a bound in
 //! count and in time; ours and theirs take turns, so that a busy machine slows both; what is started here ends here.
 
 mod ceiling;
@@ -20,6 +20,7 @@ mod server;
 mod start;
 mod subscribers;
 mod table;
+mod turn;
 mod workflow;
 
 use std::{error::Error, process::ExitCode, time::Duration};
@@ -36,7 +37,7 @@ pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// All figures together.
 const PATIENCE: Duration = Duration::from_secs(600);
-const FIGURES: [&str; 6] = ["commands", "engine", "scale", "live", "start", "model"];
+const FIGURES: [&str; 7] = ["commands", "engine", "scale", "live", "start", "model", "turn"];
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -82,7 +83,8 @@ async fn all(wanted: &[String]) -> Result<(), Failure> {
             "scale" => Box::pin(scale::measure(&mut table)).await?,
             "live" => Box::pin(live::measure(&mut table)).await?,
             "start" => Box::pin(start::measure(&mut table)).await?,
-            _ => Box::pin(model::measure(&mut table)).await?,
+            "model" => Box::pin(model::measure(&mut table)).await?,
+            _ => Box::pin(turn::measure(&mut table)).await?,
         }
     }
     table.print();

@@ -32,6 +32,15 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one, with a project, on a database.
     pub(crate) async fn start(database_url: &str, project: &str) -> Result<Self, Failure> {
+        Self::start_with(database_url, project, &[]).await
+    }
+
+    /// The same, with further settings, by the names of their variables.
+    pub(crate) async fn start_with(
+        database_url: &str,
+        project: &str,
+        settings: &[(&str, String)],
+    ) -> Result<Self, Failure> {
         let dir = short_dir()?;
         // The server takes the address again at once; nobody else on loopback is expected to.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
@@ -43,6 +52,7 @@ impl Server {
         command.env("AMBIENT_SERVER_CONFIG", "/dev/null").env("AMBIENT_DATABASE_URL", database_url);
         command.env("AMBIENT_DATA_DIR", &data).env("AMBIENT_LISTEN", &address).env("AMBIENT_HOST", "bench");
         command.env("AMBIENT_SESSION_UID_BASE", UID_BASE.to_string()).env("AMBIENT_LOG_LEVEL", "warn");
+        command.envs(settings.iter().map(|(name, value)| (name, value)));
         let log = File::create(dir.path().join("server.log"))?;
         let child = command.arg("server").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
         let http = Client::builder().no_proxy().timeout(PATIENCE).build()?;

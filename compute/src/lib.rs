@@ -293,6 +293,10 @@ pub trait Compute: Send + Sync {
     async fn ensure_workspace(&self, session: &SessionRef) -> Result<(), ComputeError>;
     /// Removes everything of the session; refused while a runner is alive.
     async fn delete_workspace(&self, session: &SessionRef) -> Result<(), ComputeError>;
+    /// Removes what runs up to `run` worked with: the workspace, the agent's home, the copies of repositories. Their records stay, and of
+    /// their logs the end of what was said, for the agent of a later run. Returns how many bytes it was, as far as that was measured; none
+    /// if nothing was removed because a later run has begun. The fence must be raised, and nothing of these runs alive.
+    async fn remove_workspace(&self, session: &SessionRef, run: i64) -> Result<Option<u64>, ComputeError>;
     /// Writes a token (0600, atomically).
     async fn write_secret(
         &self,

@@ -11,6 +11,7 @@ use crate::{
     definition::{Definition, DefinitionSpec},
     entity::Refusal,
     mcp::{self, McpServer},
+    model_rules::ModelRules,
     name,
     network::Network,
     patch::{merge, nullable},
@@ -79,6 +80,9 @@ pub struct AgentSpec {
     /// Environment variables for its sessions: name to the id under which the value is sealed. Values are never in operations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment_variables: BTreeMap<String, String>,
+    /// Which models its sessions may ask, where, and how much of them each may use.
+    #[serde(default, skip_serializing_if = "ModelRules::is_empty")]
+    pub models: ModelRules,
     /// What its sessions may do without asking, after what they say themselves.
     #[serde(default, skip_serializing_if = "Permissions::is_empty")]
     pub permissions: Permissions,
@@ -149,6 +153,9 @@ pub struct AgentPatch {
     /// Variables to set (id of the sealed value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment_variables: Option<BTreeMap<String, Option<String>>>,
+    /// All that is said about models, in place of what was said before; null: nothing.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub models: Option<Option<ModelRules>>,
     /// All permissions, in place of those before; null: none.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
     pub permissions: Option<Option<Permissions>>,
@@ -195,6 +202,7 @@ impl DefinitionSpec for AgentSpec {
         self.network.as_ref().map_or(Ok(()), Network::validate)?;
         launch::setup_script(self.setup_script.as_deref())?;
         name::environment("environment_variables", self.environment_variables.keys())?;
+        self.models.validate("models", &self.environment_variables)?;
         self.permissions.validate("permissions")?;
         name::map("labels", &self.labels)?;
         name::map("annotations", &self.annotations)
@@ -222,6 +230,7 @@ impl DefinitionSpec for AgentSpec {
         spec.network = patch.network.unwrap_or(spec.network);
         spec.setup_script = patch.setup_script.unwrap_or(spec.setup_script);
         merge(&mut spec.environment_variables, patch.environment_variables);
+        spec.models = patch.models.map_or(spec.models, Option::unwrap_or_default);
         spec.permissions = patch.permissions.map_or(spec.permissions, Option::unwrap_or_default);
         merge(&mut spec.labels, patch.labels);
         merge(&mut spec.annotations, patch.annotations);

@@ -38,7 +38,7 @@ pub struct AgentLaunch {
     /// How it is told where models are asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<AgentEndpoint>,
-    /// Variables of the definition: name to the id under which the value is sealed.
+    /// Variables of the project and of the definition, which go before those: name to the id under which the value is sealed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment_variables: BTreeMap<String, String>,
     /// Files that are written to its home before it starts, by path in it.

@@ -11,6 +11,7 @@ pub mod definition;
 pub mod effect;
 pub mod entity;
 pub mod mcp;
+pub mod model_rules;
 pub mod name;
 pub mod network;
 mod patch;
@@ -18,6 +19,7 @@ pub mod permission;
 pub mod project;
 pub mod quantity;
 pub mod repository_ref;
+pub mod retention;
 pub mod session;
 
 pub use column::{Column, ColumnType};

@@ -68,7 +68,10 @@ pub enum PermissionEffect {
 /// Sort of a tool call, as the agent says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "the names say it; they are those of the Agent Client Protocol")]
+#[allow(
+    missing_docs,
+    reason = "the names say it; but for `push`, which is the runner's, they are those of the Agent Client Protocol"
+)]
 pub enum ToolKind {
     Read,
     Edit,
@@ -79,6 +82,7 @@ pub enum ToolKind {
     Think,
     Fetch,
     SwitchMode,
+    Push,
     #[default]
     Other,
 }

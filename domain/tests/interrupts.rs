@@ -177,6 +177,11 @@ fn an_answer_lost_with_its_attempt_is_shown_when_the_agent_asks_again_and_given_
         assert_eq!(again.after.interrupts[0].earlier.as_ref().unwrap().by, "bob");
         let given = again.after.interrupts[0].answer.as_ref().map(|given| (given.answer, given.by.as_str(), given.at));
         assert_eq!(given, repeats.then_some((Answer::Once, "bob", at(3))));
+        let twice = told(&again.after, raised("1-2-2", "make"));
+        assert!(twice.interrupts[1].answer.is_none(), "once is not twice, also at the same time");
+        let over = told(&again.after, closed("1-2-1", InterruptOutcome::Answered));
+        let third = told(&over, raised("1-2-3", "make"));
+        assert!(third.interrupts[0].answer.is_none() && third.interrupts[0].earlier.is_none(), "it is used up");
         let other = told(&lost.after, raised("1-2-1", "make test"));
         assert!(other.interrupts[0].earlier.is_none() && other.interrupts[0].answer.is_none());
     }

@@ -58,7 +58,7 @@ same_names! {
     /// A sort of tool call.
     tool_kind,
     /// A sort of tool call, in the domain's form.
-    tool_kind_of: domain::ToolKind, ToolKind { Read, Edit, Delete, Move, Search, Execute, Think, Fetch, SwitchMode, Other }
+    tool_kind_of: domain::ToolKind, ToolKind { Read, Edit, Delete, Move, Search, Execute, Think, Fetch, SwitchMode, Push, Other }
 }
 
 same_names! {

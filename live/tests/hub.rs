@@ -175,9 +175,9 @@ async fn subscribers_share_events_and_cursors_that_cannot_be_served_are_told() {
     let sql = "delete from ambient.session_events where session_id = $1 and seq <= 5";
     sqlx::query(sql).bind(&session.id).execute(server.db.pool()).await.unwrap();
     let too_old = hub.subscribe(&session.id, 4).await;
-    assert!(matches!(too_old, Err(SubscribeError::TooOld { oldest: 6 })), "{too_old:?}");
+    assert!(matches!(too_old, Err(SubscribeError::TooOld { oldest: 6, covers_seq: None })), "{too_old:?}");
     assert_eq!(behind.next().await, None);
-    assert_eq!(behind.end(), Some(End::TooOld { oldest: 6 }));
+    assert_eq!(behind.end(), Some(End::TooOld { oldest: 6, covers_seq: None }));
     assert_eq!(hub.subscribe(&session.id, 5).await.unwrap().next().await.unwrap().events[0].seq(), 6);
 }
 

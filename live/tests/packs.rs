@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use support::{Server, World, eventually, stand_in::StandIn};
 use tempfile::TempDir;
 
-const LIMITS: Limits = Limits { pack: 1000, session: 1500, keep_days: 0 };
+const LIMITS: Limits = Limits { pack: 1000, session: 1500 };
 
 fn id(content: &[u8]) -> String {
     Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -116,6 +116,11 @@ async fn what_a_runner_makes_up_is_not_stored_and_its_log_goes_on() {
         (json!([{"id": id(b"gone"), "bytes": 4}]), "cannot be had from the runner"),
         (json!([{"id": "../../x", "bytes": 4}]), "odd name"),
         (json!([{"id": id(content), "bytes": 4, "base": "../x"}]), "odd name"),
+        (json!(vec![pack(content); 18]), "more packs than a snapshot needs"),
+        (
+            json!(vec![json!({"id": id(content), "bytes": 6, "base": "c".repeat(40)}); 2]),
+            "more packs than a snapshot needs",
+        ),
         (json!([{"id": id(content), "bytes": 2000}]), "snapshot_pack_limit"),
         (json!([{"id": id(content), "bytes": 2}]), "more of its pack"),
     ];
@@ -125,6 +130,7 @@ async fn what_a_runner_makes_up_is_not_stored_and_its_log_goes_on() {
         assert_eq!(event["packs"], json!([]));
     }
     scene.is_told(format!("not_stored {}", id(content))).await;
+    assert!(!scene.runner.told().iter().any(|told| told.contains("..")), "an odd name is nobody's pack");
     // As much as a session may have.
     for (round, is_stored) in [(b'1', true), (b'2', false)] {
         let content = [round; 900];

@@ -46,6 +46,8 @@ pub struct DatabaseOptions {
     pub application_name: String,
     /// Every transaction is read-only: the database refuses any write.
     pub read_only: bool,
+    /// This server exports traces: turns that end and executions that are started are noted for it.
+    pub traces: bool,
 }
 
 impl Default for DatabaseOptions {
@@ -60,6 +62,7 @@ impl Default for DatabaseOptions {
             append_timeout: Duration::from_secs(15),
             application_name: "ambient".to_owned(),
             read_only: false,
+            traces: false,
         }
     }
 }
@@ -73,6 +76,7 @@ pub struct Database {
     pub(crate) lanes: Lanes,
     pub(crate) group: Arc<Group>,
     pub(crate) append_timeout: Duration,
+    pub(crate) traces: bool,
     /// When and why the last append was given up; none once one has succeeded.
     refused: watch::Sender<Option<(Instant, String)>>,
 }
@@ -119,8 +123,8 @@ impl Database {
         let lanes = Lanes::by_key(&connect, LANES);
         let group = connect.clone().options([("lock_timeout", BATCH_LOCK_TIMEOUT.as_millis().to_string())]);
         let group = Arc::new(Group::new(Lanes::by_key(&group, WRITERS)));
-        let (append_timeout, refused) = (options.append_timeout, watch::Sender::new(None));
-        Ok(Self { pool, connect, lanes, group, append_timeout, refused })
+        let (append_timeout, traces, refused) = (options.append_timeout, options.traces, watch::Sender::new(None));
+        Ok(Self { pool, connect, lanes, group, append_timeout, traces, refused })
     }
 
     /// Migrates the schema `ambient` to this release. Several servers may call it at once.

@@ -39,6 +39,8 @@ pub enum Hint {
     Live(String),
     /// The outbox.
     Outbox,
+    /// What the sessions of this project have used of models.
+    Usage(String),
     /// Anything: hints were lost.
     Resync,
 }
@@ -215,6 +217,7 @@ fn encode(hint: &Hint) -> String {
     match hint {
         Hint::Live(id) => format!("L{id}"),
         Hint::Outbox => "O".to_owned(),
+        Hint::Usage(id) => format!("U{id}"),
         Hint::Resync => "R".to_owned(),
     }
 }
@@ -225,6 +228,7 @@ fn decode(line: &str) -> Hint {
     match (chars.next(), chars.as_str()) {
         (Some('L'), id) => Hint::Live(id.to_owned()),
         (Some('O'), "") => Hint::Outbox,
+        (Some('U'), id) => Hint::Usage(id.to_owned()),
         _ => Hint::Resync,
     }
 }
@@ -289,7 +293,10 @@ mod tests {
 
     #[test]
     fn many_hints_are_split_below_the_limit_of_notify_and_none_is_lost() {
-        let sent: HashSet<Hint> = (0..2000).map(|i| Hint::Live(format!("{i:027}"))).chain([Hint::Outbox]).collect();
+        let sent: HashSet<Hint> = (0..2000)
+            .map(|i| Hint::Live(format!("{i:027}")))
+            .chain([Hint::Outbox, Hint::Usage("p".to_owned())])
+            .collect();
         let payloads = payloads("me", sent.clone());
         assert!(payloads.iter().all(|p| p.len() < 8000 && p.starts_with("me\n")));
         let received: HashSet<Hint> = payloads.iter().flat_map(|p| p.split('\n').skip(1)).map(decode).collect();

@@ -195,18 +195,24 @@ impl Database {
     }
 
     /// Removes what has expired: idempotency records after 24 hours, outbox rows 7 days after they were done. At most
-    /// `limit` rows of each; returns how many.
+    /// `limit` rows of each in a transaction, and `batches` of them; returns how many. Rows that another server is removing are passed over.
     ///
     /// # Errors
     /// When the database cannot be reached.
-    pub async fn purge_expired(&self, limit: i64) -> Result<u64, StoreError> {
+    pub async fn purge_expired(&self, limit: u32, batches: u32) -> Result<u64, StoreError> {
         let records = "delete from ambient.idempotency where ctid = any(array(select ctid from ambient.idempotency
-                       where created_at < now() - interval '24 hours' limit $1))";
+                       where created_at < now() - interval '24 hours' limit $1 for update skip locked))";
         let outbox = "delete from ambient.outbox where position = any(array(select position from ambient.outbox
-                      where done_at < now() - interval '7 days' limit $1))";
+                      where done_at < now() - interval '7 days' limit $1 for update skip locked))";
         let mut removed = 0;
         for sql in [records, outbox] {
-            removed += sqlx::query(sql).bind(limit).execute(self.pool()).await?.rows_affected();
+            for _ in 0..batches {
+                let some = sqlx::query(sql).bind(i64::from(limit)).execute(self.pool()).await?.rows_affected();
+                removed += some;
+                if some < u64::from(limit) {
+                    break;
+                }
+            }
         }
         Ok(removed)
     }

@@ -47,7 +47,7 @@ pub struct OutboxCounts {
 impl Database {
     /// Claims for `lasting` the effects of entities that are due, at most `entities`, if `engine` is the chosen one: for each entity the
     /// open ones in order, at most [`CHAIN`]. Only the first of them is marked, but nobody else gets the others as long as it is
-    /// open.
+    /// open. Where traces are exported, executions that are to be started are noted for it.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -72,12 +72,19 @@ impl Database {
              first as (
                  update ambient.outbox o
                  set claimed_until = clock_timestamp() + $2 * interval '1 second', attempts = o.attempts + 1
-                 from due where o.position = due.position returning {columns})
-             select * from first union all
-             select next.* from due cross join lateral (
-                 select {columns} from ambient.outbox o
-                 where o.entity_kind = due.entity_kind and o.entity_id = due.entity_id and o.position > due.position
-                   and o.done_at is null and o.parked_reason is null order by o.position limit $5) next"
+                 from due where o.position = due.position returning {columns}),
+             claimed as (
+                 select * from first union all
+                 select next.* from due cross join lateral (
+                     select {columns} from ambient.outbox o
+                     where o.entity_kind = due.entity_kind and o.entity_id = due.entity_id and o.position > due.position
+                       and o.done_at is null and o.parked_reason is null order by o.position limit $5) next),
+             traced as (
+                 insert into ambient.trace_executions (workflow_id, operation_id, entity_id)
+                 select distinct on (effect ->> 'workflow_id') effect ->> 'workflow_id', operation_id, entity_id from claimed
+                 where $6 and effect ->> 'effect' = 'start_workflow' order by effect ->> 'workflow_id', position
+                 on conflict do nothing)
+             select * from claimed"
         );
         let rows = sqlx::query(AssertSqlSafe(sql))
             .bind(entities)
@@ -85,6 +92,7 @@ impl Database {
             .bind(engine.map(|engine| &engine.engine))
             .bind(engine.map(|engine| &engine.namespace))
             .bind(CHAIN - 1)
+            .bind(self.traces)
             .fetch_all(self.pool())
             .await?;
         let mut chains: BTreeMap<(String, String), Vec<OutboxRow>> = BTreeMap::new();

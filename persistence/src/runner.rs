@@ -180,7 +180,7 @@ impl Database {
         let (session_id, run, count) = (batch.session_id.clone(), batch.run, batch.records.len());
         let last_seq = insert_records(&mut tx, batch).await?;
         let first_seq = last_seq - i64::try_from(count).unwrap_or(i64::MAX) + 1;
-        turn_results::store(&mut tx, (&session_id, run), first_seq, turns).await?;
+        turn_results::store(&mut tx, (&session_id, run), first_seq, turns, self.traces).await?;
         model_usage::store(&mut tx, (&session_id, run), usage).await?;
         run_results::store(&mut tx, (&session_id, run), first_seq, of_run).await?;
         tx.commit().await?;

@@ -46,6 +46,15 @@ impl Database {
         Ok(sqlx::query_as(sql).bind(session_id).fetch_optional(self.pool()).await?)
     }
 
+    /// The seq that the newest snapshot covers.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn snapshot_seq(&self, session_id: &str) -> Result<Option<i64>, StoreError> {
+        let sql = "select max(covers_seq) from ambient.snapshots where session_id = $1";
+        Ok(sqlx::query_scalar(sql).bind(session_id).fetch_one(self.pool()).await?)
+    }
+
     /// Deletes the snapshots that cover less than `covers_seq`; returns how many there were. Concurrent readers still see a complete one.
     ///
     /// # Errors

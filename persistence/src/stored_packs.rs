@@ -1,12 +1,13 @@
 //! Whose packs the snapshot store holds, and which of a session's turns have some.
 
-use serde_json::Value;
+use ambient_domain::retention::{KEEP_LABEL, Retention};
+use serde_json::{Value, json};
 use sqlx::FromRow;
 
 use crate::{database::Database, error::StoreError};
 
 /// A session, as far as its packs are concerned.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+#[derive(Debug, Clone, PartialEq, FromRow)]
 pub struct PackOwner {
     /// Session id.
     pub id: String,
@@ -16,6 +17,11 @@ pub struct PackOwner {
     pub is_deleted: bool,
     /// A run of it is underway.
     pub is_active: bool,
+    /// Somebody wants it to be kept.
+    pub is_kept: bool,
+    /// What its project says about retention.
+    #[sqlx(json(nullable))]
+    pub retention: Option<Retention>,
 }
 
 impl Database {
@@ -24,10 +30,12 @@ impl Database {
     /// # Errors
     /// When the database cannot be reached.
     pub async fn pack_owners(&self, session_ids: &[String]) -> Result<Vec<PackOwner>, StoreError> {
-        let sql = "select id, project_id, deleted_at is not null as is_deleted,
-                          coalesce(phase in ('Pending', 'Creating', 'Running', 'Stopping'), false) as is_active
-                   from ambient.sessions where id = any($1)";
-        Ok(sqlx::query_as(sql).bind(session_ids).fetch_all(self.pool()).await?)
+        let sql = "select s.id, s.project_id, s.deleted_at is not null as is_deleted,
+                          coalesce(s.phase in ('Pending', 'Creating', 'Running', 'Stopping'), false) as is_active,
+                          s.labels @> $2 as is_kept, p.spec -> 'settings' -> 'retention' as retention
+                   from ambient.sessions s left join ambient.projects p on p.id = s.project_id where s.id = any($1)";
+        let (key, value) = KEEP_LABEL;
+        Ok(sqlx::query_as(sql).bind(session_ids).bind(json!({ key: value })).fetch_all(self.pool()).await?)
     }
 
     /// Commits that packs of these sessions build on.
@@ -36,7 +44,10 @@ impl Database {
     /// When the database cannot be reached.
     pub async fn pack_bases(&self, session_ids: &[String]) -> Result<Vec<String>, StoreError> {
         let sql =
-            "select distinct r -> 'snapshot' ->> 'base' from ambient.session_turns t, jsonb_array_elements(t.repos) r
+            "select distinct p ->> 'base' from ambient.session_turns t, jsonb_array_elements(t.repos) r,
+                          jsonb_path_query(r, '$.snapshot.packs[*]') p
+                   where t.session_id = any($1) and p ->> 'base' is not null
+             union select distinct r -> 'snapshot' ->> 'base' from ambient.session_turns t, jsonb_array_elements(t.repos) r
                    where t.session_id = any($1) and r -> 'snapshot' ->> 'base' is not null";
         Ok(sqlx::query_scalar(sql).bind(session_ids).fetch_all(self.pool()).await?)
     }

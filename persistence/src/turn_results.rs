@@ -168,6 +168,7 @@ pub(crate) async fn store(
     (session_id, run): (&str, i64),
     first_seq: i64,
     changes: Vec<TurnChange>,
+    traces: bool,
 ) -> Result<(), StoreError> {
     let seq = |index: usize| first_seq.saturating_add(i64::try_from(index).unwrap_or(0));
     for mut change in changes {
@@ -179,6 +180,7 @@ pub(crate) async fn store(
             let query = sqlx::query(sql).bind(session_id).bind(run).bind(number).bind(&started.message_id);
             query.bind(seq(started.index)).bind(started.at).execute(&mut *tx).await?;
         }
+        let is_over = change.ended.is_some();
         let TurnEnd { outcome, code, message, exit_code, stop_reason } = change.result.unwrap_or_default();
         let outcome = Some(outcome).filter(|outcome| !outcome.is_empty());
         let sql = "update ambient.session_turns set
@@ -206,6 +208,14 @@ pub(crate) async fn store(
             .bind(MAX_ENTRIES)
             .execute(&mut *tx)
             .await?;
+        if is_over && traces {
+            let sql = "insert into ambient.trace_turns (session_id, run, number)
+                       select session_id, run, number from ambient.session_turns
+                       where session_id = $1 and run = $2 and ended_at is not null and number = coalesce($3,
+                           (select max(number) from ambient.session_turns where session_id = $1 and run = $2))
+                       on conflict do nothing";
+            sqlx::query(sql).bind(session_id).bind(run).bind(change.number).execute(&mut *tx).await?;
+        }
     }
     Ok(())
 }

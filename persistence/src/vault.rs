@@ -211,7 +211,8 @@ impl Vault {
 }
 
 /// Kinds whose specification has sealed variables, and their tables.
-const HOLDERS: [(&str, &str); 2] = [("session", "ambient.sessions"), ("agent", "ambient.agents")];
+const HOLDERS: [(&str, &str); 3] =
+    [("session", "ambient.sessions"), ("agent", "ambient.agents"), ("project", "ambient.projects")];
 
 /// Id of a value that belongs to an entity of a Kind; `name` makes it unique within the entity.
 #[must_use]

@@ -221,8 +221,17 @@ async fn only_sealed_values_that_nothing_refers_to_and_no_command_can_any_more_a
     let nobodys = secret_id("session", &new_id(), "nobodys");
     let agent_id = new_id();
     let of_agent = |name: &str| secret_id("agent", &agent_id, name);
-    let old =
-        [id("used"), id("replaced"), nobodys.clone(), "other/kind".to_owned(), of_agent("used"), of_agent("replaced")];
+    let of_project = |name: &str| secret_id("project", &project.id, name);
+    let old = [
+        id("used"),
+        id("replaced"),
+        nobodys.clone(),
+        "other/kind".to_owned(),
+        of_agent("used"),
+        of_agent("replaced"),
+        of_project("used"),
+        of_project("replaced"),
+    ];
     vault.put(&old.each_ref().map(|id| (id.clone(), "v"))).await.unwrap();
     sqlx::query("update ambient.sealed_values set updated_at = now() - interval '2 hours'")
         .execute(s.db.pool())
@@ -241,12 +250,16 @@ async fn only_sealed_values_that_nothing_refers_to_and_no_command_can_any_more_a
     let create = definition::Command::Create { id: agent_id.clone(), project_id: project.id.clone(), name, spec };
     apply::<Agent>(&s.db, &agent_id, &create).await;
 
+    let variables = [("USED".to_owned(), Some(of_project("used")))].into();
+    let patch = project::ProjectPatch { environment_variables: Some(variables), ..project::ProjectPatch::default() };
+    apply::<Project>(&s.db, &project.id, &project::Command::Patch(Box::new(patch))).await;
+
     assert_eq!(vault.remove_unused(1).await.unwrap(), 1);
-    assert_eq!(vault.remove_unused(100).await.unwrap(), 2);
+    assert_eq!(vault.remove_unused(100).await.unwrap(), 3);
     let all = old.into_iter().chain([id("young"), nobodys]).collect::<Vec<_>>();
     let mut left: Vec<String> = vault.get_all(&all).await.unwrap().into_keys().collect();
     left.sort();
-    let mut kept = vec![id("used"), id("young"), "other/kind".to_owned(), of_agent("used")];
+    let mut kept = vec![id("used"), id("young"), "other/kind".to_owned(), of_agent("used"), of_project("used")];
     kept.sort();
     assert_eq!(left, kept);
     assert_eq!(vault.remove_session(&session_id).await.unwrap(), 2);

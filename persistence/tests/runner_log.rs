@@ -11,36 +11,14 @@ use std::{
 
 use ambient_domain::session::Session;
 use ambient_persistence::{
-    AGENT, Database, ModelUsage, PROXY, RunChange, RunnerAppendError, RunnerBatch, RunnerLease, RunnerRecord,
-    TurnChange, TurnChanges, TurnEnd, TurnStarted, UsageBy, UsageChange, UsageOf, UsageRow, VerifyScope,
+    AGENT, ModelUsage, PROXY, RunChange, RunnerAppendError, RunnerBatch, RunnerLease, TurnChange, TurnEnd, TurnStarted,
+    UsageBy, UsageChange, UsageOf, UsageRow, VerifyScope,
 };
 use chrono::Utc;
 use serde_json::{Value, json};
 use support::*;
 
 const TTL: Duration = Duration::from_secs(30);
-
-fn batch(session: &Session, lease: &RunnerLease, cursor_before: i64, count: i64) -> RunnerBatch {
-    let record = |n| RunnerRecord {
-        n,
-        at: Utc::now(),
-        event_type: "agent.text".to_owned(),
-        data: json!({"type": "agent.text", "message_id": "m", "text": format!("{n}")}),
-    };
-    RunnerBatch {
-        session_id: session.id.clone(),
-        run: 1,
-        epoch: lease.epoch,
-        log_id: "log-1".to_owned(),
-        cursor_before,
-        changes: TurnChanges::default(),
-        records: (cursor_before + 1..=cursor_before + count).map(record).collect(),
-    }
-}
-
-async fn lease(db: &Database, session: &Session, holder: &str) -> Option<RunnerLease> {
-    db.acquire_runner_lease(&session.id, 1, holder, TTL).await.unwrap()
-}
 
 /// Gives `work` up at its wait number `waits`, counted from 0.
 async fn given_up_at(waits: usize, work: impl Future) {

@@ -58,7 +58,7 @@ pub use ambient_wire::{
     network::{Network, NetworkMode},
     permission::PermissionPolicy,
 };
-pub use model::{MODEL, MODEL_TOKEN, MODEL_URL, ModelBudget, ModelDialect, ModelEndpoint, ModelPrice};
+pub use model::{MODEL, MODEL_TOKEN, MODEL_URL, ModelBudget, ModelDialect, ModelEndpoint, ModelPrice, ProjectBudget};
 pub use repo::{RepoSpec, RepoStatus};
 pub use session_paths::SessionPaths;
 pub use stored::{PackEnd, StoredAnswer, StoredLook, StoredOrder};

@@ -4,8 +4,9 @@
 //! the endpoint's key in the token's place, and counts what the answers say they have used. The keys are in a file of their own
 //! ([`SessionPaths::model_keys`](crate::SessionPaths::model_keys)), which the agent cannot read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 /// In the strings of an [`AgentCommand`](crate::AgentCommand): where the proxy listens, `http://127.0.0.1:PORT`, without a path. Agents
@@ -23,9 +24,15 @@ pub struct ModelEndpoint {
     /// Base URL for each dialect that the endpoint speaks, as the dialect's own clients take it: with the version for OpenAI's
     /// (`https://api.openai.com/v1`), without it for the others (`https://api.anthropic.com`).
     pub base_urls: BTreeMap<ModelDialect, String>,
-    /// Models that may be asked; any if it is empty.
+    /// Dialects whose base URL is not the server's own: it may lead to public addresses, and to [`ModelEndpoint::private_hosts`].
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub public_only: BTreeSet<ModelDialect>,
+    /// Hosts that may be asked although their addresses are not public, as entries of a network's allow-list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub allowed_models: Vec<String>,
+    pub private_hosts: Vec<String>,
+    /// Models that may be asked; any if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_models: Option<Vec<String>>,
     /// Model that the agent is told to ask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
@@ -74,7 +81,7 @@ pub struct ModelPrice {
     pub output_micros: u64,
 }
 
-/// How much a session may use; absent = no limit. The call that goes beyond a limit is completed, the next is refused.
+/// How much a session, and its project, may use; absent = no limit. The call that goes beyond a limit is completed, the next is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelBudget {
@@ -90,4 +97,36 @@ pub struct ModelBudget {
     /// Cost of earlier runs.
     #[serde(default)]
     pub spent_cost_micros: u64,
+    /// What all sessions of the project may use together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<ProjectBudget>,
+}
+
+/// A project's budget. A runner knows what its own run has used; what others use it is told, a moment later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProjectBudget {
+    /// Tokens, input and output together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// Cost, millionths of the currency. Models without a price are then refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_micros: Option<u64>,
+    /// The beginning of a day (UTC), from which on what is used counts; absent: all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<DateTime<Utc>>,
+    /// Tokens used since then by all runs of the project but this one.
+    #[serde(default)]
+    pub elsewhere_tokens: u64,
+    /// Their cost.
+    #[serde(default)]
+    pub elsewhere_cost_micros: u64,
+}
+
+impl ModelBudget {
+    /// Whether money is limited, so that models without a price cannot be asked.
+    #[must_use]
+    pub fn limits_cost(&self) -> bool {
+        self.cost_micros.is_some() || self.project.is_some_and(|project| project.cost_micros.is_some())
+    }
 }

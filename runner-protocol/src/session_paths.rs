@@ -70,6 +70,11 @@ impl SessionPaths {
     pub fn event_log(&self, run: i64) -> PathBuf {
         self.run_dir(run).join("events.ndjson")
     }
+    /// The end of what was said in a run whose log and workspace were removed: some of the log's lines.
+    #[must_use]
+    pub fn said(&self, run: i64) -> PathBuf {
+        self.run_dir(run).join("said.ndjson")
+    }
     /// Texts of the messages the runner accepted, one JSON [`DeliverMessage`] per line; the event log says which count.
     #[must_use]
     pub fn messages(&self, run: i64) -> PathBuf {

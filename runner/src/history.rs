@@ -16,6 +16,19 @@ pub(crate) enum Fate {
     Ended { failed: bool, exit_code: Option<i32> },
 }
 
+impl Fate {
+    /// What a turn's result makes of its message. One that a person interrupted counts as failed: a batch runner takes no other.
+    pub(crate) fn of(result: &TurnResult) -> Self {
+        match result.code.as_deref() {
+            Some("RunnerLost") => Self::Lost,
+            code => {
+                let failed = result.outcome == TurnOutcome::Error || code == Some("Interrupted");
+                Self::Ended { failed, exit_code: result.exit_code }
+            }
+        }
+    }
+}
+
 /// State of the run, built from one pass over the records.
 #[derive(Debug, Default)]
 pub(crate) struct History {
@@ -52,13 +65,7 @@ impl History {
             }
             Some(RunnerEvent::TurnResult { result, .. }) => self.open_turn_result = Some(result),
             Some(RunnerEvent::TurnEnded { message_id, result, .. }) => {
-                let fate = if result.code.as_deref() == Some("RunnerLost") {
-                    Fate::Lost
-                } else {
-                    let failed = result.outcome == TurnOutcome::Error || result.code.as_deref() == Some("Interrupted");
-                    Fate::Ended { failed, exit_code: result.exit_code }
-                };
-                self.fates.insert(message_id, fate);
+                self.fates.insert(message_id, Fate::of(&result));
                 self.open_turn = None;
             }
             Some(RunnerEvent::AgentStarted { agent_session_id, .. }) => self.conversation = Some(agent_session_id),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use ambient_runner_protocol::{
-    Accepted, AgentSettings, AnswerTaken, CONTRACT_VERSION, DeliverMessage, Health, PackEnd, PermissionPolicy,
-    RepoSpec, RepoStatus,
+    Accepted, AgentSettings, AnswerTaken, CONTRACT_VERSION, DeliverMessage, Health, ModelBudget, PackEnd,
+    PermissionPolicy, RepoSpec, RepoStatus,
 };
 use ambient_wire::{
     content::{FileMove, FileStatus, Listing},
@@ -59,6 +59,7 @@ pub(crate) fn router(app: SharedApp) -> Router {
         .route("/halt", post(halt))
         .route("/interrupts/{id}", post(answer))
         .route("/policy", put(set_policy))
+        .route("/model-budget", put(set_model_budget))
         .route("/settings", put(set_settings))
         .route("/shutdown", post(shutdown))
         .route("/repos", get(list_repos))
@@ -108,6 +109,11 @@ async fn health(State(app): State<SharedApp>) -> Json<Health> {
     Json(Health { version: CONTRACT_VERSION, session_id, run, attempt, log_id, state: state.to_owned() })
 }
 
+/// Does what changes something in a task of its own: a caller that goes away leaves nothing half done.
+async fn in_own_task<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    tokio::spawn(work).await.map_err(|e| Error::Internal(e.to_string()))?
+}
+
 async fn events(State(app): State<SharedApp>, upgrade: WebSocketUpgrade) -> Response {
     let upgrade = upgrade.read_buffer_size(4096).write_buffer_size(0).max_message_size(64 * 1024);
     upgrade.on_upgrade(|socket| async move { reader::serve(&app.readers, &app.log, &app.log_id, socket).await })
@@ -132,11 +138,18 @@ async fn answer(
     Text(id): Text,
     Body(given): Body<InterruptAnswer>,
 ) -> Result<Json<AnswerTaken>> {
-    app.permissions.answer(&id, given.answer).await.map(Json)
+    in_own_task(async move { app.permissions.answer(&id, given.answer).await }).await.map(Json)
 }
 
 async fn set_policy(State(app): State<SharedApp>, Body(policy): Body<PermissionPolicy>) -> StatusCode {
     app.permissions.set_policy(policy);
+    StatusCode::NO_CONTENT
+}
+
+async fn set_model_budget(State(app): State<SharedApp>, Body(budget): Body<ModelBudget>) -> StatusCode {
+    if let Some(model) = &app.attempt.model {
+        model.set_budget(budget);
+    }
     StatusCode::NO_CONTENT
 }
 
@@ -160,14 +173,11 @@ async fn put_repo(
     Text(name): Text,
     Body(spec): Body<RepoSpec>,
 ) -> Result<Json<RepoStatus>> {
-    // In a task of its own: a caller that goes away leaves no half-finished clone.
-    let put = tokio::spawn(async move { repos::put(&app.repos, &name, &spec).await });
-    put.await.map_err(|e| Error::Internal(e.to_string()))?.map(Json)
+    in_own_task(async move { repos::put(&app.repos, &name, &spec).await }).await.map(Json)
 }
 
 async fn delete_repo(State(app): State<SharedApp>, Text(name): Text) -> Result<StatusCode> {
-    let delete = tokio::spawn(async move { repos::delete(&app.repos, &name).await });
-    delete.await.map_err(|e| Error::Internal(e.to_string()))??;
+    in_own_task(async move { repos::delete(&app.repos, &name).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -214,21 +224,19 @@ async fn create_branch(
     State(app): State<SharedApp>,
     Body(request): Body<GitBranchCreate>,
 ) -> Result<Json<GitBranchCreated>> {
-    let create = tokio::spawn(async move { branches::create(&app.repos, &request).await });
-    create.await.map_err(|e| Error::Internal(e.to_string()))?.map(Json)
+    in_own_task(async move { branches::create(&app.repos, &request).await }).await.map(Json)
 }
 
 async fn git_pull(State(app): State<SharedApp>, Body(request): Body<GitPull>) -> Result<Json<GitPulled>> {
-    let pull = tokio::spawn(async move { pull::pull(&app.repos, &request).await });
-    pull.await.map_err(|e| Error::Internal(e.to_string()))?.map(Json)
+    in_own_task(async move { pull::pull(&app.repos, &request).await }).await.map(Json)
 }
 
 async fn git_synchronize(
     State(app): State<SharedApp>,
     Body(request): Body<GitSynchronize>,
 ) -> Result<Json<GitSynchronized>> {
-    let work = tokio::spawn(async move { pull::synchronize(&app.repos, &request).await });
-    work.await.map_err(|e| Error::Internal(e.to_string()))?.map(Json)
+    app.permissions.may_push(&request.repo, &request.branch)?;
+    in_own_task(async move { pull::synchronize(&app.repos, &request).await }).await.map(Json)
 }
 
 async fn merge_status(
@@ -239,18 +247,16 @@ async fn merge_status(
 }
 
 async fn git_abandon(State(app): State<SharedApp>, Body(request): Body<GitAbandon>) -> Result<Json<GitAbandoned>> {
-    let abandon = tokio::spawn(async move { abandon::abandon(&app.repos, &request).await });
-    abandon.await.map_err(|e| Error::Internal(e.to_string()))?.map(Json)
+    in_own_task(async move { abandon::abandon(&app.repos, &request).await }).await.map(Json)
 }
 
 async fn git_commit(State(app): State<SharedApp>, Body(request): Body<GitCommit>) -> Result<Json<GitCommitted>> {
-    let commit = tokio::spawn(async move { operations::commit(&app.repos, &request).await });
-    commit.await.map_err(|e| Error::Internal(e.to_string()))?.map(Json)
+    in_own_task(async move { operations::commit(&app.repos, &request).await }).await.map(Json)
 }
 
 async fn git_push(State(app): State<SharedApp>, Body(request): Body<GitPush>) -> Result<Json<GitPushed>> {
-    let push = tokio::spawn(async move { push::push(&app.repos, &request).await });
-    push.await.map_err(|e| Error::Internal(e.to_string()))?.map(Json)
+    app.permissions.may_push(&request.repo, &request.branch)?;
+    in_own_task(async move { push::push(&app.repos, &request).await }).await.map(Json)
 }
 
 async fn read_pack(State(app): State<SharedApp>, Text(id): Text) -> Result<Response> {
@@ -319,9 +325,7 @@ async fn write_content(
     body: axum::body::Body,
 ) -> Result<(StatusCode, Json<FileStatus>)> {
     let how = changes::Write { parents, executable, condition: condition(&headers)? };
-    // In a task of its own, like all changes: a caller that goes away leaves nothing half done.
-    let written = tokio::spawn(changes::write(app, path, how, body));
-    let (created, status) = written.await.map_err(|e| Error::Internal(e.to_string()))??;
+    let (created, status) = in_own_task(changes::write(app, path, how, body)).await?;
     Ok((if created { StatusCode::CREATED } else { StatusCode::OK }, Json(status)))
 }
 
@@ -352,14 +356,12 @@ async fn remove_content(
     Text(path): Text,
     Parameters(query): Parameters<RemoveQuery>,
 ) -> Result<StatusCode> {
-    let removed = tokio::spawn(changes::remove(app, path, query.recursive));
-    removed.await.map_err(|e| Error::Internal(e.to_string()))??;
+    in_own_task(changes::remove(app, path, query.recursive)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn move_content(State(app): State<SharedApp>, Body(request): Body<FileMove>) -> Result<Json<FileStatus>> {
-    let moved = tokio::spawn(changes::relocate(app, request));
-    moved.await.map_err(|e| Error::Internal(e.to_string()))?.map(Json)
+    in_own_task(changes::relocate(app, request)).await.map(Json)
 }
 
 /// A JSON body; its faults become our own errors.

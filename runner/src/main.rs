@@ -10,8 +10,8 @@
 //! * `auth`, `beneath`, `capabilities`, `ending`, `error`, `event`, `file_access`, `group`, `history`, `life`, `listener`, `rights`, `seccomp`, `survey`: events, endings, rights, files and system calls, each by itself
 //! * `lfs`, `log`, `users`, `workspace_path`: Git LFS without git, the event log, two user ids, paths in the workspace
 //! * `file_change`: one change of a file
-//! * `confine`, `messages`, `model`, `network`, `permissions`, `reader`: giving up rights; messages and answers in, the ways to models and to
-//!   the network, records out
+//! * `confine`, `messages`, `network`, `permissions`, `reader`: giving up rights; messages and answers in, the way to the network, records out
+//! * `model`: the way to models
 //! * `isolate`: namespaces
 //! * `process`: the session's processes
 //! * `attempt`: what an attempt was started with
@@ -21,6 +21,7 @@
 //! * `content`, `turn`: files in the workspace; working on one message
 //! * `changes`: files that others write
 //! * `agent`: agents of this build
+//! * `hand_in`: what a finished turn hands in
 //! * `turns`: message after message
 //! * `http`: routes
 //! * `serve`: an attempt from start to end
@@ -42,6 +43,7 @@ mod file_access;
 mod file_change;
 mod git;
 mod group;
+mod hand_in;
 mod history;
 mod http;
 mod isolate;

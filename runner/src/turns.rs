@@ -11,9 +11,10 @@ use crate::{
     app::{App, SharedApp},
     ending::{End, Stop},
     git::{
-        operations, packs,
+        packs,
         snapshot::{self, Snapshots},
     },
+    hand_in,
     history::{Fate, History},
     log::LogError,
     messages::Outbox,
@@ -92,7 +93,7 @@ async fn one(
                 // It ends with this turn anyway, and what is pushed and what is kept should be the same.
                 app.attempt.processes.end(Mark::Left(turn.run_id.clone()), INTERRUPT_PATIENCE).await;
             }
-            push(&turn).await?
+            Box::pin(hand_in::all(&turn)).await?
         }
         other => other?,
     };
@@ -138,26 +139,6 @@ async fn work(turn: &Turn, setup: &mut Setup, agent: &mut Agent) -> Result<TurnE
         }
         _ => Ok(worked),
     }
-}
-
-/// What a successful turn hands in; one that cannot do so has failed. Each push is recorded before the next begins, and one that fails
-/// does not keep others back.
-async fn push(turn: &Turn) -> Result<TurnEnd, LogError> {
-    let repos = &turn.app.repos;
-    let mut failed = None;
-    for destination in repos.to_push() {
-        let event = tokio::select! {
-            biased;
-            () = turn.stopped() => return Ok(TurnEnd::Stopped),
-            event = operations::push_to(repos, destination) => event,
-        };
-        if let RunnerEvent::RepoPushFailed { repo, branch, reason, .. } = &event {
-            let why = || format!("repository '{repo}' cannot be pushed to branch '{branch}': {reason}");
-            failed.get_or_insert_with(why);
-        }
-        turn.app.log.append(vec![event]).await?;
-    }
-    Ok(failed.map_or(TurnEnd::Finished, |reason| TurnEnd::failed("PushFailed", reason, None)))
 }
 
 /// Records what the work came to, the snapshots, and the end of the turn.
@@ -230,12 +211,7 @@ pub(crate) async fn close_open_turn(app: &SharedApp, history: &mut History) -> R
         repos: snapshots.positions,
     });
     app.log.append(events).await?;
-    let fate = if result.code.as_deref() == Some("RunnerLost") {
-        Fate::Lost
-    } else {
-        Fate::Ended { failed: result.outcome == TurnOutcome::Error, exit_code: result.exit_code }
-    };
-    history.fates.insert(message_id, fate);
+    history.fates.insert(message_id, Fate::of(&result));
     Ok(())
 }
 

@@ -7,27 +7,13 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 
-/// Longest path, bytes.
-const MAX_PATH: usize = 4096;
-
 /// A path beneath the workspace, without `.`, `..` and empty parts; empty for the workspace itself.
 ///
 /// # Errors
 /// Bad input that names `field`.
 pub(crate) fn parse(field: &str, text: &str) -> Result<PathBuf> {
-    let bad = |reason: &str| Err(Error::bad(field, reason));
-    let path = file_name::unescape(text).map_err(|error| Error::bad(field, error.to_string()))?;
-    if path.len() > MAX_PATH || path.contains(&0) {
-        return bad(&format!("at most {MAX_PATH} bytes without NUL"));
-    }
-    if path.starts_with(b"/") {
-        return bad("must be relative to the workspace");
-    }
-    let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
-    if parts.contains(&&b".."[..]) {
-        return bad("must not contain '..'");
-    }
-    Ok(OsString::from_vec(parts.join(&b'/')).into())
+    let path = file_name::in_workspace(text).map_err(|reason| Error::bad(field, reason))?;
+    Ok(OsString::from_vec(path).into())
 }
 
 /// Like [`parse`], for what must not be the workspace itself.

@@ -79,7 +79,102 @@ async fn what_is_not_to_be_pushed_is_not_by_hand_either() {
     assert!(refused.text().contains("output.push_to"), "{}", refused.text());
     let sync = json!({ "repo": "up", "branch": "b" });
     runner.client.send("POST", "/git/synchronize", sync).await.expect(409);
+    runner.client.send("POST", "/git/pull", json!({ "repo": "up" })).await.expect(200);
+    let gone = runner.client.send("POST", "/git/pull", json!({ "repo": "up", "branch": "gone" })).await.expect(404);
+    assert!(gone.text().contains("no branch 'gone'"), "{}", gone.text());
     assert_eq!(subjects(&session, "up.git", "b"), "");
+}
+
+/// A runner that pushes to `out` of the repository, and asks before it does.
+async fn asking(session: &Session, url: &str) -> (harness::Runner, harness::Reader) {
+    let runner = session.start().await;
+    runner.client.send("PUT", "/repos/up", harness::pushed(url, "out")).await.expect(200);
+    let rules = json!({ "rules": [{ "effect": "ask", "tool": "push" }], "otherwise": "allow" });
+    runner.client.send("PUT", "/policy", rules).await.expect(204);
+    let reader = runner.client.events(1, "", 0).await;
+    (runner, reader)
+}
+
+/// The request to push, and the call that shows what would be.
+async fn request(reader: &mut harness::Reader) -> (Value, Value) {
+    let asks = |record: &Record| harness::is_of_type(record, "permission.requested");
+    let mut records = reader.until(|record| asks(record) || harness::is_of_type(record, "turn.ended")).await;
+    let request = records.pop().unwrap();
+    assert!(asks(&request), "the turn ended without a request: {records:#?}");
+    let request = request.event;
+    let id = &request["tool_call_id"];
+    let shown = records.iter().find(|record| record.event["tool_call_id"] == *id).unwrap().event.clone();
+    (request, shown)
+}
+
+#[tokio::test]
+async fn people_who_are_asked_see_what_goes_to_the_origin_and_nothing_else_goes_there() {
+    let session = Session::new(true);
+    let url = session.origin("up");
+    let (runner, mut reader) = asking(&session, &url).await;
+    // The repository lies about what its files are, and somebody goes on when the turn is over.
+    let lie = "mkdir .git/info; echo '*.txt -diff' > .git/info/attributes; git config diff.noprefix true";
+    let later =
+        "(until test -e ../go; do sleep 0.05; done; git commit -q --allow-empty -m evil; touch ../gone) >&- 2>&- &";
+    let script = format!("```\n{lie}\necho secret > a.txt; git add a.txt; {COMMIT}\n{later}\n```");
+    runner.client.deliver("a", 1, &script).await.expect(200);
+    let (request, shown) = request(&mut reader).await;
+    assert_eq!((&request["kind"], &request["command"]), (&json!("push"), &json!("git push up out")));
+    assert_eq!(request["title"], json!(format!("Push 1 commit of up to branch out of {url}")));
+    assert_eq!(request["answers"], json!(["once", "always", "reject"]));
+    let texts = |n: usize| shown["content"][n]["text"].as_str().unwrap().to_owned();
+    assert!(texts(0).ends_with(">\n    work\n\n"), "{shown}");
+    assert_eq!(texts(1), "A\ta.txt\n");
+    assert!(texts(2).contains("+secret\n"), "{shown}");
+    assert_eq!(subjects(&session, "up.git", "out"), "");
+
+    let workspace = session.paths.workspace();
+    std::fs::write(workspace.join("go"), "").unwrap();
+    harness::eventually("the agent's commit", || workspace.join("gone").exists()).await;
+    let answer = |id: &Value| format!("/interrupts/{}", id.as_str().unwrap());
+    let once = json!({ "answer": "once" });
+    runner.client.send("POST", &answer(&request["interrupt_id"]), once).await.expect(200);
+    let records = reader.until_turn_ended().await;
+    assert_eq!(of_type(&records, "repo.pushed")[0]["commit"], shown["input"]["commit"]);
+    assert_eq!(subjects(&session, "up.git", "out"), "work\nfirst");
+
+    // Rejected: the turn could not hand in, and a deny also holds for pushes by hand.
+    runner.client.deliver("b", 2, &format!("```\n{COMMIT}\n```")).await.expect(200);
+    let (second, _) = self::request(&mut reader).await;
+    assert_ne!(second["fingerprint"], request["fingerprint"]);
+    runner.client.send("POST", &answer(&second["interrupt_id"]), json!({ "answer": "reject" })).await.expect(200);
+    let records = reader.until_turn_ended().await;
+    assert_eq!(of_type(&records, "repo.push_failed")[0]["reason"], "the push was rejected");
+    assert_eq!(result(&records)["code"], "PushFailed");
+    let push = |branch: &str| runner.client.send("POST", "/git/push", json!({ "repo": "up", "branch": branch }));
+    push("by-hand").await.expect(200);
+    let rules = json!({ "rules": [{ "effect": "deny", "command": "git push * out" }], "otherwise": "allow" });
+    runner.client.send("PUT", "/policy", rules).await.expect(204);
+    let denied = push("out").await.expect(409);
+    assert!(denied.text().contains("git push * out"), "{}", denied.text());
+    let sync = json!({ "repo": "up", "branch": "out" });
+    runner.client.send("POST", "/git/synchronize", sync).await.expect(409);
+    runner.client.deliver("c", 3, "```\ntrue\n```").await.expect(200);
+    let records = reader.until_turn_ended().await;
+    assert!(of_type(&records, "repo.push_failed")[0]["reason"].as_str().unwrap().contains("deny"));
+    assert_eq!(subjects(&session, "up.git", "out"), "work\nfirst");
+}
+
+#[tokio::test]
+async fn a_turn_that_is_stopped_while_it_asks_pushes_nothing() {
+    let session = Session::new(true);
+    let url = session.origin("up");
+    let (runner, mut reader) = asking(&session, &url).await;
+    runner.client.deliver("a", 1, &format!("```\n{COMMIT}\n```")).await.expect(200);
+    let (request, _) = request(&mut reader).await;
+    runner.client.send("POST", "/interrupt", json!({})).await.expect(204);
+    let records = reader.until_turn_ended().await;
+    assert_eq!(of_type(&records, "permission.closed")[0]["outcome"], "cancelled");
+    assert_eq!(result(&records)["outcome"], "interrupted");
+    let late = format!("/interrupts/{}", request["interrupt_id"].as_str().unwrap());
+    let taken = runner.client.send("POST", &late, json!({ "answer": "once" })).await.expect(200);
+    assert_eq!(taken.json()["taken"], false);
+    assert_eq!(subjects(&session, "up.git", "out"), "");
 }
 
 #[tokio::test]

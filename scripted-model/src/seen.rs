@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use serde::Serialize;
@@ -33,6 +34,12 @@ pub struct Seen {
     pub step: usize,
     /// How it ended.
     pub ending: Ending,
+    /// When its head had arrived.
+    #[serde(skip)]
+    pub began: Instant,
+    /// When it ended.
+    #[serde(skip)]
+    pub ended: Option<Instant>,
 }
 
 /// How a call ended.
@@ -76,7 +83,8 @@ impl Calls {
             let number = calls.back().map_or(1, |last| last.number + 1);
             let (method, path) = (method.to_owned(), path.to_owned());
             let (body, scenario) = (Value::Null, String::new());
-            calls.push_back(Seen { number, method, path, headers, body, scenario, step: 0, ending: Ending::Open });
+            let (step, ending, began, ended) = (0, Ending::Open, Instant::now(), None);
+            calls.push_back(Seen { number, method, path, headers, body, scenario, step, ending, began, ended });
             if calls.len() > MOST {
                 calls.pop_front();
             }
@@ -128,6 +136,9 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         let ending = self.ending;
-        self.change(|call| call.ending = ending);
+        self.change(|call| {
+            call.ending = ending;
+            call.ended = Some(Instant::now());
+        });
     }
 }

@@ -41,8 +41,6 @@ pub struct Limits {
     pub pack: u64,
     /// All packs of a session, bytes, without what sessions share.
     pub session: u64,
-    /// Days to keep the packs of a session that is over, after the newest; 0 = until the session is deleted.
-    pub keep_days: u32,
 }
 
 /// The store. Clones share it.
@@ -292,9 +290,14 @@ impl SnapshotStore {
     async fn list(&self, prefix: &str) -> Result<Vec<(Path, DateTime<Utc>, u64)>, StoreError> {
         let prefix = (!prefix.is_empty()).then(|| Path::from(prefix));
         let list = async {
-            let listed = self.inner.store.list(prefix.as_ref()).take(MAX_LISTED);
+            let listed = self.inner.store.list(prefix.as_ref()).take(MAX_LISTED + 1);
             let listed = listed.map_ok(|about| (about.location, about.last_modified, about.size));
-            Ok(listed.try_collect().await?)
+            let listed: Vec<_> = listed.try_collect().await?;
+            // A part must not be taken for the whole: what is missing would be removed.
+            if listed.len() > MAX_LISTED {
+                return Err(StoreError::TooLarge(format!("the snapshot store has more than {MAX_LISTED} packs")));
+            }
+            Ok(listed)
         };
         self.within(64 << 20, list).await
     }

@@ -11,7 +11,7 @@ use std::{
 use ambient_snapshots::{Key, Limits, Place, S3, SnapshotStore, StoreError};
 use tempfile::TempDir;
 
-const LIMITS: Limits = Limits { pack: 64 << 20, session: 1 << 30, keep_days: 0 };
+const LIMITS: Limits = Limits { pack: 64 << 20, session: 1 << 30 };
 const PROJECT: &str = "3MPRBY3LpC4o66HBKBbrVbd0zsU";
 
 /// Buckets of this process.

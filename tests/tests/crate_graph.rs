@@ -20,6 +20,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("live", &["domain", "wire", "runner-protocol", "persistence", "snapshots"]),
     ("actors", &["domain", "persistence", "live"]),
     ("engine", &["connections", "postgres"]),
+    // Reads what is stored, and says it in the words of OpenTelemetry.
+    ("telemetry", &["wire", "persistence"]),
     ("removal", &[]),
     ("compute", &["domain", "removal", "runner-protocol"]),
     ("runner", &["removal", "wire", "runner-protocol"]),
@@ -40,6 +42,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "actors",
             "compute",
             "snapshots",
+            "telemetry",
             "workflows",
         ],
     ),

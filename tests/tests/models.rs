@@ -121,8 +121,8 @@ async fn only_models_that_are_listed_are_asked() {
         "cache_write_micros": 2_000_000, "output_micros": 10_000_000,
     });
     let expected = json!([
-        { "id": "other", "is_default": true, "price": null },
-        { "id": "scripted", "is_default": false, "price": price },
+        { "id": "other", "is_default": true, "price": null, "named_by": "server" },
+        { "id": "scripted", "is_default": false, "price": price, "named_by": "server" },
     ]);
     assert_eq!(listed["items"], expected);
     let id = server.session(json!({ "project_id": "models", "prompt": script(&ask("secret-model")) })).await;

@@ -5,7 +5,7 @@ mod support;
 
 use ambient_tests::TestDatabase;
 use serde_json::json;
-use support::{Server, script};
+use support::{Origin, Server, script};
 
 #[tokio::test]
 async fn the_sessions_script_goes_before_its_agents_and_a_killed_server_does_not_run_it_again() {
@@ -76,4 +76,45 @@ async fn a_batch_session_whose_script_fails_is_failed_with_the_reason() {
     let outcome = failed["outcome"].to_string();
     assert!(outcome.contains("PrerequisiteFailed"), "{failed:#}");
     assert!(outcome.contains("setup script failed: exit code 7"), "{failed:#}");
+}
+
+#[tokio::test]
+async fn files_that_were_handed_in_are_there_before_anything_runs_whatever_was_killed_meanwhile() {
+    let database = TestDatabase::new().await;
+    let mut server = Server::new(&database, "one");
+    server.restart().await;
+    server.project("setup").await;
+    let origin = Origin::new();
+    origin.open_to_everyone();
+    let body = json!({
+        "project_id": "setup", "prompt": script("cat ../seen"), "interactive": false,
+        "setup_script": "cat ../in/data > ../seen; ../in/tool >> ../seen",
+        "repos": [{ "name": "app", "url": origin.url() }],
+    });
+    let created = server.post("/sessions", body).await.expect(201);
+    let id = created["id"].as_str().unwrap();
+    let put = async |server: &Server, query: &str, content: &str| {
+        let path = format!("/sessions/{id}/upload_file?{query}");
+        server.send(server.request(reqwest::Method::PUT, &path).body(content.to_owned())).await
+    };
+    put(&server, "path=in/data", "of the data\n").await.expect(201);
+    server.kill();
+    server.restart().await;
+    put(&server, "path=in/tool&executable=true", "#!/bin/sh\necho of the tool\n").await.expect(201);
+    put(&server, "path=app/log.txt/below", "x").await.expect(201);
+
+    // What cannot be put there is told, and taken back.
+    server.post(&format!("/sessions/{id}/start"), json!({})).await.expect(202);
+    let failed = server.phase(id, "Failed").await;
+    assert!(failed["outcome"].to_string().contains("UploadFailed"), "{failed:#}");
+    assert!(failed["outcome"].to_string().contains("app/log.txt/below"), "{failed:#}");
+    server.delete(&format!("/sessions/{id}/upload_file?path=app/log.txt/below")).await.expect(204);
+    server.kill();
+    server.restart().await;
+    server.post(&format!("/sessions/{id}/start"), json!({})).await.expect(202);
+    server.phase(id, "Completed").await;
+    server.printed(id, "of the data\nof the tool").await;
+    let left = server.get(&format!("/sessions/{id}/uploads")).await.expect(200);
+    assert_eq!(left["items"], json!([]));
+    server.verified().await;
 }

@@ -11,6 +11,7 @@ use crate::{
     api::{object, objects, one_object, optional_objects, present, present_object},
     definition::Definition,
     mcp::McpServer,
+    model::ModelRules,
     network::Network,
     permission::Permissions,
     session::{ResourceOverrides, ResourcePatch, SecretText},
@@ -80,6 +81,9 @@ pub struct Agent {
     /// Names of its environment variables; values are never shown.
     #[serde(default)]
     pub environment_variable_names: Vec<String>,
+    /// Which models its sessions may ask, how much each may use, where they are asked and with whose key.
+    #[serde(default)]
+    pub models: ModelRules,
     /// What its sessions may do without asking, after what they say themselves.
     #[serde(default)]
     pub permissions: Permissions,
@@ -155,6 +159,9 @@ pub struct AgentCreate {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = BTreeMap<String, String>)]
     pub environment_variables: BTreeMap<String, SecretText>,
+    /// Which models its sessions may ask, how much each may use, where they are asked and with whose key.
+    #[serde(default, deserialize_with = "one_object", skip_serializing_if = "ModelRules::is_empty")]
+    pub models: ModelRules,
     /// What its sessions may do without asking, after what they say themselves.
     #[serde(default, deserialize_with = "one_object", skip_serializing_if = "Permissions::is_empty")]
     pub permissions: Permissions,
@@ -220,7 +227,7 @@ pub struct AgentPatch {
     /// Limits to set (value) or to return to the server's (null; null in place of the object returns all of them).
     #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
     pub resource_overrides: Option<Option<ResourcePatch>>,
-    /// What its sessions' agents may reach of the network; null: the server's.
+    /// What its sessions' agents may reach of the network; null: the project's or the server's.
     #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
     pub network: Option<Option<Network>>,
     /// Shell script that prepares its sessions' workspaces; null: the repositories' own.
@@ -230,6 +237,9 @@ pub struct AgentPatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<BTreeMap<String, Option<String>>>)]
     pub environment_variables: Option<BTreeMap<String, Option<SecretText>>>,
+    /// All that is said about models, in place of what was said before; null: nothing.
+    #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
+    pub models: Option<Option<ModelRules>>,
     /// All permissions, in place of those before; null: none.
     #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
     pub permissions: Option<Option<Permissions>>,

@@ -22,6 +22,9 @@ pub struct List<T> {
     /// Cursor of the next page, if the list has cursors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// Of a live log: the oldest event that is kept, if retention has removed earlier ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<i64>,
 }
 
 /// Distinguishes an absent field (`None`) from `null` (`Some(None)`).

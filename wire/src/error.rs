@@ -22,6 +22,12 @@ pub struct Error {
     /// Fields at fault.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub details: Vec<ErrorDetail>,
+    /// Where events are no longer kept: the oldest that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<i64>,
+    /// What the snapshot covers to start from: the one that a stream without a place begins with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covers_seq: Option<i64>,
 }
 
 /// A field at fault.

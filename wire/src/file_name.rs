@@ -6,6 +6,28 @@
 
 use std::fmt::Write;
 
+/// Longest path in a workspace, bytes.
+const MAX_PATH: usize = 4096;
+
+/// A path in a workspace as bytes, without `.` and empty parts; empty for the workspace itself.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn in_workspace(text: &str) -> Result<Vec<u8>, String> {
+    let path = unescape(text).map_err(|error| error.to_string())?;
+    if path.len() > MAX_PATH || path.contains(&0) {
+        return Err(format!("must have at most {MAX_PATH} bytes, without NUL"));
+    }
+    if path.starts_with(b"/") {
+        return Err("must be relative to the workspace".to_owned());
+    }
+    let parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
+    if parts.contains(&&b".."[..]) {
+        return Err("must not contain '..'".to_owned());
+    }
+    Ok(parts.join(&b'/'))
+}
+
 /// Why a text is not a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(r"a backslash must be written \\; only bytes that are not UTF-8 are written \x80 to \xff")]

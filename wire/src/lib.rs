@@ -27,9 +27,11 @@ pub mod project;
 pub mod redact;
 pub mod repo;
 pub mod repository_ref;
+pub mod retention;
 pub mod runner_event;
 pub mod session;
 pub mod turn;
+pub mod upload;
 pub mod usage;
 
 /// Base path of the API.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::{agui::FeedbackRating, runner_event::PermissionAnswer};
+use crate::{agui::FeedbackRating, runner_event::PermissionAnswer, session::Attachment};
 
 /// WebSocket subprotocol.
 pub const SUBPROTOCOL: &str = "ambient.v1";
@@ -44,6 +44,9 @@ pub struct UserMessageEvent {
     pub sha256: String,
     /// Text.
     pub text: String,
+    /// What comes with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<Attachment>,
 }
 
 /// Payload of `user.feedback`: what a person thinks of what the agent has said or done.
@@ -111,7 +114,8 @@ pub enum ClientFrame {
         id: String,
         /// `session:<id>`.
         channel: String,
-        /// Deliver everything after this seq; 0 = everything that is kept; absent = a snapshot, if there is one, and what follows it.
+        /// Deliver everything after this seq; 0 = from the first event on; absent = a snapshot, if there is one, and what follows it. Where
+        /// events right after it are no longer kept, it is refused as `too_old`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after_seq: Option<i64>,
     },
@@ -193,6 +197,12 @@ pub enum ServerFrame {
         code: String,
         /// For people.
         reason: String,
+        /// With `too_old`: the oldest event that is kept.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        oldest: Option<i64>,
+        /// With `too_old`: what the snapshot covers to start from. A subscription without `after_seq` begins with it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        covers_seq: Option<i64>,
     },
     /// The channel has ended (the session was deleted).
     Ended {

@@ -81,7 +81,7 @@ fn known_tool<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ToolK
     let Some(name) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
     let kind = ToolKind::deserialize(name.as_str().into_deserializer())?;
     if kind == ToolKind::Other && name != "other" {
-        let known = "read, edit, delete, move, search, execute, think, fetch, switch_mode, other";
+        let known = "read, edit, delete, move, search, execute, think, fetch, switch_mode, push, other";
         return Err(D::Error::custom(format!("must be one of {known}")));
     }
     Ok(Some(kind))

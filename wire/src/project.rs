@@ -10,8 +10,11 @@ use crate::{
     agent_type::AgentCommand,
     api::{object, objects, one_object},
     mcp::McpServer,
+    model::{ModelBudget, ModelRules},
     network::Network,
     permission::Permissions,
+    retention::Retention,
+    session::SecretText,
 };
 
 /// A project.
@@ -45,6 +48,9 @@ pub struct Project {
     pub labels: BTreeMap<String, String>,
     /// For tools.
     pub annotations: BTreeMap<String, String>,
+    /// Names of its sessions' environment variables. Their values are never shown.
+    #[serde(default)]
+    pub environment_variable_names: Vec<String>,
     /// Defaults for its sessions.
     pub settings: ProjectSettings,
 }
@@ -62,7 +68,7 @@ pub struct ProjectSettings {
     /// What sessions may do without asking, after what they and their agents say themselves.
     #[serde(default, deserialize_with = "one_object", skip_serializing_if = "Permissions::is_empty")]
     pub permissions: Permissions,
-    /// Program that runs as the agent, where neither session nor agent says; `script`, or `custom` with a command, when absent.
+    /// Program that runs as the agent, where neither session nor agent says; the server's, or `custom` with a command, when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_type: Option<String>,
     /// Command in place of that agent type's; it speaks the Agent Client Protocol.
@@ -77,6 +83,15 @@ pub struct ProjectSettings {
     /// Shell script that prepares workspaces, where neither session nor agent has one; the repositories' own when absent. At most 64 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup_script: Option<String>,
+    /// For how long what finished sessions have left is kept.
+    #[serde(default, deserialize_with = "one_object", skip_serializing_if = "Retention::is_empty")]
+    pub retention: Retention,
+    /// Which models agents may ask, how much one session may use, where they are asked and with whose key.
+    #[serde(default, deserialize_with = "one_object", skip_serializing_if = "ModelRules::is_empty")]
+    pub models: ModelRules,
+    /// How much all sessions together may use of models. Changes apply to running sessions within seconds.
+    #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub model_budget: Option<ModelBudget>,
 }
 
 /// `POST /projects`.
@@ -100,6 +115,11 @@ pub struct ProjectCreate {
     /// For tools.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
+    /// Environment variables for its sessions; those of an agent, and then those of a session, go before them by name. Values are sealed
+    /// and never shown again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub environment_variables: BTreeMap<String, SecretText>,
     /// Defaults for its sessions.
     #[serde(default, deserialize_with = "one_object")]
     pub settings: ProjectSettings,
@@ -124,6 +144,10 @@ pub struct ProjectPatch {
     /// Set (value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<BTreeMap<String, Option<String>>>,
+    /// Variables to set (value) or remove (null), for runs that are started from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<BTreeMap<String, Option<String>>>)]
+    pub environment_variables: Option<BTreeMap<String, Option<SecretText>>>,
     /// All settings; replaces them.
     #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub settings: Option<ProjectSettings>,

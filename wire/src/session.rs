@@ -10,9 +10,11 @@ use crate::{
     agent_type::AgentCommand,
     api::{object, objects, one_object, optional_objects, present, present_object},
     mcp::McpServer,
+    model::ModelRules,
     network::Network,
     permission::Permissions,
     repo::{Repo, RepoOutputStatus},
+    retention::SessionRetention,
 };
 
 /// A session.
@@ -74,7 +76,7 @@ pub struct Session {
     /// Limits that the session sets itself; the server's apply otherwise.
     #[serde(default)]
     pub resource_overrides: ResourceOverrides,
-    /// What its agent may reach of the network, if the session itself says so; else its agent's definition does, or the server.
+    /// What its agent may reach of the network, if the session itself says so; else its agent's definition does, its project, or the server.
     #[serde(default)]
     pub network: Option<Network>,
     /// Shell script that prepares its workspace, if the session itself says so.
@@ -83,6 +85,9 @@ pub struct Session {
     /// Names of its environment variables; their values are never shown.
     #[serde(default)]
     pub environment_variable_names: Vec<String>,
+    /// What the session itself says about models; its agent, its project and the server say more, see `GET /sessions/{id}/models`.
+    #[serde(default)]
+    pub models: ModelRules,
     /// What the agent may do without asking, as the session itself says; its agent's and project's are added at each launch.
     #[serde(default)]
     pub permissions: Permissions,
@@ -134,6 +139,9 @@ pub struct Session {
     /// Highest seq of the live log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seq: Option<i64>,
+    /// What retention has removed of it; absent if nothing, and in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<SessionRetention>,
 }
 
 /// Limits of a session: for all its processes together, except `open_files`, which is per process.
@@ -301,7 +309,7 @@ pub struct SessionCreate {
     /// is created; command, mode, network, setup script, variables and permissions at each start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_id: Option<String>,
-    /// Agent type; the agent's, or else `script`, when absent.
+    /// Agent type; the agent's, the project's, or else the server's (`custom` with a command), when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_type: Option<String>,
     /// Command in place of the agent type's; it speaks the Agent Client Protocol.
@@ -313,7 +321,7 @@ pub struct SessionCreate {
     /// Options that the agent is given, by its ids of them and of their values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub agent_options: BTreeMap<String, String>,
-    /// MCP servers that the agent is told of; its agent's, if there are none.
+    /// MCP servers that the agent is told of; its agent's or its project's, if there are none.
     #[serde(default, deserialize_with = "objects", skip_serializing_if = "Vec::is_empty")]
     pub mcp_servers: Vec<McpServer>,
     /// Chat (true, the default) or batch.
@@ -340,17 +348,20 @@ pub struct SessionCreate {
     /// Limits that replace the server's. A limit above the server's maximum is refused.
     #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub resource_overrides: Option<ResourceOverrides>,
-    /// What the agent may reach of the network; its agent's, or else the server's, when absent.
+    /// What the agent may reach of the network; its agent's, its project's, or else the server's, when absent.
     #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
-    /// Shell script that prepares the workspace before the first turn, with the agent's rights; its agent's, or else each repository's
-    /// `.ambient/setup.sh`, when absent; empty: none. At most 64 KiB.
+    /// Shell script that prepares the workspace before the first turn, with the agent's rights; its agent's, its project's, or else
+    /// each repository's `.ambient/setup.sh`, when absent; empty: none. At most 64 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup_script: Option<String>,
     /// Environment variables for the agent, such as API keys. Values are sealed, at most 16 KiB, and never shown again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = BTreeMap<String, String>)]
     pub environment_variables: BTreeMap<String, SecretText>,
+    /// Which models it may ask, how much it may use, where they are asked and with whose key.
+    #[serde(default, deserialize_with = "one_object", skip_serializing_if = "ModelRules::is_empty")]
+    pub models: ModelRules,
     /// What the agent may do without asking.
     #[serde(default, deserialize_with = "one_object", skip_serializing_if = "Permissions::is_empty")]
     pub permissions: Permissions,
@@ -415,16 +426,20 @@ pub struct SessionPatch {
     /// Limits to set (value) or to return to the server's (null; null in place of the object returns all of them).
     #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
     pub resource_overrides: Option<Option<ResourcePatch>>,
-    /// What the agent may reach of the network; null: its agent's, or else the server's.
+    /// What the agent may reach of the network; null: its agent's, its project's, or else the server's.
     #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
     pub network: Option<Option<Network>>,
-    /// Shell script that prepares the workspace; null: its agent's, or else the repositories' own.
+    /// Shell script that prepares the workspace; null: its agent's, its project's, or else the repositories' own.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub setup_script: Option<Option<String>>,
     /// Environment variables to set (value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<BTreeMap<String, Option<String>>>)]
     pub environment_variables: Option<BTreeMap<String, Option<SecretText>>>,
+    /// All that is said about models, in place of what was said before; null: nothing. Limits may be changed at any time, the rest while
+    /// the session does not run.
+    #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
+    pub models: Option<Option<ModelRules>>,
     /// All permissions, in place of those before, at any time; null: none.
     #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
     pub permissions: Option<Option<Permissions>>,

@@ -24,7 +24,7 @@ pub struct Turn {
     /// How it stands.
     pub status: TurnStatus,
     /// Why it did not finish: `ScriptFailed`, `PushFailed`, `Interrupted`, `Terminated`, `RunnerLost`, `LogFull`, `AgentError`,
-    /// `AgentLost`, `BudgetExceeded`.
+    /// `AgentLost`, `BudgetExceeded`, `SetupFailed`.
     pub code: Option<String>,
     /// The same in words.
     pub message: Option<String>,
@@ -48,6 +48,9 @@ pub struct Turn {
     pub usage: TokenUsage,
     /// What it has done to the repositories, once it is over.
     pub repos: Vec<TurnRepo>,
+    /// When its events were removed by retention, and with them its `patch`; `turns/{id}/diff` is not affected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events_removed_at: Option<DateTime<Utc>>,
 }
 
 /// How a turn stands.

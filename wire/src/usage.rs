@@ -1,10 +1,10 @@
 //! What model calls have used.
 
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::runner_event::UsageSource;
+use crate::{model::BudgetPeriod, runner_event::UsageSource};
 
 /// Tokens and money.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
@@ -51,6 +51,33 @@ pub struct ProjectUsage {
     pub days: Vec<DayUsage>,
     /// By model, in the order of their names.
     pub models: Vec<ModelUsage>,
+    /// How much may be used, and what is left; null if there is no budget.
+    #[serde(default)]
+    pub budget: Option<BudgetUsage>,
+}
+
+/// A project's budget, and what its sessions have used of it, as far as the model proxies have counted. A turn counts when its last call
+/// was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BudgetUsage {
+    /// In what time; null: ever.
+    pub period: Option<BudgetPeriod>,
+    /// When this time began; null: with the project.
+    pub since: Option<DateTime<Utc>>,
+    /// Currency, ISO 4217.
+    pub currency: String,
+    /// Tokens that may be used; null: no limit.
+    pub tokens: Option<u64>,
+    /// Tokens that were used, input and output together.
+    pub used_tokens: u64,
+    /// Tokens that are left; null: no limit.
+    pub left_tokens: Option<u64>,
+    /// Cost that there may be, millionths of the currency; null: no limit.
+    pub cost_micros: Option<u64>,
+    /// Cost so far.
+    pub used_cost_micros: u64,
+    /// Cost that is left; null: no limit.
+    pub left_cost_micros: Option<u64>,
 }
 
 /// What a run has used.

@@ -7,6 +7,7 @@ use temporalio_client::{Client, WorkflowIdConflictPolicy, WorkflowStartOptions, 
 use tokio::task::JoinSet;
 
 use crate::{
+    activities::when_asked,
     dispatcher,
     engine_client::EngineClient,
     observer,
@@ -42,6 +43,7 @@ impl WorkerHost {
         let mut tasks = JoinSet::new();
         tasks.spawn(dispatcher::run(services.db.clone(), hints, client.clone(), queue.clone()));
         tasks.spawn(observer::run(services.clone()));
+        tasks.spawn(when_asked(services.clone()));
         let host = services.compute.host().to_owned();
         tasks.spawn(async move { start_sweep(&client.connected().await, &queue, &host).await });
         Ok(Self { worker, tasks })

@@ -5,10 +5,10 @@
 //!
 //! Which module may use which: a module uses those on the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
 //!
-//! * `engine_client`, `executions`, `models`, `network`, `project_attribute`, `step`: the engine's client, executions for people, where models are asked, what
-//!   is reached of the network, a table's step
+//! * `engine_client`, `executions`, `models`, `network`, `project_attribute`, `retention`, `step`: the engine's client, executions for people, where models are asked, what
+//!   is reached of the network, how long things are kept, a table's step
 //! * `dispatcher`, `services`, `temporal`: carrying out effects, what activities work with, an engine's executions
-//! * `observer`: how compute sees runners
+//! * `model_access`, `observer`: a session's models and variables at a launch; how compute sees runners
 //! * `activities`, `runner_ends`: the steps; what readers of logs need from compute and actors
 //! * `project_delete`, `project_provision`, `session_delete`, `session_reconcile`, `session_start`, `session_stop`, `sweep`, `token_refresh`: lifecycles
 //! * `session_supervise`: the lifecycle that starts others
@@ -23,6 +23,7 @@ mod dispatcher;
 mod engine_client;
 pub mod executions;
 pub mod host;
+mod model_access;
 mod models;
 mod network;
 mod observer;
@@ -30,6 +31,7 @@ pub mod project_attribute;
 pub mod project_delete;
 pub mod project_provision;
 pub mod replay;
+mod retention;
 mod runner_ends;
 pub mod services;
 pub mod session_delete;
@@ -49,8 +51,9 @@ pub use executions::{
     ENTITY_WORKFLOWS, ExecutionError, ExecutionFilter, ExecutionService, Executions, PLATFORM_WORKFLOWS,
 };
 pub use host::WorkerHost;
-pub use models::Models;
+pub use models::{Endpoint, Key, ModelAccess, Models, Said, ServerModels, usual_base_url};
 pub use network::network;
+pub use retention::Retention;
 pub use runner_ends::RunnerEnds;
 pub use services::{NoHook, Services, StepError, StepHook};
 pub use temporal::TemporalExecutions;

@@ -17,7 +17,7 @@ use ambient_persistence::{Database, StoreError, StoredEntity, Vault, VaultError}
 use ambient_snapshots::SnapshotStore;
 use async_trait::async_trait;
 
-use crate::{executions::Executions, models::Models, step::Progress};
+use crate::{executions::Executions, models::Models, retention::Retention, step::Progress};
 
 /// Condition reason.
 const DISK_FULL: &str = "DiskFull";
@@ -67,6 +67,8 @@ pub struct Services {
     pub models: Models,
     /// Where snapshots are kept, if they are.
     pub snapshots: Option<SnapshotStore>,
+    /// How long things are kept.
+    pub retention: Retention,
     /// Executions, for the sweep.
     pub executions: Executions,
     /// Time.

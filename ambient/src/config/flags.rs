@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::{LimitFlags, ModelFlags, SnapshotFlags, TemporalFlags};
+use super::{LimitFlags, ModelFlags, OtelFlags, RetentionFlags, SnapshotFlags, TemporalFlags};
 
 /// Flags of `up`, `server`, `config` and the like: each overrides the variable and the file key of its name.
 /// Values are text here; they are parsed in one place along with the other layers.
@@ -72,6 +72,9 @@ pub struct ConfigFlags {
     /// Model for sessions that name none
     #[arg(long, value_name = "MODEL")]
     pub default_model: Option<String>,
+    /// Program that runs as the agent of sessions that name none [default: script]
+    #[arg(long, value_name = "TYPE")]
+    pub default_agent_type: Option<String>,
     /// What sessions may use.
     #[command(flatten)]
     #[serde(flatten)]
@@ -84,6 +87,14 @@ pub struct ConfigFlags {
     #[command(flatten)]
     #[serde(flatten)]
     pub snapshots: SnapshotFlags,
+    /// For how long what finished sessions have left is kept.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub retention: RetentionFlags,
+    /// Where traces are exported to.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub otel: OtelFlags,
     /// Settings that apply only with Temporal.
     #[command(flatten)]
     #[serde(flatten)]

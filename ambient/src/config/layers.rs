@@ -11,7 +11,7 @@ use std::{
 use serde::de::DeserializeOwned;
 use toml::Value;
 
-use super::{ConfigError, ConfigFlags, FILE_VARIABLE, keys, models, snapshots};
+use super::{ConfigError, ConfigFlags, FILE_VARIABLE, keys, models, otel, snapshots};
 
 /// `AMBIENT_*` variables that are not server settings: the command line's, and those of tests.
 const OTHER_VARIABLES: &[&str] =
@@ -87,6 +87,23 @@ impl Layers {
         value.map(Some).map_err(|message| ConfigError::Invalid { key, message, origin })
     }
 
+    /// A variable that is not ours alone; an empty one counts as not set.
+    pub(super) fn standard(&self, variable: &str) -> Option<&str> {
+        self.environment.get(&OsString::from(variable))?.to_str().filter(|value| !value.is_empty())
+    }
+
+    /// The value of `key` from such a variable.
+    pub(super) fn take_standard<T: DeserializeOwned>(
+        &mut self,
+        key: &'static str,
+        variable: &str,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(value) = self.standard(variable).map(from_text) else { return Ok(None) };
+        let origin = Origin::Variable(variable.to_owned());
+        self.origins.insert(key, origin.clone());
+        value.map(Some).map_err(|message| ConfigError::Invalid { key, message, origin })
+    }
+
     /// A variable that contains a path; an empty one counts as not set.
     pub(super) fn path_variable(&self, name: &str) -> Option<PathBuf> {
         self.environment.get(&OsString::from(name)).filter(|value| !value.is_empty()).map(PathBuf::from)
@@ -119,6 +136,7 @@ impl Layers {
             return Err(ConfigError::UnknownKey { path, key: key.clone() });
         }
         let secrets = ["database_url", "temporal_api_key"].into_iter().chain(models::SECRETS).chain(snapshots::SECRETS);
+        let secrets = secrets.chain(otel::SECRETS);
         let secret = secrets.into_iter().find(|key| self.file.contains_key(*key));
         if let Some(key) = secret.filter(|_| readable_by_others(&path)) {
             self.warnings.push(format!("{} contains {key} and others may read it; chmod 600", path.display()));

@@ -10,7 +10,9 @@ mod layers;
 mod limits;
 mod models;
 mod money;
+mod otel;
 mod prices;
+mod retention;
 mod secret;
 mod snapshots;
 mod temporal;
@@ -34,7 +36,9 @@ pub use self::{
     limits::{LimitConfig, LimitFlags},
     models::{ModelConfig, ModelFlags},
     money::Money,
+    otel::{Content, OtelConfig, OtelFlags, Ratio},
     prices::{Price, Prices},
+    retention::{RetentionConfig, RetentionFlags},
     secret::Secret,
     snapshots::{SnapshotConfig, SnapshotFlags, SnapshotPlace},
     temporal::{TemporalConfig, TemporalFlags, WorkerVersioning},
@@ -90,6 +94,8 @@ pub struct ServerConfig {
     pub permits: u32,
     /// Model for sessions if neither session, agent nor project names one.
     pub default_model: Option<String>,
+    /// Program that runs as the agent if neither session, agent nor project names one.
+    pub default_agent_type: String,
     /// What sessions may use, and how much of the disk is reserved for the server.
     #[serde(flatten)]
     pub limits: LimitConfig,
@@ -99,6 +105,12 @@ pub struct ServerConfig {
     /// Where snapshots are kept, how much, and for how long.
     #[serde(flatten)]
     pub snapshots: SnapshotConfig,
+    /// For how long what finished sessions have left is kept.
+    #[serde(flatten)]
+    pub retention: RetentionConfig,
+    /// Where traces are exported to.
+    #[serde(flatten)]
+    pub otel: OtelConfig,
     /// Settings that apply only with Temporal.
     #[serde(flatten)]
     pub temporal: TemporalConfig,
@@ -110,7 +122,7 @@ pub struct ServerConfig {
     pub warnings: Vec<String>,
 }
 
-/// Keys of the configuration file except the limits', the models', the snapshots' and Temporal's, in the order of [`ServerConfig`].
+/// Keys of the configuration file except the limits', the models', the snapshots', retention's, the traces' and Temporal's, in the order of [`ServerConfig`].
 const SERVER_KEYS: &[&str] = &[
     "database_url",
     "listen",
@@ -132,11 +144,20 @@ const SERVER_KEYS: &[&str] = &[
     "retention_days",
     "permits",
     "default_model",
+    "default_agent_type",
 ];
 
 /// Keys of the configuration file, in display order.
 pub fn keys() -> impl Iterator<Item = &'static str> {
-    SERVER_KEYS.iter().chain(limits::KEYS).chain(models::KEYS).chain(snapshots::KEYS).chain(temporal::KEYS).copied()
+    SERVER_KEYS
+        .iter()
+        .chain(limits::KEYS)
+        .chain(models::KEYS)
+        .chain(snapshots::KEYS)
+        .chain(retention::KEYS)
+        .chain(otel::KEYS)
+        .chain(temporal::KEYS)
+        .copied()
 }
 
 /// Format of the log.
@@ -282,9 +303,12 @@ impl ServerConfig {
             retention_days: layers.take("retention_days")?.unwrap_or(30),
             permits: layers.take("permits")?.unwrap_or(1024),
             default_model: layers.take("default_model")?,
+            default_agent_type: layers.take("default_agent_type")?.unwrap_or_else(|| "script".to_owned()),
             limits: LimitConfig::take(&mut layers)?,
             models: ModelConfig::take(&mut layers)?,
             snapshots: SnapshotConfig::take(&mut layers)?,
+            retention: RetentionConfig::take(&mut layers)?,
+            otel: OtelConfig::take(&mut layers)?,
             temporal: TemporalConfig::take(&mut layers)?,
             data_dir,
             config_file: layers.path.clone(),
@@ -357,8 +381,14 @@ impl ServerConfig {
         if !(1..=3_650).contains(&self.retention_days) {
             return Err(self.invalid("retention_days", "must be from 1 to 3650".to_owned()));
         }
-        let problems =
-            [self.limits.problem(), self.models.problem(), self.snapshots.problem(), self.temporal.problem()];
+        let problems = [
+            self.limits.problem(),
+            self.models.problem(),
+            self.snapshots.problem(),
+            self.retention.problem(),
+            self.otel.problem(),
+            self.temporal.problem(),
+        ];
         if let Some((key, message)) = problems.into_iter().flatten().next() {
             return Err(self.invalid(key, message));
         }

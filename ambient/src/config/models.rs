@@ -1,11 +1,12 @@
 //! Where sessions' models are asked, what they cost, and how much a session may use.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use ambient_runner_protocol::{ModelBudget, ModelDialect, ModelEndpoint};
-use ambient_wire::model::Model;
+use ambient_domain::model_rules::{ModelLimits, ModelProvider};
+use ambient_wire::network::{Entry, MOST_ALLOWED};
+use ambient_workflows::{Models, ServerModels, usual_base_url};
 use clap::Args;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{ConfigError, layers::Layers, money::Money, prices::Prices, secret::Secret};
@@ -23,13 +24,10 @@ pub(super) const KEYS: &[&str] = &[
     "model_currency",
     "session_token_limit",
     "session_cost_limit",
+    "private_model_hosts",
 ];
 /// Those that are secrets.
 pub(super) const SECRETS: [&str; 3] = ["openai_key", "anthropic_key", "gemini_key"];
-
-const OPENAI: &str = "https://api.openai.com/v1";
-const ANTHROPIC: &str = "https://api.anthropic.com";
-const GEMINI: &str = "https://generativelanguage.googleapis.com";
 
 /// The endpoint for models. A provider is asked if its URL or its key is set.
 #[derive(Debug, Clone, Serialize)]
@@ -56,6 +54,36 @@ pub struct ModelConfig {
     pub session_token_limit: Option<u64>,
     /// What a session's models may cost, over all its runs. Models without a price cannot be asked then.
     pub session_cost_limit: Option<Money>,
+    /// Hosts whose addresses are not public and that base URLs of projects, agents and sessions may name all the same.
+    pub private_model_hosts: PrivateHosts,
+}
+
+/// Entries of an allow-list, separated by commas; none if it is empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PrivateHosts(pub Vec<String>);
+
+impl TryFrom<String> for PrivateHosts {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let hosts = text.split(',').map(str::trim).filter(|host| !host.is_empty()).map(str::to_owned);
+        let hosts: Vec<String> = hosts.collect();
+        if hosts.len() > MOST_ALLOWED {
+            return Err(format!("has more than {MOST_ALLOWED} entries"));
+        }
+        // Not repeated: whoever takes it for a list of URLs may have written a password.
+        match hosts.iter().enumerate().find_map(|(i, host)| Some((i + 1, host.parse::<Entry>().err()?))) {
+            Some((i, problem)) => Err(format!("entry {i} {}", problem.0)),
+            None => Ok(Self(hosts)),
+        }
+    }
+}
+
+impl From<PrivateHosts> for String {
+    fn from(hosts: PrivateHosts) -> Self {
+        hosts.0.join(",")
+    }
 }
 
 /// Flags of these settings. Keys and prices have none.
@@ -82,6 +110,9 @@ pub struct ModelFlags {
     /// What a session's models may cost [default: no limit]
     #[arg(long, value_name = "AMOUNT", hide_short_help = true)]
     pub(crate) session_cost_limit: Option<String>,
+    /// Hosts that are not public and that projects may name as model endpoints, such as 10.0.0.5:8000, separated by commas
+    #[arg(long, value_name = "HOST:PORT,…", hide_short_help = true)]
+    pub(crate) private_model_hosts: Option<String>,
 }
 
 impl ModelConfig {
@@ -98,68 +129,42 @@ impl ModelConfig {
             model_currency: layers.take("model_currency")?.unwrap_or_else(|| "USD".to_owned()),
             session_token_limit: layers.take("session_token_limit")?,
             session_cost_limit: layers.take("session_cost_limit")?,
+            private_model_hosts: layers.take("private_model_hosts")?.unwrap_or_default(),
         })
     }
 
-    /// The endpoint; none if no provider is set.
+    /// The same, as it is used.
     #[must_use]
-    pub fn endpoint(&self) -> Option<ModelEndpoint> {
-        let base_urls: BTreeMap<_, _> = self
-            .providers()
-            .flat_map(|(dialects, url, _)| dialects.iter().map(move |one| (*one, url.clone())))
-            .collect();
-        if base_urls.is_empty() {
-            return None;
-        }
-        let prices = self.model_prices.0.iter().map(|(model, price)| (model.clone(), price.in_micros()));
-        let budget = ModelBudget {
-            tokens: self.session_token_limit,
-            cost_micros: self.session_cost_limit.map(Money::micros),
-            ..ModelBudget::default()
+    pub fn models(&self) -> Models {
+        let providers = || {
+            let all = [
+                (ModelProvider::Openai, &self.openai_url, &self.openai_key),
+                (ModelProvider::Anthropic, &self.anthropic_url, &self.anthropic_key),
+                (ModelProvider::Gemini, &self.gemini_url, &self.gemini_key),
+            ];
+            all.into_iter().filter(|(_, url, key)| url.is_some() || key.is_some())
         };
-        Some(ModelEndpoint {
-            base_urls,
-            allowed_models: self.allowed_models.clone(),
-            model: None,
+        let base_url = |provider, url: &Option<Url>| {
+            url.as_ref().map_or_else(|| usual_base_url(provider).to_owned(), ToString::to_string)
+        };
+        let keys = providers().filter_map(|(provider, _, key)| {
+            Some((provider, ambient_compute::Secret::new(key.as_ref()?.expose().to_owned())))
+        });
+        let keys: BTreeMap<_, _> = keys.collect();
+        let prices = self.model_prices.0.iter().map(|(model, price)| (model.clone(), price.in_micros()));
+        let server = ServerModels {
+            base_urls: providers().map(|(provider, url, _)| (provider, base_url(provider, url))).collect(),
+            keyed: keys.keys().copied().collect(),
+            allowed: self.allowed_models.clone(),
             prices: prices.collect(),
             currency: self.model_currency.clone(),
-            budget,
-        })
-    }
-
-    /// Keys by dialect, for those that have one.
-    #[must_use]
-    pub fn keys(&self) -> BTreeMap<ModelDialect, &str> {
-        let keys = self.providers().filter_map(|(dialects, _, key)| Some((dialects, key?.expose())));
-        keys.flat_map(|(dialects, key)| dialects.iter().map(move |dialect| (*dialect, key))).collect()
-    }
-
-    /// Models that sessions may ask: those that are allowed, or, if any is, those that have a price or are the default.
-    #[must_use]
-    pub fn known(&self, default: Option<&str>) -> Vec<Model> {
-        let named = self.model_prices.0.keys().map(String::as_str).chain(default);
-        let ids: BTreeSet<&str> = if self.allowed_models.is_empty() {
-            named.collect()
-        } else {
-            self.allowed_models.iter().map(String::as_str).collect()
+            limits: ModelLimits {
+                tokens: self.session_token_limit,
+                cost_micros: self.session_cost_limit.map(Money::micros),
+            },
+            private_hosts: self.private_model_hosts.0.clone(),
         };
-        let price = |id: &str| self.model_prices.0.get(id).map(|price| price.shown(&self.model_currency));
-        let model = |id: &str| Model { id: id.to_owned(), is_default: default == Some(id), price: price(id) };
-        ids.into_iter().map(model).collect()
-    }
-
-    /// Dialects, base URL and key of the providers that are set.
-    fn providers(&self) -> impl Iterator<Item = (&'static [ModelDialect], String, Option<&Secret>)> {
-        use ModelDialect::{Anthropic, Gemini, OpenaiChat, OpenaiResponses};
-        const OPENAIS: &[ModelDialect] = &[OpenaiChat, OpenaiResponses];
-        let all = [
-            (OPENAIS, &self.openai_url, &self.openai_key, OPENAI),
-            (&[Anthropic], &self.anthropic_url, &self.anthropic_key, ANTHROPIC),
-            (&[Gemini], &self.gemini_url, &self.gemini_key, GEMINI),
-        ];
-        all.into_iter().filter(|(_, url, key, _)| url.is_some() || key.is_some()).map(|(dialects, url, key, usual)| {
-            (dialects, url.as_ref().map_or_else(|| usual.to_owned(), ToString::to_string), key.as_ref())
-        })
+        Models { server, keys }
     }
 
     /// The first invalid setting, and why.
@@ -189,7 +194,7 @@ impl ModelConfig {
 }
 
 /// What is wrong with a base URL; does not repeat it, because it may contain a password.
-fn url_problem(url: &Url) -> Option<&'static str> {
+pub(super) fn url_problem(url: &Url) -> Option<&'static str> {
     if !matches!(url.scheme(), "https" | "http") || !url.has_host() {
         return Some("must be https:// or http://");
     }
@@ -200,7 +205,8 @@ fn url_problem(url: &Url) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use ambient_runner_protocol::ModelDialect;
+    use ambient_domain::model_rules::ModelProvider;
+    use ambient_workflows::Models;
 
     use super::super::{ConfigFlags, ServerConfig};
 
@@ -215,23 +221,21 @@ mod tests {
     #[test]
     fn a_provider_is_asked_if_it_has_a_url_or_a_key_and_prices_are_amounts() {
         let file = "openai_key = \"sk-canary\"\nanthropic_url = \"http://127.0.0.1:1/a\"\nallowed_models = [\"m:1\"]\n\
-                    session_cost_limit = 2.5\n[model_prices.\"m:1\"]\ninput = 1.25\ncached_input = \"0.125\"\noutput = 10\n";
+                    session_cost_limit = 2.5\nprivate_model_hosts = \"10.0.0.5:8000, [::1]:1\"\n\
+                    [model_prices.\"m:1\"]\ninput = 1.25\ncached_input = \"0.125\"\noutput = 10\n";
         let config = config(file).unwrap();
-        let endpoint = config.models.endpoint().unwrap();
-        let urls: Vec<_> = endpoint.base_urls.iter().map(|(dialect, url)| (*dialect, url.as_str())).collect();
-        let openai = "https://api.openai.com/v1";
-        let expected = [
-            (ModelDialect::OpenaiChat, openai),
-            (ModelDialect::OpenaiResponses, openai),
-            (ModelDialect::Anthropic, "http://127.0.0.1:1/a"),
-        ];
+        let Models { server, keys } = config.models.models();
+        let urls: Vec<_> = server.base_urls.iter().map(|(provider, url)| (*provider, url.as_str())).collect();
+        let expected =
+            [(ModelProvider::Openai, "https://api.openai.com/v1"), (ModelProvider::Anthropic, "http://127.0.0.1:1/a")];
         assert_eq!(urls, expected);
-        assert_eq!(config.models.keys().into_keys().collect::<Vec<_>>(), [expected[0].0, expected[1].0]);
-        let price = endpoint.prices["m:1"];
+        assert_eq!(keys.into_keys().collect::<Vec<_>>(), [ModelProvider::Openai]);
+        let price = server.prices["m:1"];
         let amounts = (price.input_micros, price.cached_input_micros, price.output_micros);
         assert_eq!(amounts, (1_250_000, Some(125_000), 10_000_000));
-        assert_eq!(endpoint.budget.cost_micros, Some(2_500_000));
-        let known = config.models.known(Some("m:1"));
+        assert_eq!(server.limits.cost_micros, Some(2_500_000));
+        assert_eq!(server.private_hosts, ["10.0.0.5:8000", "[::1]:1"]);
+        let known = server.known(&server.access(&[]), Some("m:1"));
         assert_eq!((known.len(), known[0].is_default), (1, true));
         assert_eq!(known[0].price.as_ref().map(|price| price.cache_write_micros), Some(1_250_000));
         let shown = format!("{}{}{config:?}", config.to_redacted_toml(), config.to_redacted_json());
@@ -240,7 +244,7 @@ mod tests {
 
     #[test]
     fn without_a_provider_there_is_no_endpoint_and_faults_are_named() {
-        assert_eq!(config("").unwrap().models.endpoint(), None);
+        assert!(config("").unwrap().models.models().server.base_urls.is_empty());
         let faults = [
             ("openai_url = \"ftp://x\"", "openai_url: must be https"),
             ("gemini_url = \"https://u:canary@x\"", "gemini_url: must have no user"),
@@ -248,6 +252,7 @@ mod tests {
             ("session_cost_limit = -1", "session_cost_limit: must be an amount"),
             ("session_token_limit = -1", "session_token_limit: "),
             ("model_currency = \"usd\"", "model_currency: must be three"),
+            ("private_model_hosts = \"http://canary.example\"", "private_model_hosts: "),
             ("[model_prices.m]\ninput = 1", "model_prices: missing field `output`"),
         ];
         for (file, fault) in faults {

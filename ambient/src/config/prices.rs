@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, fmt};
 
 use ambient_runner_protocol::ModelPrice;
-use ambient_wire::model;
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{self, value::MapAccessDeserializer},
@@ -38,17 +37,6 @@ impl Price {
             input_micros: self.input.micros(),
             cached_input_micros: self.cached_input.map(Money::micros),
             cache_write_micros: self.cache_write.map(Money::micros),
-            output_micros: self.output.micros(),
-        }
-    }
-
-    pub(super) fn shown(&self, currency: &str) -> model::ModelPrice {
-        let input = self.input.micros();
-        model::ModelPrice {
-            currency: currency.to_owned(),
-            input_micros: input,
-            cached_input_micros: self.cached_input.map_or(input, Money::micros),
-            cache_write_micros: self.cache_write.map_or(input, Money::micros),
             output_micros: self.output.micros(),
         }
     }

@@ -11,7 +11,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::{ConfigError, layers::Layers, secret::Secret};
+use super::{ConfigError, layers::Layers, models::url_problem, secret::Secret};
 
 /// Keys of these settings, in the order of [`SnapshotConfig`].
 pub(super) const KEYS: &[&str] = &[
@@ -176,24 +176,13 @@ impl SnapshotConfig {
     /// How much is kept.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        Limits {
-            pack: self.snapshot_pack_limit.get().min(LARGEST_PACK),
-            session: self.snapshot_session_limit.get(),
-            keep_days: self.snapshot_keep_days,
-        }
+        Limits { pack: self.snapshot_pack_limit.get().min(LARGEST_PACK), session: self.snapshot_session_limit.get() }
     }
 
     /// The first invalid setting, and why.
     pub(super) fn problem(&self) -> Option<(&'static str, String)> {
-        if let Some(url) = &self.snapshot_s3_endpoint {
-            let more = !url.username().is_empty() || url.password().is_some() || url.query().is_some();
-            if !matches!(url.scheme(), "https" | "http") || !url.has_host() {
-                return Some(("snapshot_s3_endpoint", "must be https:// or http://".to_owned()));
-            }
-            if more || url.fragment().is_some() {
-                let text = "must have no user, password, query or fragment";
-                return Some(("snapshot_s3_endpoint", text.to_owned()));
-            }
+        if let Some(problem) = self.snapshot_s3_endpoint.as_ref().and_then(url_problem) {
+            return Some(("snapshot_s3_endpoint", problem.to_owned()));
         }
         let is_s3 = matches!(self.snapshot_store, SnapshotPlace::S3 { .. });
         let of_s3 = [

@@ -19,6 +19,10 @@ pub(crate) async fn give(
     let mut open = Vec::new();
     for (n, (id, answer)) in answers.into_iter().enumerate() {
         let Some((requested, closed)) = session.interrupt_seqs(&id).await? else {
+            // It may be one of those that are no longer kept; none of these is open.
+            if let Some(gone) = session.gone().await? {
+                return Err(gone);
+            }
             return Err(ApiError::invalid(format!("resume[{n}].interruptId"), "is no interrupt of this session"));
         };
         first = first.min(requested);

@@ -15,7 +15,8 @@
 //! * `state`: the router's state and its parts
 //! * `authenticate`: from credentials to a principal
 //! * `access`: the lookup that carries the permission
-//! * `execution`, `live_principal`, `operation`, `platform`, `runner`, `secrets`, `stored`: what can be done to each of these
+//! * `execution`, `live_principal`, `operation`, `platform`, `retention`, `secrets`, `uploads`: what can be done to each of these
+//! * `runner`, `stored`: the same, where what is gone is told of
 //! * `definition`, `session`: the same for entities with variables
 //! * `project`: the same for what contains them all
 
@@ -28,6 +29,7 @@ mod operation;
 mod platform;
 mod principal;
 mod project;
+mod retention;
 mod right;
 mod runner;
 mod secrets;
@@ -36,6 +38,7 @@ mod state;
 mod static_token;
 mod stored;
 mod ticket;
+mod uploads;
 
 pub(crate) use self::{
     access::{Access, Authorized, Target},
@@ -44,6 +47,7 @@ pub(crate) use self::{
     live_principal::LivePrincipal,
     platform::{Platform, Registered},
     project::Creation,
+    retention::shown,
     right::{Admin, Edit, Right, View},
     secrets::{ENVIRONMENT_VARIABLES, Sealed},
     session::Accepted,

@@ -7,10 +7,12 @@ use ambient_domain::{
     Defaults, Entity,
     agent::Agent,
     project::{self, Project, ProjectSpec, SubjectType},
+    retention::RetentionRules,
     session::{self, Session, Spec},
 };
+use ambient_live::Budgets;
 use ambient_persistence::{StoredEntity, is_ksuid, new_id};
-use ambient_wire::session::SecretText;
+use ambient_wire::{session::SecretText, usage::BudgetUsage};
 
 use super::{
     access::{Access, Authorized, Found, Target},
@@ -22,7 +24,7 @@ use crate::{
     agent_types,
     error::{ApiError, ApiResult, Number},
     extract::WriteOptions,
-    session_spec,
+    session_spec, usage,
 };
 
 impl Target for Project {
@@ -86,15 +88,25 @@ impl Registered {
         self.access().state().agent_types()
     }
 
+    /// What projects go by.
+    pub(crate) fn retention(&self) -> &RetentionRules {
+        self.access().state().retention()
+    }
+
     /// Creates a project; the caller owns it.
     pub(crate) async fn create_project(
         &self,
         name: String,
-        spec: ProjectSpec,
+        mut spec: ProjectSpec,
+        secrets: BTreeMap<String, SecretText>,
         options: WriteOptions<'_>,
     ) -> ApiResult<Reply<Project>> {
         self.access().refuse_while_draining().await?;
         let project_id = new_id();
+        let secrets = secrets.into_iter().map(|(name, value)| (name, Some(value))).collect();
+        let sealed = Sealed::of(<Project as Entity>::KIND, &project_id, secrets)?;
+        self.access().seal(&sealed).await?;
+        spec.environment_variables = sealed.ids.into_iter().filter_map(|(name, id)| Some((name, id?))).collect();
         let owner = self.access().principal.name.clone();
         let command = project::Command::Create { project_id: project_id.clone(), name, spec: Box::new(spec), owner };
         self.access().call(&project_id, Request::new(command, self.access().caller()), options).await
@@ -105,9 +117,15 @@ impl Authorized<Project, Admin> {
     /// Changes its specification.
     pub(crate) async fn patch(
         &self,
-        patch: project::ProjectPatch,
+        mut patch: project::ProjectPatch,
+        secrets: Option<BTreeMap<String, Option<SecretText>>>,
         options: WriteOptions<'_>,
     ) -> ApiResult<Reply<Project>> {
+        if let Some(secrets) = secrets {
+            let sealed = Sealed::of(<Project as Entity>::KIND, &self.target.id, secrets)?;
+            self.access.seal(&sealed).await?;
+            patch.environment_variables = Some(sealed.ids);
+        }
         self.command(project::Command::Patch(Box::new(patch)), options).await
     }
 
@@ -153,20 +171,20 @@ impl Authorized<Project, Edit> {
         self.check_parent(creation.spec.parent_session_id.as_deref()).await?;
         let (session_id, project_id) = (new_id(), self.target.id.clone());
         let Creation { mut spec, agent, start, secrets } = creation;
+        let secrets = secrets.into_iter().map(|(name, value)| (name, Some(value))).collect();
+        let sealed = Sealed::of(<Session as Entity>::KIND, &session_id, secrets)?;
+        spec.environment_variables = sealed.ids.iter().filter_map(|(n, id)| Some((n.clone(), id.clone()?))).collect();
         spec.validate().map_err(ApiError::from).map_err(super::session::with_api_names)?;
         let launch = match start {
             true => Some(Box::new(agent_types::launch(
                 &spec,
                 agent.as_ref(),
-                &self.target.spec.settings,
+                &self.target.spec,
                 self.access.state.known_agent_types(),
             )?)),
             false => None,
         };
-        let secrets = secrets.into_iter().map(|(name, value)| (name, Some(value))).collect();
-        let sealed = Sealed::of(<Session as Entity>::KIND, &session_id, secrets)?;
         self.access.seal(&sealed).await?;
-        spec.environment_variables = sealed.ids.into_iter().filter_map(|(name, id)| Some((name, id?))).collect();
         let command =
             session::Command::Create { session_id: session_id.clone(), project_id, spec: Box::new(spec), start };
         let mut request = Request::new(command, self.access.caller());
@@ -202,6 +220,15 @@ impl<R: Right> Authorized<Project, R> {
             Some(agent) => Ok(Some(agent)),
             None => Err(ApiError::not_found("Agent", id).at("agent_id", "no such Agent in this Project")),
         }
+    }
+
+    /// What its sessions may use of models, have used, and have left; none without a budget.
+    pub(crate) async fn model_budget(&self) -> ApiResult<Option<BudgetUsage>> {
+        let Some(budget) = self.target.spec.settings.model_budget else { return Ok(None) };
+        let models = &self.access.state().config().models;
+        let budgets = Budgets::new(self.access.state.parts().database.clone(), models.limits);
+        let used = budgets.used(&self.target.id, budget.period).await?;
+        Ok(Some(usage::of_budget(budget, used, &models.currency)))
     }
 
     /// Agent types of this server.

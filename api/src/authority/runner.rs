@@ -15,6 +15,7 @@ use ambient_wire::{
 
 use super::{
     access::Authorized,
+    retention::on,
     right::{Edit, Right},
 };
 use crate::error::{ApiError, ApiResult, Number};
@@ -87,13 +88,32 @@ impl<R: Right> Authorized<Session, R> {
 
     async fn runner(&self) -> ApiResult<RunnerClient> {
         let session = &self.target;
-        let Some(run) = session.run_with_valid_tokens().map(|run| run.number) else { return Err(not_running(session)) };
+        let Some(run) = session.run_with_valid_tokens().map(|run| run.number) else {
+            return Err(self.not_running().await);
+        };
         let parts = self.access.state.parts();
         let endpoint = match parts.compute.endpoint(&self.reference(), run).await {
-            Err(ComputeError::NoRunner { .. }) => return Err(not_running(session)),
+            Err(ComputeError::NoRunner { .. }) => return Err(self.not_running().await),
             endpoint => endpoint?,
         };
         Ok(RunnerClient::new(endpoint.socket, parts.tokens.server_to_runner(&session.id, run))?)
+    }
+
+    /// Why there is no workspace to look at.
+    async fn not_running(&self) -> ApiError {
+        let session = &self.target;
+        match self.workspace_removed_at().await {
+            Ok(Some(at)) => {
+                let (when, start) = (on(at), start_of(session));
+                let reason = format!(
+                    "the Session's workspace was {when}; {start} makes a new one and clones its repositories again. What its turns have changed \
+                     is kept in the snapshot store: turns/{{id}}/diff and turns/{{id}}/file"
+                );
+                ApiError::new(Number::Conflict, reason)
+            }
+            Ok(None) => not_running(session),
+            Err(error) => error,
+        }
     }
 }
 
@@ -153,6 +173,10 @@ impl Authorized<Session, Edit> {
     }
 }
 
+fn start_of(session: &Session) -> String {
+    format!("POST {BASE}/sessions/{}/start", session.id)
+}
+
 fn not_running(session: &Session) -> ApiError {
     match session.phase() {
         Some(phase @ (Phase::Pending | Phase::Creating)) => ApiError::new(
@@ -162,7 +186,7 @@ fn not_running(session: &Session) -> ApiError {
         .retry(1),
         phase => {
             let phase = phase.map_or_else(|| "New".to_owned(), |phase| phase.to_string());
-            let start = format!("POST {BASE}/sessions/{}/start", session.id);
+            let start = start_of(session);
             let reason =
                 format!("the Session is {phase}: its workspace can be used while it is Running; start it with {start}");
             ApiError::new(Number::Conflict, reason)

@@ -5,7 +5,8 @@ use ambient_compute::{Resource, SessionRef};
 use ambient_domain::{
     Defaults, Entity,
     agent::Agent,
-    project::{Project, Role, Settings},
+    project::{Project, ProjectSpec, Role},
+    retention::KEEP_LABEL,
     session::{self, AgentLaunch, Command, Message, Repo, Session, StopReason},
 };
 use ambient_live::{Beginning, SubscribeError, permissions, snapshot::SnapshotError};
@@ -79,6 +80,12 @@ impl Authorized<Session, Edit> {
     pub(crate) async fn patch(&self, body: SessionPatch, options: WriteOptions<'_>) -> ApiResult<Reply<Session>> {
         if body.permissions.is_some() {
             self.refuse_the_agent("change what the agent may do")?;
+        }
+        if body.labels.as_ref().is_some_and(|labels| labels.contains_key(KEEP_LABEL.0)) {
+            self.refuse_the_agent("change for how long the session is kept")?;
+        }
+        if body.models.is_some() {
+            self.refuse_the_agent("change which models it may ask, and how much")?;
         }
         let secrets = body.environment_variables.clone();
         let mut patch = session_spec::patch(body, self.access.state.server_defaults())?;
@@ -215,10 +222,14 @@ impl Authorized<Session, Edit> {
     /// What the session currently falls back to; stored with the operation.
     async fn defaults(&self, starts: bool) -> ApiResult<Defaults> {
         let project = self.access.state.parts().database.load::<Project>(&self.target.project_id).await?;
-        let settings = project.map(|project| project.spec.settings).unwrap_or_default();
-        let mut defaults = session_spec::defaults(&settings, self.access.state.server_defaults());
-        if starts && !self.is_running() {
-            defaults.agent = Some(Box::new(self.launch(&settings).await?));
+        let project = project.map(|project| project.spec).unwrap_or_default();
+        let mut defaults = session_spec::defaults(&project.settings, self.access.state.server_defaults());
+        if starts {
+            // A run that is over by the time this is decided is followed by one that goes by it; while one is under way nothing may be missing.
+            defaults.agent = match self.launch(&project).await {
+                Err(error) if !self.is_running() => return Err(error),
+                launch => launch.ok().map(Box::new),
+            };
         }
         Ok(defaults)
     }
@@ -230,7 +241,7 @@ impl Authorized<Session, Edit> {
     }
 
     /// What a run that starts now is started with.
-    async fn launch(&self, project: &Settings) -> ApiResult<AgentLaunch> {
+    async fn launch(&self, project: &ProjectSpec) -> ApiResult<AgentLaunch> {
         let definition = match &self.target.spec.agent_id {
             Some(id) => self.access.state.parts().database.load::<Agent>(id).await?.filter(|agent| !agent.is_deleted()),
             None => None,
@@ -240,10 +251,25 @@ impl Authorized<Session, Edit> {
 }
 
 impl<R: Right> Authorized<Session, R> {
+    /// Its project, and its agent's definition, if it has one.
+    pub(crate) async fn owners(&self) -> ApiResult<(Option<Project>, Option<Agent>)> {
+        let database = &self.access.state.parts().database;
+        let project = database.load::<Project>(&self.target.project_id).await?;
+        let agent = match &self.target.spec.agent_id {
+            Some(id) => database.load::<Agent>(id).await?.filter(|agent| agent.project_id == self.target.project_id),
+            None => None,
+        };
+        Ok((project, agent))
+    }
+
     /// Events of its live log after `after_seq`, as many as fit into one response.
     pub(crate) async fn events(&self, after_seq: i64, limit: i64) -> ApiResult<Vec<StoredEvent>> {
         let database = &self.access.state.parts().database;
-        Ok(database.read_event_page(&self.target.id, after_seq, limit, MAX_PAGE_BYTES).await?.events)
+        let events = database.read_event_page(&self.target.id, after_seq, limit, MAX_PAGE_BYTES).await?.events;
+        if after_seq > 0 && events.first().is_none_or(|first| first.seq != after_seq + 1) {
+            self.kept_after(after_seq).await?;
+        }
+        Ok(events)
     }
 
     /// Follows its live log: after `after_seq`, or from the newest snapshot on.
@@ -269,7 +295,9 @@ impl<R: Right> Authorized<Session, R> {
         let (Some(newest), Some(oldest)) = (rows.first(), rows.last()) else { return Ok((Vec::new(), total)) };
         let of = UsageOf::Turns(&self.target.id, (oldest.run, oldest.number), (newest.run, newest.number));
         let used = self.access.model_usage(of, UsageBy::Turn).await?;
-        Ok((rows.into_iter().map(|row| turns::shown(&self.target, row, &used)).collect(), total))
+        let removed = self.removed().await?;
+        let shown = rows.into_iter().map(|row| turns::shown(&self.target, row, &used, removed.as_ref()));
+        Ok((shown.collect(), total))
     }
 
     /// A turn, with its patches.
@@ -284,7 +312,9 @@ impl<R: Right> Authorized<Session, R> {
         let snapshots = database.snapshots_between(&self.target.id, first, last).await?;
         let of = UsageOf::Turns(&self.target.id, (row.run, row.number), (row.run, row.number));
         let used = self.access.model_usage(of, UsageBy::Turn).await?;
-        Ok(turns::with_patches(turns::shown(&self.target, row, &used), &snapshots))
+        // After the patches were read: of one that is gone it is said.
+        let removed = self.removed().await?;
+        Ok(turns::with_patches(turns::shown(&self.target, row, &used, removed.as_ref()), &snapshots))
     }
 
     /// What its current or last run has come to.
@@ -304,7 +334,7 @@ impl<R: Right> Authorized<Session, R> {
         let messages = ambient_live::snapshot::current(database, &self.target.id).await;
         messages.map_err(|error| match error {
             SnapshotError::Store(error) => error.into(),
-            corrupt @ SnapshotError::Corrupt { .. } => ApiError::internal(&corrupt),
+            broken @ (SnapshotError::Corrupt { .. } | SnapshotError::Gap { .. }) => ApiError::internal(&broken),
         })
     }
 

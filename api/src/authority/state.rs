@@ -4,19 +4,16 @@ use std::sync::Arc;
 
 use ambient_actors::Actors;
 use ambient_compute::Compute;
-use ambient_domain::session::ResourceOverrides;
+use ambient_domain::{retention::RetentionRules, session::ResourceOverrides};
 use ambient_live::{LiveHub, Tokens};
 use ambient_persistence::{Database, Vault};
-use ambient_wire::{
-    api::{Health, HealthCheck},
-    model::Model,
-};
-use ambient_workflows::executions::Executions;
+use ambient_wire::api::{Health, HealthCheck};
+use ambient_workflows::{Retention, ServerModels, executions::Executions};
 use axum::extract::FromRef;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::static_token::StaticToken;
-use crate::{AgentType, extract::MaxBodyBytes, session_spec::ServerDefaults};
+use crate::{AgentType, agent_types::SCRIPT, extract::MaxBodyBytes, session_spec::ServerDefaults};
 
 /// Settings of the edge.
 #[derive(Debug, Clone)]
@@ -25,8 +22,10 @@ pub struct ApiConfig {
     pub max_body_bytes: usize,
     /// Model for sessions if neither session nor project names one.
     pub default_model: Option<String>,
-    /// Models that sessions may ask, as far as they are known.
-    pub models: Vec<Model>,
+    /// Agent type of sessions if neither they nor their agent or project name one.
+    pub default_agent_type: String,
+    /// What the server's settings say about models.
+    pub models: ServerModels,
     /// The most a session may ask for, if there is a maximum.
     pub session_maxima: ResourceOverrides,
     /// Programs that can run as agents.
@@ -47,7 +46,8 @@ impl Default for ApiConfig {
         Self {
             max_body_bytes: 1 << 20,
             default_model: None,
-            models: Vec::new(),
+            default_agent_type: SCRIPT.to_owned(),
+            models: ServerModels::default(),
             session_maxima: ResourceOverrides::default(),
             agent_types: AgentType::built_in(),
             static_tokens: Vec::new(),
@@ -76,8 +76,12 @@ pub struct AppParts {
     pub executions: Executions,
     /// Looks into stored snapshots, if there are any.
     pub snapshots: Option<ambient_snapshots::Reader>,
+    /// For how long what finished sessions have left is kept.
+    pub retention: Retention,
     /// Renders `/metrics`; none = 404 there.
     pub prometheus: Option<PrometheusHandle>,
+    /// Takes requests that have been answered, if traces are exported.
+    pub traces: Option<ambient_telemetry::Requests>,
     /// Settings.
     pub config: ApiConfig,
 }
@@ -97,7 +101,9 @@ pub(super) struct Shared {
     pub(super) compute: Arc<dyn Compute>,
     pub(super) executions: Executions,
     pub(super) snapshots: Option<ambient_snapshots::Reader>,
+    pub(super) retention: Retention,
     prometheus: Option<PrometheusHandle>,
+    traces: Option<ambient_telemetry::Requests>,
     config: ApiConfig,
     agent_types: Vec<String>,
     live_connections: Arc<tokio::sync::Semaphore>,
@@ -113,8 +119,20 @@ impl AppState {
     /// Assembles the parts.
     #[must_use]
     pub fn new(parts: AppParts) -> Self {
-        let AppParts { database, actors, hub, tokens, vault, compute, executions, snapshots, prometheus, config } =
-            parts;
+        let AppParts {
+            database,
+            actors,
+            hub,
+            tokens,
+            vault,
+            compute,
+            executions,
+            snapshots,
+            retention,
+            prometheus,
+            traces,
+            config,
+        } = parts;
         let agent_types = config.agent_types.iter().map(|known| known.name.clone()).collect();
         let live_connections = Arc::new(tokio::sync::Semaphore::new(config.max_live_connections));
         let shared = Shared {
@@ -126,7 +144,9 @@ impl AppState {
             compute,
             executions,
             snapshots,
+            retention,
             prometheus,
+            traces,
             config,
             agent_types,
             live_connections,
@@ -158,14 +178,25 @@ impl AppState {
         let config = &self.shared.config;
         ServerDefaults {
             llm_model: config.default_model.as_deref(),
+            agent_type: &config.default_agent_type,
             agent_types: &self.shared.agent_types,
             maxima: &config.session_maxima,
         }
     }
 
+    /// What projects go by.
+    pub(crate) fn retention(&self) -> &RetentionRules {
+        &self.shared.retention.rules
+    }
+
     /// Metrics in Prometheus' text format.
     pub(crate) fn metrics(&self) -> Option<String> {
         self.shared.prometheus.as_ref().map(PrometheusHandle::render)
+    }
+
+    /// Takes requests that have been answered, if traces are exported.
+    pub(crate) fn traces(&self) -> Option<ambient_telemetry::Requests> {
+        self.shared.traces.clone()
     }
 
     /// A slot for one more live connection.

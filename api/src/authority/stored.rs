@@ -3,10 +3,10 @@
 use ambient_domain::session::Session;
 use ambient_persistence::TurnRow;
 use ambient_runner_protocol::StoredLook;
-use ambient_snapshots::{Found, Stored};
+use ambient_snapshots::{Found, ReadError, StoreError, Stored};
 use ambient_wire::turn::{TurnDiffFrom, TurnDiffQuery, TurnFileQuery};
 
-use super::{access::Authorized, right::Right};
+use super::{access::Authorized, retention::on, right::Right};
 use crate::{
     error::{ApiError, ApiResult, Number},
     stored::{self, StoredSnapshot},
@@ -85,6 +85,17 @@ impl<R: Right> Authorized<Session, R> {
             names.dedup();
         }
         let (project, session) = (self.target.project_id.as_str(), self.target.id.as_str());
-        Ok(reader.look(&Stored { project, session, bases, packs }, look, most).await?)
+        match reader.look(&Stored { project, session, bases, packs }, look, most).await {
+            Err(gone @ ReadError::Store(StoreError::NotFound)) => {
+                let removed = self.removed().await?.and_then(|removed| removed.snapshots_removed_at);
+                Err(removed.map_or_else(
+                    || gone.into(),
+                    |at| {
+                        ApiError::new(Number::Conflict, format!("the snapshots of the Session's turns were {}", on(at)))
+                    },
+                ))
+            }
+            found => Ok(found?),
+        }
     }
 }

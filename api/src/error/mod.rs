@@ -32,13 +32,15 @@ pub struct ApiError {
     retry_after: Option<u32>,
     /// Operation that may have been carried out, if the outcome is unknown.
     operation_id: Option<String>,
+    /// The oldest event that is kept, and what the snapshot covers to start from.
+    kept: Option<(i64, Option<i64>)>,
 }
 
 impl ApiError {
     /// A failure with a reason for people.
     #[must_use]
     pub fn new(number: Number, reason: impl Into<String>) -> Self {
-        Self { number, reason: reason.into(), details: Vec::new(), retry_after: None, operation_id: None }
+        Self { number, reason: reason.into(), details: Vec::new(), retry_after: None, operation_id: None, kept: None }
     }
 
     /// 400: a field is wrong.
@@ -58,6 +60,16 @@ impl ApiError {
     #[must_use]
     pub fn forbidden(reason: impl Into<String>) -> Self {
         Self::new(Number::Forbidden, reason)
+    }
+
+    /// 410: events of a live log are no longer kept.
+    #[must_use]
+    pub fn too_old(oldest: i64, covers_seq: Option<i64>) -> Self {
+        let start = covers_seq.map(|covers| {
+            format!("; start from the snapshot up to {covers}, with which a stream without after_seq begins (the messages are also at agui/history)")
+        });
+        let told = format!("events up to {} are no longer kept{}", oldest - 1, start.unwrap_or_default());
+        Self { kept: Some((oldest, covers_seq)), ..Self::new(Number::Gone, told.clone()).at("after_seq", told) }
     }
 
     /// 503: the same request may succeed after `retry_after` seconds.
@@ -151,6 +163,8 @@ impl ApiError {
             reason: told(self.reason),
             operation_id,
             details: details.collect(),
+            oldest: self.kept.map(|(oldest, _)| oldest),
+            covers_seq: self.kept.and_then(|(_, covers_seq)| covers_seq),
         }
     }
 }

@@ -149,7 +149,7 @@ impl From<SubscribeError> for ApiError {
     fn from(error: SubscribeError) -> Self {
         let told = error.to_string();
         match error {
-            SubscribeError::TooOld { .. } => Self::new(Number::Gone, told.clone()).at("after_seq", told),
+            SubscribeError::TooOld { oldest, covers_seq } => Self::too_old(oldest, covers_seq),
             SubscribeError::Ahead { .. } => Self::new(Number::Conflict, told.clone()).at("after_seq", told),
             SubscribeError::Closed => Self::unavailable(told, SOON),
             SubscribeError::Store(error) => error.into(),

@@ -38,6 +38,20 @@ impl Upload {
         discard(&mut self.content).await;
     }
 
+    /// All bytes, if there are no more than `limit`.
+    pub(crate) async fn whole(self, limit: usize) -> ApiResult<Vec<u8>> {
+        let Self { mut content, fault } = self;
+        let mut whole = Vec::new();
+        while let Some(Ok(bytes)) = content.next().await {
+            if whole.len() + bytes.len() > limit {
+                discard(&mut content).await;
+                return Err(too_large_for(limit));
+            }
+            whole.extend_from_slice(&bytes);
+        }
+        fault.or(Ok(whole))
+    }
+
     /// The bytes, and what tells whether they were at fault.
     pub(crate) fn into_parts(self) -> (BoxStream<'static, std::io::Result<Bytes>>, Fault) {
         (self.content, self.fault)
@@ -88,6 +102,10 @@ async fn next(body: &mut BodyDataStream, left: u64) -> Option<ApiResult<Bytes>> 
 }
 
 fn too_large() -> ApiError {
-    ApiError::new(Number::TooLarge, format!("a file may have at most {MAX_FILE} bytes"))
-        .at("body", format!("must have at most {MAX_FILE} bytes"))
+    too_large_for(MAX_FILE)
+}
+
+fn too_large_for(limit: impl std::fmt::Display) -> ApiError {
+    ApiError::new(Number::TooLarge, format!("a file may have at most {limit} bytes"))
+        .at("body", format!("must have at most {limit} bytes"))
 }

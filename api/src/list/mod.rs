@@ -83,12 +83,17 @@ fn query((page, size): (i64, i64), order_by: Vec<(String, Order)>, filters: Vec<
 /// The envelope.
 pub(crate) fn envelope<T>(kind: &str, page: i64, total: i64, items: Vec<T>) -> List<T> {
     let size = i64::try_from(items.len()).unwrap_or(i64::MAX);
-    List { kind: kind.to_owned(), page, size, total, items, next: None }
+    List { kind: kind.to_owned(), page, size, total, items, next: None, oldest: None }
 }
 
 /// The envelope for a list with a cursor.
 pub(crate) fn cursored<T>(kind: &str, total: i64, items: Vec<T>, next: Option<String>) -> List<T> {
     List { next, ..envelope(kind, 1, total, items) }
+}
+
+/// The same for a live log, with the oldest event that is kept, if earlier ones were removed.
+pub(crate) fn kept<T>(list: List<T>, oldest: Option<i64>) -> List<T> {
+    List { oldest, ..list }
 }
 
 #[cfg(test)]

@@ -278,10 +278,7 @@ impl Connection {
         self.forget(&id);
         match end {
             Some(End::Deleted) => self.say(&ServerFrame::Ended { id, reason: "deleted".to_owned() }).await,
-            Some(End::TooOld { oldest }) => {
-                let reason = format!("events up to {} are no longer kept", oldest - 1);
-                self.say(&frames::error(Some(id), "too_old", reason)).await
-            }
+            Some(End::TooOld { oldest, covers_seq }) => self.say(&frames::too_old(id, oldest, covers_seq)).await,
             Some(End::Closed) | None => Err(Closed { code: Some(GOING_AWAY), reason: "the server is shutting down" }),
         }
     }

@@ -34,7 +34,13 @@ pub(super) fn snapshot(subscription: &str, snapshot: &Snapshot) -> String {
 /// Something is wrong with a subscription, a send, or a frame.
 pub(super) fn error(id: Option<String>, code: &str, reason: impl Into<String>) -> ServerFrame {
     let reason = ambient_wire::redact::text(&reason.into()).into_owned();
-    ServerFrame::Error { id, code: code.to_owned(), reason }
+    ServerFrame::Error { id, code: code.to_owned(), reason, oldest: None, covers_seq: None }
+}
+
+/// Events that are no longer kept.
+pub(super) fn too_old(id: String, oldest: i64, covers_seq: Option<i64>) -> ServerFrame {
+    let reason = format!("events up to {} are no longer kept", oldest - 1);
+    ServerFrame::Error { id: Some(id), code: "too_old".to_owned(), reason, oldest: Some(oldest), covers_seq }
 }
 
 /// A failure about a subscription or send.
@@ -51,17 +57,17 @@ pub(super) fn failure(id: String, failure: &ApiError) -> ServerFrame {
 /// A message that was not accepted. A frame has no `start`, which the refusals recommend to callers of the route.
 pub(super) fn not_sent(id: String, failed: &ApiError) -> ServerFrame {
     let frame = failure(id, failed);
-    let ServerFrame::Error { id, code, reason } = frame else { return frame };
+    let ServerFrame::Error { id, code, reason, .. } = frame else { return frame };
     let reason = [", or send the message with start=true", " or send the message with start=true"]
         .iter()
         .fold(reason, |reason, advice| reason.replace(advice, " first"));
-    ServerFrame::Error { id, code, reason }
+    ServerFrame::Error { id, code, reason, oldest: None, covers_seq: None }
 }
 
 /// A subscription that cannot start.
 pub(super) fn not_subscribed(id: String, failed: SubscribeError) -> ServerFrame {
     match failed {
-        SubscribeError::TooOld { .. } => error(Some(id), "too_old", failed.to_string()),
+        SubscribeError::TooOld { oldest, covers_seq } => too_old(id, oldest, covers_seq),
         SubscribeError::Ahead { .. } => error(Some(id), "bad_frame", failed.to_string()),
         failed => failure(id, &failed.into()),
     }

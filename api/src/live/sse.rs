@@ -67,8 +67,9 @@ fn events(
 fn last(end: Option<End>) -> Vec<Event> {
     match end {
         Some(End::Deleted) => vec![Event::default().event("ended").data(json!({"reason": "deleted"}).to_string())],
-        Some(End::TooOld { oldest }) => {
-            vec![Event::default().event("error").data(json!({"code": "too_old", "oldest": oldest}).to_string())]
+        Some(End::TooOld { oldest, covers_seq }) => {
+            let told = json!({"code": "too_old", "oldest": oldest, "covers_seq": covers_seq});
+            vec![Event::default().event("error").data(told.to_string())]
         }
         Some(End::Closed) | None => Vec::new(),
     }

@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 
 use super::tree::{each_operation, schema_ref, schemas};
 
-/// Properties that responses leave out when empty (`skip_serializing_if`), besides `next` of a list.
-const MAY_BE_ABSENT: [(&str, &str); 8] = [
+/// Properties that responses leave out when empty (`skip_serializing_if`), besides `next` and `oldest` of a list.
+const MAY_BE_ABSENT: [(&str, &str); 12] = [
+    ("ApiError", "covers_seq"),
     ("ApiError", "details"),
+    ("ApiError", "oldest"),
     ("GitFile", "original_path"),
     ("GitPushed", "notices"),
     ("LeftOut", "submodule"),
@@ -17,6 +19,8 @@ const MAY_BE_ABSENT: [(&str, &str); 8] = [
     ("Session", "last_seq"),
     ("Session", "repo_statuses"),
     ("Session", "results"),
+    ("Session", "retention"),
+    ("Turn", "events_removed_at"),
 ];
 
 /// Requires all other properties of schemas used only in responses. What a frame or an event consists of stays as it is: it leaves out what is
@@ -29,8 +33,10 @@ pub(super) fn require(document: &mut Value) {
     let is_answer = |name: &str| answered.contains(name) && !sent.contains(name);
     for (name, schema) in schemas(document).into_iter().flatten().filter(|(name, _)| is_answer(name)) {
         let Some(properties) = schema["properties"].as_object() else { continue };
-        let may_be_absent =
-            |property: &str| property == "next" && name.ends_with("List") || MAY_BE_ABSENT.contains(&(name, property));
+        let may_be_absent = |property: &str| {
+            ["next", "oldest"].contains(&property) && name.ends_with("List")
+                || MAY_BE_ABSENT.contains(&(name, property))
+        };
         let required: Vec<&String> = properties.keys().filter(|property| !may_be_absent(property)).collect();
         schema["required"] = json!(required);
     }

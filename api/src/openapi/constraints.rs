@@ -1,8 +1,8 @@
 //! What values may be, matching the checks. The wire types are texts and numbers; which of those are refused is stated here, so
 //! that the document allows nothing that is refused, and vice versa (`make contract`).
 
-use ambient_domain::{name::MAX_REPOS, permission::MAX_RULES, project::SubjectType};
-use ambient_wire::{git_url, name, network};
+use ambient_domain::{name::MAX_REPOS, permission::MAX_RULES, project::SubjectType, retention::MOST_DAYS};
+use ambient_wire::{git_url, model, name, network};
 use ambient_workflows::{ENTITY_WORKFLOWS, PLATFORM_WORKFLOWS};
 use serde_json::{Value, json};
 
@@ -75,6 +75,8 @@ pub(super) fn constrain(document: &mut Value) {
     allow_list_needs_hosts(&mut document["components"]["schemas"]["Network"]);
     a_fork_is_named(&mut document["components"]["schemas"]["RepoOutput"]);
     what_is_not_pushed_is_not_pushed_automatically(&mut document["components"]["schemas"]["Repo"]);
+    one_is_named(&mut document["components"]["schemas"]["ModelBudget"], ["tokens", "cost_micros"], "integer");
+    one_is_named(&mut document["components"]["schemas"]["ModelSource"], ["base_url", "key_variable"], "string");
     batch_needs_a_prompt(&mut document["components"]["schemas"]["SessionCreate"]);
     let paths = document.get_mut("paths").and_then(Value::as_object_mut).into_iter().flatten();
     for (path, item) in paths {
@@ -91,6 +93,7 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
     let any_repo = pattern("^[A-Za-z0-9_][A-Za-z0-9._-]*$", 100);
     let (value, note) = (json!({"pattern": name::value_pattern()}), json!({"pattern": TEXT}));
     let seconds = |least: i64, most: i64| json!({"minimum": least, "maximum": most});
+    let days = seconds(0, i64::from(MOST_DAYS));
     let timeout = seconds(SECONDS_OF_RUN.0, SECONDS_OF_RUN.1);
     let inactivity = seconds(SECONDS_INACTIVE.0, SECONDS_INACTIVE.1);
     let project_name =
@@ -105,6 +108,9 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
         ("ProjectSettings", "agent_type", named(100)),
         ("ProjectSettings", "mcp_servers", json!({"maxItems": 20})),
         ("ProjectSettings", "setup_script", text.clone()),
+        ("Retention", "event_days", days.clone()),
+        ("Retention", "workspace_days", days.clone()),
+        ("Retention", "snapshot_days", days),
         ("ProjectPermission", "subject_name", named(200)),
         ("Repo", "name", repo_name),
         ("Repo", "url", pattern(git_url::PATTERN, git_url::MAX)),
@@ -164,6 +170,9 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
         ("PermissionRule", "command", json!({"pattern": SAYS_SOMETHING})),
         ("PermissionRule", "path", json!({"pattern": SAYS_SOMETHING})),
         ("Network", "allow", allow_list()),
+        ("ModelRules", "allowed", models()),
+        ("ModelSource", "base_url", pattern(model::BASE_URL_PATTERN, model::MAX_BASE_URL)),
+        ("ModelSource", "key_variable", pattern("^[A-Za-z_][A-Za-z0-9_]*$", 128)),
         ("Permissions", "rules", json!({"maxItems": MAX_RULES})),
         ("Permissions", "timeout", seconds(0, SECONDS_OF_RUN.1)),
         ("SignalRequest", "signal", named(200)),
@@ -188,9 +197,14 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
             (schema, "display_name", json!({"pattern": display_name, "maxLength": name::MAX})),
             (schema, "description", text.clone()),
             (schema, "prompt", text.clone()),
+            (schema, "environment_variables", variables()),
             (schema, "labels", labels(&value)),
             (schema, "annotations", labels(&note)),
         ]);
+    }
+    for schema in ["ModelLimits", "ModelBudget"] {
+        let amount = json!({"maximum": model::MAX_LIMIT});
+        all.extend([(schema, "tokens", amount.clone()), (schema, "cost_micros", amount)]);
     }
     for schema in ["McpServerHttp", "McpServerSse"] {
         let headers = json!({
@@ -235,6 +249,12 @@ fn merged(mut rules: Value, more: &Value) -> Value {
     rules
 }
 
+fn models() -> Value {
+    let name =
+        json!({"type": "string", "pattern": "^[A-Za-z0-9._:/-]+$", "minLength": 1, "maxLength": model::MAX_MODEL});
+    json!({"maxItems": model::MAX_ALLOWED, "items": name})
+}
+
 fn allow_list() -> Value {
     let entry = json!({"type": "string", "pattern": network::PATTERN, "maxLength": network::MAX_ENTRY});
     json!({"maxItems": network::MOST_ALLOWED, "items": entry})
@@ -265,6 +285,13 @@ fn what_is_not_pushed_is_not_pushed_automatically(repo: &mut Value) {
     repo["then"] = json!({"properties": {"auto_push": {"const": false}}});
 }
 
+/// At least one of two fields, and not as null.
+fn one_is_named(schema: &mut Value, [one, other]: [&str; 2], kind: &str) {
+    let named = |field: &str| json!({"properties": {field: {"type": kind}}, "required": [field]});
+    schema["if"] = named(one);
+    schema["else"] = named(other);
+}
+
 /// Interactive, or with a prompt.
 fn batch_needs_a_prompt(create: &mut Value) {
     let batch = json!({"properties": {"interactive": {"const": false}}, "required": ["interactive"]});
@@ -289,6 +316,11 @@ fn constrain_parameter(path: &str, parameter: &mut Value) {
         // A file beneath the workspace, so not the workspace itself.
         ("path", "path") => {
             json!({"pattern": format!("^(?![./]*$){BENEATH}"), "minLength": 1, "example": "src/main.rs"})
+        }
+        // Nothing goes into git's own folder.
+        ("query", "path") if path.ends_with("/upload_file") => {
+            let beneath = format!("^(?![./]*$)(?!(.*/)?\\.[gG][iI][tT](/|$))(?!.*[^/]{{256}}){BENEATH}");
+            json!({"pattern": beneath, "minLength": 1, "example": "docs/spec.pdf"})
         }
         // So is a part of a repository.
         ("query", "path")

@@ -60,6 +60,10 @@ fn bytes_are_no_list(operation: &mut Value) {
     for place in responses.chain(body).map(|(_, place)| place) {
         if let Some(content) = place.pointer_mut("/content/application~1octet-stream") {
             content["schema"] = json!({"type": "string", "format": "binary"});
+            // Of an empty file there is none.
+            if let Some(required) = place.get_mut("required") {
+                *required = json!(false);
+            }
         }
     }
 }

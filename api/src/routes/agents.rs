@@ -22,6 +22,7 @@ impl Served for AgentSpec {
         session_spec::known_agent_type("agent_type", body.agent_type.as_deref(), access.state().agent_types())?;
         session_spec::resources(body.resource_overrides.clone().unwrap_or_default(), access.state().server_defaults())?;
         given::network("network", body.network.as_ref())?;
+        given::models("models", &body.models)?;
         given::permissions("permissions", &body.permissions)?;
         given::labels(&body.labels)?;
         given::annotations(&body.annotations)
@@ -41,6 +42,7 @@ impl Served for AgentSpec {
         let limits = body.resource_overrides.clone().flatten();
         session_spec::resource_patch(limits, access.state().server_defaults())?;
         given::network("network", body.network.as_ref().and_then(Option::as_ref))?;
+        body.models.iter().flatten().try_for_each(|rules| given::models("models", rules))?;
         body.permissions.iter().flatten().try_for_each(|all| given::permissions("permissions", all))?;
         body.labels.as_ref().map_or(Ok(()), given::labels)?;
         body.annotations.as_ref().map_or(Ok(()), given::annotations)

@@ -68,7 +68,7 @@ async fn send(session: &Authorized<Session, Edit>, id: &str, text: String) -> Ap
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct StreamParams {
-    /// The id of the last event that was seen; `0` = from the oldest event that is kept. Without it a stream starts with the messages so far, if
+    /// The id of the last event that was seen; `0` = from the first event on. Without it a stream starts with the messages so far, if
     /// there is a snapshot of them. The header `Last-Event-ID` overrides it.
     after_seq: Option<String>,
 }
@@ -103,7 +103,10 @@ pub(super) async fn messages(session: Authorized<Session, View>) -> ApiResult<An
 /// Runs that began after `after_seq`, in order. `next` is the `after_seq` of the next page; `total` is the seq of the log's last event.
 #[utoipa::path(get, path = "/sessions/{session_id}/agui/runs", operation_id = "listAguiRuns", tag = "agui",
     params(("session_id" = String, Path, description = "Session"), ListParams),
-    responses((status = 200, description = "A page of runs", body = List<AguiRun>), Reading))]
+    responses(
+        (status = 200, description = "A page of runs", body = List<AguiRun>),
+        (status = 410, description = "Events after that seq are no longer kept", body = ambient_wire::error::Error),
+        Reading))]
 pub(super) async fn list(
     session: Authorized<Session, View>,
     Query(params): Query<ListParams>,
@@ -111,7 +114,8 @@ pub(super) async fn list(
     let (after_seq, size) = params.checked()?;
     let (items, next) = runs::read(&session, after_seq, usize::try_from(size).unwrap_or(1)).await?;
     let total = session.last_seq().await?;
-    Ok(Answer(list::cursored("AguiRunList", total, items, next.map(|seq| seq.to_string()))))
+    let oldest = session.kept_after(after_seq).await?;
+    Ok(Answer(list::kept(list::cursored("AguiRunList", total, items, next.map(|seq| seq.to_string())), oldest)))
 }
 
 /// Ends the run in progress; if there is none, nothing happens.

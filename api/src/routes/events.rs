@@ -46,7 +46,7 @@ impl ListParams {
     }
 }
 
-/// Events after `after_seq`, in order and without gaps. `next` is the `after_seq` of the next page. With `Accept: text/event-stream` the
+/// Events after `after_seq`, in order and without gaps; if retention has removed some, `oldest` says where they begin. `next` is the `after_seq` of the next page. With `Accept: text/event-stream` the
 /// response is that of `events/stream`.
 #[utoipa::path(get, path = "/sessions/{session_id}/events", operation_id = "listSessionEvents", tag = "live",
     params(("session_id" = String, Path, description = "Session"), ListParams),
@@ -69,7 +69,9 @@ pub(super) async fn list(
     let items: Vec<Event> = session.events(after_seq, size).await?.into_iter().map(representation::event).collect();
     let total = session.last_seq().await?;
     let next = items.last().filter(|last| last.seq < total).map(|last| last.seq.to_string());
-    Ok(axum::Json(list::cursored("EventList", total, items, next)).into_response())
+    // After the events were read: what is removed meanwhile is missed by nobody who is not told.
+    let oldest = session.kept_after(after_seq).await?;
+    Ok(axum::Json(list::kept(list::cursored("EventList", total, items, next), oldest)).into_response())
 }
 
 /// Where a stream starts.
@@ -77,8 +79,8 @@ pub(super) async fn list(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct StreamParams {
-    /// Events after this seq; 0 = from the oldest event that is kept. Without it a stream starts with a snapshot, if there is one. The
-    /// header `Last-Event-ID` overrides it.
+    /// Events after this seq; 0 = from the first event on. Without it a stream starts with a snapshot, if there is one. The header
+    /// `Last-Event-ID` overrides it.
     #[param(minimum = 0)]
     after_seq: Option<i64>,
 }

@@ -53,7 +53,7 @@ pub(super) async fn list(session: Authorized<Session, View>) -> ApiResult<Answer
     Ok(Answer(list::envelope("InterruptList", 1, total, items)))
 }
 
-/// Answers a permission request. The answer is recorded first, with who gave it, and then handed to the agent, once. The same answer again
+/// Answers a permission request. The answer is recorded first, with who gave it, and then handed to the agent, at most once. The same answer again
 /// changes nothing; another one is refused, and so is any answer to a request that is closed. `always` also adds a rule to the session's
 /// permissions. A message, with `reject`, is sent to the agent as the next message of the session.
 #[utoipa::path(post, path = "/sessions/{session_id}/interrupts/{interrupt_id}", operation_id = "answerSessionInterrupt", tag = "sessions",

@@ -44,10 +44,14 @@ pub(super) async fn send(session: Authorized<Session, Edit>, write: Write<Json<M
 }
 
 /// Messages of people and the agent that started after `after_seq`, assembled from the live log. `next` is the `after_seq` of the
-/// next page; `total` counts all messages of the session.
+/// next page; `total` counts all messages of the session. If retention has removed events, `oldest` says where they begin; `agui/history` has
+/// the messages before.
 #[utoipa::path(get, path = "/sessions/{session_id}/messages", operation_id = "listSessionMessages", tag = "sessions",
     params(("session_id" = String, Path, description = "Session"), ListParams),
-    responses((status = 200, description = "A page of messages", body = List<Message>), Reading))]
+    responses(
+        (status = 200, description = "A page of messages", body = List<Message>),
+        (status = 410, description = "Events after that seq are no longer kept", body = ambient_wire::error::Error),
+        Reading))]
 pub(super) async fn list(
     session: Authorized<Session, View>,
     Query(params): Query<ListParams>,
@@ -55,5 +59,6 @@ pub(super) async fn list(
     let (after_seq, size) = params.checked()?;
     let (items, next) = conversation::read(&session, after_seq, size).await?;
     let total = session.message_count().await?;
-    Ok(Answer(list::cursored("MessageList", total, items, next.map(|seq| seq.to_string()))))
+    let oldest = session.kept_after(after_seq).await?;
+    Ok(Answer(list::kept(list::cursored("MessageList", total, items, next.map(|seq| seq.to_string())), oldest)))
 }

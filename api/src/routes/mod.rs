@@ -18,10 +18,12 @@ mod projects;
 mod replay;
 mod repos;
 mod repository_refs;
+mod retention;
 mod runs;
 mod sessions;
 mod tickets;
 mod turns;
+mod uploads;
 mod usage;
 mod workflow_executions;
 mod workspace;
@@ -45,7 +47,9 @@ pub(crate) fn resources() -> OpenApiRouter<AppState> {
         .routes(routes!(projects::list, projects::create))
         .routes(routes!(projects::get, projects::patch, projects::delete))
         .routes(routes!(permissions::list, permissions::grant, permissions::revoke))
-        .routes(routes!(models::list))
+        .routes(routes!(retention::get, retention::apply))
+        .routes(routes!(models::of_project))
+        .routes(routes!(models::of_session))
         .routes(routes!(sessions::list, sessions::create))
         .routes(routes!(sessions::get, sessions::patch, sessions::delete))
         .routes(routes!(runs::start))
@@ -81,6 +85,8 @@ pub(crate) fn resources() -> OpenApiRouter<AppState> {
         .routes(routes!(workspace::file_by_query, workspace::write_by_query, workspace::remove_by_query))
         .routes(routes!(workspace::stat))
         .routes(routes!(workspace::relocate))
+        .routes(routes!(uploads::list))
+        .routes(routes!(uploads::put, uploads::remove))
         .routes(routes!(git::status))
         .routes(routes!(git::diff))
         .routes(routes!(git::log))

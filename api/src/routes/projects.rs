@@ -1,9 +1,13 @@
 //! `/projects`.
 
-use ambient_domain::project::{Project, ProjectPatch, ProjectSpec, Settings};
+use ambient_domain::{
+    project::{Project, ProjectPatch, ProjectSpec, Settings},
+    retention::{Retention, RetentionRules},
+};
 use ambient_wire::{
     api::List,
     project::{Project as Wire, ProjectCreate, ProjectPatch as WirePatch, ProjectSettings},
+    retention::Retention as WireRetention,
 };
 
 use crate::{
@@ -12,7 +16,7 @@ use crate::{
     extract::{Json, NoBody, Query, VersionParams, Write},
     given,
     list::{self, ListParams},
-    mcp, representation,
+    mcp, model_rules, representation,
     respond::Shown,
     responses::{Changing, Creating, Listing, Reading},
     session_spec,
@@ -40,8 +44,9 @@ pub(super) async fn list(
 pub(super) async fn create(caller: Registered, write: Write<Json<ProjectCreate>>) -> ApiResult<Shown<Wire>> {
     write.conditions.no_version_yet()?;
     let Json(body) = &write.body;
-    check(body, caller.agent_types())?;
-    let reply = caller.create_project(body.name.clone(), spec(body), write.options()).await?;
+    check(body, caller.agent_types(), caller.retention())?;
+    let secrets = body.environment_variables.clone();
+    let reply = caller.create_project(body.name.clone(), spec(body), secrets, write.options()).await?;
     let body = representation::project(&reply.state);
     let href = body.href.clone();
     Ok(Shown::created(body, reply.state.version, href).by(reply.operation_id))
@@ -70,8 +75,9 @@ pub(super) async fn patch(
     project: Authorized<Project, Admin>,
     write: Write<Json<WirePatch>>,
 ) -> ApiResult<Shown<Wire>> {
-    check_patch(&write.body.0, project.agent_types())?;
-    let reply = project.patch(patch_of(write.body.0.clone()), write.options()).await?;
+    check_patch(&write.body.0, project.agent_types(), project.access().state().retention())?;
+    let secrets = write.body.0.environment_variables.clone();
+    let reply = project.patch(patch_of(write.body.0.clone()), secrets, write.options()).await?;
     Ok(Shown::ok(representation::project(&reply.state), reply.state.version).by(reply.operation_id))
 }
 
@@ -87,16 +93,16 @@ pub(super) async fn delete(project: Authorized<Project, Admin>, write: Write<NoB
     Ok(shown.by(reply.operation_id))
 }
 
-fn check(body: &ProjectCreate, agent_types: &[String]) -> ApiResult<()> {
+fn check(body: &ProjectCreate, agent_types: &[String], rules: &RetentionRules) -> ApiResult<()> {
     check_texts(Some(&body.display_name), Some(&body.description))?;
-    check_settings(&body.settings, agent_types)?;
+    check_settings(&body.settings, agent_types, rules)?;
     given::labels(&body.labels)?;
     given::annotations(&body.annotations)
 }
 
-fn check_patch(body: &WirePatch, agent_types: &[String]) -> ApiResult<()> {
+fn check_patch(body: &WirePatch, agent_types: &[String], rules: &RetentionRules) -> ApiResult<()> {
     check_texts(body.display_name.as_deref(), body.description.as_deref())?;
-    body.settings.as_ref().map_or(Ok(()), |settings| check_settings(settings, agent_types))?;
+    body.settings.as_ref().map_or(Ok(()), |settings| check_settings(settings, agent_types, rules))?;
     body.labels.as_ref().map_or(Ok(()), given::labels)?;
     body.annotations.as_ref().map_or(Ok(()), given::annotations)
 }
@@ -107,22 +113,29 @@ fn check_texts(display_name: Option<&str>, description: Option<&str>) -> ApiResu
     given::text("description", description.unwrap_or_default())
 }
 
-fn check_settings(settings: &ProjectSettings, agent_types: &[String]) -> ApiResult<()> {
+fn check_settings(settings: &ProjectSettings, agent_types: &[String], rules: &RetentionRules) -> ApiResult<()> {
     given::optional_name("settings.llm_model", settings.llm_model.as_deref(), MAX_MODEL)?;
     given::permissions("settings.permissions", &settings.permissions)?;
     given::optional_name("settings.agent_type", settings.agent_type.as_deref(), MAX_AGENT_TYPE)?;
     session_spec::known_agent_type("settings.agent_type", settings.agent_type.as_deref(), agent_types)?;
-    given::network("settings.network", settings.network.as_ref())
+    given::network("settings.network", settings.network.as_ref())?;
+    given::models("settings.models", &settings.models)?;
+    given::model_budget("settings.model_budget", settings.model_budget.as_ref())?;
+    Ok(rules.check(&retention_of(&settings.retention)).map_err(|refusal| refusal.within("settings.retention"))?)
 }
 
+/// Without the variables, whose values are sealed once the project has its id.
 fn spec(body: &ProjectCreate) -> ProjectSpec {
-    let ProjectCreate { name: _, display_name, description, prompt, labels, annotations, settings } = body.clone();
-    ProjectSpec { display_name, description, prompt, labels, annotations, settings: settings_of(settings) }
+    let ProjectCreate { display_name, description, prompt, labels, annotations, settings, .. } = body.clone();
+    let settings = settings_of(settings);
+    ProjectSpec { display_name, description, prompt, labels, annotations, settings, ..ProjectSpec::default() }
 }
 
+/// The same.
 fn patch_of(body: WirePatch) -> ProjectPatch {
-    let WirePatch { display_name, description, prompt, labels, annotations, settings } = body;
-    ProjectPatch { display_name, description, prompt, labels, annotations, settings: settings.map(settings_of) }
+    let WirePatch { display_name, description, prompt, labels, annotations, settings, .. } = body;
+    let settings = settings.map(settings_of);
+    ProjectPatch { display_name, description, prompt, labels, annotations, settings, ..ProjectPatch::default() }
 }
 
 fn settings_of(settings: ProjectSettings) -> Settings {
@@ -135,6 +148,9 @@ fn settings_of(settings: ProjectSettings) -> Settings {
         mcp_servers,
         network,
         setup_script,
+        retention,
+        models,
+        model_budget,
     } = settings;
     Settings {
         llm_model,
@@ -145,5 +161,13 @@ fn settings_of(settings: ProjectSettings) -> Settings {
         mcp_servers: mcp::given(mcp_servers),
         network: network.map(session_spec::network),
         setup_script,
+        retention: retention_of(&retention),
+        models: model_rules::given(models),
+        model_budget: model_budget.map(model_rules::given_budget),
     }
+}
+
+fn retention_of(given: &WireRetention) -> Retention {
+    let WireRetention { event_days, workspace_days, snapshot_days } = *given;
+    Retention { event_days, workspace_days, snapshot_days }
 }

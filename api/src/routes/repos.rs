@@ -50,7 +50,8 @@ pub(super) async fn remove(
     params(("session_id" = String, Path, description = "Session")),
     responses((status = 200, description = "All of them", body = List<SessionRepo>), Reading))]
 pub(super) async fn status(session: Authorized<Session, View>) -> ApiResult<axum::Json<List<SessionRepo>>> {
-    let items = representation::session_repos(session.get());
+    let has_workspace = session.workspace_removed_at().await?.is_none();
+    let items = representation::session_repos(session.get(), has_workspace);
     let total = i64::try_from(items.len()).unwrap_or(i64::MAX);
     Ok(axum::Json(list::envelope("SessionRepoList", 1, total, items)))
 }

@@ -8,7 +8,7 @@ use ambient_wire::{
 use axum::response::Response;
 
 use crate::{
-    authority::{Access, Authorized, Creation, Edit, View},
+    authority::{Access, Authorized, Creation, Edit, View, shown as removed},
     error::ApiResult,
     extract::{Json, NoBody, Query, VersionParams, Write},
     list::{self, ListParams},
@@ -59,7 +59,8 @@ pub(super) async fn get(
         return Ok(Shown::ok(representation::session(&then, None), version));
     }
     let last_seq = session.last_seq().await?;
-    let shown = representation::session(session.get(), Some(last_seq));
+    let mut shown = representation::session(session.get(), Some(last_seq));
+    shown.retention = session.removed().await?.as_ref().map(removed);
     Ok(Shown::ok(representation::with_results(shown, session.results().await?), session.get().version))
 }
 

@@ -45,7 +45,8 @@ pub(super) struct Params {
     until: Option<DateTime<Utc>>,
 }
 
-/// What the model calls of the project's sessions have used: in total, by day and by model. A turn counts when its last call was made.
+/// What the model calls of the project's sessions have used: in total, by day and by model; and what is left of its budget, whatever the
+/// times asked for. A turn counts when its last call was made.
 #[utoipa::path(get, path = "/projects/{project_id}/usage", operation_id = "getProjectUsage", tag = "projects",
     params(("project_id" = String, Path, description = "Id or name"), Params),
     responses((status = 200, description = "Its usage", body = ProjectUsage), Reading))]
@@ -61,5 +62,6 @@ pub(super) async fn of_project(
         total: usage::total(&days),
         days: usage::by_day(&days),
         models: usage::by_model(&models),
+        budget: project.model_budget().await?,
     }))
 }

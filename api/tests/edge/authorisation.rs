@@ -148,6 +148,7 @@ async fn world() -> World {
             .replace("{name}", "demo")
             .replace("{path}", "a.txt")
             .replace("/workspace_file", "/workspace_file?path=a.txt")
+            .replace("/upload_file", "/upload_file?path=a.txt")
             .replace("/file", "/file?path=a.txt")
     };
     let mut routes = Vec::new();
@@ -249,7 +250,7 @@ fn told(world: &World, answer: &Answer) -> (u16, Value, Vec<String>) {
     for id in [&*world.project, &*world.session, &*world.operation, ABSENT].into_iter().chain(definitions) {
         text = text.replace(id, "[id]");
     }
-    let own = ["date", "x-operation-id", "content-length"];
+    let own = ["date", "x-operation-id", "traceresponse", "content-length"];
     let headers = answer.headers.iter().filter(|(name, _)| !own.contains(&name.as_str()));
     let headers = headers.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
     (answer.status.as_u16(), serde_json::from_str(&text).unwrap(), headers)

@@ -78,7 +78,7 @@ impl Socket {
         }
     }
 
-    async fn subscribe(&mut self, id: &str, session: &str, after_seq: Option<i64>) -> ServerFrame {
+    pub async fn subscribe(&mut self, id: &str, session: &str, after_seq: Option<i64>) -> ServerFrame {
         let channel = format!("session:{session}");
         self.send(&ClientFrame::Subscribe { id: id.to_owned(), channel, after_seq }).await;
         self.next().await
@@ -244,7 +244,7 @@ async fn messages_sent_without_waiting_are_accepted_in_their_order_and_a_refused
         for n in 0..AT_ONCE {
             match socket.next().await {
                 ServerFrame::Ack { id, .. } if n != 2 => assert_eq!(id, format!("{round}.{n}")),
-                ServerFrame::Error { id, code, reason } if n == 2 => {
+                ServerFrame::Error { id, code, reason, .. } if n == 2 => {
                     assert_eq!((id, code.as_str()), (Some(format!("{round}.2")), "refused"));
                     assert_eq!(reason, "the Session is New; start it first", "a frame has no start=true");
                 }

@@ -175,3 +175,49 @@ async fn a_runner_that_is_away_is_503() {
     answer.error(503);
     assert_eq!(answer.header("retry-after"), "1");
 }
+
+#[tokio::test]
+async fn files_are_handed_in_while_no_run_is_underway_and_taken_back() {
+    let server = Server::start().await;
+    server.project("demo").await;
+    let id = server.session("demo").await;
+    let put = async |query: &str, content: Vec<u8>| {
+        let request = server.request(Method::PUT, &format!("/sessions/{id}/upload_file?{query}")).body(content);
+        Answer::of(request.send().await.unwrap()).await
+    };
+    let created = put("path=./docs//a%20b.txt&executable=true", b"one".to_vec()).await;
+    assert_eq!(created.header("location"), format!("/api/ambient/v1/sessions/{id}/uploads"));
+    let created = created.expect(StatusCode::CREATED);
+    assert_eq!((&created["path"], &created["size"]), (&json!("docs/a b.txt"), &json!(3)));
+    let replaced = put("path=docs/a%20b.txt", b"other".to_vec()).await.expect(StatusCode::OK);
+    assert_eq!((&replaced["size"], &replaced["executable"]), (&json!(5), &json!(false)));
+    put("path=%5Cxff", Vec::new()).await.expect(StatusCode::CREATED);
+    let listed = server.get(&format!("/sessions/{id}/uploads")).await.expect(StatusCode::OK);
+    let paths: Vec<_> = listed["items"].as_array().unwrap().iter().map(|file| file["path"].clone()).collect();
+    assert_eq!((&listed["total"], paths), (&json!(2), vec![json!("\\xff"), json!("docs/a b.txt")]));
+
+    for query in ["path=/etc/x", "path=a/../../b", "path=", "path=.", "path=%00", "", "path=%5Cxzz"] {
+        assert_eq!(put(query, Vec::new()).await.fault(400), "path", "{query}");
+    }
+    for path in ["n".repeat(256), "a/.git/config".to_owned(), ".GIT".to_owned()] {
+        assert_eq!(put(&format!("path={path}"), Vec::new()).await.fault(400), "path", "{path}");
+    }
+    for path in ["docs", "docs/a%20b.txt/c"] {
+        let reason = put(&format!("path={path}"), Vec::new()).await.error(409)["reason"].clone();
+        assert!(reason.as_str().unwrap().contains("would be a folder"), "{reason}");
+    }
+    assert_eq!(put("path=a&parents=true", Vec::new()).await.fault(400), "parents");
+    assert_eq!(put("path=large", vec![b'x'; 10 * 1024 * 1024 + 1]).await.fault(413), "body");
+    for n in 0..6 {
+        put(&format!("path=large/{n}"), vec![b'x'; 10 * 1024 * 1024]).await.expect(StatusCode::CREATED);
+    }
+    let reason = put("path=large/6", vec![b'x'; 10 * 1024 * 1024]).await.error(409)["reason"].clone();
+    assert!(reason.as_str().unwrap().contains("67108864 bytes together"), "{reason}");
+
+    let at = |path: &str| format!("/sessions/{id}/upload_file?path={path}");
+    assert_eq!(server.delete(&at("large/0")).await.status, StatusCode::NO_CONTENT);
+    server.delete(&at("large/0")).await.error(404);
+    server.post(&format!("/sessions/{id}/start"), json!({})).await.expect(StatusCode::ACCEPTED);
+    let reason = put("path=late", Vec::new()).await.error(409)["reason"].clone();
+    assert!(reason.as_str().unwrap().contains("workspace_file"), "{reason}");
+}

@@ -104,6 +104,8 @@ pub(crate) fn refusal_of(status: u16, body: &[u8], operation_id: String) -> CliE
             reason: in_words(status, body),
             operation_id,
             details: Vec::new(),
+            oldest: None,
+            covers_seq: None,
         },
     };
     CliError::Api { status, error: Box::new(error) }

@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 use reqwest::{
     Method, Request, Response, StatusCode,
     header::HeaderMap,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, IF_MATCH, RETRY_AFTER},
     redirect,
 };
 use serde::Serialize;
@@ -44,12 +44,17 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How long to keep retrying when the server is busy.
 const BUSY_PATIENCE: Duration = Duration::from_secs(30);
 
+/// Variable with a W3C trace context, as other tools set it.
+const TRACE_PARENT: &str = "TRACEPARENT";
+
 /// A client of one server.
 #[derive(Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
     base: Url,
     authorization: Option<HeaderValue>,
+    /// The trace that this command is part of, as the environment says.
+    trace_parent: Option<HeaderValue>,
     patience: Duration,
     console: Arc<Console>,
 }
@@ -65,7 +70,8 @@ impl Client {
             .build()
             .map_err(|error| CliError::Protocol(innermost(&error)))?;
         let authorization = target.token.as_deref().map(bearer).transpose()?;
-        Ok(Self { http, base: target.url.clone(), authorization, patience: PATIENCE, console })
+        let trace_parent = std::env::var(TRACE_PARENT).ok().and_then(|value| HeaderValue::try_from(value).ok());
+        Ok(Self { http, base: target.url.clone(), authorization, trace_parent, patience: PATIENCE, console })
     }
 
     /// The same client, but waiting longer for a server that is down: for commands that survive a restart.
@@ -131,6 +137,26 @@ impl Client {
         self.exchange(Method::PATCH, route, Some(body), COMMAND_TIMEOUT).await
     }
 
+    /// A merge patch of this version. Sent twice, because an answer was lost, it may be refused as stale.
+    pub(crate) async fn patch_version(
+        &self,
+        route: &Route,
+        body: &impl Serialize,
+        version: i64,
+    ) -> Result<Answer, CliError> {
+        let mut request = self.request(&Method::PATCH, route, Some(body))?;
+        *request.timeout_mut() = Some(COMMAND_TIMEOUT);
+        if let Ok(version) = HeaderValue::from_str(&format!("\"{version}\"")) {
+            request.headers_mut().insert(IF_MATCH, version);
+        }
+        self.repeat(&request, route, Answer::read).await
+    }
+
+    /// A POST without a body.
+    pub(crate) async fn post_nothing(&self, route: &Route) -> Result<Answer, CliError> {
+        self.exchange(Method::POST, route, None::<&()>, COMMAND_TIMEOUT).await
+    }
+
     /// A PUT of bytes, which may be sent twice.
     pub(crate) async fn put_bytes(
         &self,
@@ -180,6 +206,9 @@ impl Client {
             self.http.request(method.clone(), route.url(&self.base)?).header(ACCEPT, "application/json, */*");
         if let Some(authorization) = &self.authorization {
             builder = builder.header(AUTHORIZATION, authorization.clone());
+        }
+        if let Some(trace_parent) = &self.trace_parent {
+            builder = builder.header("traceparent", trace_parent.clone());
         }
         if *method == Method::POST {
             builder = builder.header("Idempotency-Key", Uuid::new_v4().to_string());

@@ -10,6 +10,7 @@ use std::{
 use ambient_wire::{
     agent_type::AgentCommand,
     git::Submodules,
+    model::{MAX_LIMIT, ModelRules},
     network::{Network, Problem},
     permission::Permissions,
     session::SecretText,
@@ -132,6 +133,25 @@ pub(crate) fn permissions(file: Option<&Path>) -> Result<Option<Permissions>, Cl
     text_of("--permissions", file)?.map(read).transpose()
 }
 
+/// What is said about models, in a file.
+pub(crate) fn models(file: Option<&Path>) -> Result<Option<ModelRules>, CliError> {
+    let read =
+        |text: String| serde_json::from_str(&text).map_err(|e| CliError::Usage(format!("--models: is not right: {e}")));
+    text_of("--models", file)?.map(read).transpose()
+}
+
+/// An amount of money, in millionths.
+pub(crate) fn amount(text: &str) -> Result<u64, String> {
+    let wrong = || "must be an amount such as 20 or 2.50, with at most 6 decimals".to_owned();
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
+    let is_number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || decimals.len() > 6 || text.ends_with('.') || !is_number(whole) || !is_number(decimals) {
+        return Err(wrong());
+    }
+    let micros: u64 = format!("{whole}{decimals:0<6}").parse().map_err(|_| wrong())?;
+    if micros > MAX_LIMIT { Err("must be at most 1000000000".to_owned()) } else { Ok(micros) }
+}
+
 /// A label's `key=value`.
 pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
@@ -227,5 +247,18 @@ mod tests {
         insta::assert_snapshot!(absent, @"--file: no-such-file: No such file or directory (os error 2)");
         assert_eq!(absent.exit(), crate::Exit::Usage);
         assert_eq!(Text::default().read().unwrap(), None);
+    }
+
+    #[test]
+    fn an_amount_is_read_exactly() {
+        let good = [("20", 20_000_000), ("2.50", 2_500_000), ("0.000001", 1), ("0", 0), ("1000000000", MAX_LIMIT)];
+        for (text, micros) in good {
+            assert_eq!(amount(text), Ok(micros), "{text}");
+        }
+        for text in
+            ["", ".", "1.", ".5", "-1", "+1", "1e3", "1,5", "0.0000001", "1000000000.000001", "99999999999999999999"]
+        {
+            assert!(amount(text).is_err(), "{text}");
+        }
     }
 }

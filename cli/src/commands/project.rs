@@ -2,11 +2,15 @@
 
 use std::path::PathBuf;
 
-use ambient_wire::project::{Project, ProjectCreate, ProjectPatch};
+use ambient_wire::{
+    project::{Project, ProjectCreate, ProjectPatch},
+    retention::Retention,
+    session::SecretText,
+};
 use chrono::Utc;
 use clap::Subcommand;
 
-use super::{Connection, definition::PatchOf, input, operations, usage};
+use super::{Connection, definition::PatchOf, input, models, operations, retention, usage};
 use crate::{
     client::route::Route,
     error::CliError,
@@ -34,6 +38,10 @@ pub enum ProjectCommand {
         /// Label, for selection; may be repeated
         #[arg(long = "label", value_name = "KEY=VALUE", value_parser = input::label)]
         labels: Vec<(String, String)>,
+        /// Environment variable for its sessions, sealed and never shown again; NAME alone takes the value from this shell's environment;
+        /// may be repeated
+        #[arg(long = "env", value_name = "NAME[=VALUE]", value_parser = input::variable)]
+        environment: Vec<(String, SecretText)>,
     },
     /// List projects
     #[command(visible_alias = "ls", after_help = "Example:\n  ambient project list -o name")]
@@ -65,6 +73,19 @@ pub enum ProjectCommand {
         /// Id or name
         project: String,
     },
+    /// Show or change for how long a project keeps what its finished sessions have left, and what is due to be removed
+    #[command(after_help = "\
+Sessions with the label retention=keep are kept.
+
+Example:
+  ambient project retention local --event-days 90 --workspace-days 14 --dry-run")]
+    Retention(retention::RetentionArguments),
+    /// Show which models a project's sessions may ask, where they are asked, and who says so
+    #[command(after_help = "Example:\n  ambient project models local")]
+    Models {
+        /// Id or name
+        project: String,
+    },
     /// Delete a project and all its sessions
     #[command(after_help = "Example:\n  ambient project delete demo")]
     Delete {
@@ -75,10 +96,19 @@ pub enum ProjectCommand {
 
 pub(super) async fn run(command: ProjectCommand, connection: &Connection) -> Result<Exit, CliError> {
     match command {
-        ProjectCommand::Create { name, display_name, description, file, labels } => {
+        ProjectCommand::Create { name, display_name, description, file, labels, environment } => {
             let prompt = input::text("--file", None, file.as_deref())?.unwrap_or_default();
             let labels = input::by_key("--label", labels)?;
-            let create = ProjectCreate { name, display_name, description, prompt, labels, ..ProjectCreate::default() };
+            let environment_variables = input::by_key("--env", environment)?;
+            let create = ProjectCreate {
+                name,
+                display_name,
+                description,
+                prompt,
+                labels,
+                environment_variables,
+                ..ProjectCreate::default()
+            };
             let answer = connection.client.post(&Route::new(["projects"]), &create).await?;
             connection.object(&answer, |p: &Project| &p.id, |p| table(std::slice::from_ref(p)).render(""))
         }
@@ -100,6 +130,8 @@ pub(super) async fn run(command: ProjectCommand, connection: &Connection) -> Res
             operations::history("project", &found.id, connection).await
         }
         ProjectCommand::Usage { project } => usage::of_project(&project, connection).await,
+        ProjectCommand::Retention(arguments) => retention::run(arguments, connection).await,
+        ProjectCommand::Models { project } => models::of_project(&project, connection).await,
         ProjectCommand::Delete { project } => {
             connection.client.delete(&Route::new(["projects", &project])).await?;
             connection.console.note(&format!("project {project} is being deleted, with its sessions"));
@@ -131,6 +163,9 @@ fn details(p: &Project) -> String {
     for (key, value) in &p.labels {
         fields.add("Label", format!("{key}={value}"));
     }
+    if !p.environment_variable_names.is_empty() {
+        fields.add("Environment", p.environment_variable_names.join(", "));
+    }
     if let Some(model) = &p.settings.llm_model {
         fields.add("Model", model);
     }
@@ -149,8 +184,24 @@ fn details(p: &Project) -> String {
     if let Some(network) = &p.settings.network {
         fields.add("Network", network.to_string());
     }
+    let Retention { event_days, workspace_days, snapshot_days } = p.settings.retention;
+    for (name, days) in [("Events", event_days), ("Workspaces", workspace_days), ("Snapshots", snapshot_days)] {
+        if let Some(days) = days {
+            fields.add(name, if days == 0 { "kept for ever".to_owned() } else { format!("kept for {days} days") });
+        }
+    }
     if let Some(script) = &p.settings.setup_script {
         fields.add_text("Setup script", script);
+    }
+    if !p.settings.models.allowed.is_empty() {
+        fields.add_text("Models", &p.settings.models.allowed.join(", "));
+    }
+    for (provider, source) in p.settings.models.endpoints.iter() {
+        fields
+            .add_text("Endpoint", &format!("{provider}: {}", source.base_url.as_deref().unwrap_or("its own address")));
+    }
+    if p.settings.model_budget.is_some() {
+        fields.add("Budget", format!("see 'ambient project usage {}'", p.name));
     }
     fields.into_text()
 }

@@ -474,3 +474,48 @@ async fn what_an_agent_may_do_comes_from_a_file_and_from_flags() {
     assert_eq!(exit, Exit::Usage);
     assert!(err.text().contains("--permissions") && err.text().contains("unknown field `rule`"), "{}", err.text());
 }
+
+#[tokio::test]
+async fn what_a_session_may_use_of_models_comes_from_a_file_and_from_flags() {
+    let stub = Stub::start(asking).await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("models.json");
+    std::fs::write(&file, r#"{"allowed": ["m"], "limits": {"tokens": 9, "cost_micros": 9}}"#).unwrap();
+    let file = file.to_str().unwrap();
+    let create = ["session", "create", "--models", file, "--cost-limit", "2.50"];
+    assert_eq!(ambient(&stub.url, &create).await.0, Exit::Success);
+    let sent: serde_json::Value = serde_json::from_str(&stub.requests()[0].body).unwrap();
+    assert_eq!(sent["models"], json!({"allowed": ["m"], "limits": {"tokens": 9, "cost_micros": 2_500_000}}));
+}
+
+#[tokio::test]
+async fn models_are_listed_with_who_named_them_and_a_budget_with_what_is_left() {
+    let stub = Stub::start(|request| match request.line.as_str() {
+        "GET /projects/local/models" => ok(&json!({
+            "kind": "ModelList", "page": 1, "size": 1, "total": 1, "is_restricted": false,
+            "items": [{"id": "m", "is_default": true, "price": null, "named_by": "project"}],
+            "endpoints": [{"provider": "openai", "host": "llm:1", "named_by": "server", "has_key": true}],
+            "session_limits": {"tokens": 1000},
+        })),
+        "GET /projects/local/usage" => ok(&json!({
+            "kind": "ProjectUsage", "days": [], "models": [],
+            "total": {"calls": 0, "input_tokens": 0, "cached_input_tokens": 0, "output_tokens": 0, "reasoning_tokens": 0,
+                "cost_micros": null, "currency": null, "counted_by": null},
+            "budget": {"period": "day", "since": "2026-01-02T00:00:00Z", "currency": "USD", "tokens": 5000, "used_tokens": 1000,
+                "left_tokens": 4000, "cost_micros": null, "used_cost_micros": 0, "left_cost_micros": null},
+        })),
+        _ => refused(404, "not found"),
+    })
+    .await;
+    let (exit, out, _) = ambient(&stub.url, &["project", "models", "local"]).await;
+    let text = out.text();
+    assert!(
+        exit == Exit::Success && text.contains("llm:1") && text.contains("any other model may be asked too"),
+        "{text}"
+    );
+    assert!(text.contains("limit for a session: 1,000 tokens"), "{text}");
+    let (_, out, _) = ambient(&stub.url, &["project", "models", "local", "-o", "name"]).await;
+    assert_eq!(out.text(), "m\n");
+    let (_, out, _) = ambient(&stub.url, &["project", "usage", "local"]).await;
+    assert!(out.text().contains("budget today (UTC): 4,000 tokens left of 5,000 tokens"), "{}", out.text());
+}

@@ -1,8 +1,9 @@
 //! `ambient session usage` and `ambient project usage`: what model calls have used.
 
 use ambient_wire::{
+    model::BudgetPeriod,
     runner_event::UsageSource,
-    usage::{ModelUsage, ProjectUsage, SessionUsage, TokenUsage},
+    usage::{BudgetUsage, ModelUsage, ProjectUsage, SessionUsage, TokenUsage},
 };
 use serde::de::DeserializeOwned;
 
@@ -32,7 +33,8 @@ pub(super) async fn of_session(session: &str, connection: &Connection) -> Result
 pub(super) async fn of_project(project: &str, connection: &Connection) -> Result<Exit, CliError> {
     show(&Route::new(["projects", project, "usage"]), connection, |usage: &ProjectUsage| {
         let days = usage.days.iter().map(|day| (day.day.to_string(), &day.usage));
-        tables("DAY (UTC)", days.collect(), &usage.models, &usage.total)
+        let tables = tables("DAY (UTC)", days.collect(), &usage.models, &usage.total);
+        usage.budget.as_ref().map_or_else(|| tables.clone(), |of| format!("{tables}\n{}", budget(of)))
     })
     .await
 }
@@ -61,6 +63,21 @@ fn tables(key: &'static str, parts: Vec<(String, &TokenUsage)>, models: &[ModelU
     let mut by_model = headed("MODEL");
     models.iter().for_each(|of| row(&mut by_model, of.model.clone(), &of.usage));
     format!("{}\n{}", table.render(""), by_model.render(""))
+}
+
+fn budget(of: &BudgetUsage) -> String {
+    let period = match of.period {
+        Some(BudgetPeriod::Day) => "today (UTC)",
+        Some(BudgetPeriod::Month) => "this month (UTC)",
+        None => "of the project",
+    };
+    let left = |limit: Option<u64>, left: Option<u64>, shown: &dyn Fn(u64) -> String| {
+        Some(format!("{} left of {}", shown(left?), shown(limit?)))
+    };
+    let tokens = left(of.tokens, of.left_tokens, &|tokens| format!("{} tokens", grouped(tokens)));
+    let cost = left(of.cost_micros, of.left_cost_micros, &|micros| money(micros, &of.currency));
+    let all: Vec<String> = tokens.into_iter().chain(cost).collect();
+    format!("budget {period}: {}\n", all.join("; "))
 }
 
 fn headed(key: &'static str) -> Table {

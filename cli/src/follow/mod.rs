@@ -146,7 +146,9 @@ impl Follower {
                 }
             },
             ServerFrame::Ended { reason, .. } => Ok(Some(Step::Ended(reason))),
-            ServerFrame::Error { code, reason, .. } => self.refused(&code, reason).map(|()| None),
+            ServerFrame::Error { code, reason, covers_seq, .. } => {
+                self.refused(&code, reason, covers_seq).map(|()| None)
+            }
             ServerFrame::Snapshot { .. } | ServerFrame::Ack { .. } | ServerFrame::Pong {} => Ok(None),
         }
     }
@@ -159,14 +161,18 @@ impl Follower {
         self.cursor.get_or_insert(seq);
     }
 
-    fn refused(&mut self, code: &str, reason: String) -> Result<(), Failure> {
+    fn refused(&mut self, code: &str, reason: String, covers_seq: Option<i64>) -> Result<(), Failure> {
         match code {
             "too_old" if self.cursor.is_some() => {
                 let seq = self.cursor.take().unwrap_or_default();
                 let reason = escape::line(&reason).into_owned();
-                self.client.console().warn(&format!(
-                    "events after seq {seq} are no longer kept ({reason}); continuing with what is left"
-                ));
+                let goes_on = covers_seq.map_or_else(
+                    || "what is left".to_owned(),
+                    |covers| format!("the messages up to seq {covers}, and then what is left"),
+                );
+                self.client
+                    .console()
+                    .warn(&format!("events after seq {seq} are no longer kept ({reason}); continuing with {goes_on}"));
                 self.connection = Connection::Due(tokio::time::Instant::now());
                 Ok(())
             }

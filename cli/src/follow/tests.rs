@@ -24,7 +24,8 @@ fn ended() -> ServerFrame {
 }
 
 fn failure(code: &str) -> ServerFrame {
-    ServerFrame::Error { id: Some("1".to_owned()), code: code.to_owned(), reason: "because".to_owned() }
+    let (id, code, reason) = (Some("1".to_owned()), code.to_owned(), "because".to_owned());
+    ServerFrame::Error { id, code, reason, oldest: None, covers_seq: None }
 }
 
 /// What a connection sends: frames; then it stays open (true) or is cut.

@@ -206,7 +206,7 @@ fn no_fence(run: i64, stands_at: i64) -> ComputeError {
     ))
 }
 
-fn look_at_lock(
+pub(super) fn look_at_lock(
     paths: &SessionPaths,
     evidence: &mut Vec<String>,
     remains: &mut Vec<String>,

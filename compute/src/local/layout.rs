@@ -193,10 +193,12 @@ impl Local {
         name: SecretName,
         value: &Secret,
     ) -> Result<(), ComputeError> {
-        let users = self.ensure_workspace(session)?;
+        self.ensure_workspace(session)?;
         let paths = self.paths(session);
         // Under the lock: whoever stops the run raises the fence before removing its secrets, and finds what is written here.
         let fence = self.lock_fence(session)?;
+        // Again: a workspace may have been removed until now. Once the run has a folder it is not.
+        let users = self.ensure_workspace(session)?;
         if fence.stopped_run >= run {
             return Err(ComputeError::Fenced { run, stopped_run: fence.stopped_run });
         }

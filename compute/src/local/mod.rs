@@ -15,7 +15,7 @@
 //! * `layout`: directories, files and their owners
 //! * `deleted`, `exhaustion`, `fence`, `owners`, `state`, `watchdog`: what is recorded about sessions and runs; what they use
 //! * `absence`, `inventory`, `users`, `watch`: proofs, lists, a session's user ids, seeing runners come and go
-//! * `launch`, `terminate`: a runner's start and end
+//! * `launch`, `remains`, `terminate`: a runner's start, what is left of a workspace, a runner's end
 
 mod absence;
 mod cgroup;
@@ -32,6 +32,7 @@ mod layout;
 mod options;
 mod owners;
 mod processes;
+mod remains;
 mod space;
 mod state;
 mod terminate;
@@ -133,6 +134,11 @@ impl Compute for LocalCompute {
     async fn delete_workspace(&self, session: &SessionRef) -> Result<(), ComputeError> {
         let session = session.clone();
         self.blocking(move |local| local.delete_workspace(&session)).await
+    }
+
+    async fn remove_workspace(&self, session: &SessionRef, run: i64) -> Result<Option<u64>, ComputeError> {
+        let session = session.clone();
+        self.blocking(move |local| local.remove_workspace(&session, run)).await
     }
 
     async fn write_secret(

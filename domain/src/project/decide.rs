@@ -69,6 +69,7 @@ fn validate(spec: &ProjectSpec) -> Result<(), Refusal> {
     name::text("prompt", &spec.prompt)?;
     name::map("labels", &spec.labels)?;
     name::map("annotations", &spec.annotations)?;
+    name::environment("environment_variables", spec.environment_variables.keys())?;
     if let Some(model) = &spec.settings.llm_model {
         name::display("settings.llm_model", model, 200)?;
     }
@@ -76,6 +77,10 @@ fn validate(spec: &ProjectSpec) -> Result<(), Refusal> {
         return Err(Refusal::invalid("settings.inactivity_timeout", "must be 0 (off) to 31536000 seconds"));
     }
     spec.settings.permissions.validate("settings.permissions")?;
+    spec.settings.retention.validate().map_err(|refusal| refusal.within("settings.retention"))?;
+    let Settings { models, model_budget, .. } = &spec.settings;
+    models.validate("settings.models", &spec.environment_variables)?;
+    model_budget.as_ref().map_or(Ok(()), |budget| budget.validate("settings.model_budget"))?;
     sessions(&spec.settings).map_err(|refusal| refusal.within("settings"))
 }
 
@@ -91,12 +96,14 @@ fn sessions(settings: &Settings) -> Result<(), Refusal> {
 
 fn patched(project: &Project, patch: &ProjectPatch) -> Decided {
     let mut spec = project.spec.clone();
-    let ProjectPatch { display_name, description, prompt, labels, annotations, settings } = patch.clone();
+    let ProjectPatch { display_name, description, prompt, labels, annotations, environment_variables, settings } =
+        patch.clone();
     spec.display_name = display_name.unwrap_or(spec.display_name);
     spec.description = description.unwrap_or(spec.description);
     spec.prompt = prompt.unwrap_or(spec.prompt);
     merge(&mut spec.labels, labels);
     merge(&mut spec.annotations, annotations);
+    merge(&mut spec.environment_variables, environment_variables);
     spec.settings = settings.unwrap_or(spec.settings);
     if spec == project.spec {
         return Ok(ALREADY);

@@ -17,8 +17,10 @@ use crate::{
     effect::{Effect, LiveEvent, NameClaim, WorkflowInput},
     entity::{Context, Decision, Entity, Guard, Part, Refusal},
     mcp::McpServer,
+    model_rules::{ModelBudget, ModelRules},
     network::Network,
     permission::Permissions,
+    retention::Retention,
 };
 
 pub use columns::member_name;
@@ -97,6 +99,15 @@ pub struct Settings {
     /// What prepares workspaces; the repositories' own when absent, nothing when empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setup_script: Option<String>,
+    /// For how long what finished sessions have left is kept; the server's where it says nothing.
+    #[serde(default, skip_serializing_if = "Retention::is_empty")]
+    pub retention: Retention,
+    /// Which models may be asked, where, and how much of them one session may use.
+    #[serde(default, skip_serializing_if = "ModelRules::is_empty")]
+    pub models: ModelRules,
+    /// How much of models all sessions together may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_budget: Option<ModelBudget>,
 }
 
 /// What people write about a project.
@@ -118,6 +129,9 @@ pub struct ProjectSpec {
     /// For tools.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
+    /// Environment variables for its sessions: name to the id under which the value is sealed. Values are never in operations.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment_variables: BTreeMap<String, String>,
     /// Defaults.
     #[serde(default)]
     pub settings: Settings,
@@ -142,6 +156,9 @@ pub struct ProjectPatch {
     /// Set (value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<BTreeMap<String, Option<String>>>,
+    /// Variables to set (id of the sealed value) or remove (null).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment_variables: Option<BTreeMap<String, Option<String>>>,
     /// All settings; replaces them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<Settings>,

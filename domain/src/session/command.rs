@@ -10,6 +10,7 @@ use super::{
 use crate::{
     agent_launch::AgentCommand,
     mcp::McpServer,
+    model_rules::ModelRules,
     network::Network,
     permission::{Answer, Permissions},
 };
@@ -127,6 +128,9 @@ pub struct SessionPatch {
     /// Variables to set (id of the sealed value) or remove (null).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment_variables: Option<BTreeMap<String, Option<String>>>,
+    /// All that is said about models; replaces it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub models: Option<ModelRules>,
     /// All permissions; replaces them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub permissions: Option<Permissions>,

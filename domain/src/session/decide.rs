@@ -207,6 +207,8 @@ fn fixed_while_active(old: &Spec, new: &Spec) -> Option<&'static str> {
         Some("setup_script")
     } else if new.environment_variables != old.environment_variables {
         Some("environment_variables")
+    } else if (&new.models.allowed, &new.models.endpoints) != (&old.models.allowed, &old.models.endpoints) {
+        Some("models")
     } else {
         None
     }
@@ -234,6 +236,7 @@ fn patched(session: &Session, patch: &SessionPatch) -> Result<Spec, Refusal> {
         network,
         setup_script,
         environment_variables,
+        models,
         permissions,
     } = patch.clone();
     spec.display_name = display_name.unwrap_or(spec.display_name);
@@ -255,6 +258,7 @@ fn patched(session: &Session, patch: &SessionPatch) -> Result<Spec, Refusal> {
     spec.network = network.unwrap_or(spec.network);
     spec.setup_script = setup_script.unwrap_or(spec.setup_script);
     merge(&mut spec.environment_variables, environment_variables);
+    spec.models = models.unwrap_or(spec.models);
     spec.permissions = permissions.unwrap_or(spec.permissions);
     Ok(spec)
 }

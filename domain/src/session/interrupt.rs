@@ -138,7 +138,7 @@ impl Interrupt {
     pub fn rule(&self) -> Option<PermissionRule> {
         let PermissionRequest { kind, command, paths, .. } = &self.request;
         let is_cut = |text: &String| text.ends_with('…');
-        if command.iter().chain(paths).any(is_cut) {
+        if command.iter().chain(paths).any(is_cut) || !self.request.answers.contains(&Answer::Always) {
             return None;
         }
         PermissionRule::allowing(*kind, command.as_deref(), paths)
@@ -244,19 +244,22 @@ pub(super) fn raised(session: &Session, request: &PermissionRequest, context: &C
     if known || session.interrupts.len() >= 2 * MAX_OPEN {
         return ALREADY;
     }
-    let is_lost = |closed: &&ClosedInterrupt| {
-        closed.outcome == InterruptOutcome::Lost && closed.fingerprint == request.fingerprint
-    };
-    let earlier = session.closed_interrupts.iter().rev().filter(is_lost).find_map(|closed| closed.answer.clone());
+    // Only of those that were lost since such a request was last settled: an answer that was handed over is used up.
+    let same = session.closed_interrupts.iter().rev().filter(|closed| closed.fingerprint == request.fingerprint);
+    let earlier =
+        same.take_while(|closed| closed.outcome == InterruptOutcome::Lost).find_map(|closed| closed.answer.clone());
     let answered = |given: GivenAnswer, repeated: bool| Event::InterruptAnswered {
         interrupt_id: id.clone(),
         given,
         rule: None,
         repeated,
     };
-    let again = earlier
-        .clone()
-        .filter(|given| session.permissions().repeat_answers == Some(true) && request.answers.contains(&given.answer));
+    let is_given = |open: &Interrupt| open.request.fingerprint == request.fingerprint && open.answer.is_some();
+    let again = earlier.clone().filter(|given| {
+        session.permissions().repeat_answers == Some(true)
+            && request.answers.contains(&given.answer)
+            && !session.interrupts.iter().any(is_given)
+    });
     let answered = match again {
         Some(given) => Some(answered(given, true)),
         None if waiting >= MAX_OPEN => {

@@ -13,6 +13,7 @@ use crate::{
     agent_launch::AgentCommand,
     entity::{Refusal, RefusalCode},
     mcp::{self, McpServer},
+    model_rules::ModelRules,
     name,
     network::Network,
     permission::Permissions,
@@ -83,6 +84,9 @@ pub struct Spec {
     /// Environment variables for the agent: name to the id under which the value is sealed. Values are never in operations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment_variables: BTreeMap<String, String>,
+    /// Which models it may ask, where, and how much of them it may use.
+    #[serde(default, skip_serializing_if = "ModelRules::is_empty")]
+    pub models: ModelRules,
     /// What the agent may do without asking.
     #[serde(default, skip_serializing_if = "Permissions::is_empty")]
     pub permissions: Permissions,
@@ -121,6 +125,7 @@ impl Spec {
             network: None,
             setup_script: None,
             environment_variables: BTreeMap::new(),
+            models: ModelRules::default(),
             permissions: Permissions::default(),
             parent_session_id: None,
             labels: BTreeMap::new(),
@@ -167,6 +172,7 @@ impl Spec {
         self.resource_overrides.validate()?;
         self.network.as_ref().map_or(Ok(()), Network::validate)?;
         launch::setup_script(self.setup_script.as_deref())?;
+        self.models.validate("models", &self.environment_variables)?;
         self.permissions.validate("permissions")?;
         name::environment("environment_variables", self.environment_variables.keys())?;
         name::map("labels", &self.labels)?;

@@ -39,16 +39,20 @@ impl LiveHub {
     /// # Errors
     /// See [`SubscribeError`].
     pub async fn begin(&self, session_id: &str) -> Result<Beginning, SubscribeError> {
-        let stored = {
-            let _turn = self.inner.catching_up.acquire().await;
-            self.inner.db.latest_snapshot_json(session_id).await?
-        };
-        let snapshot = stored.map(|(covers_seq, json)| Snapshot { covers_seq, json: json.into() });
-        let after_seq = snapshot.as_ref().map_or(0, Snapshot::covers_seq);
-        let subscription = match self.subscribe(session_id, after_seq).await {
-            Err(SubscribeError::TooOld { oldest }) => self.subscribe(session_id, oldest - 1).await?,
-            subscribed => subscribed?,
-        };
-        Ok(Beginning { snapshot, subscription })
+        let mut looks = 0;
+        loop {
+            looks += 1;
+            let stored = {
+                let _turn = self.inner.catching_up.acquire().await;
+                self.inner.db.latest_snapshot_json(session_id).await?
+            };
+            let snapshot = stored.map(|(covers_seq, json)| Snapshot { covers_seq, json: json.into() });
+            let after_seq = snapshot.as_ref().map_or(0, Snapshot::covers_seq);
+            match self.subscribe(session_id, after_seq).await {
+                // What it covered less than has been removed since it was read: there is a newer one.
+                Err(SubscribeError::TooOld { covers_seq: Some(covers), .. }) if covers > after_seq && looks < 3 => {}
+                subscribed => return Ok(Beginning { snapshot, subscription: subscribed? }),
+            }
+        }
     }
 }

@@ -68,6 +68,8 @@ pub enum SubscribeError {
     TooOld {
         /// Oldest event that is still kept.
         oldest: i64,
+        /// What the snapshot covers to start from.
+        covers_seq: Option<i64>,
     },
     /// The log has not reached the cursor: it is not a cursor of this log.
     #[error("the log ends at {last}")]
@@ -159,7 +161,8 @@ impl LiveHub {
             let page = self.inner.read(session_id, after_seq, 1).await?;
             let oldest = page.events.first().map_or(channel.last() + 1, |event| event.seq);
             if oldest > after_seq + 1 {
-                return Err(SubscribeError::TooOld { oldest });
+                let covers_seq = self.inner.db.snapshot_seq(session_id).await?;
+                return Err(SubscribeError::TooOld { oldest, covers_seq });
             }
         }
         Ok(Subscription::new(self.inner.clone(), channel, after_seq))

@@ -36,6 +36,8 @@ pub enum End {
     TooOld {
         /// Oldest event that is still kept.
         oldest: i64,
+        /// What the snapshot covers to start from.
+        covers_seq: Option<i64>,
     },
     /// The hub was shut down: resume elsewhere.
     Closed,
@@ -103,7 +105,8 @@ impl Subscription {
         let page = self.hub.read(&self.channel.session_id, self.cursor, self.hub.options.page_events).await?;
         let oldest = page.events.first().map_or(self.channel.last() + 1, |event| event.seq);
         if oldest != self.cursor + 1 {
-            self.end = Some(End::TooOld { oldest });
+            let covers_seq = self.hub.db.snapshot_seq(&self.channel.session_id).await?;
+            self.end = Some(End::TooOld { oldest, covers_seq });
             return Ok(None);
         }
         // Only what follows without a gap: events after a gap come when the gap is filled, or are too old.

@@ -11,7 +11,9 @@ use tokio::{
 };
 
 use super::{
-    Context, RunRef, delivery, facts,
+    Context, RunRef,
+    budget::Told,
+    delivery, facts,
     lease::HeldLease,
     packs::{self, Source},
     silence::Silence,
@@ -110,10 +112,12 @@ impl Reading<'_> {
             Ok(connection) => connection,
             Err(cut) => return cut,
         };
-        let deliver = delivery::deliver(self.context, self.run, self.client, self.wake);
+        let told = Told::default();
+        let deliver = delivery::deliver(self.context, self.run, self.client, self.wake, &told);
         let cut = tokio::select! {
             cut = self.store_all(&mut events, place, reached) => cut,
             () = deliver => Cut::Closed,
+            never = told.keep_up(self.context, self.run, self.client) => match never {},
             () = self.silence.heard(self.context, self.run, self.client) => Cut::Closed,
         };
         cut
@@ -246,18 +250,23 @@ impl Append<'_> {
         let count = records.len();
         let after = records.last().map_or(*cursor, |record| record.n);
         let settled = packs::keep(context, run, source, &mut records).await;
+        let changes = turns::changes(&records);
+        let has_usage = !changes.usage.is_empty();
         let batch = RunnerBatch {
             session_id: run.session_id.clone(),
             run: run.run,
             epoch: lease.epoch(),
             log_id: log_id.to_owned(),
             cursor_before: *cursor,
-            changes: turns::changes(&records),
+            changes,
             records,
         };
         context.db.append_runner_events(batch).await?;
         *cursor = after;
         context.hints.publish(Hint::Live(run.session_id.clone()));
+        if has_usage {
+            context.hints.publish(Hint::Usage(run.project_id.clone()));
+        }
         metrics::counter!("ambient_runner_records_stored_total").increment(count as u64);
         packs::settle(source, settled).await;
         Ok(())

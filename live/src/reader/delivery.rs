@@ -9,21 +9,21 @@ use serde::Deserialize as _;
 use serde_json::Value;
 use tokio::{sync::Notify, time::Instant};
 
-use super::{Context, RunRef, answers::Answers};
+use super::{Context, RunRef, answers::Answers, budget::Told};
 use crate::runner_client::RunnerClient;
 
 /// Minimum time between two looks: a talkative agent gives a hint with every batch.
 const LEAST_INTERVAL: Duration = Duration::from_millis(25);
 
 /// Delivers what there is, then again whenever `wake` says so, forever.
-pub(super) async fn deliver(context: &Context, run: &RunRef, client: &RunnerClient, wake: &Notify) {
+pub(super) async fn deliver(context: &Context, run: &RunRef, client: &RunnerClient, wake: &Notify, budget: &Told) {
     let mut backoff = Backoff::new(Duration::from_millis(50), context.options.longest_pause);
     let mut answers = Answers::default();
     loop {
         let looked = Instant::now();
         // One does not keep the other from being told.
         let told = answers.tell(context, run, client).await;
-        let delivered = deliver_some(context, run, client).await;
+        let delivered = deliver_some(context, run, client, budget).await;
         match delivered.and_then(|any| Ok(told? || any)) {
             Ok(true) => backoff.reset(),
             Ok(false) => {
@@ -41,9 +41,13 @@ pub(super) async fn deliver(context: &Context, run: &RunRef, client: &RunnerClie
 }
 
 /// The next few messages; returns whether there were any. Looked up again each time, as the phase may have changed.
-async fn deliver_some(context: &Context, run: &RunRef, client: &RunnerClient) -> Result<bool, String> {
+async fn deliver_some(context: &Context, run: &RunRef, client: &RunnerClient, budget: &Told) -> Result<bool, String> {
     let messages = context.db.deliverable_messages(&run.session_id, run.run).await.map_err(|e| e.to_string())?;
     let any = !messages.is_empty();
+    // Whoever has raised a limit and sends a message then finds it raised. A message does not wait for it.
+    if any && let Err(reason) = budget.tell(context, run, client).await {
+        tracing::warn!(session = run.session_id, reason, "the runner cannot be told its budget before a message");
+    }
     for message in messages {
         let (seq, message) = (message.seq, to_deliver(message)?);
         let accepted = client.deliver(&message).await.map_err(|e| e.to_string())?;

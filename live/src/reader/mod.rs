@@ -19,6 +19,8 @@
 //! **Answers** to permission requests, changed permissions, and changed settings of the agent, are told to the runner by whoever reads its log, from the session's row:
 //! again and again until the runner has them. A request is closed by what the log says about it.
 //!
+//! **Budgets** of models are told to the runner too, with what the project's other runs have used, soon after that is stored.
+//!
 //! **Readiness**: a runner that is alive but gives no sign of life makes the session's `Ready` False (`RunnerUnresponsive`), and True
 //! again once it is heard; one that stays silent is lost, so that the next attempt ends it and takes over.
 //!
@@ -28,6 +30,7 @@
 //! the log from its file ([`RunnerReaders::drain_from_file`]).
 
 mod answers;
+mod budget;
 mod connection;
 mod delivery;
 mod drain;
@@ -44,15 +47,16 @@ mod turns;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use ambient_domain::session::Fact;
+use ambient_domain::{model_rules::ModelLimits, session::Fact};
 use ambient_persistence::{Database, Hints, new_id};
 use ambient_snapshots::SnapshotStore;
 use async_trait::async_trait;
+use tokio::sync::broadcast;
 
 pub use drain::DrainError;
 pub use registry::RunnerReaders;
 
-use crate::{runner_client::RunnerClient, token::Tokens};
+use crate::{budget::Budgets, runner_client::RunnerClient, token::Tokens};
 use lease::Leases;
 
 /// Where runners listen.
@@ -135,6 +139,8 @@ pub struct ReaderOptions {
     pub batch_bytes: usize,
     /// Where packs of snapshots go; none = they are not stored.
     pub snapshots: Option<SnapshotStore>,
+    /// The server's limits of models for a session.
+    pub model_limits: ModelLimits,
 }
 
 impl Default for ReaderOptions {
@@ -154,6 +160,7 @@ impl Default for ReaderOptions {
             batch_records: 256,
             batch_bytes: 1024 * 1024,
             snapshots: None,
+            model_limits: ModelLimits::default(),
         }
     }
 }
@@ -174,6 +181,9 @@ pub(crate) struct Context {
     pub(crate) endpoints: Arc<dyn RunnerEndpoints>,
     pub(crate) facts: Arc<dyn FactSink>,
     pub(crate) leases: Leases,
+    pub(crate) budgets: Budgets,
+    /// Projects whose sessions have used models, as it is stored.
+    pub(crate) spending: broadcast::Sender<String>,
     pub(crate) options: ReaderOptions,
 }
 

@@ -1,17 +1,17 @@
 //! Packs of snapshots: stored before the event that names them is, so that an event that says so implies a stored pack. A store that
 //! cannot be used delays a log by a bounded time; then the event says that its snapshot is not stored, and why.
 
-use std::{
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs::File, os::fd::OwnedFd, path::Path, time::Duration};
 
 use ambient_persistence::RunnerRecord;
 use ambient_snapshots::{Incoming, Key, SnapshotStore, StoreError, is_commit, is_pack};
 use ambient_wire::runner_event::RepoPack;
 use chrono::Utc;
 use futures::StreamExt;
+use rustix::{
+    fs::{AtFlags, Mode, OFlags, openat},
+    io::Errno,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{io::AsyncReadExt, time::timeout};
@@ -24,6 +24,8 @@ const SNAPSHOT: &str = "repo.snapshot";
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A base that was written longer ago is written again: the sweep removes only what nobody uses and is much older.
 const FRESH_DAYS: i64 = 2;
+/// Most packs that a snapshot needs: a base, and a chain of at most 16.
+const MOST_PACKS: usize = 17;
 /// Longest reason, characters.
 const MAX_REASON: usize = 500;
 const PIECE: usize = 256 * 1024;
@@ -79,7 +81,7 @@ pub(super) async fn keep(
             None => Err(NotStored::Refused("snapshots are not stored here".to_owned())),
         };
         // The base is kept for the snapshots to come.
-        let ids = packs.iter().filter(|pack| pack.base.is_none()).map(|pack| pack.id.clone());
+        let ids = packs.iter().filter(|pack| pack.base.is_none() && is_pack(&pack.id)).map(|pack| pack.id.clone());
         let end = match &stored {
             Ok(()) => PackEnd::Stored,
             Err(NotStored::Gone) => PackEnd::Anew,
@@ -110,8 +112,8 @@ pub(super) async fn settle(source: Source<'_>, settled: Vec<Settled>) {
     for Settled { id, end } in settled {
         let told = match source {
             Source::Runner(client) => client.settle_pack(&id, end).await.map_err(|error| error.to_string()),
-            Source::Folder(folder) => match std::fs::remove_file(file(folder, &id)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.to_string()),
+            Source::Folder(folder) => match remove(folder, &id) {
+                Err(error) if error != Errno::NOENT => Err(error.to_string()),
                 _ => Ok(()),
             },
         };
@@ -121,8 +123,17 @@ pub(super) async fn settle(source: Source<'_>, settled: Vec<Settled>) {
     }
 }
 
-fn file(folder: &Path, id: &str) -> PathBuf {
-    folder.join(format!("{id}.pack"))
+fn file(id: &str) -> String {
+    format!("{id}.pack")
+}
+
+/// The session's users own the folder, and may have put a link in its place.
+fn opened(folder: &Path) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::open(folder, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn remove(folder: &Path, id: &str) -> rustix::io::Result<()> {
+    rustix::fs::unlinkat(opened(folder)?, file(id), AtFlags::empty())
 }
 
 struct Storing<'a> {
@@ -137,6 +148,9 @@ impl Storing<'_> {
         let odd = |pack: &RepoPack| !is_pack(&pack.id) || pack.base.as_deref().is_some_and(|base| !is_commit(base));
         if packs.iter().any(odd) {
             return Err(NotStored::Refused("the runner gave an odd name for its pack".to_owned()));
+        }
+        if packs.len() > MOST_PACKS || packs.iter().filter(|pack| pack.base.is_some()).count() > 1 {
+            return Err(NotStored::Refused("the runner gave more packs than a snapshot needs".to_owned()));
         }
         let limits = self.store.limits();
         if let Some(large) = packs.iter().find(|pack| pack.bytes > limits.pack) {
@@ -196,10 +210,10 @@ impl Storing<'_> {
                 }
             }
             Source::Folder(folder) => {
-                let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-                let flags = flags.bits().cast_signed();
-                let file = std::fs::File::options().read(true).custom_flags(flags).open(file(folder, &pack.id))?;
-                let mut file = tokio::fs::File::from_std(file).take(pack.bytes + 1);
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let found = opened(folder).and_then(|folder| openat(folder, file(&pack.id), flags, Mode::empty()));
+                let found = File::from(found.map_err(std::io::Error::from)?);
+                let mut file = tokio::fs::File::from_std(found).take(pack.bytes + 1);
                 let mut buffer = vec![0; PIECE];
                 loop {
                     let read = file.read(&mut buffer).await?;

@@ -10,15 +10,17 @@ use std::{
 use ambient_persistence::retry::jittered;
 use ambient_persistence::{Database, Hint, HintReceiver, Hints, StoreError};
 use tokio::{
-    sync::Notify,
+    sync::{Notify, broadcast},
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, DrainError, FactSink, ReaderOptions, RunRef, RunnerEndpoints, drain, lease::Leases, task};
-use crate::token::Tokens;
+use crate::{budget::Budgets, token::Tokens};
 
+/// Projects that a reader may lag behind, before it looks without knowing which.
+const MOST_SPENDING: usize = 64;
 /// Timeout for a task to release its lease.
 const STOP: Duration = Duration::from_secs(2);
 
@@ -74,10 +76,13 @@ impl RunnerReaders {
         let leases = Leases::new(db.clone(), options.holder.clone(), options.lease_ttl);
         let receiver = hints.subscribe();
         let renewal = options.lease_renewal;
-        let context = Arc::new(Context { db, hints, tokens, endpoints, facts, leases: leases.clone(), options });
+        let budgets = Budgets::new(db.clone(), options.model_limits);
+        let (leases_kept, spending) = (leases.clone(), broadcast::channel(MOST_SPENDING).0);
+        let context = Context { db, hints, tokens, endpoints, facts, leases, budgets, spending, options };
+        let context = Arc::new(context);
         let inner = Arc::new(Inner { context, registry: Mutex::default(), tasks: Mutex::default() });
         let watch = tokio::spawn(watch(Arc::downgrade(&inner), receiver));
-        let keep = tokio::spawn(leases.keep(renewal));
+        let keep = tokio::spawn(leases_kept.keep(renewal));
         inner.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend([watch, keep]);
         Self { inner }
     }
@@ -280,6 +285,8 @@ async fn watch(inner: Weak<Inner>, mut hints: HintReceiver) {
                 }
                 next_scan = Instant::now() + jittered(inner.context.options.scan_interval);
             }
+            // Without a reader nobody listens.
+            Some(Hint::Usage(project_id)) => drop(inner.context.spending.send(project_id)),
             Some(_) => {}
             None => hints_end = true,
         }

@@ -8,8 +8,8 @@ mod files;
 use std::{fmt, path::PathBuf, time::Duration};
 
 use ambient_runner_protocol::{
-    Accepted, AgentSettings, AnswerTaken, DeliverMessage, Health, PermissionPolicy, ReaderHello, RepoSpec, RepoStatus,
-    RunnerError,
+    Accepted, AgentSettings, AnswerTaken, DeliverMessage, Health, ModelBudget, PermissionPolicy, ReaderHello, RepoSpec,
+    RepoStatus, RunnerError,
 };
 use ambient_wire::{
     content::{FileMove, FileStatus, Listing},
@@ -151,6 +151,14 @@ impl RunnerClient {
     /// See [`RunnerClientError`].
     pub async fn set_policy(&self, policy: &PermissionPolicy) -> Result<()> {
         self.nothing(self.request(Method::PUT, "/policy", &[]).json(policy), QUICK).await
+    }
+
+    /// How much of models the run may use from now on.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn set_model_budget(&self, budget: &ModelBudget) -> Result<()> {
+        self.nothing(self.request(Method::PUT, "/model-budget", &[]).json(budget), QUICK).await
     }
 
     /// Replaces the agent's settings, as far as it can change them while it runs.

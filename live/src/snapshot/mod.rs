@@ -26,6 +26,12 @@ pub enum SnapshotError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Events are missing.
+    #[error("the events after {after} are missing")]
+    Gap {
+        /// The last that is known.
+        after: i64,
+    },
     /// What is stored does not read as a snapshot.
     #[error("the snapshot at {covers_seq} cannot be read")]
     Corrupt {
@@ -67,6 +73,10 @@ async fn gather(db: &Database, session_id: &str) -> Result<(i64, Messages), Snap
     let before = messages.covers_seq;
     loop {
         let page = db.read_event_page(session_id, messages.covers_seq, PAGE_EVENTS, PAGE_BYTES).await?;
+        // Retention removes nothing that the newest snapshot does not cover. If it were otherwise, less must not be made of it.
+        if page.events.first().is_some_and(|event| event.seq != messages.covers_seq + 1) {
+            return Err(SnapshotError::Gap { after: messages.covers_seq });
+        }
         page.events.iter().for_each(|event| messages.see(event));
         messages.limit();
         if !page.more {

@@ -2,17 +2,20 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
+use std::time::Duration;
+
 use ambient_domain::{
     Context, Decision, Defaults, Entity,
     project::{self, Project, ProjectSpec},
     session::{self, Fact, Message, Session, Spec},
 };
 use ambient_persistence::{
-    AppendError, AppendItem, AppendPart, Appended, Change, Current, Database, DatabaseOptions, Metadata, StoredEntity,
-    new_id, to_micros,
+    AppendError, AppendItem, AppendPart, Appended, Change, Current, Database, DatabaseOptions, Metadata, RunnerBatch,
+    RunnerLease, RunnerRecord, StoredEntity, TurnChanges, new_id, to_micros,
 };
 use ambient_tests::TestDatabase;
 use chrono::Utc;
+use serde_json::json;
 
 pub struct Store {
     pub database: TestDatabase,
@@ -113,4 +116,28 @@ pub fn message(text: &str) -> session::Command {
 
 pub fn stop() -> session::Command {
     session::Command::Stop { reason: session::StopReason::UserStopped, seen_seq: None, run: None, force: false }
+}
+
+/// Records of a runner after others.
+pub fn batch(session: &Session, lease: &RunnerLease, cursor_before: i64, count: i64) -> RunnerBatch {
+    let record = |n| RunnerRecord {
+        n,
+        at: Utc::now(),
+        event_type: "agent.text".to_owned(),
+        data: json!({"type": "agent.text", "message_id": "m", "text": format!("{n}")}),
+    };
+    RunnerBatch {
+        session_id: session.id.clone(),
+        run: 1,
+        epoch: lease.epoch,
+        log_id: "log-1".to_owned(),
+        cursor_before,
+        changes: TurnChanges::default(),
+        records: (cursor_before + 1..=cursor_before + count).map(record).collect(),
+    }
+}
+
+/// The right to read its log.
+pub async fn lease(db: &Database, session: &Session, holder: &str) -> Option<RunnerLease> {
+    db.acquire_runner_lease(&session.id, 1, holder, Duration::from_secs(30)).await.unwrap()
 }

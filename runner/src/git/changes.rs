@@ -5,11 +5,7 @@ use ambient_wire::{
     runner_event::{RepoChanges, RepoCommit, RepoFile},
 };
 
-use super::{
-    command::GitError,
-    known::{Known, Last},
-    working_tree::WorkingTree,
-};
+use super::{command::GitError, known::Known, working_tree::WorkingTree};
 
 /// Most commits and files that are told.
 const MAX_COMMITS: usize = 50;
@@ -23,12 +19,13 @@ const FIELD: char = '\u{1f}';
 
 /// Against the turn before, or where it was cloned at. None if the agent has removed what it would be compared with: that is its own to do,
 /// and fails nothing.
-pub(super) async fn of_turn(tree: &WorkingTree<'_>, known: &Known, snapshot: &str) -> Option<RepoChanges> {
-    let base = || Last { commit: known.base.clone().unwrap_or_default(), head: known.base.clone() };
-    let before = known.last.clone().unwrap_or_else(base);
-    let since = Some(before.commit).filter(|commit| !commit.is_empty());
+pub(super) async fn of_turn(tree: &WorkingTree<'_>, known: &Known, turn: &str, snapshot: &str) -> Option<RepoChanges> {
+    let (since, head) = match known.before(turn) {
+        Some(before) => (Some(before.commit.clone()), before.head.as_deref()),
+        None => (known.base.clone(), known.base.as_deref()),
+    };
     let told = async {
-        let (commits, more_commits) = commits(tree, before.head.as_deref()).await?;
+        let (commits, more_commits) = commits(tree, head).await?;
         let (files, more_files) = files(tree, since.as_deref(), snapshot).await?;
         Ok::<_, GitError>(RepoChanges { since: since.clone(), commits, more_commits, files, more_files })
     };

@@ -104,7 +104,7 @@ fn time(text: &str) -> Option<DateTime<Utc>> {
     DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc())
 }
 
-/// `GET /git/branches`.
+/// `GET /git/list-branches`.
 ///
 /// # Errors
 /// Not found; git's.

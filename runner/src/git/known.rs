@@ -93,6 +93,20 @@ impl Known {
         Ok(known)
     }
 
+    /// Where the turn before this one has left it.
+    pub(crate) fn before(&self, turn: &str) -> Option<&Last> {
+        match &self.last {
+            Some(last) if last.turn.as_deref() == Some(turn) => last.before.as_deref(),
+            last => last.as_ref(),
+        }
+    }
+
+    /// This turn has left it at a snapshot.
+    pub(crate) fn left(&mut self, turn: &str, commit: String, head: Option<String>) {
+        let before = self.before(turn).map(|before| Box::new(Last { before: None, ..before.clone() }));
+        self.last = Some(Last { commit, head, turn: Some(turn.to_owned()), before });
+    }
+
     /// URL of the repository that is pushed to. None: it is not pushed.
     pub(crate) fn destination(&self) -> Option<&str> {
         match self.role.output.push_to {
@@ -110,11 +124,38 @@ pub(crate) struct Last {
     pub(crate) commit: String,
     /// What was checked out.
     pub(crate) head: Option<String>,
+    /// The turn, `{run}-{turn}`; earlier releases did not say.
+    #[serde(default)]
+    pub(crate) turn: Option<String>,
+    /// Where the turn before had left it: one that is closed again, because the runner died before its end was recorded, counts from there.
+    #[serde(default)]
+    pub(crate) before: Option<Box<Last>>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_turn_that_is_closed_again_counts_from_where_it_began() {
+        let spec = RepoSpec {
+            url: String::new(),
+            branch: None,
+            output: RepoOutput::default(),
+            auto_push: false,
+            main: false,
+            submodules: Submodules::default(),
+        };
+        let mut known = Known::cloned("file:///r".to_owned(), &spec, None);
+        let before = |known: &Known, turn| known.before(turn).map(|last| last.commit.clone());
+        known.left("1-1", "a".to_owned(), None);
+        assert_eq!((before(&known, "1-1"), before(&known, "1-2").as_deref()), (None, Some("a")));
+        known.left("1-2", "b".to_owned(), None);
+        known.left("1-2", "c".to_owned(), None);
+        assert_eq!((before(&known, "1-2").as_deref(), before(&known, "1-3").as_deref()), (Some("a"), Some("c")));
+        let known = Known::read(&serde_json::to_vec(&known).unwrap()).unwrap();
+        assert_eq!(before(&known, "1-2").as_deref(), Some("a"));
+    }
 
     #[test]
     fn what_an_earlier_release_recorded_is_pushed_to_the_same_branch() {

@@ -1,18 +1,15 @@
-//! Status, diff and commit, and the pushes at the end of a turn.
+//! Status, diff and commit.
 
 use std::time::Duration;
 
-use ambient_wire::{
-    git::{GitChanges, GitCommit, GitCommitted, GitDiffQuery, GitStatus, LeftOut},
-    runner_event::RunnerEvent,
-};
+use ambient_wire::git::{GitChanges, GitCommit, GitCommitted, GitDiffQuery, GitStatus, LeftOut};
 
 use super::{
     check_object,
     command::Git,
     look::{STEP, commit_named, count, in_time, named},
-    patch, push, renames,
-    repos::{self, Destination, Repos},
+    patch, renames,
+    repos::{self, Repos},
     status,
     working_tree::{Place, WorkingTree, terminated},
 };
@@ -22,8 +19,6 @@ use crate::{
 };
 
 const MAX_MESSAGE: usize = 64 * 1024;
-/// Longest reason why a push failed, characters.
-const MAX_REASON: usize = 4_000;
 /// Largest diff, bytes.
 const MAX_DIFF: usize = 24 * 1024 * 1024;
 /// Timeout for each git command of a commit.
@@ -133,16 +128,4 @@ pub(crate) async fn commit(repos: &Repos, request: &GitCommit) -> Result<GitComm
     agents.clone().input(request.message.as_str()).run(&arguments).await?;
     let commit = agents.text(&["rev-parse", "HEAD"]).await?;
     Ok(GitCommitted { commit: Some(check_object(&commit)?.to_owned()), left_out })
-}
-
-/// Pushes a repository at the end of a successful turn; the event that reports it.
-pub(crate) async fn push_to(repos: &Repos, destination: Destination) -> RunnerEvent {
-    let Destination { repo, url, branch } = destination;
-    match push::carry(repos, &repo, &branch).await {
-        Ok(pushed) => RunnerEvent::RepoPushed { repo, pushed },
-        Err(error) => {
-            let reason: String = error.to_string().chars().take(MAX_REASON).collect();
-            RunnerEvent::RepoPushFailed { repo, url, branch, reason }
-        }
-    }
 }

@@ -42,9 +42,8 @@ const MAX_CONFLICTS: usize = 1_000;
 /// Bad input; not found; a conflict that leaves everything as it was; git's.
 pub(crate) async fn pull(repos: &Repos, request: &GitPull) -> Result<GitPulled> {
     let branch = request.branch.as_deref().map(|branch| check_branch("branch", branch)).transpose()?;
-    push::destination(&request.repo, &repos.directory(&request.repo)?.1)?;
     let pulled = pull_if_there(repos, &request.repo, branch, request.strategy).await?;
-    pulled.ok_or_else(|| Error::NotFound(format!("the origin has no branch '{}'", branch.unwrap_or_default())))
+    pulled.map_err(|branch| Error::NotFound(format!("the origin has no branch '{branch}'")))
 }
 
 /// `POST /git/synchronize`.
@@ -56,6 +55,7 @@ pub(crate) async fn synchronize(repos: &Repos, request: &GitSynchronize) -> Resu
     push::destination(&request.repo, &repos.directory(&request.repo)?.1)?;
     let pulled = pull_if_there(repos, &request.repo, Some(branch), request.strategy).await?;
     let push = GitPush { repo: request.repo.clone(), branch: branch.to_owned() };
+    let pulled = pulled.ok();
     Ok(GitSynchronized { pulled, pushed: push::push(repos, &push).await? })
 }
 
@@ -103,13 +103,13 @@ async fn branch_of(mirror: &Mirror<'_>, known: &Known, branch: Option<&str>) -> 
     head.ok_or_else(|| Error::bad("branch", "must be named: the origin has no default branch"))
 }
 
-/// None if the origin does not have the branch.
+/// The branch, if the origin does not have it.
 async fn pull_if_there(
     repos: &Repos,
     repo: &str,
     branch: Option<&str>,
     strategy: GitStrategy,
-) -> Result<Option<GitPulled>> {
+) -> Result<std::result::Result<GitPulled, String>> {
     let attempt = &*repos.attempt;
     let _one = repos.pushing.lock().await;
     let (directory, known) = repos.directory(repo)?;
@@ -118,9 +118,9 @@ async fn pull_if_there(
     let work = async {
         let mirror = Mirror::ensure(attempt, repo, &origin).await?;
         let branch = branch_of(&mirror, &known, branch).await?;
-        let Some(theirs) = mirror.fetch(&origin, &branch, STEP).await? else { return Ok(None) };
+        let Some(theirs) = mirror.fetch(&origin, &branch, STEP).await? else { return Ok(Err(branch)) };
         let pull = Pull { repos, directory: &directory, origin: &origin, mirror: &mirror };
-        pull.carry_out(branch, &theirs, strategy).await.map(Some)
+        pull.carry_out(branch, &theirs, strategy).await.map(Ok)
     };
     let late = || Error::Git(format!("the pull took longer than {} s", PATIENCE.as_secs()));
     timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(late()))

@@ -19,11 +19,13 @@ use super::{
     large_files::Publication,
     mirror::{Mirror, remove_tree},
     origin::{self, Origin},
+    patch,
     repos::{self, Repos},
     submodules,
     working_tree::{Place, WorkingTree},
 };
 use crate::{
+    attempt::Attempt,
     error::{Error, Result},
     life,
     rights::Pinned,
@@ -45,7 +47,7 @@ const INCOMING: &str = "incoming-";
 /// As [`carry`].
 pub(crate) async fn push(repos: &Repos, request: &GitPush) -> Result<GitPushed> {
     let GitPush { repo, branch } = request;
-    let pushed = carry(repos, repo, branch).await?;
+    let pushed = carry(repos, repo, branch, None).await?;
     // Whoever dies here has pushed without saying so; the next push does.
     if let Err(error) = repos.tell(RunnerEvent::RepoPushed { repo: repo.clone(), pushed: pushed.clone() }).await {
         tracing::warn!(%error, repo, "a push cannot be recorded");
@@ -53,18 +55,18 @@ pub(crate) async fn push(repos: &Repos, request: &GitPush) -> Result<GitPushed> 
     Ok(pushed)
 }
 
-/// The checked-out commit to a branch of the repository that its output names; never forced.
+/// A commit, or else the one that is checked out, to a branch of the repository that its output names; never forced.
 ///
 /// # Errors
 /// Bad input; not found; a conflict if it is not to be pushed or the origin refuses; git's.
-pub(super) async fn carry(repos: &Repos, repo: &str, branch: &str) -> Result<GitPushed> {
+pub(crate) async fn carry(repos: &Repos, repo: &str, branch: &str, commit: Option<String>) -> Result<GitPushed> {
     let branch = check_branch("branch", branch)?;
     let attempt = &*repos.attempt;
     let _one = repos.pushing.lock().await;
     let (directory, known) = repos.directory(repo)?;
     // Opened again: what it was when it was cloned does not count.
     let origin = origin::open(attempt, destination(repo, &known)?)?;
-    let (_, head) = repos::position(attempt, &directory).await?;
+    let commit = chosen(repos, &directory, commit).await?;
     // Before the push, and no reason against it.
     let place = Place::new(&directory, &known);
     let (uncommitted, left_out) = match timeout(LOOK, WorkingTree::outline(attempt, place, LOOK)).await {
@@ -73,12 +75,8 @@ pub(super) async fn carry(repos: &Repos, repo: &str, branch: &str) -> Result<Git
         Ok(Err(trap @ Error::Trap(_))) => return Err(trap),
         Ok(Err(_)) | Err(_) => (None, Vec::new()),
     };
-    let commit = head.ok_or_else(|| Error::Conflict("there is no commit to push".to_owned()))?;
     let work = async {
-        let mirror = match known.role.output.push_to {
-            PushTo::Fork => Mirror::ensure(attempt, repo, &origin::open(attempt, &known.url)?).await?,
-            PushTo::Same | PushTo::None => Mirror::ensure(attempt, repo, &origin).await?,
-        };
+        let mirror = mirror_of(attempt, repo, &known, &origin).await?;
         let repository = Repository { attempt, directory: &directory, commit: &commit, pushed: &known.pushed };
         let behind = repository.left_behind(&mirror).await;
         let incoming = Incoming::make(&mirror).await?;
@@ -104,6 +102,46 @@ pub(super) async fn carry(repos: &Repos, repo: &str, branch: &str) -> Result<Git
     let (commits, created) = (taken.commits, taken.created);
     let notices = taken.notices(branch, &left_out).chain(behind).collect();
     Ok(GitPushed { url: origin.text, branch: branch.to_owned(), commit, commits, created, uncommitted, notices })
+}
+
+/// What a push would bring, for whoever is asked: the commit that is checked out is taken in and looked at where only the mirror can be read, so that
+/// what is shown is what goes to the origin.
+///
+/// # Errors
+/// As [`carry`].
+pub(crate) async fn propose(repos: &Repos, repo: &str, branch: &str) -> Result<Proposal> {
+    let branch = check_branch("branch", branch)?;
+    let attempt = &*repos.attempt;
+    let _one = repos.pushing.lock().await;
+    let (directory, known) = repos.directory(repo)?;
+    let origin = origin::open(attempt, destination(repo, &known)?)?;
+    let commit = chosen(repos, &directory, None).await?;
+    let work = async {
+        let mirror = mirror_of(attempt, repo, &known, &origin).await?;
+        let incoming = Incoming::make(&mirror).await?;
+        let push =
+            Push { mirror: &mirror, origin: &origin, branch, commit: &commit, incoming: &incoming, known: &known };
+        let shown = push.show(&directory).await;
+        incoming.remove().await;
+        shown
+    };
+    let late = || Error::Git(format!("looking at what is to be pushed took longer than {} s", PATIENCE.as_secs()));
+    timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(late()))
+}
+
+async fn chosen(repos: &Repos, directory: &Path, commit: Option<String>) -> Result<String> {
+    let commit = match commit {
+        Some(commit) => Some(commit),
+        None => repos::position(&repos.attempt, directory).await?.1,
+    };
+    commit.ok_or_else(|| Error::Conflict("there is no commit to push".to_owned()))
+}
+
+async fn mirror_of<'a>(attempt: &'a Attempt, repo: &str, known: &Known, origin: &Origin) -> Result<Mirror<'a>> {
+    match known.role.output.push_to {
+        PushTo::Fork => Mirror::ensure(attempt, repo, &origin::open(attempt, &known.url)?).await,
+        PushTo::Same | PushTo::None => Mirror::ensure(attempt, repo, origin).await,
+    }
 }
 
 /// URL of the repository that this one is pushed to.
@@ -144,11 +182,62 @@ struct Push<'a> {
     known: &'a Known,
 }
 
+/// What a push would bring.
+#[derive(Debug)]
+pub(crate) struct Proposal {
+    pub(crate) commit: String,
+    /// 0: the branch has the commit already.
+    pub(crate) commits: u64,
+    /// Their authors and messages, the newest first.
+    pub(crate) log: Vec<u8>,
+    /// Files that it changes, one to a line with a letter for how, as git names them.
+    pub(crate) files: Vec<u8>,
+    pub(crate) patch: Vec<u8>,
+    /// Log, files or patch are only the start of longer ones.
+    pub(crate) is_cut: bool,
+}
+
+/// Most bytes of a patch, and of a list of files or commits, that people are shown.
+const MAX_SHOWN: usize = 48 * 1024;
+const MAX_LISTED: usize = 12 * 1024;
+/// Most commits that they are shown, and how.
+const MOST_COMMITS: u64 = 50;
+const LOG: [&str; 8] = [
+    "log",
+    "--max-count=50",
+    "--no-show-signature",
+    "--no-mailmap",
+    "--no-notes",
+    "--no-color",
+    "--encoding=UTF-8",
+    "--format=tformat:%h %an <%ae>%n%w(0,4,4)%B",
+];
+
 impl Push<'_> {
-    async fn carry_out(&self, workspace: &Path) -> Result<Taken> {
+    async fn show(&self, workspace: &Path) -> Result<Proposal> {
+        let (expected, is_there) = self.bring(workspace).await?;
+        let commit = self.commit.to_owned();
+        if is_there {
+            let (log, files, patch) = (Vec::new(), Vec::new(), Vec::new());
+            return Ok(Proposal { commit, commits: 0, log, files, patch, is_cut: false });
+        }
+        let commits = self.count(expected.as_deref()).await?;
+        let before = expected.as_deref().or(self.known.base.as_deref());
+        let git = || self.checking(Vec::new());
+        let without = expected.as_deref().unwrap_or("--all");
+        let (log, cut_log) =
+            git().most(MAX_LISTED).cut(&[&LOG[..], &[&commit, "--not", without, "--"]].concat()).await?;
+        let (files, cut_files) = patch::since(git(), before, (&["--name-status"], &[&commit]), MAX_LISTED).await?;
+        let (patch, cut_patch) = patch::since(git(), before, (&[], &[&commit]), MAX_SHOWN).await?;
+        let is_cut = cut_log || cut_files || cut_patch || commits > MOST_COMMITS;
+        Ok(Proposal { commits, log, files, patch, is_cut, commit })
+    }
+
+    /// Takes the commit in; the branch's tip at the origin, and whether that is the commit already.
+    async fn bring(&self, workspace: &Path) -> Result<(Option<String>, bool)> {
         let expected = self.mirror.fetch(self.origin, self.branch, STEP).await?;
         if expected.as_deref() == Some(self.commit) {
-            return Ok(Taken { commits: 0, created: false, is_unrelated: false, pointers: Vec::new() });
+            return Ok((expected, true));
         }
         if !self.is_whole(expected.as_deref()).await? {
             self.take_in(workspace, expected.as_deref()).await?;
@@ -160,6 +249,14 @@ impl Push<'_> {
         }
         if let Some(expected) = &expected {
             self.is_newer(expected).await?;
+        }
+        Ok((expected, false))
+    }
+
+    async fn carry_out(&self, workspace: &Path) -> Result<Taken> {
+        let (expected, is_there) = self.bring(workspace).await?;
+        if is_there {
+            return Ok(Taken { commits: 0, created: false, is_unrelated: false, pointers: Vec::new() });
         }
         let commits = self.count(expected.as_deref()).await?;
         let is_unrelated = expected.is_none() && self.is_unrelated(commits).await?;

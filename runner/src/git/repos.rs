@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, RwLock},
+    sync::{self, Arc, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -21,7 +21,7 @@ use super::{
     HEAD, check_branch, check_name, check_object,
     command::Git,
     environment,
-    known::{Known, Last, Role},
+    known::{Known, Role},
     large_files,
     mirror::{self, Mirror, remove_tree},
     origin, submodules,
@@ -52,6 +52,8 @@ pub(crate) struct Repos {
     known: RwLock<BTreeMap<String, Known>>,
     /// Large files of the newest snapshots.
     large: RwLock<BTreeMap<String, LargeFiles>>,
+    /// One change of a record at a time.
+    recording: sync::Mutex<()>,
     /// One clone or removal at a time.
     change: Mutex<()>,
     /// One push at a time, and no removal meanwhile.
@@ -78,7 +80,8 @@ impl Repos {
             }
         }
         let (known, large, packing) = (RwLock::new(known), RwLock::default(), Packing::default());
-        Ok(Self { attempt, log, known, large, change: Mutex::new(()), pushing: Mutex::new(()), packing })
+        let (recording, change, pushing) = (sync::Mutex::new(()), Mutex::new(()), Mutex::new(()));
+        Ok(Self { attempt, log, known, large, recording, change, pushing, packing })
     }
 
     /// Names, sorted.
@@ -127,17 +130,29 @@ impl Repos {
         self.large.read().ok().and_then(|all| all.get(name).cloned()).unwrap_or_default()
     }
 
-    /// Records a snapshot, and how much large files have added to the repository with it.
+    /// Records how much a snapshot has added to the repository with large files.
     ///
     /// # Errors
     /// A system error.
-    pub(super) fn note_snapshot(&self, name: &str, last: Last, added: u64, large: LargeFiles) -> Result<()> {
+    pub(super) fn note_added(&self, name: &str, added: u64, large: LargeFiles) -> Result<()> {
         if let Ok(mut all) = self.large.write() {
             all.insert(name.to_owned(), large);
         }
-        let Some(known) = self.get(name) else { return Ok(()) };
-        let snapshot_bytes = known.snapshot_bytes.saturating_add(added);
-        record(self, name, Known { snapshot_bytes, last: Some(last), ..known })
+        if added == 0 {
+            return Ok(());
+        }
+        self.amend(name, |known| known.snapshot_bytes = known.snapshot_bytes.saturating_add(added))
+    }
+
+    /// Changes what is recorded of a repository, unless it was removed.
+    ///
+    /// # Errors
+    /// A system error.
+    pub(super) fn amend(&self, name: &str, change: impl FnOnce(&mut Known)) -> Result<()> {
+        let _one = self.recording.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut known) = self.get(name) else { return Ok(()) };
+        change(&mut known);
+        record(self, name, known)
     }
 
     /// Records what has been pushed.
@@ -145,15 +160,12 @@ impl Repos {
     /// # Errors
     /// A system error.
     pub(super) fn note_pushed(&self, name: &str, branch: &str, commit: &str) -> Result<()> {
-        let Some(mut known) = self.get(name) else { return Ok(()) };
-        if known.pushed.get(branch).is_some_and(|pushed| pushed == commit) {
-            return Ok(());
-        }
-        if known.pushed.len() >= MAX_PUSHED && !known.pushed.contains_key(branch) {
-            known.pushed.pop_first();
-        }
-        known.pushed.insert(branch.to_owned(), commit.to_owned());
-        record(self, name, known)
+        self.amend(name, |known| {
+            if known.pushed.len() >= MAX_PUSHED && !known.pushed.contains_key(branch) {
+                known.pushed.pop_first();
+            }
+            known.pushed.insert(branch.to_owned(), commit.to_owned());
+        })
     }
 
     /// Where an agent works: in the main repository, without one in the only one, else in the workspace.
@@ -205,7 +217,7 @@ pub(crate) async fn put(repos: &Repos, name: &str, spec: &RepoSpec) -> Result<Re
             let as_asked = known.submodules == spec.submodules;
             let role = Role::of(spec);
             if known.role != role {
-                record(repos, name, Known { role, ..known })?;
+                repos.amend(name, |known| known.role = role)?;
             }
             let mut status = status(repos, name).await?;
             if !as_asked {
@@ -349,9 +361,12 @@ pub(crate) async fn delete(repos: &Repos, name: &str) -> Result<()> {
 async fn forget(repos: &Repos, name: &str) -> Result<()> {
     let io = |e: std::io::Error| Error::io("cannot remove the repository", &e);
     let file = repos.attempt.paths.repos().join(format!("{name}.json"));
-    std::fs::remove_file(file).map_err(io)?;
-    if let Ok(mut known) = repos.known.write() {
-        known.remove(name);
+    {
+        let _one = repos.recording.lock().unwrap_or_else(PoisonError::into_inner);
+        std::fs::remove_file(file).map_err(io)?;
+        if let Ok(mut known) = repos.known.write() {
+            known.remove(name);
+        }
     }
     remove_tree(vault::place(&repos.attempt, name)).await.map_err(io)?;
     mirror::remove(&repos.attempt, name).await.map_err(io)

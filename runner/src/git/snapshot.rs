@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     changes, check_object,
     command::Git,
-    known::{Known, Last},
+    known::Known,
     packs, patch,
     repos::{self, Repos},
     working_tree::{Place, Room, WorkingTree},
@@ -43,11 +43,9 @@ pub(crate) async fn of_all(repos: &Repos, turn: u64, patience: Duration) -> Snap
     for name in repos.names() {
         let (missing, reason) = match repos.directory(&name) {
             Ok((directory, known)) => {
-                let reference = format!("refs/ambient/snapshots/{}-{turn}", repos.attempt.spec.run);
-                let (repo, directory, reference, known) = (&*name, &*directory, &*reference, &known);
+                let (repo, directory, known) = (&*name, &*directory, &known);
                 let taken =
-                    timeout_at(deadline, Snapshot { repos, repo, directory, reference, known, turn, deadline }.take())
-                        .await;
+                    timeout_at(deadline, Snapshot { repos, repo, directory, known, turn, deadline }.take()).await;
                 match taken {
                     Ok(Ok((snapshot, position))) => {
                         all.positions.push(position);
@@ -71,7 +69,6 @@ struct Snapshot<'a> {
     repos: &'a Repos,
     repo: &'a str,
     directory: &'a Path,
-    reference: &'a str,
     known: &'a Known,
     turn: u64,
     deadline: Instant,
@@ -96,17 +93,18 @@ impl Snapshot<'_> {
         let commit = tree.git().input(message).text(&arguments).await?;
         check_object(&commit)?;
         // The reference is the agent's, which can be in its way. The snapshot does not depend on it.
-        let kept = Git::repository(attempt, directory).run(&["update-ref", self.reference, &commit]).await;
+        let turn = format!("{}-{}", attempt.spec.run, self.turn);
+        let reference = format!("refs/ambient/snapshots/{turn}");
+        let kept = Git::repository(attempt, directory).run(&["update-ref", &reference, &commit]).await;
         let reference = match kept {
-            Ok(_) => self.reference.to_owned(),
+            Ok(_) => reference,
             Err(error) => {
                 tracing::warn!(repo = self.repo, %error, "a snapshot has no reference");
                 String::new()
             }
         };
-        let changes = changes::of_turn(&tree, self.known, &commit).await;
-        let last = Last { commit: commit.clone(), head: tree.head.clone() };
-        repos.note_snapshot(self.repo, last, tree.added, tree.large.clone())?;
+        repos.note_added(self.repo, tree.added, tree.large.clone())?;
+        let changes = changes::of_turn(&tree, self.known, &turn, &commit).await;
         let base = self.known.base.as_deref();
         let others = (&["--patch-with-stat"][..], &[commit.as_str()][..]);
         // Side by side: people wait for the end of the turn.
@@ -118,6 +116,8 @@ impl Snapshot<'_> {
         let ((patch, truncated), (branch, _)) = shown?;
         let (text, exact) = as_text(&patch);
         let (packs, not_stored) = packed.map_or_else(|reason| (Vec::new(), Some(reason)), |packs| (packs, None));
+        // Last: what a turn that gets no further has changed is told with the next one.
+        repos.amend(self.repo, |known| known.left(&turn, commit.clone(), tree.head.clone()))?;
         let snapshot = RepoSnapshot {
             repo: self.repo.to_owned(),
             commit,

@@ -1,13 +1,29 @@
 //! What calls have used, what that costs, and whether it is still within the budget.
 
-use ambient_runner_protocol::{ModelBudget, ModelPrice, Record};
-use ambient_wire::runner_event::{RunnerEvent, Usage, UsageSource};
+use std::collections::BTreeMap;
 
-/// Used so far, tokens and millionths of the currency.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+use ambient_runner_protocol::{ModelBudget, ModelPrice, ProjectBudget, Record};
+use ambient_wire::runner_event::{RunnerEvent, Usage, UsageSource};
+use chrono::NaiveDate;
+
+/// Used so far in this run.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Spent {
-    pub(crate) tokens: u64,
-    pub(crate) cost_micros: u64,
+    /// By day (UTC).
+    days: BTreeMap<NaiveDate, Amount>,
+}
+
+/// Tokens, and millionths of the currency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Amount {
+    pub(super) tokens: u64,
+    pub(super) cost_micros: u64,
+}
+
+impl Amount {
+    fn plus(self, tokens: u64, cost_micros: u64) -> Self {
+        Self { tokens: self.tokens.saturating_add(tokens), cost_micros: self.cost_micros.saturating_add(cost_micros) }
+    }
 }
 
 impl Spent {
@@ -18,26 +34,45 @@ impl Spent {
             return;
         }
         if let Some(RunnerEvent::Usage { source: UsageSource::Proxy, usage, .. }) = RunnerEvent::read(&record.event) {
-            self.add(&usage);
+            self.add(&usage, record.at.date_naive());
         }
     }
 
-    pub(super) fn add(&mut self, usage: &Usage) {
+    pub(super) fn add(&mut self, usage: &Usage, day: NaiveDate) {
         let tokens = usage.input_tokens.unwrap_or(0).saturating_add(usage.output_tokens.unwrap_or(0));
-        self.tokens = self.tokens.saturating_add(tokens);
-        self.cost_micros = self.cost_micros.saturating_add(usage.cost_micros.unwrap_or(0));
+        let amount = self.days.entry(day).or_default();
+        *amount = amount.plus(tokens, usage.cost_micros.unwrap_or(0));
+    }
+
+    /// All of it, or what was used from a day on.
+    pub(super) fn since(&self, day: Option<NaiveDate>) -> Amount {
+        let days = self.days.range(day.unwrap_or(NaiveDate::MIN)..);
+        days.fold(Amount::default(), |sum, (_, amount)| sum.plus(amount.tokens, amount.cost_micros))
     }
 
     /// Why no further call may be made, in words; none while there is something left.
     pub(super) fn exceeds(&self, budget: &ModelBudget, currency: &str) -> Option<String> {
-        let tokens = self.tokens.saturating_add(budget.spent_tokens);
-        if let Some(limit) = budget.tokens.filter(|limit| tokens >= *limit) {
-            return Some(format!("the budget is used up: {tokens} of {limit} tokens"));
+        let ModelBudget { tokens, cost_micros, spent_tokens, spent_cost_micros, project } = *budget;
+        let used = self.since(None).plus(spent_tokens, spent_cost_micros);
+        if let Some(much) = used_up(used, tokens, cost_micros, currency) {
+            return Some(format!("the session's budget is used up: {much}"));
         }
-        let cost = self.cost_micros.saturating_add(budget.spent_cost_micros);
-        let limit = budget.cost_micros.filter(|limit| cost >= *limit)?;
-        Some(format!("the budget is used up: {} of {} {currency}", amount(cost), amount(limit)))
+        let ProjectBudget { tokens, cost_micros, since, elsewhere_tokens, elsewhere_cost_micros } = project?;
+        let day = since.map(|since| since.date_naive());
+        let used = self.since(day).plus(elsewhere_tokens, elsewhere_cost_micros);
+        let much = used_up(used, tokens, cost_micros, currency)?;
+        let from = day.map(|day| format!(" from {day} on")).unwrap_or_default();
+        Some(format!("the project's budget{from} is used up: {much}"))
     }
+}
+
+/// How much of which limit, if there is nothing left of it.
+fn used_up(used: Amount, tokens: Option<u64>, cost_micros: Option<u64>, currency: &str) -> Option<String> {
+    if let Some(limit) = tokens.filter(|limit| used.tokens >= *limit) {
+        return Some(format!("{} of {limit} tokens", used.tokens));
+    }
+    let limit = cost_micros.filter(|limit| used.cost_micros >= *limit)?;
+    Some(format!("{} of {} {currency}", amount(used.cost_micros), amount(limit)))
 }
 
 /// Tokens of a call, as its answer says.
@@ -91,10 +126,11 @@ fn amount(micros: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ambient_runner_protocol::{ModelBudget, ModelPrice, Record};
+    use ambient_runner_protocol::{ModelBudget, ModelPrice, ProjectBudget, Record};
+    use ambient_wire::runner_event::Usage;
     use serde_json::json;
 
-    use super::{Spent, Tokens};
+    use super::{Amount, Spent, Tokens};
 
     #[test]
     fn each_part_of_the_input_has_its_price_and_fractions_are_rounded_up() {
@@ -128,10 +164,45 @@ mod tests {
         {
             spent.see(&Record { n: 1, at: chrono::Utc::now(), event });
         }
-        assert_eq!(spent, Spent { tokens: 30, cost_micros: 14 });
-        let budget = |tokens, cost_micros| ModelBudget { tokens, cost_micros, spent_tokens: 2, spent_cost_micros: 6 };
+        assert_eq!(spent.since(None), Amount { tokens: 30, cost_micros: 14 });
+        let budget = |tokens, cost_micros| ModelBudget {
+            tokens,
+            cost_micros,
+            spent_tokens: 2,
+            spent_cost_micros: 6,
+            project: None,
+        };
         assert_eq!(spent.exceeds(&budget(Some(33), Some(21)), "USD"), None);
         assert!(spent.exceeds(&budget(Some(32), None), "USD").unwrap().contains("32 of 32 tokens"));
         assert!(spent.exceeds(&budget(None, Some(20)), "USD").unwrap().contains("0.000020 of 0.000020 USD"));
+    }
+
+    #[test]
+    fn of_a_projects_budget_counts_what_is_used_elsewhere_and_here_in_its_time() {
+        let mut spent = Spent::default();
+        for day in ["2026-11-30", "2026-12-01"] {
+            let usage = Usage { input_tokens: Some(10), cost_micros: Some(5), ..Usage::default() };
+            spent.add(&usage, day.parse().unwrap());
+        }
+        let project = |since: Option<&str>, tokens, cost_micros| ModelBudget {
+            project: Some(ProjectBudget {
+                tokens,
+                cost_micros,
+                since: since.map(|since| since.parse().unwrap()),
+                elsewhere_tokens: 7,
+                elsewhere_cost_micros: 3,
+            }),
+            ..ModelBudget::default()
+        };
+        let why = |budget: ModelBudget| spent.exceeds(&budget, "USD");
+        assert_eq!(why(project(None, Some(28), None)), None);
+        assert_eq!(why(project(None, Some(27), None)).unwrap(), "the project's budget is used up: 27 of 27 tokens");
+        let december = Some("2026-12-01T00:00:00Z");
+        assert_eq!(why(project(december, Some(18), Some(9))), None);
+        let told = why(project(december, None, Some(8))).unwrap();
+        assert_eq!(told, "the project's budget from 2026-12-01 on is used up: 0.000008 of 0.000008 USD");
+        // Both have run out: the narrower one is named.
+        let both = ModelBudget { tokens: Some(1), ..project(None, Some(1), None) };
+        assert!(why(both).unwrap().starts_with("the session's budget is used up"));
     }
 }

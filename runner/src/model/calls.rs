@@ -3,11 +3,12 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ambient_runner_protocol::{ModelBudget, ModelDialect, ModelEndpoint, ModelPrice};
-use ambient_wire::runner_event::{RunnerEvent, UsageSource};
+use ambient_wire::runner_event::{ModelCall, RunnerEvent, UsageSource};
+use chrono::Utc;
 use tokio::{sync::watch, task::AbortHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +24,6 @@ const RECORD_PATIENCE: Duration = Duration::from_millis(500);
 
 /// All calls of an attempt.
 pub(super) struct Calls {
-    budget: ModelBudget,
     prices: BTreeMap<String, ModelPrice>,
     currency: String,
     log: EventLog,
@@ -35,6 +35,7 @@ pub(super) struct Calls {
 }
 
 struct State {
+    budget: ModelBudget,
     spent: Spent,
     turn_id: String,
     is_closed: bool,
@@ -46,6 +47,7 @@ struct State {
 impl Calls {
     pub(super) fn new(endpoint: &ModelEndpoint, spent: Spent, log: EventLog) -> Self {
         let state = State {
+            budget: endpoint.budget,
             spent,
             turn_id: String::new(),
             is_closed: false,
@@ -54,7 +56,6 @@ impl Calls {
             last: 0,
         };
         Self {
-            budget: endpoint.budget,
             prices: endpoint.prices.clone(),
             currency: endpoint.currency.clone(),
             log,
@@ -71,6 +72,15 @@ impl Calls {
             state.cancelled = CancellationToken::new();
         }
         self.exceeded.send_replace(None);
+    }
+
+    pub(super) fn set_budget(&self, budget: ModelBudget) {
+        self.state().budget = budget;
+    }
+
+    /// Whether models without a price cannot be asked.
+    pub(super) fn limits_cost(&self) -> bool {
+        self.state().budget.limits_cost()
     }
 
     pub(super) async fn exceeded(&self) {
@@ -112,7 +122,7 @@ impl Calls {
         if state.is_closed {
             return Err(Refusal::Stopped);
         }
-        let exceeded = if costs { state.spent.exceeds(&self.budget, &self.currency) } else { None };
+        let exceeded = if costs { state.spent.exceeds(&state.budget, &self.currency) } else { None };
         if let Some(reason) = exceeded {
             self.exceeded.send_replace(Some(reason.clone()));
             return Err(Refusal::Budget(reason));
@@ -124,6 +134,8 @@ impl Calls {
             number: state.last,
             turn_id: state.turn_id.clone(),
             model,
+            dialect,
+            sent: Instant::now(),
             cancelled: state.cancelled.clone(),
             meter: costs.then(|| Meter::new(dialect, request_bytes)),
             is_sent: false,
@@ -131,11 +143,19 @@ impl Calls {
     }
 
     /// Counts what was used; the event says so.
-    fn count(&self, turn_id: &str, model: &str, metered: Metered) -> RunnerEvent {
-        let usage = metered.tokens.usage(self.prices.get(model), &self.currency);
-        self.state().spent.add(&usage);
-        let (turn_id, model) = (turn_id.to_owned(), model.to_owned());
-        RunnerEvent::Usage { turn_id, source: UsageSource::Proxy, model, usage, raw: metered.raw }
+    fn count(&self, call: &Call, metered: Metered, is_whole: bool) -> RunnerEvent {
+        let usage = metered.tokens.usage(self.prices.get(&call.model), &self.currency);
+        self.state().spent.add(&usage, Utc::now().date_naive());
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let seen = ModelCall {
+            provider: provider(call.dialect).to_owned(),
+            response_model: metered.model,
+            millis: millis(call.sent.elapsed()),
+            first_piece_millis: metered.first_piece.map(|at| millis(at.saturating_duration_since(call.sent))),
+            broken_off: !is_whole,
+        };
+        let (turn_id, model) = (call.turn_id.clone(), call.model.clone());
+        RunnerEvent::Usage { turn_id, source: UsageSource::Proxy, model, usage, raw: metered.raw, call: Some(seen) }
     }
 
     async fn record(&self, event: RunnerEvent) {
@@ -154,12 +174,23 @@ impl Calls {
     }
 }
 
+fn provider(dialect: ModelDialect) -> &'static str {
+    match dialect {
+        ModelDialect::OpenaiChat | ModelDialect::OpenaiResponses => "openai",
+        ModelDialect::Anthropic => "anthropic",
+        ModelDialect::Gemini => "gemini",
+    }
+}
+
 /// A call. Dropped before its answer is whole, it counts by what is known of it.
 pub(super) struct Call {
     calls: Arc<Calls>,
     number: u64,
     turn_id: String,
     model: String,
+    dialect: ModelDialect,
+    /// When it was last about to be sent.
+    sent: Instant,
     cancelled: CancellationToken,
     /// None if it costs nothing, or was counted.
     pub(super) meter: Option<Meter>,
@@ -182,7 +213,7 @@ impl Call {
             return Err(Refusal::Stopped);
         }
         state.connections.insert(self.number, connection);
-        self.is_sent = true;
+        (self.is_sent, self.sent) = (true, Instant::now());
         Ok(())
     }
 
@@ -211,7 +242,7 @@ impl Call {
 
     fn counted(&mut self, is_whole: bool) -> Option<RunnerEvent> {
         let meter = self.meter.take().filter(|_| self.is_sent)?;
-        Some(self.calls.count(&self.turn_id, &self.model, meter.metered(is_whole)))
+        Some(self.calls.count(self, meter.metered(is_whole), is_whole))
     }
 }
 

@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 
 use super::budget::Tokens;
 
+/// Longest name of a model, bytes.
+const MAX_MODEL: usize = 200;
 /// Largest report that is kept, bytes.
 const MAX_RAW: usize = 4096;
 
@@ -15,6 +17,11 @@ struct Part {
     #[serde(rename = "type")]
     kind: Option<String>,
     usage: Option<Value>,
+    /// Of OpenAI's.
+    model: Option<Value>,
+    /// Gemini's.
+    #[serde(rename = "modelVersion")]
+    model_version: Option<Value>,
     /// Of Anthropic's first event.
     message: Option<Inner>,
     /// Of the last event of OpenAI's responses.
@@ -29,6 +36,7 @@ struct Part {
 #[derive(Deserialize, Default)]
 struct Inner {
     usage: Option<Value>,
+    model: Option<Value>,
 }
 
 /// What a part means.
@@ -45,11 +53,13 @@ pub(super) struct Meaning {
 pub(super) struct Reports {
     dialect: ModelDialect,
     fields: Map<String, Value>,
+    /// The model that answers, as it says.
+    model: Option<String>,
 }
 
 impl Reports {
     pub(super) fn new(dialect: ModelDialect) -> Self {
-        Self { dialect, fields: Map::new() }
+        Self { dialect, fields: Map::new(), model: None }
     }
 
     /// Takes an event's data.
@@ -82,8 +92,13 @@ impl Reports {
     }
 
     fn part(&mut self, part: Part) {
-        let inner = |part: Option<Inner>| part.and_then(|inner| inner.usage);
-        let reports = [part.usage, inner(part.message), inner(part.response), part.usage_metadata];
+        let (message, response) = (part.message.unwrap_or_default(), part.response.unwrap_or_default());
+        let models = [part.model, message.model, response.model, part.model_version];
+        let mut models = models.iter().flatten().filter_map(Value::as_str);
+        if let Some(model) = models.find(|model| (1..=MAX_MODEL).contains(&model.len())) {
+            self.model = Some(model.chars().filter(|c| !c.is_control()).collect());
+        }
+        let reports = [part.usage, message.usage, response.usage, part.usage_metadata];
         for report in reports.into_iter().flatten() {
             if let Value::Object(fields) = report {
                 // What a later report leaves out was said before.
@@ -140,6 +155,11 @@ impl Reports {
     /// Whether an answer that was broken off may have said less than it used.
     pub(super) fn is_of_a_beginning(&self) -> bool {
         matches!(self.dialect, ModelDialect::Anthropic | ModelDialect::Gemini)
+    }
+
+    /// The model that answered.
+    pub(super) fn model(&mut self) -> Option<String> {
+        self.model.take()
     }
 
     /// The report as it came; of one that is too large its size.

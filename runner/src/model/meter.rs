@@ -2,7 +2,7 @@
 //!
 //! Events are looked at line by line: in every dialect an event's data is one line. Only lines that can tell of usage are parsed.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Instant};
 
 use ambient_runner_protocol::ModelDialect;
 use bytes::{Bytes, BytesMut};
@@ -34,6 +34,10 @@ pub(super) enum Form {
 pub(super) struct Metered {
     pub(super) tokens: Tokens,
     pub(super) raw: Value,
+    /// The model that answered, if it says so.
+    pub(super) model: Option<String>,
+    /// When the first piece of the answer came.
+    pub(super) first_piece: Option<Instant>,
 }
 
 /// Reads along in one answer.
@@ -50,6 +54,7 @@ pub(super) struct Meter {
     events: u64,
     bytes: u64,
     request_bytes: u64,
+    first_piece: Option<Instant>,
 }
 
 impl Meter {
@@ -64,6 +69,7 @@ impl Meter {
             events: 0,
             bytes: 0,
             request_bytes: request_bytes as u64,
+            first_piece: None,
         }
     }
 
@@ -79,6 +85,9 @@ impl Meter {
     /// Takes a piece; returns what is for the client.
     pub(super) fn piece(&mut self, piece: Bytes) -> Bytes {
         self.bytes += piece.len() as u64;
+        if !piece.is_empty() {
+            self.first_piece.get_or_insert_with(Instant::now);
+        }
         match self.form {
             Form::Events => {
                 self.lines(&piece, None);
@@ -182,10 +191,10 @@ impl Meter {
 
     /// What was used. Where the answer does not say it, or was broken off before it did, by an estimate.
     pub(super) fn metered(mut self, is_whole: bool) -> Metered {
-        let reported = self.reports.tokens();
+        let (reported, model, first_piece) = (self.reports.tokens(), self.reports.model(), self.first_piece);
         let is_final = is_whole || self.is_complete || !self.reports.is_of_a_beginning();
         if let Some(tokens) = reported.filter(|_| is_final) {
-            return Metered { tokens, raw: self.reports.raw() };
+            return Metered { tokens, raw: self.reports.raw(), model, first_piece };
         }
         let estimated = Tokens {
             input: self.request_bytes.div_ceil(INPUT_BYTES_PER_TOKEN),
@@ -197,7 +206,7 @@ impl Meter {
             None => estimated,
         };
         let report = std::mem::replace(&mut self.reports, Reports::new(ModelDialect::Gemini)).raw();
-        Metered { tokens, raw: json!({ "estimated": true, "reported": report }) }
+        Metered { tokens, raw: json!({ "estimated": true, "reported": report }), model, first_piece }
     }
 }
 

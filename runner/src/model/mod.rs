@@ -23,7 +23,7 @@ mod tls;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use ambient_runner_protocol::{ModelDialect, ModelEndpoint};
+use ambient_runner_protocol::{ModelBudget, ModelDialect, ModelEndpoint};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{life, log::EventLog};
@@ -56,7 +56,9 @@ impl ModelProxy {
     ) -> Result<Self, String> {
         let keys = read_keys(keys)?;
         let pools = endpoint.base_urls.iter().map(|(dialect, url)| {
-            let pool = Pool::new(url).map_err(|e| format!("the model endpoint's base URL for {dialect:?}: {e}"))?;
+            let private = endpoint.public_only.contains(dialect).then_some(endpoint.private_hosts.as_slice());
+            let pool =
+                Pool::new(url, private).map_err(|e| format!("the model endpoint's base URL for {dialect:?}: {e}"))?;
             Ok::<_, String>((*dialect, Arc::new(pool)))
         });
         let pools = pools.collect::<Result<_, _>>()?;
@@ -78,6 +80,11 @@ impl ModelProxy {
     /// Calls from now on belong to this turn.
     pub(crate) fn begin_turn(&self, turn_id: &str) {
         self.calls.begin_turn(turn_id);
+    }
+
+    /// How much may be used from now on, in place of what was said before.
+    pub(crate) fn set_budget(&self, budget: ModelBudget) {
+        self.calls.set_budget(budget);
     }
 
     /// Waits until a call of this turn is refused because the budget is used up.

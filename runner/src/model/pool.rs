@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ambient_wire::network::Host;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
@@ -26,6 +27,7 @@ use tokio_rustls::TlsConnector;
 use url::Url;
 
 use super::{refusal::Refusal, tls};
+use crate::network::{Failure as Unreached, Reach};
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(20);
 /// Most idle connections.
@@ -59,6 +61,8 @@ pub(super) struct Pool {
     is_tls: bool,
     host: String,
     port: u16,
+    /// How it is reached, if not whatever the machine reaches.
+    reach: Option<(Reach, Host)>,
     authority: HeaderValue,
     /// What comes before the dialect's path.
     prefix: String,
@@ -67,9 +71,11 @@ pub(super) struct Pool {
 }
 
 impl Pool {
+    /// Of a URL that may lead anywhere, or, with `private`, to public addresses and those that it names.
+    ///
     /// # Errors
     /// In words, if the URL is none that can be asked.
-    pub(super) fn new(base_url: &str) -> Result<Self, String> {
+    pub(super) fn new(base_url: &str, private: Option<&[String]>) -> Result<Self, String> {
         let url = Url::parse(base_url).map_err(|e| e.to_string())?;
         let is_tls = match url.scheme() {
             "https" => true,
@@ -81,8 +87,17 @@ impl Pool {
         }
         let host = url.host_str().ok_or("it has no host")?;
         let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let reach = match private {
+            Some(private) => {
+                let reach =
+                    Reach::public_and(private).map_err(|p| format!("private hosts: {} {}", p.field, p.reason))?;
+                Some((reach, host.parse::<Host>().map_err(|problem| format!("its host {}", problem.0))?))
+            }
+            None => None,
+        };
         Ok(Self {
             is_tls,
+            reach,
             host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
             port: url.port_or_known_default().ok_or("it has no port")?,
             authority: HeaderValue::try_from(authority).map_err(|_| "its host is invalid")?,
@@ -113,7 +128,7 @@ impl Pool {
         }
         let connecting = timeout(CONNECT_PATIENCE, self.connect()).await;
         let connection = connecting.map_err(|_| Refusal::UpstreamSlow(CONNECT_PATIENCE.as_secs()))?;
-        connection.map(|connection| (connection, false)).map_err(Refusal::Upstream)
+        connection.map(|connection| (connection, false))
     }
 
     /// Keeps a connection whose answer has been read to its end.
@@ -138,9 +153,12 @@ impl Pool {
         idle.pop().map(|(_, connection)| connection)
     }
 
-    async fn connect(&self) -> Result<Connection, String> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await;
-        let stream = stream.map_err(|e| format!("cannot be reached: {e}"))?;
+    async fn connect(&self) -> Result<Connection, Refusal> {
+        let stream = self.reached().await?;
+        self.begin(stream).await.map_err(Refusal::Upstream)
+    }
+
+    async fn begin(&self, stream: TcpStream) -> Result<Connection, String> {
         // A request's end must not wait for an acknowledgement.
         let _ = stream.set_nodelay(true);
         if !self.is_tls {
@@ -153,6 +171,21 @@ impl Pool {
         let name = ServerName::try_from(self.host.clone()).map_err(|_| "has an invalid name")?;
         let stream = tls.await?.connect(name, stream).await.map_err(|e| format!("cannot be reached by TLS: {e}"))?;
         shake_hands(stream).await
+    }
+}
+
+impl Pool {
+    async fn reached(&self) -> Result<TcpStream, Refusal> {
+        let failed = |why: String| Refusal::Upstream(format!("cannot be reached: {why}"));
+        let Some((reach, host)) = &self.reach else {
+            let stream = TcpStream::connect((self.host.as_str(), self.port)).await;
+            return stream.map_err(|e| failed(e.to_string()));
+        };
+        reach.connect(host, self.port).await.map_err(|failure| match failure {
+            Unreached::Refused(_) => Refusal::NotPublic,
+            Unreached::Failed(why) => failed(why),
+            Unreached::Slow => failed("it takes too long".to_owned()),
+        })
     }
 }
 

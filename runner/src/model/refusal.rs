@@ -39,6 +39,10 @@ pub(super) enum Refusal {
     Stopped,
     #[error("the model proxy is handling too many large requests")]
     Busy,
+    #[error(
+        "the model endpoint of this session leads to an address that is not public; whoever runs the server can allow it (private_model_hosts)"
+    )]
+    NotPublic,
     #[error("the model endpoint {0}")]
     Upstream(String),
     #[error("the model endpoint did not answer within {0} s")]
@@ -53,7 +57,7 @@ impl Refusal {
             Self::BadRequest { .. } => StatusCode::BAD_REQUEST,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Slow(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::ModelNotAllowed { .. } | Self::NoPrice(_) | Self::Stopped => StatusCode::FORBIDDEN,
+            Self::ModelNotAllowed { .. } | Self::NoPrice(_) | Self::NotPublic | Self::Stopped => StatusCode::FORBIDDEN,
             Self::Budget(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream(_) => StatusCode::BAD_GATEWAY,

@@ -47,7 +47,7 @@ pub(super) struct Asked {
 ///
 /// # Errors
 /// When it is not what the dialect wants, or not allowed.
-pub(super) fn read(route: &Route, body: Bytes, endpoint: &ModelEndpoint) -> Result<Asked, Refusal> {
+pub(super) fn read(route: &Route, body: Bytes, endpoint: &ModelEndpoint, needs_price: bool) -> Result<Asked, Refusal> {
     let fields: Fields = match serde_json::from_slice::<IgnoredAny>(&body).and_then(|_| serde_json::from_slice(&body)) {
         Ok(fields) => fields,
         Err(error) => return Err(bad("body", error.to_string())),
@@ -61,7 +61,7 @@ pub(super) fn read(route: &Route, body: Bytes, endpoint: &ModelEndpoint) -> Resu
     if fields.background == Some(true) {
         return Err(bad("background", "an answer that is fetched later is not passed on".to_owned()));
     }
-    if route.want == Want::Answer && endpoint.budget.cost_micros.is_some() && !endpoint.prices.contains_key(&model) {
+    if route.want == Want::Answer && needs_price && !endpoint.prices.contains_key(&model) {
         return Err(Refusal::NoPrice(model));
     }
     let streams = fields.stream == Some(true);
@@ -72,11 +72,9 @@ pub(super) fn read(route: &Route, body: Bytes, endpoint: &ModelEndpoint) -> Resu
 }
 
 fn check_model(model: &str, fields: &Fields, endpoint: &ModelEndpoint) -> Result<(), Refusal> {
-    let allowed = &endpoint.allowed_models;
-    if allowed.is_empty() {
-        return Ok(());
-    }
-    let refused = |model: &str| Err(Refusal::ModelNotAllowed { model: model.to_owned(), allowed: allowed.join(", ") });
+    let Some(allowed) = &endpoint.allowed_models else { return Ok(()) };
+    let names = if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") };
+    let refused = |model: &str| Err(Refusal::ModelNotAllowed { model: model.to_owned(), allowed: names.clone() });
     if !allowed.iter().any(|allowed| allowed == model) {
         return refused(model);
     }
@@ -124,9 +122,9 @@ mod tests {
     fn reading(dialect: ModelDialect, body: &str, allowed: &[&str]) -> Result<Asked, Refusal> {
         let model = (dialect == ModelDialect::Gemini).then(|| "g".to_owned());
         let route = Route { dialect, want: Want::Answer, path: String::new(), model, streams: false };
-        let allowed_models = allowed.iter().map(|model| (*model).to_owned()).collect();
+        let allowed_models = (!allowed.is_empty()).then(|| allowed.iter().map(|model| (*model).to_owned()).collect());
         let endpoint = ModelEndpoint { allowed_models, ..ModelEndpoint::default() };
-        read(&route, body.to_owned().into(), &endpoint)
+        read(&route, body.to_owned().into(), &endpoint, false)
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl Proxy {
         }
         let reading = timeout(REQUEST_PATIENCE, self.gather(body)).await;
         let (body, permit) = reading.map_err(|_| Refusal::Slow(REQUEST_PATIENCE.as_secs()))??;
-        Ok((request::read(route, body, &self.endpoint)?, permit))
+        Ok((request::read(route, body, &self.endpoint, self.calls.limits_cost())?, permit))
     }
 
     async fn gather(&self, mut body: Incoming) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal> {

@@ -26,7 +26,9 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{listener::serve_each, log::EventLog};
-use {reach::Reach, refusals::Refusals};
+use refusals::Refusals;
+
+pub(crate) use reach::{Failure, Reach};
 
 /// Connections of the agent at once.
 const MOST: usize = 128;

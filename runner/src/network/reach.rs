@@ -26,8 +26,10 @@ const MOST_ADDRESSES: usize = 8;
 pub(super) type Lookup = fn(String, u16) -> BoxFuture<'static, std::io::Result<Vec<SocketAddr>>>;
 
 /// What a session may reach.
-pub(super) struct Reach {
+pub(crate) struct Reach {
     mode: NetworkMode,
+    /// Hosts that the list does not name may be reached too, at public addresses.
+    any_host: bool,
     entries: Vec<Entry>,
     lookup: Lookup,
     lookups: Semaphore,
@@ -35,7 +37,7 @@ pub(super) struct Reach {
 
 /// Why there is no connection.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// It is not allowed.
     Refused(NetworkRefusal),
     /// It did not work, in words.
@@ -52,7 +54,17 @@ impl Reach {
             Box::pin(async move { Ok(tokio::net::lookup_host((name, port)).await?.take(MOST_ADDRESSES).collect()) })
         };
         let (mode, entries) = (network.mode, network.entries()?);
-        Ok(Self { mode, entries, lookup, lookups: Semaphore::new(MOST_LOOKUPS) })
+        Ok(Self { mode, any_host: false, entries, lookup, lookups: Semaphore::new(MOST_LOOKUPS) })
+    }
+
+    /// Whatever has a public address, and besides the hosts and addresses that the entries name.
+    ///
+    /// # Errors
+    /// What is wrong with the entries.
+    pub(crate) fn public_and(entries: &[String]) -> Result<Self, Problem> {
+        let allow = entries.to_vec();
+        let mode = if allow.is_empty() { NetworkMode::None } else { NetworkMode::AllowList };
+        Ok(Self { any_host: true, ..Self::new(&Network { mode, allow })? })
     }
 
     #[cfg(test)]
@@ -64,8 +76,8 @@ impl Reach {
     ///
     /// # Errors
     /// Why there is no connection.
-    pub(super) async fn connect(&self, host: &Host, port: u16) -> Result<TcpStream, Failure> {
-        if !self.names(host, port) {
+    pub(crate) async fn connect(&self, host: &Host, port: u16) -> Result<TcpStream, Failure> {
+        if !self.any_host && !self.names(host, port) {
             let is_none = self.mode == NetworkMode::None;
             let why = if is_none { NetworkRefusal::NoNetwork } else { NetworkRefusal::NotAllowed };
             return Err(Failure::Refused(why));
@@ -79,10 +91,12 @@ impl Reach {
             Host::Name(name) => self.look_up(name, port).await?,
         };
         let own = address::own().map_err(|e| Failure::Failed(format!("this machine's addresses: {e}")))?;
+        // Whoever lists hosts beside any others means that very host, wherever it is.
+        let is_meant = self.any_host && self.names(host, port);
         let is_open = |address: &IpAddr| {
             let address = address.to_canonical();
             let is_anybodys = address::is_public(address) && !own.contains(&address);
-            is_anybodys || self.names(&Host::Address(address), port)
+            is_meant || is_anybodys || self.names(&Host::Address(address), port)
         };
         let (mut last, mut is_refused) = (None, true);
         for address in addresses.into_iter().filter(|address| is_open(&address.ip())) {

@@ -11,21 +11,29 @@ use std::{
         RwLock,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use ambient_runner_protocol::{AnswerTaken, LaunchSpec, PermissionPolicy};
 use ambient_wire::runner_event::{PermissionAnswer, PermissionOutcome, PermissionRequest, RunnerEvent};
-use tokio::sync::{Mutex, oneshot};
+use sha2::{Digest, Sha256};
+use tokio::{
+    sync::{Mutex, oneshot, watch},
+    time::timeout,
+};
 
 use crate::{
+    ending::Stop,
     error::{Error, Result},
     history::History,
     log::{EventLog, LogError},
 };
-pub(crate) use policy::{Asked, Verdict};
+pub(crate) use policy::{Asked, CUT, Verdict};
 
 /// Most requests that wait at once; a further one is rejected.
 const MAX_OPEN: usize = 64;
+/// A wait without a limit.
+const LONG: Duration = Duration::from_secs(400 * 86_400);
 
 /// Requests of this attempt's agent.
 pub(crate) struct Permissions {
@@ -43,9 +51,16 @@ struct Requests {
     closed: HashSet<String>,
 }
 
-/// A request that waits.
-pub(crate) struct Waiting {
-    pub(crate) answer: oneshot::Receiver<PermissionAnswer>,
+/// What becomes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reply {
+    Answered(PermissionAnswer),
+    /// Nobody answered in time.
+    Expired,
+    /// The turn was stopped.
+    Stopped,
+    /// Too many others wait.
+    TooMany,
 }
 
 impl Permissions {
@@ -67,9 +82,10 @@ impl Permissions {
         }
     }
 
-    /// Seconds after which a request is rejected.
-    pub(crate) fn timeout(&self) -> Option<i64> {
-        self.policy.read().ok()?.timeout
+    /// How long a request waits.
+    fn patience(&self) -> Duration {
+        let seconds = self.policy.read().ok().and_then(|policy| u64::try_from(policy.timeout?).ok());
+        seconds.map_or(LONG, Duration::from_secs)
     }
 
     /// What the rules say.
@@ -77,16 +93,60 @@ impl Permissions {
         self.policy.read().map_or(Verdict::Ask, |policy| policy::judge(&policy, asked))
     }
 
+    /// What the rules say of a push, which somebody has asked for already: only those count that are about pushes.
+    pub(crate) fn judge_push(&self, repo: &str, branch: &str) -> Verdict {
+        self.policy.read().map_or(Verdict::Ask, |policy| policy::judge_push(&policy, &push_command(repo, branch)))
+    }
+
+    /// Whether a person may push by hand: who does so has been asked.
+    ///
+    /// # Errors
+    /// A conflict that names the rule.
+    pub(crate) fn may_push(&self, repo: &str, branch: &str) -> Result<()> {
+        match self.judge_push(repo, branch) {
+            Verdict::Decided { allowed: false, rule } => Err(denied(&rule)),
+            Verdict::Decided { .. } | Verdict::Ask => Ok(()),
+        }
+    }
+
     /// The name of the next request.
     pub(crate) fn next_id(&self) -> String {
         format!("{}-{}", self.prefix, self.made.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// Records a request, which then waits for [`Permissions::answer`]; none if too many do.
+    /// Records a request, which then waits for [`Permissions::answer`], as long as the policy says or until its turn is stopped.
     ///
     /// # Errors
     /// When the log fails.
-    pub(crate) async fn ask(&self, request: PermissionRequest) -> std::result::Result<Option<Waiting>, LogError> {
+    pub(crate) async fn ask(
+        &self,
+        request: PermissionRequest,
+        mut stop: watch::Receiver<Option<Stop>>,
+    ) -> std::result::Result<Reply, LogError> {
+        let id = request.interrupt_id.clone();
+        let Some(mut answer) = self.open(request).await? else { return Ok(Reply::TooMany) };
+        let reply = timeout(self.patience(), async {
+            tokio::select! {
+                biased;
+                answer = &mut answer => answer.map_or(Reply::Stopped, Reply::Answered),
+                _ = stop.wait_for(Option::is_some) => Reply::Stopped,
+            }
+        });
+        let (reply, outcome) = match reply.await {
+            Ok(Reply::Stopped) => (Reply::Stopped, PermissionOutcome::Cancelled),
+            Ok(reply) => return Ok(reply),
+            Err(_) => (Reply::Expired, PermissionOutcome::Expired),
+        };
+        self.close(&id, outcome).await?;
+        // It may have been answered at the last moment.
+        Ok(answer.try_recv().map_or(reply, Reply::Answered))
+    }
+
+    /// None if too many wait.
+    async fn open(
+        &self,
+        request: PermissionRequest,
+    ) -> std::result::Result<Option<oneshot::Receiver<PermissionAnswer>>, LogError> {
         let mut open = self.open.lock().await;
         if open.waiting.len() >= MAX_OPEN {
             return Ok(None);
@@ -98,7 +158,7 @@ impl Permissions {
             open.waiting.remove(&id);
             return Err(error);
         }
-        Ok(Some(Waiting { answer }))
+        Ok(Some(answer))
     }
 
     /// Hands an answer to the request, if it still waits.
@@ -124,7 +184,7 @@ impl Permissions {
     ///
     /// # Errors
     /// When the log fails.
-    pub(crate) async fn close(&self, id: &str, outcome: PermissionOutcome) -> std::result::Result<(), LogError> {
+    async fn close(&self, id: &str, outcome: PermissionOutcome) -> std::result::Result<(), LogError> {
         let mut open = self.open.lock().await;
         if open.waiting.remove(id).is_none() {
             return Ok(());
@@ -145,4 +205,24 @@ impl Permissions {
         }
         Ok(())
     }
+}
+
+/// SHA-256 over parts, hex: the same for a request that is repeated.
+pub(crate) fn fingerprint(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What a rule on commands sees of a push.
+pub(crate) fn push_command(repo: &str, branch: &str) -> String {
+    format!("git push {repo} {branch}")
+}
+
+/// Why a push does not happen.
+pub(crate) fn denied(rule: &str) -> Error {
+    Error::Conflict(format!("the permissions do not allow the push ({rule})"))
 }

@@ -43,11 +43,26 @@ pub(super) fn judge(policy: &PermissionPolicy, asked: &Asked<'_>) -> Verdict {
     }
 }
 
+/// A push happens because the session says so: a rule that names neither pushes nor commands does not speak of it.
+pub(super) fn judge_push(policy: &PermissionPolicy, command: &str) -> Verdict {
+    let is_about = |rule: &&PermissionRule| rule.tool == Some(ToolKind::Push) || rule.command.is_some();
+    let rules = policy.rules.iter().filter(is_about).cloned().collect();
+    let about = PermissionPolicy { rules, otherwise: PermissionEffect::Allow, ..PermissionPolicy::default() };
+    judge(&about, &Asked { kind: ToolKind::Push, command: Some(command), paths: &[] })
+}
+
+/// Stands at the end of a text that was cut: nobody knows what follows, so it matches no `allow`.
+pub(crate) const CUT: char = '…';
+
 fn matches(rule: &PermissionRule, asked: &Asked<'_>) -> bool {
     if rule.tool.is_some_and(|tool| tool != asked.kind) {
         return false;
     }
-    if rule.effect == PermissionEffect::Allow && asked.command.is_some_and(is_compound) {
+    let is_cut = |text: &str| text.ends_with(CUT);
+    if rule.effect == PermissionEffect::Allow
+        && (asked.command.is_some_and(|command| is_compound(command) || is_cut(command))
+            || asked.paths.iter().any(|path| is_cut(path)))
+    {
         return false;
     }
     let command = match (&rule.command, asked.command) {
@@ -55,14 +70,17 @@ fn matches(rule: &PermissionRule, asked: &Asked<'_>) -> bool {
         (Some(_), None) => false,
         (Some(pattern), Some(command)) => is_like(pattern, command.trim(), None),
     };
-    let is_like_path = |pattern: &String, path: &String| !leads_out(path) && is_like(pattern, path, Some('/'));
+    let is_like_path = |pattern: &str, path: &str| is_like(pattern, path, Some('/'));
     let path = match &rule.path {
         None => true,
         // An `allow` has to fit all of them, a `deny` any.
         Some(pattern) if rule.effect == PermissionEffect::Allow => {
-            !asked.paths.is_empty() && asked.paths.iter().all(|path| is_like_path(pattern, path))
+            let fits = |path: &String| !leads_out(path) && is_like_path(pattern, path);
+            !asked.paths.is_empty() && asked.paths.iter().all(fits)
         }
-        Some(pattern) => asked.paths.iter().any(|path| is_like_path(pattern, path)),
+        Some(pattern) => {
+            asked.paths.iter().any(|path| is_like_path(pattern, path) || is_like_path(pattern, &resolved(path)))
+        }
     };
     command && path
 }
@@ -70,6 +88,20 @@ fn matches(rule: &PermissionRule, asked: &Asked<'_>) -> bool {
 /// Whether a shell would make several commands of it, or put something in its place.
 fn is_compound(command: &str) -> bool {
     command.contains(COMPOUND)
+}
+
+/// A path without `.`, `..` and empty parts, as far as its words go.
+fn resolved(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    let root = if path.starts_with('/') { "/" } else { "" };
+    format!("{root}{}", parts.join("/"))
 }
 
 fn leads_out(path: &str) -> bool {
@@ -157,6 +189,40 @@ mod tests {
         assert_eq!(edit(&["src/main.rs", "README"]), None, "an allow has to fit all files");
         assert_eq!(edit(&["src/../x.rs"]), None);
         assert_eq!(edit(&[]), None, "a call that names no file fits no rule on files");
+        assert_eq!(edit(&["src/ma…"]), None, "nobody knows what was cut off");
+    }
+
+    #[test]
+    fn a_push_goes_by_rules_on_pushes_and_on_commands() {
+        use PermissionEffect::{Allow, Ask, Deny};
+        let push = |rules: &[PermissionRule], command: &str| {
+            let rules = rules.to_vec();
+            let policy = PermissionPolicy { rules, otherwise: Deny, ..PermissionPolicy::default() };
+            match judge_push(&policy, command) {
+                Verdict::Ask => None,
+                Verdict::Decided { allowed, .. } => Some(allowed),
+            }
+        };
+        let on = |effect, command| rule(effect, Some(ToolKind::Push), command, None);
+        assert_eq!(push(&[], "git push app main"), Some(true), "the session says that it is pushed");
+        assert_eq!(push(&[rule(Deny, None, None, None)], "git push app main"), Some(true));
+        assert_eq!(push(&[on(Ask, None)], "git push app main"), None);
+        let rules =
+            [on(Allow, Some("git push app ambient/*")), rule(Deny, None, Some("git push * main"), None), on(Ask, None)];
+        assert_eq!(push(&rules, "git push app main"), Some(false));
+        assert_eq!(push(&rules, "git push app ambient/x"), Some(true));
+        assert_eq!(push(&rules, "git push app ambient/x;y"), None, "an allow is for one command");
+        assert_eq!(push(&rules, "git push app other"), None);
+    }
+
+    #[test]
+    fn another_way_to_write_a_path_leads_past_no_deny() {
+        use PermissionEffect::{Allow, Deny};
+        let rules = [rule(Deny, None, None, Some("secrets/**")), rule(Allow, Some(ToolKind::Edit), None, None)];
+        for path in ["secrets/key", "x/../secrets/key", "secrets//key", "./secrets/./key", "secrets/a/../key"] {
+            assert_eq!(verdict(&rules, ToolKind::Edit, None, &[path]), Some(false), "{path}");
+        }
+        assert_eq!(verdict(&rules, ToolKind::Edit, None, &["src/key"]), Some(true));
     }
 
     #[test]
@@ -176,6 +242,7 @@ mod tests {
             "echo ${x@P}",
             "echo {a,b}",
             "echo a\\\nid",
+            "echo aaaa…",
         ] {
             assert_eq!(verdict(&rules, ToolKind::Execute, Some(command), &[]), None, "{command}");
         }

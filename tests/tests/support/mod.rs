@@ -1,5 +1,6 @@
 //! Real servers on the test's own database, used as users do. What a test starts ends with it.
 
+pub(crate) mod collector;
 pub(crate) mod fake_agent;
 pub(crate) mod live;
 pub(crate) mod processes;
@@ -242,6 +243,12 @@ impl Server {
 
     pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.send(self.request(Method::DELETE, path)).await
+    }
+
+    /// What `/metrics` says.
+    pub(crate) async fn metrics(&self) -> String {
+        let request = self.http.get(format!("http://{}/metrics", self.address())).bearer_auth(self.token());
+        request.send().await.unwrap().text().await.unwrap()
     }
 
     /// A project that has its space.

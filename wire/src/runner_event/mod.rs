@@ -252,6 +252,9 @@ pub enum RunnerEvent {
         /// The report as it came.
         #[serde(default, skip_serializing_if = "Value::is_null")]
         raw: Value,
+        /// The call, of what the runner's model proxy counted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        call: Option<ModelCall>,
     },
     /// Something of the agent wanted to reach a host that it may not. A host that is tried again is told again after a minute, with how
     /// often; of very many hosts the first are told, and how many tries there were of others.
@@ -336,7 +339,7 @@ pub struct TurnResult {
     /// In one word.
     pub outcome: TurnOutcome,
     /// Why it did not finish: `ScriptFailed`, `PushFailed`, `Interrupted`, `Terminated`, `RunnerLost`, `LogFull`, `AgentError`,
-    /// `AgentLost`, `BudgetExceeded`.
+    /// `AgentLost`, `BudgetExceeded`, `SetupFailed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
     /// Exit code of what failed.
@@ -416,6 +419,8 @@ pub enum ToolKind {
     Fetch,
     /// Changes the agent's mode.
     SwitchMode,
+    /// Commits go to the repository's origin, or a fork, at the end of a turn. Only runners say so, not agents.
+    Push,
     /// Anything else.
     #[default]
     #[serde(other)]
@@ -579,6 +584,24 @@ pub enum UsageSource {
     Proxy,
     /// The agent, whose figures may be of a call, a turn or the whole conversation.
     Agent,
+}
+
+/// A call of a model, as the runner saw it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct ModelCall {
+    /// Whose dialect it was: `openai`, `anthropic`, `gemini`.
+    pub provider: String,
+    /// Model that answered, if the answer says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_model: Option<String>,
+    /// From sending it to the end of the answer, milliseconds.
+    pub millis: u64,
+    /// From sending it to the first piece of the answer's body, milliseconds; none if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_piece_millis: Option<u64>,
+    /// The answer was broken off.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub broken_off: bool,
 }
 
 /// Tokens and money; absent = not said.

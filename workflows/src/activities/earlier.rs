@@ -10,6 +10,7 @@ use super::{
     step_runner::{StepRunner, by, step_activities},
 };
 use crate::{
+    model_access::Owners,
     services::{Services, StepResult, session_ref},
     step::Progress,
 };
@@ -50,12 +51,14 @@ async fn prove_earlier_runs_gone(s: &Services, i: &WorkflowInput) -> StepResult 
 }
 
 async fn issue_credentials(s: &Services, i: &WorkflowInput) -> StepResult {
-    write_credentials(s, i, &s.active_session(i).await?).await?;
+    let session = s.active_session(i).await?;
+    write_credentials(s, i, &session, &Owners::of(s, &session).await?).await?;
     Ok(Progress::Done)
 }
 
 async fn launch_runner(s: &Services, i: &WorkflowInput) -> StepResult {
     let session = s.active_session(i).await?;
-    s.compute.launch(&launch_request(s, &session, i).await?).await?;
+    let owners = Owners::of(s, &session).await?;
+    s.compute.launch(&launch_request(s, &session, &owners, i).await?).await?;
     Ok(Progress::Done)
 }

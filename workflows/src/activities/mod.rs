@@ -3,6 +3,7 @@
 mod earlier;
 mod project;
 mod reconcile;
+mod retention;
 mod snapshots;
 mod start;
 mod step_runner;
@@ -20,6 +21,7 @@ use temporalio_sdk::{
 };
 use temporalio_workflow::workflows::WorkflowImplementation;
 
+pub(crate) use self::retention::when_asked;
 pub use self::{earlier::EarlierActivities, start::TOKEN_LIFE, supervise::Look};
 use self::{
     reconcile::Then,
@@ -132,7 +134,8 @@ step_activities! {
     #[activity(name = "report-failure")]
     pub async fn report_failure(self: Arc<Self>, ctx: ActivityContext, f: FailureReport) -> Result<Progress, ActivityError> {
         let fact = Fact::Fatal { reason: f.reason, message: f.message };
-        self.0.step(&ctx, &f.input, self.0.services.report(&by(&ctx), &f.input, fact)).await
+        let by = by(&ctx);
+        Box::pin(self.0.step(&ctx, &f.input, self.0.services.report(&by, &f.input, fact))).await
     }
 
     /// Checks the run's clocks and spec, and acts.

@@ -4,11 +4,15 @@ use ambient_domain::{
     WorkflowInput,
     session::{self, ConditionStatus, ConditionType, Fact, Lifecycle, ReconciledRepo, Repo, Session},
 };
+use ambient_live::NewFile;
+use ambient_persistence::UploadRow;
 use ambient_runner_protocol::{RepoSpec, RepoStatus};
 use ambient_wire::{
     git::Submodules,
     repo::{PushTo, RepoOutput},
 };
+use bytes::Bytes;
+use futures::{StreamExt, stream};
 
 use crate::{
     services::{Services, StepError},
@@ -21,6 +25,8 @@ const MAX_NOTICE: usize = 500;
 
 /// Reason of the conditions while the repositories are not as wanted.
 const CLONE_FAILED: &str = "RepoCloneFailed";
+/// The same, while a file cannot be put into the workspace.
+const UPLOAD_FAILED: &str = "UploadFailed";
 
 /// The session's state once its repositories are as wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,6 +45,9 @@ pub(super) async fn repos(s: &Services, by: &str, i: &WorkflowInput, then: Then)
     match bring_about(s, by, i, &session).await? {
         Ok(repos) => {
             let marks_running = then == Then::Running;
+            if marks_running {
+                put_uploads(s, by, i).await?;
+            }
             s.report(by, i, Fact::Reconciled { generation: session.generation, repos, marks_running }).await
         }
         Err((name, error)) => {
@@ -54,6 +63,28 @@ pub(super) async fn repos(s: &Services, by: &str, i: &WorkflowInput, then: Then)
             Err(StepError::Retry { reason: CLONE_FAILED, message })
         }
     }
+}
+
+/// Puts files that people have handed in into the workspace. Before the agent: a file that is put there twice has changed nothing.
+async fn put_uploads(s: &Services, by: &str, i: &WorkflowInput) -> Result<(), StepError> {
+    let files = s.db.uploads(&i.session_id).await?;
+    if files.is_empty() {
+        return Ok(());
+    }
+    let runner = s.runner(i).await?;
+    for UploadRow { path, sha256, executable, .. } in files {
+        let Some(content) = s.db.upload(&i.session_id, &path, &sha256).await? else { continue };
+        let content = stream::iter([Ok(Bytes::from(content))]).boxed();
+        let file =
+            NewFile { parents: true, executable: Some(executable), if_match: None, if_none_match: None, content };
+        if let Err(error) = runner.write(&path, file).await {
+            let message = format!("file '{path}' that was handed in: {error}");
+            s.report(by, i, repos_are_not(UPLOAD_FAILED, message.clone())).await?;
+            return Err(StepError::Retry { reason: UPLOAD_FAILED, message });
+        }
+        s.db.remove_upload(&i.session_id, &path, Some(&sha256)).await?;
+    }
+    Ok(())
 }
 
 /// The repositories' new state, or the one that is in the way and why.

@@ -6,10 +6,12 @@ use std::{
     time::Duration,
 };
 
+use ambient_domain::retention::RetentionRules;
 use ambient_persistence::PackOwner;
 use ambient_snapshots::SnapshotStore;
 use chrono::{DateTime, Utc};
 
+use super::retention;
 use crate::services::{Services, StepError};
 
 /// Between two sweeps of a process.
@@ -17,6 +19,8 @@ const EVERY: Duration = Duration::from_secs(3600);
 /// A base is removed when it was last written so long ago and nobody builds on it. Readers write what is 2 days old again before they
 /// build on it.
 const BASE_DAYS: i64 = 7;
+/// Why packs are removed that nobody has deleted.
+const OLD: &str = "they were kept for as long as configured";
 /// Sessions asked about at once.
 const AT_ONCE: usize = 500;
 
@@ -36,9 +40,11 @@ pub(super) async fn forget_project(s: &Services, project: &str) {
     }
 }
 
-/// Removes what is provably over: packs of deleted sessions, packs kept for as long as configured, bases that nothing builds on.
-pub(super) async fn sweep(s: &Services) -> Result<(), StepError> {
-    let Some(store) = s.snapshots.as_ref().filter(|store| store.sweep_is_due(EVERY)) else { return Ok(()) };
+/// Removes what is provably over: packs of deleted sessions, packs kept for as long as their project says, bases that nothing builds on.
+/// Of one project whenever it is asked for, of all from time to time.
+pub(super) async fn sweep(s: &Services, only: Option<&str>) -> Result<(), StepError> {
+    let is_due = |store: &&SnapshotStore| only.is_some() || store.sweep_is_due(EVERY);
+    let Some(store) = s.snapshots.as_ref().filter(is_due) else { return Ok(()) };
     let contents = match store.contents().await {
         Ok(contents) => contents,
         Err(error) => {
@@ -46,7 +52,11 @@ pub(super) async fn sweep(s: &Services) -> Result<(), StepError> {
             return Ok(());
         }
     };
-    let (sessions, bases) = contents;
+    let (mut sessions, mut bases) = contents;
+    if let Some(only) = only {
+        sessions.retain(|packs| packs.project == only);
+        bases.retain(|(project, _, _)| project == only);
+    }
     let mut kept: BTreeMap<String, Vec<String>> = BTreeMap::new();
     // A store may be shared with another database, of which nothing is known here.
     let mut strange = BTreeSet::new();
@@ -58,8 +68,12 @@ pub(super) async fn sweep(s: &Services) -> Result<(), StepError> {
             if owner.is_none() {
                 strange.insert(packs.project.clone());
             }
-            match owner.and_then(|owner| why_over(owner, packs.newest, store.limits().keep_days)) {
+            match owner.and_then(|owner| why_over(owner, packs.newest, &s.retention.rules)) {
                 Some(why) => {
+                    if why == OLD {
+                        s.db.note_snapshots_removed(&packs.session).await?;
+                        retention::count("ambient_retention_snapshots_removed_total", 1);
+                    }
                     tracing::info!(session = packs.session, why, bytes = packs.bytes, "removing snapshots");
                     forget_session(s, &packs.project, &packs.session).await;
                 }
@@ -72,11 +86,12 @@ pub(super) async fn sweep(s: &Services) -> Result<(), StepError> {
 }
 
 /// Why a session's packs are to be removed. Of a session that is not in this database nothing is known.
-fn why_over(owner: &PackOwner, newest: DateTime<Utc>, keep_days: u32) -> Option<&'static str> {
+fn why_over(owner: &PackOwner, newest: DateTime<Utc>, rules: &RetentionRules) -> Option<&'static str> {
+    let keep_days = rules.in_force(owner.retention.unwrap_or_default()).snapshots;
     let is_old = keep_days > 0 && (Utc::now() - newest).num_days() >= i64::from(keep_days);
     match owner {
         PackOwner { is_deleted: true, .. } => Some("the session is deleted"),
-        PackOwner { is_active: false, .. } if is_old => Some("they were kept for as long as configured"),
+        PackOwner { is_active: false, is_kept: false, .. } if is_old => Some(OLD),
         _ => None,
     }
 }
@@ -110,17 +125,29 @@ async fn remove_bases(
 
 #[cfg(test)]
 mod tests {
+    use ambient_domain::retention::{KeptDays, Retention};
+
     use super::*;
+
+    fn rules(snapshots: u32) -> RetentionRules {
+        RetentionRules { defaults: KeptDays { snapshots, ..KeptDays::default() }, min_days: 1, max_days: 0 }
+    }
 
     #[test]
     fn only_what_is_provably_over_is_removed() {
-        let owner =
-            |is_deleted, is_active| PackOwner { id: "s".to_owned(), project_id: "p".to_owned(), is_deleted, is_active };
+        let (id, project_id) = ("s".to_owned(), "p".to_owned());
+        let stopped =
+            PackOwner { id, project_id, is_deleted: false, is_active: false, is_kept: false, retention: None };
         let (now, old) = (Utc::now(), Utc::now() - chrono::Duration::days(90));
-        assert!(why_over(&owner(true, false), now, 0).is_some());
-        assert!(why_over(&owner(false, false), old, 90).is_some());
-        assert!(why_over(&owner(false, true), old, 90).is_none());
-        assert!(why_over(&owner(false, false), old, 91).is_none());
-        assert!(why_over(&owner(false, false), old, 0).is_none());
+        let why = |owner: &PackOwner, newest, days| why_over(owner, newest, &rules(days));
+        let deleted = PackOwner { is_deleted: true, is_kept: true, ..stopped.clone() };
+        assert!(why(&deleted, now, 0).is_some());
+        assert_eq!(why(&stopped, old, 90), Some(OLD));
+        assert_eq!(why(&stopped, old, 91), None);
+        assert_eq!(why(&stopped, old, 0), None);
+        assert_eq!(why(&PackOwner { is_active: true, ..stopped.clone() }, old, 90), None);
+        assert_eq!(why(&PackOwner { is_kept: true, ..stopped.clone() }, old, 90), None);
+        let shorter = Retention { snapshot_days: Some(7), ..Retention::default() };
+        assert_eq!(why(&PackOwner { retention: Some(shorter), ..stopped }, old, 365), Some(OLD));
     }
 }

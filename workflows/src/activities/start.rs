@@ -5,17 +5,16 @@ use std::{collections::BTreeMap, time::Duration};
 use ambient_compute::{LaunchRequest, OwnLimits, RunnerState, Secret, SecretName};
 use ambient_domain::{
     WorkflowInput,
-    agent::Agent,
     permission::Permissions,
-    project::Project,
     quantity::{Bytes, Cpu},
     session::{self, Fact, ResourceOverrides, Session},
 };
 use ambient_live::{agent, permissions};
 use ambient_runner_protocol::{AgentCommand, AgentEndpoint, GitIdentity, Network};
 
-use super::project;
+use super::{project, retention};
 use crate::{
+    model_access::{self, Owners},
     network::network,
     observer,
     services::{Services, StepError, StepResult, session_ref},
@@ -37,12 +36,16 @@ pub(super) async fn bring_up_runner(s: &Services, by: &str, i: &WorkflowInput) -
     if project::ensure_space(s, i).await? == Progress::Superseded {
         return Ok(Progress::Superseded);
     }
-    s.compute.ensure_workspace(&session_ref(i)).await?;
     prove_gone(s, i).await?;
-    write_credentials(s, i, &session).await?;
-    let session = inherit_permissions(s, by, i, session).await?;
+    if retention::begin_anew(s, by, i).await? == Progress::Superseded {
+        return Ok(Progress::Superseded);
+    }
+    s.compute.ensure_workspace(&session_ref(i)).await?;
+    let owners = Owners::of(s, &session).await?;
+    write_credentials(s, i, &session, &owners).await?;
+    let session = inherit_permissions(s, by, i, session, owners.permissions()).await?;
     // The fence decides whether it is still wanted: whoever stops the session raises it first.
-    s.compute.launch(&launch_request(s, &session, i).await?).await?;
+    s.compute.launch(&launch_request(s, &session, &owners, i).await?).await?;
     Ok(Progress::Done)
 }
 
@@ -52,15 +55,8 @@ async fn inherit_permissions(
     by: &str,
     i: &WorkflowInput,
     session: Session,
+    permissions: Permissions,
 ) -> Result<Session, StepError> {
-    let agent = match &session.spec.agent_id {
-        Some(id) => s.db.load::<Agent>(id).await?.filter(|agent| agent.deleted_at.is_none()),
-        None => None,
-    };
-    let project = s.db.load::<Project>(&i.project_id).await?;
-    let of_agent = agent.map(|agent| agent.spec.permissions);
-    let of_project = project.map(|project| project.spec.settings.permissions);
-    let permissions = Permissions::merged(of_agent.iter().chain(&of_project));
     if permissions == session.inherited_permissions {
         return Ok(session);
     }
@@ -77,18 +73,23 @@ pub(super) async fn prove_gone(s: &Services, i: &WorkflowInput) -> Result<(), St
     Ok(())
 }
 
-pub(super) async fn write_credentials(s: &Services, i: &WorkflowInput, session: &Session) -> Result<(), StepError> {
-    // The session's own go before those of its agent's definition.
-    let launch = session.run().and_then(|run| run.agent.as_deref());
-    let mut variables = launch.map(|launch| launch.environment_variables.clone()).unwrap_or_default();
-    variables.extend(session.spec.environment_variables.clone());
+pub(super) async fn write_credentials(
+    s: &Services,
+    i: &WorkflowInput,
+    session: &Session,
+    owners: &Owners,
+) -> Result<(), StepError> {
+    let (variables, access) = (owners.variables(session), owners.models(s, session));
     let session = session_ref(i);
-    if !variables.is_empty() {
+    // Files of an earlier attempt would have keys that are no longer meant for anyone.
+    let is_again = i.attempt > 1;
+    if !variables.is_empty() || is_again {
         let environment = environment(s, &variables).await?;
         s.compute.write_secret(&session, i.run, SecretName::Environment, &environment).await?;
     }
-    if let Some(keys) = &s.models.keys {
-        s.compute.write_secret(&session, i.run, SecretName::ModelKeys, keys).await?;
+    let keys = model_access::keys(s, &access).await?;
+    if let Some(keys) = keys.or_else(|| is_again.then(|| Secret::new("{}".to_owned()))) {
+        s.compute.write_secret(&session, i.run, SecretName::ModelKeys, &keys).await?;
     }
     let token = Secret::new(s.tokens.server_to_runner(&i.session_id, i.run));
     s.compute.write_secret(&session, i.run, SecretName::ServerToRunner, &token).await?;
@@ -129,10 +130,11 @@ async fn write_runner_token(s: &Services, i: &WorkflowInput) -> Result<(), StepE
 pub(super) async fn launch_request(
     s: &Services,
     session: &Session,
+    owners: &Owners,
     i: &WorkflowInput,
 ) -> Result<LaunchRequest, StepError> {
-    // What this run's own attempts have used its runner knows.
-    let used = if s.models.has_budget() { s.db.model_usage_before(&session.id, i.run).await? } else { (0, 0) };
+    let access = owners.models(s, session);
+    let budget = owners.budget(s, session, i.run, &access).await?;
     Ok(LaunchRequest {
         session: session_ref(i),
         run: i.run,
@@ -140,7 +142,7 @@ pub(super) async fn launch_request(
         interactive: session.spec.interactive,
         agent: session.spec.agent_type.clone(),
         agent_command: agent_command(session),
-        model: s.models.endpoint_of(session, used),
+        model: s.models.server.endpoint(access, session.spec.llm_model.clone(), budget),
         permissions: permissions::policy(&session.permissions()),
         git_identity: GitIdentity {
             name: format!("{} (Ambient session)", session.spec.display_name),

@@ -104,6 +104,7 @@ pub(super) async fn prove_session_gone(s: &Services, i: &WorkflowInput) -> StepR
 /// What was sealed for the session is gone from then on; its row only keeps the names.
 pub(super) async fn forget_secrets(s: &Services, i: &WorkflowInput) -> StepResult {
     s.vault.remove_session(&i.session_id).await?;
+    s.db.remove_uploads(&i.session_id).await?;
     Ok(Progress::Done)
 }
 

@@ -121,6 +121,7 @@ fn spec() -> Spec {
         network: None,
         setup_script: None,
         environment_variables: BTreeMap::default(),
+        models: ambient_domain::model_rules::ModelRules::default(),
         permissions: ambient_domain::permission::Permissions::default(),
         parent_session_id: None,
         labels: BTreeMap::default(),

@@ -28,7 +28,7 @@ use ambient_runner_protocol::{SessionPaths, Started};
 use ambient_tests::TestDatabase;
 use ambient_wire::execution::{HistoryEvent, WorkflowExecution};
 use ambient_workflows::{
-    EngineClient, ExecutionFilter, Executions, Models, RunnerEnds, Services, TASK_QUEUE, TemporalExecutions,
+    EngineClient, ExecutionFilter, Executions, Models, Retention, RunnerEnds, Services, TASK_QUEUE, TemporalExecutions,
     WorkerHealth, WorkerHost, WorkerSettings,
     replay::{ClientHistories, EngineHistories},
 };
@@ -124,6 +124,7 @@ impl World {
             vault: Vault::open(&db, &[7; 32]).await.unwrap(),
             models: Models::default(),
             snapshots: None,
+            retention: Retention::default(),
             executions: executions.clone(),
             clock: Clock::new(now),
             hook: Arc::new(faults.clone()),
@@ -230,6 +231,7 @@ impl World {
             network: None,
             setup_script: None,
             environment_variables: Default::default(),
+            models: Default::default(),
             permissions: ambient_domain::permission::Permissions::default(),
             parent_session_id: None,
             labels: Default::default(),

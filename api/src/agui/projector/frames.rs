@@ -48,6 +48,7 @@ pub(crate) fn tool_name(kind: ToolKind, title: &str) -> String {
         ToolKind::Think => "think",
         ToolKind::Fetch => "fetch",
         ToolKind::SwitchMode => "switch_mode",
+        ToolKind::Push => "push",
         ToolKind::Other => title,
     };
     if name.is_empty() { "tool".to_owned() } else { name.to_owned() }

@@ -36,6 +36,9 @@ impl Compute for TestCompute {
     async fn delete_workspace(&self, _: &SessionRef) -> Result<()> {
         Ok(())
     }
+    async fn remove_workspace(&self, _: &SessionRef, _: i64) -> Result<Option<u64>> {
+        Ok(Some(0))
+    }
     async fn write_secret(&self, _: &SessionRef, _: i64, _: SecretName, _: &Secret) -> Result<()> {
         Ok(())
     }

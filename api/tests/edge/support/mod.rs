@@ -8,10 +8,14 @@ use std::{sync::Arc, time::Duration};
 
 use ambient_actors::{ActorOptions, Actors, Caller, Request};
 use ambient_api::{ApiConfig, AppParts, AppState, PlatformRole, Principal, PrincipalKind, StaticToken};
-use ambient_domain::session::{Command, Fact, Session};
+use ambient_domain::{
+    retention::{KeptDays, RetentionRules},
+    session::{Command, Fact, Session},
+};
 use ambient_live::{HubOptions, LiveHub, Tokens};
 use ambient_persistence::{Database, DatabaseOptions, Hints, Vault};
 use ambient_tests::TestDatabase;
+use ambient_workflows::Retention;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -60,7 +64,9 @@ impl Server {
             compute: compute.clone(),
             executions: Arc::new(executions::TestExecutions { database: database.clone() }),
             snapshots: None,
+            retention: Retention::new(retention_rules()),
             prometheus: Some(PrometheusBuilder::new().build_recorder().handle()),
+            traces: None,
             config,
         });
         let address = serve(state).await;
@@ -152,6 +158,11 @@ impl Server {
     pub fn stop_live(&self) {
         self.hub.shutdown();
     }
+}
+
+/// Nothing goes unless a project says so, within bounds.
+fn retention_rules() -> RetentionRules {
+    RetentionRules { defaults: KeptDays::default(), min_days: 2, max_days: 0 }
 }
 
 fn config() -> ApiConfig {

@@ -164,7 +164,7 @@ pub(super) fn kind(kind: ToolKind) -> acp::ToolKind {
         ToolKind::Think => acp::ToolKind::Think,
         ToolKind::Fetch => acp::ToolKind::Fetch,
         ToolKind::SwitchMode => acp::ToolKind::SwitchMode,
-        ToolKind::Other => acp::ToolKind::Other,
+        ToolKind::Push | ToolKind::Other => acp::ToolKind::Other,
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{
     super::{Connection, input},
     field::{self, Field},
-    network, permissions,
+    models, network, permissions,
     variables::{self, Variables},
 };
 use crate::{client::route::Route, error::CliError};
@@ -93,6 +93,8 @@ pub(super) struct Create {
     #[arg(skip)]
     permissions: Option<PathBuf>,
     #[arg(skip)]
+    models: Option<PathBuf>,
+    #[arg(skip)]
     network: Option<Network>,
 }
 
@@ -101,8 +103,8 @@ impl Create {
         let given = Self::from_arg_matches(matches)?;
         let (fields, prompt_file) = (field::given(matches, fields), field::given_file(matches));
         let (variables, permissions) = (variables::given(matches), permissions::given(matches));
-        let network = network::given(matches);
-        Ok(Self { fields, prompt_file, variables, permissions, network, ..given })
+        let (models, network) = (models::given(matches), network::given(matches));
+        Ok(Self { fields, prompt_file, variables, permissions, models, network, ..given })
     }
 
     /// The request body.
@@ -117,6 +119,7 @@ impl Create {
         add(&mut body, "annotations", annotations.into_iter().map(|(k, v)| (k, json!(v))))?;
         self.variables.add_to(&mut body)?;
         permissions::add_to(&mut body, self.permissions.as_deref())?;
+        models::add_to(&mut body, self.models.as_deref())?;
         network::add_to(&mut body, self.network);
         Ok(Value::Object(body))
     }
@@ -158,6 +161,8 @@ pub(super) struct Patch {
     #[arg(skip)]
     permissions: Option<PathBuf>,
     #[arg(skip)]
+    models: Option<PathBuf>,
+    #[arg(skip)]
     network: Option<Network>,
 }
 
@@ -166,8 +171,8 @@ impl Patch {
         let given = Self::from_arg_matches(matches)?;
         let (fields, prompt_file) = (field::given(matches, fields), field::given_file(matches));
         let (variables, permissions) = (variables::given(matches), permissions::given(matches));
-        let network = network::given(matches);
-        Ok(Self { fields, prompt_file, variables, permissions, network, ..given })
+        let (models, network) = (models::given(matches), network::given(matches));
+        Ok(Self { fields, prompt_file, variables, permissions, models, network, ..given })
     }
 
     /// The request body.
@@ -189,6 +194,7 @@ impl Patch {
         }
         self.variables.add_to(&mut body)?;
         permissions::add_to(&mut body, self.permissions.as_deref())?;
+        models::add_to(&mut body, self.models.as_deref())?;
         network::add_to(&mut body, self.network);
         if body.is_empty() {
             return Err(CliError::Usage("nothing to change: give a flag for each field to change".to_owned()));

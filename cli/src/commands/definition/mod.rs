@@ -3,6 +3,7 @@
 
 mod arguments;
 mod field;
+mod models;
 mod network;
 mod patched;
 mod permissions;
@@ -51,6 +52,8 @@ pub(crate) struct Kind {
     has_variables: bool,
     /// Whether it has permissions.
     has_permissions: bool,
+    /// Whether it says something about models.
+    has_models: bool,
     /// Whether it has a network.
     has_network: bool,
 }
@@ -71,6 +74,7 @@ impl Kind {
             create,
             has_variables: variables::are_in(&schema),
             has_permissions: permissions::are_in(&schema),
+            has_models: models::are_in(&schema),
             has_network: network::is_in(&schema),
         }
     }
@@ -88,6 +92,7 @@ impl Kind {
         let command = field::with_flags(command, fields, creates);
         let command = if self.has_variables { variables::with_flags(command, creates) } else { command };
         let command = if self.has_permissions { permissions::with_flag(command) } else { command };
+        let command = if self.has_models { models::with_flag(command) } else { command };
         if self.has_network { network::with_flag(command) } else { command }
     }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{
     arguments::Patch,
     field::{self, Field},
-    network, permissions, variables,
+    models, network, permissions, variables,
 };
 use crate::error::CliError;
 
@@ -21,6 +21,7 @@ pub struct Fields {
     has_name: bool,
     has_variables: bool,
     has_permissions: bool,
+    has_models: bool,
     has_network: bool,
 }
 
@@ -33,6 +34,7 @@ impl Fields {
             has_name: schema["properties"].get("name").is_some(),
             has_variables: variables::are_in(schema),
             has_permissions: permissions::are_in(schema),
+            has_models: models::are_in(schema),
             has_network: network::is_in(schema),
         }
     }
@@ -79,10 +81,11 @@ impl<B> PatchOf<B> {
 
 impl<B: Patched> Args for PatchOf<B> {
     fn augment_args(command: Command) -> Command {
-        let Fields { simple, has_name, has_variables, has_permissions, has_network } = B::fields();
+        let Fields { simple, has_name, has_variables, has_permissions, has_models, has_network } = B::fields();
         let command = field::with_flags(Patch::augment_args(command), simple, false);
         let command = if *has_variables { variables::with_flags(command, false) } else { command };
         let command = if *has_permissions { permissions::with_flag(command) } else { command };
+        let command = if *has_models { models::with_flag(command) } else { command };
         let command = if *has_network { network::with_flag(command) } else { command };
         // What does not apply is the server's to refuse.
         let clears = simple.iter().any(Field::is_cleared);

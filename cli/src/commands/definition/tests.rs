@@ -105,6 +105,15 @@ async fn what_flags_say_is_what_is_asked_for() {
     assert_eq!(ambient(&stub, &patch).await.0, Exit::Success);
     assert_eq!(body(&stub, "PATCH /agents"), json!({"environment_variables": {"API_KEY": "other", "STAGE": null}}));
 
+    let models = r#"{"allowed": ["m"], "endpoints": {"openai": {"key_variable": "API_KEY"}}}"#;
+    std::fs::write(file.path(), models).unwrap();
+    assert_eq!(ambient(&stub, &["agent", "patch", "reviewer", "--models", from]).await.0, Exit::Success);
+    let sent: Value = serde_json::from_str(models).unwrap();
+    assert_eq!(body(&stub, "PATCH /agents"), json!({ "models": sent }));
+    std::fs::write(file.path(), r#"{"allow": ["m"]}"#).unwrap();
+    let (exit, _, err) = ambient(&stub, &["agent", "patch", "reviewer", "--models", from]).await;
+    assert!(exit == Exit::Usage && err.contains("--models: is not right"), "{err}");
+
     // `--url` is the server's.
     let create = ["repository-ref", "create", "docs", "--repo-url", "https://example.org/docs"];
     assert_eq!(ambient(&stub, &create).await.0, Exit::Success);

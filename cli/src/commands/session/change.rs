@@ -96,9 +96,8 @@ pub(super) async fn stat(arguments: Stat, connection: &Connection) -> Result<Exi
 }
 
 pub(super) async fn put(arguments: Put, connection: &Connection) -> Result<Exit, CliError> {
-    let name = arguments.source.file_name().filter(|_| arguments.source != Path::new("-"));
-    let path = place(&arguments.path, name.map(|name| file_name::escape(name.as_encoded_bytes())))?;
-    let (content, executable) = read(&arguments.source)?;
+    let path = place(&arguments.path, local_name(&arguments.source))?;
+    let (content, executable) = read(&arguments.source, MAX_FILE)?;
     let id = connection.session_id(&arguments.session).await?;
     let route = Route::new(["sessions", &id, "workspace"]).path(&path);
     let route = route.query("parents", arguments.parents.then_some(true)).query("executable", executable);
@@ -121,8 +120,14 @@ pub(super) async fn put(arguments: Put, connection: &Connection) -> Result<Exit,
     }
 }
 
-/// A local file's content, and whether it may be executed; what comes from standard input says nothing about that.
-fn read(source: &Path) -> Result<(Vec<u8>, Option<bool>), CliError> {
+/// The name of a local file; none of standard input.
+pub(super) fn local_name(source: &Path) -> Option<String> {
+    let name = source.file_name().filter(|_| source != Path::new("-"))?;
+    Some(file_name::escape(name.as_encoded_bytes()))
+}
+
+/// A local file's content, at most so many bytes, and whether it may be executed; what comes from standard input says nothing about that.
+pub(super) fn read(source: &Path, most: u64) -> Result<(Vec<u8>, Option<bool>), CliError> {
     let wrong = |problem: String| CliError::Usage(format!("SOURCE: {}: {problem}", source.display()));
     let failed = |error: io::Error| wrong(error.to_string());
     let (input, executable): (Box<dyn Read>, _) = if source == Path::new("-") {
@@ -136,15 +141,15 @@ fn read(source: &Path) -> Result<(Vec<u8>, Option<bool>), CliError> {
         (Box::new(file), Some(about.permissions().mode() & 0o100 != 0))
     };
     let mut content = Vec::new();
-    input.take(MAX_FILE + 1).read_to_end(&mut content).map_err(failed)?;
-    if content.len() as u64 > MAX_FILE {
-        return Err(wrong(format!("has more than {MAX_FILE} bytes")));
+    input.take(most + 1).read_to_end(&mut content).map_err(failed)?;
+    if content.len() as u64 > most {
+        return Err(wrong(format!("has more than {most} bytes")));
     }
     Ok((content, executable))
 }
 
 /// The path that is meant: in a folder, of the same name.
-fn place(path: &str, name: Option<String>) -> Result<String, CliError> {
+pub(super) fn place(path: &str, name: Option<String>) -> Result<String, CliError> {
     let is_folder = path.ends_with('/') || matches!(path.rsplit('/').next(), Some("." | ""));
     let relative = relative(path)?;
     match name {

@@ -1,6 +1,7 @@
 //! `ambient session logs`.
 
 use ambient_wire::{api::List, live::Event, session::Session};
+use chrono::SecondsFormat;
 use clap::Args;
 
 use super::{attach::Reconnect, is_terminal};
@@ -10,7 +11,7 @@ use crate::{
     commands::Connection,
     error::CliError,
     exit::Exit,
-    follow::{Follower, Step, render::Renderer},
+    follow::{Follower, PATIENCE, Step, render::Renderer},
 };
 
 const PAGE: u32 = 1_000;
@@ -40,7 +41,7 @@ pub(super) async fn logs(arguments: Logs, connection: &Connection) -> Result<Exi
     if arguments.follow && !is_over(&session) {
         follow(&arguments, connection, &id, session.last_seq.unwrap_or_default(), renderer).await
     } else {
-        read(arguments.after_seq, connection, &id, session.last_seq, renderer).await
+        read(arguments.after_seq, connection, &session, renderer).await
     }
 }
 
@@ -53,11 +54,28 @@ fn is_over(session: &Session) -> bool {
 async fn read(
     after_seq: Option<i64>,
     connection: &Connection,
-    id: &str,
-    last: Option<i64>,
+    session: &Session,
     mut renderer: Renderer,
 ) -> Result<Exit, CliError> {
+    let (id, last) = (session.id.as_str(), session.last_seq);
     let mut cursor = after_seq;
+    let removed = session.retention.as_ref().filter(|kept| after_seq.unwrap_or(0) + 1 < kept.retained_from_seq);
+    if let Some(kept) = removed {
+        let at = kept.events_removed_at.map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true)).unwrap_or_default();
+        let seq = kept.retained_from_seq - 1;
+        connection.console.warn(&format!(
+            "events up to seq {seq} were removed by retention on {at}; these are the messages so far, and then the events that are left"
+        ));
+        let mut follower = Follower::new(&connection.client, id, None, PATIENCE);
+        if let Step::Snapshot(snapshot) = follower.next().await? {
+            renderer.snapshot(&snapshot)?;
+            if last.is_some_and(|last| snapshot.covers_seq >= last) {
+                renderer.finish()?;
+                return Ok(Exit::Success);
+            }
+            cursor = Some(snapshot.covers_seq);
+        }
+    }
     loop {
         let route = Route::new(["sessions", id, "events"]).query("after_seq", cursor).query("size", Some(PAGE));
         let page: List<Event> = connection.client.get(&route).await?.decode()?;

@@ -16,6 +16,7 @@ pub(super) mod send;
 pub(super) mod show;
 pub(super) mod spec;
 mod turns;
+mod upload;
 pub(super) mod wanted;
 
 use ambient_wire::{
@@ -24,7 +25,7 @@ use ambient_wire::{
 };
 use clap::Subcommand;
 
-use super::{Connection, definition::PatchOf, is_id, operations, usage};
+use super::{Connection, definition::PatchOf, is_id, models, operations, usage};
 use crate::{client::route::Route, error::CliError, exit::Exit};
 
 /// Commands for sessions. A session is named by its name within the project, or by its id.
@@ -91,11 +92,17 @@ pub enum SessionCommand {
     /// Show what is known about a file or folder in a running session's workspace
     #[command(after_help = "Example:\n  ambient session stat fix hello/README.md --sha256")]
     Stat(change::Stat),
-    /// Write a file into a running session's workspace, from a local one or standard input
+    /// Write a file into a running session's workspace, from a local one or standard input (into one that does not run: `session upload`)
     #[command(
         after_help = "Example:\n  ambient session put fix ./notes.md hello/docs/ --parents\n  make data | ambient session put fix - hello/data.csv"
     )]
     Put(change::Put),
+    /// Hand in a file for a session's next run, which finds it in its workspace before anything runs
+    #[command(after_help = "Example:\n  ambient session upload fix ./spec.pdf docs/\n  ambient session start fix")]
+    Upload(upload::Upload),
+    /// List the files that wait for a session's next run, or take some back
+    #[command(after_help = "Example:\n  ambient session uploads fix --remove docs/spec.pdf")]
+    Uploads(upload::Uploads),
     /// Remove files and folders from a running session's workspace
     #[command(after_help = "Example:\n  ambient session rm fix hello/build --recursive")]
     Rm(change::Remove),
@@ -142,6 +149,12 @@ pub enum SessionCommand {
         /// Id or name
         session: String,
     },
+    /// Show which models a session's agent may ask, where they are asked, and who says so
+    #[command(after_help = "Example:\n  ambient session models fix")]
+    Models {
+        /// Id or name
+        session: String,
+    },
     /// Add, remove and list repositories
     #[command(subcommand)]
     Repo(repo::RepoCommand),
@@ -168,6 +181,8 @@ pub(super) async fn run(command: SessionCommand, connection: &Connection) -> Res
         SessionCommand::Cat(arguments) => files::cat(arguments, connection).await,
         SessionCommand::Stat(arguments) => change::stat(arguments, connection).await,
         SessionCommand::Put(arguments) => change::put(arguments, connection).await,
+        SessionCommand::Upload(arguments) => upload::upload(arguments, connection).await,
+        SessionCommand::Uploads(arguments) => upload::uploads(arguments, connection).await,
         SessionCommand::Rm(arguments) => change::remove(arguments, connection).await,
         SessionCommand::Mv(arguments) => change::relocate(arguments, connection).await,
         SessionCommand::Diff(arguments) => git::print_diff(arguments, connection).await,
@@ -181,6 +196,7 @@ pub(super) async fn run(command: SessionCommand, connection: &Connection) -> Res
         SessionCommand::Push(arguments) => git::push(arguments, connection).await,
         SessionCommand::Turns(arguments) => turns::turns(arguments, connection).await,
         SessionCommand::Usage { session } => usage::of_session(&session, connection).await,
+        SessionCommand::Models { session } => models::of_session(&session, connection).await,
         SessionCommand::Repo(command) => repo::run(command, connection).await,
     }
 }

@@ -8,6 +8,7 @@ use std::{
 use ambient_wire::{
     agent_type::AgentCommand,
     git::Submodules,
+    model::ModelRules,
     network::Network,
     permission::{PermissionEffect, PermissionRule, Permissions},
     repo::Repo,
@@ -55,8 +56,8 @@ pub(crate) struct Spec {
     /// Agent that the session belongs to, by name or id; see 'ambient agent list'. What the session leaves open comes from it
     #[arg(long, value_name = "AGENT")]
     pub(crate) agent: Option<String>,
-    /// Program that runs as the agent, such as codex; see 'ambient agent-type list' [default: script, which runs the shell blocks of its
-    /// prompt]
+    /// Program that runs as the agent, such as codex; see 'ambient agent-type list' [default: the project's, or else the server's: script, unless
+    /// its administrator has set another, which runs the shell blocks of its prompt]
     #[arg(long, value_name = "TYPE")]
     pub(crate) agent_type: Option<String>,
     /// Command in place of the agent type's, which speaks the Agent Client Protocol; its words are separated by spaces
@@ -80,6 +81,15 @@ pub(crate) struct Spec {
     /// Model for the agent to use
     #[arg(long, alias = "llm-model", value_name = "MODEL")]
     pub(crate) model: Option<String>,
+    /// File with which models it may ask, where, with whose key and how much, as a JSON object in the API's form; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) models: Option<PathBuf>,
+    /// Tokens that its models may use, input and output together [default: its agent's, its project's or the server's limit]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) token_limit: Option<u64>,
+    /// What its models may cost, in the server's currency, such as 2.50 [default: as above]
+    #[arg(long, value_name = "AMOUNT", value_parser = input::amount)]
+    pub(crate) cost_limit: Option<u64>,
     /// CPU limit, such as 500m or 2 [default: the server's]
     #[arg(long, value_name = "CPU")]
     pub(crate) cpu: Option<String>,
@@ -96,7 +106,7 @@ pub(crate) struct Spec {
     #[arg(long, value_name = "NUMBER")]
     pub(crate) open_files: Option<u64>,
     /// What the agent may reach of the network: open, none, or hosts separated by commas, such as github.com,*.crates.io [default: its
-    /// agent's, or else the server's]
+    /// agent's or project's, or else the server's]
     #[arg(long, value_name = "open|none|HOST,…", value_parser = input::network)]
     pub(crate) network: Option<Network>,
     /// Shell script that prepares the workspace before the first turn; - is standard input; an empty file means none [default: its
@@ -136,6 +146,13 @@ impl Spec {
             disk: self.disk.clone(),
             open_files: self.open_files,
         }
+    }
+
+    fn models(&self) -> Result<ModelRules, CliError> {
+        let mut models = input::models(self.models.as_deref())?.unwrap_or_default();
+        models.limits.tokens = self.token_limit.or(models.limits.tokens);
+        models.limits.cost_micros = self.cost_limit.or(models.limits.cost_micros);
+        Ok(models)
     }
 
     fn permissions(&self) -> Result<Permissions, CliError> {
@@ -201,6 +218,7 @@ impl Spec {
             network: self.network.clone(),
             setup_script: input::script_of("--setup", self.setup_script.as_deref())?,
             environment_variables: input::by_key("--env", self.environment.iter().cloned())?,
+            models: self.models()?,
             permissions: self.permissions()?,
             labels: input::by_key("--label", self.labels.iter().cloned())?,
             ..SessionCreate::default()

@@ -20,6 +20,8 @@ use crate::output::{Style, escape, lines::Source, table::cut};
 const MAX_CALLS: usize = 256;
 /// Most lines shown of what a call that is no command has returned: it is for the agent.
 const MAX_RETURNED: usize = 5;
+/// Among the changes of files that were shown: what a push would bring.
+const PATCH: &str = "\0patch";
 /// Most characters of one of these lines.
 const MAX_COLUMNS: usize = 160;
 
@@ -94,7 +96,8 @@ impl Call {
 
     /// What it has returned, as far as it was not shown yet.
     fn returned(&self) -> String {
-        if self.streamed {
+        // What a push would bring was shown when it was asked for.
+        if self.streamed || self.kind == ToolKind::Push {
             return String::new();
         }
         if let Some(text) = self.output.as_ref().and_then(output_in_words) {
@@ -198,6 +201,13 @@ impl Renderer {
             {
                 diffs.push(diff::of(path, old_text.as_deref(), new_text, *truncated));
             }
+        }
+        if call.kind == ToolKind::Push && call.shown.insert(PATCH.to_owned()) {
+            let texts = call.content.iter().filter_map(|content| match content {
+                ToolContent::Text { text } => Some(text.as_str()),
+                _ => None,
+            });
+            diffs.push(diff::patch("What would go there:", texts));
         }
         for diff in diffs {
             self.block(Block::Call)?;

@@ -20,6 +20,28 @@ pub(super) struct FileDiff {
     pub(super) lines: Vec<(Style, String)>,
 }
 
+/// What git says of a change: its files, and a patch.
+pub(super) fn patch<'a>(summary: &str, texts: impl Iterator<Item = &'a str>) -> FileDiff {
+    let style = |line: &str| match line.as_bytes() {
+        [b'+', ..] => Style::Green,
+        [b'-', ..] => Style::Red,
+        [b'@', ..] => Style::Cyan,
+        [b'd', b'i', b'f', b'f', ..] => Style::Bold,
+        _ => Style::Plain,
+    };
+    let mut lines = texts.flat_map(str::lines).map(|line| (style(line), line.to_owned())).collect();
+    bound(&mut lines);
+    FileDiff { summary: summary.to_owned(), lines }
+}
+
+fn bound(lines: &mut Vec<(Style, String)>) {
+    if lines.len() > MAX_LINES {
+        let more = lines.len() - MAX_LINES;
+        lines.truncate(MAX_LINES);
+        lines.push((Style::Dim, format!("… {more} more lines")));
+    }
+}
+
 /// Compares a file's content before (none: it is new, or is not told) and after.
 pub(super) fn of(path: &str, before: Option<&str>, after: &str, is_cut_off: bool) -> FileDiff {
     let old = before.unwrap_or_default();
@@ -46,11 +68,7 @@ pub(super) fn of(path: &str, before: Option<&str>, after: &str, is_cut_off: bool
             lines.push((style, format!("{sign}{}", change.value().trim_end_matches(['\r', '\n']))));
         }
     }
-    if lines.len() > MAX_LINES {
-        let more = lines.len() - MAX_LINES;
-        lines.truncate(MAX_LINES);
-        lines.push((Style::Dim, format!("… {more} more lines")));
-    }
+    bound(&mut lines);
     if is_cut_off {
         lines.push((Style::Dim, "… the file was too large: the rest is not told".to_owned()));
     }

@@ -71,6 +71,7 @@ pub(super) fn word(kind: ToolKind) -> &'static str {
         ToolKind::Think => "think",
         ToolKind::Fetch => "fetch",
         ToolKind::SwitchMode => "switch mode",
+        ToolKind::Push => "push",
         ToolKind::Other => "tool",
     }
 }

@@ -5,14 +5,18 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 use agent_client_protocol::v1::schema as acp;
 use ambient_wire::{file_name, session::Attachment};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde_json::Value;
 
-use super::files;
+use super::files::{self, Content};
 use crate::attempt::Attempt;
 
 /// Largest text that goes into a message, and most bytes of all its files together; what is larger is named.
 const MAX_TEXT: usize = 512 * 1024;
 const MAX_ALL: usize = 10 * 1024 * 1024;
+
+/// What stands for itself in a path of a URI.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Blocks in order, and what could not be taken, in words. Files are read with the agent's rights.
 pub(super) async fn blocks(
@@ -33,13 +37,16 @@ pub(super) async fn blocks(
                     continue;
                 };
                 let file = attempt.paths.workspace().join(OsStr::from_bytes(&name));
-                match files::bytes(attempt, &file).await {
-                    Ok(Some(bytes)) if bytes.len() > left => blocks.push(link(path, uri(&file))),
-                    Ok(Some(bytes)) => {
+                match files::content(attempt, &file).await {
+                    Ok(Content::TooLarge) => blocks.push(link(path, uri(&file))),
+                    Ok(Content::Whole(bytes)) if bytes.len() > left => blocks.push(link(path, uri(&file))),
+                    Ok(Content::Whole(bytes)) => {
                         left -= bytes.len();
                         blocks.push(of_file(takes, path, &file, bytes));
                     }
-                    Ok(None) => missing.push(format!("attachment '{path}' is left out: there is no such file")),
+                    Ok(Content::Absent) => {
+                        missing.push(format!("attachment '{path}' is left out: there is no such file"));
+                    }
                     Err(reason) => missing.push(format!("attachment '{path}' is left out: {reason}")),
                 }
             }
@@ -71,7 +78,9 @@ fn of_file(takes: &Value, name: &str, file: &Path, bytes: Vec<u8>) -> acp::Conte
 }
 
 fn uri(file: &Path) -> String {
-    format!("file://{}", file.display())
+    // Each byte that is not plain, so that any name is a URI, and leads back to its file.
+    let path = percent_encode(file.as_os_str().as_bytes(), PLAIN);
+    format!("file://{path}")
 }
 
 fn link(name: &str, uri: String) -> acp::ContentBlock {
@@ -98,6 +107,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn any_name_is_a_uri() {
+        assert_eq!(uri(Path::new("/w/a.rs")), "file:///w/a.rs");
+        assert_eq!(uri(Path::new(OsStr::from_bytes(b"/w/a b#?%\xff"))), "file:///w/a%20b%23%3F%25%FF");
+    }
 
     #[test]
     fn a_file_goes_into_the_message_only_if_the_agent_takes_such() {

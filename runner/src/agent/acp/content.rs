@@ -3,10 +3,14 @@
 use agent_client_protocol::v1::schema::ContentBlock;
 use serde_json::{Value, json};
 
+use crate::permissions::CUT;
+
 /// Largest piece of text in an event, bytes.
 pub(super) const PIECE: usize = 16 * 1024;
 /// Largest text or value of a tool call, bytes.
 pub(super) const MAX_TEXT: usize = 64 * 1024;
+/// Longest short text, characters.
+const MAX_SHORT: usize = 1000;
 /// Largest block other than text, bytes.
 const MAX_BLOCK: usize = 4 * 1024 * 1024;
 
@@ -21,7 +25,21 @@ pub(super) fn text(mut text: String, most: usize) -> (String, bool) {
 
 /// A short text: a title, a path, an id.
 pub(super) fn short(text_: &str) -> String {
-    text(text_.chars().take(1000).collect(), 4000).0
+    text(text_.chars().take(MAX_SHORT).collect(), 4 * MAX_SHORT).0
+}
+
+/// The same for what rules are about, in which it must be seen that something is missing.
+pub(super) fn short_or_marked(text_: &str) -> String {
+    let is_long = text_.chars().nth(MAX_SHORT).is_some();
+    marked((short(text_), is_long))
+}
+
+/// A text that was perhaps cut, with a mark if it was.
+pub(super) fn marked((mut text, is_cut): (String, bool)) -> String {
+    if is_cut {
+        text.push(CUT);
+    }
+    text
 }
 
 /// A value, or how large it was.

@@ -25,20 +25,32 @@ const MAX_ERROR: u64 = 4096;
 /// # Errors
 /// In words.
 pub(super) async fn read(attempt: &Attempt, path: &Path) -> Result<Option<String>, String> {
-    let Some(bytes) = bytes(attempt, path).await? else { return Ok(None) };
+    let bytes = match content(attempt, path).await? {
+        Content::Whole(bytes) => bytes,
+        Content::TooLarge => return Err(format!("{}: larger than {MAX_FILE} bytes", path.display())),
+        Content::Absent => return Ok(None),
+    };
     String::from_utf8(bytes).map(Some).map_err(|_| format!("{}: it is not text", path.display()))
 }
 
-/// The file's content; none if there is no such file.
+/// What reading a file came to.
+pub(super) enum Content {
+    Whole(Vec<u8>),
+    /// It is larger than what is read.
+    TooLarge,
+    Absent,
+}
+
+/// A file's content.
 ///
 /// # Errors
 /// In words.
-pub(super) async fn bytes(attempt: &Attempt, path: &Path) -> Result<Option<Vec<u8>>, String> {
+pub(super) async fn content(attempt: &Attempt, path: &Path) -> Result<Content, String> {
     let (code, bytes, errors) = run(attempt, "read", path, None).await?;
     match code {
-        Some(0) if bytes.len() as u64 > MAX_FILE => Err(format!("{}: larger than {MAX_FILE} bytes", path.display())),
-        Some(0) => Ok(Some(bytes)),
-        Some(EXIT_ABSENT) => Ok(None),
+        Some(0) if bytes.len() as u64 > MAX_FILE => Ok(Content::TooLarge),
+        Some(0) => Ok(Content::Whole(bytes)),
+        Some(EXIT_ABSENT) => Ok(Content::Absent),
         _ => Err(format!("{}: {}", path.display(), errors.trim())),
     }
 }

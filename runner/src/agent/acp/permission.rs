@@ -1,22 +1,16 @@
 //! Requests for permission: answered by a rule, or by a person.
 
-use std::time::Duration;
-
 use agent_client_protocol::v1::schema as acp;
-use ambient_wire::runner_event::{PermissionAnswer, PermissionOutcome, PermissionRequest, RunnerEvent, ToolKind};
-use sha2::{Digest, Sha256};
-use tokio::time::timeout;
+use ambient_wire::runner_event::{PermissionAnswer, PermissionRequest, RunnerEvent, ToolKind};
 
 use super::{connection::Services, content, tools::Known};
 use crate::{
     log::LogError,
-    permissions::{Asked, Verdict},
+    permissions::{Asked, Reply, Verdict, fingerprint},
 };
 
 /// Longest command that is shown, bytes.
 const MAX_COMMAND: usize = 32 * 1024;
-/// A wait without a limit.
-const LONG: Duration = Duration::from_secs(400 * 86_400);
 
 /// What the agent is answered.
 pub(super) async fn request(
@@ -45,7 +39,7 @@ async fn decide(
 ) -> Result<Option<PermissionAnswer>, LogError> {
     let (tool_call_id, known) =
         services.updates.call(&request.tool_call.tool_call_id.0, request.tool_call.fields).await?;
-    let Some((turn_id, mut stop)) = services.turn.borrow().clone() else { return Ok(None) };
+    let Some((turn_id, stop)) = services.turn.borrow().clone() else { return Ok(None) };
     let permissions = &services.app.permissions;
     let request = described(services, permissions.next_id(), turn_id, tool_call_id, known, options);
     let asked = Asked { kind: request.kind, command: request.command.as_deref(), paths: &request.paths };
@@ -53,30 +47,14 @@ async fn decide(
         services.updates.record(RunnerEvent::PermissionDecided { request, allowed, rule }).await?;
         return Ok(Some(if allowed { PermissionAnswer::Once } else { PermissionAnswer::Reject }));
     }
-    let id = request.interrupt_id.clone();
-    let Some(mut waiting) = permissions.ask(request).await? else {
-        let text = "too many requests for permission wait: another was rejected".to_owned();
-        services.updates.record(RunnerEvent::AgentNotice { text }).await?;
-        return Ok(Some(PermissionAnswer::Reject));
-    };
-    let limit = permissions.timeout().and_then(|seconds| u64::try_from(seconds).ok()).map_or(LONG, Duration::from_secs);
-    let answer = timeout(limit, async {
-        tokio::select! {
-            biased;
-            answer = &mut waiting.answer => answer.ok(),
-            _ = stop.wait_for(Option::is_some) => None,
-        }
-    });
-    match answer.await {
-        Ok(Some(answer)) => Ok(Some(answer)),
-        Ok(None) => {
-            permissions.close(&id, PermissionOutcome::Cancelled).await?;
-            Ok(waiting.answer.try_recv().ok())
-        }
-        Err(_) => {
-            permissions.close(&id, PermissionOutcome::Expired).await?;
-            // It may have been answered at the last moment.
-            Ok(Some(waiting.answer.try_recv().unwrap_or(PermissionAnswer::Reject)))
+    match permissions.ask(request, stop).await? {
+        Reply::Answered(answer) => Ok(Some(answer)),
+        Reply::Stopped => Ok(None),
+        Reply::Expired => Ok(Some(PermissionAnswer::Reject)),
+        Reply::TooMany => {
+            let text = "too many requests for permission wait: another was rejected".to_owned();
+            services.updates.record(RunnerEvent::AgentNotice { text }).await?;
+            Ok(Some(PermissionAnswer::Reject))
         }
     }
 }
@@ -93,7 +71,7 @@ fn described(
         // Some agents tell the command in no other way.
         (known.kind == ToolKind::Execute && !known.title.is_empty()).then(|| known.title.trim_matches('`').to_owned())
     });
-    let command = command.map(|command| content::text(command, MAX_COMMAND).0);
+    let command = command.map(|command| content::marked(content::text(command, MAX_COMMAND)));
     let workspace = services.app.attempt.paths.workspace();
     let directory = services.terminals.directory();
     let relative = |path: &String| {
@@ -101,14 +79,10 @@ fn described(
         whole.strip_prefix(&workspace).map_or_else(|_| path.clone(), |inside| inside.to_string_lossy().into_owned())
     };
     let paths: Vec<String> = known.paths.iter().map(relative).collect();
-    let mut hash = Sha256::new();
     let kind = serde_json::to_string(&known.kind).unwrap_or_default();
     let input = known.input.to_string();
-    for part in [kind.as_str(), &known.title, command.as_deref().unwrap_or_default(), &paths.join("\n"), &input] {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
-    }
-    let fingerprint = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let parts = [kind.as_str(), &known.title, command.as_deref().unwrap_or_default(), &paths.join("\n"), &input];
+    let fingerprint = fingerprint(&parts);
     PermissionRequest {
         interrupt_id,
         turn_id,

@@ -23,7 +23,8 @@ fn tell_blocking(paths: &SessionPaths, run: i64) -> Option<String> {
     let mut bytes = 0;
     for run in 1..=run {
         let asked = messages(&paths.messages(run));
-        for_each_line(&paths.event_log(run), |record: Record| {
+        let log = Some(paths.event_log(run)).filter(|log| log.exists()).unwrap_or_else(|| paths.said(run));
+        for_each_line(&log, |record: Record| {
             let (who, text) = match RunnerEvent::read(&record.event) {
                 Some(RunnerEvent::TurnStarted { message_id, .. }) => {
                     let text =
@@ -79,5 +80,26 @@ fn for_each_line<T: serde::de::DeserializeOwned>(path: &Path, mut see: impl FnMu
         if let Ok(value) = serde_json::from_str(&line) {
             see(value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_a_run_whose_log_was_removed_is_retold() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = SessionPaths { root: root.path().to_owned() };
+        for run in [1, 2] {
+            std::fs::create_dir_all(paths.run_dir(run)).unwrap();
+        }
+        let record = |n: i64, event: &str| format!("{{\"n\":{n},\"at\":\"2026-01-01T00:00:00Z\",\"event\":{event}}}\n");
+        let said = record(3, "{\"type\":\"agent.text\",\"message_id\":\"m\",\"text\":\"in the first run\"}");
+        std::fs::write(paths.said(1), said).unwrap();
+        let log = record(1, "{\"type\":\"agent.text\",\"message_id\":\"n\",\"text\":\"and in the second\"}");
+        std::fs::write(paths.event_log(2), log).unwrap();
+        let told = tell_blocking(&paths, 2).unwrap();
+        assert!(told.contains("in the first run") && told.contains("and in the second"), "{told}");
     }
 }

@@ -53,10 +53,14 @@ pub(super) async fn apply(agent: &Arc<Agent>, offers: &Value, settings: &AgentSe
     Ok(())
 }
 
-/// Applies what is changed while the agent runs.
-pub(super) async fn follow(agent: Weak<Agent>, offers: Value, mut wanted: watch::Receiver<AgentSettings>) {
-    let mut applied = wanted.borrow_and_update().clone();
-    while wanted.changed().await.is_ok() {
+/// Applies what has changed since these were applied, and what is changed while the agent runs.
+pub(super) async fn follow(
+    agent: Weak<Agent>,
+    offers: Value,
+    mut wanted: watch::Receiver<AgentSettings>,
+    mut applied: AgentSettings,
+) {
+    while wanted.wait_for(|wanted| *wanted != applied).await.is_ok() {
         let Some(agent) = agent.upgrade() else { return };
         let now = wanted.borrow_and_update().clone();
         let changed = AgentSettings {

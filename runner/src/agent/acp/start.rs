@@ -7,7 +7,7 @@ use std::{
 };
 
 use agent_client_protocol::{schema::ProtocolVersion, v1::schema as acp};
-use ambient_runner_protocol::AgentCommand;
+use ambient_runner_protocol::{AgentCommand, AgentSettings};
 use ambient_wire::runner_event::{Conversation, PermissionOutcome, RunnerEvent};
 use serde_json::{Value, json};
 use tokio::{
@@ -150,12 +150,12 @@ pub(super) async fn start(app: &SharedApp, incarnation: u32) -> Result<Arc<Agent
         tasks: Mutex::new(vec![flush]),
     });
     let wanted = app.settings();
-    let mut now = wanted.borrow().clone();
-    if placeholders::tell_the_model(command) {
-        now.model = None;
-    }
-    settings::apply(&agent, &offers, &now).await?;
-    let follow = AbortOnDropHandle::new(tokio::spawn(settings::follow(Arc::downgrade(&agent), offers, wanted)));
+    let now = wanted.borrow().clone();
+    let told = placeholders::tell_the_model(command);
+    let first = AgentSettings { model: now.model.clone().filter(|_| !told), ..now.clone() };
+    settings::apply(&agent, &offers, &first).await?;
+    let follow = settings::follow(Arc::downgrade(&agent), offers, wanted, now);
+    let follow = AbortOnDropHandle::new(tokio::spawn(follow));
     agent.tasks.lock().await.push(follow);
     Ok(agent)
 }

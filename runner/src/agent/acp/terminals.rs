@@ -3,7 +3,7 @@
 //! A terminal here is a command with its output; nothing is typed into it.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
@@ -17,7 +17,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt},
     process::Command,
     sync::{mpsc, oneshot, watch},
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 
 use super::{
@@ -91,42 +91,60 @@ impl Terminals {
         services: &Arc<Services>,
         request: acp::CreateTerminalRequest,
     ) -> Answer<acp::CreateTerminalResponse> {
-        let terminal_id = {
-            let mut all = self.all()?;
-            if all.open.len() >= MAX_TERMINALS {
-                return Err(refused(format!("{MAX_TERMINALS} terminals are open already")));
-            }
-            all.made += 1;
-            format!("{}/terminal-{}", self.prefix, all.made)
-        };
         let most = request
             .output_byte_limit
             .map_or(MAX_OUTPUT, |most| usize::try_from(most).unwrap_or(MAX_OUTPUT).min(MAX_OUTPUT));
-        let terminal = Arc::new(Terminal {
-            mark: terminal_id.clone(),
-            most,
-            output: Mutex::default(),
-            ended: watch::Sender::new(None),
-        });
-        let command = self.command(&request, &terminal.mark).map_err(|e| refused(e.to_string()))?;
+        let (terminal_id, terminal) = self.open(most)?;
+        let started = self.start(services, &request, &terminal_id, &terminal).await;
+        match self.all()?.open.entry(terminal_id.clone()) {
+            Entry::Occupied(open) if started.is_err() => drop(open.remove()),
+            Entry::Occupied(_) => return Ok(acp::CreateTerminalResponse::new(terminal_id)),
+            Entry::Vacant(_) => {}
+        }
+        started?;
+        // All were ended while it began.
+        self.attempt.processes.end(Mark::Turn(terminal.mark.clone()), PATIENCE).await;
+        Err(refused("the agent is being ended".to_owned()))
+    }
+
+    /// A new one, which counts before it has begun.
+    fn open(&self, most: usize) -> Answer<(String, Arc<Terminal>)> {
+        let mut all = self.all()?;
+        if all.open.len() >= MAX_TERMINALS {
+            return Err(refused(format!("{MAX_TERMINALS} terminals are open already")));
+        }
+        all.made += 1;
+        let id = format!("{}/terminal-{}", self.prefix, all.made);
+        let (output, ended) = (Mutex::default(), watch::Sender::new(None));
+        let terminal = Arc::new(Terminal { mark: id.clone(), most, output, ended });
+        all.open.insert(id.clone(), terminal.clone());
+        Ok((id, terminal))
+    }
+
+    async fn start(
+        &self,
+        services: &Arc<Services>,
+        request: &acp::CreateTerminalRequest,
+        terminal_id: &str,
+        terminal: &Arc<Terminal>,
+    ) -> Answer<()> {
+        let command = self.command(request, &terminal.mark).map_err(|e| refused(e.to_string()))?;
         let (started, is_started) = oneshot::channel();
         let run = run(
             self.attempt.clone(),
             command,
             terminal.clone(),
             services.updates.clone(),
-            terminal_id.clone(),
+            terminal_id.to_owned(),
             started,
         );
         tokio::spawn(run);
         let cannot = |reason: String| refused(format!("cannot start {}: {reason}", content::short(&request.command)));
         match is_started.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(cannot(error.to_string())),
-            Err(_) => return Err(cannot("it was given up".to_owned())),
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(cannot(error.to_string())),
+            Err(_) => Err(cannot("it was given up".to_owned())),
         }
-        self.all()?.open.insert(terminal_id.clone(), terminal);
-        Ok(acp::CreateTerminalResponse::new(terminal_id))
     }
 
     pub(super) fn output(&self, id: &acp::TerminalId) -> Answer<acp::TerminalOutputResponse> {
@@ -228,7 +246,8 @@ async fn run(
             status = child.wait() => break status.ok(),
         }
     };
-    while let Ok(Some(bytes)) = timeout(LAST_WORDS, received.recv()).await {
+    let deadline = Instant::now() + LAST_WORDS;
+    while let Ok(Some(bytes)) = timeout_at(deadline, received.recv()).await {
         take(bytes).await;
     }
     terminal.ended.send_replace(Some(exit_status(status)));

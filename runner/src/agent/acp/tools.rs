@@ -104,6 +104,11 @@ impl Known {
 
     /// The command that the call runs, if its arguments tell of one.
     pub(super) fn command(&self) -> Option<String> {
+        if let Some(Value::Array(commands)) = self.input.get("commands") {
+            // Each is a command of its own.
+            let commands: Vec<&str> = commands.iter().filter_map(Value::as_str).collect();
+            return Some(commands.join("\n"));
+        }
         let given = ["command", "cmd", "script", "commands"].iter().find_map(|name| self.input.get(name))?;
         match given {
             Value::String(command) => Some(command.clone()),
@@ -130,7 +135,7 @@ fn change(fields: acp::ToolCallUpdateFields) -> ToolChange {
     // The protocol has no field for it; agents that say it, say it so.
     let exit_code = fields.raw_output.as_ref().and_then(|output| output["exit_code"].as_i64());
     ToolChange {
-        title: fields.title.map(|title| content::short(&title)),
+        title: fields.title.map(|title| content::short_or_marked(&title)),
         kind: fields.kind.map(kind),
         status: fields.status.map(status),
         input: fields.raw_input.map(|input| content::value(input, MAX_TEXT)),
@@ -142,7 +147,7 @@ fn change(fields: acp::ToolCallUpdateFields) -> ToolChange {
 }
 
 fn location(at: &acp::ToolCallLocation) -> Location {
-    Location { path: content::short(&at.path.to_string_lossy()), line: at.line }
+    Location { path: content::short_or_marked(&at.path.to_string_lossy()), line: at.line }
 }
 
 fn part(part: acp::ToolCallContent) -> ToolContent {
@@ -155,7 +160,7 @@ fn part(part: acp::ToolCallContent) -> ToolContent {
             let old = diff.old_text.map(|text| content::text(text, MAX_DIFF));
             let (new_text, is_cut) = content::text(diff.new_text, MAX_DIFF);
             let truncated = is_cut || old.as_ref().is_some_and(|(_, is_cut)| *is_cut);
-            let path = content::short(&diff.path.to_string_lossy());
+            let path = content::short_or_marked(&diff.path.to_string_lossy());
             ToolContent::Diff { path, old_text: old.map(|(text, _)| text), new_text, truncated }
         }
         acp::ToolCallContent::Terminal(terminal) => {

@@ -120,7 +120,7 @@ async fn done(agent: &Agent, turn: &Turn, answered: Result<Value, Failed>) -> Re
     if !answer["usage"].is_null() {
         let raw = content::value(answer["usage"].clone(), MAX_TEXT);
         let (turn_id, source, model) = (turn.run_id.clone(), UsageSource::Agent, String::new());
-        let event = RunnerEvent::Usage { turn_id, source, model, usage: usage(&answer["usage"]), raw };
+        let event = RunnerEvent::Usage { turn_id, source, model, usage: usage(&answer["usage"]), raw, call: None };
         agent.services.updates.record(event).await?;
     }
     let reason = content::short(answer["stopReason"].as_str().unwrap_or("end_turn"));

@@ -197,6 +197,7 @@ impl Updates {
                 model: String::new(),
                 usage: cost(update.cost.as_ref()),
                 raw: content::value(raw, MAX_TEXT),
+                call: None,
             },
             _ => return Ok(()),
         };

@@ -25,7 +25,7 @@ async fn errors_of_the_endpoint_are_passed_on_and_cost_nothing() {
 async fn only_allowed_models_are_asked_and_others_are_refused_in_the_dialects_words() {
     let model = ScriptedModel::start(None).await.unwrap();
     let mut endpoint = endpoint(&model.url());
-    endpoint.allowed_models = vec!["other".to_owned(), "another".to_owned()];
+    endpoint.allowed_models = Some(vec!["other".to_owned(), "another".to_owned()]);
     let scene = Scene::new(&endpoint).await;
     for dialect in ALL {
         let response = scene.ask(dialect, true, "SCENARIO=hello").await;
@@ -127,4 +127,40 @@ async fn a_base_url_or_a_key_that_cannot_be_used_is_told_without_showing_it() {
     let endpoint = endpoint("http://x");
     let started = ModelProxy::start(&endpoint, &key, Spent::default(), scene.log.clone(), listener().await);
     assert_eq!(started.await.err().unwrap(), "the model endpoint's key for Anthropic is not usable");
+}
+
+#[tokio::test]
+async fn an_address_that_others_have_named_leads_to_what_is_public_or_allowed() {
+    let model = ScriptedModel::start(None).await.unwrap();
+    let own = model.url().strip_prefix("http://").unwrap().to_owned();
+    let mut endpoint = endpoint(&model.url());
+    endpoint.public_only = ALL.into_iter().collect();
+    let private = ["169.254.169.254", "10.0.0.1", "[::1]:80", "[::ffff:127.0.0.1]", "localhost"];
+    for (host, dialect) in private.into_iter().zip([Anthropic, Anthropic, Anthropic, Anthropic, Gemini]) {
+        endpoint.base_urls.insert(dialect, format!("http://{host}"));
+        let scene = Scene::new(&endpoint).await;
+        for dialect in [dialect, OpenaiChat] {
+            let refused = scene.ask(dialect, true, "SCENARIO=hello").await;
+            let told = (refused.status().as_u16(), refused.headers()["x-should-retry"].to_str().unwrap().to_owned());
+            assert_eq!(told, (403, "false".to_owned()), "{host}");
+            assert!(message(&refused.json().await.unwrap()).contains("not public"));
+        }
+    }
+    assert!(model.seen().is_empty());
+    endpoint.private_hosts = vec![own];
+    let scene = Scene::new(&endpoint).await;
+    scene.ask(OpenaiChat, true, "SCENARIO=hello").await.error_for_status().unwrap();
+    assert_eq!(scene.ask(Gemini, true, "SCENARIO=hello").await.status(), 403, "only what is named");
+}
+
+#[tokio::test]
+async fn if_no_model_is_allowed_none_is_asked() {
+    let model = ScriptedModel::start(None).await.unwrap();
+    let mut endpoint = endpoint(&model.url());
+    endpoint.allowed_models = Some(Vec::new());
+    let scene = Scene::new(&endpoint).await;
+    let refused = scene.ask(Anthropic, true, "SCENARIO=hello").await;
+    assert_eq!(refused.status(), 403);
+    assert!(message(&refused.json().await.unwrap()).ends_with("it may ask none"));
+    assert!(model.seen().is_empty());
 }

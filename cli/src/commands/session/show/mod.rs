@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ambient_wire::{
     api::List,
     project::Project,
+    retention::SessionRetention,
     session::{ResourceOverrides, Session, StatusDetail},
 };
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -170,6 +171,9 @@ fn details(s: &Session, now: DateTime<Utc>) -> String {
         let more = more.into_iter().filter_map(|(name, value)| Some(format!(", {name} {}", value?)));
         fields.add("Waits", format!("{} since {}{}", detail.reason, time(detail.since), more.collect::<String>()));
     }
+    if let Some(retention) = &s.retention {
+        removed(retention, &mut fields);
+    }
     if let Some(error) = &s.error {
         fields.add("Error", first_line(error));
     }
@@ -187,6 +191,24 @@ fn details(s: &Session, now: DateTime<Utc>) -> String {
         text += &format!("\n{}", conditions(s, now).render(""));
     }
     text
+}
+
+/// What is not there any more, and why.
+fn removed(retention: &SessionRetention, fields: &mut Fields) {
+    let when = |at: Option<DateTime<Utc>>| at.map(time).unwrap_or_default();
+    if retention.retained_from_seq > 1 {
+        let (last, at) = (retention.retained_from_seq - 1, when(retention.events_removed_at));
+        fields.add("Events", format!("removed up to seq {last} by retention on {at}; the messages are kept"));
+    }
+    if retention.workspace_removed_at.is_some() {
+        let (run, at) = (retention.workspace_removed_after_run, when(retention.workspace_removed_at));
+        fields
+            .add("Workspace", format!("that of run {run} was removed by retention on {at}; a later run clones again"));
+    }
+    if retention.snapshots_removed_at.is_some() {
+        let at = when(retention.snapshots_removed_at);
+        fields.add("Snapshots", format!("of turns until then were removed by retention on {at}"));
+    }
 }
 
 fn head(s: &Session, now: DateTime<Utc>) -> Fields {
