@@ -322,6 +322,9 @@ impl<E: StoredEntity> Call<'_, E> {
         if effects {
             self.services.hints.publish(Hint::Outbox);
         }
+        if E::RULES_SESSIONS {
+            self.services.hints.publish(Hint::Owners);
+        }
     }
 
     fn applied(&self, after: Current<E>, appended: &Appended, cached: &mut CachedEntity<E>) -> Reply<E> {

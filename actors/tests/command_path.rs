@@ -41,6 +41,16 @@ async fn one_command_writes_operation_row_live_events_and_effects_and_wakes_afte
 }
 
 #[tokio::test]
+async fn readers_are_told_of_a_project_that_has_changed() {
+    let w = world().await;
+    let project = new_project(&w.actors, "demo").await;
+    let mut hints = w.hints.subscribe();
+    let patch = ProjectPatch { display_name: Some("Demo".to_owned()), ..ProjectPatch::default() };
+    ask::<Project>(&w.actors, &project, project::Command::Patch(Box::new(patch))).await.unwrap();
+    assert_eq!(hints.recv().await, Some(Hint::Owners));
+}
+
+#[tokio::test]
 async fn a_repeated_request_gets_the_same_answer_also_after_a_restart_and_another_body_is_refused() {
     let w = world().await;
     let project = new_project(&w.actors, "demo").await;

@@ -26,7 +26,7 @@ use ambient_workflows::{
 };
 
 use crate::{
-    config::{Confinement, ServerConfig},
+    config::ServerConfig,
     engine_choice, keys, open_files, snapshots, traces,
     workflow_engine::{WorkflowEngine, worker_settings},
 };
@@ -221,11 +221,6 @@ fn actor_options(config: &ServerConfig) -> ActorOptions {
 }
 
 fn local_options(config: &ServerConfig) -> LocalOptions {
-    let confinement = match config.confinement {
-        Confinement::Require => local::Confinement::Require,
-        Confinement::BestEffort => local::Confinement::BestEffort,
-        Confinement::Off => local::Confinement::Off,
-    };
     let defaults = LocalOptions::new(config.data_dir.clone(), config.runner_binary.clone(), config.host.clone());
     let limits = &config.limits;
     let session = own_limits(&limits.defaults()).over(&defaults.limits);
@@ -237,7 +232,7 @@ fn local_options(config: &ServerConfig) -> LocalOptions {
         readable_paths: readable_paths(config),
         platform_paths: vec![config.admin_token_file.clone(), config.config_file.clone()],
         session_uid_base: Some(config.session_uid_base),
-        confinement,
+        confinement: config.confinement.of_runner(),
         network: config.session_network.0.clone(),
         ..defaults
     }

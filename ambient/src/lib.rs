@@ -18,4 +18,5 @@ pub mod postgres;
 mod snapshots;
 pub mod telemetry;
 mod traces;
+mod user_ids;
 mod workflow_engine;

@@ -35,6 +35,9 @@ enum AnyCommand {
 async fn main() -> ExitCode {
     match parse() {
         Ok((AnyCommand::Client(command), globals)) => ambient_cli::run(command, globals).await,
+        Ok((AnyCommand::Server(ServerCommand::AgentType(command)), globals)) if command.asks_the_server() => {
+            ambient_cli::list_agent_types(globals).await
+        }
         Ok((AnyCommand::Server(command), globals)) => ended(Box::pin(command.run(globals.output.into())).await),
         Ok((AnyCommand::Replay(command), globals)) => ended(Box::pin(command.run(globals.output.into())).await),
         Err(error) => ambient_cli::usage(&error),

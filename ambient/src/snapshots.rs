@@ -2,15 +2,13 @@
 
 use std::path::PathBuf;
 
-use ambient_compute::local::SESSION_UIDS;
 use ambient_persistence::Database;
-use ambient_runner_protocol::Confinement;
 use ambient_snapshots::{Reader, ReaderOptions, SnapshotStore, StoreError};
 
-use crate::config::{self, ServerConfig};
-
-/// Ids that belong to nobody.
-const NOBODY: [u32; 2] = [65_534, 65_535];
+use crate::{
+    config::ServerConfig,
+    user_ids,
+};
 
 /// Opens the store, and says what it is good for. One that cannot be reached keeps no server from starting: what it misses, events say.
 ///
@@ -42,16 +40,11 @@ pub(crate) async fn open(config: &ServerConfig, db: &Database) -> Result<Option<
 /// Looks into its packs.
 pub(crate) fn reader(config: &ServerConfig, store: SnapshotStore) -> Reader {
     let is_root = rustix::process::geteuid().is_root();
-    let confinement = match config.confinement {
-        config::Confinement::Require => Confinement::Require,
-        config::Confinement::BestEffort => Confinement::BestEffort,
-        config::Confinement::Off => Confinement::Off,
-    };
     let options = ReaderOptions {
         program: if is_root { installed(config) } else { config.runner_binary.clone() },
         hidden: config.data_dir.clone(),
-        user: is_root.then(|| user(config.session_uid_base)),
-        confinement,
+        user: is_root.then(|| user_ids::reader(config.session_uid_base)),
+        confinement: config.confinement.of_runner(),
     };
     Reader::new(store, options)
 }
@@ -59,10 +52,4 @@ pub(crate) fn reader(config: &ServerConfig, store: SnapshotStore) -> Reader {
 /// Where compute has put the runner, so that other users can execute it.
 fn installed(config: &ServerConfig) -> PathBuf {
     config.data_dir.join("bin/ambient-runner")
-}
-
-/// The first id after those of sessions that is somebody's.
-fn user(base: u32) -> u32 {
-    let first = base.saturating_add(SESSION_UIDS);
-    (first..=first.saturating_add(2)).find(|id| !NOBODY.contains(id)).unwrap_or(first)
 }

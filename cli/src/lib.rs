@@ -66,6 +66,11 @@ pub async fn run(command: Command, globals: Globals) -> ExitCode {
     commands::run(command, globals).await.into()
 }
 
+/// Lists the agent types of the server, as `ambient agent-type list` does.
+pub async fn list_agent_types(globals: Globals) -> ExitCode {
+    commands::list_agent_types(globals).await.into()
+}
+
 /// Prints clap's message about the arguments and returns the exit code: 64 if they are wrong, 0 for help.
 #[must_use]
 pub fn usage(error: &clap::Error) -> ExitCode {

@@ -180,6 +180,7 @@ impl DefinitionSpec for AgentSpec {
             .ordered(),
         Column::new("llm_model", Text, |a: &Agent| json!(a.spec.llm_model)).filtered("Model.").ordered(),
     ];
+    const RULES_SESSIONS: bool = true;
     type Patch = AgentPatch;
 
     fn validate(&self) -> Result<(), Refusal> {

@@ -32,6 +32,8 @@ pub trait DefinitionSpec:
     const SCHEMA_VERSION: i32 = 1;
     /// See [`Entity::COLUMNS`]. Starts with [`Definition::NAME`], [`Definition::CREATED_BY`] and [`Definition::LABELS`].
     const COLUMNS: &'static [Column<Definition<Self>>];
+    /// See [`Entity::RULES_SESSIONS`].
+    const RULES_SESSIONS: bool = false;
     /// Changes; absent = unchanged.
     type Patch: Debug + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static;
 
@@ -183,6 +185,7 @@ impl<S: DefinitionSpec> Entity for Definition<S> {
     const TITLE: &'static str = S::TITLE;
     const SCHEMA_VERSION: i32 = S::SCHEMA_VERSION;
     const COLUMNS: &'static [Column<Self>] = S::COLUMNS;
+    const RULES_SESSIONS: bool = S::RULES_SESSIONS;
     type Command = Command<S>;
     type Event = Event<S>;
 

@@ -145,6 +145,8 @@ pub trait Entity: Debug + Clone + PartialEq + Serialize + DeserializeOwned + Sen
     const PARTS: &'static [Part] = &[];
     /// Whether it has a live log.
     const HAS_LIVE_LOG: bool = false;
+    /// Whether what it says holds for the sessions below it, so that the readers of their runners look for changes.
+    const RULES_SESSIONS: bool = false;
     /// Whether it belongs to a project, with which it is deleted. Only a project itself does not.
     const IN_PROJECT: bool = true;
     /// What can be asked.

@@ -255,8 +255,12 @@ fn permissions_change_at_any_time_and_the_runner_is_told() {
     assert!(patched.runner_due() && patched.generation == session.generation);
     let of_project =
         Permissions { timeout: Some(60), otherwise: Some(PermissionEffect::Allow), ..Permissions::default() };
-    let inherits = told(&patched, Fact::PermissionsInherited { permissions: of_project });
+    let inherited = |since_launch| Fact::PermissionsInherited { permissions: of_project.clone(), since_launch };
+    let inherits = told(&patched, inherited(false));
     let all = inherits.permissions();
+    assert_eq!(inherits.permission_changes, patched.permission_changes, "its launch goes by them");
+    assert_eq!(told(&patched, inherited(true)).permission_changes, patched.permission_changes + 1);
+    assert_eq!(told(&inherits, inherited(true)), inherits, "it has them");
     assert_eq!((all.otherwise, all.timeout), (Some(PermissionEffect::Deny), Some(60)));
     let stopped = told(&step(Some(&patched), &stop(false), &context(5)).unwrap().unwrap().after, torn_down());
     assert!(!stopped.runner_due());

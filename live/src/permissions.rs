@@ -1,10 +1,17 @@
 //! Permissions and answers as the domain has them, in the runner's form and back. The only place that knows both.
 
-use ambient_domain::permission as domain;
+use ambient_domain::{agent::Agent, permission as domain, project::ProjectSpec};
 use ambient_wire::{
     permission::{PermissionEffect, PermissionPolicy, PermissionRule},
     runner_event::{PermissionAnswer, PermissionOutcome, ToolKind},
 };
+
+/// What a session's agent and project say about permissions. A deleted agent says nothing.
+#[must_use]
+pub fn inherited(agent: Option<&Agent>, project: &ProjectSpec) -> domain::Permissions {
+    let of_agent = agent.filter(|agent| agent.deleted_at.is_none()).map(|agent| &agent.spec.permissions);
+    domain::Permissions::merged(of_agent.into_iter().chain([&project.settings.permissions]))
+}
 
 /// What an agent may do without asking: the policy that a runner goes by.
 #[must_use]

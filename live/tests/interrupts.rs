@@ -4,10 +4,13 @@
 mod support;
 
 use ambient_domain::{
+    agent::{Agent, AgentSpec},
+    definition,
     permission::{Answer, PermissionEffect, Permissions},
+    project::{self, Project, ProjectPatch, Settings},
     session::{Command, InterruptOutcome, Message, Session, SessionPatch},
 };
-use ambient_persistence::Hints;
+use ambient_persistence::{Hints, new_id};
 use ambient_tests::TestDatabase;
 use support::{
     Server, World, eventually,
@@ -160,5 +163,49 @@ async fn permissions_reach_the_runner_and_the_rule_of_an_always_before_the_answe
     is_closed(&server, &session, "1-1-1", InterruptOutcome::Answered).await;
     assert_eq!(runner.told(), ["policy of 0 rules", "policy of 1 rules", "answer 1-1-1"]);
     eventually("everything is told", || async { !server.session(&session.id).await.runner_due() }).await;
+    readers.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_agent_and_project_say_reaches_the_runner_of_a_running_session() {
+    let database = TestDatabase::new().await;
+    let server = Server::on(&database).await;
+    let (world, sink, agent_id) = (World::new(), server.sink(), new_id());
+    let session = server.new_session(|spec| spec.agent_id = Some(agent_id.clone())).await;
+    let runner = StandIn::of(&session);
+    world.set(&session.id, Some(runner.socket()));
+    server.running(&session).await;
+    let readers = server.readers(&world, &sink);
+    let says = |effect| Permissions { otherwise: Some(effect), ..Permissions::default() };
+    let has = |effect| {
+        let server = &server;
+        let id = &session.id;
+        eventually("the runner goes by it", move || async move {
+            let now = server.session(id).await;
+            now.permissions().otherwise == effect && !now.runner_due()
+        })
+    };
+
+    let settings = Settings { permissions: says(PermissionEffect::Allow), ..Settings::default() };
+    let patch = ProjectPatch { settings: Some(settings), ..ProjectPatch::default() };
+    server.command::<Project>(&session.project_id, &project::Command::Patch(Box::new(patch)), &[]).await;
+    has(Some(PermissionEffect::Allow)).await;
+
+    // The agent's comes before the project's, until the agent is deleted.
+    let spec = Box::new(AgentSpec { permissions: says(PermissionEffect::Deny), ..AgentSpec::default() });
+    let (id, project_id, name) = (agent_id.clone(), session.project_id.clone(), "coder".to_owned());
+    server.command::<Agent>(&agent_id, &definition::Command::Create { id, project_id, name, spec }, &[]).await;
+    has(Some(PermissionEffect::Deny)).await;
+    server.command::<Agent>(&agent_id, &definition::Command::Delete, &[]).await;
+    has(Some(PermissionEffect::Allow)).await;
+    assert_eq!(runner.told(), ["policy of 0 rules"; 3]);
+
+    // What changed while nobody read is found by whoever reads next.
+    readers.shutdown().await;
+    let patch = ProjectPatch { settings: Some(Settings::default()), ..ProjectPatch::default() };
+    server.command::<Project>(&session.project_id, &project::Command::Patch(Box::new(patch)), &[]).await;
+    let readers = server.readers(&world, &sink);
+    has(None).await;
+    assert_eq!(runner.told().len(), 4);
     readers.shutdown().await;
 }

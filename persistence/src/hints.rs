@@ -41,6 +41,8 @@ pub enum Hint {
     Outbox,
     /// What the sessions of this project have used of models.
     Usage(String),
+    /// Projects or agents, whose rules hold for the sessions below them.
+    Owners,
     /// Anything: hints were lost.
     Resync,
 }
@@ -218,6 +220,7 @@ fn encode(hint: &Hint) -> String {
         Hint::Live(id) => format!("L{id}"),
         Hint::Outbox => "O".to_owned(),
         Hint::Usage(id) => format!("U{id}"),
+        Hint::Owners => "W".to_owned(),
         Hint::Resync => "R".to_owned(),
     }
 }
@@ -229,6 +232,7 @@ fn decode(line: &str) -> Hint {
         (Some('L'), id) => Hint::Live(id.to_owned()),
         (Some('O'), "") => Hint::Outbox,
         (Some('U'), id) => Hint::Usage(id.to_owned()),
+        (Some('W'), "") => Hint::Owners,
         _ => Hint::Resync,
     }
 }

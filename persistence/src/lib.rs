@@ -67,7 +67,7 @@ pub use retention::{ProjectRetention, Removed, RemovedEvents, RetentionRequest, 
 pub use retention_preview::SessionLoss;
 pub use run_results::{RunChange, RunRow};
 pub use runner::{RunnerAppendError, RunnerBatch, RunnerLease, RunnerRecord, SessionRuntime};
-pub use runner_log::{EventPage, RunnerCursor, RunnerSession};
+pub use runner_log::{EventPage, RulerVersions, RunnerCursor, RunnerSession};
 pub use snapshots::Snapshot;
 pub use stored_packs::PackOwner;
 pub use trace_queues::{TraceBacklog, TracedExecution, TracedTurn};

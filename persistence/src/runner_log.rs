@@ -23,6 +23,20 @@ pub struct RunnerSession {
     pub run: i64,
     /// Whether the runner has to be told something: messages that it has not recorded while it is Running, answers, permissions.
     pub has_undelivered: bool,
+    /// Of those whose rules hold for it.
+    #[sqlx(flatten)]
+    pub rulers: RulerVersions,
+}
+
+/// Versions of those whose rules hold for a run: something may have changed if one has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
+pub struct RulerVersions {
+    /// The session's own.
+    pub session_version: i64,
+    /// Its agent's; 0 = none.
+    pub agent_version: i64,
+    /// Its project's; 0 = none.
+    pub project_version: i64,
 }
 
 /// How far a runner's log has been stored, and how far its facts have been reported.
@@ -98,8 +112,11 @@ impl Database {
                           s.runner_due or s.phase = 'Running' and exists (
                               select from ambient.session_events e
                               where e.session_id = s.id and e.run = s.run and e.message_id is not null
-                                and e.type = 'user.message' and e.seq > r.delivered_seq) as has_undelivered
+                                and e.type = 'user.message' and e.seq > r.delivered_seq) as has_undelivered,
+                          s.version as session_version, coalesce(a.version, 0) as agent_version,
+                          coalesce(p.version, 0) as project_version
                    from ambient.sessions s join ambient.session_runtime r on r.session_id = s.id
+                   left join ambient.agents a on a.id = s.agent_id left join ambient.projects p on p.id = s.project_id
                    where s.deleted_at is null and s.phase in ('Creating', 'Running', 'Stopping')";
         Ok(sqlx::query_as(sql).fetch_all(self.pool()).await?)
     }

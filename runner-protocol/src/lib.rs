@@ -42,6 +42,7 @@
 //! types of `ambient_wire`.
 
 mod agent;
+mod install;
 mod model;
 mod repo;
 mod session_paths;
@@ -54,6 +55,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use agent::{AgentCommand, AgentEndpoint, AgentSettings, AnswerTaken};
+pub use install::InstallOrder;
 pub use ambient_wire::{
     network::{Network, NetworkMode},
     permission::PermissionPolicy,

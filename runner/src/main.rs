@@ -46,6 +46,7 @@ mod group;
 mod hand_in;
 mod history;
 mod http;
+mod install;
 mod isolate;
 mod lfs;
 mod life;
@@ -104,6 +105,16 @@ enum Command {
         #[arg(long)]
         order: String,
     },
+    /// Becomes a package manager that may write one folder.
+    #[command(hide = true)]
+    Install {
+        /// What it may do, as JSON.
+        #[arg(long)]
+        order: String,
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
     /// Maps two user ids into our parent's namespace.
     #[command(hide = true)]
     MapUsers {
@@ -160,6 +171,7 @@ fn main() -> ExitCode {
             users::map(process, runner_user, agent_user).map_or_else(|reason| refused(&reason), |()| ExitCode::SUCCESS)
         }
         Command::Confine { rights, command } => refused(&confine::become_command(&rights, &command)),
+        Command::Install { order, command } => refused(&install::become_installer(&order, &command)),
         Command::ReadStored { order } => exit_code(git::stored::read(&order)),
         Command::Isolate { command } => exit_code(isolate::isolate(&command)),
         Command::Init => exit_code(isolate::init::run()),

@@ -11,7 +11,7 @@ use ambient_domain::{
     project::{Project, ProjectSpec},
     session::Session,
 };
-use ambient_live::Budgets;
+use ambient_live::{Budgets, permissions};
 use ambient_runner_protocol::ModelBudget;
 use ambient_wire::model::ModelOwner;
 
@@ -34,7 +34,6 @@ impl Owners {
         };
         // A deleted agent's limits still hold, so that a session gets no more by that; its keys are about to be removed.
         if let Some(agent) = agent.as_mut().filter(|agent| agent.deleted_at.is_some()) {
-            agent.spec.permissions = Permissions::default();
             agent.spec.models.endpoints = ModelSources::default();
         }
         let project = s.db.load::<Project>(&session.project_id).await?;
@@ -43,8 +42,7 @@ impl Owners {
 
     /// What agent and project say about permissions.
     pub(crate) fn permissions(&self) -> Permissions {
-        let of_agent = self.agent.iter().map(|agent| &agent.spec.permissions);
-        Permissions::merged(of_agent.chain([&self.project.settings.permissions]))
+        permissions::inherited(self.agent.as_ref(), &self.project)
     }
 
     /// What all say about models, together.

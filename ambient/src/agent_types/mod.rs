@@ -6,6 +6,7 @@
 mod check;
 mod entry;
 mod install;
+mod settle;
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +18,7 @@ use ambient_domain::session::{AgentCommand, AgentEndpoint, AgentLaunch};
 pub use check::{Checked, check};
 pub use entry::{CatalogueError, Entry, Package};
 use entry::{Endpoint, parse};
-pub use install::{InstallError, install};
+pub use install::{InstallError, Installer};
 
 const CATALOGUE: &str = include_str!("catalogue.toml");
 /// Largest file of agent types, bytes.

@@ -14,12 +14,22 @@ use crate::{
 /// Commands on agent types.
 #[derive(Debug, Subcommand)]
 pub enum AgentTypeCommand {
-    /// List the agent types that this server knows, and whether they are installed
-    List(ConfigFlags),
+    /// List the agent types that the server knows, and whether they are installed
+    List(ListFlags),
     /// Install agents, each in an exact version, without running any script of theirs
     Install(InstallFlags),
     /// Start installed agents, and print who they are and what they offer
     Check(CheckFlags),
+}
+
+/// Flags of `list`.
+#[derive(Debug, Args)]
+pub struct ListFlags {
+    /// Look on this machine, by a server's settings, without asking a server
+    #[arg(long)]
+    here: bool,
+    #[command(flatten)]
+    config: ConfigFlags,
 }
 
 /// Flags of `install`.
@@ -43,10 +53,16 @@ pub struct CheckFlags {
 }
 
 impl AgentTypeCommand {
+    /// Whether it is the server that knows.
+    #[must_use]
+    pub fn asks_the_server(&self) -> bool {
+        matches!(self, Self::List(flags) if !flags.here)
+    }
+
     pub(super) async fn run(self, output: Output) -> Result<ExitCode, CommandError> {
         match self {
-            Self::List(flags) => list(&catalogue(&flags)?, output),
-            Self::Install(flags) => return install(&catalogue(&flags.config)?, &flags.names).await,
+            Self::List(flags) => list(&catalogue(&flags.config)?, output),
+            Self::Install(flags) => return install(&ServerConfig::load(&flags.config)?, &flags.names).await,
             Self::Check(flags) => return check(&catalogue(&flags.config)?, &flags.names, output).await,
         }
         Ok(ExitCode::SUCCESS)
@@ -83,9 +99,10 @@ fn list(catalogue: &Catalogue, output: Output) {
     }
 }
 
-async fn install(catalogue: &Catalogue, names: &[String]) -> Result<ExitCode, CommandError> {
+async fn install(config: &ServerConfig, names: &[String]) -> Result<ExitCode, CommandError> {
+    let (catalogue, installer) = (config.agent_types()?, config.installer());
     for name in names {
-        let is_new = agent_types::install(catalogue, name).await?;
+        let is_new = installer.install(&catalogue, name).await?;
         say(format_args!("{name}: {}", if is_new { "installed" } else { "is installed already" }));
     }
     say("a server that is running sees it after a restart");
@@ -128,7 +145,7 @@ async fn check(catalogue: &Catalogue, names: &[String], output: Output) -> Resul
     match output {
         Output::Json => say(json!(all)),
         Output::Table if names.is_empty() && !types.iter().any(|known| is_there(&known.name)) => {
-            say("no agent is installed; see 'ambient agent-type list'");
+            say("no agent is installed; see 'ambient agent-type list --here'");
         }
         Output::Table => {}
     }

@@ -43,7 +43,10 @@ pub use self::{
     snapshots::{SnapshotConfig, SnapshotFlags, SnapshotPlace},
     temporal::{TemporalConfig, TemporalFlags, WorkerVersioning},
 };
-use crate::agent_types::{Catalogue, CatalogueError};
+use crate::{
+    agent_types::{Catalogue, CatalogueError, Installer},
+    user_ids,
+};
 
 /// Environment variable that names the configuration file.
 pub const FILE_VARIABLE: &str = "AMBIENT_SERVER_CONFIG";
@@ -182,6 +185,17 @@ pub enum Confinement {
     BestEffort,
     /// Sessions may read what the server may read.
     Off,
+}
+
+impl Confinement {
+    /// In the runner's form.
+    pub(crate) fn of_runner(self) -> ambient_runner_protocol::Confinement {
+        match self {
+            Self::Require => ambient_runner_protocol::Confinement::Require,
+            Self::BestEffort => ambient_runner_protocol::Confinement::BestEffort,
+            Self::Off => ambient_runner_protocol::Confinement::Off,
+        }
+    }
 }
 
 /// What a session's agent may reach of the network: `open`, `none`, or hosts separated by commas.
@@ -325,6 +339,14 @@ impl ServerConfig {
     /// If the file with further ones cannot be used.
     pub fn agent_types(&self) -> Result<Catalogue, CatalogueError> {
         Catalogue::load(self.agent_types_file.as_deref(), &self.agents_dir)
+    }
+
+    /// With what agents are installed.
+    #[must_use]
+    pub fn installer(&self) -> Installer {
+        let is_root = rustix::process::geteuid().is_root();
+        let user = is_root.then(|| user_ids::installer(self.session_uid_base));
+        Installer { runner: self.runner_binary.clone(), user, confinement: self.confinement.of_runner() }
     }
 
     /// The database's URL.

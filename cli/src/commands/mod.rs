@@ -1,6 +1,7 @@
 //! The commands, one per file.
 
 mod acp;
+mod agent_types;
 mod chat;
 mod context;
 mod definition;
@@ -73,6 +74,15 @@ pub(crate) struct Invocation {
     pub(crate) console: Arc<Console>,
 }
 
+impl Invocation {
+    fn of_process(globals: Globals) -> Self {
+        let environment = Environment::of_process();
+        let color = !globals.no_color && !environment.no_color;
+        let console = Arc::new(Console::of_process(color, environment.dumb_terminal, globals.quiet));
+        Self { globals, environment, console }
+    }
+}
+
 /// A server and the project to work in.
 pub(crate) struct Connection {
     pub(crate) client: Client,
@@ -82,11 +92,15 @@ pub(crate) struct Connection {
 }
 
 pub(crate) async fn run(command: Command, globals: Globals) -> Exit {
-    let environment = Environment::of_process();
-    let color = !globals.no_color && !environment.no_color;
-    let console = Arc::new(Console::of_process(color, environment.dumb_terminal, globals.quiet));
-    let invocation = Invocation { globals, environment, console };
+    let invocation = Invocation::of_process(globals);
     end(&invocation.console.clone(), execute(command, invocation).await)
+}
+
+/// Lists agent types. The command is a server's, which can also look without one.
+pub(crate) async fn list_agent_types(globals: Globals) -> Exit {
+    let invocation = Invocation::of_process(globals);
+    let listed = async { agent_types::list(&Connection::new(&invocation)?).await };
+    end(&invocation.console, listed.await)
 }
 
 /// Prints an error and returns its exit code.

@@ -276,6 +276,7 @@ impl Entity for Project {
     const TITLE: &'static str = "Project";
     const SCHEMA_VERSION: i32 = 1;
     const COLUMNS: &'static [Column<Self>] = columns::COLUMNS;
+    const RULES_SESSIONS: bool = true;
     const PARTS: &'static [Part] = &[
         Part { kind: "project_settings", commands: &["create", "patch"] },
         Part { kind: "permission", commands: &["create", "grant", "revoke"] },

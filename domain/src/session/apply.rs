@@ -149,7 +149,10 @@ fn change(s: &mut Session, event: &Event, at: DateTime<Utc>) {
         Event::InterruptClosed { interrupt_id, outcome, answer: _ } => {
             interrupt::apply_closed(s, interrupt_id, *outcome, at);
         }
-        Event::PermissionsInherited { permissions } => s.inherited_permissions = permissions.clone(),
+        Event::PermissionsInherited { permissions, since_launch } => {
+            s.inherited_permissions = permissions.clone();
+            s.permission_changes += i64::from(*since_launch);
+        }
         Event::PermissionsInForce { changes } => s.permissions_in_force = *changes,
         Event::SettingsTold { changes } => s.settings_told = *changes,
         Event::AgentStarted { agent_session_id } => s.agent_session_id = Some(agent_session_id.clone()),

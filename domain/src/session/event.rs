@@ -177,10 +177,13 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         answer: Option<Answer>,
     },
-    /// What agent and project say about permissions, as of this launch.
+    /// What agent and project say about permissions.
     PermissionsInherited {
         /// All of it.
         permissions: Permissions,
+        /// Whether the runner was launched with others.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        since_launch: bool,
     },
     /// The runner goes by permissions as they were after so many changes.
     PermissionsInForce {

@@ -158,10 +158,13 @@ pub enum Fact {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         answer: Option<Answer>,
     },
-    /// What agent and project say about permissions at this launch.
+    /// What agent and project say about permissions.
     PermissionsInherited {
         /// All of it.
         permissions: Permissions,
+        /// Whether the runner has been launched with others, so that it has to be told.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        since_launch: bool,
     },
     /// The runner goes by permissions as they were after so many changes.
     PermissionsInForce {
@@ -231,7 +234,7 @@ impl Fact {
             Self::InterruptRaised { request } => texts_of_request(request),
             Self::InterruptClosed { interrupt_id, outcome: _, answer: _ } => vec![interrupt_id],
             // People's, and checked when they were given.
-            Self::PermissionsInherited { permissions: _ }
+            Self::PermissionsInherited { permissions: _, since_launch: _ }
             | Self::PermissionsInForce { changes: _ }
             | Self::SettingsTold { changes: _ } => Vec::new(),
         }
@@ -367,9 +370,10 @@ fn while_active(session: &Session, run: &Run, fact: &Fact, context: &Context) ->
         Fact::InterruptClosed { interrupt_id, outcome, answer } => {
             interrupt::closed(session, interrupt_id, *outcome, *answer)
         }
-        Fact::PermissionsInherited { permissions } if *permissions == session.inherited_permissions => ALREADY,
-        Fact::PermissionsInherited { permissions } => {
-            one(Event::PermissionsInherited { permissions: permissions.clone() })
+        Fact::PermissionsInherited { permissions, .. } if *permissions == session.inherited_permissions => ALREADY,
+        Fact::PermissionsInherited { permissions, since_launch } => {
+            let (permissions, since_launch) = (permissions.clone(), *since_launch);
+            one(Event::PermissionsInherited { permissions, since_launch })
         }
         Fact::PermissionsInForce { changes } if *changes > session.permissions_in_force => {
             one(Event::PermissionsInForce { changes: *changes })

@@ -388,7 +388,8 @@ impl Session {
     }
 
     /// A runner may be at work for a run that is not ending.
-    pub(super) fn has_runner(&self) -> bool {
+    #[must_use]
+    pub fn has_runner(&self) -> bool {
         self.deleted_at.is_none() && matches!(self.lifecycle, Lifecycle::Creating { .. } | Lifecycle::Running { .. })
     }
 

@@ -1,13 +1,17 @@
-//! How much of models a run may use, to its runner: when usage in its project is stored, before messages, and every few seconds, because
-//! what people say about limits is not hinted at.
+//! How much of models a run may use, to its runner: before messages, when those whose limits hold for it have changed, and, where its
+//! project has a budget, when usage of others is stored.
 
 use std::{convert::Infallible, time::Duration};
 
-use ambient_persistence::retry::jittered;
+use ambient_persistence::{RulerVersions, retry::jittered};
 use ambient_runner_protocol::ModelBudget;
 use tokio::{
-    sync::{Mutex, broadcast::error::RecvError},
-    time::{sleep, timeout},
+    sync::{
+        Mutex,
+        broadcast::{self, error::RecvError},
+        watch,
+    },
+    time::{Instant, sleep, timeout},
 };
 
 use super::{Context, RunRef};
@@ -15,8 +19,10 @@ use crate::runner_client::{RunnerClient, RunnerClientError};
 
 /// Least time between two looks: a busy project's usage is stored many times a second.
 const LEAST_INTERVAL: Duration = Duration::from_millis(500);
-/// Most time between two looks.
-const MOST_INTERVAL: Duration = Duration::from_secs(5);
+/// The same, in times of what a look took: adding up a large project's usage must not keep the database busy.
+const LEAST_LOOKS: u32 = 10;
+/// Most time between two looks: a budget's period ends without anybody saying so.
+const MOST_INTERVAL: Duration = Duration::from_secs(60);
 /// Timeout of a look.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -25,13 +31,13 @@ const LOOK: Duration = Duration::from_secs(10);
 pub(super) struct Told(Mutex<Option<ModelBudget>>);
 
 impl Told {
-    /// Tells the run's budget, if it is not the one that was told last.
-    pub(super) async fn tell(&self, context: &Context, run: &RunRef, client: &RunnerClient) -> Result<(), String> {
+    /// Tells the run's budget, if it is not the one that was told last. Returns whether its project has one.
+    pub(super) async fn tell(&self, context: &Context, run: &RunRef, client: &RunnerClient) -> Result<bool, String> {
         let mut told = self.0.lock().await;
         let looked = timeout(LOOK, context.budgets.of(&run.session_id, run.run)).await;
         let budget = looked.map_err(|_| format!("no answer within {LOOK:?}"))?.map_err(|e| e.to_string())?;
         if *told == Some(budget) {
-            return Ok(());
+            return Ok(budget.project.is_some());
         }
         match client.set_model_budget(&budget).await {
             // A runner of an earlier release keeps to what it was launched with.
@@ -39,30 +45,52 @@ impl Told {
             Err(error) => return Err(error.to_string()),
         }
         *told = Some(budget);
-        Ok(())
+        Ok(budget.project.is_some())
     }
 
     /// Tells it whenever it may have changed, as long as the connection lasts.
-    pub(super) async fn keep_up(&self, context: &Context, run: &RunRef, client: &RunnerClient) -> Infallible {
+    pub(super) async fn keep_up(
+        &self,
+        context: &Context,
+        run: &RunRef,
+        client: &RunnerClient,
+        mut rulers: watch::Receiver<Option<RulerVersions>>,
+    ) -> Infallible {
         loop {
             // Anew each time, and before the look: what was stored earlier is seen by it, what is stored later is told.
             let mut spending = context.spending.subscribe();
-            if let Err(reason) = self.tell(context, run, client).await {
-                tracing::warn!(session = run.session_id, reason, "the runner cannot be told its budget; trying again");
-            }
-            sleep(LEAST_INTERVAL).await;
-            let spent = async {
-                loop {
-                    match spending.recv().await {
-                        Ok(project) if project == run.project_id => return,
-                        Ok(_) => {}
-                        // What was missed may have been this project's.
-                        Err(RecvError::Lagged(_)) => return,
-                        Err(RecvError::Closed) => std::future::pending().await,
-                    }
+            rulers.mark_unchanged();
+            let began = Instant::now();
+            let (with_others, most) = match self.tell(context, run, client).await {
+                Ok(with_others) => (with_others, MOST_INTERVAL),
+                Err(reason) => {
+                    tracing::warn!(session = run.session_id, reason, "the runner cannot be told its budget; trying again");
+                    (true, LEAST_INTERVAL)
                 }
             };
-            let _ = timeout(jittered(MOST_INTERVAL), spent).await;
+            sleep(LEAST_INTERVAL.max(began.elapsed() * LEAST_LOOKS)).await;
+            let changed = async {
+                tokio::select! {
+                    () = spent(&mut spending, &run.project_id), if with_others => {}
+                    Ok(()) = rulers.changed() => {}
+                    // Without the registry nobody waits here any more.
+                    else => std::future::pending().await,
+                }
+            };
+            let _ = timeout(jittered(most), changed).await;
+        }
+    }
+}
+
+/// Returns when usage of the project may have been stored.
+async fn spent(spending: &mut broadcast::Receiver<String>, project_id: &str) {
+    loop {
+        match spending.recv().await {
+            Ok(project) if project == project_id => return,
+            Ok(_) => {}
+            // What was missed may have been this project's.
+            Err(RecvError::Lagged(_)) => return,
+            Err(RecvError::Closed) => std::future::pending().await,
         }
     }
 }

@@ -15,8 +15,10 @@ use super::{
     budget::Told,
     delivery, facts,
     lease::HeldLease,
+    owners,
     packs::{self, Source},
     silence::Silence,
+    task::Orders,
     turns,
 };
 use crate::runner_client::{RunnerClient, RunnerClientError, RunnerEvents};
@@ -62,8 +64,7 @@ pub(super) struct Reading<'a> {
     pub(super) run: &'a RunRef,
     pub(super) client: &'a RunnerClient,
     pub(super) lease: &'a HeldLease,
-    /// There may be new messages.
-    pub(super) wake: &'a Notify,
+    pub(super) orders: &'a Orders,
     /// There may be new facts.
     pub(super) facts_due: &'a Notify,
     pub(super) silence: &'a Silence,
@@ -113,11 +114,13 @@ impl Reading<'_> {
             Err(cut) => return cut,
         };
         let told = Told::default();
-        let deliver = delivery::deliver(self.context, self.run, self.client, self.wake, &told);
+        let Orders { wake, rulers, .. } = self.orders;
+        let deliver = delivery::deliver(self.context, self.run, self.client, wake, &told);
         let cut = tokio::select! {
             cut = self.store_all(&mut events, place, reached) => cut,
             () = deliver => Cut::Closed,
-            never = told.keep_up(self.context, self.run, self.client) => match never {},
+            never = told.keep_up(self.context, self.run, self.client, rulers.subscribe()) => match never {},
+            never = owners::keep_up(self.context, self.run, rulers.subscribe()) => match never {},
             () = self.silence.heard(self.context, self.run, self.client) => Cut::Closed,
         };
         cut

@@ -21,6 +21,9 @@
 //!
 //! **Budgets** of models are told to the runner too, with what the project's other runs have used, soon after that is stored.
 //!
+//! **Rules** of the session's agent and project may change while it runs. The regular look at what has a runner sees their versions, and
+//! a hint brings it forward: then the reader reports what they say about permissions now, and looks at the budget again.
+//!
 //! **Readiness**: a runner that is alive but gives no sign of life makes the session's `Ready` False (`RunnerUnresponsive`), and True
 //! again once it is heard; one that stays silent is lost, so that the next attempt ends it and takes over.
 //!
@@ -38,6 +41,7 @@ mod facts;
 mod interrupts;
 mod lease;
 mod log_file;
+mod owners;
 mod packs;
 mod registry;
 mod runs;

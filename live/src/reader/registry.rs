@@ -8,19 +8,25 @@ use std::{
 };
 
 use ambient_persistence::retry::jittered;
-use ambient_persistence::{Database, Hint, HintReceiver, Hints, StoreError};
+use ambient_persistence::{Database, Hint, HintReceiver, Hints, RulerVersions, StoreError};
 use tokio::{
-    sync::{Notify, broadcast},
+    sync::{Notify, broadcast, watch},
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, DrainError, FactSink, ReaderOptions, RunRef, RunnerEndpoints, drain, lease::Leases, task};
+use super::{
+    Context, DrainError, FactSink, ReaderOptions, RunRef, RunnerEndpoints, drain,
+    lease::Leases,
+    task::{self, Orders},
+};
 use crate::{budget::Budgets, token::Tokens};
 
 /// Projects that a reader may lag behind, before it looks without knowing which.
 const MOST_SPENDING: usize = 64;
+/// Time to look after something that rules sessions has changed: others may be about to.
+const RULERS_PAUSE: Duration = Duration::from_millis(250);
 /// Timeout for a task to release its lease.
 const STOP: Duration = Duration::from_secs(2);
 
@@ -57,8 +63,7 @@ enum Entry {
 
 struct Reader {
     since: Instant,
-    wake: Arc<Notify>,
-    cancel: CancellationToken,
+    orders: Arc<Orders>,
     task: JoinHandle<()>,
 }
 
@@ -152,13 +157,15 @@ impl RunnerReaders {
 
 impl Reader {
     fn start(context: Arc<Context>, run: RunRef) -> Self {
-        let (wake, cancel) = (Arc::new(Notify::new()), CancellationToken::new());
-        let task = tokio::spawn(task::run(context, run, wake.clone(), cancel.clone()));
-        Self { since: Instant::now(), wake, cancel, task }
+        let orders =
+            Orders { wake: Notify::new(), rulers: watch::Sender::new(None), cancel: CancellationToken::new() };
+        let orders = Arc::new(orders);
+        let task = tokio::spawn(task::run(context, run, orders.clone()));
+        Self { since: Instant::now(), orders, task }
     }
 
     async fn stop(mut self) {
-        self.cancel.cancel();
+        self.orders.cancel.cancel();
         if timeout(STOP, &mut self.task).await.is_err() {
             self.task.abort();
         }
@@ -180,7 +187,7 @@ impl Inner {
             registry.entries.entry(key).or_insert_with(|| Entry::Reading(Reader::start(self.context.clone(), run)));
         if let Entry::Reading(reader) = entry {
             reader.since = Instant::now();
-            reader.wake.notify_one();
+            reader.orders.wake.notify_one();
         }
     }
 
@@ -189,8 +196,14 @@ impl Inner {
         let of_session = (session_id.to_owned(), i64::MIN)..=(session_id.to_owned(), i64::MAX);
         for (_, entry) in registry.entries.range(of_session) {
             if let Entry::Reading(reader) = entry {
-                reader.wake.notify_one();
+                reader.orders.wake.notify_one();
             }
+        }
+    }
+
+    fn tell_rulers(&self, key: &(String, i64), versions: RulerVersions) {
+        if let Some(Entry::Reading(reader)) = self.lock().entries.get(key) {
+            reader.orders.rulers.send_if_modified(|known| known.replace(versions) != Some(versions));
         }
     }
 
@@ -211,18 +224,19 @@ impl Inner {
         Some(draining)
     }
 
-    /// Starts what is missing, ends what is over, wakes those with messages.
+    /// Starts what is missing, ends what is over, wakes those with messages, tells those whose rules may have changed.
     async fn scan(&self) -> Result<(), StoreError> {
         let began = Instant::now();
         let sessions = self.context.db.sessions_with_runners().await?;
         let wanted: HashSet<(String, i64)> = sessions.iter().map(|s| (s.session_id.clone(), s.run)).collect();
         for session in sessions {
             let key = (session.session_id.clone(), session.run);
-            let known = self.lock().entries.contains_key(&key);
+            let (known, rulers) = (self.lock().entries.contains_key(&key), session.rulers);
             if !known || session.has_undelivered {
                 let (project_id, session_id) = (session.project_id, session.session_id);
                 self.ensure(RunRef { project_id, session_id, run: session.run });
             }
+            self.tell_rulers(&key, rulers);
         }
         let over: Vec<Reader> = {
             let mut registry = self.lock();
@@ -287,6 +301,7 @@ async fn watch(inner: Weak<Inner>, mut hints: HintReceiver) {
             }
             // Without a reader nobody listens.
             Some(Hint::Usage(project_id)) => drop(inner.context.spending.send(project_id)),
+            Some(Hint::Owners) => next_scan = next_scan.min(Instant::now() + RULERS_PAUSE),
             Some(_) => {}
             None => hints_end = true,
         }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use ambient_persistence::StoreError;
 use ambient_persistence::retry::{Backoff, jittered};
+use ambient_persistence::{RulerVersions, StoreError};
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{Duration, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -43,12 +43,24 @@ enum RoundError {
     Store(#[from] StoreError),
 }
 
+/// What the registry tells the task.
+#[derive(Debug)]
+pub(super) struct Orders {
+    /// There may be a runner, or messages for it.
+    pub(super) wake: Notify,
+    /// Those whose rules hold for the run, as they were last seen.
+    pub(super) rulers: watch::Sender<Option<RulerVersions>>,
+    /// Nobody wants it any more.
+    pub(super) cancel: CancellationToken,
+}
+
 /// Reads as long as it is wanted.
-pub(super) async fn run(context: Arc<Context>, run: RunRef, wake: Arc<Notify>, cancel: CancellationToken) {
+pub(super) async fn run(context: Arc<Context>, run: RunRef, orders: Arc<Orders>) {
+    let Orders { wake, cancel, .. } = &*orders;
     let mut backoff = Backoff::new(Duration::from_millis(100), context.options.longest_pause);
     let silence = Silence::default();
     while !cancel.is_cancelled() {
-        let round = Box::pin(one_round(&context, &run, &wake, &cancel, &silence)).await;
+        let round = Box::pin(one_round(&context, &run, &orders, &silence)).await;
         match round {
             Ok(Round::Silent) => {
                 tokio::select! {
@@ -82,10 +94,10 @@ pub(super) async fn run(context: Arc<Context>, run: RunRef, wake: Arc<Notify>, c
 async fn one_round(
     context: &Context,
     run: &RunRef,
-    wake: &Notify,
-    cancel: &CancellationToken,
+    orders: &Orders,
     silence: &Silence,
 ) -> Result<Round, RoundError> {
+    let cancel = &orders.cancel;
     let client = tokio::select! {
         client = context.client(run) => client?,
         () = cancel.cancelled() => return Ok(Round::Nothing),
@@ -96,7 +108,7 @@ async fn one_round(
     }
     let Some(lease) = context.leases.acquire(&run.session_id, run.run).await? else { return Ok(Round::Elsewhere) };
     let round = tokio::select! {
-        round = with_lease(context, run, client.as_ref(), &lease, wake, silence) => round,
+        round = with_lease(context, run, client.as_ref(), &lease, orders, silence) => round,
         () = lease.lost() => Round::Elsewhere,
         () = cancel.cancelled() => Round::Nothing,
     };
@@ -109,13 +121,13 @@ async fn with_lease(
     run: &RunRef,
     client: Option<&RunnerClient>,
     lease: &HeldLease,
-    wake: &Notify,
+    orders: &Orders,
     silence: &Silence,
 ) -> Round {
     let facts_due = Notify::new();
     let mut ended = Ended::Unreachable { had_read: false, silent: false };
     if let Some(client) = client {
-        let reading = Reading { context, run, client, lease, wake, facts_due: &facts_due, silence };
+        let reading = Reading { context, run, client, lease, orders, facts_due: &facts_due, silence };
         ended = tokio::select! {
             ended = reading.until_unreachable() => ended,
             () = facts::report_whenever(context, run, &facts_due) => Ended::Unreachable { had_read: false, silent: false },

@@ -94,7 +94,7 @@ impl Server {
             let item = AppendItem { parts: vec![part], guards, ..AppendItem::default() };
             match self.db.append(vec![item]).await.pop().unwrap() {
                 Ok(_) => {
-                    self.hints.publish(Hint::Live(id.to_owned()));
+                    self.hints.publish(if E::RULES_SESSIONS { Hint::Owners } else { Hint::Live(id.to_owned()) });
                     return true;
                 }
                 Err(AppendError::Conflict { .. }) => {}

@@ -49,7 +49,7 @@ pub(super) async fn bring_up_runner(s: &Services, by: &str, i: &WorkflowInput) -
     Ok(Progress::Done)
 }
 
-/// The session, with what its agent and its project say about permissions now. What they say later counts from the next launch on.
+/// The session, with what its agent and its project say about permissions now. What they say later the reader of its runner reports.
 async fn inherit_permissions(
     s: &Services,
     by: &str,
@@ -60,7 +60,7 @@ async fn inherit_permissions(
     if permissions == session.inherited_permissions {
         return Ok(session);
     }
-    s.report_and_read(by, i, Fact::PermissionsInherited { permissions }).await
+    s.report_and_read(by, i, Fact::PermissionsInherited { permissions, since_launch: false }).await
 }
 
 pub(super) async fn prove_gone(s: &Services, i: &WorkflowInput) -> Result<(), StepError> {
