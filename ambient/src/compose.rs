@@ -9,7 +9,7 @@ use ambient_actors::{ActorOptions, Actors, CallError, Caller, Clock, Request};
 use ambient_api::{ApiConfig, AppParts, AppState, Limits, Principal, StaticToken};
 use ambient_compute::{
     Compute, OwnLimits,
-    local::{self, LocalCompute, LocalOptions},
+    local::{LocalCompute, LocalOptions},
 };
 use ambient_domain::{
     project::{self, Project},

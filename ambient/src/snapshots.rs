@@ -5,10 +5,7 @@ use std::path::PathBuf;
 use ambient_persistence::Database;
 use ambient_snapshots::{Reader, ReaderOptions, SnapshotStore, StoreError};
 
-use crate::{
-    config::ServerConfig,
-    user_ids,
-};
+use crate::{config::ServerConfig, user_ids};
 
 /// Opens the store, and says what it is good for. One that cannot be reached keeps no server from starting: what it misses, events say.
 ///

@@ -55,11 +55,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use agent::{AgentCommand, AgentEndpoint, AgentSettings, AnswerTaken};
-pub use install::InstallOrder;
 pub use ambient_wire::{
     network::{Network, NetworkMode},
     permission::PermissionPolicy,
 };
+pub use install::InstallOrder;
 pub use model::{MODEL, MODEL_TOKEN, MODEL_URL, ModelBudget, ModelDialect, ModelEndpoint, ModelPrice, ProjectBudget};
 pub use repo::{RepoSpec, RepoStatus};
 pub use session_paths::SessionPaths;

@@ -27,8 +27,7 @@ pub(crate) fn become_installer(order: &str, command: &[OsString]) -> String {
     {
         return format!("cannot become user {user}: {error}");
     }
-    let limits =
-        Limits { processes: PROCESSES, open_files: OPEN_FILES, file_size_bytes: FILE, ..Limits::default() };
+    let limits = Limits { processes: PROCESSES, open_files: OPEN_FILES, file_size_bytes: FILE, ..Limits::default() };
     let rights = Rights {
         mode: confinement,
         write: vec![folder],

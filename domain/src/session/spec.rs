@@ -243,7 +243,7 @@ fn main_repo(index: Option<u32>, count: usize) -> Result<(), Refusal> {
     match index.map(usize::try_from) {
         Some(Ok(index)) if index >= count => {
             let there_are = if count == 0 { "there are none".to_owned() } else { format!("the last is {}", count - 1) };
-            let reason = format!("main_repo_index: there is no repository {index}; {there_are}");
+            let reason = format!("there is no repository {index}; {there_are}");
             Err(Refusal { code: RefusalCode::Conflict, field: Some("main_repo_index".to_owned()), reason })
         }
         _ => Ok(()),

@@ -64,7 +64,11 @@ impl Told {
             let (with_others, most) = match self.tell(context, run, client).await {
                 Ok(with_others) => (with_others, MOST_INTERVAL),
                 Err(reason) => {
-                    tracing::warn!(session = run.session_id, reason, "the runner cannot be told its budget; trying again");
+                    tracing::warn!(
+                        session = run.session_id,
+                        reason,
+                        "the runner cannot be told its budget; trying again"
+                    );
                     (true, LEAST_INTERVAL)
                 }
             };

@@ -157,8 +157,7 @@ impl RunnerReaders {
 
 impl Reader {
     fn start(context: Arc<Context>, run: RunRef) -> Self {
-        let orders =
-            Orders { wake: Notify::new(), rulers: watch::Sender::new(None), cancel: CancellationToken::new() };
+        let orders = Orders { wake: Notify::new(), rulers: watch::Sender::new(None), cancel: CancellationToken::new() };
         let orders = Arc::new(orders);
         let task = tokio::spawn(task::run(context, run, orders.clone()));
         Self { since: Instant::now(), orders, task }

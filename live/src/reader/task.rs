@@ -91,12 +91,7 @@ pub(super) async fn run(context: Arc<Context>, run: RunRef, orders: Arc<Orders>)
     }
 }
 
-async fn one_round(
-    context: &Context,
-    run: &RunRef,
-    orders: &Orders,
-    silence: &Silence,
-) -> Result<Round, RoundError> {
+async fn one_round(context: &Context, run: &RunRef, orders: &Orders, silence: &Silence) -> Result<Round, RoundError> {
     let cancel = &orders.cancel;
     let client = tokio::select! {
         client = context.client(run) => client?,

@@ -162,7 +162,9 @@ fn abandoned(done: &GitAbandoned) -> String {
         None => format!("nothing to abandon: still at {back}\n"),
         Some(kept) => {
             let kept = escape::line(kept);
-            format!("back at {back}; {commits} commits and {files} changed files are kept as {kept}\n")
+            let number = |number, one: &str| format!("{number} {one}{}", if number == 1 { "" } else { "s" });
+            let (commits, files) = (number(commits, "commit"), number(files, "changed file"));
+            format!("back at {back}; kept as {kept}: {commits}, {files}\n")
         }
     }
 }
