@@ -17,12 +17,16 @@ use ambient_wire::{
     name,
     network::{self, Network},
     permission::Permissions,
+    playbook::Playbook,
     redact,
     repo::Repo,
 };
 use unicode_normalization::UnicodeNormalization as _;
 
-use crate::error::{ApiError, ApiResult, Number};
+use crate::{
+    error::{ApiError, ApiResult, Number},
+    session_spec,
+};
 
 /// A name in its composed form (NFC): an é of one character and an é of two are the same name.
 pub(crate) fn composed(name: &str) -> String {
@@ -93,6 +97,14 @@ pub(crate) fn destinations(repos: &[session::Repo], added: bool) -> ApiResult<()
     let other = repos.get(earlier).map(|repo| repo.name.as_str()).unwrap_or_default();
     let problem = format!("repository '{other}' is pushed to the same branch of the same repository");
     Err(ApiError::new(Number::Conflict, format!("{field}: {problem}")).at(field, problem))
+}
+
+/// A playbook, its fields named after `prefix`; the domain checks the rest.
+pub(crate) fn playbook(prefix: &str, given: &Playbook) -> ApiResult<()> {
+    optional_url(&format!("{prefix}git_url"), Some(&given.git_url))?;
+    given.branch.as_ref().map_or(Ok(()), |name| branch(&format!("{prefix}branch"), name))?;
+    let playbook = session_spec::playbook(given.clone());
+    playbook.validate(prefix).map_err(ApiError::from)
 }
 
 /// A repository by itself.

@@ -10,8 +10,8 @@ use ambient_domain::{
 use ambient_live::permissions as as_runners_say;
 use ambient_persistence::{Operation, RunRow, StoredEvent, Waiting};
 use ambient_wire::{
-    BASE, agui, interrupt, live, operation, permission as wire_permission, project as wire_project, repo as wire_repo,
-    session as wire,
+    BASE, agui, interrupt, live, operation, permission as wire_permission, playbook as wire_playbook,
+    project as wire_project, repo as wire_repo, session as wire,
 };
 use serde::Deserialize;
 
@@ -114,6 +114,7 @@ pub(crate) fn session(session: &Session, last_seq: Option<i64>) -> wire::Session
         prompt: spec.prompt.clone(),
         repos: spec.repos.iter().map(repo).collect(),
         main_repo_index: spec.main_repo_index,
+        active_workflow: spec.active_workflow.clone().map(playbook),
         agent_id: spec.agent_id.clone(),
         agent_type: spec.agent_type.clone(),
         agent_command: spec.agent_command.clone().map(command),
@@ -150,6 +151,7 @@ pub(crate) fn session(session: &Session, last_seq: Option<i64>) -> wire::Session
         conditions: session.conditions.iter().map(condition).collect(),
         status_detail: session.status_detail.as_ref().map(status_detail),
         reconciled_repos: session.reconciled_repos.iter().map(reconciled_repo).collect(),
+        reconciled_workflow: session.reconciled_workflow.as_ref().map(reconciled_playbook),
         repo_statuses: None,
         results: None,
         error: None,
@@ -322,6 +324,17 @@ fn condition(condition: &session::Condition) -> wire::Condition {
 fn status_detail(detail: &session::StatusDetail) -> wire::StatusDetail {
     let session::StatusDetail { reason, since, blocked_on, next_retry_at, workflow_execution } = detail.clone();
     wire::StatusDetail { reason, since, blocked_on, next_retry_at, workflow_execution }
+}
+
+fn playbook(playbook: session::Playbook) -> wire_playbook::Playbook {
+    let session::Playbook { git_url, branch, path } = playbook;
+    wire_playbook::Playbook { git_url, branch, path }
+}
+
+fn reconciled_playbook(reconciled: &session::ReconciledPlaybook) -> wire_playbook::ReconciledPlaybook {
+    let session::ReconciledPlaybook { playbook, commit, reconciled_at } = reconciled.clone();
+    let session::Playbook { git_url, branch, path } = playbook;
+    wire_playbook::ReconciledPlaybook { git_url, branch, path, commit, reconciled_at }
 }
 
 fn reconciled_repo(repo: &session::ReconciledRepo) -> wire::ReconciledRepo {

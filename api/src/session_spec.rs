@@ -18,6 +18,7 @@ use ambient_wire::{
     git::Submodules,
     name as wire_name, network as wire_network,
     permission::Permissions,
+    playbook as wire_playbook,
     repo::{PushTo, Repo},
     session::{self as wire, Attachment, SessionCreate, SessionPatch},
 };
@@ -84,6 +85,7 @@ pub(crate) fn resolve(
         prompt: body.prompt,
         repos: named_repos(body.repos)?,
         main_repo_index: body.main_repo_index,
+        active_workflow: body.active_workflow.map(playbook),
         agent_id: body.agent_id,
         agent_type: agent_type(given_type, has_command, server)?,
         agent_command: body.agent_command.map(agent_command),
@@ -118,6 +120,7 @@ fn check(body: &SessionCreate) -> ApiResult<()> {
     given::optional_name("agent_type", body.agent_type.as_deref(), MAX_AGENT_TYPE)?;
     given::optional_name("name", body.name.as_deref(), MAX_NAME_CHARS)?;
     given::repos(&body.repos)?;
+    body.active_workflow.iter().try_for_each(|given| given::playbook("active_workflow.", given))?;
     given::optional_name("llm_model", body.llm_model.as_deref(), MAX_MODEL_CHARS)?;
     given::network("network", body.network.as_ref())?;
     given::models("models", &body.models)?;
@@ -129,6 +132,7 @@ fn check(body: &SessionCreate) -> ApiResult<()> {
 fn check_patch(body: &SessionPatch) -> ApiResult<()> {
     given::optional_name("name", body.name.as_deref(), MAX_NAME_CHARS)?;
     given::repos(body.repos.as_deref().unwrap_or_default())?;
+    body.active_workflow.iter().flatten().try_for_each(|given| given::playbook("active_workflow.", given))?;
     given::optional_name("llm_model", body.llm_model.as_ref().and_then(Option::as_deref), MAX_MODEL_CHARS)?;
     given::network("network", body.network.as_ref().and_then(Option::as_ref))?;
     body.models.iter().flatten().try_for_each(|rules| given::models("models", rules))?;
@@ -146,6 +150,7 @@ pub(crate) fn patch(body: SessionPatch, server: ServerDefaults<'_>) -> ApiResult
         prompt,
         repos,
         main_repo_index,
+        active_workflow,
         agent_command: command,
         agent_mode,
         agent_options,
@@ -173,6 +178,7 @@ pub(crate) fn patch(body: SessionPatch, server: ServerDefaults<'_>) -> ApiResult
         annotations,
         repos: repos.map(named_repos).transpose()?,
         main_repo_index,
+        active_workflow: active_workflow.map(|given| given.map(playbook)),
         prompt,
         agent_command: command.map(|given| given.map(agent_command)),
         agent_mode,
@@ -187,6 +193,12 @@ pub(crate) fn patch(body: SessionPatch, server: ServerDefaults<'_>) -> ApiResult
         network: given_network.map(|given| given.map(network)),
         setup_script,
     })
+}
+
+/// A playbook in the domain's form.
+pub(crate) fn playbook(given: wire_playbook::Playbook) -> session::Playbook {
+    let wire_playbook::Playbook { git_url, branch, path } = given;
+    session::Playbook { git_url, branch, path }
 }
 
 /// A network in the domain's form.

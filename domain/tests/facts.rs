@@ -20,7 +20,7 @@ fn no_text_of_a_fact_has_a_nul_or_is_longer_than_it_may_be() {
         Fact::RunnerReady { missing_confinement: vec![odd.clone()] },
         Fact::TornDown { evidence: vec![odd.clone(), odd.clone()], not_run: vec![odd.clone()] },
         Fact::Fatal { reason: odd.clone(), message: odd.clone() },
-        Fact::Reconciled { generation: 1, repos: vec![repo], marks_running: false },
+        Fact::Reconciled { generation: 1, repos: vec![repo], playbook: None, marks_running: false },
         Fact::ReposSeen {
             problems: [("a".to_owned(), RepoProblem { missing: false, reason: odd.clone() })].into(),
             positions: [("a".to_owned(), RepoPosition { branch: Some(odd.clone()), head: Some(odd.clone()) })].into(),

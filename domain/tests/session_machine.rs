@@ -384,6 +384,7 @@ fn repositories_as_wanted_make_a_session_run_that_comes_up_and_no_other() {
     let as_wanted = |session: &Session, marks_running: bool| Fact::Reconciled {
         generation: session.generation,
         repos: Vec::new(),
+        playbook: None,
         marks_running,
     };
     let mut session = new_session(spec(true, false));
@@ -427,10 +428,12 @@ fn what_is_wrong_with_a_repository_is_shown_until_it_is_right_again_also_after_t
     let mut session = new_session(spec(false, false));
     session = step(Some(&session), &start(), &context(2)).unwrap().unwrap().after;
     session = apply(&session, Fact::Provisioning).unwrap().after;
-    session =
-        apply(&session, Fact::Reconciled { generation: session.generation, repos: vec![repo], marks_running: false })
-            .unwrap()
-            .after;
+    session = apply(
+        &session,
+        Fact::Reconciled { generation: session.generation, repos: vec![repo], playbook: None, marks_running: false },
+    )
+    .unwrap()
+    .after;
     assert!(apply(&session, seen(None)).is_none(), "nothing is new");
     let at = |head: &str| Fact::ReposSeen {
         problems: [].into(),

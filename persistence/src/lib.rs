@@ -27,6 +27,7 @@ mod model_usage;
 mod operations;
 mod outbox;
 mod placement;
+mod playbooks;
 mod replay;
 mod retention;
 mod retention_preview;

@@ -17,6 +17,8 @@
 //! | `GET /repos` | list of [`RepoStatus`] |
 //! | `PUT /repos/{name}` | [`RepoSpec`] -> [`RepoStatus`]; clones, idempotent |
 //! | `DELETE /repos/{name}` | 204, even if absent |
+//! | `PUT /playbook` | [`Playbook`](ambient_wire::playbook::Playbook) -> [`PlaybookStatus`]; in effect from the next turn on; idempotent; what was in effect stays so until all of it is there |
+//! | `DELETE /playbook` | 204, even if there is none |
 //! | `GET /git/status?repo=` | [`GitStatus`](ambient_wire::git::GitStatus) |
 //! | `GET /git/diff?`[`GitDiffQuery`](ambient_wire::git::GitDiffQuery) | unified diff as text, against the commit it was cloned at if `base` is absent |
 //! | `GET /git/log?`[`GitLogQuery`](ambient_wire::git_history::GitLogQuery) | [`GitLog`](ambient_wire::git_history::GitLog) |
@@ -44,6 +46,7 @@
 mod agent;
 mod install;
 mod model;
+mod playbook;
 mod repo;
 mod session_paths;
 mod stored;
@@ -61,6 +64,7 @@ pub use ambient_wire::{
 };
 pub use install::InstallOrder;
 pub use model::{MODEL, MODEL_TOKEN, MODEL_URL, ModelBudget, ModelDialect, ModelEndpoint, ModelPrice, ProjectBudget};
+pub use playbook::PlaybookStatus;
 pub use repo::{RepoSpec, RepoStatus};
 pub use session_paths::SessionPaths;
 pub use stored::{PackEnd, StoredAnswer, StoredLook, StoredOrder};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ambient_runner_protocol::{
     Accepted, AgentSettings, AnswerTaken, CONTRACT_VERSION, DeliverMessage, Health, ModelBudget, PackEnd,
-    PermissionPolicy, RepoSpec, RepoStatus,
+    PermissionPolicy, PlaybookStatus, RepoSpec, RepoStatus,
 };
 use ambient_wire::{
     content::{FileMove, FileStatus, Listing},
@@ -14,6 +14,7 @@ use ambient_wire::{
         GitAbandon, GitAbandoned, GitMergeQuery, GitMergeStatus, GitPull, GitPulled, GitSynchronize, GitSynchronized,
     },
     permission::InterruptAnswer,
+    playbook::Playbook,
 };
 use axum::{
     Json, Router,
@@ -35,7 +36,7 @@ use crate::{
     ending::{End, Stop},
     error::{Error, Result},
     file_change::Condition,
-    git::{abandon, branches, history, operations, packs, pull, push, repos},
+    git::{abandon, branches, history, operations, packs, playbooks, pull, push, repos},
     messages, reader,
     turns::ACK_PATIENCE,
 };
@@ -64,6 +65,7 @@ pub(crate) fn router(app: SharedApp) -> Router {
         .route("/shutdown", post(shutdown))
         .route("/repos", get(list_repos))
         .route("/repos/{name}", put(put_repo).delete(delete_repo))
+        .route("/playbook", put(put_playbook).delete(clear_playbook))
         .route("/git/status", get(git_status))
         .route("/git/diff", get(git_diff))
         .route("/git/log", get(git_log))
@@ -178,6 +180,15 @@ async fn put_repo(
 
 async fn delete_repo(State(app): State<SharedApp>, Text(name): Text) -> Result<StatusCode> {
     in_own_task(async move { repos::delete(&app.repos, &name).await }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn put_playbook(State(app): State<SharedApp>, Body(wanted): Body<Playbook>) -> Result<Json<PlaybookStatus>> {
+    in_own_task(async move { playbooks::put(&app.playbooks, &wanted).await }).await.map(Json)
+}
+
+async fn clear_playbook(State(app): State<SharedApp>) -> Result<StatusCode> {
+    in_own_task(async move { playbooks::clear(&app.playbooks).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -56,6 +56,7 @@ mod messages;
 mod model;
 mod network;
 mod permissions;
+mod playbook;
 mod process;
 mod reader;
 mod rights;

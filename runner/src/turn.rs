@@ -9,7 +9,7 @@ use ambient_runner_protocol::DeliverMessage;
 use ambient_wire::runner_event::RunnerEvent;
 use tokio::sync::watch;
 
-use crate::{app::App, ending::Stop, log::LogError};
+use crate::{app::App, ending::Stop, log::LogError, playbook::Expanded};
 
 /// How long an agent that was asked to stop may take before it is killed.
 pub(crate) const INTERRUPT_PATIENCE: Duration = Duration::from_millis(1500);
@@ -81,6 +81,11 @@ impl Turn {
     /// When the log is full or fails.
     pub(crate) async fn emit(&self, events: Vec<RunnerEvent>) -> Result<(), LogError> {
         self.app.log.push(events).await
+    }
+
+    /// What the message stands for, if it begins with a command of the playbook that is not the agent's own.
+    pub(crate) fn expanded(&self, is_agents: impl Fn(&str) -> bool) -> Option<Expanded> {
+        self.app.playbooks.current()?.expanded(&self.message.text, is_agents)
     }
 
     /// Waits until the turn should stop.

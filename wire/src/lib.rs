@@ -23,6 +23,7 @@ pub mod name;
 pub mod network;
 pub mod operation;
 pub mod permission;
+pub mod playbook;
 pub mod project;
 pub mod redact;
 pub mod repo;

@@ -13,6 +13,7 @@ use crate::{
     model::ModelRules,
     network::Network,
     permission::Permissions,
+    playbook::{Playbook, ReconciledPlaybook},
     repo::{Repo, RepoOutputStatus},
     retention::SessionRetention,
 };
@@ -43,6 +44,9 @@ pub struct Session {
     /// Place in `repos`, from 0, of the one that the agent works in; null: the only one, or else the workspace.
     #[serde(default)]
     pub main_repo_index: Option<u32>,
+    /// Playbook that its agent is to go by.
+    #[serde(default)]
+    pub active_workflow: Option<Playbook>,
     /// Agent that the session belongs to.
     pub agent_id: Option<String>,
     /// Program that runs as the agent.
@@ -126,6 +130,9 @@ pub struct Session {
     pub status_detail: Option<StatusDetail>,
     /// Repositories as they currently are.
     pub reconciled_repos: Vec<ReconciledRepo>,
+    /// Playbook that is in effect.
+    #[serde(default)]
+    pub reconciled_workflow: Option<ReconciledPlaybook>,
     /// What has become of its repositories in the current or last run, in the order of their names; those that were neither pushed nor
     /// abandoned are not in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -305,6 +312,9 @@ pub struct SessionCreate {
     /// Place in `repos`, from 0, of the one that the agent works in; when absent, the only one, or else the workspace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub main_repo_index: Option<u32>,
+    /// Playbook that its agent goes by: a folder of a git repository with instructions, commands and agents.
+    #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    pub active_workflow: Option<Playbook>,
     /// Agent that the session belongs to, in the same project. What the session leaves open comes from it: agent type, model and limits when the session
     /// is created; command, mode, network, setup script, variables and permissions at each start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -396,6 +406,9 @@ pub struct SessionPatch {
     /// Place in `repos`, from 0, of the one that the agent works in; null: the only one, or else the workspace.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub main_repo_index: Option<Option<u32>>,
+    /// Playbook, at any time; null: none.
+    #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
+    pub active_workflow: Option<Option<Playbook>>,
     /// Command in place of the agent type's; null: none.
     #[serde(default, deserialize_with = "present_object", skip_serializing_if = "Option::is_none")]
     pub agent_command: Option<Option<AgentCommand>>,

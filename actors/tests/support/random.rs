@@ -125,6 +125,7 @@ fn fact(rng: &mut impl Rng, known: Option<&Session>) -> Command {
                 notices: vec![words.clone()],
                 problem: None,
             }],
+            playbook: None,
             marks_running: rng.random_bool(0.5),
         },
         Fact::ReposSeen {

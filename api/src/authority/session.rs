@@ -10,10 +10,11 @@ use ambient_domain::{
     session::{self, AgentLaunch, Command, Message, Repo, Session, StopReason},
 };
 use ambient_live::{Beginning, SubscribeError, permissions, snapshot::SnapshotError};
-use ambient_persistence::{RunRow, StoredEvent, UsageBy, UsageOf, is_ksuid};
+use ambient_persistence::{RunRow, StoreError, StoredEvent, UsageBy, UsageOf, is_ksuid};
 use ambient_wire::{
     agui::{Feedback, FeedbackPayload, FeedbackRating},
     permission::InterruptAnswer,
+    playbook::PlaybookMetadata,
     session::{Attachment, SessionPatch},
     turn::Turn,
 };
@@ -75,6 +76,23 @@ pub(crate) struct Accepted {
     pub(crate) seq: Option<i64>,
 }
 
+impl<R> Authorized<Session, R> {
+    /// What its playbook has; none if it goes by none, or by another than what is kept.
+    pub(crate) async fn playbook(&self) -> ApiResult<Option<PlaybookMetadata>> {
+        let session = &self.target;
+        let Some(reconciled) = session.reconciled_workflow.as_ref().filter(|_| session.spec.active_workflow.is_some())
+        else {
+            return Ok(None);
+        };
+        let kept = self.access.state.parts().database.playbook(&session.id, &reconciled.commit).await?;
+        let corrupt = |error: serde_json::Error| StoreError::Corrupt {
+            what: format!("what the playbook of session {} has", session.id),
+            reason: error.to_string(),
+        };
+        Ok(kept.map(serde_json::from_value).transpose().map_err(corrupt)?)
+    }
+}
+
 impl Authorized<Session, Edit> {
     /// Changes its specification.
     pub(crate) async fn patch(&self, body: SessionPatch, options: WriteOptions<'_>) -> ApiResult<Reply<Session>> {
@@ -86,6 +104,9 @@ impl Authorized<Session, Edit> {
         }
         if body.models.is_some() {
             self.refuse_the_agent("change which models it may ask, and how much")?;
+        }
+        if body.active_workflow.is_some() {
+            self.refuse_the_agent("change which playbook it goes by")?;
         }
         let secrets = body.environment_variables.clone();
         let mut patch = session_spec::patch(body, self.access.state.server_defaults())?;

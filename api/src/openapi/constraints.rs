@@ -12,6 +12,11 @@ use crate::schema_rules::{
     without_nul,
 };
 
+/// Folder in a repository.
+const PLAYBOOK_PATH: &str = concat!(
+    "^((?!(\\.{1,2}|\\.[gG][iI][tT])(/|$))[^/\\u0000\\n\\r]+",
+    "(/(?!(\\.{1,2}|\\.[gG][iI][tT])(/|$))[^/\\u0000\\n\\r]+)*)?$"
+);
 /// One line of text.
 const ONE_LINE: &str = "^[^\\u0000\\n\\r]*$";
 /// A text that says something: not only white space, as defined by Unicode and Rust's `trim`, which differs from some dialects' `\s`.
@@ -115,6 +120,9 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
         ("Repo", "name", repo_name),
         ("Repo", "url", pattern(git_url::PATTERN, git_url::MAX)),
         ("Repo", "branch", branch()),
+        ("Playbook", "git_url", pattern(git_url::PATTERN, git_url::MAX)),
+        ("Playbook", "branch", branch()),
+        ("Playbook", "path", pattern(PLAYBOOK_PATH, 1000)),
         ("RepoOutput", "target_repo", pattern(git_url::PATTERN, git_url::MAX)),
         ("RepoOutput", "target_branch", branch()),
         ("SessionCreate", "project_id", pattern("^[A-Za-z0-9-]+$", 63)),

@@ -14,6 +14,7 @@ mod messages;
 mod models;
 mod operations;
 mod permissions;
+mod playbooks;
 mod projects;
 mod replay;
 mod repos;
@@ -58,6 +59,8 @@ pub(crate) fn resources() -> OpenApiRouter<AppState> {
         .routes(routes!(repos::add))
         .routes(routes!(repos::status))
         .routes(routes!(repos::remove))
+        .routes(routes!(playbooks::set, playbooks::clear))
+        .routes(routes!(playbooks::metadata))
         .routes(routes!(messages::list, messages::send))
         .routes(routes!(interrupts::list))
         .routes(routes!(interrupts::answer))

@@ -56,7 +56,7 @@ pub(super) async fn status(session: Authorized<Session, View>) -> ApiResult<axum
     Ok(axum::Json(list::envelope("SessionRepoList", 1, total, items)))
 }
 
-fn wanted(session: &Session) -> Shown<Wire> {
+pub(super) fn wanted(session: &Session) -> Shown<Wire> {
     let active = matches!(session.phase(), Some(Phase::Pending | Phase::Creating | Phase::Running));
     let workflow = active.then(|| workflow_id::supervise(&session.id, session.run_number()));
     Shown::accepted(representation::session(session, None), session.version, workflow.as_deref())

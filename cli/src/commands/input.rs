@@ -13,6 +13,7 @@ use ambient_wire::{
     model::{MAX_LIMIT, ModelRules},
     network::{Network, Problem},
     permission::Permissions,
+    playbook::Playbook,
     session::SecretText,
 };
 use clap::{
@@ -212,6 +213,17 @@ pub(crate) fn network(text: &str) -> Result<Network, String> {
         return Err(format!("'{mode}' stands alone; a list has hosts only"));
     }
     text.parse().map_err(|problem: Problem| format!("{} {}", problem.field, problem.reason))
+}
+
+/// `URL`, `URL#BRANCH`, `URL#BRANCH:FOLDER` or `URL#:FOLDER`.
+pub(crate) fn playbook(text: &str) -> Result<Playbook, String> {
+    let (url, place) = text.split_once('#').unwrap_or((text, ""));
+    let (branch, path) = place.split_once(':').unwrap_or((place, ""));
+    if url.is_empty() {
+        return Err("has no URL".to_owned());
+    }
+    let branch = Some(branch.to_owned()).filter(|branch| !branch.is_empty());
+    Ok(Playbook { git_url: url.to_owned(), branch, path: path.trim_matches('/').to_owned() })
 }
 
 #[cfg(test)]

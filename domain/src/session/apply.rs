@@ -6,6 +6,7 @@ use super::{
     condition::{ConditionStatus, ConditionType},
     event::Event,
     interrupt,
+    playbook::{PLAYBOOK_FAILED, ReconciledPlaybook},
     spec::Spec,
     state::{Lifecycle, Phase, ReconciledRepo, Run, RunOutcome, Session, StatusDetail},
     workflow_id,
@@ -15,7 +16,7 @@ use crate::{agent_launch::AgentLaunch, permission::Permissions};
 use ConditionStatus::{False, True, Unknown};
 use ConditionType::{
     Confined, Ready, Reconciled, ReposReconciled, RunnerCreated, RunnerScheduled, RunnerStarted, SecretsReady,
-    StopIncomplete, TornDown, WorkspaceReady,
+    StopIncomplete, TornDown, WorkflowReconciled, WorkspaceReady,
 };
 
 /// Conditions that belong to one run, not to the session.
@@ -38,6 +39,7 @@ pub(super) fn created(id: &str, project_id: &str, by: &str, spec: &Spec, at: Dat
         conditions: Vec::new(),
         status_detail: None,
         reconciled_repos: Vec::new(),
+        reconciled_workflow: None,
         start_time: None,
         completion_time: None,
         restart_count: 0,
@@ -92,10 +94,11 @@ fn change(s: &mut Session, event: &Event, at: DateTime<Utc>) {
         Event::BecameIdle { reason } => working(s, reason, at),
         Event::StopBegan { outcome } => stop_began(s, outcome, at),
         Event::Ended { evidence, proven } => ended(s, evidence, *proven, at),
-        Event::Reconciled { generation, repos } => {
+        Event::Reconciled { generation, repos, playbook } => {
             s.observed_generation = s.observed_generation.max(*generation);
             s.reconciled_repos.clone_from(repos);
             repos_seen(s, at);
+            playbook_seen(s, playbook.as_ref(), at);
             s.set_condition(Reconciled, True, "Reconciled", "", at);
             if let Some(condition) = s.conditions.iter_mut().find(|c| c.condition_type == Reconciled) {
                 condition.observed_generation = *generation;
@@ -117,7 +120,8 @@ fn change(s: &mut Session, event: &Event, at: DateTime<Utc>) {
         Event::ConditionChanged { condition_type, status, reason, message } => {
             s.set_condition(*condition_type, *status, reason, message, at);
             if *condition_type == Reconciled && *status == False {
-                s.set_condition(ReposReconciled, False, reason, message, at);
+                let which = if reason == PLAYBOOK_FAILED { WorkflowReconciled } else { ReposReconciled };
+                s.set_condition(which, False, reason, message, at);
             }
         }
         Event::Blocked { reason, blocked_on, next_retry_at, workflow_execution } => {
@@ -157,6 +161,15 @@ fn change(s: &mut Session, event: &Event, at: DateTime<Utc>) {
         Event::SettingsTold { changes } => s.settings_told = *changes,
         Event::AgentStarted { agent_session_id } => s.agent_session_id = Some(agent_session_id.clone()),
         Event::Deleted => s.deleted_at = Some(at),
+    }
+}
+
+/// A session that goes by none has no condition about it.
+fn playbook_seen(s: &mut Session, playbook: Option<&ReconciledPlaybook>, at: DateTime<Utc>) {
+    s.reconciled_workflow = playbook.cloned();
+    match playbook {
+        Some(_) => s.set_condition(WorkflowReconciled, True, "Reconciled", "", at),
+        None => s.conditions.retain(|condition| condition.condition_type != WorkflowReconciled),
     }
 }
 

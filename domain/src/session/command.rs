@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    attachment::Attachment, fact::Fact, feedback::Feedback, output::Repo, resources::ResourcePatch, spec::Spec,
+    attachment::Attachment, fact::Fact, feedback::Feedback, output::Repo, playbook::Playbook, resources::ResourcePatch,
+    spec::Spec,
 };
 use crate::{
     agent_launch::AgentCommand,
@@ -86,6 +87,9 @@ pub struct SessionPatch {
     /// Place of the repository that the agent works in.
     #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
     pub main_repo_index: Option<Option<u32>>,
+    /// Playbook.
+    #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
+    pub active_workflow: Option<Option<Playbook>>,
     /// Prompt.
     #[serde(default, deserialize_with = "crate::patch::nullable", skip_serializing_if = "Option::is_none")]
     pub prompt: Option<Option<String>>,

@@ -167,10 +167,15 @@ fn change_spec(session: &Session, spec: Spec) -> Decided {
         return Ok(ALREADY);
     }
     spec.validate()?;
-    let declarative = spec.repos != old.repos;
+    let (repos, playbook) = (spec.repos != old.repos, spec.active_workflow != old.active_workflow);
+    let declarative = repos || playbook;
     let phase = session.phase();
     if declarative && phase == Some(Phase::Stopping) {
-        return Err(Refusal::new(RefusalCode::TryLater, "the Session is Stopping; repos can be changed after that"));
+        let what = if repos { "repos" } else { "its workflow" };
+        return Err(Refusal::new(
+            RefusalCode::TryLater,
+            format!("the Session is Stopping; {what} can be changed after that"),
+        ));
     }
     let active = matches!(phase, Some(Phase::Pending | Phase::Creating | Phase::Running | Phase::Stopping));
     if let (true, Some(phase), Some(field)) = (active, phase, fixed_while_active(old, &spec)) {
@@ -222,6 +227,7 @@ fn patched(session: &Session, patch: &SessionPatch) -> Result<Spec, Refusal> {
         annotations,
         repos,
         main_repo_index,
+        active_workflow,
         prompt,
         agent_command,
         agent_mode,
@@ -244,6 +250,7 @@ fn patched(session: &Session, patch: &SessionPatch) -> Result<Spec, Refusal> {
     merge(&mut spec.annotations, annotations);
     spec.repos = repos.unwrap_or(spec.repos);
     spec.main_repo_index = main_repo_index.unwrap_or(spec.main_repo_index);
+    spec.active_workflow = active_workflow.unwrap_or(spec.active_workflow);
     spec.prompt = prompt.unwrap_or(spec.prompt);
     spec.agent_command = agent_command.unwrap_or(spec.agent_command);
     spec.agent_mode = agent_mode.unwrap_or(spec.agent_mode);

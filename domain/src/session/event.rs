@@ -10,6 +10,7 @@ use super::{
     condition::{ConditionStatus, ConditionType},
     feedback::Feedback,
     interrupt::{GivenAnswer, InterruptOutcome, PermissionRequest},
+    playbook::ReconciledPlaybook,
     spec::Spec,
     state::{ReconciledRepo, RepoPosition, RepoProblem, RunOutcome},
 };
@@ -105,6 +106,9 @@ pub enum Event {
         generation: i64,
         /// Repositories as they currently are.
         repos: Vec<ReconciledRepo>,
+        /// The playbook, if there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        playbook: Option<ReconciledPlaybook>,
     },
     /// Repositories were checked at the end of a turn.
     ReposSeen {

@@ -9,6 +9,7 @@ use super::{
     condition::{ConditionStatus, ConditionType},
     event::Event,
     interrupt::{self, InterruptOutcome, PermissionRequest, WAITING_FOR_ANSWER},
+    playbook::ReconciledPlaybook,
     state::{Lifecycle, ReconciledRepo, RepoPosition, RepoProblem, Run, RunOutcome, Session},
 };
 use crate::{
@@ -87,6 +88,9 @@ pub enum Fact {
         generation: i64,
         /// Repositories as they currently are.
         repos: Vec<ReconciledRepo>,
+        /// The playbook, if there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        playbook: Option<ReconciledPlaybook>,
         /// A run that is coming up is Running with it, as with `MarkRunning`.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         marks_running: bool,
@@ -217,8 +221,10 @@ impl Fact {
             | Self::ReconcileFailed { generation: _, reason, message }
             | Self::Observed { condition_type: _, status: _, reason, message } => vec![reason, message],
             Self::TurnEnded { last_message_id, outcome: _ } => last_message_id.iter_mut().collect(),
-            Self::Reconciled { generation: _, repos, marks_running: _ } => {
-                repos.iter_mut().flat_map(texts_of_repo).collect()
+            Self::Reconciled { generation: _, repos, playbook, marks_running: _ } => {
+                // What was asked for was checked when it was given.
+                let commit = playbook.iter_mut().map(|playbook| &mut playbook.commit);
+                repos.iter_mut().flat_map(texts_of_repo).chain(commit).collect()
             }
             Self::ReposSeen { problems, positions } => {
                 let positions =
@@ -341,9 +347,10 @@ fn while_active(session: &Session, run: &Run, fact: &Fact, context: &Context) ->
         Fact::TurnEnded { last_message_id, outcome } => turn_ended(session, run, last_message_id.as_deref(), *outcome),
         // Nothing can be torn down before it is stopping.
         Fact::TornDown { .. } => SUPERSEDED,
-        Fact::Reconciled { generation, repos, marks_running } => {
+        Fact::Reconciled { generation, repos, playbook, marks_running } => {
             let became_running = (creating && *marks_running).then_some(Event::BecameRunning);
-            events_or_already(reconciled(session, *generation, repos).into_iter().chain(became_running).collect())
+            let reconciled = reconciled(session, *generation, repos, playbook.as_ref());
+            events_or_already(reconciled.into_iter().chain(became_running).collect())
         }
         Fact::ReposSeen { problems, positions } => repos_seen(session, problems, positions),
         Fact::ReconcileFailed { generation, reason, message } if *generation >= session.observed_generation => {
@@ -479,16 +486,22 @@ fn turn_ended(session: &Session, run: &Run, last: Option<&str>, outcome: TurnOut
     }
 }
 
-fn reconciled(session: &Session, generation: i64, repos: &[ReconciledRepo]) -> Option<Event> {
+fn reconciled(
+    session: &Session,
+    generation: i64,
+    repos: &[ReconciledRepo],
+    playbook: Option<&ReconciledPlaybook>,
+) -> Option<Event> {
     let in_force = session
         .condition(ConditionType::Reconciled)
         .is_some_and(|c| c.status == ConditionStatus::True && c.observed_generation == generation);
     // A new run shows anew what is in effect (`observed_generation` is 0 then), even if nothing else changed.
     let observed = session.observed_generation;
-    if generation < observed || (generation == observed && in_force && session.reconciled_repos == repos) {
+    let same = session.reconciled_repos == repos && session.reconciled_workflow.as_ref() == playbook;
+    if generation < observed || (generation == observed && in_force && same) {
         return None;
     }
-    Some(Event::Reconciled { generation, repos: repos.to_vec() })
+    Some(Event::Reconciled { generation, repos: repos.to_vec(), playbook: playbook.cloned() })
 }
 
 /// Nothing is reported about repositories that are no longer wanted, or not there yet.

@@ -17,6 +17,7 @@ mod fact;
 mod feedback;
 mod interrupt;
 mod output;
+mod playbook;
 mod resources;
 mod spec;
 mod state;
@@ -34,6 +35,7 @@ pub use interrupt::{
     WAITING_FOR_ANSWER,
 };
 pub use output::{PushTo, Repo, RepoOutput, Submodules, default_branch, same_destination, validate_output};
+pub use playbook::{PLAYBOOK_FAILED, Playbook, ReconciledPlaybook};
 pub use resources::{ResourceOverrides, ResourcePatch};
 pub use spec::Spec;
 pub(crate) use spec::launch;

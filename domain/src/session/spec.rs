@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     agent_command,
     output::{self, Repo},
+    playbook::Playbook,
     resources::ResourceOverrides,
 };
 use crate::{
@@ -37,6 +38,9 @@ pub struct Spec {
     /// Place in `repos`, from 0, of the one that the agent works in; when absent, the only one, or else the workspace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub main_repo_index: Option<u32>,
+    /// Playbook that its agent goes by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_workflow: Option<Playbook>,
     /// Agent that the session belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_id: Option<String>,
@@ -108,6 +112,7 @@ impl Spec {
             prompt: None,
             repos: Vec::new(),
             main_repo_index: None,
+            active_workflow: None,
             agent_id: None,
             agent_type: String::new(),
             agent_command: None,
@@ -159,6 +164,7 @@ impl Spec {
         }
         output::validate(&self.repos)?;
         main_repo(self.main_repo_index, self.repos.len())?;
+        self.active_workflow.as_ref().map_or(Ok(()), |playbook| playbook.validate("active_workflow."))?;
         name::display("agent_type", &self.agent_type, 100)?;
         self.agent_command.as_ref().map_or(Ok(()), agent_command::validate_command)?;
         launch::mode(self.agent_mode.as_deref())?;

@@ -9,6 +9,7 @@ use super::{
     command::StopReason,
     condition::{Condition, ConditionStatus, ConditionType},
     interrupt::{ClosedInterrupt, Interrupt},
+    playbook::ReconciledPlaybook,
     spec::Spec,
 };
 use crate::{
@@ -246,6 +247,9 @@ pub struct Session {
     pub status_detail: Option<StatusDetail>,
     /// Repositories as they currently are.
     pub reconciled_repos: Vec<ReconciledRepo>,
+    /// Playbook that its agent goes by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconciled_workflow: Option<ReconciledPlaybook>,
     /// When the last run was accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<DateTime<Utc>>,

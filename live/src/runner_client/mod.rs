@@ -8,8 +8,8 @@ mod files;
 use std::{fmt, path::PathBuf, time::Duration};
 
 use ambient_runner_protocol::{
-    Accepted, AgentSettings, AnswerTaken, DeliverMessage, Health, ModelBudget, PermissionPolicy, ReaderHello, RepoSpec,
-    RepoStatus, RunnerError,
+    Accepted, AgentSettings, AnswerTaken, DeliverMessage, Health, ModelBudget, PermissionPolicy, PlaybookStatus,
+    ReaderHello, RepoSpec, RepoStatus, RunnerError,
 };
 use ambient_wire::{
     content::{FileMove, FileStatus, Listing},
@@ -19,6 +19,7 @@ use ambient_wire::{
         GitAbandon, GitAbandoned, GitMergeQuery, GitMergeStatus, GitPull, GitPulled, GitSynchronize, GitSynchronized,
     },
     permission::InterruptAnswer,
+    playbook::Playbook,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
@@ -215,6 +216,22 @@ impl RunnerClient {
     /// See [`RunnerClientError`].
     pub async fn remove_repo(&self, name: &str) -> Result<()> {
         self.nothing(self.request(Method::DELETE, &route("/repos/", name)?, &[]), SLOW).await
+    }
+
+    /// Has the agent go by a playbook, from its next turn on. May be repeated.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn ensure_playbook(&self, playbook: &Playbook) -> Result<PlaybookStatus> {
+        self.json(self.request(Method::PUT, "/playbook", &[]).json(playbook), SLOW).await
+    }
+
+    /// Ends the effect of a playbook; succeeds if there is none.
+    ///
+    /// # Errors
+    /// See [`RunnerClientError`].
+    pub async fn clear_playbook(&self) -> Result<()> {
+        self.nothing(self.request(Method::DELETE, "/playbook", &[]), SLOW).await
     }
 
     /// What has changed in a repository.

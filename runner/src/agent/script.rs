@@ -1,6 +1,8 @@
 //! The built-in agent `script`: runs a message's fenced shell blocks in order in the workspace; the first that fails ends
 //! the turn.
 
+use ambient_wire::runner_event::RunnerEvent;
+
 use super::{
     blocks::{Piece, Unclosed, pieces},
     shell,
@@ -8,6 +10,7 @@ use super::{
 use crate::{
     event,
     log::LogError,
+    playbook::Expanded,
     turn::{Turn, TurnEnd},
 };
 
@@ -17,9 +20,14 @@ const NOTHING_TO_RUN: &str = "There was nothing to run: the message has no fence
 pub(super) async fn work(turn: &Turn) -> Result<TurnEnd, LogError> {
     if !turn.message.attachments.is_empty() {
         let text = "what the message came with is left out: the agent type script takes only text".to_owned();
-        turn.emit(vec![ambient_wire::runner_event::RunnerEvent::AgentNotice { text }]).await?;
+        turn.emit(vec![RunnerEvent::AgentNotice { text }]).await?;
     }
-    let pieces = match pieces(&turn.message.text) {
+    let mut message = turn.message.text.clone();
+    if let Some(Expanded { text, notice }) = turn.expanded(|_| false) {
+        turn.emit(vec![RunnerEvent::AgentNotice { text: notice }]).await?;
+        message = text;
+    }
+    let pieces = match pieces(&message) {
         Ok(pieces) => pieces,
         Err(Unclosed { line }) => {
             let message = format!("the shell block that begins in line {line} has no closing fence; nothing was run");

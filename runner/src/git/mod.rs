@@ -18,7 +18,7 @@
 //! * `known`: what is recorded about a repository
 //! * `working_tree`: as git sees it
 //! * `changes`: what a turn has changed
-//! * `renames`, `repos`: renames; the session's repositories
+//! * `renames`, `repos`, `playbooks`: renames; the session's repositories, and its playbook
 //! * `look`, `packs`: what bounds a look at a repository; checked packs of snapshots
 //! * `push`, `snapshot`: commits to an origin; a working tree kept as a commit
 //! * `merge`: commits of the origin and the workspace brought together
@@ -42,6 +42,7 @@ mod origin;
 pub(crate) mod packs;
 mod patch;
 mod platform;
+pub(crate) mod playbooks;
 pub(crate) mod pull;
 pub(crate) mod push;
 mod renames;

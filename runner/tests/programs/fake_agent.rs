@@ -137,7 +137,7 @@ impl Agent {
 
     fn work(&self, id: &Value, texts: &[String]) {
         let (mut reason, mut late) = ("end_turn".to_owned(), Vec::new());
-        if let [context, _] = texts {
+        for context in &texts[..texts.len() - 1] {
             self.say(&format!("told: {context}"));
         }
         for line in texts.last().unwrap().lines() {
@@ -181,6 +181,11 @@ impl Agent {
             "diff" => self.update(&json!({ "sessionUpdate": "tool_call_update", "toolCallId": first, "kind": "edit", "title": "edit",
                 "content": [{ "type": "diff", "path": second, "oldText": null, "newText": "new\n" }] })),
             "plan" => self.update(&json!({ "sessionUpdate": "plan", "entries": [{ "content": rest, "priority": "high", "status": "pending" }] })),
+            "commands" => {
+                let commands: Vec<Value> =
+                    rest.split(' ').map(|name| json!({ "name": name, "description": "its own" })).collect();
+                self.update(&json!({ "sessionUpdate": "available_commands_update", "availableCommands": commands }));
+            }
             "unknown" => self.update(&json!({ "sessionUpdate": "of_tomorrow", "x": 1 })),
             "ask" => self.ask(first, second, &["allow_always", "allow_once", "reject_once"]),
             "ask-few" => self.ask(first, second, &["allow_once"]),

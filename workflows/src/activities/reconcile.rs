@@ -1,14 +1,18 @@
-//! Makes the workspace's repositories match the spec.
+//! Makes the workspace's repositories, and the playbook, match the spec.
 
 use ambient_domain::{
     WorkflowInput,
-    session::{self, ConditionStatus, ConditionType, Fact, Lifecycle, ReconciledRepo, Repo, Session},
+    session::{
+        self, Condition, ConditionStatus, ConditionType, Fact, Lifecycle, PLAYBOOK_FAILED, ReconciledPlaybook,
+        ReconciledRepo, Repo, Session,
+    },
 };
-use ambient_live::NewFile;
+use ambient_live::{NewFile, RunnerClient, RunnerClientError};
 use ambient_persistence::UploadRow;
-use ambient_runner_protocol::{RepoSpec, RepoStatus};
+use ambient_runner_protocol::{PlaybookStatus, RepoSpec, RepoStatus};
 use ambient_wire::{
     git::Submodules,
+    playbook::Playbook,
     repo::{PushTo, RepoOutput},
 };
 use bytes::Bytes;
@@ -43,25 +47,49 @@ pub(super) async fn repos(s: &Services, by: &str, i: &WorkflowInput, then: Then)
         return Ok(Progress::Done);
     }
     match bring_about(s, by, i, &session).await? {
-        Ok(repos) => {
+        Ok((repos, playbook)) => {
             let marks_running = then == Then::Running;
             if marks_running {
                 put_uploads(s, by, i).await?;
             }
-            s.report(by, i, Fact::Reconciled { generation: session.generation, repos, marks_running }).await
+            let generation = session.generation;
+            s.report(by, i, Fact::Reconciled { generation, repos, playbook, marks_running }).await
         }
-        Err((name, error)) => {
-            let message = format!("repository '{name}': {error}");
+        Err(InTheWay { condition_type, reason, message }) => {
             // By itself: a `ReconcileFailed` that says the same as the last one changes nothing, not even "Cloning".
-            s.report(by, i, repos_are_not(CLONE_FAILED, message.clone())).await?;
-            let fact = Fact::ReconcileFailed {
-                generation: session.generation,
-                reason: CLONE_FAILED.to_owned(),
-                message: message.clone(),
-            };
+            s.report(by, i, is_not(condition_type, reason, message.clone())).await?;
+            let generation = session.generation;
+            let fact = Fact::ReconcileFailed { generation, reason: reason.to_owned(), message: message.clone() };
             s.report(by, i, fact).await?;
-            Err(StepError::Retry { reason: CLONE_FAILED, message })
+            Err(StepError::Retry { reason, message })
         }
+    }
+}
+
+/// What is as wanted.
+type AsWanted = (Vec<ReconciledRepo>, Option<ReconciledPlaybook>);
+
+/// What keeps the workspace from being as wanted.
+struct InTheWay {
+    condition_type: ConditionType,
+    reason: &'static str,
+    message: String,
+}
+
+impl InTheWay {
+    fn repo(name: &str, error: &RunnerClientError) -> Self {
+        let message = format!("repository '{name}': {error}");
+        Self { condition_type: ConditionType::ReposReconciled, reason: CLONE_FAILED, message }
+    }
+
+    fn playbook(error: &RunnerClientError) -> Self {
+        let message = match error {
+            RunnerClientError::Refused { status: 404, .. } => {
+                "the session's runner is of an earlier release: stop and start the session".to_owned()
+            }
+            error => error.to_string(),
+        };
+        Self { condition_type: ConditionType::WorkflowReconciled, reason: PLAYBOOK_FAILED, message }
     }
 }
 
@@ -87,35 +115,87 @@ async fn put_uploads(s: &Services, by: &str, i: &WorkflowInput) -> Result<(), St
     Ok(())
 }
 
-/// The repositories' new state, or the one that is in the way and why.
+/// The new state, or what is in the way and why.
 async fn bring_about(
     s: &Services,
     by: &str,
     i: &WorkflowInput,
     session: &Session,
-) -> Result<Result<Vec<ReconciledRepo>, (String, String)>, StepError> {
+) -> Result<Result<AsWanted, InTheWay>, StepError> {
     let runner = s.runner(i).await?;
+    let repos = match repos_there(s, by, i, (session, &runner)).await? {
+        Ok(repos) => repos,
+        Err(error) => return Ok(Err(error)),
+    };
+    Ok(playbook_there(s, by, i, (session, &runner)).await?.map(|playbook| (repos, playbook)))
+}
+
+/// The playbook that the agent goes by, after the repositories: it is they that it works on.
+async fn playbook_there(
+    s: &Services,
+    by: &str,
+    i: &WorkflowInput,
+    (session, runner): (&Session, &RunnerClient),
+) -> Result<Result<Option<ReconciledPlaybook>, InTheWay>, StepError> {
+    let before = session.reconciled_workflow.as_ref();
+    let Some(wanted) = &session.spec.active_workflow else {
+        if before.is_some() {
+            match runner.clear_playbook().await {
+                // A runner of an earlier release has none.
+                Ok(()) | Err(RunnerClientError::Refused { status: 404, .. }) => {}
+                Err(error) => return Ok(Err(InTheWay::playbook(&error))),
+            }
+            s.db.remove_playbook(&i.session_id).await?;
+        }
+        return Ok(Ok(None));
+    };
+    let condition_type = ConditionType::WorkflowReconciled;
+    if before.is_none_or(|before| before.playbook != *wanted) && !keeps_failing(session, condition_type) {
+        let message = format!("the playbook is being cloned from {}", wanted.git_url);
+        s.report(by, i, is_not(condition_type, "Cloning", message)).await?;
+    }
+    let session::Playbook { git_url, branch, path } = wanted.clone();
+    match runner.ensure_playbook(&Playbook { git_url, branch, path }).await {
+        Ok(PlaybookStatus { reconciled, metadata }) => {
+            let metadata = serde_json::to_value(&metadata)
+                .map_err(|error| StepError::Fatal { reason: PLAYBOOK_FAILED, message: error.to_string() })?;
+            s.db.put_playbook(&i.session_id, &reconciled.commit, &metadata).await?;
+            let (commit, reconciled_at) = (reconciled.commit, reconciled.reconciled_at);
+            Ok(Ok(Some(ReconciledPlaybook { playbook: wanted.clone(), commit, reconciled_at })))
+        }
+        Err(error) => Ok(Err(InTheWay::playbook(&error))),
+    }
+}
+
+async fn repos_there(
+    s: &Services,
+    by: &str,
+    i: &WorkflowInput,
+    (session, runner): (&Session, &RunnerClient),
+) -> Result<Result<Vec<ReconciledRepo>, InTheWay>, StepError> {
     let wanted = &session.spec.repos;
     let present = match runner.repos().await {
         Ok(present) => present,
-        Err(error) => return Ok(Err(("*".to_owned(), error.to_string()))),
+        Err(error) => return Ok(Err(InTheWay::repo("*", &error))),
     };
     let (stay, go): (Vec<_>, Vec<_>) =
         present.iter().partition(|there| wanted.iter().any(|w| w.name == there.name && w.url == there.url));
     for repo in go {
         if let Err(error) = runner.remove_repo(&repo.name).await {
-            return Ok(Err((repo.name.clone(), error.to_string())));
+            return Ok(Err(InTheWay::repo(&repo.name, &error)));
         }
     }
     let mut reconciled = Vec::with_capacity(wanted.len());
     for repo in wanted {
-        if !stay.iter().any(|there| there.name == repo.name && !there.missing) && !keeps_failing(session) {
+        if !stay.iter().any(|there| there.name == repo.name && !there.missing)
+            && !keeps_failing(session, ConditionType::ReposReconciled)
+        {
             tell_of_clone(s, by, i, repo).await?;
         }
         let spec = as_asked(session, repo);
         match runner.ensure_repo(&repo.name, &spec).await {
             Ok(status) => reconciled.push(as_reconciled(status)),
-            Err(error) => return Ok(Err((repo.name.clone(), error.to_string()))),
+            Err(error) => return Ok(Err(InTheWay::repo(&repo.name, &error))),
         }
     }
     Ok(Ok(reconciled))
@@ -129,20 +209,18 @@ async fn tell_of_clone(s: &Services, by: &str, i: &WorkflowInput, repo: &Repo) -
 
 /// Whether an attempt with this spec has failed while the session runs. More follow until someone changes the spec, and the failure says more
 /// than "Cloning"; each change back and forth would also be an operation.
-fn keeps_failing(session: &Session) -> bool {
+fn keeps_failing(session: &Session, condition_type: ConditionType) -> bool {
+    let failed = |c: &Condition| matches!(c.reason.as_str(), CLONE_FAILED | PLAYBOOK_FAILED);
     matches!(session.lifecycle, Lifecycle::Running { .. })
-        && session
-            .condition(ConditionType::ReposReconciled)
-            .is_some_and(|c| c.reason == CLONE_FAILED && c.observed_generation == session.generation)
+        && session.condition(condition_type).is_some_and(|c| failed(c) && c.observed_generation == session.generation)
 }
 
 fn repos_are_not(reason: &str, message: String) -> Fact {
-    Fact::Observed {
-        condition_type: ConditionType::ReposReconciled,
-        status: ConditionStatus::False,
-        reason: reason.to_owned(),
-        message,
-    }
+    is_not(ConditionType::ReposReconciled, reason, message)
+}
+
+fn is_not(condition_type: ConditionType, reason: &str, message: String) -> Fact {
+    Fact::Observed { condition_type, status: ConditionStatus::False, reason: reason.to_owned(), message }
 }
 
 /// As the runner is asked for it: what is pushed automatically has a branch by then.

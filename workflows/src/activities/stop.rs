@@ -105,6 +105,7 @@ pub(super) async fn prove_session_gone(s: &Services, i: &WorkflowInput) -> StepR
 pub(super) async fn forget_secrets(s: &Services, i: &WorkflowInput) -> StepResult {
     s.vault.remove_session(&i.session_id).await?;
     s.db.remove_uploads(&i.session_id).await?;
+    s.db.remove_playbook(&i.session_id).await?;
     Ok(Progress::Done)
 }
 

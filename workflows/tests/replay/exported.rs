@@ -103,6 +103,7 @@ fn spec() -> Spec {
         display_name: "first".to_owned(),
         prompt: Some("hello".to_owned()),
         main_repo_index: None,
+        active_workflow: None,
         repos: Vec::new(),
         agent_id: None,
         agent_command: None,

@@ -213,6 +213,7 @@ impl World {
             display_name: "saga".to_owned(),
             prompt: Some("```sh\necho turn >> \"$HOME/marks\"\n```".to_owned()),
             main_repo_index: None,
+            active_workflow: None,
             repos: vec![self.repo("first")],
             agent_id: None,
             agent_command: None,

@@ -10,6 +10,7 @@ mod lifecycle;
 mod logs;
 mod merge;
 pub(crate) mod output;
+mod playbook;
 pub(super) mod questions;
 mod repo;
 pub(super) mod send;
@@ -155,6 +156,11 @@ pub enum SessionCommand {
         /// Id or name
         session: String,
     },
+    /// Show the playbook that a session's agent goes by, and its commands; or have it go by another, or none
+    #[command(
+        after_help = "Example:\n  ambient session playbook fix https://git.example.com/team/playbooks.git#main:triage\n  ambient session playbook fix\n  ambient session playbook fix --clear"
+    )]
+    Playbook(playbook::PlaybookFlags),
     /// Add, remove and list repositories
     #[command(subcommand)]
     Repo(repo::RepoCommand),
@@ -196,6 +202,7 @@ pub(super) async fn run(command: SessionCommand, connection: &Connection) -> Res
         SessionCommand::Push(arguments) => git::push(arguments, connection).await,
         SessionCommand::Turns(arguments) => turns::turns(arguments, connection).await,
         SessionCommand::Usage { session } => usage::of_session(&session, connection).await,
+        SessionCommand::Playbook(arguments) => playbook::run(arguments, connection).await,
         SessionCommand::Models { session } => models::of_session(&session, connection).await,
         SessionCommand::Repo(command) => repo::run(command, connection).await,
     }

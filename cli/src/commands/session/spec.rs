@@ -11,6 +11,7 @@ use ambient_wire::{
     model::ModelRules,
     network::Network,
     permission::{PermissionEffect, PermissionRule, Permissions},
+    playbook::Playbook,
     repo::Repo,
     runner_event::ToolKind,
     session::{ResourceOverrides, SecretText, SessionCreate},
@@ -53,6 +54,9 @@ pub(crate) struct Spec {
     /// Which submodules of each --repo to fetch: none, their recorded commits, or all of them with history [default: none]
     #[arg(long, value_name = "HOW", requires = "repos", value_parser = input::submodules())]
     pub(crate) submodules: Option<Submodules>,
+    /// Playbook that the agent goes by: the URL of a git repository, its branch and a folder in it
+    #[arg(long, value_name = "URL[#BRANCH[:FOLDER]]", value_parser = input::playbook)]
+    pub(crate) playbook: Option<Playbook>,
     /// Agent that the session belongs to, by name or id; see 'ambient agent list'. What the session leaves open comes from it
     #[arg(long, value_name = "AGENT")]
     pub(crate) agent: Option<String>,
@@ -202,6 +206,7 @@ impl Spec {
             prompt,
             repos,
             main_repo_index: self.main_repo,
+            active_workflow: self.playbook.clone(),
             agent_id: match &self.agent {
                 Some(agent) => Some(connection.agent_id(agent).await?),
                 None => None,

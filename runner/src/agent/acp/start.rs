@@ -50,6 +50,8 @@ pub(super) struct Agent {
     pub(super) takes: Value,
     /// Since when it has waited for a message.
     pub(super) idle_since: Mutex<Instant>,
+    /// Folder of the playbook that it goes by.
+    pub(super) playbook: Mutex<Option<String>>,
     /// What it has to be told of the conversation with its first message.
     pub(super) retold: Mutex<Option<String>>,
     /// They end with it.
@@ -146,6 +148,7 @@ pub(super) async fn start(app: &SharedApp, incarnation: u32) -> Result<Arc<Agent
         incarnation,
         takes: offers["capabilities"]["promptCapabilities"].clone(),
         idle_since: Mutex::new(Instant::now()),
+        playbook: Mutex::new(None),
         retold: Mutex::new(begun.retold),
         tasks: Mutex::new(vec![flush]),
     });

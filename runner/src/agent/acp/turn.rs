@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     log::LogError,
+    playbook::{Expanded, NO_MORE},
     process::ticks_since_boot,
     turn::{INTERRUPT_PATIENCE, Turn, TurnEnd},
 };
@@ -57,7 +58,8 @@ async fn prompt(agent: &Arc<Agent>, turn: &Turn) -> Result<(TurnEnd, After), Log
     sleep_until(idle_since + TICK).await;
     let before = ticks_since_boot();
     let retold = agent.retold.lock().await.take();
-    let texts = retold.into_iter().chain([turn.message.text.clone()]);
+    let message = message(agent, turn).await?;
+    let texts = playbook(agent).await.into_iter().chain(retold).chain([message]);
     let mut blocks: Vec<_> = texts.map(|text| acp::ContentBlock::Text(acp::TextContent::new(text))).collect();
     let (attached, missing) = tokio::select! {
         biased;
@@ -96,6 +98,30 @@ async fn prompt(agent: &Arc<Agent>, turn: &Turn) -> Result<(TurnEnd, After), Log
             let after = if matches!(answered, Ok(Ok(_))) { After::Stays } else { After::Gone };
             Ok((TurnEnd::Stopped, after))
         }
+    }
+}
+
+/// What it is told of the session's playbook, if it does not know that yet.
+async fn playbook(agent: &Agent) -> Option<String> {
+    let current = agent.app.playbooks.current();
+    let folder = current.as_ref().map(|playbook| playbook.folder.clone());
+    let mut known = agent.playbook.lock().await;
+    if *known == folder {
+        return None;
+    }
+    *known = folder;
+    Some(current.map_or_else(|| NO_MORE.to_owned(), |playbook| playbook.told()))
+}
+
+/// The message, or what a command of the playbook makes of it.
+async fn message(agent: &Agent, turn: &Turn) -> Result<String, LogError> {
+    let own = agent.services.updates.commands().await;
+    match turn.expanded(|id| own.iter().any(|name| name == id)) {
+        Some(Expanded { text, notice }) => {
+            agent.services.updates.record(RunnerEvent::AgentNotice { text: notice }).await?;
+            Ok(text)
+        }
+        None => Ok(turn.message.text.clone()),
     }
 }
 

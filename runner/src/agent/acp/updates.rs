@@ -19,6 +19,8 @@ use crate::log::{EventLog, LogError};
 
 /// Pieces of a message that come within this time of each other are recorded together.
 const GATHER: Duration = Duration::from_millis(20);
+/// Most commands that are remembered.
+const MAX_COMMANDS: usize = 1_000;
 /// Most steps of a plan.
 const MAX_STEPS: usize = 200;
 
@@ -36,6 +38,8 @@ struct State {
     /// Who speaks, which of its messages it is, and what of it is not recorded yet.
     speaking: Option<Speaking>,
     messages: u32,
+    /// Names of the commands that the agent offers.
+    commands: Vec<String>,
     /// Nothing of the conversation is recorded: the agent repeats what the log has already.
     replaying: bool,
     flushed: Instant,
@@ -58,6 +62,7 @@ impl Updates {
             tools: Tools::default(),
             speaking: None,
             messages: 0,
+            commands: Vec::new(),
             replaying: false,
             flushed: now,
             heard: now,
@@ -76,6 +81,11 @@ impl Updates {
         state.messages = 0;
         state.replaying = false;
         Ok(())
+    }
+
+    /// Names of the commands that the agent offers.
+    pub(super) async fn commands(&self) -> Vec<String> {
+        self.state.lock().await.commands.clone()
     }
 
     /// From now on the agent repeats what was said.
@@ -177,7 +187,10 @@ impl Updates {
             SessionUpdate::CurrentModeUpdate(update) => {
                 settings(Some(content::short(&update.current_mode_id.0)), None, None)
             }
-            SessionUpdate::AvailableCommandsUpdate(_) => {
+            SessionUpdate::AvailableCommandsUpdate(update) => {
+                let names =
+                    update.available_commands.iter().take(MAX_COMMANDS).map(|command| content::short(&command.name));
+                state.commands = names.collect();
                 settings(None, Some(content::value(raw["availableCommands"].clone(), MAX_TEXT)), None)
             }
             SessionUpdate::SessionInfoUpdate(_) => match raw["title"].as_str() {
