@@ -23,10 +23,7 @@ use ambient_wire::{
 };
 use unicode_normalization::UnicodeNormalization as _;
 
-use crate::{
-    error::{ApiError, ApiResult, Number},
-    session_spec,
-};
+use crate::error::{ApiError, ApiResult, Number};
 
 /// A name in its composed form (NFC): an é of one character and an é of two are the same name.
 pub(crate) fn composed(name: &str) -> String {
@@ -103,8 +100,8 @@ pub(crate) fn destinations(repos: &[session::Repo], added: bool) -> ApiResult<()
 pub(crate) fn playbook(prefix: &str, given: &Playbook) -> ApiResult<()> {
     optional_url(&format!("{prefix}git_url"), Some(&given.git_url))?;
     given.branch.as_ref().map_or(Ok(()), |name| branch(&format!("{prefix}branch"), name))?;
-    let playbook = session_spec::playbook(given.clone());
-    playbook.validate(prefix).map_err(ApiError::from)
+    let Playbook { git_url, branch, path } = given.clone();
+    session::Playbook { git_url, branch, path }.validate(prefix).map_err(ApiError::from)
 }
 
 /// A repository by itself.

@@ -7,10 +7,11 @@
 //!
 //! Which module may use which: a module uses those on the lines above its own, and nothing else (`tests/tests/module_order.rs` reads this list).
 //!
-//! * `auth`, `beneath`, `capabilities`, `ending`, `error`, `event`, `file_access`, `group`, `history`, `life`, `listener`, `rights`, `seccomp`, `survey`: events, endings, rights, files and system calls, each by itself
+//! * `auth`, `beneath`, `capabilities`, `ending`, `error`, `event`, `file_access`, `group`, `history`, `life`, `listener`, `playbook`, `rights`, `seccomp`, `survey`: events, endings, rights, files, playbooks and system calls, each by itself
 //! * `lfs`, `log`, `users`, `workspace_path`: Git LFS without git, the event log, two user ids, paths in the workspace
 //! * `file_change`: one change of a file
 //! * `confine`, `messages`, `network`, `permissions`, `reader`: giving up rights; messages and answers in, the way to the network, records out
+//! * `install`: becoming a package manager
 //! * `model`: the way to models
 //! * `isolate`: namespaces
 //! * `process`: the session's processes

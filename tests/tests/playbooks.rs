@@ -141,13 +141,11 @@ async fn an_agent_goes_by_its_playbook_by_another_while_it_runs_and_by_none() {
     // Its files can be read, and not written.
     let folder = words(&server.events(&id).await);
     let folder = folder.split("are in ").nth(1).unwrap().split(" (read only)").next().unwrap().to_owned();
-    let read = said(
-        &server,
-        &id,
-        &format!("term cat {folder}/notes.txt; echo x > {folder}/notes.txt; cat {folder}/notes.txt"),
-    )
-    .await;
-    assert_eq!(read.matches("of the playbook").count(), 2, "{read}");
+    let read = said(&server, &id, &format!("term cat {folder}/notes.txt")).await;
+    assert!(read.contains("of the playbook"), "{read}");
+    said(&server, &id, &format!("term echo x > {folder}/notes.txt; rm -rf {folder}")).await;
+    let read = said(&server, &id, &format!("term cat {folder}/notes.txt")).await;
+    assert!(read.contains("of the playbook"), "{read}");
 
     let changed = server.post(&path, playbooks.at(Some("other"), "triage")).await.expect(202);
     assert_eq!(changed["active_workflow"]["branch"], "other");
