@@ -149,7 +149,7 @@ impl Stage {
         log.last_seq = self.db.append_runner_events(batch).await?;
         let committed = Instant::now();
         log.cursor = cursor;
-        self.hints.publish(Hint::Live(log.session_id.clone()));
+        self.hints.publish(Hint::Recorded(log.session_id.clone()));
         Ok(committed)
     }
 

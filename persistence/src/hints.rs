@@ -35,8 +35,10 @@ const WAIT: Duration = Duration::from_secs(5);
 /// What may have changed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Hint {
-    /// The live log of this session.
+    /// The live log of this session, or the session itself.
     Live(String),
+    /// The live log of this session: what its runner has recorded. It is no news to whoever reads that.
+    Recorded(String),
     /// The outbox.
     Outbox,
     /// What the sessions of this project have used of models.
@@ -218,6 +220,7 @@ fn payloads(process: &str, pending: HashSet<Hint>) -> Vec<String> {
 fn encode(hint: &Hint) -> String {
     match hint {
         Hint::Live(id) => format!("L{id}"),
+        Hint::Recorded(id) => format!("E{id}"),
         Hint::Outbox => "O".to_owned(),
         Hint::Usage(id) => format!("U{id}"),
         Hint::Owners => "W".to_owned(),
@@ -230,6 +233,7 @@ fn decode(line: &str) -> Hint {
     let mut chars = line.chars();
     match (chars.next(), chars.as_str()) {
         (Some('L'), id) => Hint::Live(id.to_owned()),
+        (Some('E'), id) => Hint::Recorded(id.to_owned()),
         (Some('O'), "") => Hint::Outbox,
         (Some('U'), id) => Hint::Usage(id.to_owned()),
         (Some('W'), "") => Hint::Owners,

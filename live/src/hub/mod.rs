@@ -255,7 +255,7 @@ async fn run(inner: Arc<Inner>, mut hints: HintReceiver) {
     loop {
         tokio::select! {
             hint = hints.recv(), if !hints_end => match hint {
-                Some(Hint::Live(session_id)) => {
+                Some(Hint::Live(session_id) | Hint::Recorded(session_id)) => {
                     if let Some(channel) = inner.watched(&session_id) {
                         channel.poke(&inner);
                     }

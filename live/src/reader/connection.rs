@@ -266,7 +266,7 @@ impl Append<'_> {
         };
         context.db.append_runner_events(batch).await?;
         *cursor = after;
-        context.hints.publish(Hint::Live(run.session_id.clone()));
+        context.hints.publish(Hint::Recorded(run.session_id.clone()));
         if has_usage {
             context.hints.publish(Hint::Usage(run.project_id.clone()));
         }

@@ -12,8 +12,8 @@ use tokio::{sync::Notify, time::Instant};
 use super::{Context, RunRef, answers::Answers, budget::Told};
 use crate::runner_client::RunnerClient;
 
-/// Minimum time between two looks: a talkative agent gives a hint with every batch.
-const LEAST_INTERVAL: Duration = Duration::from_millis(25);
+/// Minimum time between two looks: several facts and commands come together.
+const LEAST_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Delivers what there is, then again whenever `wake` says so, forever.
 pub(super) async fn deliver(context: &Context, run: &RunRef, client: &RunnerClient, wake: &Notify, budget: &Told) {
@@ -21,9 +21,14 @@ pub(super) async fn deliver(context: &Context, run: &RunRef, client: &RunnerClie
     let mut answers = Answers::default();
     loop {
         let looked = Instant::now();
-        // One does not keep the other from being told.
+        // In this order, so that permissions are told before a message that was sent after they had changed. One does not keep the other
+        // from being told.
+        let messages = context.db.deliverable_messages(&run.session_id, run.run).await;
         let told = answers.tell(context, run, client).await;
-        let delivered = deliver_some(context, run, client, budget).await;
+        let delivered = match messages {
+            Ok(messages) => deliver_all(context, run, client, (messages, budget)).await,
+            Err(error) => Err(error.to_string()),
+        };
         match delivered.and_then(|any| Ok(told? || any)) {
             Ok(true) => backoff.reset(),
             Ok(false) => {
@@ -40,9 +45,13 @@ pub(super) async fn deliver(context: &Context, run: &RunRef, client: &RunnerClie
     }
 }
 
-/// The next few messages; returns whether there were any. Looked up again each time, as the phase may have changed.
-async fn deliver_some(context: &Context, run: &RunRef, client: &RunnerClient, budget: &Told) -> Result<bool, String> {
-    let messages = context.db.deliverable_messages(&run.session_id, run.run).await.map_err(|e| e.to_string())?;
+/// The next few messages, which are looked up again each time, as the phase may have changed; returns whether there were any.
+async fn deliver_all(
+    context: &Context,
+    run: &RunRef,
+    client: &RunnerClient,
+    (messages, budget): (Vec<StoredEvent>, &Told),
+) -> Result<bool, String> {
     let any = !messages.is_empty();
     // Whoever has raised a limit and sends a message then finds it raised. A message does not wait for it.
     if any && let Err(reason) = budget.tell(context, run, client).await {

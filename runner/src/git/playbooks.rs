@@ -4,7 +4,7 @@
 
 use std::{
     os::unix::fs::DirBuilderExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -116,7 +116,8 @@ fn id_of(path: &str) -> Option<&str> {
 /// Bad input; git's; it cannot be used. What was in effect stays so.
 pub(crate) async fn put(playbooks: &Playbooks, wanted: &Wanted) -> Result<PlaybookStatus> {
     let mut before = playbooks.change.lock().await;
-    if let Some(current) = playbooks.current().filter(|current| is(&current.reconciled, wanted)) {
+    let is_there = |current: &Arc<Playbook>| is(&current.reconciled, wanted) && Path::new(&current.folder).is_dir();
+    if let Some(current) = playbooks.current().filter(is_there) {
         return Ok(status(&current));
     }
     let attempt = &playbooks.attempt;

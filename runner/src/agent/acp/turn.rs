@@ -25,8 +25,8 @@ const SILENCE: Duration = Duration::from_millis(5);
 const SETTLING: Duration = Duration::from_millis(200);
 /// How long processes that were started in a stopped turn may take to end.
 const CHILDREN: Duration = Duration::from_millis(500);
-/// Longer than a tick of the kernel.
-const TICK: Duration = Duration::from_millis(20);
+/// Longer than a tick of the kernel, in which it tells when a process started: a hundredth of a second.
+const TICK: Duration = Duration::from_millis(11);
 /// How long the connection may take to say more than that the process has ended.
 const LAST_ANSWER: Duration = Duration::from_millis(200);
 

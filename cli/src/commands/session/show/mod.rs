@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ambient_wire::{
     api::List,
+    playbook::{Playbook, ReconciledPlaybook},
     project::Project,
     retention::SessionRetention,
     session::{ResourceOverrides, Session, StatusDetail},
@@ -245,6 +246,9 @@ fn head(s: &Session, now: DateTime<Utc>) -> Fields {
     if let Some(network) = &s.network {
         fields.add("Network", network.to_string());
     }
+    if let Some(wanted) = &s.active_workflow {
+        fields.add("Playbook", playbook(wanted, s.reconciled_workflow.as_ref()));
+    }
     for (key, value) in &s.labels {
         fields.add("Label", format!("{key}={value}"));
     }
@@ -253,6 +257,23 @@ fn head(s: &Session, now: DateTime<Utc>) -> Fields {
     }
     fields.add("Version", s.version.to_string());
     fields
+}
+
+/// As it is written on the command line, and whether it is in effect.
+fn playbook(wanted: &Playbook, reconciled: Option<&ReconciledPlaybook>) -> String {
+    let Playbook { git_url, branch, path } = wanted;
+    let place = match (branch.as_deref().unwrap_or_default(), path.as_str()) {
+        ("", "") => String::new(),
+        (branch, "") => format!("#{branch}"),
+        (branch, path) => format!("#{branch}:{path}"),
+    };
+    let same = |found: &&ReconciledPlaybook| (&found.git_url, &found.branch, &found.path) == (git_url, branch, path);
+    let effect = match (reconciled.filter(same), reconciled) {
+        (Some(found), _) => format!("at {}", found.commit.chars().take(12).collect::<String>()),
+        (None, Some(_)) => "not in effect; an earlier one is".to_owned(),
+        (None, None) => "not in effect".to_owned(),
+    };
+    format!("{git_url}{place}, {effect}")
 }
 
 /// The limits that the session sets itself.
