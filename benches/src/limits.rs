@@ -16,8 +16,9 @@ pub(crate) fn raise_open_files(needed: u64) -> Result<(), Failure> {
     }
     // The hard limit as well: the system's own user may.
     let raised = Rlimit { current: Some(needed), maximum: maximum.map(|maximum| maximum.max(needed)) };
-    setrlimit(Resource::Nofile, raised)
-        .map_err(|error| format!("needs {needed} open files, and the hard limit is lower ({error}): raise `ulimit -Hn`").into())
+    setrlimit(Resource::Nofile, raised).map_err(|error| {
+        format!("needs {needed} open files, and the hard limit is lower ({error}): raise `ulimit -Hn`").into()
+    })
 }
 
 /// Figures of a database that may forget what it has acknowledged say nothing.

@@ -46,7 +46,8 @@ pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 const PATIENCE: Duration = Duration::from_secs(600);
 /// All figures; those from `MORE` on only when they are asked for.
 const FIGURES: [&str; 12] = [
-    "commands", "engine", "scale", "live", "start", "model", "turn", "sockets", "resume", "reader", "resident", "runner",
+    "commands", "engine", "scale", "live", "start", "model", "turn", "sockets", "resume", "reader", "resident",
+    "runner",
 ];
 const MORE: usize = 7;
 

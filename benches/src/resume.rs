@@ -195,7 +195,8 @@ async fn miss(db: &Database, id: &str) -> Result<(), Failure> {
 async fn fill(pool: &PgPool, id: &str) -> Result<(), Failure> {
     let mut tx = pool.begin().await?;
     sqlx::query("set local statement_timeout = 0").execute(&mut *tx).await?;
-    let stream = "update ambient.session_streams set next_seq = next_seq + $2 where session_id = $1 returning next_seq - $2";
+    let stream =
+        "update ambient.session_streams set next_seq = next_seq + $2 where session_id = $1 returning next_seq - $2";
     let first: i64 = sqlx::query_scalar(stream).bind(id).bind(LONG).fetch_one(&mut *tx).await?;
     let rows = "insert into ambient.session_events (session_id, seq, at, type, data, run, log_id, runner_seq)
                 select $1, $2 + i - 1, now(), 'agent.text', $3, 1, 'filled', i from generate_series(1, $4::bigint) i";

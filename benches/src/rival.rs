@@ -23,8 +23,8 @@ use tokio::{
 
 use crate::{
     Failure,
-    server::short_dir,
-    turn::{CodexHome, KEY},
+    server::{end_processes_of, short_dir},
+    turn::{CodexHome, PATH},
 };
 
 /// Names its program, which scripts install.
@@ -41,7 +41,7 @@ pub(crate) struct Rival {
     following: JoinHandle<()>,
     _child: Child,
     _home: CodexHome,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Rival {
@@ -60,14 +60,16 @@ impl Rival {
         let mut command = Command::new(program);
         command.args(["server", "--no-token", "--no-telemetry", "--host", "127.0.0.1", "--port"]);
         command.arg(address.port().to_string()).current_dir(home.path()).kill_on_drop(true);
-        let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap_or_default());
         home.name_in(&mut command);
-        command.env("PATH", path).env("SANDBOX_AGENT_REQUIRE_PREINSTALL", "1").env("RUST_LOG", "warn");
+        command
+            .env("PATH", format!("{}:{PATH}", dir.path().display()))
+            .env("SANDBOX_AGENT_REQUIRE_PREINSTALL", "1")
+            .env("RUST_LOG", "warn");
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         let http = Client::builder().no_proxy().build()?;
         let url = format!("http://{address}/v1/acp/bench");
         let (following, conversation) = (tokio::spawn(async {}), String::new());
-        let mut rival = Self { http, url, conversation, asked: 0, following, _child: child, _home: home, _dir: dir };
+        let mut rival = Self { http, url, conversation, asked: 0, following, _child: child, _home: home, dir };
         rival.ready(&format!("http://{address}/v1/health")).await?;
         rival.converse().await?;
         Ok(Some(rival))
@@ -84,7 +86,8 @@ impl Rival {
 
     async fn converse(&mut self) -> Result<(), Failure> {
         self.ask("initialize", json!({"protocolVersion": 1, "clientCapabilities": {}})).await?;
-        let mut events = self.http.get(&self.url).header("accept", "text/event-stream").send().await?.error_for_status()?;
+        let mut events =
+            self.http.get(&self.url).header("accept", "text/event-stream").send().await?.error_for_status()?;
         self.following = tokio::spawn(async move { while let Ok(Some(_)) = events.chunk().await {} });
         let folder = self._home.path().to_string_lossy().into_owned();
         let session = self.ask("session/new", json!({"cwd": folder, "mcpServers": []})).await?;
@@ -116,5 +119,7 @@ impl Rival {
 impl Drop for Rival {
     fn drop(&mut self) {
         self.following.abort();
+        // Codex stays when its server is gone.
+        end_processes_of(self.dir.path());
     }
 }

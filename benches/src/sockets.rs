@@ -55,10 +55,10 @@ async fn ours(follow: bool) -> Result<f64, Failure> {
     }
     let url = format!("ws://{}/api/ambient/v1/live", server.address);
     let (server, channels, url) = (&server, &channels, &*url);
-    let open = async move |n: usize| {
+    let open = |n: usize| {
         let subscribe = json!({"op": "subscribe", "id": "s", "channel": channels[n % SESSIONS], "after_seq": 0});
         let first = if follow { subscribe } else { json!({"op": "ping"}) };
-        connect_small(url, Some(&server.token), first.to_string()).await
+        async move { connect_small(url, Some(&server.token), first.to_string()).await }
     };
     each(&open, || server.resident_bytes()).await
 }
@@ -66,7 +66,7 @@ async fn ours(follow: bool) -> Result<f64, Failure> {
 async fn bare(buffers: usize) -> Result<f64, Failure> {
     let bare = BareSockets::start("").await?;
     let bare = &bare;
-    let open = async move |_| connect_small(&bare.urls[buffers], None, HOLD.to_owned()).await;
+    let open = |_| async move { connect_small(&bare.urls[buffers], None, HOLD.to_owned()).await };
     each(&open, || bare.resident_bytes()).await
 }
 

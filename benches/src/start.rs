@@ -123,7 +123,8 @@ impl Bare {
 
     /// The process of a session's runner.
     pub(crate) fn process(&self, session: &SessionRef) -> Result<u32, Failure> {
-        let root = self.dir.path().join("d/projects").join(&session.project_id).join("sessions").join(&session.session_id);
+        let root =
+            self.dir.path().join("d/projects").join(&session.project_id).join("sessions").join(&session.session_id);
         let started = std::fs::read(SessionPaths { root }.started(1, 1))?;
         let pid = serde_json::from_slice::<Value>(&started)?["pid"].as_u64().ok_or("a runner without a pid")?;
         Ok(u32::try_from(pid)?)

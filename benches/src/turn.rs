@@ -12,6 +12,7 @@ use std::{
 
 use ambient_scripted_model::{Ending, ScriptedModel, Seen};
 use ambient_tests::TestDatabase;
+use chrono::{DateTime, Utc};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -30,8 +31,10 @@ use crate::{
     table::Table,
 };
 
-pub(crate) const KEY: &str = "key-of-the-endpoint";
+const KEY: &str = "key-of-the-endpoint";
 const PROJECT: &str = "bench";
+/// Of sessions.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const TURNS: usize = 60;
 const STOPS: usize = 50;
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -92,6 +95,7 @@ async fn turns(table: &mut Table, server: &Server, model: &ScriptedModel, codex:
             sides.note(model, times)?;
         }
     }
+    session.told.print(&ours);
     session.stop().await?;
     let sides = [
         ("turn: message sent -> model called", &ours.before, &theirs.before, &rivals.before),
@@ -107,6 +111,29 @@ async fn turns(table: &mut Table, server: &Server, model: &ScriptedModel, codex:
         }
     }
     Ok(())
+}
+
+/// Events of a turn that show how far it is.
+const STAGES: [&str; 5] = ["user.message", "message.accepted", "turn.started", "turn.result", "turn.ended"];
+
+/// When they happened, by the clocks of server and runner, milliseconds after the turns were asked for.
+#[derive(Default)]
+struct Told([Vec<f64>; STAGES.len()]);
+
+impl Told {
+    fn note(&mut self, asked: DateTime<Utc>, event: &Value) {
+        let Some(stage) = STAGES.iter().position(|stage| event["type"] == *stage) else { return };
+        let at = event["at"].as_str().and_then(|at| at.parse::<DateTime<Utc>>().ok());
+        self.0[stage].extend(at.and_then(|at| (at - asked).to_std().ok()).map(millis));
+    }
+
+    /// Where the time goes, for whoever wants to shorten it.
+    fn print(&self, sides: &Sides) {
+        let stages = STAGES.iter().zip(&self.0).map(|(stage, times)| format!("{stage} {:.1}", percentile(times, 50)));
+        let stages = stages.collect::<Vec<_>>().join(", ");
+        let called = percentile(&sides.before, 50);
+        eprintln!("bench: a turn, p50 in ms after the request: {stages}; the model called {called:.1}");
+    }
 }
 
 /// From the request until the session is Stopped, which is when no process, socket, token or connection is left.
@@ -133,6 +160,8 @@ struct Session<'a> {
     server: &'a Server,
     id: String,
     socket: Socket,
+    asked: DateTime<Utc>,
+    told: Told,
 }
 
 impl<'a> Session<'a> {
@@ -146,7 +175,7 @@ impl<'a> Session<'a> {
         let subscribe = json!({"op": "subscribe", "id": "s", "channel": format!("session:{id}"), "after_seq": 0});
         let url = format!("ws://{}/api/ambient/v1/live", server.address);
         let socket = connect(&url, Some(&server.token), subscribe.to_string()).await?;
-        let mut session = Self { server, id, socket };
+        let mut session = Self { server, id, socket, asked: Utc::now(), told: Told::default() };
         session.until(|event| event["data"]["phase"] == "Running").await?;
         Ok(session)
     }
@@ -154,6 +183,7 @@ impl<'a> Session<'a> {
     async fn until(&mut self, fits: impl Fn(&Value) -> bool) -> Result<(), Failure> {
         loop {
             let event: Value = serde_json::from_str(&next_event(&mut self.socket).await?)?;
+            self.told.note(self.asked, &event);
             if fits(&event) {
                 return Ok(());
             }
@@ -166,6 +196,7 @@ impl<'a> Session<'a> {
     /// When it was asked for, and when its end was seen.
     async fn turn(&mut self, text: &str) -> Result<(Instant, Instant), Failure> {
         let asked = Instant::now();
+        self.asked = Utc::now();
         self.server.ask(Method::POST, &format!("/sessions/{}/messages", self.id), json!({ "text": text })).await?;
         self.until(|event| event["type"] == "turn.ended").await?;
         Ok((asked, Instant::now()))
@@ -211,8 +242,11 @@ impl CodexHome {
         self.0.path()
     }
 
+    /// As a session's agent is told, and nothing else: where it finds certificates alone makes 20 ms of each turn.
     pub(crate) fn name_in(&self, command: &mut tokio::process::Command) {
-        command.env("HOME", self.path()).env("CODEX_HOME", self.path().join(".codex")).env("OPENAI_API_KEY", KEY);
+        command.env_clear().env("HOME", self.path()).env("CODEX_HOME", self.path().join(".codex"));
+        command.env("PATH", PATH).env("LANG", "C.UTF-8").env("TERM", "dumb").env("TMPDIR", self.path());
+        command.env("OPENAI_API_KEY", KEY).env("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt");
     }
 }
 
@@ -221,7 +255,12 @@ impl Bare {
         let home = CodexHome::new(model)?;
         let mut command = tokio::process::Command::new(codex);
         home.name_in(&mut command);
-        command.kill_on_drop(true).current_dir(home.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+            .kill_on_drop(true)
+            .current_dir(home.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let mut child = command.spawn()?;
         let (stdin, stdout) = (child.stdin.take().ok_or("no input")?, child.stdout.take().ok_or("no output")?);
         let lines = BufReader::new(stdout).lines();
