@@ -1,7 +1,7 @@
 # Every target does its own set-up: a clean clone and `make <target>` is all it takes.
 # The targets are few and each is one line; the work is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down test hostile lint fmt openapi contract agents corpus bench bench-engine conformance temporal clean clients ci-full
+.PHONY: help setup build demo up down test hostile lint fmt openapi contract agents corpus bench bench-engine bench-live conformance temporal clean clients ci-full
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\): *[a-z ]*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -63,6 +63,9 @@ bench: setup     ## benchmarks, each against a ceiling or a peer in the same run
 
 bench-engine: setup ## the engine against its ceiling, Temporal's server, Restate and DBOS, and under load
 	@scripts/bench-engine
+
+bench-live: setup ## live sessions, each beside a bare counterpart: turns, sockets, resuming, runners' events, idle actors, runners
+	@scripts/bench-live
 
 clean:           ## remove what the build and the tests left
 	@scripts/test-postgres stop

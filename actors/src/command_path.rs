@@ -38,7 +38,8 @@ pub(crate) struct CommandServices {
 /// An entity in memory: a cache of its row.
 pub(crate) struct CachedEntity<E> {
     id: String,
-    state: Option<Current<E>>,
+    /// Apart from the actor's task, which keeps room for more than one of what it holds itself.
+    state: Option<Box<Current<E>>>,
     loaded: bool,
 }
 
@@ -52,7 +53,7 @@ impl<E: StoredEntity> CachedEntity<E> {
     }
 
     fn remember(&mut self, state: Option<Current<E>>) {
-        self.state = state;
+        self.state = state.map(Box::new);
         self.loaded = true;
     }
 
@@ -93,7 +94,7 @@ pub(crate) async fn carry_out<E: StoredEntity>(call: &Call<'_, E>, cached: &mut 
         } else if fresh {
             cached.remember(read(call.services.db.load_current(&cached.id)).await?);
         }
-        let plan = call.decide(cached.state.as_ref());
+        let plan = call.decide(cached.state.as_deref());
         let Plan::Append(item, after) = plan else {
             // Another server may know something newer than this one's memory.
             if !fresh && lock.is_none() && call.is_behind(cached).await? {

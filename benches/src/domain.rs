@@ -91,6 +91,11 @@ pub(crate) fn message_request() -> Request<Session> {
     Request { bodies: vec![TEXT.to_owned()], ..Request::new(message(), caller()) }
 }
 
+/// What is reported of a session's first run.
+pub(crate) fn fact_request(fact: session::Fact) -> Request<Session> {
+    Request::new(session::Command::Fact { run: 1, attempt: 1, fact }, caller())
+}
+
 /// A message as an item of a batch, and the session after it.
 pub(crate) fn message_item(before: &Current<Session>) -> Result<(AppendItem, Current<Session>), Failure> {
     let context = Context {

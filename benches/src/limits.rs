@@ -6,18 +6,19 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::Failure;
 
 /// 1,000 sockets here and in what is started here, with room.
-const OPEN_FILES: u64 = 4_096;
+pub(crate) const OPEN_FILES: u64 = 4_096;
 
-/// Raises the limit of open files; children inherit it.
-pub(crate) fn raise_open_files() -> Result<(), Failure> {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= OPEN_FILES) {
+/// Raises the limit of open files to what is needed, if it is lower; children inherit it.
+pub(crate) fn raise_open_files(needed: u64) -> Result<(), Failure> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|current| current >= needed) {
         return Ok(());
     }
-    if limit.maximum.is_some_and(|maximum| maximum < OPEN_FILES) {
-        return Err(format!("needs {OPEN_FILES} open files, the hard limit is lower: raise `ulimit -Hn`").into());
-    }
-    Ok(setrlimit(Resource::Nofile, Rlimit { current: Some(OPEN_FILES), maximum: limit.maximum })?)
+    // The hard limit as well: the system's own user may.
+    let raised = Rlimit { current: Some(needed), maximum: maximum.map(|maximum| maximum.max(needed)) };
+    setrlimit(Resource::Nofile, raised).map_err(|error| {
+        format!("needs {needed} open files, and the hard limit is lower ({error}): raise `ulimit -Hn`").into()
+    })
 }
 
 /// Figures of a database that may forget what it has acknowledged say nothing.

@@ -211,7 +211,8 @@ impl Stage {
     }
 }
 
-fn record(n: i64) -> RunnerRecord {
+/// What an agent says, as a runner records it.
+pub(crate) fn record(n: i64) -> RunnerRecord {
     let data = json!({"type": "agent.text", "message_id": "m1", "text": crate::domain::TEXT});
     RunnerRecord { n, at: chrono::Utc::now(), event_type: "agent.text".to_owned(), data }
 }

@@ -140,8 +140,17 @@ pub(crate) fn short_dir() -> Result<TempDir, Failure> {
 
 /// Memory of a process that is not shared out, bytes.
 pub(crate) fn resident_bytes(pid: u32) -> Result<f64, Failure> {
+    memory_of(pid, "VmRSS:")
+}
+
+/// That part of it that no file backs: its program's pages are shared with all that run the same.
+pub(crate) fn anonymous_bytes(pid: u32) -> Result<f64, Failure> {
+    memory_of(pid, "RssAnon:")
+}
+
+fn memory_of(pid: u32, what: &str) -> Result<f64, Failure> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(what)).ok_or_else(|| format!("no {what}"))?;
     let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib * 1024.0)
 }

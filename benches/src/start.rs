@@ -10,7 +10,7 @@ use ambient_compute::{
 };
 use ambient_live::RunnerClient;
 use ambient_persistence::new_id;
-use ambient_runner_protocol::{GitIdentity, PermissionPolicy};
+use ambient_runner_protocol::{GitIdentity, PermissionPolicy, SessionPaths};
 use ambient_tests::TestDatabase;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -73,14 +73,14 @@ async fn started(server: &Server) -> Result<Duration, Failure> {
 }
 
 /// Compute without a server.
-struct Bare {
+pub(crate) struct Bare {
     compute: LocalCompute,
     project_id: String,
     dir: TempDir,
 }
 
 impl Bare {
-    fn new() -> Result<Self, Failure> {
+    pub(crate) fn new() -> Result<Self, Failure> {
         let dir = short_dir()?;
         let mut options = LocalOptions::new(dir.path().join("d"), program("ambient-runner")?, "bare".to_owned());
         options.session_uid_base = Some(UID_BASE + 100_000);
@@ -88,6 +88,13 @@ impl Bare {
     }
 
     async fn launched(&self) -> Result<Duration, Failure> {
+        let (session, took) = self.launch().await?;
+        self.end(&session).await?;
+        Ok(took)
+    }
+
+    /// A session's runner, and how long it took to answer.
+    pub(crate) async fn launch(&self) -> Result<(SessionRef, Duration), Failure> {
         let session = SessionRef { project_id: self.project_id.clone(), session_id: new_id() };
         self.compute.ensure_project(&self.project_id).await?;
         self.compute.ensure_workspace(&session).await?;
@@ -111,12 +118,24 @@ impl Bare {
         let began = Instant::now();
         self.compute.launch(&request).await?;
         tokio::time::timeout(PATIENCE, self.healthy(&session)).await?;
-        let took = began.elapsed();
-        self.compute.raise_fence(&session, i64::MAX).await?;
+        Ok((session, began.elapsed()))
+    }
+
+    /// The process of a session's runner.
+    pub(crate) fn process(&self, session: &SessionRef) -> Result<u32, Failure> {
+        let root =
+            self.dir.path().join("d/projects").join(&session.project_id).join("sessions").join(&session.session_id);
+        let started = std::fs::read(SessionPaths { root }.started(1, 1))?;
+        let pid = serde_json::from_slice::<Value>(&started)?["pid"].as_u64().ok_or("a runner without a pid")?;
+        Ok(u32::try_from(pid)?)
+    }
+
+    pub(crate) async fn end(&self, session: &SessionRef) -> Result<(), Failure> {
+        self.compute.raise_fence(session, i64::MAX).await?;
         // Without a pause: during one the machine cools down, and what is measured next is how it warms up.
-        self.compute.terminate(&session, 1, Duration::ZERO).await?;
-        self.compute.delete_workspace(&session).await?;
-        Ok(took)
+        self.compute.terminate(session, 1, Duration::ZERO).await?;
+        self.compute.delete_workspace(session).await?;
+        Ok(())
     }
 
     async fn healthy(&self, session: &SessionRef) {

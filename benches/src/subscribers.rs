@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use futures::{SinkExt, StreamExt, TryStreamExt, stream};
 use tokio::{net::TcpStream, sync::watch, task::JoinSet, time::timeout};
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async,
-    tungstenite::{Message, client::IntoClientRequest},
+    MaybeTlsStream, WebSocketStream, connect_async_with_config,
+    tungstenite::{Message, client::IntoClientRequest, protocol::WebSocketConfig},
 };
 
 use crate::Failure;
@@ -18,15 +18,30 @@ const EVENT: &str = "{\"op\":\"event\"";
 
 /// Connects, says `first`, and waits for the answer.
 pub(crate) async fn connect(url: &str, token: Option<&str>, first: String) -> Result<Socket, Failure> {
+    connect_with(url, token, first, WebSocketConfig::default()).await
+}
+
+/// The same with small buffers, for many that only wait.
+pub(crate) async fn connect_small(url: &str, token: Option<&str>, first: String) -> Result<Socket, Failure> {
+    let config = WebSocketConfig::default().read_buffer_size(1_024).write_buffer_size(0);
+    connect_with(url, token, first, config).await
+}
+
+async fn connect_with(
+    url: &str,
+    token: Option<&str>,
+    first: String,
+    config: WebSocketConfig,
+) -> Result<Socket, Failure> {
     let mut request = url.into_client_request()?;
     if let Some(token) = token {
         request.headers_mut().insert("authorization", format!("Bearer {token}").parse()?);
         request.headers_mut().insert("sec-websocket-protocol", ambient_wire::live::SUBPROTOCOL.parse()?);
     }
-    let (mut socket, _) = timeout(PATIENCE, connect_async(request)).await??;
+    let (mut socket, _) = timeout(PATIENCE, connect_async_with_config(request, Some(config), false)).await??;
     socket.send(Message::text(first)).await?;
     match timeout(PATIENCE, socket.next()).await?.ok_or("the connection was closed")?? {
-        Message::Text(text) if text.as_str().contains("subscribed") => Ok(socket),
+        Message::Text(text) if text.as_str().contains("subscribed") || text.as_str().contains("pong") => Ok(socket),
         other => Err(format!("not subscribed: {other}").into()),
     }
 }

@@ -1,5 +1,5 @@
-//! A turn of a real agent, Codex, on a whole server, beside the same agent under a client that does nothing but speak its protocol; and how
-//! long a stop takes while its model is answering.
+//! A turn of a real agent, Codex, on a whole server, beside the same agent under a client that does nothing but speak its protocol, and
+//! behind a server that only relays it; and how long a stop takes while its model is answering.
 //!
 //! The model is the scripted one, in this process, which notes when a call arrives and when its last byte has gone: what lies before and
 //! after it is the agent's and ours, and beside the bare client only ours.
@@ -12,6 +12,7 @@ use std::{
 
 use ambient_scripted_model::{Ending, ScriptedModel, Seen};
 use ambient_tests::TestDatabase;
+use chrono::{DateTime, Utc};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -24,6 +25,7 @@ use tokio::{
 use crate::{
     Failure,
     interleave::{millis, percentile},
+    rival::Rival,
     server::{Server, program, short_dir},
     subscribers::{Socket, connect, next_event},
     table::Table,
@@ -31,6 +33,8 @@ use crate::{
 
 const KEY: &str = "key-of-the-endpoint";
 const PROJECT: &str = "bench";
+/// Of sessions.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const TURNS: usize = 60;
 const STOPS: usize = 50;
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -65,7 +69,8 @@ struct Sides {
 impl Sides {
     /// Notes a turn that was asked for and has ended at these times, with the newest call of the model.
     fn note(&mut self, model: &ScriptedModel, (asked, ended): (Instant, Instant)) -> Result<(), Failure> {
-        let call = model.seen().into_iter().rfind(|call| call.began > asked && call.scenario == "hello");
+        let in_it = |call: &Seen| call.began > asked && call.began < ended && call.scenario == "hello";
+        let call = model.seen().into_iter().rfind(in_it);
         let Seen { began, ended: over, .. } = call.ok_or("a turn without a call of its model")?;
         let over = over.ok_or("a turn that ended before its model's call")?;
         self.before.push(millis(began.duration_since(asked)));
@@ -77,25 +82,58 @@ impl Sides {
 async fn turns(table: &mut Table, server: &Server, model: &ScriptedModel, codex: &Path) -> Result<(), Failure> {
     let mut session = Session::start(server, json!({"interactive": true})).await?;
     let mut bare = Bare::start(model, codex).await?;
+    let mut rival = Rival::start(model, codex).await?;
+    let (mut ours, mut theirs, mut rivals) = (Sides::default(), Sides::default(), Sides::default());
     // The first of all opens connections.
-    session.turn("SCENARIO=hello").await?;
-    bare.turn("SCENARIO=hello").await?;
-    let (mut ours, mut theirs) = (Sides::default(), Sides::default());
-    for _ in 0..TURNS {
-        ours.note(model, session.turn("SCENARIO=hello").await?)?;
-        theirs.note(model, bare.turn("SCENARIO=hello").await?)?;
+    for turn in 0..=TURNS {
+        let mut all = vec![(&mut ours, session.turn("SCENARIO=hello").await?)];
+        all.push((&mut theirs, bare.turn("SCENARIO=hello").await?));
+        if let Some(rival) = &mut rival {
+            all.push((&mut rivals, rival.turn("SCENARIO=hello").await?));
+        }
+        for (sides, times) in all.into_iter().filter(|_| turn > 0) {
+            sides.note(model, times)?;
+        }
     }
+    session.told.print(&ours);
     session.stop().await?;
     let sides = [
-        ("turn: message sent -> model called", &ours.before, &theirs.before),
-        ("turn: model's last byte -> end of the turn at the client", &ours.after, &theirs.after),
+        ("turn: message sent -> model called", &ours.before, &theirs.before, &rivals.before),
+        ("turn: model's last byte -> end of the turn at the client", &ours.after, &theirs.after, &rivals.after),
     ];
-    for (figure, ours, theirs) in sides {
+    for (figure, ours, theirs, rivals) in sides {
         let (ours, theirs) = (percentile(ours, 50), percentile(theirs, 50));
-        table.compare(format!("{figure}, p50 of {TURNS}"), "ms", ours, theirs, "the same agent under a bare client");
+        let named = format!("{figure}, p50 of {TURNS}");
+        table.compare(&*named, "ms", ours, theirs, "the same agent under a bare client");
         table.compare(format!("{figure}: ours alone"), "ms", ours - theirs, ALLOWED, "what it may be");
+        if rival.is_some() {
+            table.compare(named, "ms", ours, percentile(rivals, 50), "the same agent behind sandbox-agent");
+        }
     }
     Ok(())
+}
+
+/// Events of a turn that show how far it is.
+const STAGES: [&str; 5] = ["user.message", "message.accepted", "turn.started", "turn.result", "turn.ended"];
+
+/// When they happened, by the clocks of server and runner, milliseconds after the turns were asked for.
+#[derive(Default)]
+struct Told([Vec<f64>; STAGES.len()]);
+
+impl Told {
+    fn note(&mut self, asked: DateTime<Utc>, event: &Value) {
+        let Some(stage) = STAGES.iter().position(|stage| event["type"] == *stage) else { return };
+        let at = event["at"].as_str().and_then(|at| at.parse::<DateTime<Utc>>().ok());
+        self.0[stage].extend(at.and_then(|at| (at - asked).to_std().ok()).map(millis));
+    }
+
+    /// Where the time goes, for whoever wants to shorten it.
+    fn print(&self, sides: &Sides) {
+        let stages = STAGES.iter().zip(&self.0).map(|(stage, times)| format!("{stage} {:.1}", percentile(times, 50)));
+        let stages = stages.collect::<Vec<_>>().join(", ");
+        let called = percentile(&sides.before, 50);
+        eprintln!("bench: a turn, p50 in ms after the request: {stages}; the model called {called:.1}");
+    }
 }
 
 /// From the request until the session is Stopped, which is when no process, socket, token or connection is left.
@@ -122,6 +160,8 @@ struct Session<'a> {
     server: &'a Server,
     id: String,
     socket: Socket,
+    asked: DateTime<Utc>,
+    told: Told,
 }
 
 impl<'a> Session<'a> {
@@ -135,7 +175,7 @@ impl<'a> Session<'a> {
         let subscribe = json!({"op": "subscribe", "id": "s", "channel": format!("session:{id}"), "after_seq": 0});
         let url = format!("ws://{}/api/ambient/v1/live", server.address);
         let socket = connect(&url, Some(&server.token), subscribe.to_string()).await?;
-        let mut session = Self { server, id, socket };
+        let mut session = Self { server, id, socket, asked: Utc::now(), told: Told::default() };
         session.until(|event| event["data"]["phase"] == "Running").await?;
         Ok(session)
     }
@@ -143,6 +183,7 @@ impl<'a> Session<'a> {
     async fn until(&mut self, fits: impl Fn(&Value) -> bool) -> Result<(), Failure> {
         loop {
             let event: Value = serde_json::from_str(&next_event(&mut self.socket).await?)?;
+            self.told.note(self.asked, &event);
             if fits(&event) {
                 return Ok(());
             }
@@ -155,6 +196,7 @@ impl<'a> Session<'a> {
     /// When it was asked for, and when its end was seen.
     async fn turn(&mut self, text: &str) -> Result<(Instant, Instant), Failure> {
         let asked = Instant::now();
+        self.asked = Utc::now();
         self.server.ask(Method::POST, &format!("/sessions/{}/messages", self.id), json!({ "text": text })).await?;
         self.until(|event| event["type"] == "turn.ended").await?;
         Ok((asked, Instant::now()))
@@ -175,11 +217,14 @@ struct Bare {
     session: String,
     asked: u64,
     _child: Child,
-    _home: TempDir,
+    home: CodexHome,
 }
 
-impl Bare {
-    async fn start(model: &ScriptedModel, codex: &Path) -> Result<Self, Failure> {
+/// Where Codex finds its settings.
+pub(crate) struct CodexHome(TempDir);
+
+impl CodexHome {
+    pub(crate) fn new(model: &ScriptedModel) -> Result<Self, Failure> {
         let home = short_dir()?;
         let own = home.path().join(".codex");
         std::fs::create_dir(&own)?;
@@ -190,15 +235,38 @@ impl Bare {
             model.url()
         );
         std::fs::write(own.join("config.toml"), settings)?;
+        Ok(Self(home))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// As a session's agent is told, and nothing else: where it finds certificates alone makes 20 ms of each turn.
+    pub(crate) fn name_in(&self, command: &mut tokio::process::Command) {
+        command.env_clear().env("HOME", self.path()).env("CODEX_HOME", self.path().join(".codex"));
+        command.env("PATH", PATH).env("LANG", "C.UTF-8").env("TERM", "dumb").env("TMPDIR", self.path());
+        command.env("OPENAI_API_KEY", KEY).env("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt");
+    }
+}
+
+impl Bare {
+    async fn start(model: &ScriptedModel, codex: &Path) -> Result<Self, Failure> {
+        let home = CodexHome::new(model)?;
         let mut command = tokio::process::Command::new(codex);
-        command.env("HOME", home.path()).env("CODEX_HOME", &own).env("OPENAI_API_KEY", KEY).kill_on_drop(true);
-        command.current_dir(home.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        home.name_in(&mut command);
+        command
+            .kill_on_drop(true)
+            .current_dir(home.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let mut child = command.spawn()?;
         let (stdin, stdout) = (child.stdin.take().ok_or("no input")?, child.stdout.take().ok_or("no output")?);
         let lines = BufReader::new(stdout).lines();
-        let mut bare = Self { stdin, lines, session: String::new(), asked: 0, _child: child, _home: home };
+        let mut bare = Self { stdin, lines, session: String::new(), asked: 0, _child: child, home };
         bare.ask("initialize", json!({"protocolVersion": 1, "clientCapabilities": {}})).await?;
-        let folder = bare._home.path().to_string_lossy().into_owned();
+        let folder = bare.home.path().to_string_lossy().into_owned();
         let session = bare.ask("session/new", json!({"cwd": folder, "mcpServers": []})).await?;
         session["sessionId"].as_str().ok_or("a conversation without id")?.clone_into(&mut bare.session);
         Ok(bare)

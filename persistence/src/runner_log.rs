@@ -61,11 +61,30 @@ pub struct EventPage {
     pub more: bool,
 }
 
+/// An event whose payload is still text: what it is measured by is then what is sent, made once.
 #[derive(FromRow)]
 struct Measured {
-    #[sqlx(flatten)]
-    event: StoredEvent,
+    session_id: String,
+    seq: i64,
+    at: chrono::DateTime<chrono::Utc>,
+    #[sqlx(rename = "type")]
+    event_type: String,
+    json: String,
+    message_id: Option<String>,
+    run: Option<i64>,
+    log_id: Option<String>,
+    runner_seq: Option<i64>,
+    operation_id: Option<String>,
     through: i64,
+}
+
+impl Measured {
+    fn event(self) -> Result<StoredEvent, StoreError> {
+        let Self { session_id, seq, at, event_type, json, message_id, run, log_id, runner_seq, operation_id, .. } =
+            self;
+        let data = serde_json::from_str(&json).map_err(|error| StoreError::corrupt("an event's payload", &error))?;
+        Ok(StoredEvent { session_id, seq, at, event_type, data, message_id, run, log_id, runner_seq, operation_id })
+    }
 }
 
 #[derive(FromRow)]
@@ -90,9 +109,8 @@ impl Database {
         max_bytes: i64,
     ) -> Result<EventPage, StoreError> {
         let sql = "select * from (
-                       select e.*, (sum(bytes) over (order by seq))::bigint as through from (
-                           select session_id, seq, at, type, data, message_id, run, log_id, runner_seq, operation_id,
-                                  octet_length(data::text)::bigint as bytes
+                       select e.*, octet_length(json) as bytes, (sum(octet_length(json)) over (order by seq))::bigint as through from (
+                           select session_id, seq, at, type, data::text as json, message_id, run, log_id, runner_seq, operation_id
                            from ambient.session_events where session_id = $1 and seq > $2 order by seq limit $3
                        ) e
                    ) m where through - bytes < $4 order by seq";
@@ -100,7 +118,7 @@ impl Database {
         let rows = query.fetch_all(self.pool()).await?;
         let full = i64::try_from(rows.len()).is_ok_and(|count| count >= limit);
         let more = full || rows.last().is_some_and(|row| row.through >= max_bytes);
-        Ok(EventPage { events: rows.into_iter().map(|row| row.event).collect(), more })
+        Ok(EventPage { events: rows.into_iter().map(Measured::event).collect::<Result<_, _>>()?, more })
     }
 
     /// Runs that may have a runner: of sessions in Creating, Running or Stopping.

@@ -159,9 +159,15 @@ async fn close(turn: &Turn, outcome: &TurnEnd) -> Result<(), LogError> {
     let stop_reason = turn.stop_reason();
     let result = TurnResult { outcome, code: code.map(str::to_owned), exit_code, stop_reason };
     let turn_id = turn.run_id.clone();
-    app.log.append(vec![RunnerEvent::TurnResult { turn_id, result: result.clone(), message }]).await?;
+    let mut events = vec![RunnerEvent::TurnResult { turn_id, result: result.clone(), message }];
+    if !app.repos.names().is_empty() {
+        // Snapshots take their time; without any, result and end are synced, and stored by the server, in one piece.
+        app.log.append(std::mem::take(&mut events)).await?;
+    }
     let patience = if app.ending.has_begun() { HASTY_SNAPSHOT_PATIENCE } else { SNAPSHOT_PATIENCE };
-    let Snapshots { mut events, problems, positions } = snapshot::of_all(&app.repos, turn.number, patience).await;
+    let snapshots = snapshot::of_all(&app.repos, turn.number, patience).await;
+    let Snapshots { events: taken, problems, positions } = snapshots;
+    events.extend(taken);
     events.push(RunnerEvent::TurnEnded {
         turn_id: turn.run_id.clone(),
         message_id: turn.message.id.clone(),

@@ -3,7 +3,7 @@
 
 mod harness;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use ambient_runner_protocol::Confinement;
 use harness::{Session, output};
@@ -80,8 +80,23 @@ async fn the_environment_is_clean_and_the_sessions_own_does_not_touch_the_platfo
         assert!(output.lines().any(|l| l == line), "{line} in {output}");
     }
     assert!(!output.contains("CARGO") && !output.contains("AMBIENT_ENV_"), "{output}");
+    let authorities = output.lines().find_map(|line| line.strip_prefix("SSL_CERT_FILE="));
+    let system = Path::new("/etc/ssl/certs/ca-certificates.crt");
+    if system.is_file() {
+        assert_eq!(authorities.map(Path::new), Some(system), "{output}");
+    }
     // The confined command alone loads it: the re-execution before did not complain.
     assert_eq!(output.matches("cannot be preloaded").count(), 2, "once by the shell, once by env: {output}");
+}
+
+#[tokio::test]
+async fn a_session_may_trust_other_certificate_authorities_than_the_system() {
+    let session = Session::new(true);
+    let own = BTreeMap::from([("SSL_CERT_FILE", "/mine.pem")]);
+    std::fs::write(session.paths.environment(1), serde_json::to_vec(&own).unwrap()).unwrap();
+    let output = run(&session, "env").await;
+    let told: Vec<_> = output.lines().filter(|line| line.starts_with("SSL_CERT_FILE=")).collect();
+    assert_eq!(told, ["SSL_CERT_FILE=/mine.pem"], "{output}");
 }
 
 #[tokio::test]

@@ -129,10 +129,11 @@ impl Connection {
         }
     }
 
+    /// What is seldom done is boxed: its room, kilobytes, would be kept by every connection that waits.
     async fn step(&mut self) -> Flow {
         tokio::select! {
             message = self.socket.recv() => match message {
-                Some(Ok(message)) => self.received(message).await,
+                Some(Ok(message)) => Box::pin(self.received(message)).await,
                 Some(Err(error)) => Err(fault_of(&error)),
                 None => Err(GONE),
             },
@@ -141,7 +142,7 @@ impl Connection {
                 self.with_it().await
             }
             frame = oldest_done(&mut self.sends) => self.say(&frame).await,
-            _ = self.keep_alive.tick() => self.stay_alive().await,
+            _ = self.keep_alive.tick() => Box::pin(self.stay_alive()).await,
         }
     }
 

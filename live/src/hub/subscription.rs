@@ -86,7 +86,8 @@ impl Subscription {
                     // The sender lives as long as the channel, which this subscription holds.
                     let _ = self.position.changed().await;
                 }
-                Taken::Behind => match self.read_table().await {
+                // Apart: a subscriber that waits need not keep the room for it.
+                Taken::Behind => match Box::pin(self.read_table()).await {
                     Ok(Some(events)) => return Some(self.deliver(events)),
                     Ok(None) => {}
                     Err(error) => {
