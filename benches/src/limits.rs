@@ -10,15 +10,22 @@ pub(crate) const OPEN_FILES: u64 = 4_096;
 
 /// Raises the limit of open files to what is needed, if it is lower; children inherit it.
 pub(crate) fn raise_open_files(needed: u64) -> Result<(), Failure> {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current.is_none_or(|current| current >= needed) {
-        return Ok(());
+    let files = most_open_files(needed)?;
+    if files < needed {
+        return Err(format!("needs {needed} open files, the hard limit is lower: raise `ulimit -Hn`").into());
     }
-    // The hard limit as well: the system's own user may.
-    let raised = Rlimit { current: Some(needed), maximum: maximum.map(|maximum| maximum.max(needed)) };
-    setrlimit(Resource::Nofile, raised).map_err(|error| {
-        format!("needs {needed} open files, and the hard limit is lower ({error}): raise `ulimit -Hn`").into()
-    })
+    Ok(())
+}
+
+/// Raises it to what is wanted, or as far as that is allowed; what it is then.
+pub(crate) fn most_open_files(wanted: u64) -> Result<u64, Failure> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let most = maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    if let Some(current) = current.filter(|current| *current < most) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum })
+            .map_err(|error| format!("the limit of open files cannot be raised from {current} to {most}: {error}"))?;
+    }
+    Ok(most)
 }
 
 /// Figures of a database that may forget what it has acknowledged say nothing.
