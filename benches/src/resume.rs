@@ -192,6 +192,7 @@ async fn miss(db: &Database, id: &str) -> Result<(), Failure> {
 }
 
 /// A log of a million events: rows as a runner's, without their transactions.
+#[expect(clippy::disallowed_methods, reason = "nobody gives a bench's transactions up")]
 async fn fill(pool: &PgPool, id: &str) -> Result<(), Failure> {
     let mut tx = pool.begin().await?;
     sqlx::query("set local statement_timeout = 0").execute(&mut *tx).await?;
