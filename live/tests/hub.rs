@@ -203,3 +203,15 @@ async fn a_subscription_ends_with_the_deletion_and_a_closed_hub_says_so() {
     assert_eq!((ended.unwrap(), waiting.end()), (None, Some(End::Closed)));
     assert!(matches!(hub.subscribe(&kept.id, 0).await, Err(SubscribeError::Closed)));
 }
+
+#[tokio::test]
+async fn a_subscriber_that_waits_keeps_no_room_for_what_it_seldom_does() {
+    let database = TestDatabase::new().await;
+    let server = Server::on(&database).await;
+    let session = server.new_session(|_| {}).await;
+    let hub = LiveHub::start(server.db.clone(), server.hints.clone(), options());
+    let mut subscription = hub.subscribe(&session.id, 0).await.unwrap();
+    // A query of the table alone is more than that.
+    let waiting = size_of_val(&subscription.next());
+    assert!(waiting <= 1_024, "{waiting} bytes");
+}
