@@ -54,6 +54,8 @@ mod tests {
                 "InterruptAnswer" => is_of::<permission::InterruptAnswer>(&example),
                 "Message" => is_of::<session::Message>(&example),
                 "MessageCreate" => is_of::<session::MessageCreate>(&example),
+                "Playbook" => is_of::<ambient_wire::playbook::Playbook>(&example),
+                "PlaybookMetadata" => is_of::<ambient_wire::playbook::PlaybookMetadata>(&example),
                 "Project" => is_of::<project::Project>(&example),
                 "ProjectCreate" => is_of::<project::ProjectCreate>(&example),
                 "ProjectPatch" => is_of::<project::ProjectPatch>(&example),
