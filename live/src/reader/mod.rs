@@ -161,7 +161,7 @@ impl Default for ReaderOptions {
             unresponsive_patience: Duration::from_secs(60),
             longest_pause: Duration::from_secs(2),
             drain_patience: Duration::from_secs(3),
-            batch_records: 256,
+            batch_records: 512,
             batch_bytes: 1024 * 1024,
             snapshots: None,
             model_limits: ModelLimits::default(),
