@@ -169,11 +169,12 @@ impl Writer {
         self.queue().waiting.len()
     }
 
-    /// Keeps everything waiting until it is dropped: what arrives meanwhile is one batch.
+    /// Keeps everything waiting until it is dropped: what arrives meanwhile is one batch. None while somebody leads, who may have answered
+    /// already.
     #[cfg(test)]
-    fn hold(self: &Arc<Self>) -> Lead {
-        self.queue().led = true;
-        Lead(Some(Arc::clone(self)))
+    fn hold(self: &Arc<Self>) -> Option<Lead> {
+        let is_led = std::mem::replace(&mut self.queue().led, true);
+        (!is_led).then(|| Lead(Some(Arc::clone(self))))
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

@@ -50,7 +50,7 @@ async fn signal(engine: &Engine, workflow_id: &str, request_id: Option<&str>) ->
 async fn together(engine: &Engine, changes: Vec<Transition>) -> Vec<Outcome> {
     let writer = Arc::clone(&engine.inner.store.writer);
     let count = changes.len();
-    let held = writer.hold();
+    let held = hold(&writer).await;
     let mut asked = Vec::new();
     for (position, change) in changes.into_iter().enumerate() {
         let writer = Arc::clone(&writer);
@@ -64,6 +64,17 @@ async fn together(engine: &Engine, changes: Vec<Transition>) -> Vec<Outcome> {
         outcomes.push(one.await.unwrap());
     }
     outcomes
+}
+
+/// Whoever wrote last may still be leading when it has answered.
+async fn hold(writer: &Arc<Writer>) -> Lead {
+    let mut held = None;
+    until(|| {
+        held = writer.hold();
+        held.is_some()
+    })
+    .await;
+    held.unwrap()
 }
 
 async fn until(mut reached: impl FnMut() -> bool) {
@@ -125,7 +136,7 @@ async fn starts_of_one_workflow_id_and_two_changes_of_one_run_never_share_a_batc
     let database = TestDatabase::new().await;
     let engine = engine(&database).await;
     let writer = Arc::clone(&engine.inner.store.writer);
-    let held = writer.hold();
+    let held = hold(&writer).await;
     let mut asked = Vec::new();
     for _ in 0..3 {
         let writer = Arc::clone(&writer);
