@@ -18,10 +18,13 @@ fn machine() -> String {
     let address = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            // Whoever says nothing keeps nobody else waiting.
-            let _ = stream.set_read_timeout(Some(std::time::Duration::from_secs(1)));
-            let _ = stream.read(&mut [0; 4096]);
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\nConnection: close\r\n\r\nreached\n");
+            // Whoever says nothing keeps nobody else waiting; an answer to what was not read would be lost.
+            std::thread::spawn(move || {
+                let _ = stream.set_read_timeout(Some(std::time::Duration::from_secs(30)));
+                let _ = stream.read(&mut [0; 4096]);
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\nConnection: close\r\n\r\nreached\n";
+                let _ = stream.write_all(answer);
+            });
         }
     });
     address
