@@ -122,7 +122,7 @@ fn properties() -> Vec<(&'static str, &'static str, Value)> {
         ("Repo", "branch", branch()),
         ("Playbook", "git_url", pattern(git_url::PATTERN, git_url::MAX)),
         ("Playbook", "branch", branch()),
-        ("Playbook", "path", pattern(PLAYBOOK_PATH, 1000)),
+        ("Playbook", "path", json!({"pattern": PLAYBOOK_PATH, "maxLength": 1000})),
         ("RepoOutput", "target_repo", pattern(git_url::PATTERN, git_url::MAX)),
         ("RepoOutput", "target_branch", branch()),
         ("SessionCreate", "project_id", pattern("^[A-Za-z0-9-]+$", 63)),

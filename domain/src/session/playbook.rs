@@ -48,7 +48,12 @@ impl Playbook {
             name::branch(&format!("{prefix}branch"), branch)?;
         }
         let field = format!("{prefix}path");
-        name::line(&field, &self.path, MAX_PATH)?;
+        if self.path.contains(['\0', '\n', '\r']) || self.path.chars().count() > MAX_PATH {
+            return Err(Refusal::invalid(
+                field,
+                format!("must be one line of at most {MAX_PATH} characters, without NUL"),
+            ));
+        }
         let is_odd = |part: &str| matches!(part, "" | "." | "..") || part.eq_ignore_ascii_case(".git");
         if !self.path.is_empty() && self.path.split('/').any(is_odd) {
             let reason = "must be the path of a folder in the repository, such as workflows/triage, without '.', '..' and '.git'";
