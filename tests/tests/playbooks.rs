@@ -52,6 +52,25 @@ impl Playbooks {
         self.publish("main")
     }
 
+    /// A branch of a few small objects with 100,000,000 files.
+    fn bomb(&self, branch: &str) {
+        let origin = self.0.path();
+        let file = self.work().join("file");
+        fs::write(&file, "x").unwrap();
+        let mut object = self.0.git(&origin, &["hash-object", "-w", file.to_str().unwrap()]);
+        for level in 0..8 {
+            let (mode, kind) = if level == 0 { ("100644", "blob") } else { ("040000", "tree") };
+            let entries: String = (0..10).map(|n| format!("{mode} {kind} {}\tn{n}\n", object.trim())).collect();
+            fs::write(&file, entries).unwrap();
+            let make = format!("git mktree < {}", file.display());
+            object = self.0.git(&origin, &["-c", &format!("alias.make=!{make}"), "make"]);
+        }
+        let made = ["-c", "user.name=t", "-c", "user.email=t@t.invalid", "commit-tree", "-m", "x", object.trim()];
+        let commit = self.0.git(&origin, &made);
+        self.0.git(&origin, &["update-ref", &format!("refs/heads/{branch}"), commit.trim()]);
+        self.0.open_to_everyone();
+    }
+
     fn at(&self, branch: Option<&str>, path: &str) -> Value {
         json!({ "git_url": self.0.url(), "branch": branch, "path": path })
     }
@@ -234,6 +253,8 @@ async fn a_hostile_playbook_is_read_as_text_within_bounds_and_runs_nothing() {
     }
     playbooks.publish("many");
 
+    playbooks.bomb("bomb");
+
     let body = json!({ "project_id": "agents", "prompt": script("echo begun"), "active_workflow": playbooks.at(None, "triage") });
     let id = server.session(body).await;
     reconciled(&server, &id, &odd).await;
@@ -250,6 +271,7 @@ async fn a_hostile_playbook_is_read_as_text_within_bounds_and_runs_nothing() {
     for (branch, folder, told) in [
         ("large", "triage", ".ambient/ambient.json: it has more than"),
         ("many", "many", "more than 100 files"),
+        ("bomb", "", "too many files"),
         ("main", "out", "no folder 'out'"),
         ("main", "triage/notes.txt", "no folder"),
         ("main", "gone", "no folder 'gone'"),

@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 
 use super::{
     check_branch,
-    command::Git,
+    command::{Git, GitError},
     directory::Directory,
     mirror::{self, Mirror, remove_tree},
     origin,
@@ -33,10 +33,14 @@ const FOLDERS: &str = ".playbook-";
 /// Largest file that is read, and most of them in a folder, bytes.
 const MAX_FILE: u64 = 64 * 1024;
 const MAX_FILES: usize = 100;
-/// Largest file that is checked out, bytes.
+/// Most that is checked out, bytes: it does not count towards the session's limit on disk.
 const MAX_CHECKED_OUT: u64 = 256 << 20;
+/// Longest list of all that is checked out, bytes: some 100,000 files.
+const MAX_ALL: usize = 8 << 20;
 /// Longest list of a folder, bytes.
 const MAX_LIST: usize = 256 * 1024;
+/// Of a list of all files; that of 100,000 takes less than a second.
+const LIST: Duration = Duration::from_secs(10);
 /// From the mirror, so the files are what takes time.
 const CHECK_OUT: Duration = Duration::from_secs(60);
 
@@ -176,6 +180,7 @@ fn status(playbook: &Playbook) -> PlaybookStatus {
 async fn make(mirror: &Mirror<'_>, wanted: &Wanted, id: &str) -> Result<Playbook> {
     let commit = mirror.start().await?.ok_or_else(|| Error::Conflict("the repository is empty".to_owned()))?;
     let look = Look { mirror, commit: &commit };
+    look.check_size().await?;
     let path = wanted.path.as_str();
     if !path.is_empty() && look.kind(path).await?.as_deref() != Some("tree") {
         return Err(Error::bad("path", format!("the repository has no folder '{path}'")));
@@ -228,6 +233,25 @@ struct Entry {
 impl Look<'_> {
     fn git(&self) -> Git<'_> {
         self.mirror.git(false, Vec::new())
+    }
+
+    /// Checks that all of it can be checked out. A small repository may have folders that contain themselves many times over.
+    async fn check_size(&self) -> Result<()> {
+        let list = self.git().most(MAX_ALL).patience(LIST);
+        let output = match list.cut(&["ls-tree", "-r", "-z", "-l", self.commit]).await {
+            Ok((output, false)) => output,
+            // What is not listed in time goes on for very long.
+            Ok((_, true)) | Err(GitError::TimedOut { .. }) => {
+                let why = format!("the repository has too many files: their list has more than {MAX_ALL} bytes");
+                return Err(Error::TooLarge(why));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let bytes: u64 = output.split(|byte| *byte == 0).filter_map(|line| entry(line)?.bytes).sum();
+        if bytes > MAX_CHECKED_OUT {
+            return Err(Error::TooLarge(format!("the repository's files have more than {MAX_CHECKED_OUT} bytes")));
+        }
+        Ok(())
     }
 
     /// `tree`, `blob`, …; none if there is nothing.
